@@ -1,0 +1,326 @@
+//! Wire to model and back: the one place that converts.
+
+use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
+
+use super::{proto, violations::Violations};
+use crate::{
+    model::{
+        Content, Cursor, DEFAULT_WEIGHT, Filter, HistoryId, Host, Instance, InstanceId, LeaseTerms,
+        Limits, Metadata, Name, Revision, ServiceKey, Status, Version, WallTime,
+    },
+    registry::Patch,
+};
+
+/// The shortest time to live.
+const TTL_MIN: Duration = Duration::from_secs(1);
+/// The longest time to live.
+const TTL_MAX: Duration = Duration::from_secs(5 * 60);
+/// The time to live of those who name none.
+const TTL_DEFAULT: Duration = Duration::from_secs(15);
+/// The grace after a disconnect of those who name none.
+const GRACE_DEFAULT: Duration = Duration::from_secs(3);
+
+/// Reads requests against the limits and notes what is wrong with them.
+#[derive(Debug)]
+pub(super) struct Reader<'a> {
+    limits: &'a Limits,
+    pub(super) violations: Violations,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(limits: &'a Limits) -> Self {
+        Self { limits, violations: Violations::default() }
+    }
+
+    /// A namespace; nothing means the default one.
+    pub(super) fn namespace(&mut self, path: &str, text: &str) -> Option<Name> {
+        if text.is_empty() { Some(Name::default_namespace()) } else { self.name(path, text) }
+    }
+
+    /// A name that must be there.
+    pub(super) fn name(&mut self, path: &str, text: &str) -> Option<Name> {
+        self.violations.check(path, Name::parse(text, self.limits.name_bytes_max))
+    }
+
+    /// An id that must be there.
+    pub(super) fn id(&mut self, path: &str, text: &str) -> Option<InstanceId> {
+        self.violations.check(path, InstanceId::parse(text, self.limits.id_bytes_max))
+    }
+
+    /// A service named by two fields of the same message.
+    pub(super) fn service(
+        &mut self,
+        within: &str,
+        namespace: &str,
+        service: &str,
+    ) -> Option<ServiceKey> {
+        let namespace = self.namespace(&format!("{within}namespace"), namespace);
+        let service = self.name(&format!("{within}service"), service);
+        Some(ServiceKey { namespace: namespace?, service: service? })
+    }
+
+    /// What an instance says of itself.
+    pub(super) fn content(&mut self, instance: &proto::Instance) -> Option<Content> {
+        let host = Host::parse(&instance.host, self.limits.host_bytes_max);
+        let host = self.violations.check("instance.host", host);
+        let port = self.port("instance.port", instance.port);
+        let ports = self.ports(&instance.ports);
+        let status = match instance.status {
+            0 => Some(Status::Up),
+            status => self.status(status),
+        };
+        let zone = self.zone(&instance.zone);
+        let version = self.version(&instance.version);
+        let metadata = self.metadata("instance.metadata", &instance.metadata);
+        Some(Content {
+            host: host?,
+            port: port?,
+            ports: ports?,
+            status: status?,
+            zone: zone?,
+            version: version?,
+            weight: instance.weight.unwrap_or(DEFAULT_WEIGHT),
+            metadata: metadata?,
+        })
+    }
+
+    fn port(&mut self, path: &str, number: u32) -> Option<NonZeroU16> {
+        let port = u16::try_from(number).ok().and_then(NonZeroU16::new);
+        self.violations.check(path, port.ok_or("must be 1 to 65535"))
+    }
+
+    fn ports(&mut self, ports: &BTreeMap<String, u32>) -> Option<Box<[(Name, NonZeroU16)]>> {
+        let path = "instance.ports";
+        if !self.count(path, ports.len(), self.limits.ports_max) {
+            return None;
+        }
+        let mut read = Vec::with_capacity(ports.len());
+        for (name, number) in ports {
+            let path = entry_path(path, name);
+            let name = self.name(&path, name);
+            let number = self.port(&path, *number);
+            read.extend(name.zip(number));
+        }
+        (read.len() == ports.len()).then(|| read.into())
+    }
+
+    fn status(&mut self, status: i32) -> Option<Status> {
+        let read = match proto::Status::try_from(status) {
+            Ok(proto::Status::Starting) => Ok(Status::Starting),
+            Ok(proto::Status::Up) => Ok(Status::Up),
+            Ok(proto::Status::Draining) => Ok(Status::Draining),
+            Ok(proto::Status::Down) => Ok(Status::Down),
+            Ok(proto::Status::Unspecified) => Err("must be given"),
+            Ok(proto::Status::Suspect) => Err("is set by the server alone"),
+            Err(_) => Err("is no status"),
+        };
+        self.violations.check("instance.status", read)
+    }
+
+    /// A zone; `Some(None)` is none.
+    fn zone(&mut self, zone: &str) -> Option<Option<Name>> {
+        if zone.is_empty() { Some(None) } else { self.name("instance.zone", zone).map(Some) }
+    }
+
+    fn version(&mut self, version: &str) -> Option<Version> {
+        let version = Version::parse(version, self.limits.name_bytes_max);
+        self.violations.check("instance.version", version)
+    }
+
+    fn metadata(&mut self, path: &str, entries: &BTreeMap<String, String>) -> Option<Metadata> {
+        let limits = self.limits;
+        let mut fits = self.count(path, entries.len(), limits.metadata_entries_max);
+        let mut total = 0;
+        for (key, value) in entries {
+            total += key.len() + value.len();
+            if key.is_empty() {
+                self.violations.bad(entry_path(path, key), "the key must not be empty");
+                fits = false;
+            }
+            for (what, bytes, bytes_max) in [
+                ("key", key.len(), limits.metadata_key_bytes_max),
+                ("value", value.len(), limits.metadata_value_bytes_max),
+            ] {
+                if bytes > bytes_max {
+                    let reason = format!("the {what} has {bytes} bytes, at most {bytes_max}");
+                    self.violations.over_limit(entry_path(path, key), reason);
+                    fits = false;
+                }
+            }
+        }
+        let total_max = limits.metadata_bytes_max;
+        if total > total_max {
+            let reason = format!("has {total} bytes in all, at most {total_max} are allowed");
+            self.violations.over_limit(path, reason);
+            fits = false;
+        }
+        fits.then(|| Metadata::new(entries))
+    }
+
+    fn count(&mut self, path: &str, count: usize, count_max: usize) -> bool {
+        if count > count_max {
+            let reason = format!("has {count} entries, at most {count_max} are allowed");
+            self.violations.over_limit(path, reason);
+        }
+        count <= count_max
+    }
+
+    /// Leases of a heartbeat.
+    pub(super) fn leases(&mut self, leases: &[u64]) -> bool {
+        self.count("lease_ids", leases.len(), self.limits.heartbeat_leases_max)
+    }
+
+    /// Services of a watch.
+    pub(super) fn watched_services(
+        &mut self,
+        namespace: Option<&Name>,
+        services: &[String],
+    ) -> Option<Vec<ServiceKey>> {
+        if !self.count("services", services.len(), self.limits.watch_services_max) {
+            return None;
+        }
+        let mut read = Vec::with_capacity(services.len());
+        for (index, service) in services.iter().enumerate() {
+            let service = self.name(&format!("services[{index}]"), service);
+            let key = namespace.cloned().zip(service);
+            read.extend(key.map(|(namespace, service)| ServiceKey { namespace, service }));
+        }
+        (read.len() == services.len()).then_some(read)
+    }
+
+    /// How long a lease lives.
+    pub(super) fn terms(
+        &mut self,
+        ttl: Option<prost_types::Duration>,
+        grace: Option<prost_types::Duration>,
+    ) -> Option<LeaseTerms> {
+        let in_range = |ttl: &Duration| (TTL_MIN..=TTL_MAX).contains(ttl);
+        let ttl = match ttl {
+            None => Some(TTL_DEFAULT),
+            Some(ttl) => {
+                let ttl = Duration::try_from(ttl).ok().filter(in_range);
+                self.violations.check("ttl", ttl.ok_or("must be 1 s to 5 min"))
+            }
+        };
+        let longest = ttl.unwrap_or(TTL_MAX);
+        let grace = match grace {
+            None => Some(GRACE_DEFAULT.min(longest)),
+            Some(grace) => {
+                let grace = Duration::try_from(grace).ok().filter(|grace| *grace <= longest);
+                let grace = grace.ok_or("must be 0 s to the TTL");
+                self.violations.check("disconnect_grace", grace)
+            }
+        };
+        Some(LeaseTerms { ttl: ttl?, disconnect_grace: grace? })
+    }
+
+    /// What to change of an instance.
+    pub(super) fn patch(
+        &mut self,
+        instance: &proto::Instance,
+        mask: Option<&prost_types::FieldMask>,
+    ) -> Option<Patch> {
+        let paths = mask.map(|mask| mask.paths.as_slice()).unwrap_or_default();
+        if paths.is_empty() {
+            self.violations.bad("update_mask", "must name what to change");
+            return None;
+        }
+        let mut patch = Patch::default();
+        for (index, path) in paths.iter().enumerate() {
+            match path.as_str() {
+                "status" => patch.status = self.status(instance.status),
+                "weight" => patch.weight = Some(instance.weight.unwrap_or(DEFAULT_WEIGHT)),
+                "metadata" => {
+                    patch.metadata = self.metadata("instance.metadata", &instance.metadata);
+                }
+                "version" => patch.version = self.version(&instance.version),
+                "zone" => patch.zone = self.zone(&instance.zone),
+                _ => {
+                    let path = format!("update_mask.paths[{index}]");
+                    let known = "must be status, weight, metadata, version or zone";
+                    self.violations.bad(path, known);
+                    if index >= 64 {
+                        return None;
+                    }
+                }
+            }
+        }
+        Some(patch)
+    }
+
+    /// A filter; none matches everything.
+    pub(super) fn filter(&mut self, filter: Option<proto::Filter>) -> Option<Filter> {
+        let filter = filter.unwrap_or_default();
+        let count_max = self.limits.filter_entries_max;
+        let zones = self.count("filter.zones", filter.zones.len(), count_max);
+        let versions = self.count("filter.versions", filter.versions.len(), count_max);
+        let metadata = self.count("filter.metadata", filter.metadata.len(), count_max);
+        (zones && versions && metadata).then(|| Filter {
+            zones: filter.zones,
+            versions: filter.versions,
+            metadata: Metadata::new(&filter.metadata),
+        })
+    }
+}
+
+/// The path of a map's entry.
+fn entry_path(path: &str, key: &str) -> String {
+    let short = &key[..key.floor_char_boundary(64)];
+    let dots = if short.len() < key.len() { "…" } else { "" };
+    format!("{path}[{short:?}{dots}]")
+}
+
+/// A position that a peer gave; `None` if it can't be one of ours.
+pub(super) fn cursor_from_wire(cursor: &proto::Cursor) -> Option<Cursor> {
+    let history = HistoryId::parse(&cursor.history_id)?;
+    Some(Cursor { history, revision: Revision(cursor.revision) })
+}
+
+pub(super) fn cursor_to_wire(cursor: Cursor) -> proto::Cursor {
+    proto::Cursor { history_id: cursor.history.to_string(), revision: cursor.revision.0 }
+}
+
+pub(super) fn duration_to_wire(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
+    }
+}
+
+pub(super) fn time_to_wire(time: WallTime) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: i64::try_from(time.0 / 1000).unwrap_or(i64::MAX),
+        nanos: i32::try_from(time.0 % 1000 * 1_000_000).unwrap_or(0),
+    }
+}
+
+pub(super) fn instance_to_wire(instance: &Instance) -> proto::Instance {
+    let content = &instance.content;
+    let port = |(name, port): &(Name, NonZeroU16)| (name.to_string(), port.get().into());
+    let entry = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+    proto::Instance {
+        namespace: instance.service.namespace.to_string(),
+        service: instance.service.service.to_string(),
+        id: instance.id.to_string(),
+        host: content.host.as_str().to_owned(),
+        port: content.port.get().into(),
+        ports: content.ports.iter().map(port).collect(),
+        status: status_to_wire(content.status).into(),
+        zone: content.zone.as_ref().map(Name::to_string).unwrap_or_default(),
+        version: content.version.as_str().to_owned(),
+        weight: Some(content.weight),
+        metadata: content.metadata.iter().map(entry).collect(),
+        created_revision: instance.created.0,
+        modified_revision: instance.modified.0,
+        registered_at: Some(time_to_wire(instance.registered_at)),
+    }
+}
+
+fn status_to_wire(status: Status) -> proto::Status {
+    match status {
+        Status::Starting => proto::Status::Starting,
+        Status::Up => proto::Status::Up,
+        Status::Draining => proto::Status::Draining,
+        Status::Down => proto::Status::Down,
+    }
+}

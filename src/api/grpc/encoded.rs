@@ -1,0 +1,224 @@
+//! Answers whose larger part was encoded before and is shared: by lookups of a service that did not
+//! change, and by all watches that tell of the same change.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use prost::{
+    DecodeError, Message,
+    encoding::{self, DecodeContext, WireType},
+};
+
+use super::{
+    convert::{cursor_to_wire, instance_to_wire},
+    proto,
+};
+use crate::{
+    engine::{WatchEvent, WatchedChange},
+    model::{ChangeKind, Cursor, Filter, Instance, RemovalReason},
+    registry::{Chunk, LogEntry},
+};
+
+/// The field of instances in `ResolveResponse` and `Snapshot`, and of changes in `Changes`.
+const ITEMS: u32 = 1;
+
+/// A `waypost.v1.ResolveResponse`: what to send, as bytes.
+#[derive(Debug, Default)]
+pub(crate) struct ResolveResponse {
+    /// Encoded fields `instances`.
+    instances: Vec<Bytes>,
+    cursor: proto::Cursor,
+}
+
+/// A `waypost.v1.WatchResponse`: what to send, as bytes.
+#[derive(Debug, Default)]
+pub(crate) struct WatchResponse {
+    cursor: proto::Cursor,
+    /// The field of the event.
+    event: u32,
+    /// Encoded fields of the event.
+    items: Vec<Bytes>,
+}
+
+impl ResolveResponse {
+    /// The instances of the chunks that match the filter, only those that take traffic or all.
+    pub(super) fn new(
+        chunks: &[Arc<Chunk>],
+        filter: &Filter,
+        which: Which,
+        cursor: Cursor,
+    ) -> Self {
+        let instances = chunks.iter().map(|chunk| encode_chunk(chunk, filter, which)).collect();
+        Self { instances, cursor: cursor_to_wire(cursor) }
+    }
+}
+
+/// Which instances are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Those that take traffic.
+    Serving,
+    /// All.
+    All,
+}
+
+impl WatchResponse {
+    const CURSOR: u32 = 1;
+    const SNAPSHOT: u32 = 2;
+    const CHANGES: u32 = 3;
+    const IDLE: u32 = 4;
+    /// The encoded field `last` of a `Snapshot`: field 2, a varint, true.
+    const LAST: &'static [u8] = &[2 << 3, 1];
+
+    pub(super) fn new(event: &WatchEvent, filter: &Filter, cursor: Cursor) -> Self {
+        let (event, items) = match event {
+            WatchEvent::Snapshot { chunks, last } => {
+                let chunk = |chunk| encode_chunk(chunk, filter, Which::All);
+                let last = last.then_some(Bytes::from_static(Self::LAST));
+                (Self::SNAPSHOT, chunks.iter().map(chunk).chain(last).collect())
+            }
+            WatchEvent::Changes(changes) => {
+                (Self::CHANGES, changes.iter().map(encode_change).collect())
+            }
+            WatchEvent::Idle => (Self::IDLE, Vec::new()),
+        };
+        Self { cursor: cursor_to_wire(cursor), event, items }
+    }
+}
+
+fn encode_chunk(chunk: &Arc<Chunk>, filter: &Filter, which: Which) -> Bytes {
+    if !filter.is_empty() {
+        let wanted = |instance: &&Arc<Instance>| {
+            let content = &instance.content;
+            (which == Which::All || content.status.serves()) && filter.matches(content)
+        };
+        return encode_instances(chunk.instances().filter(wanted));
+    }
+    let all = || chunk.all.bytes_or_make(|| encode_instances(chunk.instances()));
+    if which == Which::All || chunk.all_serve() {
+        return all().clone();
+    }
+    let serving = chunk.instances().filter(|instance| instance.content.status.serves());
+    chunk.serving.bytes_or_make(|| encode_instances(serving)).clone()
+}
+
+fn encode_instances<'a>(instances: impl Iterator<Item = &'a Arc<Instance>>) -> Bytes {
+    let mut buffer = BytesMut::new();
+    for instance in instances {
+        let instance = instance_to_wire(instance);
+        buffer.reserve(instance.encoded_len() + 16);
+        encoding::message::encode(ITEMS, &instance, &mut buffer);
+    }
+    buffer.freeze()
+}
+
+fn encode_change(change: &WatchedChange) -> Bytes {
+    match change {
+        WatchedChange::Whole(entry) => {
+            entry.memo.bytes_or_make(|| encode_entry(entry, None)).clone()
+        }
+        WatchedChange::Entered(entry) => encode_entry(entry, Some(proto::ChangeKind::Added)),
+        WatchedChange::Left(entry) => encode_entry(entry, Some(proto::ChangeKind::Removed)),
+    }
+}
+
+/// The change, as what it was or, where a filter makes something else of it, as that, without a
+/// reason.
+fn encode_entry(entry: &LogEntry, filtered: Option<proto::ChangeKind>) -> Bytes {
+    let change = &entry.change;
+    let (kind, reason) = match &change.kind {
+        ChangeKind::Added => (proto::ChangeKind::Added, proto::ChangeReason::Unspecified),
+        ChangeKind::Updated { replaced: true, .. } => {
+            (proto::ChangeKind::Updated, proto::ChangeReason::Replaced)
+        }
+        ChangeKind::Updated { replaced: false, .. } => {
+            (proto::ChangeKind::Updated, proto::ChangeReason::Unspecified)
+        }
+        ChangeKind::Removed(reason) => (proto::ChangeKind::Removed, reason_to_wire(*reason)),
+    };
+    let (kind, reason) =
+        filtered.map_or((kind, reason), |kind| (kind, proto::ChangeReason::Unspecified));
+    let wire = proto::Change {
+        kind: kind.into(),
+        instance: Some(instance_to_wire(&change.instance)),
+        reason: reason.into(),
+        revision: change.revision().0,
+    };
+    let mut buffer = BytesMut::with_capacity(wire.encoded_len() + 16);
+    encoding::message::encode(ITEMS, &wire, &mut buffer);
+    buffer.freeze()
+}
+
+fn reason_to_wire(reason: RemovalReason) -> proto::ChangeReason {
+    match reason {
+        RemovalReason::Deregistered => proto::ChangeReason::Deregistered,
+        RemovalReason::Expired => proto::ChangeReason::Expired,
+        RemovalReason::Evicted => proto::ChangeReason::Evicted,
+    }
+}
+
+fn length(items: &[Bytes]) -> usize {
+    items.iter().map(Bytes::len).sum()
+}
+
+impl Message for ResolveResponse {
+    fn encode_raw(&self, buffer: &mut impl BufMut) {
+        for instances in &self.instances {
+            buffer.put_slice(instances);
+        }
+        encoding::message::encode(2, &self.cursor, buffer);
+    }
+
+    fn encoded_len(&self) -> usize {
+        length(&self.instances) + encoding::message::encoded_len(2, &self.cursor)
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buffer: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        // The server never reads its own answers.
+        encoding::skip_field(wire_type, tag, buffer, context)
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Message for WatchResponse {
+    fn encode_raw(&self, buffer: &mut impl BufMut) {
+        encoding::message::encode(Self::CURSOR, &self.cursor, buffer);
+        encoding::encode_key(self.event, WireType::LengthDelimited, buffer);
+        encoding::encode_varint(length(&self.items) as u64, buffer);
+        for item in &self.items {
+            buffer.put_slice(item);
+        }
+    }
+
+    fn encoded_len(&self) -> usize {
+        let items = length(&self.items);
+        encoding::message::encoded_len(Self::CURSOR, &self.cursor)
+            + encoding::key_len(self.event)
+            + encoding::encoded_len_varint(items as u64)
+            + items
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buffer: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        // The server never reads its own answers.
+        encoding::skip_field(wire_type, tag, buffer, context)
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}

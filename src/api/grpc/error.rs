@@ -1,0 +1,54 @@
+//! The engine's errors as statuses: the one place that maps them.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::violations::unavailable;
+use crate::{engine::EngineError, registry::Refusal};
+
+/// When to come again to a server that is overloaded.
+const OVERLOAD_RETRY: Duration = Duration::from_millis(200);
+/// When to come again to a server whose store fails, or that is leaving.
+const OUTAGE_RETRY: Duration = Duration::from_secs(1);
+
+/// The status for what the engine says.
+pub(super) fn status(error: EngineError) -> Status {
+    let message = error.to_string();
+    match error {
+        EngineError::Refused(refusal) => refused(&refusal, message),
+        EngineError::Overloaded(_) => unavailable(message, OVERLOAD_RETRY),
+        EngineError::Store(_) | EngineError::Stopped => unavailable(message, OUTAGE_RETRY),
+    }
+}
+
+fn refused(refusal: &Refusal, message: String) -> Status {
+    match refusal {
+        Refusal::NoSuchInstance { .. } | Refusal::NoSuchLease(_) => Status::not_found(message),
+        Refusal::Fenced(lease) => {
+            let subject = format!("lease_id {lease}");
+            let details = ErrorDetails::with_precondition_failure_violation(
+                "FENCED",
+                subject,
+                message.clone(),
+            );
+            Status::with_error_details(Code::FailedPrecondition, message, details)
+        }
+        Refusal::Full { .. } => {
+            let details = ErrorDetails::with_quota_failure_violation("instances", message.clone());
+            Status::with_error_details(Code::ResourceExhausted, message, details)
+        }
+    }
+}
+
+/// The status for a server that is leaving.
+pub(super) fn draining() -> Status {
+    unavailable("the server is shutting down", OUTAGE_RETRY)
+}
+
+/// The status for a message that is larger than what is taken.
+pub(super) fn message_too_large(message: &str) -> Status {
+    let details = ErrorDetails::with_quota_failure_violation("message", message);
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}

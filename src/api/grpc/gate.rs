@@ -1,0 +1,162 @@
+//! What every request passes on its way in and out: a server that is leaving takes no new calls and
+//! ends the streams that are open, HTTP that is no gRPC gets an answer of its own, and errors made
+//! below the services get the form that is promised.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::{Body as HttpBody, Frame};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::{Code, Status, body::Body, service::Routes};
+use tower::{Layer, Service};
+use tracing::{Instrument, Span, debug, debug_span, field::Empty};
+
+use super::error;
+use crate::api::http::{is_grpc, not_found};
+
+/// The path under which health is asked for: still answered while the server leaves.
+const HEALTH: &str = "/grpc.health.v1.Health/";
+
+/// Puts the gate before the routes.
+#[derive(Debug, Clone)]
+pub struct GateLayer {
+    leaving: CancellationToken,
+}
+
+impl GateLayer {
+    /// A gate that closes when `leaving` is cancelled.
+    pub fn new(leaving: CancellationToken) -> Self {
+        Self { leaving }
+    }
+}
+
+impl Layer<Routes> for GateLayer {
+    type Service = Gate;
+
+    fn layer(&self, routes: Routes) -> Gate {
+        Gate { routes, leaving: self.leaving.clone() }
+    }
+}
+
+/// The routes behind the gate.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    routes: Routes,
+    leaving: CancellationToken,
+}
+
+impl Service<Request<Body>> for Gate {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<Body>>::poll_ready(&mut self.routes, context)
+            .map_err(|error| match error {})
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if !is_grpc(&request) {
+            return Box::pin(async { Ok(not_found()) });
+        }
+        if self.leaving.is_cancelled() && !request.uri().path().starts_with(HEALTH) {
+            return Box::pin(async { Ok(error::draining().into_http()) });
+        }
+        let span = request_span(&request);
+        let leaving = self.leaving.clone();
+        let answer = self.routes.call(request);
+        let answer = async move {
+            let answer = promised_form(answer.await?);
+            let status = answer.headers().get(Status::GRPC_STATUS);
+            debug!(status = status.and_then(|status| status.to_str().ok()), "request answered");
+            Ok(answer.map(|body| Body::new(LeavingBody::new(body, leaving))))
+        };
+        Box::pin(answer.instrument(span))
+    }
+}
+
+fn request_span(request: &Request<Body>) -> Span {
+    let span = debug_span!("request", method = request.uri().path(), correlation_id = Empty);
+    if !span.is_disabled() {
+        let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+        if let Some(id) = header("x-request-id").or_else(|| header("traceparent")) {
+            span.record("correlation_id", id);
+        }
+    }
+    span
+}
+
+/// A message over the limit is refused below the services, as out of range.
+fn promised_form(answer: Response<Body>) -> Response<Body> {
+    let is_out_of_range = |status: &HeaderValue| status.as_bytes() == b"11";
+    if !answer.headers().get(Status::GRPC_STATUS).is_some_and(is_out_of_range) {
+        return answer;
+    }
+    match Status::from_header_map(answer.headers()) {
+        Some(status) => too_large(&status).into_http(),
+        None => answer,
+    }
+}
+
+/// The refusal of a message that is too large; any other status as it is.
+pub(super) fn too_large(status: &Status) -> Status {
+    if status.code() == Code::OutOfRange {
+        error::message_too_large(status.message())
+    } else {
+        status.clone()
+    }
+}
+
+/// A body that ends with `UNAVAILABLE` when the server leaves and it has nothing more to say at the
+/// moment. Answers of single calls have everything to say at once, so only streams end.
+struct LeavingBody {
+    body: Body,
+    leaving: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    token: CancellationToken,
+    ended: bool,
+}
+
+impl LeavingBody {
+    fn new(body: Body, token: CancellationToken) -> Self {
+        Self { body, leaving: None, token, ended: false }
+    }
+}
+
+impl HttpBody for LeavingBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        // Single calls never come here, so only streams pay for the wait.
+        let token = self.token.clone();
+        let leaving = self.leaving.get_or_insert_with(|| Box::pin(token.cancelled_owned()));
+        ready!(leaving.as_mut().poll(context));
+        self.ended = true;
+        let mut trailers = HeaderMap::new();
+        let added = error::draining().add_header(&mut trailers);
+        Poll::Ready(added.is_ok().then(|| Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,102 @@
+//! gRPC: the three services of `waypost.v1`, health and reflection.
+
+mod admin;
+mod codec;
+mod convert;
+mod discovery;
+mod encoded;
+mod error;
+mod gate;
+mod registry;
+mod violations;
+
+use std::sync::Arc;
+
+pub use gate::GateLayer;
+use tonic::service::Routes;
+use tonic_health::{
+    ServingStatus,
+    server::{HealthReporter, health_reporter},
+};
+
+use crate::{clock::Clock, engine::Engine, model::Limits};
+use admin::AdminApi;
+use discovery::DiscoveryApi;
+use proto::{
+    admin_server::AdminServer, discovery_server::DiscoveryServer, registry_server::RegistryServer,
+};
+use registry::RegistryApi;
+
+/// The stubs that `build.rs` makes of `proto/`.
+pub(crate) mod proto {
+    #![allow(
+        dead_code,
+        missing_docs,
+        unreachable_pub,
+        unused_qualifications,
+        clippy::all,
+        clippy::wildcard_imports,
+        reason = "generated"
+    )]
+    tonic::include_proto!("waypost.v1");
+
+    /// What reflection serves.
+    pub(crate) const DESCRIPTORS: &[u8] =
+        include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}
+
+/// The services whose health is told, besides that of the whole server.
+const SERVICES: [&str; 4] = ["", "waypost.v1.Registry", "waypost.v1.Discovery", "waypost.v1.Admin"];
+
+/// Tells who asks whether the server serves.
+#[derive(Debug, Clone)]
+pub struct Health(HealthReporter);
+
+impl Health {
+    /// Says that every service serves.
+    pub async fn serving(&self) {
+        self.tell(ServingStatus::Serving).await;
+    }
+
+    /// Says that no service does any more.
+    pub async fn not_serving(&self) {
+        self.tell(ServingStatus::NotServing).await;
+    }
+
+    async fn tell(&self, status: ServingStatus) {
+        for service in SERVICES {
+            self.0.set_service_status(service, status).await;
+        }
+    }
+}
+
+/// Everything that is served over gRPC.
+pub fn routes(engine: &Engine, limits: &Arc<Limits>, clock: Clock) -> (Routes, Health) {
+    let (reporter, health) = health_reporter();
+    let bytes_max = limits.message_bytes_max;
+    let registry = RegistryApi::new(engine.clone(), Arc::clone(limits), clock);
+    let discovery = DiscoveryApi::new(engine.clone(), Arc::clone(limits));
+    let admin = AdminApi::new(engine.clone(), clock.wall());
+    let mut routes = Routes::builder();
+    routes
+        .add_service(RegistryServer::new(registry).max_decoding_message_size(bytes_max))
+        .add_service(DiscoveryServer::new(discovery).max_decoding_message_size(bytes_max))
+        .add_service(AdminServer::new(admin).max_decoding_message_size(bytes_max))
+        .add_service(health);
+    // The descriptors are compiled in, and a test asks both versions for them.
+    if let Ok(reflection) = reflection().build_v1() {
+        routes.add_service(reflection);
+    }
+    if let Ok(reflection) = reflection().build_v1alpha() {
+        routes.add_service(reflection);
+    }
+    (routes.routes(), Health(reporter))
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        // Lets generic clients show the details of errors.
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}

@@ -1,0 +1,192 @@
+//! `waypost.v1.Registry`: what instances call.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::{Stream, stream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    convert::{Reader, cursor_to_wire, duration_to_wire, instance_to_wire},
+    error,
+    gate::too_large,
+    proto::{self, registry_server::Registry},
+};
+use crate::{
+    clock::Clock,
+    engine::Engine,
+    model::{InstanceId, LeaseId, Limits, Revision},
+    registry::{Outcome, Target},
+};
+
+/// How many heartbeats make a TTL.
+const HEARTBEATS_A_TTL: u32 = 3;
+
+#[derive(Debug)]
+pub(super) struct RegistryApi {
+    engine: Engine,
+    limits: Arc<Limits>,
+    clock: Clock,
+}
+
+impl RegistryApi {
+    pub(super) fn new(engine: Engine, limits: Arc<Limits>, clock: Clock) -> Self {
+        Self { engine, limits, clock }
+    }
+
+    fn cursor(&self, revision: Revision) -> Option<proto::Cursor> {
+        Some(cursor_to_wire(self.engine.cursor(revision)))
+    }
+
+    /// An id for an instance that brings none.
+    fn new_id(&self) -> InstanceId {
+        let wall = self.clock.wall().0;
+        let nanos = u32::try_from(wall % 1000 * 1_000_000).unwrap_or(0);
+        let timestamp = uuid::Timestamp::from_unix(uuid::NoContext, wall / 1000, nanos);
+        InstanceId::from_uuid(uuid::Uuid::new_v7(timestamp))
+    }
+
+    /// Who is meant: a lease, or an identity where there is none.
+    fn target(
+        &self,
+        lease: u64,
+        namespace: &str,
+        service: &str,
+        id: &str,
+    ) -> Result<Target, Status> {
+        if lease != 0 {
+            return Ok(Target::Lease(LeaseId::from_bits(lease)));
+        }
+        let mut reader = Reader::new(&self.limits);
+        let service = reader.service("", namespace, service);
+        match service.zip(reader.id("id", id)) {
+            Some((service, id)) => Ok(Target::Identity(service, id)),
+            None => Err(reader.violations.into_status()),
+        }
+    }
+}
+
+/// Renews the leases of one message.
+async fn renew(engine: &Engine, limits: &Limits, leases: &[u64]) -> Result<Vec<u64>, Status> {
+    let mut reader = Reader::new(limits);
+    if !reader.leases(leases) {
+        return Err(reader.violations.into_status());
+    }
+    Ok(engine.renew(leases).await)
+}
+
+/// An answer of the engine to another question.
+fn mismatch() -> Status {
+    Status::internal("the engine gave an answer to another question")
+}
+
+#[tonic::async_trait]
+impl Registry for RegistryApi {
+    async fn register(
+        &self,
+        request: Request<proto::RegisterRequest>,
+    ) -> Result<Response<proto::RegisterResponse>, Status> {
+        let request = request.into_inner();
+        let mut reader = Reader::new(&self.limits);
+        let Some(instance) = request.instance else {
+            reader.violations.bad("instance", "must be given");
+            return Err(reader.violations.into_status());
+        };
+        let service = reader.service("instance.", &instance.namespace, &instance.service);
+        let id = if instance.id.is_empty() {
+            Some(self.new_id())
+        } else {
+            reader.id("instance.id", &instance.id)
+        };
+        let content = reader.content(&instance);
+        let terms = reader.terms(request.ttl, request.disconnect_grace);
+        let (Some(service), Some(id), Some(content), Some(terms)) = (service, id, content, terms)
+        else {
+            return Err(reader.violations.into_status());
+        };
+        let registered = self.engine.register(service, id, content, terms).await;
+        let Outcome::Registered { instance, lease, revision } =
+            registered.map_err(error::status)?
+        else {
+            return Err(mismatch());
+        };
+        Ok(Response::new(proto::RegisterResponse {
+            instance: Some(instance_to_wire(&instance)),
+            lease_id: lease.bits(),
+            ttl: Some(duration_to_wire(terms.ttl)),
+            heartbeat_interval: Some(duration_to_wire(terms.ttl / HEARTBEATS_A_TTL)),
+            cursor: self.cursor(revision),
+        }))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<proto::HeartbeatRequest>,
+    ) -> Result<Response<proto::HeartbeatResponse>, Status> {
+        let leases = request.into_inner().lease_ids;
+        let unknown_lease_ids = renew(&self.engine, &self.limits, &leases).await?;
+        Ok(Response::new(proto::HeartbeatResponse { unknown_lease_ids }))
+    }
+
+    type KeepAliveStream =
+        Pin<Box<dyn Stream<Item = Result<proto::KeepAliveResponse, Status>> + Send>>;
+
+    async fn keep_alive(
+        &self,
+        request: Request<Streaming<proto::KeepAliveRequest>>,
+    ) -> Result<Response<Self::KeepAliveStream>, Status> {
+        struct Conversation {
+            requests: Streaming<proto::KeepAliveRequest>,
+            engine: Engine,
+            limits: Arc<Limits>,
+        }
+        let conversation = Conversation {
+            requests: request.into_inner(),
+            engine: self.engine.clone(),
+            limits: Arc::clone(&self.limits),
+        };
+        // One answer for each request, made when the one before has gone out. An error ends it.
+        let answers = stream::try_unfold(conversation, async |mut conversation| {
+            let request = conversation.requests.message().await;
+            let Some(request) = request.map_err(|status| too_large(&status))? else {
+                return Ok(None);
+            };
+            let leases = &request.lease_ids;
+            let renewed = renew(&conversation.engine, &conversation.limits, leases).await;
+            let answer = proto::KeepAliveResponse { unknown_lease_ids: renewed? };
+            Ok(Some((answer, conversation)))
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn update(
+        &self,
+        request: Request<proto::UpdateRequest>,
+    ) -> Result<Response<proto::UpdateResponse>, Status> {
+        let request = request.into_inner();
+        let proto::UpdateRequest { lease_id, namespace, service, id, instance, .. } = &request;
+        let target = self.target(*lease_id, namespace, service, id)?;
+        let mut reader = Reader::new(&self.limits);
+        let instance = instance.clone().unwrap_or_default();
+        let patch = reader.patch(&instance, request.update_mask.as_ref());
+        let Some(patch) = patch.filter(|_| reader.violations.is_empty()) else {
+            return Err(reader.violations.into_status());
+        };
+        let updated = self.engine.update(target, patch).await.map_err(error::status)?;
+        let Outcome::Updated { instance, revision } = updated else { return Err(mismatch()) };
+        Ok(Response::new(proto::UpdateResponse {
+            instance: Some(instance_to_wire(&instance)),
+            cursor: self.cursor(revision),
+        }))
+    }
+
+    async fn deregister(
+        &self,
+        request: Request<proto::DeregisterRequest>,
+    ) -> Result<Response<proto::DeregisterResponse>, Status> {
+        let proto::DeregisterRequest { lease_id, namespace, service, id } = request.into_inner();
+        let target = self.target(lease_id, &namespace, &service, &id)?;
+        let removed = self.engine.deregister(target).await.map_err(error::status)?;
+        let Outcome::Deregistered { revision } = removed else { return Err(mismatch()) };
+        Ok(Response::new(proto::DeregisterResponse { cursor: self.cursor(revision) }))
+    }
+}

@@ -1,0 +1,141 @@
+//! What is wrong with a request, all of it, as one status of bounded size.
+
+use std::{fmt::Display, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// Bytes of paths and reasons that go into the details: ordinary header limits are 8 KiB, and the
+/// details travel as base64, some of them twice.
+const DETAIL_BYTES_MAX: usize = 2048;
+/// Bytes of one path or reason.
+const TEXT_BYTES_MAX: usize = 200;
+
+/// Gathers what is wrong, each with the path of its field.
+#[derive(Debug, Default)]
+pub(super) struct Violations {
+    found: Vec<Violation>,
+}
+
+#[derive(Debug)]
+struct Violation {
+    path: String,
+    reason: String,
+    over_limit: bool,
+}
+
+impl Violations {
+    /// The field can't be taken as it is.
+    pub(super) fn bad(&mut self, path: impl Into<String>, reason: impl Display) {
+        self.add(path.into(), &reason, false);
+    }
+
+    /// There is too much of it.
+    pub(super) fn over_limit(&mut self, path: impl Into<String>, reason: impl Display) {
+        self.add(path.into(), &reason, true);
+    }
+
+    fn add(&mut self, path: String, reason: &dyn Display, over_limit: bool) {
+        self.found.push(Violation { path, reason: reason.to_string(), over_limit });
+    }
+
+    /// The value, or a note of why there is none.
+    pub(super) fn check<T, E: Display>(
+        &mut self,
+        path: impl Into<String>,
+        parsed: Result<T, E>,
+    ) -> Option<T> {
+        parsed.map_err(|error| self.bad(path, error)).ok()
+    }
+
+    /// Whether nothing is wrong.
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// `INVALID_ARGUMENT`, or `RESOURCE_EXHAUSTED` where there is only too much of something. Every
+    /// field is named in `BadRequest`, what is too much in `QuotaFailure` besides.
+    pub(super) fn into_status(self) -> Status {
+        let only_limits = self.found.iter().all(|violation| violation.over_limit);
+        let code = if only_limits { Code::ResourceExhausted } else { Code::InvalidArgument };
+        let count = self.found.len();
+        let mut details = ErrorDetails::new();
+        let mut message = String::new();
+        let mut bytes = 0;
+        for (index, Violation { path, reason, over_limit }) in self.found.iter().enumerate() {
+            let (path, reason) = (shortened(path), shortened(reason));
+            bytes += path.len() + reason.len();
+            if index > 0 && bytes > DETAIL_BYTES_MAX {
+                let more = format!("{} more violations are not listed", count - index);
+                details.add_bad_request_violation("", more);
+                break;
+            }
+            if index == 0 {
+                message = format!("{path}: {reason}");
+            }
+            if *over_limit {
+                details.add_quota_failure_violation(path.clone(), reason.clone());
+            }
+            details.add_bad_request_violation(path, reason);
+        }
+        if count > 1 {
+            message = format!("{message} (and {} more)", count - 1);
+        }
+        Status::with_error_details(code, message, details)
+    }
+}
+
+/// The text without control characters and of bounded length.
+fn shortened(text: &str) -> String {
+    let mut short: String = text
+        .chars()
+        .map(|character| if character.is_control() { '\u{fffd}' } else { character })
+        .collect();
+    if short.len() > TEXT_BYTES_MAX {
+        short.truncate(short.floor_char_boundary(TEXT_BYTES_MAX));
+        short.push('…');
+    }
+    short
+}
+
+/// A status that says when to come again.
+pub(super) fn unavailable(message: impl Into<String>, retry_delay: Duration) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(retry_delay));
+    Status::with_error_details(Code::Unavailable, message, details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_stay_small_however_much_is_wrong() {
+        let mut violations = Violations::default();
+        for index in 0..10_000 {
+            let path = format!("instance.metadata[{index}{}]", "\u{1}ä".repeat(200));
+            violations.over_limit(path, "x".repeat(5_000));
+        }
+        let status = violations.into_status();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        let headers = status.into_http::<tonic::body::Body>();
+        let bytes: usize = headers
+            .headers()
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 32)
+            .sum();
+        assert!(bytes < 8_000, "{bytes}");
+    }
+
+    #[test]
+    fn one_malformed_field_outweighs_limits() {
+        let mut violations = Violations::default();
+        violations.over_limit("a", "too much");
+        violations.bad("b", "wrong");
+        let status = violations.into_status();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let fields = status.get_details_bad_request().expect("details").field_violations;
+        let fields: Vec<_> = fields.iter().map(|violation| violation.field.as_str()).collect();
+        assert_eq!(fields, ["a", "b"]);
+        assert_eq!(status.message(), "a: too much (and 1 more)");
+    }
+}

@@ -1,0 +1,92 @@
+//! `waypost serve`: runs the registry until a signal ends it.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::error;
+
+use super::{CONFIGURATION, fail};
+use crate::{
+    config::{Config, Overrides},
+    server::Server,
+    telemetry,
+};
+
+/// Run the registry.
+#[derive(Debug, Args)]
+pub(super) struct ServeArguments {
+    /// A TOML file with settings; flags and environment beat it.
+    #[arg(long, value_name = "FILE", env = "WAYPOST_CONFIG")]
+    config: Option<PathBuf>,
+    /// The address for everything; port 0 picks one [default: 127.0.0.1:7510].
+    #[arg(long, value_name = "ADDR", env = "WAYPOST_LISTEN")]
+    listen: Option<String>,
+    /// Write the bound address to this file once it serves.
+    #[arg(long, value_name = "PATH")]
+    port_file: Option<PathBuf>,
+    /// Where the embedded store lives [default: ./waypost-data].
+    #[arg(long, value_name = "DIR", env = "WAYPOST_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// What keeps the registry; this version has `memory`, which keeps nothing [default: memory].
+    #[arg(long, value_name = "disk|memory|etcd", env = "WAYPOST_STORE")]
+    store: Option<String>,
+    /// How to log [default: pretty on a terminal, else json].
+    #[arg(long, value_name = "pretty|json", env = "WAYPOST_LOG_FORMAT")]
+    log_format: Option<String>,
+    /// What to log, in tracing's filter syntax [default: info].
+    #[arg(long, value_name = "LEVELS", env = "WAYPOST_LOG")]
+    log: Option<String>,
+}
+
+pub(super) fn run(arguments: ServeArguments) -> ExitCode {
+    let ServeArguments { config, listen, port_file, data_dir, store, log_format, log } = arguments;
+    let overrides = Overrides { config, listen, port_file, data_dir, store, log, log_format };
+    let config = match Config::load(overrides) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            fail(&mistakes);
+            return ExitCode::from(CONFIGURATION);
+        }
+    };
+    // The levels were checked with the rest of the configuration.
+    telemetry::start(config.log.parse().unwrap_or_default(), config.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("can't start the runtime: {error}")),
+    };
+    let code = runtime.block_on(serve(config));
+    // Connections were cut; what is left of their tasks has nothing to wait for.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    code
+}
+
+async fn serve(config: Config) -> ExitCode {
+    let stop = match stop_signal() {
+        Ok(stop) => stop,
+        Err(error) => return fail(&format!("can't handle signals: {error}")),
+    };
+    let server = match Server::bind(config).await {
+        Ok(server) => server,
+        Err(error) => return fail(&error),
+    };
+    match server.run(stop).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(%error, "the server ended");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Ready at the first SIGTERM or SIGINT from now on.
+pub(super) fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,48 @@
+//! The only reader of time. Everything else is told what time it is.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::{
+    model::{Tick, WallTime},
+    registry::Now,
+};
+
+/// Tells the time since it was made. Cheap to copy; copies agree.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    /// A clock that starts at 0.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+    pub fn start() -> Self {
+        Self { origin: Instant::now() }
+    }
+
+    /// The time since the start. Never goes back.
+    pub fn tick(self) -> Tick {
+        Tick(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// What people call the time.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    pub fn wall(self) -> WallTime {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let millis = since_epoch.unwrap_or_default().as_millis();
+        WallTime(u64::try_from(millis).unwrap_or(u64::MAX))
+    }
+
+    /// The moment that lies a while ahead, for timers.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+    pub fn after(self, duration: Duration) -> Instant {
+        Instant::now() + duration
+    }
+
+    /// What leases count by and what people read.
+    pub fn now(self) -> Now {
+        Now { tick: self.tick(), wall: self.wall() }
+    }
+}

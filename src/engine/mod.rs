@@ -1,0 +1,231 @@
+//! The registry at work: one task that makes changes, and handles through which everything else
+//! asks for changes, reads, and follows. Reads and renewals never wait for the task.
+
+mod directory;
+mod signals;
+mod watch;
+mod worker;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use parking_lot::RwLock;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+pub use directory::ServiceSummary;
+pub use watch::{Subjects, Watch, WatchEvent, WatchedChange};
+
+use crate::{
+    clock::Clock,
+    model::{
+        Content, Cursor, HistoryId, InstanceId, LeaseId, LeaseTerms, Limits, Name, Revision,
+        ServiceKey,
+    },
+    registry::{
+        ChangeLog, Command, LeaseTable, Outcome, Patch, Refusal, Registry, Service, Target,
+    },
+    store::{Store, StoreError},
+    tasks::Tasks,
+};
+use directory::Directory;
+use signals::Signals;
+use worker::{Request, Worker};
+
+/// The engine's handle: cheap to clone, usable from any task.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    mailbox: mpsc::Sender<Request>,
+    shared: Arc<Shared>,
+}
+
+/// What the worker publishes and everyone reads.
+#[derive(Debug)]
+struct Shared {
+    clock: Clock,
+    history: HistoryId,
+    store: &'static str,
+    leases: Arc<LeaseTable>,
+    directory: Directory,
+    log: RwLock<ChangeLog>,
+    /// Every change up to here is in the log and in the directory.
+    published: AtomicU64,
+    instances: AtomicUsize,
+    watches: AtomicUsize,
+    signals: Signals,
+}
+
+impl Shared {
+    fn published(&self) -> Revision {
+        Revision(self.published.load(Ordering::Acquire))
+    }
+}
+
+/// Why the engine does not do what it was asked to.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum EngineError {
+    /// The registry refuses.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store could not keep it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Too many writes wait already.
+    #[error("overloaded: {0} writes wait already")]
+    Overloaded(usize),
+    /// The engine has stopped.
+    #[error("the server is shutting down")]
+    Stopped,
+}
+
+/// How the registry stands.
+#[derive(Debug, Clone)]
+pub struct EngineStatus {
+    /// The position.
+    pub cursor: Cursor,
+    /// How many instances there are; each has one live lease.
+    pub instances: usize,
+    /// How many services have instances.
+    pub services: usize,
+    /// How many watches are open.
+    pub watches: usize,
+    /// What keeps the registry.
+    pub store: &'static str,
+}
+
+impl Engine {
+    /// Loads the store and starts the worker.
+    pub async fn start<S: Store>(
+        mut store: S,
+        limits: &Limits,
+        clock: Clock,
+        tasks: &Tasks,
+    ) -> Result<Self, StoreError> {
+        let loaded = store.load().await?;
+        let registry = Registry::new(0, fastrand::u64(..), limits.instances_max);
+        let revision = registry.revision();
+        let shared = Arc::new(Shared {
+            clock,
+            history: loaded.history,
+            store: store.name(),
+            leases: registry.lease_table(),
+            directory: Directory::default(),
+            log: RwLock::new(ChangeLog::new(
+                revision,
+                limits.log_changes_max,
+                limits.log_bytes_max,
+            )),
+            published: AtomicU64::new(revision.0),
+            instances: AtomicUsize::new(registry.instances()),
+            watches: AtomicUsize::new(0),
+            signals: Signals::default(),
+        });
+        let (mailbox, requests) = mpsc::channel(limits.queued_writes_max);
+        let worker = Worker::new(registry, store, Arc::clone(&shared), requests);
+        tasks.spawn("engine", worker.run(tasks.stop().clone()));
+        Ok(Self { mailbox, shared })
+    }
+
+    /// Registers an instance. Cancel safe in so far as a registration whose answer is dropped is
+    /// made or not made as a whole.
+    pub async fn register(
+        &self,
+        service: ServiceKey,
+        id: InstanceId,
+        content: Content,
+        terms: LeaseTerms,
+    ) -> Result<Outcome, EngineError> {
+        self.ask(Command::Register { service, id, content: Box::new(content), terms }).await
+    }
+
+    /// Changes an instance; by its lease, this also renews the lease.
+    pub async fn update(&self, target: Target, patch: Patch) -> Result<Outcome, EngineError> {
+        if let Target::Lease(lease) = target {
+            // A lease that does not live is refused by the plan, which knows why.
+            self.shared.leases.renew(lease, self.shared.clock.tick());
+        }
+        self.ask(Command::Update { target, patch }).await
+    }
+
+    /// Removes an instance.
+    pub async fn deregister(&self, target: Target) -> Result<Outcome, EngineError> {
+        self.ask(Command::Deregister { target }).await
+    }
+
+    async fn ask(&self, command: Command) -> Result<Outcome, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.try_send(Request { command, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                EngineError::Overloaded(self.mailbox.max_capacity())
+            }
+            mpsc::error::TrySendError::Closed(_) => EngineError::Stopped,
+        })?;
+        answer.await.unwrap_or(Err(EngineError::Stopped))
+    }
+
+    /// Renews leases as of now, and returns those that do not live. Yields now and then, so that a
+    /// large heartbeat delays nobody. Cancel safe.
+    pub async fn renew(&self, leases: &[u64]) -> Vec<u64> {
+        const LEASES_A_TURN: usize = 4096;
+        let now = self.shared.clock.tick();
+        let mut unknown = Vec::new();
+        for (turn, leases) in leases.chunks(LEASES_A_TURN).enumerate() {
+            if turn > 0 {
+                tokio::task::yield_now().await;
+            }
+            let dead = |bits: &&u64| !self.shared.leases.renew(LeaseId::from_bits(**bits), now);
+            unknown.extend(leases.iter().filter(dead));
+        }
+        unknown
+    }
+
+    /// A service and the position at which it is exact. What was answered before is in it.
+    pub fn service(&self, key: &ServiceKey) -> (Option<Arc<Service>>, Cursor) {
+        // The position first: all changes up to it are in the directory.
+        let published = self.shared.published();
+        let service = self.shared.directory.service(key);
+        let revision =
+            service.as_ref().map_or(published, |service| published.max(service.revision));
+        (service, self.cursor(revision))
+    }
+
+    /// The services of a namespace that have instances, in order of their names, from behind
+    /// `after`, at most `count`; and the position.
+    pub fn services(
+        &self,
+        namespace: &Name,
+        after: Option<&Name>,
+        count: usize,
+    ) -> (Vec<ServiceSummary>, Cursor) {
+        let cursor = self.cursor(self.shared.published());
+        (self.shared.directory.page(namespace, after, count), cursor)
+    }
+
+    /// Follows services from `resume` on, or from a snapshot.
+    pub fn watch(
+        &self,
+        subjects: Subjects,
+        filter: crate::model::Filter,
+        resume: Option<Cursor>,
+    ) -> Watch {
+        Watch::open(Arc::clone(&self.shared), subjects, filter, resume)
+    }
+
+    /// How the registry stands.
+    pub fn status(&self) -> EngineStatus {
+        EngineStatus {
+            cursor: self.cursor(self.shared.published()),
+            instances: self.shared.instances.load(Ordering::Relaxed),
+            services: self.shared.directory.services(),
+            watches: self.shared.watches.load(Ordering::Relaxed),
+            store: self.shared.store,
+        }
+    }
+
+    /// The position as a cursor.
+    pub fn cursor(&self, revision: Revision) -> Cursor {
+        Cursor { history: self.shared.history, revision }
+    }
+}

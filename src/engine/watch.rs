@@ -1,0 +1,361 @@
+//! A watch: a cursor into the log, moved by its reader. What it costs does not depend on how slow
+//! its reader is: it keeps no queue, and whoever falls behind the log starts over with a snapshot.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+    vec,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+
+use super::Shared;
+use crate::{
+    model::{Change, ChangeKind, Cursor, Filter, Name, Revision, ServiceKey},
+    registry::{Chunk, LogEntry, Service},
+};
+
+/// How long a watch stays silent at most; the contract's 10 s with room to travel.
+const IDLE_INTERVAL: Duration = Duration::from_secs(8);
+/// Changes in one event at most.
+const CHANGES_AN_EVENT: usize = 256;
+/// How far one event reads on through the log at most.
+const SCAN_MAX: usize = 4096;
+/// Bytes of instances after which an event is full: keeps messages well under what clients take.
+const BYTES_AN_EVENT: usize = 1024 * 1024;
+
+/// What a watch follows.
+#[derive(Debug, Clone)]
+pub enum Subjects {
+    /// Every service of a namespace.
+    Namespace(Name),
+    /// These services, which need not exist.
+    Services(HashSet<Arc<ServiceKey>>),
+}
+
+/// An open watch.
+#[derive(Debug)]
+pub struct Watch {
+    subscription: Subscription,
+    filter: Filter,
+    /// What the reader has: everything that concerns it up to here.
+    cursor: Revision,
+    stage: Stage,
+    /// When the reader has to hear something.
+    idle_at: Instant,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// A snapshot is to come.
+    Behind,
+    /// A snapshot is under way: these are its further chunks.
+    Snapshot(vec::IntoIter<Arc<Chunk>>),
+    /// The reader resumed and has heard nothing yet.
+    Resumed,
+    /// The reader follows the log.
+    Following,
+}
+
+/// What a reader is told.
+#[derive(Debug)]
+pub enum WatchEvent {
+    /// A part of the state at the cursor.
+    Snapshot {
+        /// The instances of these chunks that match the filter.
+        chunks: Vec<Arc<Chunk>>,
+        /// Whether the state is whole.
+        last: bool,
+    },
+    /// What happened up to the cursor.
+    Changes(Vec<WatchedChange>),
+    /// Nothing happened up to the cursor.
+    Idle,
+}
+
+/// A change as a watch sees it.
+#[derive(Debug)]
+pub enum WatchedChange {
+    /// As it happened.
+    Whole(Arc<LogEntry>),
+    /// The instance came to match the filter.
+    Entered(Arc<LogEntry>),
+    /// The instance no longer matches the filter.
+    Left(Arc<LogEntry>),
+}
+
+impl Watch {
+    pub(super) fn open(
+        shared: Arc<Shared>,
+        subjects: Subjects,
+        filter: Filter,
+        resume: Option<Cursor>,
+    ) -> Self {
+        let published = shared.published();
+        let resumed = resume.filter(|cursor| {
+            cursor.history == shared.history
+                && cursor.revision <= published
+                && cursor.revision >= shared.log.read().floor()
+        });
+        let idle_at = shared.clock.after(IDLE_INTERVAL);
+        // Joined before the first look: what happens from here on leaves a permit.
+        let subscription = Subscription::open(shared, subjects);
+        let (cursor, stage) = match resumed {
+            Some(cursor) => (cursor.revision, Stage::Resumed),
+            None => (published, Stage::Behind),
+        };
+        Self { subscription, filter, cursor, stage, idle_at }
+    }
+
+    /// The filter, by which readers of snapshots choose.
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// The next event and the position after it; waits where there is nothing to tell. Cancel safe:
+    /// nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> (WatchEvent, Cursor) {
+        let event = loop {
+            if let Some(event) = self.ready() {
+                break event;
+            }
+            let woken = timeout_at(self.idle_at, self.subscription.waiter.notified()).await;
+            if woken.is_err() {
+                // What may have come in since was looked for before the wait and will be again.
+                break self.ready().unwrap_or(WatchEvent::Idle);
+            }
+        };
+        self.idle_at = self.subscription.shared.clock.after(IDLE_INTERVAL);
+        (event, Cursor { history: self.subscription.shared.history, revision: self.cursor })
+    }
+
+    /// What there is to tell now.
+    fn ready(&mut self) -> Option<WatchEvent> {
+        match &mut self.stage {
+            Stage::Behind => Some(self.begin_snapshot()),
+            Stage::Snapshot(_) => Some(self.snapshot_part()),
+            Stage::Resumed => {
+                self.stage = Stage::Following;
+                Some(self.follow().unwrap_or(WatchEvent::Idle))
+            }
+            Stage::Following => self.follow(),
+        }
+    }
+
+    fn begin_snapshot(&mut self) -> WatchEvent {
+        let (services, revision) = self.subscription.capture();
+        let chunks: Vec<_> =
+            services.values().flat_map(|service| service.roster.chunks().iter().cloned()).collect();
+        self.cursor = revision;
+        self.stage = Stage::Snapshot(chunks.into_iter());
+        self.snapshot_part()
+    }
+
+    fn snapshot_part(&mut self) -> WatchEvent {
+        let Stage::Snapshot(rest) = &mut self.stage else { return WatchEvent::Idle };
+        let mut bytes = 0;
+        let mut chunks = Vec::new();
+        while bytes < BYTES_AN_EVENT
+            && let Some(chunk) = rest.next()
+        {
+            bytes += chunk.instances().map(|instance| instance.footprint()).sum::<usize>();
+            chunks.push(chunk);
+        }
+        let last = rest.len() == 0;
+        if last {
+            self.stage = Stage::Following;
+        }
+        WatchEvent::Snapshot { chunks, last }
+    }
+
+    /// Reads on through the log until there is something to tell or the end is reached.
+    fn follow(&mut self) -> Option<WatchEvent> {
+        loop {
+            let published = self.subscription.shared.published();
+            if published <= self.cursor {
+                return None;
+            }
+            let Some((entries, read_to)) = self.subscription.read(self.cursor, published) else {
+                self.stage = Stage::Behind;
+                return Some(self.begin_snapshot());
+            };
+            self.cursor = read_to;
+            let changes: Vec<_> =
+                entries.into_iter().filter_map(|entry| seen(&self.filter, entry)).collect();
+            if !changes.is_empty() {
+                return Some(WatchEvent::Changes(changes));
+            }
+        }
+    }
+}
+
+/// How a change looks through a filter, if it is seen at all.
+fn seen(filter: &Filter, entry: Arc<LogEntry>) -> Option<WatchedChange> {
+    if filter.is_empty() {
+        return Some(WatchedChange::Whole(entry));
+    }
+    let matches = filter.matches(&entry.change.instance.content);
+    match &entry.change.kind {
+        ChangeKind::Updated { before, .. } => match (filter.matches(&before.content), matches) {
+            (true, true) => Some(WatchedChange::Whole(entry)),
+            (false, true) => Some(WatchedChange::Entered(entry)),
+            (true, false) => Some(WatchedChange::Left(entry)),
+            (false, false) => None,
+        },
+        ChangeKind::Added | ChangeKind::Removed(_) => {
+            matches.then_some(WatchedChange::Whole(entry))
+        }
+    }
+}
+
+/// A watch's place among the signals, given back when it ends.
+#[derive(Debug)]
+struct Subscription {
+    shared: Arc<Shared>,
+    subjects: Subjects,
+    waiter: Arc<Notify>,
+}
+
+impl Subscription {
+    fn open(shared: Arc<Shared>, subjects: Subjects) -> Self {
+        let waiter = Arc::new(Notify::new());
+        match &subjects {
+            Subjects::Namespace(namespace) => shared.signals.join_namespace(namespace, &waiter),
+            Subjects::Services(keys) => {
+                for key in keys {
+                    shared.signals.join_service(key, &waiter);
+                }
+            }
+        }
+        shared.watches.fetch_add(1, Ordering::Relaxed);
+        Self { shared, subjects, waiter }
+    }
+
+    fn concerns(&self, key: &Arc<ServiceKey>) -> bool {
+        match &self.subjects {
+            Subjects::Namespace(namespace) => key.namespace == *namespace,
+            Subjects::Services(keys) => keys.contains(key),
+        }
+    }
+
+    /// The followed services as they all were at one position.
+    ///
+    /// They are read one by one while changes go on. What changed meanwhile is read again, until
+    /// nothing did: then what was read is the state at the last position looked at. Each round
+    /// covers only the time of the round before, so the rounds shrink quickly.
+    fn capture(&self) -> (BTreeMap<Arc<ServiceKey>, Arc<Service>>, Revision) {
+        let mut read_from = self.shared.published();
+        let mut captured = self.read_all();
+        loop {
+            let published = self.shared.published();
+            let read = self.shared.log.read().scan(read_from, published, usize::MAX, |change| {
+                self.concerns(&change.instance.service)
+            });
+            let Some((entries, _)) = read else {
+                // The log ran past the whole round.
+                read_from = self.shared.published();
+                captured = self.read_all();
+                continue;
+            };
+            let ahead = captured.values().any(|service| service.revision > published);
+            if entries.is_empty() && !ahead {
+                return (captured, published);
+            }
+            read_from = published;
+            let keys: HashSet<_> =
+                entries.iter().map(|entry| &entry.change.instance.service).collect();
+            self.read_into(&mut captured, keys.into_iter());
+            if ahead {
+                // The worker is between publishing a service and publishing the position.
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    fn read_all(&self) -> BTreeMap<Arc<ServiceKey>, Arc<Service>> {
+        let mut captured = BTreeMap::new();
+        match &self.subjects {
+            Subjects::Namespace(namespace) => {
+                let key = |service| ServiceKey::shared(namespace.clone(), service);
+                let names = self.shared.directory.names(namespace);
+                let keys: Vec<_> = names.into_iter().map(key).collect();
+                self.read_into(&mut captured, keys.iter());
+            }
+            Subjects::Services(keys) => self.read_into(&mut captured, keys.iter()),
+        }
+        captured
+    }
+
+    fn read_into<'a>(
+        &self,
+        captured: &mut BTreeMap<Arc<ServiceKey>, Arc<Service>>,
+        keys: impl Iterator<Item = &'a Arc<ServiceKey>>,
+    ) {
+        for key in keys {
+            match self.shared.directory.service(key) {
+                Some(service) => captured.insert(Arc::clone(key), service),
+                None => captured.remove(key),
+            };
+        }
+    }
+
+    /// The changes that concern the watch in `(after, published]`, or the first of them, and the
+    /// position read up to. `None`: the log no longer holds them all.
+    fn read(&self, after: Revision, published: Revision) -> Option<(Vec<Arc<LogEntry>>, Revision)> {
+        let log = self.shared.log.read();
+        if after < log.floor() {
+            return None;
+        }
+        if let Subjects::Services(keys) = &self.subjects {
+            // Most often little happened to few services: go from change to change.
+            let head = |key: &Arc<ServiceKey>| Some(self.shared.directory.service(key)?.revision);
+            let chain = |head| log.chain(head, after, published, CHANGES_AN_EVENT);
+            let chains: Option<Vec<_>> = keys.iter().filter_map(head).map(chain).collect();
+            if let Some(chains) = chains {
+                let mut entries: Vec<_> = chains.into_iter().flatten().collect();
+                entries.sort_unstable_by_key(|entry| entry.change.revision());
+                return Some(one_event(entries, published));
+            }
+        }
+        let wanted = |change: &Change| self.concerns(&change.instance.service);
+        let (entries, read_to) = log.scan(after, published, SCAN_MAX, wanted)?;
+        Some(one_event(entries, read_to))
+    }
+}
+
+/// As many of the entries as one event takes, and the position that this reads up to.
+fn one_event(mut entries: Vec<Arc<LogEntry>>, read_to: Revision) -> (Vec<Arc<LogEntry>>, Revision) {
+    let mut bytes = 0;
+    let fits = |entry: &&Arc<LogEntry>| {
+        bytes += entry.change.instance.footprint();
+        bytes <= BYTES_AN_EVENT
+    };
+    // One always goes: its size has a limit of its own.
+    let count = entries.iter().take(CHANGES_AN_EVENT).take_while(fits).count().max(1);
+    if count >= entries.len() {
+        return (entries, read_to);
+    }
+    entries.truncate(count);
+    let read_to = entries.last().map_or(read_to, |entry| entry.change.revision());
+    (entries, read_to)
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        match &self.subjects {
+            Subjects::Namespace(namespace) => {
+                self.shared.signals.leave_namespace(namespace, &self.waiter);
+            }
+            Subjects::Services(keys) => {
+                for key in keys {
+                    self.shared.signals.leave_service(key, &self.waiter);
+                }
+            }
+        }
+        self.shared.watches.fetch_sub(1, Ordering::Relaxed);
+    }
+}

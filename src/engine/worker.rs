@@ -1,0 +1,238 @@
+//! The one task that changes the registry. Each turn takes what waits (commands, and leases that
+//! ran out), plans all of it, commits it at once, absorbs and publishes it, and answers.
+
+use std::{
+    collections::HashSet,
+    mem,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    select,
+    sync::{mpsc, oneshot},
+    task::yield_now,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{EngineError, Shared};
+use crate::{
+    model::{Change, ChangeKind, LeaseId, Name, RemovalReason, Revision, ServiceKey},
+    registry::{Absorbed, Command, Outcome, Refusal, Registry, Transition},
+    store::{Store, StoreError},
+};
+
+/// Commands of one turn at most: bounds the size of a commit.
+const COMMANDS_A_TURN: usize = 1024;
+/// Leases that one turn looks at at most: bounds how long expiries hold up commands.
+const LEASES_A_TURN: usize = 2048;
+/// How often the expiry wheel moves.
+const WHEEL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A command and who waits for its answer.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) command: Command,
+    pub(super) reply: oneshot::Sender<Result<Outcome, EngineError>>,
+}
+
+pub(super) struct Worker<S> {
+    registry: Registry,
+    store: S,
+    shared: Arc<Shared>,
+    requests: mpsc::Receiver<Request>,
+    /// Whether the store refused the last commit: said once, not for each.
+    store_failing: bool,
+}
+
+type Answer = (oneshot::Sender<Result<Outcome, EngineError>>, Result<Outcome, Refusal>);
+
+impl<S: Store> Worker<S> {
+    pub(super) fn new(
+        registry: Registry,
+        store: S,
+        shared: Arc<Shared>,
+        requests: mpsc::Receiver<Request>,
+    ) -> Self {
+        Self { registry, store, shared, requests, store_failing: false }
+    }
+
+    /// Works until it is stopped; what waits then is answered first.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut wheel = interval(WHEEL_INTERVAL);
+        wheel.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut waiting = Vec::new();
+        let mut more_due = false;
+        loop {
+            if more_due {
+                yield_now().await;
+            } else {
+                select! {
+                    biased;
+                    () = stop.cancelled() => break,
+                    _ = wheel.tick() => {}
+                    received = self.requests.recv_many(&mut waiting, COMMANDS_A_TURN) => {
+                        // Nobody is left who could ask.
+                        if received == 0 { break }
+                    }
+                }
+            }
+            self.take_waiting(&mut waiting);
+            more_due = self.turn(mem::take(&mut waiting)).await;
+        }
+        self.requests.close();
+        self.take_waiting(&mut waiting);
+        while !waiting.is_empty() {
+            self.turn(mem::take(&mut waiting)).await;
+            self.take_waiting(&mut waiting);
+        }
+    }
+
+    fn take_waiting(&mut self, waiting: &mut Vec<Request>) {
+        while waiting.len() < COMMANDS_A_TURN
+            && let Ok(request) = self.requests.try_recv()
+        {
+            waiting.push(request);
+        }
+    }
+
+    /// One way for everything: plan, commit, absorb, publish, answer. Says whether more leases are
+    /// due.
+    async fn turn(&mut self, requests: Vec<Request>) -> bool {
+        let now = self.shared.clock.now();
+        let (expired, more_due) = self.registry.expired(now.tick, LEASES_A_TURN);
+        if requests.is_empty() && expired.is_empty() {
+            return more_due;
+        }
+        let mut plan = self.registry.plan(now);
+        for lease in &expired {
+            // Expiry is never refused: the lease holds an instance or has ended otherwise.
+            let _expired = plan.decide(Command::Expire { lease: *lease });
+        }
+        let decide = |Request { command, reply }| (reply, plan.decide(command));
+        let answers: Vec<Answer> = requests.into_iter().map(decide).collect();
+        let transitions = plan.into_transitions();
+        match self.commit(&transitions).await {
+            Ok(()) => {
+                self.publish(transitions);
+                for (reply, answer) in answers {
+                    // Whoever asked may have gone away.
+                    let _gone = reply.send(answer.map_err(EngineError::Refused));
+                }
+            }
+            Err(error) => self.give_up(&expired, answers, &error),
+        }
+        more_due
+    }
+
+    async fn commit(&mut self, transitions: &[Transition]) -> Result<(), StoreError> {
+        if transitions.is_empty() {
+            return Ok(());
+        }
+        let committed = self.store.commit(transitions).await;
+        match &committed {
+            Err(error) if !self.store_failing => {
+                self.store_failing = true;
+                warn!(%error, "writes are refused");
+            }
+            Ok(()) if self.store_failing => {
+                self.store_failing = false;
+                info!("writes are taken again");
+            }
+            _ => {}
+        }
+        committed
+    }
+
+    /// Leaves everything as it was before the turn. Answers may speak of a state that will not be,
+    /// so each of them is the store's error.
+    fn give_up(&mut self, expired: &[LeaseId], answers: Vec<Answer>, error: &StoreError) {
+        self.registry.reinstate(expired, self.shared.clock.tick());
+        for (reply, _) in answers {
+            let _gone = reply.send(Err(EngineError::Store(error.clone())));
+        }
+    }
+
+    /// The order matters: log and directory before the position that promises them, the position
+    /// before the signals that make watches look.
+    fn publish(&mut self, transitions: Vec<Transition>) {
+        // The lease begins now, not before a long commit.
+        let now = self.shared.clock.tick();
+        let mut touched: HashSet<Arc<ServiceKey>> = HashSet::new();
+        let mut absorbed = Vec::with_capacity(transitions.len());
+        for transition in transitions {
+            let Absorbed { change: Some(change), previous } = self.registry.absorb(transition, now)
+            else {
+                continue;
+            };
+            record(&change);
+            touched.insert(Arc::clone(&change.instance.service));
+            absorbed.push((change, previous));
+        }
+        let ended = self.append(absorbed);
+        for key in &touched {
+            if let Some(service) = self.registry.service(key) {
+                self.shared.directory.put(Arc::clone(service));
+            }
+        }
+        for (key, evicted) in ended {
+            if self.registry.forget(&key, evicted) {
+                self.shared.directory.forget(&key);
+            }
+        }
+        self.shared.instances.store(self.registry.instances(), Ordering::Relaxed);
+        self.shared.published.store(self.registry.revision().0, Ordering::Release);
+        self.signal(&touched);
+    }
+
+    /// Adds changes to the log. Returns the services of removals that fell off its old end.
+    fn append(&self, changes: Vec<(Arc<Change>, Revision)>) -> Vec<(Arc<ServiceKey>, Revision)> {
+        let mut ended = Vec::new();
+        let mut log = self.shared.log.write();
+        for (change, previous) in changes {
+            for entry in log.append(change, previous) {
+                if matches!(entry.change.kind, ChangeKind::Removed(_)) {
+                    let revision = entry.change.revision();
+                    ended.push((Arc::clone(&entry.change.instance.service), revision));
+                }
+            }
+        }
+        ended
+    }
+
+    fn signal(&self, touched: &HashSet<Arc<ServiceKey>>) {
+        let mut namespaces: HashSet<&Name> = HashSet::new();
+        for key in touched {
+            self.shared.signals.wake_service(key);
+            namespaces.insert(&key.namespace);
+        }
+        for namespace in namespaces {
+            self.shared.signals.wake_namespace(namespace);
+        }
+    }
+}
+
+/// One line for each change of membership.
+fn record(change: &Change) {
+    let instance = &change.instance;
+    let (namespace, service) = (&instance.service.namespace, &instance.service.service);
+    let (id, revision) = (&instance.id, instance.modified.0);
+    match &change.kind {
+        ChangeKind::Added => {
+            info!(%namespace, %service, instance = %id, revision, "instance added");
+        }
+        ChangeKind::Updated { replaced, .. } => {
+            info!(%namespace, %service, instance = %id, revision, replaced, "instance updated");
+        }
+        ChangeKind::Removed(reason) => {
+            let reason = match reason {
+                RemovalReason::Deregistered => "deregistered",
+                RemovalReason::Expired => "expired",
+                RemovalReason::Evicted => "evicted",
+            };
+            info!(%namespace, %service, instance = %id, revision, reason, "instance removed");
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Waypost: a service-discovery registry. Instances register over gRPC and heartbeat; the dead are
+//! evicted; every change streams at once to whoever follows.
+//!
+//! The library is the server that `waypost serve` runs, for tests and for embedding:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use waypost::{Config, Server};
+//!
+//! let config = Config { listen: "127.0.0.1:0".parse()?, ..Config::default() };
+//! let server = Server::bind(config).await?;
+//! println!("serving at {}", server.address());
+//! // In real life: a signal. Here the server stops at once.
+//! server.run(async {}).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The floors, from the bottom, each importing downward only: [`model`], [`registry`], then
+//! [`store`] and the small strangers `clock`, `tasks`, `telemetry`, then [`engine`], [`api`],
+//! [`server`] with [`config`], and [`cli`] on top.
+
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod engine;
+mod listener;
+pub mod model;
+pub mod registry;
+pub mod server;
+pub mod store;
+pub mod tasks;
+mod telemetry;
+
+pub use config::Config;
+pub use server::Server;

@@ -1,0 +1,157 @@
+//! Takes connections: bounded in number, and each has to say something soon.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{Stream, StreamExt, stream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, sleep},
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::Connected;
+use tracing::warn;
+
+/// How long a new connection may keep silent.
+const OPENING_MAX: Duration = Duration::from_secs(10);
+/// Bytes that end the opening: the length of HTTP/2's preface. A shorter request line of HTTP/1 is
+/// answered before the time is over.
+const OPENING_BYTES: usize = 24;
+/// How long to wait after a failure to accept, such as too many open files.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// The connections that arrive at a listener.
+pub(crate) fn tcp(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> + Send {
+    stream::unfold((listener, false), async |(listener, mut failing)| {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    // Small answers must not wait for more to send with them.
+                    let stream = stream.set_nodelay(true).map(|()| stream);
+                    return Some((stream, (listener, false)));
+                }
+                Err(error) => {
+                    if !failing {
+                        warn!(%error, "connections can't be accepted");
+                    }
+                    failing = true;
+                    sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    })
+}
+
+/// At most `connections_max` of the connections at a time; further ones wait. All are cut when
+/// `cut` is cancelled.
+pub(crate) fn bounded<I>(
+    incoming: impl Stream<Item = io::Result<I>> + Send,
+    connections_max: usize,
+    cut: CancellationToken,
+) -> impl Stream<Item = io::Result<Connection<I>>> + Send
+where
+    I: Send,
+{
+    let permits = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+    incoming.then(move |stream| {
+        let (permits, cut) = (Arc::clone(&permits), cut.clone());
+        async move {
+            let stream = stream?;
+            let permit = permits.acquire_owned().await.map_err(io::Error::other)?;
+            Ok(Connection {
+                stream,
+                opening: Some(Box::pin(sleep(OPENING_MAX))),
+                opening_bytes: 0,
+                cut: Box::pin(cut.cancelled_owned()),
+                _permit: permit,
+            })
+        }
+    })
+}
+
+/// A connection that is counted, has to open in time, and can be cut.
+#[derive(Debug)]
+pub(crate) struct Connection<I> {
+    stream: I,
+    /// Runs until enough has come in.
+    opening: Option<Pin<Box<Sleep>>>,
+    opening_bytes: usize,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<I: Connected> Connected for Connection<I> {
+    type ConnectInfo = I::ConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Connection<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.cut.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let Some(opening) = &mut self.opening else { return read };
+        if read.is_pending() && opening.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.opening_bytes += buffer.filled().len() - before;
+        if self.opening_bytes >= OPENING_BYTES {
+            self.opening = None;
+        }
+        read
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Connection<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// The address that a listener got.
+pub(crate) async fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}

@@ -1,0 +1,124 @@
+//! Names of namespaces, services, zones and ports. A [`Name`] is always well formed.
+
+use std::{fmt, sync::Arc};
+
+use compact_str::CompactString;
+use thiserror::Error;
+
+/// A name of letters, digits, `.`, `_` and `-` that begins and ends with a letter or digit.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(CompactString);
+
+/// Why a text is no [`Name`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NameError {
+    /// There is nothing.
+    #[error("must not be empty")]
+    Empty,
+    /// It has more bytes than allowed.
+    #[error("has {bytes} bytes, at most {bytes_max} are allowed")]
+    TooLong {
+        /// How many it has.
+        bytes: usize,
+        /// How many are allowed.
+        bytes_max: usize,
+    },
+    /// It has another form.
+    #[error(
+        "must be letters, digits, '.', '_' and '-', and begin and end with a letter or a digit"
+    )]
+    Malformed,
+}
+
+impl Name {
+    /// Reads a name of at most `bytes_max` bytes.
+    pub fn parse(text: &str, bytes_max: usize) -> Result<Self, NameError> {
+        let bytes = text.as_bytes();
+        let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
+            return Err(NameError::Empty);
+        };
+        if bytes.len() > bytes_max {
+            return Err(NameError::TooLong { bytes: bytes.len(), bytes_max });
+        }
+        let inner = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        if !first.is_ascii_alphanumeric()
+            || !last.is_ascii_alphanumeric()
+            || !bytes.iter().all(inner)
+        {
+            return Err(NameError::Malformed);
+        }
+        Ok(Self(CompactString::from(text)))
+    }
+
+    /// The namespace of those who name none.
+    pub fn default_namespace() -> Self {
+        Self(CompactString::const_new("default"))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Bytes that this value holds on the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        if self.0.is_heap_allocated() { self.0.capacity() } else { 0 }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), formatter)
+    }
+}
+
+/// Names a service: its namespace and its name in it. Orders by namespace first.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey {
+    /// The namespace.
+    pub namespace: Name,
+    /// The name within the namespace.
+    pub service: Name,
+}
+
+impl ServiceKey {
+    /// A key to share among the instances of the service.
+    pub fn shared(namespace: Name, service: Name) -> Arc<Self> {
+        Arc::new(Self { namespace, service })
+    }
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.namespace, self.service)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_documented_form_are_taken() {
+        for text in ["a", "7", "orders", "Orders-2", "a.b_c-d", "a--b", "0a"] {
+            assert_eq!(Name::parse(text, 128).map(|name| name.to_string()), Ok(text.to_owned()));
+        }
+        assert!(Name::parse(&"x".repeat(128), 128).is_ok());
+    }
+
+    #[test]
+    fn other_texts_are_refused_with_their_reason() {
+        assert_eq!(Name::parse("", 128), Err(NameError::Empty));
+        let long = NameError::TooLong { bytes: 129, bytes_max: 128 };
+        assert_eq!(Name::parse(&"x".repeat(129), 128), Err(long));
+        for text in ["-a", "a-", ".a", "a.", "_", "a b", "a/b", "ä", "a\0b", "a\n", "😀", " a"] {
+            assert_eq!(Name::parse(text, 128), Err(NameError::Malformed), "{text:?}");
+        }
+    }
+}

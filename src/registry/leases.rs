@@ -1,0 +1,204 @@
+//! The owner's part of the leases: whose they are, how long they live, which slots are free. It
+//! judges; the renewals that it judges by are in the [`LeaseTable`].
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{lease_table::LeaseTable, wheel::ExpiryWheel};
+use crate::model::{Instance, LeaseId, LeaseTerms, Tick};
+
+#[derive(Debug)]
+pub(super) struct Leases {
+    table: Arc<LeaseTable>,
+    tenancies: Vec<Tenancy>,
+    /// Slots that nobody holds, the longest free first, so that generations last.
+    free: VecDeque<u32>,
+    wheel: ExpiryWheel,
+    server: u8,
+    seed: u64,
+}
+
+/// One identity's stay in a slot. A take-over keeps the slot and grants its next generation.
+#[derive(Debug)]
+struct Tenancy {
+    /// The tenant; `None`: the slot is free.
+    instance: Option<Arc<Instance>>,
+    ttl_ms: u32,
+    /// The generation that the tenant's first lease had: what lies between it and the present one
+    /// was fenced off, what lies before belonged to somebody else.
+    first_generation: u64,
+    /// The generation granted last.
+    generation: u64,
+}
+
+/// What a lease id means.
+#[derive(Debug)]
+pub(super) enum Standing<'a> {
+    /// It lives and is this instance's.
+    Live(&'a Arc<Instance>),
+    /// Its identity lives under a newer lease.
+    Fenced,
+    /// It ended, or never was.
+    Unknown,
+}
+
+impl Leases {
+    pub(super) fn new(server: u8, seed: u64) -> Self {
+        Self {
+            table: Arc::new(LeaseTable::new()),
+            tenancies: Vec::new(),
+            free: VecDeque::new(),
+            wheel: ExpiryWheel::new(),
+            server,
+            seed,
+        }
+    }
+
+    pub(super) fn table(&self) -> Arc<LeaseTable> {
+        Arc::clone(&self.table)
+    }
+
+    pub(super) fn live(&self) -> usize {
+        self.tenancies.len() - self.free.len()
+    }
+
+    /// What a lease id means.
+    pub(super) fn standing(&self, lease: LeaseId) -> Standing<'_> {
+        let Some(tenancy) = self.tenancies.get(lease.slot() as usize) else {
+            return Standing::Unknown;
+        };
+        let Some(instance) = &tenancy.instance else { return Standing::Unknown };
+        if self.table.holder(lease.slot()) == Some(lease) {
+            return Standing::Live(instance);
+        }
+        let age = |generation: u64| {
+            generation.wrapping_sub(tenancy.first_generation) % LeaseId::GENERATIONS
+        };
+        let fenced =
+            lease.server() == self.server && age(lease.generation()) < age(tenancy.generation);
+        if fenced { Standing::Fenced } else { Standing::Unknown }
+    }
+
+    /// The lease that holds the slot.
+    pub(super) fn holder(&self, slot: u32) -> Option<LeaseId> {
+        self.table.holder(slot)
+    }
+
+    /// The lease that the `nth` grant from now will be, counted from 0.
+    pub(super) fn upcoming(&self, nth: usize) -> LeaseId {
+        let (slot, generation) = match self.free.get(nth) {
+            Some(slot) => (*slot, self.tenancies[*slot as usize].generation.wrapping_add(1)),
+            None => {
+                let slot = (self.tenancies.len() + nth - self.free.len()) as u32;
+                (slot, scatter(self.seed, slot))
+            }
+        };
+        self.lease(slot, generation)
+    }
+
+    /// The lease that supersedes the given one.
+    pub(super) fn successor(&self, lease: LeaseId) -> LeaseId {
+        self.lease(lease.slot(), lease.generation().wrapping_add(1))
+    }
+
+    fn lease(&self, slot: u32, generation: u64) -> LeaseId {
+        let lease = LeaseId::new(self.server, generation, slot);
+        // 0 names no lease.
+        if lease.bits() == 0 { LeaseId::new(self.server, 1, slot) } else { lease }
+    }
+
+    /// Grants an upcoming lease. Leases have to be granted in the order in which they come up.
+    pub(super) fn grant(
+        &mut self,
+        lease: LeaseId,
+        instance: Arc<Instance>,
+        terms: LeaseTerms,
+        now: Tick,
+    ) {
+        let tenancy = Tenancy {
+            instance: Some(instance),
+            ttl_ms: ttl_ms(terms),
+            first_generation: lease.generation(),
+            generation: lease.generation(),
+        };
+        let slot = lease.slot() as usize;
+        if slot == self.tenancies.len() {
+            self.tenancies.push(tenancy);
+        } else {
+            let freed = self.free.pop_front();
+            debug_assert_eq!(freed, Some(lease.slot()), "leases are granted in order");
+            self.tenancies[slot] = tenancy;
+        }
+        self.table.grant(lease, now);
+        self.wheel.put(lease.slot(), now.after(terms.ttl));
+    }
+
+    /// Fences off the slot's lease and grants its successor.
+    pub(super) fn supersede(
+        &mut self,
+        lease: LeaseId,
+        instance: Arc<Instance>,
+        terms: LeaseTerms,
+        now: Tick,
+    ) {
+        let tenancy = &mut self.tenancies[lease.slot() as usize];
+        tenancy.instance = Some(instance);
+        tenancy.ttl_ms = ttl_ms(terms);
+        tenancy.generation = lease.generation();
+        self.table.grant(lease, now);
+        self.wheel.take(lease.slot());
+        self.wheel.put(lease.slot(), now.after(terms.ttl));
+    }
+
+    /// Puts the changed instance of a tenant.
+    pub(super) fn replace(&mut self, slot: u32, instance: Arc<Instance>) {
+        self.tenancies[slot as usize].instance = Some(instance);
+    }
+
+    /// Ends a slot's lease.
+    pub(super) fn end(&mut self, slot: u32) {
+        self.table.end(slot);
+        self.wheel.take(slot);
+        self.tenancies[slot as usize].instance = None;
+        self.free.push_back(slot);
+    }
+
+    /// See [`super::Registry::expired`].
+    pub(super) fn expired(&mut self, now: Tick, visits_max: usize) -> (Vec<LeaseId>, bool) {
+        let mut expired = Vec::new();
+        for _ in 0..visits_max {
+            let Some(slot) = self.wheel.pop(now) else { return (expired, false) };
+            let Some(lease) = self.table.holder(slot) else { continue };
+            let renewed_at = self.table.renewed_at(slot);
+            // The renewal may have come in at the very end of its millisecond.
+            let deadline = renewed_at.0 + u64::from(self.tenancies[slot as usize].ttl_ms) + 1;
+            if deadline <= now.0 && self.table.seal(lease, renewed_at) {
+                expired.push(lease);
+            } else {
+                self.wheel.put(slot, Tick(deadline.max(now.0)));
+            }
+        }
+        (expired, true)
+    }
+
+    /// See [`super::Registry::reinstate`].
+    pub(super) fn reinstate(&mut self, lease: LeaseId, now: Tick) {
+        if self.table.holder(lease.slot()) == Some(lease) {
+            self.table.unseal(lease.slot());
+            self.wheel.take(lease.slot());
+            self.wheel.put(lease.slot(), now);
+        }
+    }
+}
+
+fn ttl_ms(terms: LeaseTerms) -> u32 {
+    u32::try_from(Tick(0).after(terms.ttl).0).unwrap_or(u32::MAX)
+}
+
+/// The first generation of a slot: differs from process to process and from slot to slot
+/// (the finalizer of SplitMix64; Steele, Lea, Flood 2014).
+fn scatter(seed: u64, slot: u32) -> u64 {
+    let mut mixed = seed.wrapping_add(u64::from(slot).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ (mixed >> 31)) % LeaseId::GENERATIONS
+}

@@ -1,0 +1,178 @@
+//! The registry as a pure state machine: who lives, under which lease, and what changed. It has no
+//! clock, does no I/O and never waits: time comes in as numbers, and what should happen goes out
+//! as values.
+//!
+//! A change takes one way: [`Registry::plan`] decides what commands do without doing it,
+//! somebody makes the resulting [`Transition`]s durable, [`Registry::absorb`] makes them true.
+//! What was planned and not absorbed has left no trace.
+
+mod command;
+mod lease_table;
+mod leases;
+mod log;
+mod plan;
+mod roster;
+mod wheel;
+
+use std::{collections::HashMap, sync::Arc};
+
+pub use command::{Command, Outcome, Patch, Refusal, Target};
+pub use lease_table::LeaseTable;
+pub use log::{ChangeLog, LogEntry};
+pub use plan::{Plan, Transition};
+use roster::Member;
+pub use roster::{Chunk, Memo, Roster};
+
+use crate::model::{Change, LeaseId, Revision, ServiceKey, Tick, WallTime};
+use leases::Leases;
+
+/// The time at which a plan is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// What leases count by.
+    pub tick: Tick,
+    /// What people read.
+    pub wall: WallTime,
+}
+
+/// A service with its instances at one position of the history; cheap to share.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// The service's name.
+    pub key: Arc<ServiceKey>,
+    /// Its instances.
+    pub roster: Roster,
+    /// The revision of the last change to any of them.
+    pub revision: Revision,
+}
+
+/// Everything that is registered.
+#[derive(Debug)]
+pub struct Registry {
+    /// Also services whose last instance is gone, for as long as the log may hold its removal.
+    services: HashMap<Arc<ServiceKey>, Arc<Service>>,
+    leases: Leases,
+    revision: Revision,
+    instances_max: usize,
+}
+
+/// What one absorbed transition did.
+#[derive(Debug)]
+pub struct Absorbed {
+    /// What watchers see, if anything.
+    pub change: Option<Arc<Change>>,
+    /// The revision of the service's last change before this one.
+    pub previous: Revision,
+}
+
+impl Registry {
+    /// An empty registry. `server` and `seed` go into the lease ids: the number of this server, and
+    /// a random number that must differ from process to process.
+    pub fn new(server: u8, seed: u64, instances_max: usize) -> Self {
+        Self {
+            services: HashMap::new(),
+            leases: Leases::new(server, seed),
+            revision: Revision::default(),
+            instances_max: instances_max.min(LeaseId::SLOTS),
+        }
+    }
+
+    /// Where leases are renewed, from any thread and without asking the registry.
+    pub fn lease_table(&self) -> Arc<LeaseTable> {
+        self.leases.table()
+    }
+
+    /// The position in the history.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// How many instances there are.
+    pub fn instances(&self) -> usize {
+        self.leases.live()
+    }
+
+    /// A service, also one whose last instance left a while ago.
+    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.services.get(key)
+    }
+
+    /// Begins to decide on commands.
+    pub fn plan(&self, now: Now) -> Plan<'_> {
+        Plan::new(self, now)
+    }
+
+    /// Moves the expiry wheel and takes out the leases that ran out by `now`; from here on they
+    /// can't be renewed. Looks at `visits_max` leases at most; `true` says that more are due.
+    ///
+    /// Each lease must then be given to a plan as [`Command::Expire`] and that plan be absorbed, or
+    /// be given back with [`Self::reinstate`].
+    pub fn expired(&mut self, now: Tick, visits_max: usize) -> (Vec<LeaseId>, bool) {
+        self.leases.expired(now, visits_max)
+    }
+
+    /// Takes back leases whose expiry could not be made durable: they can be renewed again, and are
+    /// due again at once where they are not.
+    pub fn reinstate(&mut self, leases: &[LeaseId], now: Tick) {
+        for lease in leases {
+            self.leases.reinstate(*lease, now);
+        }
+    }
+
+    /// Makes a planned transition true. Transitions have to come in the order of their plan.
+    pub fn absorb(&mut self, transition: Transition, now: Tick) -> Absorbed {
+        let change = transition.change().map(Arc::new);
+        match transition {
+            Transition::Added { instance, lease, terms } => {
+                self.leases.grant(lease, Arc::clone(&instance), terms, now);
+                let slot = lease.slot();
+                return self.store(change, |roster| roster.insert(Member { instance, slot }));
+            }
+            Transition::TakenOver { instance, lease, terms, before } => {
+                self.leases.supersede(lease, Arc::clone(&instance), terms, now);
+                if before.is_some() {
+                    let slot = lease.slot();
+                    return self.store(change, |roster| roster.insert(Member { instance, slot }));
+                }
+            }
+            Transition::Updated { instance, slot, .. } => {
+                self.leases.replace(slot, Arc::clone(&instance));
+                return self.store(change, |roster| roster.insert(Member { instance, slot }));
+            }
+            Transition::Removed { instance, slot, .. } => {
+                self.leases.end(slot);
+                return self.store(change, |roster| roster.remove(&instance.id));
+            }
+        }
+        Absorbed { change: None, previous: Revision::default() }
+    }
+
+    fn store(&mut self, change: Option<Arc<Change>>, alter: impl FnOnce(&mut Roster)) -> Absorbed {
+        let Some(change) = change else {
+            return Absorbed { change: None, previous: Revision::default() };
+        };
+        let key = &change.instance.service;
+        let service = self.services.entry(Arc::clone(key)).or_insert_with(|| {
+            let revision = Revision::default();
+            Arc::new(Service { key: Arc::clone(key), roster: Roster::default(), revision })
+        });
+        let service = Arc::make_mut(service);
+        let previous = std::mem::replace(&mut service.revision, change.revision());
+        alter(&mut service.roster);
+        self.revision = change.revision();
+        Absorbed { change: Some(change), previous }
+    }
+
+    /// Forgets a service without instances once the log no longer holds its last change. Says
+    /// whether it did.
+    pub fn forget(&mut self, key: &ServiceKey, evicted: Revision) -> bool {
+        let ended = self
+            .services
+            .get(key)
+            .is_some_and(|service| service.roster.is_empty() && service.revision <= evicted);
+        if ended {
+            self.services.remove(key);
+        }
+        ended
+    }
+}

@@ -1,0 +1,155 @@
+//! The expiry wheel: which leases to look at when. It moves lazily: a renewal does not touch it;
+//! when a slot comes up, its owner looks at the last renewal and puts the slot back or ends the
+//! lease. A hashed timing wheel (Varghese and Lauck, 1987) with its lists threaded through one
+//! array, so that putting, taking and moving are O(1) and allocate nothing.
+
+use crate::model::Tick;
+
+/// Milliseconds that a bucket spans; slots come up at the end of their bucket.
+const BUCKET_MS: u64 = 16;
+/// Buckets in a turn: 524 s, more than the longest TTL.
+const BUCKETS: usize = 1 << 15;
+/// No slot.
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug)]
+pub(super) struct ExpiryWheel {
+    /// The first slot of each bucket.
+    heads: Box<[u32]>,
+    /// For each slot where it hangs.
+    links: Vec<Link>,
+    /// The first bucket, counted from tick 0, that has not come up.
+    next: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    /// The slot before; for the first of a bucket the bucket's index, marked.
+    before: u32,
+    after: u32,
+}
+
+impl Link {
+    const LOOSE: Self = Self { before: NONE, after: NONE };
+    const HEAD: u32 = 1 << 31;
+}
+
+impl ExpiryWheel {
+    pub(super) fn new() -> Self {
+        Self { heads: vec![NONE; BUCKETS].into(), links: Vec::new(), next: 0 }
+    }
+
+    /// Makes the slot come up at `at`, or up to 16 ms later. It must not hang anywhere.
+    pub(super) fn put(&mut self, slot: u32, at: Tick) {
+        if self.links.len() <= slot as usize {
+            self.links.resize(slot as usize + 1, Link::LOOSE);
+        }
+        // What lies further ahead than a turn comes up early and is put back.
+        let farthest = self.next + BUCKETS as u64 - 1;
+        let bucket = (at.0 / BUCKET_MS).clamp(self.next, farthest) as usize % BUCKETS;
+        let first = std::mem::replace(&mut self.heads[bucket], slot);
+        if first != NONE {
+            self.links[first as usize].before = slot;
+        }
+        self.links[slot as usize] = Link { before: bucket as u32 | Link::HEAD, after: first };
+    }
+
+    /// Takes the slot out, wherever it hangs.
+    pub(super) fn take(&mut self, slot: u32) {
+        let Some(place) = self.links.get_mut(slot as usize) else { return };
+        let Link { before, after } = std::mem::replace(place, Link::LOOSE);
+        if before == NONE {
+            return;
+        }
+        if before & Link::HEAD == 0 {
+            self.links[before as usize].after = after;
+        } else {
+            self.heads[(before & !Link::HEAD) as usize] = after;
+        }
+        if after != NONE {
+            self.links[after as usize].before = before;
+        }
+    }
+
+    /// Takes out a slot that came up by `now`, the earlier buckets first.
+    pub(super) fn pop(&mut self, now: Tick) -> Option<u32> {
+        // Only buckets that lie wholly in the past: what is put back then never lands in them.
+        let end = now.0 / BUCKET_MS;
+        if end.saturating_sub(self.next) > BUCKETS as u64 {
+            // After a long stop each bucket still comes up once.
+            self.next = end - BUCKETS as u64;
+        }
+        while self.next < end {
+            let head = self.heads[self.next as usize % BUCKETS];
+            if head != NONE {
+                self.take(head);
+                return Some(head);
+            }
+            self.next += 1;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due(wheel: &mut ExpiryWheel, now: u64) -> Vec<u32> {
+        let mut slots: Vec<u32> = std::iter::from_fn(|| wheel.pop(Tick(now))).collect();
+        slots.sort_unstable();
+        slots
+    }
+
+    #[test]
+    fn slots_come_up_within_a_bucket_of_their_time() {
+        let mut wheel = ExpiryWheel::new();
+        for slot in 0..1000 {
+            wheel.put(slot, Tick(u64::from(slot) * 7));
+        }
+        let mut seen = 0;
+        for now in 0..7_100 {
+            for slot in due(&mut wheel, now) {
+                let at = u64::from(slot) * 7;
+                assert!((at..=at + BUCKET_MS).contains(&now), "slot {slot} at {now}");
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 1000);
+    }
+
+    #[test]
+    fn taken_slots_do_not_come_up() {
+        let mut wheel = ExpiryWheel::new();
+        for slot in 0..6 {
+            wheel.put(slot, Tick(100));
+        }
+        for slot in [0, 3, 5] {
+            wheel.take(slot);
+            wheel.take(slot);
+        }
+        wheel.put(3, Tick(200));
+        assert_eq!(due(&mut wheel, 150), [1, 2, 4]);
+        assert_eq!(due(&mut wheel, 250), [3]);
+        wheel.take(77);
+    }
+
+    #[test]
+    fn a_slot_beyond_the_turn_comes_up_early_and_one_from_the_past_next() {
+        let mut wheel = ExpiryWheel::new();
+        wheel.put(1, Tick(BUCKET_MS * BUCKETS as u64 * 3));
+        let turn = BUCKET_MS * BUCKETS as u64;
+        assert_eq!(due(&mut wheel, turn), [1]);
+        wheel.put(2, Tick(5));
+        assert_eq!(due(&mut wheel, turn + BUCKET_MS), [2]);
+    }
+
+    #[test]
+    fn a_long_stop_brings_everything_up() {
+        let mut wheel = ExpiryWheel::new();
+        wheel.put(1, Tick(1_000));
+        wheel.put(2, Tick(400_000));
+        assert_eq!(due(&mut wheel, 10_000_000_000), [1, 2]);
+        assert_eq!(due(&mut wheel, 10_000_000_100), [0_u32; 0]);
+    }
+}

@@ -1,0 +1,57 @@
+//! The one place that spawns. Each task has a name, is owned, and is waited for at the end; one
+//! that ends before it was asked to stops the others.
+
+use std::{future::Future, time::Duration};
+
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, error, error_span};
+
+/// Tasks with one life.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    /// Cancelled when the tasks have to stop.
+    pub fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Runs a task. When it ends before [`Self::stop`] was cancelled, by itself or by a panic, that
+    /// is an error, and stops everything.
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        let guarded = async move {
+            let guard = EndOfTask { name, stop };
+            task.await;
+            drop(guard);
+        };
+        self.tracker.spawn(guarded.instrument(error_span!("task", name)));
+    }
+
+    /// Stops the tasks and waits for them until the deadline. `false`: some still ran.
+    pub async fn join(&self, deadline: Duration) -> bool {
+        self.stop.cancel();
+        self.tracker.close();
+        timeout(deadline, self.tracker.wait()).await.is_ok()
+    }
+}
+
+/// Notices the end of a task, however it comes about.
+struct EndOfTask {
+    name: &'static str,
+    stop: CancellationToken,
+}
+
+impl Drop for EndOfTask {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            error!(task = self.name, "a task ended unexpectedly, stopping");
+            self.stop.cancel();
+        }
+    }
+}
