@@ -1,0 +1,53 @@
+//! What choosing an instance costs, with its guard dropped again, for both policies and several
+//! sizes. No registry, no network.
+
+use divan::Bencher;
+use waypost_client::{Instance, Policy, Service, proto::Status};
+
+fn main() {
+    divan::main();
+}
+
+const SIZES: [usize; 3] = [10, 1_000, 10_000];
+
+fn service(size: usize, policy: Policy, weight: fn(usize) -> u32) -> Service {
+    let instance = |index: usize| Instance {
+        service: "orders".into(),
+        id: format!("orders-{index:05}"),
+        host: "10.0.0.1".into(),
+        port: 8080,
+        status: Status::Up.into(),
+        weight: Some(weight(index)),
+        ..Instance::default()
+    };
+    Service::fixed((0..size).map(instance)).with_policy(policy)
+}
+
+fn bench(bencher: Bencher<'_, '_>, service: &Service) {
+    bencher.bench(|| drop(service.pick().expect("the service has instances")));
+}
+
+#[divan::bench(args = SIZES)]
+fn power_of_two(bencher: Bencher<'_, '_>, size: usize) {
+    bench(bencher, &service(size, Policy::PowerOfTwo, |_| 100));
+}
+
+#[divan::bench(args = SIZES)]
+fn power_of_two_weighted(bencher: Bencher<'_, '_>, size: usize) {
+    bench(bencher, &service(size, Policy::PowerOfTwo, |index| 50 + index as u32 % 100));
+}
+
+#[divan::bench(args = SIZES)]
+fn round_robin(bencher: Bencher<'_, '_>, size: usize) {
+    bench(bencher, &service(size, Policy::RoundRobin, |_| 100));
+}
+
+#[divan::bench(args = SIZES)]
+fn round_robin_weighted(bencher: Bencher<'_, '_>, size: usize) {
+    bench(bencher, &service(size, Policy::RoundRobin, |index| 50 + index as u32 % 100));
+}
+
+#[divan::bench(args = SIZES, threads = [2])]
+fn power_of_two_on_two_threads(bencher: Bencher<'_, '_>, size: usize) {
+    bench(bencher, &service(size, Policy::PowerOfTwo, |_| 100));
+}

@@ -1,0 +1,80 @@
+//! Calls the greeters, one after the other, and says who answered. Greeters may come and go.
+//!
+//! ```sh
+//! caller --registry http://127.0.0.1:7510 --name greeter [--count N] [--interval-ms N]
+//! ```
+//! Ends by itself after `--count` calls, with exit code 1 where any of them failed.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    dead_code
+)]
+#[path = "greeter/greeter.rs"]
+mod generated;
+
+use std::{collections::BTreeMap, env, error::Error, process::ExitCode, time::Duration};
+
+use generated::{GreetRequest, greeter_client::GreeterClient};
+use waypost_client::Client;
+
+struct Flags {
+    registry: String,
+    name: String,
+    count: Option<u64>,
+    interval: Duration,
+}
+
+fn flags() -> Result<Flags, Box<dyn Error>> {
+    let mut flags = Flags {
+        registry: env::var("WAYPOST_REGISTRY").unwrap_or("http://127.0.0.1:7510".into()),
+        name: "greeter".into(),
+        count: None,
+        interval: Duration::from_millis(500),
+    };
+    let mut words = env::args().skip(1);
+    while let Some(flag) = words.next() {
+        let value = words.next().ok_or(format!("{flag} needs a value"))?;
+        match flag.as_str() {
+            "--registry" => flags.registry = value,
+            "--name" => flags.name = value,
+            "--count" => flags.count = Some(value.parse()?),
+            "--interval-ms" => flags.interval = Duration::from_millis(value.parse()?),
+            _ => return Err(format!("unknown flag {flag}").into()),
+        }
+    }
+    Ok(flags)
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let flags = flags()?;
+    let mut greeter = GreeterClient::new(Client::new(flags.registry)?.channel(&flags.name));
+    let mut answers: BTreeMap<String, u64> = BTreeMap::new();
+    let mut failed = 0_u64;
+    let mut call = 0;
+    while flags.count.is_none_or(|count| call < count) {
+        call += 1;
+        match greeter.greet(GreetRequest { name: format!("caller {call}") }).await {
+            Ok(answer) => {
+                let answer = answer.into_inner();
+                println!("{} from {}", answer.greeting, answer.instance);
+                *answers.entry(answer.instance).or_default() += 1;
+            }
+            Err(status) => {
+                eprintln!("call {call} failed: {:?}: {}", status.code(), status.message());
+                failed += 1;
+            }
+        }
+        tokio::time::sleep(flags.interval).await;
+    }
+    for (instance, count) in &answers {
+        println!("{instance} answered {count}");
+    }
+    println!("{failed} of {call} calls failed");
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,112 @@
+//! A greeter that registers itself, serves, and leaves without failing a call: on SIGTERM or ctrl-c
+//! it deregisters first, so that nobody is sent here any more, and then finishes what it has.
+//!
+//! ```sh
+//! greeter --registry http://127.0.0.1:7510 --name greeter --listen 127.0.0.1:0 [--id ID]
+//! ```
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    dead_code
+)]
+#[path = "greeter/greeter.rs"]
+mod generated;
+
+use std::{env, error::Error};
+
+use generated::{
+    GreetRequest, GreetResponse,
+    greeter_server::{Greeter, GreeterServer},
+};
+use tokio::{net::TcpListener, signal::unix};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, transport::Server};
+use waypost_client::{Client, Registration};
+
+struct English {
+    instance: String,
+}
+
+#[tonic::async_trait]
+impl Greeter for English {
+    async fn greet(
+        &self,
+        request: Request<GreetRequest>,
+    ) -> Result<Response<GreetResponse>, Status> {
+        let greeting = format!("hello {}", request.into_inner().name);
+        Ok(Response::new(GreetResponse { greeting, instance: self.instance.clone() }))
+    }
+}
+
+struct Flags {
+    registry: String,
+    name: String,
+    listen: String,
+    id: Option<String>,
+}
+
+fn flags() -> Result<Flags, String> {
+    let mut flags = Flags {
+        registry: env::var("WAYPOST_REGISTRY").unwrap_or("http://127.0.0.1:7510".into()),
+        name: "greeter".into(),
+        listen: "127.0.0.1:0".into(),
+        id: None,
+    };
+    let mut words = env::args().skip(1);
+    while let Some(flag) = words.next() {
+        let value = words.next().ok_or(format!("{flag} needs a value"))?;
+        match flag.as_str() {
+            "--registry" => flags.registry = value,
+            "--name" => flags.name = value,
+            "--listen" => flags.listen = value,
+            "--id" => flags.id = Some(value),
+            _ => return Err(format!("unknown flag {flag}")),
+        }
+    }
+    Ok(flags)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let flags = flags()?;
+    // Bound before it is registered: whoever finds it reaches it.
+    let listener = TcpListener::bind(&flags.listen).await?;
+    let address = listener.local_addr()?;
+    let mut registration = Registration::new(flags.name, address.ip().to_string(), address.port());
+    if let Some(id) = flags.id {
+        registration = registration.id(id);
+    }
+    let registered = Client::new(flags.registry)?.register(registration).await?;
+    let instance = registered.instance();
+    println!("registered {} {} at {address}", instance.service, instance.id);
+
+    let service = GreeterServer::new(English { instance: instance.id.clone() });
+    // The server drains once this has ended: when nobody is sent here any more.
+    let left = async {
+        if let Err(error) = asked_to_end().await {
+            eprintln!("signals can't be heard: {error}");
+        }
+        if let Err(error) = registered.close().await {
+            eprintln!("still registered until the TTL has passed: {error}");
+        }
+    };
+    Server::builder()
+        .add_service(service)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), left)
+        .await?;
+    println!("done");
+    Ok(())
+}
+
+async fn asked_to_end() -> Result<(), std::io::Error> {
+    let mut terminate = unix::signal(unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+    }
+}

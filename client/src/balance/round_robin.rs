@@ -1,0 +1,17 @@
+//! One after the other, in proportion to weights. Pure: the turn is passed in.
+
+use crate::weights::Weights;
+
+/// 2^64 divided by the golden ratio.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Whose turn it is. With equal weights plain rotation. Else steps of the golden ratio along the
+/// line of weights: the sequence that fills it most evenly at every moment (V. Sós, 1958; D. Knuth,
+/// "The Art of Computer Programming" 6.4), so that each gets its share, spread out, in constant
+/// time and with no schedule to keep.
+pub(super) fn choose(weights: &Weights, turn: u64) -> usize {
+    match weights {
+        Weights::Equal { count } => (turn % (*count).max(1) as u64) as usize,
+        Weights::Table { .. } => weights.at(turn.wrapping_mul(GOLDEN)),
+    }
+}

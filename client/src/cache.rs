@@ -1,0 +1,237 @@
+//! Folds what a watch sends into the instances of one service. Pure: no clock, no socket. It must
+//! never give a state that the registry did not have, but for instances held over on purpose.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crate::{
+    clock::Instant,
+    proto::{self, ChangeKind, Cursor, Instance, WatchResponse, watch_response::Event},
+    snapshot::{Endpoint, Snapshot},
+};
+
+/// The most instances that one service can have: as many as a registry takes in all.
+const INSTANCES_MAX: usize = 2_000_000;
+
+/// The state of one service.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    entries: BTreeMap<String, Entry>,
+    /// Where `entries` stands (but for those held over); none before the first snapshot.
+    cursor: Option<Cursor>,
+    /// The parts of a snapshot whose last part has not come yet.
+    pending: Option<Pending>,
+    /// How long instances that a new history lacks stay.
+    hold: Duration,
+}
+
+#[derive(Debug)]
+struct Entry {
+    endpoint: Arc<Endpoint>,
+    /// Set for an instance that the registry does not know (yet): when it leaves.
+    held_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    cursor: Cursor,
+    instances: BTreeMap<String, Instance>,
+}
+
+/// What a message did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fold {
+    /// There is another view.
+    Changed,
+    /// The view is the same.
+    Same,
+}
+
+/// What makes the stream untrustworthy: the caller has to watch afresh, without resuming.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Violation {
+    #[error("a message without cursor, event or instance")]
+    Incomplete,
+    #[error("changes came before any snapshot")]
+    NoState,
+    #[error("something else came before a snapshot was complete")]
+    TornSnapshot,
+    #[error("the history changed without a snapshot")]
+    History,
+    #[error("revision {found} does not come after {last}")]
+    Order { last: u64, found: u64 },
+    #[error("a change of an instance that is not known at revision {revision}")]
+    Unknown { revision: u64 },
+    #[error("an addition of an instance that is there already at revision {revision}")]
+    Duplicate { revision: u64 },
+    #[error("a kind of change that is not known at revision {revision}")]
+    Kind { revision: u64 },
+    #[error("more than {INSTANCES_MAX} instances")]
+    TooMany,
+}
+
+impl Cache {
+    /// A cache that knows nothing. After a change of history, what is missing stays for `hold`.
+    pub(crate) fn new(hold: Duration) -> Self {
+        Self { entries: BTreeMap::new(), cursor: None, pending: None, hold }
+    }
+
+    /// Takes in one message. After a violation the state must not be shown until a snapshot came.
+    pub(crate) fn fold(&mut self, message: WatchResponse, now: Instant) -> Result<Fold, Violation> {
+        let cursor = message.cursor.ok_or(Violation::Incomplete)?;
+        match message.event.ok_or(Violation::Incomplete)? {
+            Event::Snapshot(part) => self.fold_part(part, &cursor, now),
+            Event::Changes(changes) => self.fold_changes(changes, cursor),
+            Event::Idle(_) => {
+                let last = self.position(&cursor)?;
+                advance(last, cursor.revision)?;
+                self.cursor = Some(cursor);
+                Ok(Fold::Same)
+            }
+        }
+    }
+
+    /// The stream ended: what was half received is void.
+    pub(crate) fn disconnected(&mut self) {
+        self.pending = None;
+    }
+
+    /// Where a new stream can go on; none where it must begin with a snapshot.
+    pub(crate) fn cursor(&self) -> Option<&Cursor> {
+        self.cursor.as_ref()
+    }
+
+    /// The state, to be shown.
+    pub(crate) fn view(&self) -> Snapshot {
+        let endpoints = self.entries.values().map(|entry| Arc::clone(&entry.endpoint)).collect();
+        Snapshot::sorted(endpoints, self.cursor.clone().unwrap_or_default())
+    }
+
+    /// When the next held instance leaves.
+    pub(crate) fn next_release(&self) -> Option<Instant> {
+        self.entries.values().filter_map(|entry| entry.held_until).min()
+    }
+
+    /// Lets held instances go whose time is over.
+    pub(crate) fn release(&mut self, now: Instant) -> Fold {
+        let before = self.entries.len();
+        self.entries.retain(|_, entry| entry.held_until.is_none_or(|until| now < until));
+        if self.entries.len() == before { Fold::Same } else { Fold::Changed }
+    }
+
+    fn fold_part(
+        &mut self,
+        part: proto::Snapshot,
+        cursor: &Cursor,
+        now: Instant,
+    ) -> Result<Fold, Violation> {
+        let pending = self
+            .pending
+            .get_or_insert_with(|| Pending { cursor: cursor.clone(), instances: BTreeMap::new() });
+        if pending.cursor != *cursor {
+            return Err(Violation::TornSnapshot);
+        }
+        let parts = part.instances.into_iter().map(|instance| (instance.id.clone(), instance));
+        pending.instances.extend(parts);
+        if pending.instances.len() > INSTANCES_MAX {
+            return Err(Violation::TooMany);
+        }
+        if part.last
+            && let Some(pending) = self.pending.take()
+        {
+            self.swap_in(pending, now);
+            return Ok(Fold::Changed);
+        }
+        Ok(Fold::Same)
+    }
+
+    fn swap_in(&mut self, pending: Pending, now: Instant) {
+        let mut before = std::mem::take(&mut self.entries);
+        for (id, instance) in pending.instances {
+            let endpoint = match before.remove(&id) {
+                // An equal instance keeps its allocation: fewer bytes to move.
+                Some(known) if *known.endpoint.instance() == instance => known.endpoint,
+                Some(known) => Arc::new(Endpoint::succeed(&known.endpoint, instance)),
+                None => Arc::new(Endpoint::new(instance)),
+            };
+            self.entries.insert(id, Entry { endpoint, held_until: None });
+        }
+        let same_history = self
+            .cursor
+            .as_ref()
+            .is_some_and(|cursor| cursor.history_id == pending.cursor.history_id);
+        // A registry that lost its memory must not empty the view: what it does not know yet has
+        // as long again to register. Within a history, what is missing is gone, except for what an
+        // earlier change of history holds.
+        for (id, entry) in before {
+            let held_until = if same_history { entry.held_until } else { Some(now + self.hold) };
+            if held_until.is_some_and(|until| now < until) {
+                self.entries.insert(id, Entry { held_until, ..entry });
+            }
+        }
+        self.cursor = Some(pending.cursor);
+    }
+
+    fn fold_changes(&mut self, changes: proto::Changes, cursor: Cursor) -> Result<Fold, Violation> {
+        let mut last = self.position(&cursor)?;
+        for change in changes.changes {
+            if change.revision <= last {
+                return Err(Violation::Order { last, found: change.revision });
+            }
+            last = change.revision;
+            self.apply(change)?;
+        }
+        advance(last, cursor.revision)?;
+        self.cursor = Some(cursor);
+        Ok(Fold::Changed)
+    }
+
+    fn apply(&mut self, change: proto::Change) -> Result<(), Violation> {
+        let revision = change.revision;
+        let kind = change.kind();
+        let instance = change.instance.ok_or(Violation::Incomplete)?;
+        let known = self.entries.get(&instance.id);
+        // The registry does not know held instances: for it, they can only be added.
+        let registered = known.is_some_and(|entry| entry.held_until.is_none());
+        match kind {
+            ChangeKind::Added if registered => return Err(Violation::Duplicate { revision }),
+            ChangeKind::Updated | ChangeKind::Removed if !registered => {
+                return Err(Violation::Unknown { revision });
+            }
+            ChangeKind::Unspecified => return Err(Violation::Kind { revision }),
+            ChangeKind::Removed => {
+                self.entries.remove(&instance.id);
+                return Ok(());
+            }
+            ChangeKind::Added | ChangeKind::Updated => {}
+        }
+        if known.is_none() && self.entries.len() >= INSTANCES_MAX {
+            return Err(Violation::TooMany);
+        }
+        let id = instance.id.clone();
+        let endpoint = match known {
+            Some(entry) => Endpoint::succeed(&entry.endpoint, instance),
+            None => Endpoint::new(instance),
+        };
+        self.entries.insert(id, Entry { endpoint: Arc::new(endpoint), held_until: None });
+        Ok(())
+    }
+
+    /// The revision that the state stands at, where a message with `cursor` can be folded into it.
+    fn position(&self, cursor: &Cursor) -> Result<u64, Violation> {
+        if self.pending.is_some() {
+            return Err(Violation::TornSnapshot);
+        }
+        let ours = self.cursor.as_ref().ok_or(Violation::NoState)?;
+        if ours.history_id != cursor.history_id {
+            return Err(Violation::History);
+        }
+        Ok(ours.revision)
+    }
+}
+
+fn advance(last: u64, found: u64) -> Result<(), Violation> {
+    if found < last { Err(Violation::Order { last, found }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests;

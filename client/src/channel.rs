@@ -1,0 +1,317 @@
+//! The tonic adapter: a service that generated clients call, and that sends each call to a picked
+//! instance. It must never send a call twice, nor keep one waiting without a deadline.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use tonic::{Status, body::Body};
+
+use crate::{
+    balance::{NoInstance, Pick},
+    clock,
+    connection::{self, Answer, ConnectError, Connection, SendError},
+    service::{ReadyError, Service},
+    snapshot::Endpoint,
+};
+
+/// The longest that a call waits before it is sent: for the instances to be known, and for
+/// connections to be made.
+const UNSENT_MAX: Duration = Duration::from_secs(5);
+
+/// A channel to a service, for any client that tonic generates. Each call goes to an instance of its
+/// own choice; who comes and goes is followed while calls run. Cheap to clone.
+///
+/// - Connections are made when they are first needed, and kept. Where an instance takes none, the
+///   call goes to another one (each is tried once); it is then avoided for a second.
+/// - A call is sent once. Where its connection breaks after that, it fails with `UNAVAILABLE`, and
+///   the next call connects afresh.
+/// - Nothing hangs: a call that could not be sent within 5 s (because the registry has not told the
+///   instances yet, say), or for which there is no instance, fails with `UNAVAILABLE`, which says
+///   why. A timeout that the call's request sets ([`tonic::Request::set_timeout`]) covers all of
+///   its way to the answer's head and ends in `DEADLINE_EXCEEDED`.
+/// - A call counts as in flight until its answer has been read to the end or dropped, streams
+///   included.
+///
+/// Failures are always answers with a status; the service itself never fails.
+///
+/// ```
+/// use waypost_client::{Client, proto::discovery_client::DiscoveryClient};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), waypost_client::BuildError> {
+/// let client = Client::new("http://127.0.0.1:7510")?;
+/// // Any generated client does; this one happens to be at hand.
+/// let registries = DiscoveryClient::new(client.channel("registries"));
+/// # drop(registries);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct BalancedChannel {
+    service: Service,
+}
+
+impl tower::Service<Request<Body>> for BalancedChannel {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let channel = self.clone();
+        ResponseFuture(Box::pin(async move {
+            Ok(channel.answer(request).await.unwrap_or_else(|status| status.into_http()))
+        }))
+    }
+}
+
+/// The answer to a call, to come. Dropping it cancels the call.
+#[must_use = "futures do nothing unless polled"]
+pub struct ResponseFuture(Answer);
+
+impl Future for ResponseFuture {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ResponseFuture")
+    }
+}
+
+impl BalancedChannel {
+    pub(crate) fn new(service: Service) -> Self {
+        Self { service }
+    }
+
+    /// The service that this calls.
+    #[must_use]
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        match timeout(request.headers()) {
+            None => self.dispatch(request).await,
+            Some(limit) => {
+                let late = || Err(Status::deadline_exceeded("the call's timeout has passed"));
+                clock::within(limit, self.dispatch(request)).await.unwrap_or_else(late)
+            }
+        }
+    }
+
+    async fn dispatch(&self, mut request: Request<Body>) -> Result<Response<Body>, Status> {
+        let give_up = clock::now() + UNSENT_MAX;
+        let mut tried = Tried::default();
+        loop {
+            let left = give_up.saturating_duration_since(clock::now());
+            let found = clock::within(left, self.connect(&mut tried)).await;
+            let (pick, connection) = found.unwrap_or_else(|| Err(self.too_late(&tried)))?;
+            match connection.clone().send(request).await {
+                Ok(response) => return Ok(response.map(|body| Counted::wrap(body, pick))),
+                Err(SendError::Unsent(unsent)) => {
+                    // The connection ended before; another one to the same place may do, once.
+                    pick.endpoint().slot().forget(&connection);
+                    tried.note_closed(Arc::clone(pick.endpoint()));
+                    request = *unsent;
+                }
+                Err(SendError::Lost(error)) => {
+                    pick.endpoint().slot().forget(&connection);
+                    return Err(connection::lost(&pick.address(), &error));
+                }
+            }
+        }
+    }
+
+    /// Picks an instance that takes a connection. Those that don't are noted in `tried`.
+    async fn connect(&self, tried: &mut Tried) -> Result<(Pick, Connection), Status> {
+        if self.service.snapshot().is_none() {
+            self.service.ready().await.map_err(|error| self.unready(&error))?;
+        }
+        loop {
+            let pick = self.pick(tried)?;
+            let endpoint = pick.endpoint();
+            let connected = endpoint.slot().connection(self.service.dialer(), endpoint.address());
+            match connected.await {
+                Ok(connection) => return Ok((pick, connection)),
+                Err(error) => tried.note(Arc::clone(endpoint), error),
+            }
+        }
+    }
+
+    /// An instance that was not tried: one that is not avoided, where there is one.
+    fn pick(&self, tried: &Tried) -> Result<Pick, Status> {
+        let snapshot = self.service.snapshot();
+        let snapshot = snapshot.ok_or_else(|| self.none(NoInstance::NotReady))?;
+        let now = clock::now();
+        let balancer = self.service.balancer();
+        let good =
+            |endpoint: &Endpoint| !tried.contains(endpoint) && !endpoint.slot().is_avoided(now);
+        let none = |reason| self.none(reason);
+        if let Some(pick) = balancer.pick_where(&snapshot, good).map_err(none)? {
+            return Ok(pick);
+        }
+        let rest = balancer.pick_where(&snapshot, |endpoint| !tried.contains(endpoint));
+        rest.map_err(none)?.ok_or_else(|| self.exhausted(tried))
+    }
+
+    fn none(&self, reason: NoInstance) -> Status {
+        Status::unavailable(format!("no instance of {}: {reason}", self.service.name()))
+    }
+
+    fn unready(&self, error: &ReadyError) -> Status {
+        Status::unavailable(format!("no instance of {}: {error}", self.service.name()))
+    }
+
+    fn exhausted(&self, tried: &Tried) -> Status {
+        let service = self.service.name();
+        let count = tried.endpoints.len();
+        let last = tried.last.as_ref().map(|error| format!(", the last one: {error}"));
+        let last = last.unwrap_or_default();
+        Status::unavailable(format!("none of {count} instances of {service} was reached{last}"))
+    }
+
+    fn too_late(&self, tried: &Tried) -> Status {
+        match tried.last {
+            None if self.service.snapshot().is_none() => self.none(NoInstance::NotReady),
+            _ => self.exhausted(tried),
+        }
+    }
+}
+
+/// The instances that took no connection for this call.
+#[derive(Default)]
+struct Tried {
+    endpoints: Vec<Arc<Endpoint>>,
+    last: Option<ConnectError>,
+    /// Those whose connection had ended when the call was to be sent.
+    closed: Vec<Arc<Endpoint>>,
+}
+
+impl Tried {
+    fn contains(&self, endpoint: &Endpoint) -> bool {
+        self.endpoints.iter().any(|tried| tried.is_at(endpoint))
+    }
+
+    fn note(&mut self, endpoint: Arc<Endpoint>, error: ConnectError) {
+        self.endpoints.push(endpoint);
+        self.last = Some(error);
+    }
+
+    /// Notes a connection that had ended; the second time the instance counts as tried.
+    fn note_closed(&mut self, endpoint: Arc<Endpoint>) {
+        if self.closed.iter().any(|closed| closed.is_at(&endpoint)) {
+            let address = endpoint.address().into();
+            self.note(endpoint, ConnectError::Closed { address });
+        } else {
+            self.closed.push(endpoint);
+        }
+    }
+}
+
+/// An answer's body, which keeps the call counted as in flight.
+struct Counted {
+    body: Incoming,
+    /// Gone once the body has ended.
+    pick: Option<Pick>,
+}
+
+impl Counted {
+    fn wrap(body: Incoming, pick: Pick) -> Body {
+        Body::new(Self { body, pick: Some(pick) })
+    }
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let frame = frame.map(|frame| {
+            frame.map_err(|error| Status::unavailable(format!("the answer broke off: {error}")))
+        });
+        // Trailers end a call; whoever read them does not always ask for more.
+        let ended = match &frame {
+            Some(Ok(frame)) => frame.is_trailers(),
+            Some(Err(_)) | None => true,
+        };
+        if ended {
+            self.pick = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The call's timeout, as the gRPC protocol writes it: up to 8 digits and a unit.
+fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(value: &str) -> Option<Duration> {
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-timeout", value.parse().unwrap());
+        timeout(&headers)
+    }
+
+    #[test]
+    fn timeouts_are_read_as_the_protocol_writes_them() {
+        assert_eq!(parsed("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parsed("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(parsed("0n"), Some(Duration::ZERO));
+        assert_eq!(timeout(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn what_is_no_timeout_is_left_to_the_server() {
+        for value in ["", "m", "5", "-5m", "+5m", "999999999S", "5 S", "5d", "1.5S"] {
+            assert_eq!(parsed(value), None, "{value:?}");
+        }
+    }
+}

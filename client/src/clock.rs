@@ -1,0 +1,28 @@
+//! The one place that reads time. It must never hand out wall-clock time: a step of the wall clock
+//! changes nothing here, and paused time works in tests.
+
+use std::{future::Future, time::Duration};
+
+use tokio::time;
+pub(crate) use tokio::time::Instant;
+
+/// The present, monotonic.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Waits until `deadline`; at once where it has passed.
+pub(crate) async fn sleep_until(deadline: Instant) {
+    time::sleep_until(deadline).await;
+}
+
+/// Waits for `duration`.
+pub(crate) async fn sleep(duration: Duration) {
+    time::sleep(duration).await;
+}
+
+/// What `future` gives within `limit`, or `None`; the future is dropped then.
+pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    time::timeout(limit, future).await.ok()
+}

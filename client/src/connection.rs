@@ -1,0 +1,200 @@
+//! One HTTP/2 connection to one address, which generated clients can call. It never reconnects and
+//! never sends twice: a request that was not sent comes back to the caller.
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{HeaderValue, Request, Response, Uri, header, uri};
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::TokioTimer;
+use tonic::{Status, body::Body};
+
+use crate::{
+    clock,
+    connector::Connector,
+    tasks::{self, Executor},
+};
+
+const USER_AGENT: &str = concat!("waypost-client/", env!("CARGO_PKG_VERSION"));
+
+/// How connections are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Dialer {
+    pub(crate) connector: Connector,
+    /// The longest that opening a connection takes.
+    pub(crate) connect_timeout: Duration,
+    /// How long a connection is silent before it is asked whether it lives.
+    pub(crate) keep_alive_interval: Duration,
+    /// How long the answer may take.
+    pub(crate) keep_alive_timeout: Duration,
+}
+
+/// Why no connection was made.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("{address} is no address")]
+    Address {
+        address: Box<str>,
+        #[source]
+        source: Arc<uri::InvalidUri>,
+    },
+    #[error("{address} did not take a connection within {limit:?}")]
+    Timeout { address: Uri, limit: Duration },
+    #[error("{address} took no connection: {source}")]
+    Refused {
+        address: Uri,
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    #[error("{address} does not speak HTTP/2: {source}")]
+    Handshake {
+        address: Uri,
+        #[source]
+        source: Arc<hyper::Error>,
+    },
+    #[error("{address} closes connections at once")]
+    Closed { address: Box<str> },
+}
+
+impl Default for Dialer {
+    fn default() -> Self {
+        Self {
+            connector: Connector::tcp(),
+            connect_timeout: Duration::from_secs(1),
+            keep_alive_interval: Duration::from_secs(5),
+            keep_alive_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Why a request got no answer.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    /// Nothing of it was sent: it can be sent elsewhere.
+    Unsent(Box<Request<Body>>),
+    /// It may have been received.
+    Lost(hyper::Error),
+}
+
+impl Dialer {
+    /// Connects to `address`, an `http` URI. Cancel safe: nothing is left behind.
+    pub(crate) async fn open(&self, address: Uri) -> Result<Connection, ConnectError> {
+        let opened = clock::within(self.connect_timeout, self.handshake(address.clone())).await;
+        opened.unwrap_or(Err(ConnectError::Timeout { address, limit: self.connect_timeout }))
+    }
+
+    async fn handshake(&self, address: Uri) -> Result<Connection, ConnectError> {
+        let stream = self
+            .connector
+            .open(address.clone())
+            .await
+            .map_err(|source| ConnectError::Refused { address: address.clone(), source })?;
+        let (requests, connection) = http2::Builder::new(Executor)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(self.keep_alive_interval)
+            .keep_alive_timeout(self.keep_alive_timeout)
+            .keep_alive_while_idle(true)
+            .handshake(stream)
+            .await
+            .map_err(|source| ConnectError::Handshake {
+                address: address.clone(),
+                source: Arc::new(source),
+            })?;
+        tasks::spawn("connection", async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+        });
+        Ok(Connection { requests, address: Arc::new(address) })
+    }
+}
+
+/// A connection. Clones share it; it closes when the last one and the last call on it are gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    requests: http2::SendRequest<Body>,
+    /// Also tells connections to the same address apart: each has its own allocation.
+    address: Arc<Uri>,
+}
+
+impl Connection {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.address, &other.address)
+    }
+
+    /// Sends `request`, of whose URI only the path is used. Cancel safe: dropping resets the call.
+    pub(crate) async fn send(
+        mut self,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, SendError> {
+        if self.is_closed() {
+            return Err(SendError::Unsent(Box::new(request)));
+        }
+        *request.uri_mut() = self.target(request.uri());
+        request
+            .headers_mut()
+            .entry(header::USER_AGENT)
+            .or_insert(HeaderValue::from_static(USER_AGENT));
+        self.requests.try_send_request(request).await.map_err(|mut error| {
+            match error.take_message() {
+                Some(request) => SendError::Unsent(Box::new(request)),
+                None => SendError::Lost(error.into_error()),
+            }
+        })
+    }
+
+    fn target(&self, path: &Uri) -> Uri {
+        let mut parts = uri::Parts::default();
+        parts.scheme = self.address.scheme().cloned();
+        parts.authority = self.address.authority().cloned();
+        parts.path_and_query =
+            path.path_and_query().cloned().or_else(|| Some(uri::PathAndQuery::from_static("/")));
+        Uri::from_parts(parts).expect("scheme and authority of a URI, with a path")
+    }
+}
+
+/// The future of a call.
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+/// So that generated clients can call the registry over it. A failure of the connection is an
+/// answer too, with status `UNAVAILABLE`.
+impl tower::Service<Request<Body>> for Connection {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let connection = self.clone();
+        Box::pin(async move {
+            let address = Arc::clone(&connection.address);
+            Ok(match connection.send(request).await {
+                Ok(response) => response.map(Body::new),
+                Err(SendError::Unsent(_)) => {
+                    Status::unavailable(format!("the connection to {address} is closed"))
+                        .into_http()
+                }
+                Err(SendError::Lost(error)) => lost(&address, &error).into_http(),
+            })
+        })
+    }
+}
+
+/// The status of a call that was sent and got no answer.
+pub(crate) fn lost(address: &impl std::fmt::Display, error: &hyper::Error) -> Status {
+    Status::unavailable(format!("the call to {address} got no answer: {error}"))
+}

@@ -1,0 +1,64 @@
+//! Opens byte streams to addresses: TCP unless the user passed in something else (a simulated
+//! network, say). Knows nothing of what travels over them.
+
+use std::{error::Error, future::Future, io, pin::Pin, sync::Arc};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tower::{Service, ServiceExt};
+
+type Dialed<T> = Pin<Box<dyn Future<Output = Result<T, Arc<dyn Error + Send + Sync>>> + Send>>;
+
+/// What a connector gives: a byte stream.
+pub(crate) trait Io: hyper::rt::Read + hyper::rt::Write + Send + Unpin {}
+
+impl<T: hyper::rt::Read + hyper::rt::Write + Send + Unpin> Io for T {}
+
+/// Any connector, its types forgotten.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    dial: Arc<dyn Fn(Uri) -> Dialed<Box<dyn Io>> + Send + Sync>,
+}
+
+impl Connector {
+    /// TCP without delay for small packets.
+    pub(crate) fn tcp() -> Self {
+        Self::new(tower::service_fn(|uri: Uri| async move {
+            let host = uri.host().ok_or(io::ErrorKind::InvalidInput)?;
+            let port = uri.port_u16().unwrap_or(80);
+            // A bare IPv6 address; URIs carry it in brackets.
+            let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+            stream.set_nodelay(true)?;
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }))
+    }
+
+    pub(crate) fn new<C>(connector: C) -> Self
+    where
+        C: Service<Uri> + Clone + Send + Sync + 'static,
+        C::Response: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
+        C::Error: Into<Box<dyn Error + Send + Sync>>,
+        C::Future: Send,
+    {
+        let dial = move |uri| -> Dialed<Box<dyn Io>> {
+            let connector = connector.clone();
+            Box::pin(async move {
+                let stream =
+                    connector.oneshot(uri).await.map_err(|error| Arc::from(error.into()))?;
+                Ok(Box::new(stream) as Box<dyn Io>)
+            })
+        };
+        Self { dial: Arc::new(dial) }
+    }
+
+    pub(crate) async fn open(&self, uri: Uri) -> Result<Box<dyn Io>, Arc<dyn Error + Send + Sync>> {
+        (self.dial)(uri).await
+    }
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Connector")
+    }
+}

@@ -1,0 +1,185 @@
+//! When to heartbeat, when to reconnect, when to register again. Pure: told what happened and when,
+//! it says what to do next. It must never do two things about the registry at once, nor fight.
+
+use std::time::Duration;
+
+use crate::{backoff::Backoff, clock::Instant};
+
+/// A lease that was fenced off again and again is taken back with a growing delay; this long of
+/// peace ends the suspicion.
+const PEACE: Duration = Duration::from_secs(600);
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Step {
+    /// Register, now.
+    Register,
+    /// Open a keep-alive stream whose first heartbeat renews this lease.
+    Open(u64),
+    /// Renew this lease over the open stream.
+    Beat(u64),
+    /// Give the stream up: no answer came in time.
+    Break,
+    /// Nothing before then.
+    Wait(Instant),
+}
+
+/// What the registry granted.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    pub(crate) lease_id: u64,
+    pub(crate) heartbeat_interval: Duration,
+    /// The history and revision in which the identity came to be: the same as last time when it
+    /// never left the registry.
+    pub(crate) origin: (String, u64),
+}
+
+/// One registration's lease.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    grant: Grant,
+    granted_at: Instant,
+    /// When to register again, while the lease is lost.
+    lost: Option<Instant>,
+    stream: Stream,
+    /// Between attempts to reach the registry.
+    reconnect: Backoff,
+    /// Between attempts that the registry refuses.
+    refused: Backoff,
+    /// Between losses to another holder of the same identity.
+    contest: Backoff,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stream {
+    Closed {
+        open_at: Instant,
+    },
+    Quiet {
+        beat_at: Instant,
+    },
+    /// A heartbeat was sent at `sent_at` and has not been answered.
+    Awaiting {
+        sent_at: Instant,
+    },
+}
+
+impl Lease {
+    /// A lease that was granted at `now`, not yet renewed.
+    pub(crate) fn new(grant: Grant, now: Instant, reconnect: Backoff) -> Self {
+        Self {
+            grant,
+            granted_at: now,
+            lost: None,
+            stream: Stream::Closed { open_at: now },
+            reconnect,
+            refused: Backoff::new(Duration::from_secs(5), Duration::from_secs(60)),
+            contest: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
+        }
+    }
+
+    /// The lease, unless it is lost.
+    pub(crate) fn id(&self) -> Option<u64> {
+        self.lost.is_none().then_some(self.grant.lease_id)
+    }
+
+    /// How long a heartbeat may be on its way.
+    pub(crate) fn patience(&self) -> Duration {
+        self.grant.heartbeat_interval
+    }
+
+    pub(crate) fn step(&self, now: Instant) -> Step {
+        if let Some(register_at) = self.lost {
+            return due(register_at, now, Step::Register);
+        }
+        let id = self.grant.lease_id;
+        match self.stream {
+            Stream::Closed { open_at } => due(open_at, now, Step::Open(id)),
+            Stream::Quiet { beat_at } => due(beat_at, now, Step::Beat(id)),
+            Stream::Awaiting { sent_at } => due(sent_at + self.patience(), now, Step::Break),
+        }
+    }
+
+    /// A heartbeat went out, the first of a stream or another.
+    pub(crate) fn beaten(&mut self, now: Instant) {
+        self.stream = Stream::Awaiting { sent_at: now };
+    }
+
+    /// An answer came; `unknown` are the leases that don't live. `random` is from 0 to 1.
+    pub(crate) fn answered(&mut self, unknown: &[u64], now: Instant, random: f64) {
+        let Stream::Awaiting { sent_at } = self.stream else { return };
+        self.stream = Stream::Quiet { beat_at: sent_at + self.grant.heartbeat_interval };
+        self.reconnect.reset();
+        if unknown.contains(&self.grant.lease_id) {
+            self.lose(self.grant.lease_id, now, random);
+        }
+    }
+
+    /// The stream broke or could not be opened.
+    pub(crate) fn broken(&mut self, now: Instant, random: f64, hint: Option<Duration>) {
+        self.stream = Stream::Closed { open_at: now + self.reconnect.delay(random, hint) };
+    }
+
+    /// The lease `id` is known not to live.
+    pub(crate) fn lose(&mut self, id: u64, now: Instant, random: f64) {
+        if self.id() != Some(id) {
+            return;
+        }
+        if now >= self.granted_at + PEACE {
+            self.contest.reset();
+        }
+        // At least half of the delay: two processes that fight must both come to rest.
+        let fought = !self.contest.is_fresh();
+        let delay =
+            if fought { self.contest.delay(0.5 + random / 2.0, None) } else { Duration::ZERO };
+        self.lost = Some(now + delay);
+    }
+
+    /// Registered again.
+    pub(crate) fn granted(&mut self, grant: Grant, now: Instant) {
+        // The identity lives on since the last time, but the lease was not ours any more: someone
+        // else had registered it. Taking it back for ever would never end.
+        if grant.origin == self.grant.origin {
+            if self.contest.is_fresh() {
+                self.contest.delay(0.0, None);
+            }
+        } else {
+            self.contest.reset();
+        }
+        self.grant = grant;
+        self.granted_at = now;
+        self.lost = None;
+        self.reconnect.reset();
+        self.refused.reset();
+        // Renewed over the stream at once: only then its end tells the registry of ours.
+        self.stream = match self.stream {
+            Stream::Closed { .. } => Stream::Closed { open_at: now },
+            Stream::Quiet { .. } | Stream::Awaiting { .. } => Stream::Quiet { beat_at: now },
+        };
+    }
+
+    /// The registry could not be asked to register again.
+    pub(crate) fn unreachable(&mut self, now: Instant, random: f64, hint: Option<Duration>) {
+        self.lost = Some(now + self.reconnect.delay(random, hint));
+    }
+
+    /// The registry refused to register again.
+    pub(crate) fn refuse(&mut self, now: Instant, random: f64) {
+        self.lost = Some(now + self.refused.delay(0.5 + random / 2.0, None));
+    }
+
+    /// What is to be registered changed: where it was refused, it may do now.
+    pub(crate) fn amended(&mut self, now: Instant) {
+        if self.lost.is_some() && !self.refused.is_fresh() {
+            self.refused.reset();
+            self.lost = Some(now);
+        }
+    }
+}
+
+fn due(at: Instant, now: Instant, step: Step) -> Step {
+    if at <= now { step } else { Step::Wait(at) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! The lease's life in numbers.
+
+use super::*;
+use crate::clock;
+
+const INTERVAL: Duration = Duration::from_secs(5);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn grant(lease_id: u64, created: u64) -> Grant {
+    Grant { lease_id, heartbeat_interval: INTERVAL, origin: ("h".into(), created) }
+}
+
+fn lease(now: Instant) -> Lease {
+    let reconnect = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+    Lease::new(grant(1, 10), now, reconnect)
+}
+
+/// A lease whose first heartbeat was answered at `now`.
+fn renewed(now: Instant) -> Lease {
+    let mut lease = lease(now);
+    lease.beaten(now);
+    lease.answered(&[], now, 0.0);
+    lease
+}
+
+#[test]
+fn the_first_heartbeat_goes_out_at_once() {
+    let now = clock::now();
+    assert_eq!(lease(now).step(now), Step::Open(1));
+}
+
+#[test]
+fn heartbeats_keep_their_interval_whenever_answers_come() {
+    let now = clock::now();
+    let mut lease = lease(now);
+    lease.beaten(now);
+    lease.answered(&[], now + SECOND * 2, 0.0);
+    assert_eq!(lease.step(now + SECOND * 2), Step::Wait(now + INTERVAL));
+    assert_eq!(lease.step(now + INTERVAL), Step::Beat(1));
+}
+
+#[test]
+fn a_heartbeat_without_answer_breaks_the_stream() {
+    let now = clock::now();
+    let mut lease = renewed(now);
+    let beat = now + INTERVAL;
+    lease.beaten(beat);
+    assert_eq!(lease.step(beat), Step::Wait(beat + INTERVAL));
+    assert_eq!(lease.step(beat + INTERVAL), Step::Break);
+    lease.broken(beat + INTERVAL, 0.0, None);
+    assert_eq!(lease.step(beat + INTERVAL), Step::Open(1));
+}
+
+#[test]
+fn a_broken_stream_is_opened_again_with_backoff() {
+    let now = clock::now();
+    let mut lease = renewed(now);
+    lease.broken(now, 1.0, None);
+    assert_eq!(lease.step(now), Step::Wait(now + Duration::from_millis(50)));
+    lease.broken(now, 1.0, None);
+    assert_eq!(lease.step(now), Step::Wait(now + Duration::from_millis(100)));
+    lease.broken(now, 0.0, Some(SECOND));
+    assert_eq!(lease.step(now), Step::Wait(now + SECOND));
+    // An answered heartbeat starts it over.
+    lease.beaten(now);
+    lease.answered(&[], now, 0.0);
+    lease.broken(now, 1.0, None);
+    assert_eq!(lease.step(now), Step::Wait(now + Duration::from_millis(50)));
+}
+
+#[test]
+fn an_unknown_lease_is_registered_again_at_once() {
+    let now = clock::now();
+    let mut lease = renewed(now);
+    lease.beaten(now);
+    lease.answered(&[1], now, 0.5);
+    assert_eq!((lease.id(), lease.step(now)), (None, Step::Register));
+    lease.granted(grant(2, 20), now);
+    assert_eq!(lease.id(), Some(2));
+    assert_eq!(lease.step(now), Step::Beat(2), "the stream knows the new lease at once");
+}
+
+#[test]
+fn other_leases_losses_are_not_ours() {
+    let now = clock::now();
+    let mut lease = renewed(now);
+    lease.beaten(now);
+    lease.answered(&[7, 8], now, 0.5);
+    lease.lose(7, now, 0.5);
+    assert_eq!(lease.id(), Some(1));
+}
+
+#[test]
+fn an_answer_that_nobody_awaits_changes_nothing() {
+    let now = clock::now();
+    let mut lease = renewed(now);
+    lease.answered(&[1], now, 0.5);
+    assert_eq!(lease.id(), Some(1));
+}
+
+#[test]
+fn registering_again_is_repeated_with_backoff() {
+    let now = clock::now();
+    let mut lease = renewed(now);
+    lease.lose(1, now, 0.0);
+    lease.unreachable(now, 1.0, None);
+    assert_eq!(lease.step(now), Step::Wait(now + Duration::from_millis(50)));
+    lease.unreachable(now, 0.0, Some(SECOND));
+    assert_eq!(lease.step(now), Step::Wait(now + SECOND));
+}
+
+#[test]
+fn a_refused_registration_is_repeated_slowly() {
+    let now = clock::now();
+    let mut lease = renewed(now);
+    lease.lose(1, now, 0.0);
+    lease.refuse(now, 1.0);
+    assert_eq!(lease.step(now), Step::Wait(now + SECOND * 5));
+    for _ in 0..20 {
+        lease.refuse(now, 1.0);
+    }
+    assert_eq!(lease.step(now), Step::Wait(now + SECOND * 60));
+    lease.amended(now);
+    assert_eq!(lease.step(now), Step::Register);
+}
+
+#[test]
+fn amending_what_is_registered_hurries_nothing() {
+    let now = clock::now();
+    let mut lease = renewed(now);
+    lease.amended(now);
+    assert_eq!(lease.step(now), Step::Wait(now + INTERVAL));
+}
+
+/// Loses the lease to another process and takes it back, `times` times.
+fn fight(lease: &mut Lease, now: Instant, times: u64) {
+    for time in 0..times {
+        lease.lose(lease.grant.lease_id, now, 1.0);
+        lease.granted(grant(100 + time, 10), now);
+    }
+}
+
+#[test]
+fn two_processes_with_one_identity_do_not_fight_for_ever() {
+    let now = clock::now();
+    let mut lease = renewed(now);
+    fight(&mut lease, now, 1);
+    lease.lose(100, now, 1.0);
+    let first = lease.lost.unwrap() - now;
+    assert_eq!(first, SECOND * 2);
+    lease.granted(grant(3, 10), now);
+    fight(&mut lease, now, 20);
+    lease.lose(lease.grant.lease_id, now, 0.0);
+    assert_eq!(lease.lost.unwrap() - now, SECOND * 30);
+}
+
+#[test]
+fn peace_ends_the_suspicion() {
+    let now = clock::now();
+    let mut lease = renewed(now);
+    fight(&mut lease, now, 5);
+    lease.lose(lease.grant.lease_id, now + PEACE, 1.0);
+    assert_eq!(lease.step(now + PEACE), Step::Register);
+}
+
+#[test]
+fn a_registry_that_loses_its_memory_often_is_no_fight() {
+    let now = clock::now();
+    let mut lease = renewed(now);
+    for restart in 0..20 {
+        lease.lose(lease.grant.lease_id, now, 1.0);
+        assert_eq!(lease.step(now), Step::Register);
+        let origin = (format!("history-{restart}"), 1);
+        lease.granted(Grant { origin, ..grant(1000 + restart, 1) }, now);
+    }
+}
+
+#[test]
+fn any_course_of_events_ends_with_a_renewed_lease() {
+    for _ in 0..200 {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut now = clock::now();
+        let mut lease = lease(now);
+        let mut next_lease = 2;
+        for turn in 0..300 {
+            // Everything goes wrong at first, then nothing does.
+            let fails = turn < 200 && random.bool();
+            match lease.step(now) {
+                Step::Wait(until) => {
+                    assert!(until > now && until <= now + SECOND * 66, "waits {:?}", until - now);
+                    now = until;
+                }
+                Step::Register if fails => match random.bool() {
+                    true => lease.unreachable(now, random.f64(), None),
+                    false => lease.refuse(now, random.f64()),
+                },
+                Step::Register => {
+                    lease.granted(grant(next_lease, random.u64(10..12)), now);
+                    next_lease += 1;
+                }
+                Step::Break => lease.broken(now, random.f64(), None),
+                Step::Open(_) if fails => lease.broken(now, random.f64(), None),
+                Step::Open(id) | Step::Beat(id) => {
+                    assert_eq!(lease.id(), Some(id));
+                    lease.beaten(now);
+                    match (fails, random.bool()) {
+                        (true, true) => {}
+                        (true, false) => lease.answered(&[id], now, random.f64()),
+                        (false, _) => lease.answered(&[], now, random.f64()),
+                    }
+                }
+            }
+        }
+        assert!(lease.id().is_some());
+    }
+}

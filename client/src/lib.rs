@@ -1,0 +1,62 @@
+//! Client of the Waypost service-discovery registry.
+//!
+//! - [`Client::register`] puts an instance into the registry and keeps it there for as long as the
+//!   returned guard is held.
+//! - [`Client::service`] follows a service; [`Service::pick`] chooses an instance for a call, by
+//!   [round robin](Policy::RoundRobin) or as the
+//!   [less loaded of two random ones](Policy::PowerOfTwo).
+//! - [`Client::channel`] is a channel for generated tonic clients that balances over the instances.
+//!
+//! The registry may go away at any time, for as long as it likes: what is known stays known, calls
+//! go on, and everything finds its way back by itself. Connect timeouts, keep-alive and jittered
+//! backoff are on by default.
+//!
+//! ```
+//! use waypost_client::Client;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), waypost_client::BuildError> {
+//! let client = Client::new("http://127.0.0.1:7510")?;
+//! let orders = client.service("orders");
+//! if let Ok(pick) = orders.pick() {
+//!     println!("calling {}", pick.address());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod backoff;
+mod balance;
+mod cache;
+mod channel;
+mod client;
+mod clock;
+mod connection;
+mod connector;
+mod keeper;
+mod lease;
+mod link;
+pub mod proto;
+mod refusal;
+mod register;
+mod registration;
+mod service;
+mod slot;
+mod snapshot;
+mod tasks;
+mod watch;
+mod weights;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+pub use balance::{NoInstance, Pick, Policy};
+pub use channel::{BalancedChannel, ResponseFuture};
+pub use client::{BuildError, Builder, Client};
+pub use proto::Instance;
+pub use refusal::{FieldViolation, Refusal};
+pub use register::{CloseError, RegisterError, Registered, RegistrationState, UpdateError};
+pub use registration::{Registration, Update};
+pub use service::{Changes, ReadyError, Service};
+pub use snapshot::Snapshot;

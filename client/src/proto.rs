@@ -1,0 +1,7 @@
+//! The messages and client stubs of `waypost.v1`, as generated from `proto/`. Never edited by hand,
+//! and never more than that: what they mean to this crate is said elsewhere.
+#![allow(missing_docs, unreachable_pub, unused_qualifications, rust_2018_idioms)]
+#![allow(clippy::all, clippy::pedantic)]
+#![allow(clippy::wildcard_imports, clippy::semicolon_if_nothing_returned)]
+
+include!("generated/waypost.v1.rs");

@@ -1,0 +1,255 @@
+//! What a program says about itself when it registers, and what it may change later. Checks nothing:
+//! the registry does, and names every bad field.
+
+use std::time::Duration;
+
+use crate::proto::{self, Instance, RegisterRequest, Status};
+
+/// An instance to register with [`Client::register`](crate::Client::register): where it is reached,
+/// and what callers should know of it.
+///
+/// ```
+/// use std::time::Duration;
+/// use waypost_client::Registration;
+///
+/// let registration = Registration::new("orders", "10.0.0.7", 8080)
+///     .id("orders-7")
+///     .zone("eu-1a")
+///     .version("2.4.1")
+///     .weight(200)
+///     .metadata("shard", "7")
+///     .port("metrics", 9090)
+///     .ttl(Duration::from_secs(10));
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[must_use = "nothing is registered before Client::register takes it"]
+pub struct Registration {
+    pub(crate) instance: Instance,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) disconnect_grace: Option<Duration>,
+}
+
+impl Registration {
+    /// A replica of `service` that is reached at `host` (an IP address, IPv6 without brackets, or a
+    /// DNS name) and `port`.
+    pub fn new(service: impl Into<String>, host: impl Into<String>, port: u16) -> Self {
+        let instance = Instance {
+            service: service.into(),
+            host: host.into(),
+            port: port.into(),
+            ..Instance::default()
+        };
+        Self { instance, ttl: None, disconnect_grace: None }
+    }
+
+    /// Tells this replica from the others of its service. Without it the registry makes an id.
+    ///
+    /// Only one process at a time can hold an id: the last one to register does. Two that both keep
+    /// registering the same one take turns, ever more slowly.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.instance.id = id.into();
+        self
+    }
+
+    /// The failure domain that the replica runs in. Default: none.
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.instance.zone = zone.into();
+        self
+    }
+
+    /// The version of the software. Default: none.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.instance.version = version.into();
+        self
+    }
+
+    /// The share of traffic relative to the other replicas; 0 takes no new traffic. Default: 100.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.instance.weight = Some(weight);
+        self
+    }
+
+    /// Adds an entry that callers can read and filter by.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.instance.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Adds a port with a name, besides the main one.
+    pub fn port(mut self, name: impl Into<String>, port: u16) -> Self {
+        self.instance.ports.insert(name.into(), port.into());
+        self
+    }
+
+    /// Whether the replica takes traffic. Default: `UP`.
+    pub fn status(mut self, status: Status) -> Self {
+        self.instance.status = status.into();
+        self
+    }
+
+    /// How long the registration lives without a heartbeat: 1 s to 5 min. Default: 15 s.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// How long the registration survives the end of the connection that carries its heartbeats; at
+    /// most the TTL. Default: 3 s.
+    pub fn disconnect_grace(mut self, grace: Duration) -> Self {
+        self.disconnect_grace = Some(grace);
+        self
+    }
+
+    pub(crate) fn request(&self) -> RegisterRequest {
+        RegisterRequest {
+            instance: Some(self.instance.clone()),
+            ttl: self.ttl.map(duration),
+            disconnect_grace: self.disconnect_grace.map(duration),
+        }
+    }
+}
+
+/// What does not fit is more than any limit, and is refused as that.
+fn duration(duration: Duration) -> prost_types::Duration {
+    let most = prost_types::Duration { seconds: i64::MAX, nanos: 0 };
+    duration.try_into().unwrap_or(most)
+}
+
+/// Changes to a registered instance, for [`Registered::update`](crate::Registered::update).
+///
+/// ```
+/// use waypost_client::{Update, proto::Status};
+///
+/// let update = Update::new().status(Status::Draining).weight(0);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+#[must_use = "nothing changes before Registered::update takes it"]
+pub struct Update {
+    status: Option<Status>,
+    weight: Option<u32>,
+    metadata: Option<std::collections::BTreeMap<String, String>>,
+    version: Option<String>,
+    zone: Option<String>,
+}
+
+impl Update {
+    /// No changes yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether the replica takes traffic.
+    pub fn status(mut self, status: Status) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// The share of traffic relative to the other replicas; 0 takes no new traffic.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = Some(weight);
+        self
+    }
+
+    /// All metadata: what is not among `entries` goes.
+    pub fn metadata<K: Into<String>, V: Into<String>>(
+        mut self,
+        entries: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let entries = entries.into_iter().map(|(key, value)| (key.into(), value.into()));
+        self.metadata = Some(entries.collect());
+        self
+    }
+
+    /// The version of the software.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// The failure domain that the replica runs in.
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
+    /// Makes the changes to `instance`.
+    pub(crate) fn apply(&self, instance: &mut Instance) {
+        if let Some(status) = self.status {
+            instance.set_status(status);
+        }
+        if self.weight.is_some() {
+            instance.weight = self.weight;
+        }
+        if let Some(metadata) = &self.metadata {
+            instance.metadata.clone_from(metadata);
+        }
+        if let Some(version) = &self.version {
+            instance.version.clone_from(version);
+        }
+        if let Some(zone) = &self.zone {
+            instance.zone.clone_from(zone);
+        }
+    }
+
+    pub(crate) fn request(&self, lease_id: u64) -> proto::UpdateRequest {
+        let mut instance = Instance::default();
+        self.apply(&mut instance);
+        let fields = [
+            ("status", self.status.is_some()),
+            ("weight", self.weight.is_some()),
+            ("metadata", self.metadata.is_some()),
+            ("version", self.version.is_some()),
+            ("zone", self.zone.is_some()),
+        ];
+        let paths = fields.iter().filter(|(_, set)| *set).map(|(path, _)| (*path).to_owned());
+        proto::UpdateRequest {
+            lease_id,
+            instance: Some(instance),
+            update_mask: Some(prost_types::FieldMask { paths: paths.collect() }),
+            ..proto::UpdateRequest::default()
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_names_exactly_what_it_changes() {
+        let request = Update::new().weight(0).zone("b").request(7);
+        assert_eq!(request.lease_id, 7);
+        assert_eq!(request.update_mask.unwrap().paths, ["weight", "zone"]);
+        let instance = request.instance.unwrap();
+        assert_eq!((instance.weight, instance.zone.as_str()), (Some(0), "b"));
+        assert!(Update::new().is_empty());
+        assert!(!Update::new().metadata([("a", "b")]).is_empty());
+    }
+
+    #[test]
+    fn an_update_leaves_the_rest_alone() {
+        let before = Registration::new("orders", "h", 1).zone("a").metadata("k", "v").instance;
+        let mut after = before.clone();
+        Update::new().status(Status::Draining).apply(&mut after);
+        assert_eq!(after.status(), Status::Draining);
+        assert_eq!(Instance { status: before.status, ..after }, before);
+    }
+
+    #[test]
+    fn what_is_not_said_is_left_to_the_registry() {
+        let request = Registration::new("orders", "h", 1).request();
+        assert_eq!((request.ttl, request.disconnect_grace), (None, None));
+        let instance = request.instance.unwrap();
+        assert_eq!((instance.status, instance.weight, instance.id.as_str()), (0, None, ""));
+    }
+
+    #[test]
+    fn an_endless_ttl_is_sent_as_the_longest() {
+        let request = Registration::new("orders", "h", 1).ttl(Duration::MAX).request();
+        assert_eq!(request.ttl.unwrap().seconds, i64::MAX);
+    }
+}

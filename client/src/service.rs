@@ -1,0 +1,285 @@
+//! The handle to one service: its view, and picks from it. All handles of a client to one service
+//! share one watch, which must never outlive the last of them.
+
+use std::sync::{Arc, Weak};
+
+use dashmap::DashMap;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    balance::{Balancer, NoInstance, Pick, Policy},
+    channel::BalancedChannel,
+    connection::Dialer,
+    proto::Instance,
+    refusal::Refusal,
+    snapshot::Snapshot,
+    tasks,
+    watch::{Progress, Published, Watcher},
+};
+
+/// The services that a client's user holds handles to.
+#[derive(Debug, Default)]
+pub(crate) struct Services {
+    watched: DashMap<String, Weak<Watched>>,
+}
+
+/// One service and the watch that feeds its view.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    name: String,
+    published: Arc<Published>,
+    dialer: Dialer,
+    /// Where to strike this off at the end.
+    services: Weak<Services>,
+    /// Stops the watch when the last handle is gone.
+    _stop: Option<DropGuard>,
+}
+
+impl Services {
+    /// The service that `watcher` would watch; where it is watched already, that.
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        name: &str,
+        dialer: &Dialer,
+        watcher: impl FnOnce(Arc<Published>, CancellationToken) -> Watcher,
+    ) -> Arc<Watched> {
+        let mut place = self.watched.entry(name.to_owned()).or_default();
+        if let Some(watched) = place.upgrade() {
+            return watched;
+        }
+        let published = Arc::new(Published::empty());
+        let stop = CancellationToken::new();
+        tasks::spawn("watch", watcher(Arc::clone(&published), stop.clone()).run());
+        let watched = Arc::new(Watched {
+            name: name.to_owned(),
+            published,
+            dialer: dialer.clone(),
+            services: Arc::downgrade(self),
+            _stop: Some(stop.drop_guard()),
+        });
+        *place = Arc::downgrade(&watched);
+        watched
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(services) = self.services.upgrade() {
+            // Another handle may have begun another watch of the same name meanwhile.
+            services.watched.remove_if(&self.name, |_, watched| watched.strong_count() == 0);
+        }
+    }
+}
+
+/// Why a service did not become ready.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadyError {
+    /// The registry refuses to tell: the name is not one that a service can have, say. It is asked
+    /// again from time to time.
+    #[error("the registry refused the watch: {0}")]
+    Refused(#[source] Refusal),
+    /// The watch ended, with the runtime that it ran in.
+    #[error("the watch has ended")]
+    Stopped,
+}
+
+/// A service, as its callers see it: who its instances are, and which one to call.
+///
+/// Cheap to clone. All handles of a [`Client`](crate::Client) to the same service share one watch,
+/// which ends with the last of them. The view outlives outages of the registry: it stays as it was,
+/// and changes again when the registry is back.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = waypost_client::Client::new("http://127.0.0.1:7510")?;
+/// let orders = client.service("orders");
+/// orders.ready().await?;
+/// let pick = orders.pick()?;
+/// println!("calling {} at {}", pick.instance().id, pick.address());
+/// // ... the call ...
+/// drop(pick);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Service {
+    watched: Arc<Watched>,
+    balancer: Arc<Balancer>,
+}
+
+impl Service {
+    pub(crate) fn new(watched: Arc<Watched>) -> Self {
+        Self { watched, balancer: Arc::new(Balancer::new(Policy::default())) }
+    }
+
+    /// A service whose instances are these for ever, without a registry: for tests of code that
+    /// takes a `Service`.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, Service, proto::Status};
+    ///
+    /// let instance = |id: &str| Instance {
+    ///     id: id.into(),
+    ///     host: "10.0.0.1".into(),
+    ///     port: 8080,
+    ///     status: Status::Up.into(),
+    ///     ..Instance::default()
+    /// };
+    /// let service = Service::fixed([instance("a"), instance("b")]);
+    /// assert!(service.pick().is_ok());
+    /// ```
+    pub fn fixed(instances: impl IntoIterator<Item = Instance>) -> Self {
+        let snapshot = Snapshot::new(instances);
+        let name = snapshot.instances().next().map(|instance| instance.service.clone());
+        Self::new(Arc::new(Watched {
+            name: name.unwrap_or_default(),
+            published: Arc::new(Published::fixed(snapshot)),
+            dialer: Dialer::default(),
+            services: Weak::new(),
+            _stop: None,
+        }))
+    }
+
+    /// The same service, its calls spread in another way. The view stays shared; calls in flight
+    /// count for all handles.
+    ///
+    /// ```
+    /// # use waypost_client::{Policy, Service};
+    /// let service = Service::fixed([]).with_policy(Policy::RoundRobin);
+    /// # drop(service);
+    /// ```
+    #[must_use]
+    pub fn with_policy(&self, policy: Policy) -> Self {
+        Self { watched: Arc::clone(&self.watched), balancer: Arc::new(Balancer::new(policy)) }
+    }
+
+    /// The service's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.watched.name
+    }
+
+    /// Waits until the instances are known for the first time; then, and ever after, returns at
+    /// once, also while the registry is away. A service without instances is ready too.
+    ///
+    /// Waits for as long as the registry can't be reached: to bound it, wrap it in
+    /// [`tokio::time::timeout`]. Cancel safe.
+    ///
+    /// # Errors
+    /// [`ReadyError::Refused`] where the registry refuses to tell.
+    ///
+    /// ```
+    /// # use waypost_client::{ReadyError, Service};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), ReadyError> {
+    /// Service::fixed([]).ready().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn ready(&self) -> Result<(), ReadyError> {
+        let mut progress = self.watched.published.progress();
+        let known = |progress: &Progress| progress.views > 0 || progress.refusal.is_some();
+        let reached = progress.wait_for(known).await.map_err(|_| ReadyError::Stopped)?;
+        match &reached.refusal {
+            Some(refusal) if reached.views == 0 => Err(ReadyError::Refused(refusal.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// The instances as they are now known; `None` before they are known for the first time.
+    ///
+    /// ```
+    /// # use waypost_client::Service;
+    /// let snapshot = Service::fixed([]).snapshot();
+    /// assert!(snapshot.is_some_and(|snapshot| snapshot.is_empty()));
+    /// ```
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.watched.published.snapshot().load_full()
+    }
+
+    /// Chooses an instance for a call. Never waits, takes no lock and constant time.
+    ///
+    /// # Errors
+    /// [`NoInstance`] says why there is none.
+    ///
+    /// ```
+    /// # use waypost_client::{NoInstance, Service};
+    /// assert_eq!(Service::fixed([]).pick().unwrap_err(), NoInstance::Empty);
+    /// ```
+    pub fn pick(&self) -> Result<Pick, NoInstance> {
+        let snapshot = self.watched.published.snapshot().load();
+        let snapshot = snapshot.as_ref().ok_or(NoInstance::NotReady)?;
+        self.balancer.pick(snapshot)
+    }
+
+    /// Tells when the instances change.
+    ///
+    /// ```no_run
+    /// # async fn example(orders: waypost_client::Service) {
+    /// let mut changes = orders.changes();
+    /// while let Some(snapshot) = changes.next().await {
+    ///     println!("{} instances", snapshot.len());
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        Changes {
+            progress: self.watched.published.progress(),
+            watched: Arc::clone(&self.watched),
+            seen: 0,
+        }
+    }
+
+    /// A channel that generated tonic clients can call this service through.
+    ///
+    /// ```
+    /// # use waypost_client::Service;
+    /// let channel = Service::fixed([]).channel();
+    /// # drop(channel);
+    /// ```
+    #[must_use]
+    pub fn channel(&self) -> BalancedChannel {
+        BalancedChannel::new(self.clone())
+    }
+
+    pub(crate) fn balancer(&self) -> &Balancer {
+        &self.balancer
+    }
+
+    pub(crate) fn dialer(&self) -> &Dialer {
+        &self.watched.dialer
+    }
+}
+
+/// The views of a service, one after the other. Views that nobody asked for meanwhile are left out:
+/// the next one is always the latest.
+#[derive(Debug)]
+pub struct Changes {
+    progress: watch::Receiver<Progress>,
+    /// Keeps the watch alive.
+    watched: Arc<Watched>,
+    seen: u64,
+}
+
+impl Changes {
+    /// The view, once it is another than the last one that this gave; the first time the present
+    /// one. `None` when there can't be another one any more. Cancel safe.
+    ///
+    /// ```
+    /// # use waypost_client::Service;
+    /// # #[tokio::main]
+    /// # async fn main() {
+    /// let mut changes = Service::fixed([]).changes();
+    /// assert!(changes.next().await.is_some());
+    /// # }
+    /// ```
+    pub async fn next(&mut self) -> Option<Arc<Snapshot>> {
+        let seen = self.seen;
+        self.seen = self.progress.wait_for(|progress| progress.views > seen).await.ok()?.views;
+        self.watched.published.snapshot().load_full()
+    }
+}

@@ -1,0 +1,253 @@
+//! The instances of a service at one moment. Never changes once made: a change makes another one.
+//! What outlives a snapshot (calls in flight, connections) is shared between them.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use crate::{
+    proto::{Cursor, Instance, Status},
+    slot::Slot,
+    weights::Weights,
+};
+
+/// The weight of an instance that was given none.
+const WEIGHT_DEFAULT: u32 = 100;
+
+/// An instance as one snapshot knows it.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    instance: Instance,
+    reach: Arc<Reach>,
+}
+
+/// What stays with an identity for as long as it is reached at the same place.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    /// `host:port`, an IPv6 address in brackets.
+    address: Box<str>,
+    in_flight: AtomicU32,
+    slot: Slot,
+}
+
+impl Endpoint {
+    /// An instance that was not known before.
+    pub(crate) fn new(instance: Instance) -> Self {
+        let address = address(&instance.host, instance.port).into();
+        let reach = Reach { address, in_flight: AtomicU32::new(0), slot: Slot::default() };
+        Self { instance, reach: Arc::new(reach) }
+    }
+
+    /// What `before` has become. Calls in flight and the connection stay where the place stays.
+    pub(crate) fn succeed(before: &Self, instance: Instance) -> Self {
+        let stays = before.instance.host == instance.host && before.instance.port == instance.port;
+        if stays {
+            Self { instance, reach: Arc::clone(&before.reach) }
+        } else {
+            Self::new(instance)
+        }
+    }
+
+    pub(crate) fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.reach.address
+    }
+
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.reach.slot
+    }
+
+    pub(crate) fn weight(&self) -> u32 {
+        self.instance.weight.unwrap_or(WEIGHT_DEFAULT)
+    }
+
+    pub(crate) fn is_serving(&self) -> bool {
+        self.weight() > 0 && matches!(self.instance.status(), Status::Up | Status::Suspect)
+    }
+
+    /// Whether both are reached over the same connection.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.reach, &other.reach)
+    }
+
+    // The count is a hint for balancing and orders nothing else: relaxed is enough.
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.reach.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn begin(&self) {
+        self.reach.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
+        self.reach.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn address(host: &str, port: u32) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The instances of one service at one position of the registry's history.
+///
+/// ```
+/// use waypost_client::{Instance, Snapshot};
+///
+/// let instance = |id: &str| Instance { id: id.into(), ..Instance::default() };
+/// let snapshot = Snapshot::new([instance("b"), instance("a")]);
+/// let ids: Vec<&str> = snapshot.instances().map(|instance| instance.id.as_str()).collect();
+/// assert_eq!(ids, ["a", "b"]);
+/// assert!(snapshot.instance("a").is_some());
+/// ```
+#[derive(Debug)]
+pub struct Snapshot {
+    /// In order of their ids.
+    endpoints: Box<[Arc<Endpoint>]>,
+    /// Those of them that take new traffic.
+    serving: Box<[Arc<Endpoint>]>,
+    /// The weights of `serving`.
+    weights: Weights,
+    cursor: Cursor,
+}
+
+impl Snapshot {
+    /// A snapshot of `instances`, for tests and for lists that come from elsewhere. Of several with
+    /// the same id the last one counts. Its cursor is the empty one.
+    pub fn new(instances: impl IntoIterator<Item = Instance>) -> Self {
+        let mut endpoints: Vec<_> =
+            instances.into_iter().map(|instance| Arc::new(Endpoint::new(instance))).collect();
+        // The sort is stable: the last of equals comes first after the reversal.
+        endpoints.reverse();
+        endpoints.sort_by(|a, b| a.instance.id.cmp(&b.instance.id));
+        endpoints.dedup_by(|later, first| later.instance.id == first.instance.id);
+        Self::sorted(endpoints.into_boxed_slice(), Cursor::default())
+    }
+
+    /// A snapshot of endpoints that are in order of their ids.
+    pub(crate) fn sorted(endpoints: Box<[Arc<Endpoint>]>, cursor: Cursor) -> Self {
+        let serving: Box<[_]> =
+            endpoints.iter().filter(|endpoint| endpoint.is_serving()).cloned().collect();
+        let weights = Weights::new(serving.iter().map(|endpoint| endpoint.weight()));
+        Self { endpoints, serving, weights, cursor }
+    }
+
+    /// All instances, whatever their status, in order of their ids.
+    pub fn instances(&self) -> impl ExactSizeIterator<Item = &Instance> {
+        self.endpoints.iter().map(|endpoint| endpoint.instance())
+    }
+
+    /// The instance with this id.
+    #[must_use]
+    pub fn instance(&self, id: &str) -> Option<&Instance> {
+        let found =
+            self.endpoints.binary_search_by(|endpoint| endpoint.instance.id.as_str().cmp(id));
+        found.ok().map(|index| self.endpoints[index].instance())
+    }
+
+    /// How many instances there are, whatever their status.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.is_empty()
+    }
+
+    /// How many instances take new traffic: those that are `UP` or `SUSPECT` with a weight over 0.
+    #[must_use]
+    pub fn serving(&self) -> usize {
+        self.serving.len()
+    }
+
+    /// The position in the registry's history at which this is what the registry holds (and, after
+    /// the registry lost its memory, what is held over from before).
+    #[must_use]
+    pub fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    pub(crate) fn candidates(&self) -> (&[Arc<Endpoint>], &Weights) {
+        (&self.serving, &self.weights)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(id: &str, status: Status, weight: Option<u32>) -> Instance {
+        let host = "10.0.0.1".into();
+        Instance {
+            id: id.into(),
+            host,
+            port: 80,
+            status: status.into(),
+            weight,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn only_up_and_suspect_instances_with_weight_serve() {
+        let snapshot = Snapshot::new([
+            instance("a", Status::Up, None),
+            instance("b", Status::Suspect, Some(1)),
+            instance("c", Status::Up, Some(0)),
+            instance("d", Status::Draining, None),
+            instance("e", Status::Starting, None),
+            instance("f", Status::Down, None),
+            instance("g", Status::Unspecified, None),
+        ]);
+        let serving: Vec<&str> =
+            snapshot.candidates().0.iter().map(|endpoint| &*endpoint.instance.id).collect();
+        assert_eq!(serving, ["a", "b"]);
+        assert_eq!((snapshot.len(), snapshot.serving()), (7, 2));
+    }
+
+    #[test]
+    fn an_unknown_status_does_not_serve() {
+        let snapshot = Snapshot::new([Instance { status: 77, ..instance("a", Status::Up, None) }]);
+        assert_eq!(snapshot.serving(), 0);
+    }
+
+    #[test]
+    fn the_last_of_equal_ids_counts() {
+        let snapshot = Snapshot::new([
+            instance("a", Status::Up, Some(1)),
+            instance("a", Status::Up, Some(2)),
+            instance("a", Status::Up, Some(3)),
+        ]);
+        assert_eq!(snapshot.len(), 1);
+        assert_eq!(snapshot.instance("a").and_then(|instance| instance.weight), Some(3));
+    }
+
+    #[test]
+    fn weight_unset_means_100() {
+        assert_eq!(Endpoint::new(instance("a", Status::Up, None)).weight(), 100);
+    }
+
+    #[test]
+    fn an_ipv6_address_is_written_in_brackets() {
+        assert_eq!(address("::1", 80), "[::1]:80");
+        assert_eq!(address("10.0.0.1", 80), "10.0.0.1:80");
+        assert_eq!(address("db.internal", 80), "db.internal:80");
+    }
+
+    #[test]
+    fn calls_in_flight_stay_with_the_place() {
+        let before = Endpoint::new(instance("a", Status::Up, None));
+        before.begin();
+        let changed = Endpoint::succeed(&before, instance("a", Status::Draining, None));
+        assert_eq!(changed.in_flight(), 1);
+        let moved = Instance { port: 81, ..instance("a", Status::Up, None) };
+        assert_eq!(Endpoint::succeed(&before, moved).in_flight(), 0);
+    }
+}

@@ -1,0 +1,153 @@
+//! Finds the holder of a point on a line that is cut in proportion to weights, in constant time.
+//! Pure; it must never give a place whose weight is 0.
+
+/// A line of consecutive shares. The lookup is the guide-table method (H.-C. Chen and Y. Asau, "On
+/// generating random variates from an empirical distribution", 1974): a table with as many cells
+/// as there are shares names the first share of each cell, so that a lookup looks at about two.
+#[derive(Debug)]
+pub(crate) enum Weights {
+    /// All weigh the same.
+    Equal { count: usize },
+    /// They differ.
+    Table {
+        /// Where each share ends. Strictly increases, as no weight is 0.
+        ends: Box<[u64]>,
+        /// For each cell the first share that reaches into it.
+        guide: Box<[u32]>,
+    },
+}
+
+impl Weights {
+    /// The shares of `weights`, none of them 0.
+    pub(crate) fn new(weights: impl ExactSizeIterator<Item = u32>) -> Self {
+        let count = weights.len();
+        let mut total = 0;
+        let mut equal = true;
+        let mut first = None;
+        let ends: Box<[u64]> = weights
+            .map(|weight| {
+                equal &= *first.get_or_insert(weight) == weight;
+                total += u64::from(weight);
+                total
+            })
+            .collect();
+        if equal {
+            return Self::Equal { count };
+        }
+        let guide = guide(&ends, total);
+        Self::Table { ends, guide }
+    }
+
+    /// How many shares there are.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Self::Equal { count } => *count,
+            Self::Table { ends, .. } => ends.len(),
+        }
+    }
+
+    /// Whose share holds the point at `fraction` / 2^64 of the line. 0 where there are none.
+    pub(crate) fn at(&self, fraction: u64) -> usize {
+        match self {
+            Self::Equal { count } => scale_index(fraction, *count),
+            Self::Table { ends, guide } => {
+                let total = ends[ends.len() - 1];
+                let point = scale(fraction, total);
+                let cell = scale_down(point, guide.len(), total);
+                let low = guide[cell] as usize;
+                let high = guide.get(cell + 1).map_or(ends.len() - 1, |next| *next as usize);
+                low + ends[low..=high].partition_point(|end| *end <= point)
+            }
+        }
+    }
+}
+
+fn guide(ends: &[u64], total: u64) -> Box<[u32]> {
+    let cells = ends.len();
+    let mut share = 0;
+    (0..cells)
+        .map(|cell| {
+            let start = (u128::from(total) * cell as u128 / cells as u128) as u64;
+            while ends[share] <= start {
+                share += 1;
+            }
+            u32::try_from(share).expect("a view holds fewer than 2^32 instances")
+        })
+        .collect()
+}
+
+/// `fraction` / 2^64 of `whole`, rounded down: always less than `whole`, unless that is 0.
+fn scale(fraction: u64, whole: u64) -> u64 {
+    ((u128::from(fraction) * u128::from(whole)) >> 64) as u64
+}
+
+/// The same for a place in a list.
+pub(crate) fn scale_index(fraction: u64, count: usize) -> usize {
+    scale(fraction, count as u64) as usize
+}
+
+/// The cell of `point`, of `cells` that cover `total`.
+fn scale_down(point: u64, cells: usize, total: u64) -> usize {
+    (u128::from(point) * cells as u128 / u128::from(total)) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(weights: &[u32]) -> Weights {
+        Weights::new(weights.iter().copied())
+    }
+
+    fn by_scan(weights: &[u32], fraction: u64) -> usize {
+        let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+        let mut point = scale(fraction, total);
+        for (index, weight) in weights.iter().enumerate() {
+            match point.checked_sub(u64::from(*weight)) {
+                Some(rest) => point = rest,
+                None => return index,
+            }
+        }
+        unreachable!("the point is within the total")
+    }
+
+    #[test]
+    fn equal_weights_need_no_table() {
+        assert!(matches!(table(&[7, 7, 7]), Weights::Equal { count: 3 }));
+        assert!(matches!(table(&[]), Weights::Equal { count: 0 }));
+        assert_eq!(table(&[7, 7, 7]).at(u64::MAX), 2);
+        assert_eq!(table(&[7, 7, 7]).at(0), 0);
+    }
+
+    #[test]
+    fn lookup_agrees_with_a_scan() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..500 {
+            let count = random.usize(1..40);
+            let top = [2, 100, u32::MAX][random.usize(0..3)];
+            let weights: Vec<u32> = (0..count).map(|_| random.u32(1..=top)).collect();
+            let lookup = table(&weights);
+            assert_eq!(lookup.count(), count);
+            for fraction in [0, 1, u64::MAX, u64::MAX / 2] {
+                assert_eq!(lookup.at(fraction), by_scan(&weights, fraction), "{weights:?}");
+            }
+            for _ in 0..200 {
+                let fraction = random.u64(..);
+                assert_eq!(lookup.at(fraction), by_scan(&weights, fraction), "{weights:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_heavy_share_among_many_light_ones_is_found() {
+        let mut weights = vec![1; 1000];
+        weights[500] = 1_000_000;
+        let lookup = table(&weights);
+        assert_eq!(lookup.at(u64::MAX / 2), 500);
+        assert_eq!(lookup.at(0), 0);
+        assert_eq!(lookup.at(u64::MAX), 999);
+    }
+}

@@ -1,0 +1,366 @@
+//! The client against a registry that is killed, emptied and moved, and against replicas that come
+//! and go. Waits for conditions, never for time.
+#![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+#[allow(clippy::all, clippy::pedantic, clippy::disallowed_types)]
+mod fake;
+#[allow(clippy::all, clippy::pedantic, unused_qualifications)]
+#[path = "../examples/greeter/greeter.rs"]
+mod greeter;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use fake::{Fake, Network, Process};
+use greeter::{
+    GreetRequest, GreetResponse,
+    greeter_client::GreeterClient,
+    greeter_server::{Greeter, GreeterServer},
+};
+use tonic::{Code, Request, Response, Status};
+use waypost_client::{
+    BalancedChannel, Client, NoInstance, ReadyError, RegisterError, Registered, Registration,
+    RegistrationState, Service, UpdateError, proto,
+};
+
+/// A client of the registries with these names.
+fn client(network: &Network, registries: &[&str]) -> Client {
+    let network = network.clone();
+    let connector = tower::service_fn(move |uri| network.clone().connect(uri));
+    let builder = Client::builder()
+        .connector(connector)
+        .backoff(Duration::from_millis(10), Duration::from_millis(100));
+    let registries = registries.iter().map(|name| format!("http://{name}:7510"));
+    registries.fold(builder, waypost_client::Builder::registry).build().unwrap()
+}
+
+/// A registry, where it is served, and a client of it.
+fn registry() -> (Network, Fake, Process, Client) {
+    let (network, fake) = (Network::default(), Fake::new("h"));
+    let process = fake.serve(&network, "registry");
+    let client = client(&network, &["registry"]);
+    (network, fake, process, client)
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it takes too long")
+}
+
+/// Waits until the view has exactly these instances.
+async fn until_seen(service: &Service, ids: &[&str]) {
+    let mut changes = service.changes();
+    let seen = async {
+        while let Some(snapshot) = changes.next().await {
+            if snapshot.instances().map(|instance| &*instance.id).eq(ids.iter().copied()) {
+                return;
+            }
+        }
+        panic!("the watch has ended");
+    };
+    soon(seen).await;
+}
+
+async fn until_registered_anew(registered: &Registered, old: u64) {
+    let mut state = registered.state();
+    let anew = |state: &RegistrationState| matches!(state, RegistrationState::Registered { lease_id } if *lease_id != old);
+    soon(state.wait_for(anew)).await.unwrap();
+}
+
+struct Replica(String);
+
+#[tonic::async_trait]
+impl Greeter for Replica {
+    async fn greet(
+        &self,
+        request: Request<GreetRequest>,
+    ) -> Result<Response<GreetResponse>, Status> {
+        let name = request.into_inner().name;
+        if name == "nobody" {
+            std::future::pending::<()>().await;
+        }
+        let greeting = format!("hello {name}");
+        Ok(Response::new(GreetResponse { greeting, instance: self.0.clone() }))
+    }
+}
+
+fn replica(network: &Network, id: &str) -> Process {
+    let service = GreeterServer::new(Replica(id.into()));
+    network.start(id, tonic::transport::Server::builder().add_service(service))
+}
+
+/// A replica that `fake` knows of.
+fn placed(network: &Network, fake: &Fake, id: &str) -> Process {
+    fake.place("greeter", id, id);
+    replica(network, id)
+}
+
+async fn greet(channel: &BalancedChannel) -> Result<String, Status> {
+    let request = GreetRequest { name: "you".into() };
+    let answer = soon(GreeterClient::new(channel.clone()).greet(request)).await?;
+    Ok(answer.into_inner().instance)
+}
+
+async fn counts(channel: &BalancedChannel, calls: usize) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for _ in 0..calls {
+        *counts.entry(greet(channel).await.unwrap()).or_default() += 1;
+    }
+    counts
+}
+
+#[tokio::test]
+async fn an_instance_is_registered_kept_alive_and_deregistered() {
+    let (_network, fake, _process, client) = registry();
+    let registration = Registration::new("orders", "10.0.0.1", 80).zone("a").metadata("k", "v");
+    let registered = client.register(registration).await.unwrap();
+    let instance = registered.instance();
+    assert_eq!((instance.id.as_str(), instance.zone.as_str()), ("made-1", "a"));
+    assert_eq!(registered.lease_id(), 1);
+    fake.until(|state| state.heartbeats >= 3).await;
+    assert_eq!(*registered.state().borrow(), RegistrationState::Registered { lease_id: 1 });
+    soon(registered.close()).await.unwrap();
+    assert!(fake.state().instances.is_empty());
+}
+
+#[tokio::test]
+async fn dropping_the_guard_deregisters() {
+    let (_network, fake, _process, client) = registry();
+    let registered = client.register(Registration::new("orders", "10.0.0.1", 80)).await.unwrap();
+    drop(registered);
+    fake.until(|state| state.instances.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_refused_registration_names_the_fields() {
+    let (_network, _fake, _process, client) = registry();
+    let refused = client.register(Registration::new("", "10.0.0.1", 80)).await;
+    let Err(RegisterError::Invalid(refusal)) = refused else { panic!("{refused:?}") };
+    assert_eq!(refusal.violations[0].field, "instance.service");
+}
+
+#[tokio::test]
+async fn a_registry_without_memory_is_told_again_with_what_was_set() {
+    let (network, before) = (Network::default(), Fake::new("before"));
+    let process = before.serve(&network, "registry");
+    let client = client(&network, &["registry"]);
+    let mut registered =
+        client.register(Registration::new("orders", "10.0.0.1", 80)).await.unwrap();
+    registered.set_weight(7).await.unwrap();
+    registered.set_metadata([("k", "v")]).await.unwrap();
+    drop(process);
+
+    let after = Fake::new("after");
+    let _process = after.serve(&network, "registry");
+    after.until(|state| state.instances.contains_key("made-1")).await;
+    let instance = after.state().instances["made-1"].clone();
+    assert_eq!((instance.weight, instance.metadata["k"].as_str()), (Some(7), "v"));
+    soon(registered.close()).await.unwrap();
+    assert!(after.state().instances.is_empty());
+}
+
+#[tokio::test]
+async fn a_lost_lease_is_noticed_by_an_update() {
+    let (_network, fake, _process, client) = registry();
+    let mut registered =
+        client.register(Registration::new("orders", "10.0.0.1", 80)).await.unwrap();
+    fake.alter(|state| {
+        state.leases.clear();
+        state.instances.clear();
+    });
+    soon(registered.set_status(proto::Status::Draining)).await.unwrap();
+    assert_ne!(registered.lease_id(), 1);
+    assert_eq!(fake.state().instances["made-1"].status(), proto::Status::Draining);
+    assert_eq!(registered.instance().status(), proto::Status::Draining);
+}
+
+#[tokio::test]
+async fn a_refused_update_is_not_registered_later() {
+    let (_network, fake, _process, client) = registry();
+    let mut registered =
+        client.register(Registration::new("orders", "10.0.0.1", 80)).await.unwrap();
+    let refused = registered.set_weight(u32::MAX).await;
+    assert!(matches!(refused, Err(UpdateError::Invalid(_))), "{refused:?}");
+    fake.alter(|state| {
+        state.leases.clear();
+        state.instances.clear();
+    });
+    until_registered_anew(&registered, 1).await;
+    assert_eq!(fake.state().instances["made-1"].weight, Some(100));
+}
+
+#[tokio::test]
+async fn registering_waits_for_a_registry() {
+    let (network, fake) = (Network::default(), Fake::new("h"));
+    let client = client(&network, &["registry"]);
+    let registering =
+        tokio::spawn(
+            async move { client.register(Registration::new("orders", "10.0.0.1", 80)).await },
+        );
+    // It has failed to connect by then; a late start of the task would do no harm.
+    tokio::task::yield_now().await;
+    let _process = fake.serve(&network, "registry");
+    let registered = soon(registering).await.unwrap().unwrap();
+    assert_eq!(fake.state().instances.len(), 1);
+    drop(registered);
+}
+
+#[tokio::test]
+async fn another_address_takes_over() {
+    let (network, fake) = (Network::default(), Fake::new("h"));
+    let first = fake.serve(&network, "first");
+    let _second = fake.serve(&network, "second");
+    let client = client(&network, &["first", "second"]);
+    let orders = client.service("orders");
+    orders.ready().await.unwrap();
+    let registered = client.register(Registration::new("orders", "10.0.0.1", 80)).await.unwrap();
+    until_seen(&orders, &["made-1"]).await;
+    drop(first);
+    let heartbeats = fake.state().heartbeats;
+    fake.until(|state| state.heartbeats > heartbeats + 2).await;
+    fake.place("orders", "other", "other");
+    until_seen(&orders, &["made-1", "other"]).await;
+    assert_eq!(fake.state().registrations, 2, "the lease lived on");
+    drop(registered);
+}
+
+#[tokio::test]
+async fn the_view_follows_and_outlives_the_registry() {
+    let (network, before) = (Network::default(), Fake::new("before"));
+    let process = before.serve(&network, "registry");
+    let client = client(&network, &["registry"]);
+    let orders = client.service("orders");
+    assert_eq!(orders.pick().unwrap_err(), NoInstance::NotReady);
+    soon(orders.ready()).await.unwrap();
+    assert_eq!(orders.pick().unwrap_err(), NoInstance::Empty);
+    before.place("orders", "a", "a");
+    before.place("others", "x", "x");
+    before.place("orders", "b", "b");
+    until_seen(&orders, &["a", "b"]).await;
+    drop(process);
+    assert!(orders.pick().is_ok());
+
+    // It comes back with an empty memory, and only one of the two.
+    let after = Fake::new("after");
+    after.place("orders", "b", "b");
+    let _process = after.serve(&network, "registry");
+    let mut changes = orders.changes();
+    let back = async { while changes.next().await.unwrap().cursor().history_id != "after" {} };
+    soon(back).await;
+    until_seen(&orders, &["a", "b"]).await;
+    after.place("orders", "c", "c");
+    until_seen(&orders, &["a", "b", "c"]).await;
+}
+
+#[tokio::test]
+async fn a_refused_watch_shows_in_ready() {
+    let (_network, _fake, _process, client) = registry();
+    let service = client.service("no name");
+    let refused = soon(service.ready()).await;
+    assert!(matches!(refused, Err(ReadyError::Refused(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn handles_share_a_watch_that_ends_with_the_last() {
+    let (_network, _fake, _process, client) = registry();
+    let first = client.service("orders");
+    soon(first.ready()).await.unwrap();
+    let second = client.service("orders");
+    assert!(second.snapshot().is_some(), "it is known already");
+    drop((first, second));
+    let third = client.service("orders");
+    assert!(third.snapshot().is_none(), "it is watched afresh");
+    soon(third.ready()).await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_are_spread_and_follow_who_comes_and_goes() {
+    let (network, fake, _process, client) = registry();
+    let (_a, _b) = (placed(&network, &fake, "a"), placed(&network, &fake, "b"));
+    let channel = client.channel("greeter");
+    let spread = counts(&channel, 200).await;
+    assert!(spread["a"] > 50 && spread["b"] > 50, "{spread:?}");
+    let _c = placed(&network, &fake, "c");
+    until_seen(channel.service(), &["a", "b", "c"]).await;
+    assert_eq!(counts(&channel, 300).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_killed_replica_fails_no_later_call() {
+    let (network, fake, _process, client) = registry();
+    let (a, _b) = (placed(&network, &fake, "a"), placed(&network, &fake, "b"));
+    let channel = client.channel("greeter");
+    assert_eq!(counts(&channel, 100).await.len(), 2);
+    drop(a);
+    // Until the connection's end is seen, a call may still be lost on it.
+    let mut lost = 0;
+    while greet(&channel).await.is_err() {
+        lost += 1;
+    }
+    assert!(lost <= 2, "{lost} calls lost");
+    // The registry still lists it: its calls go to the other one.
+    assert_eq!(counts(&channel, 200).await, BTreeMap::from([("b".into(), 200)]));
+    let _a = replica(&network, "a");
+    let returned = async { while greet(&channel).await.unwrap() != "a" {} };
+    soon(returned).await;
+}
+
+#[tokio::test]
+async fn calls_go_on_while_the_registry_is_away() {
+    let (network, fake, process, client) = registry();
+    let _a = placed(&network, &fake, "a");
+    let channel = client.channel("greeter");
+    assert_eq!(greet(&channel).await.unwrap(), "a");
+    drop(process);
+    assert_eq!(counts(&channel, 50).await, BTreeMap::from([("a".into(), 50)]));
+}
+
+#[tokio::test]
+async fn without_instances_a_call_fails_at_once_and_says_why() {
+    let (_network, _fake, _process, client) = registry();
+    let channel = client.channel("greeter");
+    let status = greet(&channel).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(status.message(), "no instance of greeter: the service has no instances");
+}
+
+#[tokio::test]
+async fn where_none_takes_a_connection_the_call_says_so() {
+    let (network, fake, _process, client) = registry();
+    for id in ["a", "b", "c"] {
+        drop(placed(&network, &fake, id));
+    }
+    let channel = client.channel("greeter");
+    let status = greet(&channel).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().starts_with("none of 3 instances of greeter"), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_calls_timeout_covers_everything() {
+    let (network, fake, _process, client) = registry();
+    let _a = placed(&network, &fake, "a");
+    let channel = client.channel("greeter");
+    let mut request = Request::new(GreetRequest { name: "nobody".into() });
+    request.set_timeout(Duration::from_millis(100));
+    let began = Instant::now();
+    let status = soon(GreeterClient::new(channel.clone()).greet(request)).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    // And the channel is none the worse.
+    assert_eq!(greet(&channel).await.unwrap(), "a");
+}
+
+#[tokio::test]
+async fn a_busy_replica_is_passed_by() {
+    let (network, fake, _process, client) = registry();
+    let (_a, _b) = (placed(&network, &fake, "a"), placed(&network, &fake, "b"));
+    let channel = client.channel("greeter");
+    soon(channel.service().ready()).await.unwrap();
+    // Calls that last go to both by turns: a call more always finds one that is less busy.
+    let picks: Vec<_> = (0..100).map(|_| channel.service().pick().unwrap()).collect();
+    let at_a = picks.iter().filter(|pick| pick.instance().id == "a").count();
+    assert!((49..=51).contains(&at_a), "{at_a}");
+}

@@ -1,0 +1,29 @@
+//! The client crate carries its stubs as source, so that it builds without `proto/`. They must be
+//! what `proto/` generates: `BLESS=1 cargo test --test stubs` writes them anew.
+
+use std::{env, fs, path::Path};
+
+const STUBS: &str = "client/src/generated/waypost.v1.rs";
+
+#[test]
+fn client_stubs_are_what_the_protos_generate() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let protos = ["registry", "discovery", "admin"].map(|name| format!("waypost/v1/{name}.proto"));
+    let descriptors = protox::compile(protos, [root.join("proto")]).expect("the protos compile");
+    let out = tempfile::tempdir().expect("a temporary directory");
+    tonic_prost_build::configure()
+        .build_server(false)
+        .build_transport(false)
+        .btree_map(".")
+        .emit_rerun_if_changed(false)
+        .out_dir(out.path())
+        .compile_fds(descriptors)
+        .expect("the stubs generate");
+    let generated =
+        fs::read_to_string(out.path().join("waypost.v1.rs")).expect("the stubs are written");
+    if env::var_os("BLESS").is_some() {
+        fs::write(root.join(STUBS), &generated).expect("the stubs can be replaced");
+    }
+    let committed = fs::read_to_string(root.join(STUBS)).unwrap_or_default();
+    assert!(committed == generated, "{STUBS} is out of date: run BLESS=1 cargo test --test stubs");
+}
