@@ -1,10 +1,34 @@
-//! The command line.
+//! The command line: what there is to say, who does it, and how it ends.
 
+mod arguments;
+mod child;
+mod deregister;
+mod drain;
+mod failure;
+mod follow;
+mod instances;
+mod output;
+mod presence;
+mod record;
+mod register;
+mod remote;
 mod serve;
+mod services;
+mod signals;
+mod status;
+mod table;
+mod text;
+mod watch;
 
-use std::process::ExitCode;
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
+
+use self::failure::Failure;
 
 /// A service-discovery registry: exact membership, leases, and watches over gRPC.
 #[derive(Debug, Parser)]
@@ -18,21 +42,66 @@ struct Arguments {
 enum Command {
     /// Run the registry.
     Serve(serve::ServeArguments),
+    /// List the services of a namespace.
+    Services(services::ServicesArguments),
+    /// List the instances of a service, whatever their status.
+    Instances(instances::InstancesArguments),
+    /// Follow services: what is there, then every change, until SIGINT or SIGTERM.
+    Watch(watch::WatchArguments),
+    /// Register an instance and keep it registered, for as long as this or a command runs.
+    Register(register::RegisterArguments),
+    /// Remove an instance from the registry.
+    Deregister(deregister::DeregisterArguments),
+    /// Have an instance finish what it has and take nothing new.
+    Drain(drain::DrainArguments),
+    /// Show how the registry stands.
+    Status(status::StatusArguments),
 }
 
 /// Runs the program with the process's arguments.
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Services(arguments) => block_on(services::run(arguments)),
+        Command::Instances(arguments) => block_on(instances::run(arguments)),
+        Command::Watch(arguments) => block_on(watch::run(arguments)),
+        Command::Register(arguments) => block_on(register::run(arguments)),
+        Command::Deregister(arguments) => block_on(deregister::run(arguments)),
+        Command::Drain(arguments) => block_on(drain::run(arguments)),
+        Command::Status(arguments) => block_on(status::run(arguments)),
     }
 }
 
 /// The exit code for a bad configuration.
 const CONFIGURATION: u8 = 64;
 
+/// Runs a command that asks a registry to its end; the exit code for it.
+fn block_on(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+    // A thread besides this one: heartbeats go on while a line is written.
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match builder.worker_threads(1).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("can't start the runtime: {error}")),
+    };
+    let ended = runtime.block_on(command);
+    // Whoever does not read the output must not keep the command from its end.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has had enough of it.
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure),
+    }
+}
+
 /// Says what went wrong, on standard error; the exit code for it.
-#[expect(clippy::print_stderr, reason = "the command line speaks to its user")]
-fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("waypost: {error}");
+fn fail(error: &dyn Display) -> ExitCode {
+    say(error);
     ExitCode::FAILURE
+}
+
+/// Says something that is not the command's output, on standard error.
+fn say(what: &dyn Display) {
+    // Where nobody listens, there is nobody to tell.
+    let _ = writeln!(io::stderr(), "waypost: {what}");
 }

@@ -1,0 +1,173 @@
+//! What several commands take, and how values are read. What can't be read never gets past here.
+
+use std::{net::Ipv6Addr, str::FromStr};
+
+use clap::Args;
+use waypost_client::proto::Filter;
+
+use super::{output::Output, remote::RegistryUrl};
+
+/// Which registry, and how to write.
+#[derive(Clone, Debug, Args)]
+pub(super) struct RegistryArguments {
+    /// The registry.
+    #[arg(
+        long = "registry",
+        value_name = "URL",
+        env = "WAYPOST_REGISTRY",
+        default_value = "http://127.0.0.1:7510"
+    )]
+    pub(super) url: RegistryUrl,
+    /// How to write.
+    #[arg(long, value_enum, default_value = "table")]
+    pub(super) output: Output,
+}
+
+/// Which namespace.
+#[derive(Clone, Debug, Args)]
+pub(super) struct NamespaceArgument {
+    /// The namespace.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(super) namespace: String,
+}
+
+/// Which instances. All that is given must match.
+#[derive(Clone, Debug, Args)]
+pub(super) struct FilterArguments {
+    /// Only instances of this zone; of any of them where several are given.
+    #[arg(long = "zone", value_name = "ZONE")]
+    zones: Vec<String>,
+    /// Only instances of this version; of any of them where several are given.
+    #[arg(long = "version", value_name = "VERSION")]
+    versions: Vec<String>,
+    /// Only instances with this entry; with all of them where several are given.
+    #[arg(long, value_name = "KEY=VALUE")]
+    metadata: Vec<Entry>,
+}
+
+impl From<FilterArguments> for Filter {
+    fn from(arguments: FilterArguments) -> Self {
+        let FilterArguments { zones, versions, metadata } = arguments;
+        let metadata = metadata.into_iter().map(|Entry { key, value }| (key, value)).collect();
+        Self { zones, versions, metadata }
+    }
+}
+
+/// Which instance.
+#[derive(Clone, Debug, Args)]
+pub(super) struct InstanceArguments {
+    /// The service.
+    pub(super) service: String,
+    /// The instance's id.
+    pub(super) id: String,
+}
+
+/// `HOST:PORT`, an IPv6 address in brackets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HostPort {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl FromStr for HostPort {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (host, port) = text.rsplit_once(':').ok_or("must be HOST:PORT")?;
+        let port = read_port(port)?;
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = match bracketed {
+            Some(address) if address.parse::<Ipv6Addr>().is_ok() => address,
+            Some(_) => return Err("what is in brackets must be an IPv6 address"),
+            None if host.is_empty() => return Err("must name a host before the port"),
+            None if host.contains([':', '[', ']']) => {
+                return Err("an IPv6 address must be in brackets: [::1]:80");
+            }
+            None => host,
+        };
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+/// `KEY=VALUE`; the value may hold more of `=`, or nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) value: String,
+}
+
+impl FromStr for Entry {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => {
+                Ok(Self { key: key.to_owned(), value: value.to_owned() })
+            }
+            _ => Err("must be KEY=VALUE"),
+        }
+    }
+}
+
+/// `NAME=PORT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NamedPort {
+    pub(super) name: String,
+    pub(super) port: u16,
+}
+
+impl FromStr for NamedPort {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((name, port)) if !name.is_empty() => {
+                Ok(Self { name: name.to_owned(), port: read_port(port)? })
+            }
+            _ => Err("must be NAME=PORT"),
+        }
+    }
+}
+
+fn read_port(text: &str) -> Result<u16, &'static str> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("the port must be a number from 1 to 65535"),
+        Ok(port) => Ok(port),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read() {
+        let read = |text: &str| {
+            text.parse::<HostPort>().map(|HostPort { host, port }| format!("{host} {port}")).ok()
+        };
+        assert_eq!(read("10.0.0.7:8080").as_deref(), Some("10.0.0.7 8080"));
+        assert_eq!(read("orders.internal:1").as_deref(), Some("orders.internal 1"));
+        assert_eq!(read("[::1]:80").as_deref(), Some("::1 80"));
+        for bad in ["", "h", ":80", "h:", "h:0", "h:65536", "h:-1", "::1:80", "[h]:80", "[::1]"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn entries_are_read() {
+        let read = |text: &str| text.parse::<Entry>().map(|entry| (entry.key, entry.value)).ok();
+        assert_eq!(read("a=b=c"), Some(("a".into(), "b=c".into())));
+        assert_eq!(read("a="), Some(("a".into(), String::new())));
+        assert_eq!((read("a"), read("=b"), read("")), (None, None, None));
+    }
+
+    #[test]
+    fn named_ports_are_read() {
+        let read = |text: &str| text.parse::<NamedPort>().map(|port| (port.name, port.port)).ok();
+        assert_eq!(read("metrics=9090"), Some(("metrics".into(), 9090)));
+        assert_eq!(
+            (read("metrics"), read("=1"), read("a=0"), read("a=x")),
+            (None, None, None, None)
+        );
+    }
+}

@@ -1,0 +1,187 @@
+//! What a watch has told, folded: which event each of its messages is. Does no I/O, and never loses
+//! or repeats a change, whatever is resumed or told anew.
+
+use std::collections::BTreeMap;
+
+use waypost_client::{
+    Instance,
+    proto::{Change, ChangeKind, Cursor, Snapshot, WatchResponse, watch_response},
+};
+
+use super::text::{kind_name, reason_name};
+
+/// One line of a watch.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Event {
+    /// `PRESENT`, or a change's kind.
+    pub(super) kind: &'static str,
+    pub(super) instance: Instance,
+    pub(super) reason: Option<String>,
+    pub(super) revision: u64,
+}
+
+/// What is known of the services that are followed.
+#[derive(Debug, Default)]
+pub(super) struct Following {
+    /// By service and id; a watch has one namespace.
+    known: BTreeMap<(String, String), Instance>,
+    /// The parts of a snapshot that has more to come.
+    parts: Vec<Instance>,
+    cursor: Option<Cursor>,
+}
+
+impl Following {
+    /// Where to go on from; `None` before the first snapshot is there.
+    pub(super) fn cursor(&self) -> Option<Cursor> {
+        self.cursor.clone()
+    }
+
+    /// The stream ended: what it was in the middle of is lost.
+    pub(super) fn disconnected(&mut self) {
+        self.parts.clear();
+    }
+
+    /// What a message brings that was not known.
+    pub(super) fn fold(&mut self, message: WatchResponse) -> Vec<Event> {
+        let WatchResponse { cursor, event } = message;
+        let events = match event {
+            Some(watch_response::Event::Snapshot(Snapshot { instances, last })) => {
+                self.parts.extend(instances);
+                if !last {
+                    return Vec::new();
+                }
+                self.replace(cursor.as_ref().map_or(0, |cursor| cursor.revision))
+            }
+            Some(watch_response::Event::Changes(changes)) => {
+                changes.changes.into_iter().filter_map(|change| self.apply(change)).collect()
+            }
+            Some(watch_response::Event::Idle(_)) | None => Vec::new(),
+        };
+        self.cursor = cursor.or(self.cursor.take());
+        events
+    }
+
+    fn apply(&mut self, change: Change) -> Option<Event> {
+        let kind = change.kind();
+        let instance = change.instance?;
+        let key = key(&instance);
+        if kind == ChangeKind::Removed {
+            self.known.remove(&key);
+        } else {
+            self.known.insert(key, instance.clone());
+        }
+        let reason = reason_name(change.reason);
+        Some(Event { kind: kind_name(kind), instance, reason, revision: change.revision })
+    }
+
+    /// Takes what the snapshot says for what is known. After the first one, that is told as changes,
+    /// whose reasons were missed.
+    fn replace(&mut self, revision: u64) -> Vec<Event> {
+        let parts = self.parts.drain(..).map(|instance| (key(&instance), instance)).collect();
+        let before = std::mem::replace(&mut self.known, parts);
+        let first = self.cursor.is_none();
+        let gone = before.iter().filter(|(key, _)| !self.known.contains_key(*key));
+        let gone = gone.map(|(_, instance)| Event {
+            kind: kind_name(ChangeKind::Removed),
+            instance: instance.clone(),
+            reason: None,
+            revision,
+        });
+        let here = self.known.iter().filter_map(|(key, instance)| {
+            let kind = match before.get(key) {
+                _ if first => "PRESENT",
+                None => kind_name(ChangeKind::Added),
+                Some(known) if known == instance => return None,
+                Some(_) => kind_name(ChangeKind::Updated),
+            };
+            let (instance, revision) = (instance.clone(), instance.modified_revision);
+            Some(Event { kind, instance, reason: None, revision })
+        });
+        gone.chain(here).collect()
+    }
+}
+
+fn key(instance: &Instance) -> (String, String) {
+    (instance.service.clone(), instance.id.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use waypost_client::proto::{ChangeReason, Changes, Idle};
+
+    use super::*;
+
+    fn instance(id: &str, revision: u64) -> Instance {
+        Instance { id: id.into(), modified_revision: revision, ..Instance::default() }
+    }
+
+    fn message(revision: u64, event: watch_response::Event) -> WatchResponse {
+        let cursor = Cursor { history_id: "h".into(), revision };
+        WatchResponse { cursor: Some(cursor), event: Some(event) }
+    }
+
+    fn snapshot(revision: u64, instances: &[Instance], last: bool) -> WatchResponse {
+        let instances = instances.to_vec();
+        message(revision, watch_response::Event::Snapshot(Snapshot { instances, last }))
+    }
+
+    fn lines(events: &[Event]) -> Vec<String> {
+        events
+            .iter()
+            .map(|event| format!("{} {} {}", event.kind, event.instance.id, event.revision))
+            .collect()
+    }
+
+    #[test]
+    fn the_first_snapshot_is_told_when_all_of_it_is_there() {
+        let mut following = Following::default();
+        assert!(following.fold(snapshot(9, &[instance("b", 2)], false)).is_empty());
+        assert_eq!(following.cursor(), None);
+        let events = following.fold(snapshot(9, &[instance("a", 1)], true));
+        assert_eq!(lines(&events), ["PRESENT a 1", "PRESENT b 2"]);
+        assert_eq!(following.cursor().unwrap().revision, 9);
+    }
+
+    #[test]
+    fn changes_are_told_with_their_reasons() {
+        let mut following = Following::default();
+        following.fold(snapshot(1, &[instance("a", 1)], true));
+        let change = Change {
+            kind: ChangeKind::Removed.into(),
+            instance: Some(instance("a", 2)),
+            reason: ChangeReason::Expired.into(),
+            revision: 2,
+        };
+        let changes = watch_response::Event::Changes(Changes { changes: vec![change] });
+        let events = following.fold(message(2, changes));
+        assert_eq!(lines(&events), ["REMOVED a 2"]);
+        assert_eq!(events[0].reason.as_deref(), Some("EXPIRED"));
+    }
+
+    #[test]
+    fn a_later_snapshot_is_told_as_what_it_changes() {
+        let mut following = Following::default();
+        let first = [instance("a", 1), instance("b", 2), instance("c", 3)];
+        following.fold(snapshot(3, &first, true));
+        let second = [instance("b", 2), instance("c", 5), instance("d", 6)];
+        let events = following.fold(snapshot(7, &second, true));
+        assert_eq!(lines(&events), ["REMOVED a 7", "UPDATED c 5", "ADDED d 6"]);
+    }
+
+    #[test]
+    fn half_a_snapshot_leaves_no_trace() {
+        let mut following = Following::default();
+        following.fold(snapshot(1, &[instance("a", 1)], false));
+        following.disconnected();
+        let events = following.fold(snapshot(2, &[instance("b", 2)], true));
+        assert_eq!(lines(&events), ["PRESENT b 2"]);
+    }
+
+    #[test]
+    fn an_idle_message_moves_the_cursor_alone() {
+        let mut following = Following::default();
+        following.fold(snapshot(1, &[], true));
+        assert!(following.fold(message(8, watch_response::Event::Idle(Idle {}))).is_empty());
+        assert_eq!(following.cursor().unwrap().revision, 8);
+    }
+}

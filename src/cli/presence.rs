@@ -1,0 +1,118 @@
+//! An instance's stay in the registry, from its registration to its leave. It tells its user how that
+//! goes, and must never wait for a reader or the registry when told to stop.
+
+use std::{pin::pin, time::Duration};
+
+use serde::Serialize;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use waypost_client::{Registered, Registration, RegistrationState};
+
+use super::{
+    failure::Failure,
+    output::{Output, json_line, write},
+    record::InstanceRecord,
+    remote::{RegistryUrl, WAIT_MAX},
+    say,
+    text::{address, shown},
+};
+
+/// How long an attempt to register may go on that is not wanted any more. What it would leave
+/// behind is an instance that nobody takes back.
+const LAST_ATTEMPT_MAX: Duration = Duration::from_secs(1);
+
+/// An instance's stay in the registry.
+pub(super) struct Presence {
+    pub(super) url: RegistryUrl,
+    pub(super) output: Output,
+    pub(super) namespace: String,
+    pub(super) registration: Registration,
+}
+
+#[derive(Debug, Serialize)]
+struct RegisteredRecord<'a> {
+    event: &'static str,
+    lease_id: String,
+    instance: InstanceRecord<'a>,
+}
+
+impl Presence {
+    /// Registers the instance, keeps it registered until stopped, and deregisters it. Ends before
+    /// only where the registry refuses.
+    pub(super) async fn keep(&self, stop: &CancellationToken) -> Result<(), Failure> {
+        let registered = self.register(stop).await?;
+        stop.run_until_cancelled(async {
+            // A reader that is gone is no reason to stop.
+            let _ = self.announce(&registered).await;
+            self.report(&registered).await;
+        })
+        .await;
+        registered.close().await.map_err(Failure::from)
+    }
+
+    async fn register(&self, stop: &CancellationToken) -> Result<Registered, Failure> {
+        let client = self.url.client(&self.namespace);
+        let mut registering = pin!(client.register(self.registration.clone()));
+        let slow = async {
+            sleep(WAIT_MAX).await;
+            say(&format_args!("the registry at {} does not answer; trying on", self.url));
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            registered = &mut registering => return Ok(registered?),
+            () = slow => {}
+            () = stop.cancelled() => {}
+        }
+        match timeout(LAST_ATTEMPT_MAX, registering).await {
+            Ok(registered) => Ok(registered?),
+            Err(_) => Err(Failure::Stopped),
+        }
+    }
+
+    async fn announce(&self, registered: &Registered) -> Result<(), Failure> {
+        let (instance, lease_id) = (registered.instance(), registered.lease_id());
+        let line = match self.output {
+            Output::Json => json_line(&RegisteredRecord {
+                event: "registered",
+                lease_id: lease_id.to_string(),
+                instance: (&*instance).into(),
+            })?,
+            Output::Table => {
+                let (service, id) = (shown(&instance.service), shown(&instance.id));
+                let address = shown(&address(&instance));
+                format!("registered {service}/{id} at {address}, lease {lease_id}\n")
+            }
+        };
+        write(&line).await
+    }
+
+    /// Says how the registration fares where that is not as it should be. Returns only where the
+    /// task behind it has ended: closing will say why.
+    async fn report(&self, registered: &Registered) {
+        let mut states = registered.state();
+        // What happened while others were told counts.
+        states.mark_changed();
+        let mut well = true;
+        while states.changed().await.is_ok() {
+            let state = states.borrow_and_update().clone();
+            let registered = matches!(state, RegistrationState::Registered { .. });
+            match state {
+                RegistrationState::Registered { lease_id } if !well => {
+                    say(&format_args!("registered as before, lease {lease_id}"));
+                }
+                RegistrationState::Retrying { .. } if well => {
+                    say(&format_args!("can't reach the registry at {}; trying again", self.url));
+                }
+                RegistrationState::Lost => {
+                    say(&"the registry does not know the instance any more; registering it again");
+                }
+                RegistrationState::Refused(refusal) => {
+                    let refusal = Failure::from(&refusal);
+                    say(&format_args!("the registry refuses the instance: {refusal}"));
+                }
+                _ => {}
+            }
+            well = registered;
+        }
+    }
+}

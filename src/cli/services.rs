@@ -1,0 +1,77 @@
+//! `waypost services`: what services a namespace has.
+
+use clap::Args;
+use serde::Serialize;
+use waypost_client::proto::{ListServicesRequest, ServiceSummary};
+
+use super::{
+    arguments::{NamespaceArgument, RegistryArguments},
+    failure::Failure,
+    output::{Output, print, print_json},
+    remote::Remote,
+    table::Table,
+};
+
+/// The largest page that registries give.
+const PAGE: u32 = 1000;
+
+/// List the services of a namespace.
+#[derive(Debug, Args)]
+pub(super) struct ServicesArguments {
+    #[command(flatten)]
+    registry: RegistryArguments,
+    #[command(flatten)]
+    namespace: NamespaceArgument,
+}
+
+#[derive(Debug, Serialize)]
+struct ServiceRecord<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    instances: u32,
+    up: u32,
+}
+
+pub(super) async fn run(arguments: ServicesArguments) -> Result<(), Failure> {
+    let remote = Remote::new(arguments.registry.url);
+    let services = list(&remote, arguments.namespace.namespace).await?;
+    match arguments.registry.output {
+        Output::Json => print_json(&services.iter().map(record).collect::<Vec<_>>()),
+        Output::Table => print(&table(&services)),
+    }
+}
+
+/// All pages.
+async fn list(remote: &Remote, namespace: String) -> Result<Vec<ServiceSummary>, Failure> {
+    let mut services: Vec<ServiceSummary> = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request =
+            ListServicesRequest { namespace: namespace.clone(), page_size: PAGE, page_token };
+        let page = remote.answer(remote.discovery().list_services(request)).await?;
+        // The names' order is what bounds this.
+        let last = services.last().map(|service| service.name.as_str()).unwrap_or_default();
+        if page.services.first().is_some_and(|first| first.name.as_str() <= last) {
+            return Err(Failure::Nonsense("the pages of services are out of order"));
+        }
+        let ended = page.next_page_token.is_empty() || page.services.is_empty();
+        services.extend(page.services);
+        if ended {
+            return Ok(services);
+        }
+        page_token = page.next_page_token;
+    }
+}
+
+fn record(service: &ServiceSummary) -> ServiceRecord<'_> {
+    let ServiceSummary { namespace, name, instances, up } = service;
+    ServiceRecord { namespace, name, instances: *instances, up: *up }
+}
+
+fn table(services: &[ServiceSummary]) -> Table<3> {
+    let mut table = Table::new(["SERVICE", "INSTANCES", "UP"]);
+    for ServiceSummary { name, instances, up, .. } in services {
+        table.push([name.into(), instances.to_string().into(), up.to_string().into()]);
+    }
+    table
+}

@@ -1,0 +1,146 @@
+//! `waypost status`: how the registry stands.
+
+use std::time::{Duration, SystemTime};
+
+use anstyle::AnsiColor;
+use clap::Args;
+use prost_types::Timestamp;
+use serde::Serialize;
+use waypost_client::proto::{GetStatusRequest, GetStatusResponse, Protection};
+
+use super::{
+    arguments::RegistryArguments,
+    failure::Failure,
+    output::{Output, print, print_json},
+    remote::Remote,
+    table::{Cell, Table},
+};
+use crate::{clock::Clock, model::WallTime};
+
+/// Show how the registry stands.
+#[derive(Debug, Args)]
+pub(super) struct StatusArguments {
+    #[command(flatten)]
+    registry: RegistryArguments,
+}
+
+#[derive(Debug, Serialize)]
+struct StatusRecord<'a> {
+    version: &'a str,
+    history_id: &'a str,
+    revision: u64,
+    instances: u64,
+    services: u64,
+    leases: u64,
+    watchers: u64,
+    store: &'a str,
+    protection: Vec<ProtectionRecord<'a>>,
+    started_at: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProtectionRecord<'a> {
+    namespace: &'a str,
+    held: u64,
+    since: Option<String>,
+    until: Option<String>,
+    why: &'a str,
+}
+
+pub(super) async fn run(arguments: StatusArguments) -> Result<(), Failure> {
+    let remote = Remote::new(arguments.registry.url);
+    let status = remote.answer(remote.admin().get_status(GetStatusRequest {})).await?;
+    match arguments.registry.output {
+        Output::Json => print_json(&record(&status)),
+        Output::Table => print(&table(&status, Clock::start().wall())),
+    }
+}
+
+fn record(status: &GetStatusResponse) -> StatusRecord<'_> {
+    let protection = status.protection.iter().map(|protection| ProtectionRecord {
+        namespace: &protection.namespace,
+        held: protection.held,
+        since: protection.since.as_ref().map(Timestamp::to_string),
+        until: protection.until.as_ref().map(Timestamp::to_string),
+        why: &protection.why,
+    });
+    StatusRecord {
+        version: &status.version,
+        history_id: &status.history_id,
+        revision: status.revision,
+        instances: status.instances,
+        services: status.services,
+        leases: status.leases,
+        watchers: status.watchers,
+        store: &status.store,
+        protection: protection.collect(),
+        started_at: status.started_at.as_ref().map(Timestamp::to_string),
+    }
+}
+
+fn table(status: &GetStatusResponse, now: WallTime) -> Table<2> {
+    let mut table = Table::headless();
+    let mut row = |key: &str, value: Cell| table.push([key.into(), value]);
+    row("version", (&status.version).into());
+    row("history", (&status.history_id).into());
+    row("revision", status.revision.to_string().into());
+    row("instances", status.instances.to_string().into());
+    row("services", status.services.to_string().into());
+    row("leases", status.leases.to_string().into());
+    row("watchers", status.watchers.to_string().into());
+    row("store", (&status.store).into());
+    row("started", started(status.started_at, now).into());
+    for protection in &status.protection {
+        row("protection", Cell::styled(held(protection), AnsiColor::Magenta.on_default()));
+    }
+    table
+}
+
+fn started(started_at: Option<Timestamp>, now: WallTime) -> String {
+    let Some(started_at) = started_at else { return String::new() };
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now.0);
+    let began = SystemTime::try_from(started_at).ok();
+    // Where the clocks disagree, there is no telling.
+    let uptime = began.and_then(|began| now.duration_since(began).ok());
+    match uptime.map(|uptime| Duration::from_secs(uptime.as_secs())) {
+        Some(uptime) => format!("{started_at} ({} ago)", humantime::format_duration(uptime)),
+        None => started_at.to_string(),
+    }
+}
+
+fn held(protection: &Protection) -> String {
+    let Protection { namespace, held, since, until, why } = protection;
+    let time = |time: &Option<Timestamp>| {
+        time.as_ref().map_or_else(|| "an unknown time".to_owned(), Timestamp::to_string)
+    };
+    let (since, until) = (time(since), time(until));
+    format!("{namespace}: {held} instances held since {since} until {until}: {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_uptime_is_told_where_the_clocks_agree() {
+        let at = |seconds| Some(Timestamp { seconds, nanos: 0 });
+        let now = WallTime(1_000_061_500);
+        assert_eq!(started(at(1_000_000), now), "1970-01-12T13:46:40Z (1m 1s ago)");
+        assert_eq!(started(at(2_000_000), now), "1970-01-24T03:33:20Z");
+        assert_eq!(started(None, now), "");
+        assert!(!started(at(i64::MAX), now).is_empty());
+        assert!(!started(at(i64::MIN), now).is_empty());
+    }
+
+    #[test]
+    fn protection_is_told_for_each_namespace() {
+        let protection = Protection { namespace: "shop".into(), held: 7, ..Protection::default() };
+        let status = GetStatusResponse {
+            protection: vec![Protection { why: "most leases ran out".into(), ..protection }],
+            ..GetStatusResponse::default()
+        };
+        let table = table(&status, WallTime(0)).to_string();
+        assert!(table.contains("shop: 7 instances held"), "{table}");
+        assert_eq!(record(&status).protection[0].why, "most leases ran out");
+    }
+}

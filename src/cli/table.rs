@@ -1,0 +1,114 @@
+//! Tables of text: columns as wide as their longest cell, two spaces between them. Widths are in
+//! characters, which is right for all that names and addresses may hold.
+
+use std::fmt;
+
+use anstyle::Style;
+
+use super::text::shown;
+
+/// What separates two columns.
+const GAP: &str = "  ";
+
+/// One value of a table, safe to show.
+#[derive(Debug)]
+pub(super) struct Cell {
+    text: String,
+    style: Style,
+}
+
+impl Cell {
+    pub(super) fn styled(text: impl AsRef<str>, style: Style) -> Self {
+        let text = match text.as_ref() {
+            // A gap would shift the columns for those who cut them apart.
+            "" => "-".to_owned(),
+            text => shown(text),
+        };
+        Self { text, style }
+    }
+}
+
+impl<T: AsRef<str>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::styled(text, Style::new())
+    }
+}
+
+/// Rows below a header line.
+#[derive(Debug)]
+pub(super) struct Table<const COLUMNS: usize> {
+    rows: Vec<[Cell; COLUMNS]>,
+}
+
+impl<const COLUMNS: usize> Table<COLUMNS> {
+    pub(super) fn new(header: [&str; COLUMNS]) -> Self {
+        Self { rows: vec![header.map(Cell::from)] }
+    }
+
+    /// A table of keys and values, which need no header.
+    pub(super) fn headless() -> Self {
+        Self { rows: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, row: [Cell; COLUMNS]) {
+        self.rows.push(row);
+    }
+}
+
+impl<const COLUMNS: usize> fmt::Display for Table<COLUMNS> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut widths = [0; COLUMNS];
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.text.chars().count());
+            }
+        }
+        self.rows.iter().try_for_each(|row| writeln!(formatter, "{}", line(row, &widths)))
+    }
+}
+
+/// One row, its cells at least as wide as given; the last one is not filled up.
+pub(super) fn line<const COLUMNS: usize>(
+    row: &[Cell; COLUMNS],
+    widths: &[usize; COLUMNS],
+) -> String {
+    let mut line = String::new();
+    for (index, (Cell { text, style }, width)) in row.iter().zip(widths).enumerate() {
+        if index > 0 {
+            line.push_str(GAP);
+        }
+        line.push_str(&format!("{style}{text}{style:#}"));
+        if index + 1 < COLUMNS {
+            let missing = width.saturating_sub(text.chars().count());
+            line.extend(std::iter::repeat_n(' ', missing));
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use anstyle::AnsiColor;
+
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_by_characters() {
+        let mut table = Table::new(["NAME", "N"]);
+        table.push(["größe".into(), "1".into()]);
+        table.push(["".into(), "22".into()]);
+        assert_eq!(table.to_string(), "NAME   N\ngröße  1\n-      22\n");
+    }
+
+    #[test]
+    fn colour_takes_no_width() {
+        let row = [Cell::styled("UP", AnsiColor::Green.on_default()), "x".into()];
+        assert_eq!(line(&row, &[4, 1]), "\u{1b}[32mUP\u{1b}[0m    x");
+    }
+
+    #[test]
+    fn a_cell_is_always_one_line() {
+        let row: [Cell; 1] = ["a\nb".into()];
+        assert_eq!(line(&row, &[1]), "a\\nb");
+    }
+}

@@ -1,0 +1,203 @@
+//! `waypost watch`: follows services until a signal comes, across the registry's absences.
+
+use std::{
+    convert::Infallible,
+    time::{Duration, SystemTime},
+};
+
+use anstyle::{AnsiColor, Style};
+use clap::Args;
+use serde::Serialize;
+use tokio::time::{sleep, timeout};
+use waypost_client::proto::{Filter, WatchRequest};
+
+use super::{
+    arguments::{FilterArguments, NamespaceArgument, RegistryArguments},
+    failure::Failure,
+    follow::{Event, Following},
+    output::{Output, json_line, write},
+    record::InstanceRecord,
+    remote::Remote,
+    say,
+    serve::stop_signal,
+    table::{Cell, line},
+    text::{address, status_name, status_style},
+};
+use crate::clock::Clock;
+
+/// A registry says something at least every 10 s: after this long without a word it is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(25);
+
+/// The longest first wait before coming again, and the longest of all.
+const BACKOFF_BASE: Duration = Duration::from_millis(100);
+const BACKOFF_CAP: Duration = Duration::from_secs(5);
+
+/// Lines come one by one, so their columns can't know what is still to come.
+const WIDTHS: [usize; 8] = [24, 7, 16, 36, 21, 8, 12, 8];
+
+/// Follow services: what is there, then every change, until SIGINT or SIGTERM.
+///
+/// First a line with PRESENT for each instance; then one with ADDED, UPDATED or REMOVED for each
+/// change. When the registry goes away, goes on where it was as soon as it is back.
+#[derive(Debug, Args)]
+pub(super) struct WatchArguments {
+    /// The services, which need not exist yet; none means all of the namespace.
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+    #[command(flatten)]
+    registry: RegistryArguments,
+    #[command(flatten)]
+    namespace: NamespaceArgument,
+    #[command(flatten)]
+    filter: FilterArguments,
+}
+
+#[derive(Debug, Serialize)]
+struct EventRecord<'a> {
+    time: &'a str,
+    kind: &'a str,
+    reason: Option<&'a str>,
+    revision: u64,
+    instance: InstanceRecord<'a>,
+}
+
+pub(super) async fn run(arguments: WatchArguments) -> Result<(), Failure> {
+    let stop = stop_signal().map_err(Failure::Signals)?;
+    let output = arguments.registry.output;
+    let mut watch = Watch {
+        remote: Remote::new(arguments.registry.url),
+        namespace: arguments.namespace.namespace,
+        services: arguments.services,
+        filter: arguments.filter.into(),
+        following: Following::default(),
+        output,
+        failures: 0,
+    };
+    if output == Output::Table {
+        write(&(header() + "\n")).await?;
+    }
+    tokio::select! {
+        () = stop => Ok(()),
+        Err(failure) = watch.keep_following() => Err(failure),
+    }
+}
+
+struct Watch {
+    remote: Remote,
+    namespace: String,
+    services: Vec<String>,
+    filter: Filter,
+    following: Following,
+    output: Output,
+    /// How many attempts failed since the registry last said something.
+    failures: u32,
+}
+
+impl Watch {
+    /// Returns what there is no going on from.
+    async fn keep_following(&mut self) -> Result<Infallible, Failure> {
+        loop {
+            let Err(failure) = self.follow().await;
+            // A registry that never was there is more likely a mistake than an outage.
+            if self.following.cursor().is_none() || !failure.is_transient() {
+                return Err(failure);
+            }
+            if self.failures == 0 {
+                say(&format_args!("{failure}; trying again"));
+            }
+            self.following.disconnected();
+            sleep(backoff(self.failures, fastrand::f64())).await;
+            self.failures = self.failures.saturating_add(1);
+        }
+    }
+
+    /// Follows one stream to its end.
+    async fn follow(&mut self) -> Result<Infallible, Failure> {
+        let request = WatchRequest {
+            namespace: self.namespace.clone(),
+            services: self.services.clone(),
+            filter: Some(self.filter.clone()),
+            resume: self.following.cursor(),
+        };
+        let mut stream = self.remote.answer(self.remote.discovery().watch(request)).await?;
+        loop {
+            let message = timeout(SILENCE_MAX, stream.message()).await;
+            let message =
+                message.map_err(|_| self.remote.unreachable("it was silent for too long"))?;
+            let message = message.map_err(|status| self.remote.failure(&status))?;
+            let message = message.ok_or_else(|| self.remote.unreachable("it ended the stream"))?;
+            if self.failures > 0 {
+                say(&"the registry is back");
+                self.failures = 0;
+            }
+            let events = self.following.fold(message);
+            if !events.is_empty() {
+                write(&self.lines(&events)?).await?;
+            }
+        }
+    }
+
+    fn lines(&self, events: &[Event]) -> Result<String, Failure> {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(Clock::start().wall().0);
+        let time = humantime::format_rfc3339_millis(now).to_string();
+        let line = |event: &Event| match self.output {
+            Output::Json => json_line(&EventRecord {
+                time: &time,
+                kind: event.kind,
+                reason: event.reason.as_deref(),
+                revision: event.revision,
+                instance: (&event.instance).into(),
+            }),
+            Output::Table => Ok(row(event, &time) + "\n"),
+        };
+        events.iter().map(line).collect()
+    }
+}
+
+/// A random part of a span that doubles with every failure (M. Brooker, "Exponential Backoff And
+/// Jitter", 2015).
+fn backoff(failures: u32, random: f64) -> Duration {
+    let span = BACKOFF_BASE.saturating_mul(2_u32.saturating_pow(failures.min(31)));
+    span.min(BACKOFF_CAP).mul_f64(random.clamp(0.0, 1.0))
+}
+
+fn header() -> String {
+    let names = ["TIME", "KIND", "SERVICE", "ID", "ADDRESS", "STATUS", "REASON", "REVISION"];
+    line(&names.map(Cell::from), &WIDTHS)
+}
+
+fn row(event: &Event, time: &str) -> String {
+    let Event { kind, instance, reason, revision } = event;
+    let cells = [
+        time.into(),
+        Cell::styled(kind, kind_style(kind)),
+        (&instance.service).into(),
+        (&instance.id).into(),
+        address(instance).into(),
+        Cell::styled(status_name(instance.status), status_style(instance.status)),
+        reason.as_deref().unwrap_or_default().into(),
+        revision.to_string().into(),
+    ];
+    line(&cells, &WIDTHS)
+}
+
+fn kind_style(kind: &str) -> Style {
+    match kind {
+        "ADDED" => AnsiColor::Green.on_default(),
+        "UPDATED" => AnsiColor::Yellow.on_default(),
+        "REMOVED" => AnsiColor::Red.on_default(),
+        _ => Style::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_cap() {
+        let waits: Vec<u128> = (0..8).map(|n| backoff(n, 1.0).as_millis()).collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(backoff(u32::MAX, 0.5), BACKOFF_CAP / 2);
+    }
+}
