@@ -103,11 +103,12 @@ fn encode_chunk(chunk: &Arc<Chunk>, filter: &Filter, which: Which) -> Bytes {
 }
 
 fn encode_instances<'a>(instances: impl Iterator<Item = &'a Arc<Instance>>) -> Bytes {
-    let mut buffer = BytesMut::new();
-    for instance in instances {
-        let instance = instance_to_wire(instance);
-        buffer.reserve(instance.encoded_len() + 16);
-        encoding::message::encode(ITEMS, &instance, &mut buffer);
+    let wire: Vec<_> = instances.map(|instance| instance_to_wire(instance)).collect();
+    let length = |instance| encoding::message::encoded_len(ITEMS, instance);
+    // What is kept is exactly as large as what it holds.
+    let mut buffer = BytesMut::with_capacity(wire.iter().map(length).sum());
+    for instance in &wire {
+        encoding::message::encode(ITEMS, instance, &mut buffer);
     }
     buffer.freeze()
 }
@@ -144,7 +145,7 @@ fn encode_entry(entry: &LogEntry, filtered: Option<proto::ChangeKind>) -> Bytes 
         reason: reason.into(),
         revision: change.revision().0,
     };
-    let mut buffer = BytesMut::with_capacity(wire.encoded_len() + 16);
+    let mut buffer = BytesMut::with_capacity(encoding::message::encoded_len(ITEMS, &wire));
     encoding::message::encode(ITEMS, &wire, &mut buffer);
     buffer.freeze()
 }
