@@ -192,6 +192,7 @@ fn read_limits(limits: &mut Limits, table: Table, place: String, mistakes: &mut 
         ("filter_entries_max", &mut limits.filter_entries_max, unbounded),
         ("instances_max", &mut limits.instances_max, crate::model::LeaseId::SLOTS),
         ("connections_max", &mut limits.connections_max, unbounded),
+        ("streams_max", &mut limits.streams_max, 1 << 24),
         ("queued_writes_max", &mut limits.queued_writes_max, 1 << 24),
         ("log_changes_max", &mut limits.log_changes_max, unbounded),
         ("log_bytes_max", &mut limits.log_bytes_max, unbounded),

@@ -50,11 +50,12 @@ pub(crate) fn tcp(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStr
     })
 }
 
-/// At most `connections_max` of the connections at a time; further ones wait. All are cut when
-/// `cut` is cancelled.
+/// At most `connections_max` of the connections at a time; further ones wait. Those that have not
+/// opened end when `leaving` is cancelled, all when `cut` is.
 pub(crate) fn bounded<I>(
     incoming: impl Stream<Item = io::Result<I>> + Send,
     connections_max: usize,
+    leaving: CancellationToken,
     cut: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection<I>>> + Send
 where
@@ -62,14 +63,17 @@ where
 {
     let permits = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
     incoming.then(move |stream| {
-        let (permits, cut) = (Arc::clone(&permits), cut.clone());
+        let (permits, leaving, cut) = (Arc::clone(&permits), leaving.clone(), cut.clone());
         async move {
             let stream = stream?;
             let permit = permits.acquire_owned().await.map_err(io::Error::other)?;
             Ok(Connection {
                 stream,
-                opening: Some(Box::pin(sleep(OPENING_MAX))),
-                opening_bytes: 0,
+                opening: Some(Opening {
+                    time: Box::pin(sleep(OPENING_MAX)),
+                    leaving: Box::pin(leaving.cancelled_owned()),
+                    bytes: 0,
+                }),
                 cut: Box::pin(cut.cancelled_owned()),
                 _permit: permit,
             })
@@ -82,10 +86,17 @@ where
 pub(crate) struct Connection<I> {
     stream: I,
     /// Runs until enough has come in.
-    opening: Option<Pin<Box<Sleep>>>,
-    opening_bytes: usize,
+    opening: Option<Opening>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// A connection that has not said what it is.
+#[derive(Debug)]
+struct Opening {
+    time: Pin<Box<Sleep>>,
+    leaving: Pin<Box<WaitForCancellationFutureOwned>>,
+    bytes: usize,
 }
 
 impl<I: Connected> Connected for Connection<I> {
@@ -108,11 +119,14 @@ impl<I: AsyncRead + Unpin> AsyncRead for Connection<I> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         let Some(opening) = &mut self.opening else { return read };
-        if read.is_pending() && opening.as_mut().poll(context).is_ready() {
+        if read.is_pending()
+            && (opening.time.as_mut().poll(context).is_ready()
+                || opening.leaving.as_mut().poll(context).is_ready())
+        {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        self.opening_bytes += buffer.filled().len() - before;
-        if self.opening_bytes >= OPENING_BYTES {
+        opening.bytes += buffer.filled().len() - before;
+        if opening.bytes >= OPENING_BYTES {
             self.opening = None;
         }
         read

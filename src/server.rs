@@ -136,9 +136,11 @@ impl Core {
         I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
         let (leaving, cut) = (CancellationToken::new(), CancellationToken::new());
-        let incoming = listener::bounded(incoming, self.limits.connections_max, cut.clone());
+        let connections_max = self.limits.connections_max;
+        let incoming = listener::bounded(incoming, connections_max, leaving.clone(), cut.clone());
         let serving = tonic::transport::Server::builder()
             .accept_http1(true)
+            .max_concurrent_streams(u32::try_from(self.limits.streams_max).ok())
             .http2_keepalive_interval(Some(HTTP2_KEEPALIVE))
             .http2_keepalive_timeout(Some(HTTP2_KEEPALIVE))
             .layer(GateLayer::new(leaving.clone()))

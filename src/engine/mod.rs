@@ -229,3 +229,6 @@ impl Engine {
         Cursor { history: self.shared.history, revision }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,8 +25,9 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(8);
 const CHANGES_AN_EVENT: usize = 256;
 /// How far one event reads on through the log at most.
 const SCAN_MAX: usize = 4096;
-/// Bytes of instances after which an event is full: keeps messages well under what clients take.
-const BYTES_AN_EVENT: usize = 1024 * 1024;
+/// Bytes of instances after which an event is full. What a reader does not take waits in the
+/// buffers of its stream, a whole event at a time: this bounds what each of the slow ones costs.
+const BYTES_AN_EVENT: usize = 64 * 1024;
 
 /// What a watch follows.
 #[derive(Debug, Clone)]
@@ -252,25 +253,27 @@ impl Subscription {
         let mut captured = self.read_all();
         loop {
             let published = self.shared.published();
-            let read = self.shared.log.read().scan(read_from, published, usize::MAX, |change| {
-                self.concerns(&change.instance.service)
-            });
+            // To the end of the log: what is not published yet may show in the directory already,
+            // or no longer show, where a service lost its last instance.
+            let end = Revision(u64::MAX);
+            let read =
+                self.shared.log.read().scan(read_from, end, usize::MAX, |change| {
+                    self.concerns(&change.instance.service)
+                });
             let Some((entries, _)) = read else {
                 // The log ran past the whole round.
                 read_from = self.shared.published();
                 captured = self.read_all();
                 continue;
             };
-            let ahead = captured.values().any(|service| service.revision > published);
-            if entries.is_empty() && !ahead {
-                return (captured, published);
-            }
+            let Some(last) = entries.last() else { return (captured, published) };
+            let ahead = last.change.revision() > published;
             read_from = published;
             let keys: HashSet<_> =
                 entries.iter().map(|entry| &entry.change.instance.service).collect();
             self.read_into(&mut captured, keys.into_iter());
             if ahead {
-                // The worker is between publishing a service and publishing the position.
+                // The worker is between the log and publishing the position.
                 std::thread::yield_now();
             }
         }
@@ -308,7 +311,7 @@ impl Subscription {
     fn read(&self, after: Revision, published: Revision) -> Option<(Vec<Arc<LogEntry>>, Revision)> {
         let log = self.shared.log.read();
         if after < log.floor() {
-            return None;
+            return self.untouched_since(after).then(|| (Vec::new(), published));
         }
         if let Subjects::Services(keys) = &self.subjects {
             // Most often little happened to few services: go from change to change.
@@ -324,6 +327,15 @@ impl Subscription {
         let wanted = |change: &Change| self.concerns(&change.instance.service);
         let (entries, read_to) = log.scan(after, published, SCAN_MAX, wanted)?;
         Some(one_event(entries, read_to))
+    }
+
+    /// Whether all followed services live and none has changed since: then it does not matter how
+    /// far the log has moved on.
+    fn untouched_since(&self, after: Revision) -> bool {
+        let untouched = |key: &Arc<ServiceKey>| {
+            self.shared.directory.service(key).is_some_and(|service| service.revision <= after)
+        };
+        matches!(&self.subjects, Subjects::Services(keys) if keys.iter().all(untouched))
     }
 }
 

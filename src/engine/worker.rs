@@ -29,7 +29,7 @@ const COMMANDS_A_TURN: usize = 1024;
 /// Leases that one turn looks at at most: bounds how long expiries hold up commands.
 const LEASES_A_TURN: usize = 2048;
 /// How often the expiry wheel moves.
-const WHEEL_INTERVAL: Duration = Duration::from_millis(20);
+const WHEEL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A command and who waits for its answer.
 #[derive(Debug)]

@@ -31,6 +31,8 @@ pub struct Limits {
     pub instances_max: usize,
     /// Connections at a time.
     pub connections_max: usize,
+    /// Calls and streams at a time on one connection; further ones wait at the client.
+    pub streams_max: usize,
     /// Writes that wait for their turn.
     pub queued_writes_max: usize,
     /// Changes that the log holds for watches that resume.
@@ -56,6 +58,7 @@ impl Default for Limits {
             filter_entries_max: 64,
             instances_max: 2_000_000,
             connections_max: 65_536,
+            streams_max: 10_000,
             queued_writes_max: 16_384,
             log_changes_max: 65_536,
             log_bytes_max: 64 * 1024 * 1024,

@@ -35,8 +35,8 @@ struct Tenancy {
 pub(super) enum Standing<'a> {
     /// It lives and is this instance's.
     Live(&'a Arc<Instance>),
-    /// Its identity lives under a newer lease.
-    Fenced,
+    /// It was this instance's, which lives under a newer lease.
+    Fenced(&'a Arc<Instance>),
     /// It ended, or never was.
     Unknown,
 }
@@ -75,7 +75,7 @@ impl Leases {
         };
         let fenced =
             lease.server() == self.server && age(lease.generation()) < age(tenancy.generation);
-        if fenced { Standing::Fenced } else { Standing::Unknown }
+        if fenced { Standing::Fenced(instance) } else { Standing::Unknown }
     }
 
     /// The lease that holds the slot.
@@ -201,4 +201,78 @@ fn scatter(seed: u64, slot: u32) -> u64 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (mixed ^ (mixed >> 31)) % LeaseId::GENERATIONS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{content, id, key, terms},
+        *,
+    };
+    use crate::model::{Revision, WallTime};
+
+    fn instance() -> Arc<Instance> {
+        Arc::new(Instance {
+            service: Arc::new(key("s")),
+            id: id("a"),
+            content: content(1),
+            created: Revision(1),
+            modified: Revision(1),
+            registered_at: WallTime(0),
+        })
+    }
+
+    #[test]
+    fn generations_wrap_without_ever_naming_lease_0() {
+        let mut leases = Leases::new(0, 1);
+        let last = LeaseId::new(0, LeaseId::GENERATIONS - 1, 0);
+        leases.grant(last, instance(), terms(5_000), Tick(0));
+        let next = leases.successor(last);
+        assert_eq!(next, LeaseId::new(0, 1, 0), "generation 0 of slot 0 would be lease 0");
+        leases.supersede(next, instance(), terms(5_000), Tick(0));
+        assert!(matches!(leases.standing(last), Standing::Fenced(_)));
+        assert!(matches!(leases.standing(next), Standing::Live(_)));
+        leases.end(0);
+        assert!(matches!(leases.standing(last), Standing::Unknown));
+        assert!(matches!(leases.standing(next), Standing::Unknown));
+        assert_eq!(leases.upcoming(0), LeaseId::new(0, 2, 0));
+    }
+
+    #[test]
+    fn slots_are_reused_the_longest_free_first() {
+        let mut leases = Leases::new(0, 1);
+        for slot in 0..4 {
+            let lease = leases.upcoming(0);
+            assert_eq!(lease.slot(), slot);
+            leases.grant(lease, instance(), terms(5_000), Tick(0));
+        }
+        for slot in [2, 0, 3] {
+            leases.end(slot);
+        }
+        assert_eq!(leases.live(), 1);
+        let slots: Vec<_> = (0..5).map(|nth| leases.upcoming(nth).slot()).collect();
+        assert_eq!(slots, [2, 0, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_part_of_a_millisecond_of_ttl_counts_as_one() {
+        let terms = LeaseTerms { ttl: std::time::Duration::from_micros(1_000_001), ..terms(0) };
+        let mut leases = Leases::new(0, 1);
+        let lease = leases.upcoming(0);
+        leases.grant(lease, instance(), terms, Tick(0));
+        assert_eq!(leases.expired(Tick(1_001), 10).0, []);
+        assert_eq!(leases.expired(Tick(1_024), 10).0, [lease]);
+    }
+
+    #[test]
+    fn visits_are_bounded_and_the_rest_stays_due() {
+        let mut leases = Leases::new(0, 1);
+        for _ in 0..10 {
+            leases.grant(leases.upcoming(0), instance(), terms(1_000), Tick(0));
+        }
+        let (first, more) = leases.expired(Tick(2_000), 4);
+        assert_eq!((first.len(), more), (4, true));
+        let (second, more) = leases.expired(Tick(2_000), 100);
+        assert_eq!((second.len(), more), (6, false));
+    }
 }

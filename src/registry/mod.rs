@@ -176,3 +176,6 @@ impl Registry {
         ended
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -289,16 +289,21 @@ impl<'a> Plan<'a> {
         let identity = match self.granted.get(&lease.slot()) {
             Some(identity) => identity.clone(),
             None => match self.registry.leases.standing(lease) {
-                Standing::Live(instance) => (Arc::clone(&instance.service), instance.id.clone()),
-                Standing::Fenced => return Err(Refusal::Fenced(lease)),
+                Standing::Live(instance) | Standing::Fenced(instance) => {
+                    (Arc::clone(&instance.service), instance.id.clone())
+                }
                 Standing::Unknown => return Err(Refusal::NoSuchLease(lease)),
             },
         };
         match self.place(&identity.0, &identity.1) {
             Some(place) if place.lease == lease => Ok(place),
             // The slot's identity lives under another lease: this one was fenced off, by the plan
-            // or before, unless it belonged to somebody else.
-            Some(_) if !matches!(self.registry.leases.standing(lease), Standing::Unknown) => {
+            // or before, unless it belonged to somebody else. In another slot the identity is new:
+            // the plan removed it in between.
+            Some(place)
+                if place.lease.slot() == lease.slot()
+                    && !matches!(self.registry.leases.standing(lease), Standing::Unknown) =>
+            {
                 Err(Refusal::Fenced(lease))
             }
             _ => Err(Refusal::NoSuchLease(lease)),

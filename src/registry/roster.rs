@@ -147,17 +147,30 @@ impl Roster {
         self.close_gap(index);
     }
 
-    /// Drops an empty chunk, and joins one that became small with its neighbour.
+    /// Drops an empty chunk, and joins one that became small with a neighbour: no two neighbours
+    /// would fit into half a chunk, so that there are few chunks in whatever order members leave.
     fn close_gap(&mut self, index: usize) {
-        let members = |chunk: Option<&Arc<Chunk>>| chunk.map_or(0, |chunk| chunk.members.len());
-        let here = members(self.chunks.get(index));
-        let next = members(self.chunks.get(index + 1));
-        if here == 0 {
+        if self.members(index) == 0 {
             self.chunks.remove(index);
-        } else if next > 0 && here + next <= CHUNK_MAX / 2 {
-            let upper = self.chunks.remove(index + 1);
-            altered(&mut self.chunks[index]).members.extend_from_slice(&upper.members);
+        } else if self.fits_next(index) {
+            self.join_next(index);
+        } else if index > 0 && self.fits_next(index - 1) {
+            self.join_next(index - 1);
         }
+    }
+
+    fn members(&self, index: usize) -> usize {
+        self.chunks.get(index).map_or(0, |chunk| chunk.members.len())
+    }
+
+    fn fits_next(&self, index: usize) -> bool {
+        let next = self.members(index + 1);
+        next > 0 && self.members(index) + next <= CHUNK_MAX / 2
+    }
+
+    fn join_next(&mut self, index: usize) {
+        let upper = self.chunks.remove(index + 1);
+        altered(&mut self.chunks[index]).members.extend_from_slice(&upper.members);
     }
 
     /// The index of the chunk that the id is or would be in.
@@ -175,4 +188,188 @@ fn altered(chunk: &mut Arc<Chunk>) -> &mut Chunk {
     chunk.all = Memo::default();
     chunk.serving = Memo::default();
     chunk
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fastrand::Rng;
+
+    use super::{
+        super::tests::{content, id, key, with_seeds},
+        *,
+    };
+    use crate::model::{Revision, Status, WallTime};
+
+    fn member(number: u32, revision: u64, status: Status) -> Member {
+        let mut content = content(1);
+        content.status = status;
+        let instance = Instance {
+            service: Arc::new(key("s")),
+            id: id(&format!("i{number:05}")),
+            content,
+            created: Revision(1),
+            modified: Revision(revision),
+            registered_at: WallTime(0),
+        };
+        Member { instance: Arc::new(instance), slot: number }
+    }
+
+    fn some_status(random: &mut Rng) -> Status {
+        if random.bool() { Status::Up } else { Status::Draining }
+    }
+
+    fn contents(roster: &Roster) -> Vec<(InstanceId, Revision)> {
+        roster.instances().map(|instance| (instance.id.clone(), instance.modified)).collect()
+    }
+
+    fn check(roster: &Roster, expected: &BTreeMap<InstanceId, Member>) {
+        assert!(roster.instances().eq(expected.values().map(|member| &member.instance)));
+        assert_eq!(roster.len(), expected.len());
+        assert_eq!(roster.is_empty(), expected.is_empty());
+        assert_eq!(roster.serving(), expected.values().filter(|member| member.serves()).count());
+        for chunk in roster.chunks() {
+            assert!((1..=CHUNK_MAX).contains(&chunk.instances().len()));
+            assert_eq!(chunk.all_serve(), chunk.instances().all(|i| i.content.status.serves()));
+        }
+        let neighbours = roster.chunks().windows(2);
+        let small = neighbours.filter(|pair| {
+            pair.iter().map(|chunk| chunk.instances().len()).sum::<usize>() <= CHUNK_MAX / 2
+        });
+        assert_eq!(small.count(), 0, "neighbours that would fit into half a chunk");
+    }
+
+    /// Grows to about 2,000 members and shrinks again, a few times.
+    #[test]
+    fn a_roster_is_an_ordered_map() {
+        with_seeds(4, |seed| {
+            let mut random = Rng::with_seed(seed);
+            let mut roster = Roster::default();
+            let mut expected = BTreeMap::new();
+            for step in 0..16_000 {
+                let grows = (step / 4_000) % 2 == 0;
+                if random.u8(..8) < if grows { 7 } else { 1 } {
+                    let member = member(random.u32(..3_000), step, some_status(&mut random));
+                    expected.insert(member.instance.id.clone(), member.clone());
+                    roster.insert(member);
+                } else {
+                    let there = random.usize(..expected.len().max(1));
+                    let there = expected.keys().nth(there).cloned();
+                    let target = there.unwrap_or(id("i00000"));
+                    roster.remove(&target);
+                    expected.remove(&target);
+                    assert!(roster.member(&target).is_none());
+                    roster.remove(&target);
+                }
+                let some = id(&format!("i{:05}", random.u32(..3_000)));
+                let found = roster.member(&some).map(|member| (member.slot, &member.instance));
+                assert_eq!(
+                    found,
+                    expected.get(&some).map(|member| (member.slot, &member.instance))
+                );
+                if step % 50 == 0 {
+                    check(&roster, &expected);
+                }
+            }
+            check(&roster, &expected);
+        });
+    }
+
+    #[test]
+    fn a_roster_that_shrank_from_either_end_keeps_few_chunks() {
+        let ids: Vec<_> = (0..2_000).collect();
+        let reversed: Vec<_> = ids.iter().rev().copied().collect();
+        for order in [ids, reversed] {
+            let mut roster = Roster::default();
+            for number in &order {
+                roster.insert(member(*number, 1, Status::Up));
+            }
+            // One of 31 stays: as many as there may be chunks.
+            for number in order.iter().filter(|number| **number % 31 != 0) {
+                roster.remove(&id(&format!("i{number:05}")));
+            }
+            assert_eq!(roster.len(), 65);
+            assert!(roster.chunks().len() <= 4, "{} chunks", roster.chunks().len());
+            for number in order {
+                roster.remove(&id(&format!("i{number:05}")));
+            }
+            assert!(roster.is_empty() && roster.chunks().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_clone_stays_as_it_was() {
+        with_seeds(4, |seed| {
+            let mut random = Rng::with_seed(seed);
+            let mut roster = Roster::default();
+            let mut clones = Vec::new();
+            for step in 0..3_000 {
+                if random.u8(..100) == 0 {
+                    clones.push((roster.clone(), contents(&roster), roster.serving()));
+                }
+                let number = random.u32(..400);
+                if random.u8(..3) > 0 {
+                    roster.insert(member(number, step, some_status(&mut random)));
+                } else {
+                    roster.remove(&id(&format!("i{number:05}")));
+                }
+            }
+            assert!(!clones.is_empty());
+            for (clone, expected, serving) in clones {
+                assert_eq!(contents(&clone), expected);
+                assert_eq!((clone.len(), clone.serving()), (expected.len(), serving));
+            }
+        });
+    }
+
+    fn encoded(chunk: &Chunk) -> [Bytes; 2] {
+        let all: Vec<_> = chunk.instances().collect();
+        let serving: Vec<_> = all.iter().filter(|i| i.content.status.serves()).collect();
+        [Bytes::from(format!("{all:?}")), Bytes::from(format!("{serving:?}"))]
+    }
+
+    /// What the memos of a chunk hold, filled now if they are empty.
+    fn memos(chunk: &Chunk) -> [Bytes; 2] {
+        let [all, serving] = encoded(chunk);
+        [chunk.all.bytes_or_make(|| all).clone(), chunk.serving.bytes_or_make(|| serving).clone()]
+    }
+
+    #[test]
+    fn memos_are_made_once_and_forgotten_with_a_change() {
+        with_seeds(4, |seed| {
+            let mut random = Rng::with_seed(seed);
+            let mut roster = Roster::default();
+            for number in 0..500 {
+                roster.insert(member(number * 2, 0, Status::Up));
+            }
+            for step in 1..400 {
+                for chunk in roster.chunks() {
+                    assert_eq!(memos(chunk), encoded(chunk), "memos of other members");
+                }
+                let made: Vec<_> = roster
+                    .chunks()
+                    .iter()
+                    .map(|chunk| (Arc::as_ptr(chunk), memos(chunk)))
+                    .collect();
+                // Changed in place or copied, as readers still have the chunks.
+                let _readers = random.bool().then(|| roster.clone());
+                let number = random.u32(..1_000);
+                match random.u8(..3) {
+                    0 => roster.remove(&id(&format!("i{number:05}"))),
+                    _ => roster.insert(member(number, step, some_status(&mut random))),
+                }
+                let survives = |chunk: &Arc<Chunk>| {
+                    let memo = chunk.all.0.get()?;
+                    let place =
+                        made.iter().find(|(chunk_before, _)| *chunk_before == Arc::as_ptr(chunk));
+                    let (_, [before, _]) = place.expect("memos are not copied");
+                    assert_eq!(memo.as_ptr(), before.as_ptr(), "the same bytes");
+                    Some(())
+                };
+                let kept = roster.chunks().iter().filter_map(survives).count();
+                assert!(kept + 3 >= made.len(), "a change costs few memos: {kept}/{}", made.len());
+            }
+        });
+    }
 }

@@ -6,9 +6,9 @@
 use crate::model::Tick;
 
 /// Milliseconds that a bucket spans; slots come up at the end of their bucket.
-const BUCKET_MS: u64 = 16;
+const BUCKET_MS: u64 = 8;
 /// Buckets in a turn: 524 s, more than the longest TTL.
-const BUCKETS: usize = 1 << 15;
+const BUCKETS: usize = 1 << 16;
 /// No slot.
 const NONE: u32 = u32::MAX;
 
@@ -39,7 +39,7 @@ impl ExpiryWheel {
         Self { heads: vec![NONE; BUCKETS].into(), links: Vec::new(), next: 0 }
     }
 
-    /// Makes the slot come up at `at`, or up to 16 ms later. It must not hang anywhere.
+    /// Makes the slot come up at `at`, or up to 8 ms later. It must not hang anywhere.
     pub(super) fn put(&mut self, slot: u32, at: Tick) {
         if self.links.len() <= slot as usize {
             self.links.resize(slot as usize + 1, Link::LOOSE);

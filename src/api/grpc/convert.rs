@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 use super::{proto, violations::Violations};
 use crate::{
     model::{
-        Content, Cursor, DEFAULT_WEIGHT, Filter, HistoryId, Host, Instance, InstanceId, LeaseTerms,
-        Limits, Metadata, Name, Revision, ServiceKey, Status, Version, WallTime,
+        Content, Cursor, DEFAULT_WEIGHT, Filter, HistoryId, Host, Instance, InstanceId, LeaseId,
+        LeaseTerms, Limits, Metadata, Name, Revision, ServiceKey, Status, Version, WallTime,
     },
-    registry::Patch,
+    registry::{Patch, Target},
 };
 
 /// The shortest time to live.
@@ -57,6 +57,22 @@ impl<'a> Reader<'a> {
         let namespace = self.namespace(&format!("{within}namespace"), namespace);
         let service = self.name(&format!("{within}service"), service);
         Some(ServiceKey { namespace: namespace?, service: service? })
+    }
+
+    /// Which instance is meant: by its lease, or by its identity where there is none.
+    pub(super) fn target(
+        &mut self,
+        lease: u64,
+        namespace: &str,
+        service: &str,
+        id: &str,
+    ) -> Option<Target> {
+        if lease != 0 {
+            return Some(Target::Lease(LeaseId::from_bits(lease)));
+        }
+        let service = self.service("", namespace, service);
+        let id = self.id("id", id);
+        Some(Target::Identity(service?, id?))
     }
 
     /// What an instance says of itself.
@@ -198,7 +214,7 @@ impl<'a> Reader<'a> {
         let ttl = match ttl {
             None => Some(TTL_DEFAULT),
             Some(ttl) => {
-                let ttl = Duration::try_from(ttl).ok().filter(in_range);
+                let ttl = duration(ttl).filter(in_range);
                 self.violations.check("ttl", ttl.ok_or("must be 1 s to 5 min"))
             }
         };
@@ -206,7 +222,7 @@ impl<'a> Reader<'a> {
         let grace = match grace {
             None => Some(GRACE_DEFAULT.min(longest)),
             Some(grace) => {
-                let grace = Duration::try_from(grace).ok().filter(|grace| *grace <= longest);
+                let grace = duration(grace).filter(|grace| *grace <= longest);
                 let grace = grace.ok_or("must be 0 s to the TTL");
                 self.violations.check("disconnect_grace", grace)
             }
@@ -268,6 +284,14 @@ fn entry_path(path: &str, key: &str) -> String {
     let short = &key[..key.floor_char_boundary(64)];
     let dots = if short.len() < key.len() { "…" } else { "" };
     format!("{path}[{short:?}{dots}]")
+}
+
+/// A length of time that is not negative; `None` for any other, and where the nanoseconds are not
+/// those of a second.
+fn duration(wire: prost_types::Duration) -> Option<Duration> {
+    let seconds = u64::try_from(wire.seconds).ok()?;
+    let nanos = u32::try_from(wire.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(seconds, nanos))
 }
 
 /// A position that a peer gave; `None` if it can't be one of ours.

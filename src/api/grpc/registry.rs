@@ -14,8 +14,8 @@ use super::{
 use crate::{
     clock::Clock,
     engine::Engine,
-    model::{InstanceId, LeaseId, Limits, Revision},
-    registry::{Outcome, Target},
+    model::{Content, InstanceId, Limits, Revision, ServiceKey},
+    registry::Outcome,
 };
 
 /// How many heartbeats make a TTL.
@@ -37,31 +37,28 @@ impl RegistryApi {
         Some(cursor_to_wire(self.engine.cursor(revision)))
     }
 
+    /// Who registers, and what it says of itself.
+    fn registration(
+        &self,
+        reader: &mut Reader<'_>,
+        instance: &proto::Instance,
+    ) -> Option<(ServiceKey, InstanceId, Content)> {
+        let service = reader.service("instance.", &instance.namespace, &instance.service);
+        let id = if instance.id.is_empty() {
+            Some(self.new_id())
+        } else {
+            reader.id("instance.id", &instance.id)
+        };
+        let content = reader.content(instance);
+        Some((service?, id?, content?))
+    }
+
     /// An id for an instance that brings none.
     fn new_id(&self) -> InstanceId {
         let wall = self.clock.wall().0;
         let nanos = u32::try_from(wall % 1000 * 1_000_000).unwrap_or(0);
         let timestamp = uuid::Timestamp::from_unix(uuid::NoContext, wall / 1000, nanos);
         InstanceId::from_uuid(uuid::Uuid::new_v7(timestamp))
-    }
-
-    /// Who is meant: a lease, or an identity where there is none.
-    fn target(
-        &self,
-        lease: u64,
-        namespace: &str,
-        service: &str,
-        id: &str,
-    ) -> Result<Target, Status> {
-        if lease != 0 {
-            return Ok(Target::Lease(LeaseId::from_bits(lease)));
-        }
-        let mut reader = Reader::new(&self.limits);
-        let service = reader.service("", namespace, service);
-        match service.zip(reader.id("id", id)) {
-            Some((service, id)) => Ok(Target::Identity(service, id)),
-            None => Err(reader.violations.into_status()),
-        }
     }
 }
 
@@ -87,20 +84,15 @@ impl Registry for RegistryApi {
     ) -> Result<Response<proto::RegisterResponse>, Status> {
         let request = request.into_inner();
         let mut reader = Reader::new(&self.limits);
-        let Some(instance) = request.instance else {
-            reader.violations.bad("instance", "must be given");
-            return Err(reader.violations.into_status());
+        let read = match &request.instance {
+            Some(instance) => self.registration(&mut reader, instance),
+            None => {
+                reader.violations.bad("instance", "must be given");
+                None
+            }
         };
-        let service = reader.service("instance.", &instance.namespace, &instance.service);
-        let id = if instance.id.is_empty() {
-            Some(self.new_id())
-        } else {
-            reader.id("instance.id", &instance.id)
-        };
-        let content = reader.content(&instance);
         let terms = reader.terms(request.ttl, request.disconnect_grace);
-        let (Some(service), Some(id), Some(content), Some(terms)) = (service, id, content, terms)
-        else {
+        let (Some((service, id, content)), Some(terms)) = (read, terms) else {
             return Err(reader.violations.into_status());
         };
         let registered = self.engine.register(service, id, content, terms).await;
@@ -163,12 +155,13 @@ impl Registry for RegistryApi {
         request: Request<proto::UpdateRequest>,
     ) -> Result<Response<proto::UpdateResponse>, Status> {
         let request = request.into_inner();
-        let proto::UpdateRequest { lease_id, namespace, service, id, instance, .. } = &request;
-        let target = self.target(*lease_id, namespace, service, id)?;
+        let proto::UpdateRequest { lease_id, namespace, service, id, instance, update_mask } =
+            request;
         let mut reader = Reader::new(&self.limits);
-        let instance = instance.clone().unwrap_or_default();
-        let patch = reader.patch(&instance, request.update_mask.as_ref());
-        let Some(patch) = patch.filter(|_| reader.violations.is_empty()) else {
+        let target = reader.target(lease_id, &namespace, &service, &id);
+        let patch = reader.patch(&instance.unwrap_or_default(), update_mask.as_ref());
+        let (Some(target), Some(patch), true) = (target, patch, reader.violations.is_empty())
+        else {
             return Err(reader.violations.into_status());
         };
         let updated = self.engine.update(target, patch).await.map_err(error::status)?;
@@ -184,7 +177,10 @@ impl Registry for RegistryApi {
         request: Request<proto::DeregisterRequest>,
     ) -> Result<Response<proto::DeregisterResponse>, Status> {
         let proto::DeregisterRequest { lease_id, namespace, service, id } = request.into_inner();
-        let target = self.target(lease_id, &namespace, &service, &id)?;
+        let mut reader = Reader::new(&self.limits);
+        let Some(target) = reader.target(lease_id, &namespace, &service, &id) else {
+            return Err(reader.violations.into_status());
+        };
         let removed = self.engine.deregister(target).await.map_err(error::status)?;
         let Outcome::Deregistered { revision } = removed else { return Err(mismatch()) };
         Ok(Response::new(proto::DeregisterResponse { cursor: self.cursor(revision) }))

@@ -1,0 +1,906 @@
+//! The registry against a naive model of it: no plan, no wheel, no slots, no chunks, just what each
+//! command means. Besides that one test for each rule that is easily broken.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU16,
+    sync::Arc,
+    time::Duration,
+};
+
+use fastrand::Rng;
+
+use super::{Command, LeaseTable, Now, Outcome, Patch, Refusal, Registry, Target, Transition};
+use crate::model::{
+    Change, ChangeKind, Content, Host, Instance, InstanceId, LeaseId, LeaseTerms, Metadata, Name,
+    RemovalReason, Revision, ServiceKey, Status, Tick, Version, WallTime,
+};
+
+pub(crate) type Identity = (ServiceKey, InstanceId);
+
+/// Fresh seeds for a random test, or the one in `WAYPOST_SEED`.
+pub(crate) fn seeds(count: usize) -> Vec<u64> {
+    let given = std::env::var("WAYPOST_SEED").ok();
+    let given = given.map(|seed| seed.parse().expect("WAYPOST_SEED is a number"));
+    given.map_or_else(|| (0..count).map(|_| fastrand::u64(..)).collect(), |seed| vec![seed])
+}
+
+/// Runs a random test once for each seed.
+pub(crate) fn with_seeds(count: usize, test: impl Fn(u64)) {
+    for seed in seeds(count) {
+        println!("WAYPOST_SEED={seed}");
+        test(seed);
+    }
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    Name::parse(text, 128).unwrap()
+}
+
+pub(crate) fn key(service: &str) -> ServiceKey {
+    let (namespace, service) = service.split_once('/').unwrap_or(("default", service));
+    ServiceKey { namespace: name(namespace), service: name(service) }
+}
+
+pub(crate) fn id(text: &str) -> InstanceId {
+    InstanceId::parse(text, 256).unwrap()
+}
+
+pub(crate) fn content(port: u16) -> Content {
+    Content {
+        host: Host::parse("10.0.0.1", 253).unwrap(),
+        port: NonZeroU16::new(port).unwrap(),
+        ports: Box::default(),
+        status: Status::Up,
+        zone: None,
+        version: Version::parse("", 128).unwrap(),
+        weight: 100,
+        metadata: Metadata::default(),
+    }
+}
+
+pub(crate) fn zone(text: &str) -> Patch {
+    Patch { zone: Some(Some(name(text))), ..Patch::default() }
+}
+
+pub(crate) fn weight(weight: u32) -> Patch {
+    Patch { weight: Some(weight), ..Patch::default() }
+}
+
+pub(crate) fn terms(ttl_ms: u64) -> LeaseTerms {
+    LeaseTerms { ttl: Duration::from_millis(ttl_ms), disconnect_grace: Duration::from_secs(3) }
+}
+
+pub(crate) fn identity(instance: &Instance) -> Identity {
+    (ServiceKey::clone(&instance.service), instance.id.clone())
+}
+
+/// Adds a change to a state as a reader would, who also checks that it fits.
+pub(crate) fn fold(state: &mut BTreeMap<Identity, Instance>, change: &Change) {
+    let after = Instance::clone(&change.instance);
+    let place = identity(&after);
+    match &change.kind {
+        ChangeKind::Added => {
+            assert_eq!(after.created, after.modified, "{place:?}");
+            assert_eq!(state.insert(place, after), None, "was there already");
+        }
+        ChangeKind::Updated { before, .. } => {
+            assert_ne!(before.content, after.content, "{place:?}");
+            assert_eq!(state.insert(place, after).as_ref(), Some(&**before));
+        }
+        ChangeKind::Removed(_) => {
+            let known = state.remove(&place).expect("only what is there is removed");
+            assert_eq!(known, Instance { modified: known.modified, ..after });
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// The model
+
+/// Everything that is registered, naively.
+#[derive(Debug, Clone, Default)]
+struct Model {
+    stays: BTreeMap<Identity, Stay>,
+    /// The services known, and the revision of their last change.
+    services: BTreeMap<ServiceKey, Revision>,
+    revision: Revision,
+}
+
+/// An identity's time in the registry.
+#[derive(Debug, Clone)]
+struct Stay {
+    instance: Instance,
+    lease: LeaseId,
+    /// Its earlier leases.
+    fenced: BTreeSet<LeaseId>,
+    ttl_ms: u64,
+    renewed_at: u64,
+    /// When a look finds it expired at the latest.
+    due_by: u64,
+}
+
+impl Stay {
+    /// Buckets of the wheel span 8 ms, and a lease lives through its last millisecond.
+    const SLACK_MS: u64 = 8 + 1;
+
+    fn renew(&mut self, now: u64) {
+        if now > self.renewed_at {
+            self.renewed_at = now;
+        }
+        self.due_by = self.renewed_at + self.ttl_ms + Self::SLACK_MS;
+    }
+}
+
+/// A copy of the model that commands are tried on.
+struct Draft {
+    model: Model,
+    now: Now,
+    absorbed_at: u64,
+    room: usize,
+    /// For each transition what is seen of it, with the service's revision before.
+    changes: Vec<Option<(Change, Revision)>>,
+}
+
+type Expected = Result<(Option<Instance>, Option<Revision>), Refusal>;
+
+impl Draft {
+    fn decide(&mut self, command: &Command) -> Expected {
+        match command {
+            Command::Register { service, id, content, terms } => {
+                self.register(&(service.clone(), id.clone()), content, *terms)
+            }
+            Command::Update { target, patch } => {
+                let place = self.model.find(target)?;
+                let content = patch.apply(&self.model.stays[&place].instance.content);
+                self.put_content(&place, content, false);
+                let instance = self.model.stays[&place].instance.clone();
+                Ok((Some(instance), Some(self.model.revision)))
+            }
+            Command::Deregister { target } => {
+                let place = self.model.find(target)?;
+                let by_itself = matches!(target, Target::Lease(_));
+                let (own, others) = (RemovalReason::Deregistered, RemovalReason::Evicted);
+                self.remove(&place, if by_itself { own } else { others });
+                Ok((None, Some(self.model.revision)))
+            }
+            Command::Expire { lease } => {
+                if let Ok(place) = self.model.find(&Target::Lease(*lease)) {
+                    self.remove(&place, RemovalReason::Expired);
+                }
+                Ok((None, None))
+            }
+        }
+    }
+
+    /// The lease is filled in later: the model can't guess it.
+    fn register(&mut self, place: &Identity, content: &Content, terms: LeaseTerms) -> Expected {
+        let ttl_ms = u64::try_from(terms.ttl.as_millis()).unwrap();
+        if let Some(stay) = self.model.stays.get_mut(place) {
+            stay.fenced.insert(stay.lease);
+            stay.ttl_ms = ttl_ms;
+            let transitions = self.changes.len();
+            self.put_content(place, content.clone(), true);
+            if self.changes.len() == transitions {
+                self.changes.push(None);
+            }
+        } else {
+            if self.room == 0 {
+                return Err(Refusal::Full { instances_max: INSTANCES_MAX });
+            }
+            self.room -= 1;
+            let revision = self.model.revision.next();
+            let instance = Instance {
+                service: Arc::new(place.0.clone()),
+                id: place.1.clone(),
+                content: content.clone(),
+                created: revision,
+                modified: revision,
+                registered_at: self.now.wall,
+            };
+            let lease = LeaseId::from_bits(0);
+            let fenced = BTreeSet::new();
+            let stay = Stay {
+                instance: instance.clone(),
+                lease,
+                fenced,
+                ttl_ms,
+                renewed_at: 0,
+                due_by: 0,
+            };
+            self.model.stays.insert(place.clone(), stay);
+            self.emit(ChangeKind::Added, instance);
+        }
+        let stay = self.model.stays.get_mut(place).unwrap();
+        stay.renewed_at = self.absorbed_at;
+        stay.renew(self.absorbed_at);
+        Ok((Some(stay.instance.clone()), Some(self.model.revision)))
+    }
+
+    fn put_content(&mut self, place: &Identity, content: Content, replaced: bool) {
+        let revision = self.model.revision.next();
+        let instance = &mut self.model.stays.get_mut(place).unwrap().instance;
+        if instance.content != content {
+            let before = Arc::new(instance.clone());
+            instance.content = content;
+            instance.modified = revision;
+            let after = instance.clone();
+            self.emit(ChangeKind::Updated { before, replaced }, after);
+        }
+    }
+
+    fn remove(&mut self, place: &Identity, reason: RemovalReason) {
+        let mut instance = self.model.stays.remove(place).unwrap().instance;
+        instance.modified = self.model.revision.next();
+        self.emit(ChangeKind::Removed(reason), instance);
+    }
+
+    fn emit(&mut self, kind: ChangeKind, instance: Instance) {
+        self.model.revision = instance.modified;
+        let service = ServiceKey::clone(&instance.service);
+        let previous = self.model.services.insert(service, instance.modified);
+        let change = Change { kind, instance: Arc::new(instance) };
+        self.changes.push(Some((change, previous.unwrap_or_default())));
+    }
+}
+
+impl Model {
+    fn find(&self, target: &Target) -> Result<Identity, Refusal> {
+        match target {
+            Target::Identity(service, id) => {
+                let place = (service.clone(), id.clone());
+                let missing = Refusal::NoSuchInstance { service: place.0.clone(), id: id.clone() };
+                if self.stays.contains_key(&place) { Ok(place) } else { Err(missing) }
+            }
+            Target::Lease(lease) => {
+                if let Some((place, _)) = self.stays.iter().find(|(_, stay)| stay.lease == *lease) {
+                    return Ok(place.clone());
+                }
+                let fenced = self.stays.values().any(|stay| stay.fenced.contains(lease));
+                Err(if fenced { Refusal::Fenced(*lease) } else { Refusal::NoSuchLease(*lease) })
+            }
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// The registry beside the model
+
+const INSTANCES_MAX: usize = 40;
+
+struct Pair {
+    registry: Registry,
+    table: Arc<LeaseTable>,
+    model: Model,
+    folded: BTreeMap<Identity, Instance>,
+    /// All leases that were ever granted.
+    leases: Vec<LeaseId>,
+    now: u64,
+    random: Rng,
+}
+
+impl Pair {
+    fn new(seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let registry = Registry::new(random.u8(..64), random.u64(..), INSTANCES_MAX);
+        Self {
+            table: registry.lease_table(),
+            registry,
+            model: Model::default(),
+            folded: BTreeMap::new(),
+            leases: Vec::new(),
+            now: random.u64(..1_000),
+            random,
+        }
+    }
+
+    fn step(&mut self) {
+        match self.random.u8(..10) {
+            0..=2 => self.pass_time(),
+            3..=5 => self.heartbeat(),
+            6..=7 => self.batch(&[]),
+            8 => self.look_for_expired(),
+            _ => self.forget(),
+        }
+        self.compare();
+    }
+
+    fn pass_time(&mut self) {
+        self.now += match self.random.u8(..20) {
+            0..=8 => self.random.u64(..3),
+            9..=15 => self.random.u64(..40),
+            16..=18 => self.random.u64(..400),
+            _ => self.random.u64(..4_000),
+        };
+    }
+
+    fn some_lease(&mut self) -> LeaseId {
+        let recent = self.leases.len().saturating_sub(60);
+        match self.random.u8(..20) {
+            0 => LeaseId::from_bits(self.random.u64(..)),
+            1 => LeaseId::from_bits(self.random.u64(..1 << 24)),
+            2 => self.random.choice(&self.leases).copied().unwrap_or(LeaseId::from_bits(1)),
+            _ => {
+                let recent = &self.leases[recent..];
+                self.random.choice(recent).copied().unwrap_or(LeaseId::from_bits(0))
+            }
+        }
+    }
+
+    fn heartbeat(&mut self) {
+        for _ in 0..self.random.usize(1..30) {
+            let lease = self.some_lease();
+            // Threads that renew may come late with a time that they read before.
+            let at = self.now.saturating_sub(self.random.u64(..3));
+            let stay = self.model.stays.values_mut().find(|stay| stay.lease == lease);
+            assert_eq!(self.table.renew(lease, Tick(at)), stay.is_some(), "{lease:?}");
+            if let Some(stay) = stay
+                && at > stay.renewed_at
+            {
+                stay.renew(at);
+            }
+        }
+    }
+
+    fn some_identity(&mut self) -> Identity {
+        let service = ["a/one", "a/two", "b/one", "b/three"][self.random.usize(..4)];
+        (key(service), id(&format!("i{:02}", self.random.u8(..14))))
+    }
+
+    fn some_target(&mut self) -> Target {
+        if self.random.bool() {
+            return Target::Lease(self.some_lease());
+        }
+        let (service, id) = self.some_identity();
+        Target::Identity(service, id)
+    }
+
+    fn some_command(&mut self) -> Command {
+        match self.random.u8(..8) {
+            0..=3 => {
+                let (service, id) = self.some_identity();
+                let content = Box::new(content(self.random.u16(1..3)));
+                let terms = terms(self.random.u64(1_000..4_000));
+                Command::Register { service, id, content, terms }
+            }
+            4..=5 => {
+                let entries = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
+                let patch = match self.random.u8(..6) {
+                    0 => Patch { status: Some(Status::Draining), ..Patch::default() },
+                    1 => Patch { status: Some(Status::Up), ..Patch::default() },
+                    2 => weight(self.random.u32(99..102)),
+                    3 => Patch { metadata: Some(Metadata::new(&entries)), ..zone("z") },
+                    4 => Patch { zone: Some(None), ..Patch::default() },
+                    _ => Patch::default(),
+                };
+                Command::Update { target: self.some_target(), patch }
+            }
+            _ => Command::Deregister { target: self.some_target() },
+        }
+    }
+
+    /// Plans the expiries among some commands, and absorbs it all or gives it up.
+    fn batch(&mut self, expired: &[LeaseId]) {
+        let count = self.random.usize(usize::from(expired.is_empty())..6);
+        let mut commands: Vec<_> = (0..count).map(|_| self.some_command()).collect();
+        for lease in expired {
+            let place = self.random.usize(..=commands.len());
+            commands.insert(place, Command::Expire { lease: *lease });
+        }
+        let now = Now { tick: Tick(self.now), wall: WallTime(self.random.u64(..)) };
+        let absorbed_at = self.now + self.random.u64(..30);
+        let room = INSTANCES_MAX - self.model.stays.len();
+        let model = self.model.clone();
+        let mut draft = Draft { model, now, absorbed_at, room, changes: Vec::new() };
+        let (transitions, granted) = plan(&self.registry, &mut draft, commands);
+        self.now = absorbed_at;
+        if self.random.u8(..4) == 0 {
+            self.give_up(expired);
+        } else {
+            self.model = draft.model;
+            self.leases.extend(granted);
+            self.absorb(transitions, draft.changes);
+        }
+    }
+
+    fn absorb(&mut self, transitions: Vec<Transition>, expected: Vec<Option<(Change, Revision)>>) {
+        assert_eq!(transitions.len(), expected.len(), "{transitions:?}");
+        for (transition, expected) in transitions.into_iter().zip(expected) {
+            let absorbed = self.registry.absorb(transition, Tick(self.now));
+            let seen = absorbed.change.as_deref().map(|change| (change.clone(), absorbed.previous));
+            assert_eq!(seen, expected);
+            if let Some((change, _)) = seen {
+                assert_eq!(change.revision(), self.registry.revision());
+                fold(&mut self.folded, &change);
+            }
+        }
+    }
+
+    fn give_up(&mut self, expired: &[LeaseId]) {
+        self.registry.reinstate(expired, Tick(self.now));
+        for lease in expired {
+            let stay = self.model.stays.values_mut().find(|stay| stay.lease == *lease).unwrap();
+            stay.due_by = self.now + 8;
+            if self.random.bool() {
+                assert!(self.table.renew(*lease, Tick(self.now)), "{lease:?} was given back");
+                stay.renew(self.now);
+            }
+        }
+    }
+
+    /// Takes out what expired, and checks that it is neither too early nor too late.
+    fn look_for_expired(&mut self) {
+        let visits_max = [1, 3, 1_000][self.random.usize(..3)];
+        let mut expired = Vec::new();
+        loop {
+            let (taken, more) = self.registry.expired(Tick(self.now), visits_max);
+            assert!(taken.len() <= visits_max);
+            expired.extend(taken);
+            if !more {
+                break;
+            }
+        }
+        for stay in self.model.stays.values() {
+            if expired.contains(&stay.lease) {
+                assert!(self.now > stay.renewed_at + stay.ttl_ms, "at {}: {stay:?}", self.now);
+                assert!(!self.table.renew(stay.lease, Tick(self.now)), "it is sealed");
+            } else {
+                assert!(self.now < stay.due_by, "overlooked at {}: {stay:?}", self.now);
+            }
+        }
+        assert_eq!(expired.iter().collect::<BTreeSet<_>>().len(), expired.len(), "taken twice");
+        assert!(expired.iter().all(|l| self.model.stays.values().any(|stay| stay.lease == *l)));
+        self.batch(&expired);
+    }
+
+    fn forget(&mut self) {
+        let service = self.some_identity().0;
+        let evicted = Revision(self.model.revision.0.saturating_sub(self.random.u64(..5)));
+        let lives = self.model.stays.keys().any(|(key, _)| *key == service);
+        let known = self.model.services.get(&service);
+        let ended = !lives && known.is_some_and(|revision| *revision <= evicted);
+        assert_eq!(self.registry.forget(&service, evicted), ended);
+        if ended {
+            self.model.services.remove(&service);
+        }
+    }
+
+    fn compare(&self) {
+        let Self { registry, model, .. } = self;
+        assert_eq!(registry.revision(), model.revision);
+        assert_eq!(registry.instances(), model.stays.len());
+        for service in ["a/one", "a/two", "b/one", "b/three"] {
+            let service = key(service);
+            let found = registry.service(&service);
+            assert_eq!(found.map(|found| found.revision), model.services.get(&service).copied());
+            let Some(found) = found else { continue };
+            let expected = model.stays.iter().filter(|((key, _), _)| *key == service);
+            let expected: Vec<_> = expected.map(|(_, stay)| &stay.instance).collect();
+            let roster: Vec<_> = found.roster.instances().map(|instance| &**instance).collect();
+            assert_eq!(roster, expected);
+            assert_eq!(found.roster.len(), expected.len());
+            let serving = expected.iter().filter(|i| i.content.status == Status::Up).count();
+            assert_eq!(found.roster.serving(), serving);
+        }
+        let folded: Vec<_> = self.folded.values().collect();
+        let expected: Vec<_> = model.stays.values().map(|stay| &stay.instance).collect();
+        assert_eq!(folded, expected);
+    }
+}
+
+/// Decides on commands with the registry and with the draft, which have to agree.
+fn plan(
+    registry: &Registry,
+    draft: &mut Draft,
+    commands: Vec<Command>,
+) -> (Vec<Transition>, Vec<LeaseId>) {
+    let mut granted = Vec::new();
+    let mut plan = registry.plan(draft.now);
+    for command in commands {
+        let described = format!("{command:?}");
+        let expected = draft.decide(&command);
+        let answer = plan.decide(command);
+        assert_eq!(plan.revision(), draft.model.revision, "{described}");
+        let seen = match answer {
+            Ok(Outcome::Registered { instance, lease, revision }) => {
+                let stays = &mut draft.model.stays;
+                assert!(stays.values().all(|s| s.lease != lease && !s.fenced.contains(&lease)));
+                stays.get_mut(&identity(&instance)).unwrap().lease = lease;
+                granted.push(lease);
+                Ok((Some(Instance::clone(&instance)), Some(revision)))
+            }
+            Ok(Outcome::Updated { instance, revision }) => {
+                Ok((Some(Instance::clone(&instance)), Some(revision)))
+            }
+            Ok(Outcome::Deregistered { revision }) => Ok((None, Some(revision))),
+            Ok(Outcome::Expired) => Ok((None, None)),
+            Err(refusal) => Err(refusal),
+        };
+        assert_eq!(seen, expected, "{described}");
+    }
+    (plan.into_transitions(), granted)
+}
+
+#[test]
+fn the_registry_does_what_a_naive_model_does() {
+    with_seeds(8, |seed| {
+        let mut pair = Pair::new(seed);
+        for _ in 0..5_000 {
+            pair.step();
+        }
+        let granted: BTreeSet<_> = pair.leases.iter().collect();
+        assert_eq!(granted.len(), pair.leases.len(), "a lease was granted twice");
+        assert!(granted.len() > 500, "the test hardly did anything");
+    });
+}
+
+// ---------------------------------------------------------------------------------------------
+// Rule by rule
+
+fn register(service: &str, instance: &str, content: Content, ttl_ms: u64) -> Command {
+    Command::Register {
+        service: key(service),
+        id: id(instance),
+        content: Box::new(content),
+        terms: terms(ttl_ms),
+    }
+}
+
+fn update(target: Target, patch: Patch) -> Command {
+    Command::Update { target, patch }
+}
+
+fn deregister(target: Target) -> Command {
+    Command::Deregister { target }
+}
+
+fn of(service: &str, instance: &str) -> Target {
+    Target::Identity(key(service), id(instance))
+}
+
+/// What a batch answered, and the changes that it made.
+type Done = (Vec<Result<Outcome, Refusal>>, Vec<Arc<Change>>);
+
+fn commit(registry: &mut Registry, tick: u64, commands: Vec<Command>) -> Done {
+    let mut plan = registry.plan(Now { tick: Tick(tick), wall: WallTime(tick) });
+    let answers = commands.into_iter().map(|command| plan.decide(command)).collect();
+    let transitions = plan.into_transitions();
+    let absorbed = transitions.into_iter().map(|t| registry.absorb(t, Tick(tick)).change);
+    (answers, absorbed.flatten().collect())
+}
+
+fn granted(registry: &mut Registry, tick: u64, command: Command) -> LeaseId {
+    let (answers, _) = commit(registry, tick, vec![command]);
+    match &answers[..] {
+        [Ok(Outcome::Registered { lease, .. })] => *lease,
+        other => panic!("not registered: {other:?}"),
+    }
+}
+
+fn refusal(registry: &mut Registry, tick: u64, command: Command) -> Refusal {
+    let (mut answers, changes) = commit(registry, tick, vec![command]);
+    assert_eq!(changes, [], "a refusal changes nothing");
+    answers.remove(0).expect_err("refused")
+}
+
+#[test]
+fn a_take_over_with_the_same_content_is_seen_by_nobody_and_fences_the_old_lease() {
+    let mut registry = Registry::new(0, 1, 10);
+    let table = registry.lease_table();
+    let old = granted(&mut registry, 0, register("s", "a", content(1), 5_000));
+    let again = register("s", "a", content(1), 5_000);
+    let (answers, changes) = commit(&mut registry, 100, vec![again]);
+    assert_eq!(changes, []);
+    let [Ok(Outcome::Registered { instance, lease, revision })] = &answers[..] else {
+        panic!("{answers:?}");
+    };
+    assert_eq!((*revision, instance.modified), (Revision(1), Revision(1)));
+    assert_ne!(*lease, old);
+    assert!(!table.renew(old, Tick(101)));
+    assert!(table.renew(*lease, Tick(101)));
+    let fenced = Refusal::Fenced(old);
+    assert_eq!(refusal(&mut registry, 101, update(Target::Lease(old), weight(1))), fenced);
+    assert_eq!(refusal(&mut registry, 101, deregister(Target::Lease(old))), fenced);
+    assert_eq!(registry.revision(), Revision(1));
+    assert_eq!(registry.instances(), 1);
+}
+
+#[test]
+fn a_take_over_with_other_content_is_one_update_that_says_so() {
+    let mut registry = Registry::new(0, 1, 10);
+    granted(&mut registry, 7, register("s", "a", content(1), 5_000));
+    let (_, changes) = commit(&mut registry, 100, vec![register("s", "a", content(2), 5_000)]);
+    let [change] = &changes[..] else { panic!("{changes:?}") };
+    let ChangeKind::Updated { before, replaced: true } = &change.kind else {
+        panic!("{change:?}");
+    };
+    assert_eq!(before.content, content(1));
+    assert_eq!(change.instance.content, content(2));
+    let instance = &change.instance;
+    assert_eq!((instance.created, instance.modified), (Revision(1), Revision(2)));
+    assert_eq!(instance.registered_at, WallTime(7), "the identity is as old as it was");
+}
+
+#[test]
+fn a_take_over_lives_by_its_own_ttl() {
+    let mut registry = Registry::new(0, 1, 10);
+    granted(&mut registry, 0, register("s", "long-to-short", content(1), 60_000));
+    granted(&mut registry, 0, register("s", "short-to-long", content(1), 1_000));
+    let short = granted(&mut registry, 500, register("s", "long-to-short", content(1), 1_000));
+    granted(&mut registry, 500, register("s", "short-to-long", content(1), 60_000));
+    assert_eq!(registry.expired(Tick(1_500), 100), (vec![], false));
+    assert_eq!(registry.expired(Tick(1_517), 100), (vec![short], false));
+}
+
+#[test]
+fn a_fenced_lease_is_unknown_once_its_identity_is_gone() {
+    let mut registry = Registry::new(0, 1, 10);
+    let old = granted(&mut registry, 0, register("s", "a", content(1), 5_000));
+    granted(&mut registry, 0, register("s", "a", content(1), 5_000));
+    commit(&mut registry, 0, vec![deregister(of("s", "a"))]);
+    let ask = || deregister(Target::Lease(old));
+    assert_eq!(refusal(&mut registry, 0, ask()), Refusal::NoSuchLease(old));
+    granted(&mut registry, 0, register("s", "a", content(1), 5_000));
+    assert_eq!(refusal(&mut registry, 0, ask()), Refusal::NoSuchLease(old));
+}
+
+#[test]
+fn what_a_lease_means_does_not_depend_on_how_commands_are_batched() {
+    let prepared = || {
+        let mut registry = Registry::new(0, 1, 10);
+        let fenced = granted(&mut registry, 0, register("s", "a", content(1), 5_000));
+        let live = granted(&mut registry, 0, register("s", "a", content(1), 5_000));
+        (registry, fenced, live)
+    };
+    let commands = |fenced, live| {
+        vec![
+            deregister(of("s", "a")),
+            update(Target::Lease(fenced), weight(1)),
+            register("s", "a", content(1), 5_000),
+            update(Target::Lease(live), weight(1)),
+            update(Target::Lease(fenced), weight(1)),
+        ]
+    };
+    let (mut registry, fenced, live) = prepared();
+    let unknown = [fenced, live, fenced].map(Refusal::NoSuchLease);
+    let refusals = |answers: Vec<Result<Outcome, Refusal>>| -> Vec<_> {
+        answers.into_iter().filter_map(Result::err).collect()
+    };
+    let mut one_by_one = Vec::new();
+    for command in commands(fenced, live) {
+        one_by_one.extend(refusals(commit(&mut registry, 0, vec![command]).0));
+    }
+    assert_eq!(one_by_one, unknown);
+    let (mut registry, fenced, live) = prepared();
+    let at_once = refusals(commit(&mut registry, 0, commands(fenced, live)).0);
+    assert_eq!(at_once, unknown);
+}
+
+#[test]
+fn a_reused_slot_never_revives_an_old_lease() {
+    let mut registry = Registry::new(0, 1, 1);
+    let table = registry.lease_table();
+    let mut ended = BTreeSet::new();
+    for round in 0..200 {
+        let lease = granted(&mut registry, round, register("s", "a", content(1), 5_000));
+        assert_eq!(lease.slot(), 0);
+        assert!(!ended.contains(&lease));
+        let taken_over = round % 3 == 0;
+        let last = if taken_over {
+            granted(&mut registry, round, register("s", "a", content(2), 5_000))
+        } else {
+            lease
+        };
+        for old in &ended {
+            assert!(!table.renew(*old, Tick(round)), "{old:?}");
+            let ask = deregister(Target::Lease(*old));
+            assert_eq!(refusal(&mut registry, round, ask), Refusal::NoSuchLease(*old));
+        }
+        ended.extend([lease, last]);
+        let (answers, _) = commit(&mut registry, round, vec![deregister(Target::Lease(last))]);
+        assert!(answers[0].is_ok());
+        assert!(!table.renew(last, Tick(round)));
+    }
+}
+
+#[test]
+fn a_full_registry_refuses_until_a_removal_makes_room() {
+    let mut registry = Registry::new(0, 1, 2);
+    let third = || register("s", "c", content(1), 5_000);
+    let lease = granted(&mut registry, 0, register("s", "a", content(1), 5_000));
+    let batch = vec![register("t", "b", content(1), 5_000), third()];
+    let (answers, changes) = commit(&mut registry, 0, batch);
+    assert!(answers[0].is_ok());
+    assert_eq!(answers[1].clone().err(), Some(Refusal::Full { instances_max: 2 }));
+    assert_eq!(changes.len(), 1);
+    assert_eq!(refusal(&mut registry, 0, third()), Refusal::Full { instances_max: 2 });
+    // A take-over needs no room.
+    let lease_after = granted(&mut registry, 0, register("s", "a", content(1), 5_000));
+    assert_ne!(lease, lease_after);
+    commit(&mut registry, 0, vec![deregister(Target::Lease(lease_after))]);
+    granted(&mut registry, 0, third());
+    assert_eq!(registry.instances(), 2);
+}
+
+#[test]
+fn a_lease_that_ran_out_cannot_renew_unless_it_is_given_back() {
+    let mut registry = Registry::new(0, 1, 10);
+    let table = registry.lease_table();
+    let lease = granted(&mut registry, 0, register("s", "a", content(1), 1_000));
+    let (expired, more) = registry.expired(Tick(1_017), 100);
+    assert_eq!((&expired[..], more), (&[lease][..], false));
+    assert!(!table.renew(lease, Tick(1_017)));
+    registry.reinstate(&expired, Tick(1_020));
+    assert_eq!(registry.expired(Tick(1_036), 100).0, [lease], "due again at once");
+    registry.reinstate(&expired, Tick(1_036));
+    assert!(table.renew(lease, Tick(1_040)));
+    assert_eq!(registry.expired(Tick(2_040), 100).0, []);
+    assert_eq!(registry.expired(Tick(2_057), 100).0, [lease]);
+    let (_, changes) = commit(&mut registry, 2_057, vec![Command::Expire { lease }]);
+    assert!(matches!(changes[0].kind, ChangeKind::Removed(RemovalReason::Expired)));
+    registry.reinstate(&[lease], Tick(2_060));
+    assert!(!table.renew(lease, Tick(2_060)), "what was absorbed is not given back");
+    assert_eq!(registry.expired(Tick(9_000), 100), (vec![], false));
+}
+
+#[test]
+fn a_registration_in_the_batch_of_its_expiry_is_a_new_stay() {
+    let mut registry = Registry::new(0, 1, 10);
+    let table = registry.lease_table();
+    let lease = granted(&mut registry, 0, register("s", "a", content(1), 1_000));
+    assert_eq!(registry.expired(Tick(2_000), 100).0, [lease]);
+    let batch = vec![Command::Expire { lease }, register("s", "a", content(1), 1_000)];
+    let (answers, changes) = commit(&mut registry, 2_000, batch);
+    assert!(matches!(changes[0].kind, ChangeKind::Removed(RemovalReason::Expired)));
+    assert!(matches!(changes[1].kind, ChangeKind::Added));
+    let Ok(Outcome::Registered { lease: new, .. }) = &answers[1] else { panic!("{answers:?}") };
+    assert!(table.renew(*new, Tick(2_001)));
+    assert!(!table.renew(lease, Tick(2_001)));
+}
+
+#[test]
+fn an_update_that_changes_nothing_takes_no_revision() {
+    let mut registry = Registry::new(0, 1, 10);
+    let lease = granted(&mut registry, 0, register("s", "a", content(1), 5_000));
+    for target in [Target::Lease(lease), of("s", "a")] {
+        for patch in [Patch::default(), weight(100)] {
+            let (answers, changes) = commit(&mut registry, 0, vec![update(target.clone(), patch)]);
+            assert_eq!(changes, []);
+            let [Ok(Outcome::Updated { instance, revision })] = &answers[..] else {
+                panic!("{answers:?}");
+            };
+            assert_eq!((*revision, instance.modified), (Revision(1), Revision(1)));
+        }
+    }
+    assert_eq!(registry.revision(), Revision(1));
+}
+
+#[test]
+fn an_update_changes_what_it_names_and_nothing_else() {
+    let mut registry = Registry::new(0, 1, 10);
+    granted(&mut registry, 0, register("s", "a", content(1), 5_000));
+    let (_, changes) = commit(&mut registry, 0, vec![update(of("s", "a"), zone("z"))]);
+    let zoned = Content { zone: Some(name("z")), ..content(1) };
+    assert_eq!(changes[0].instance.content, zoned);
+    assert!(matches!(changes[0].kind, ChangeKind::Updated { replaced: false, .. }));
+    let (_, changes) = commit(&mut registry, 0, vec![update(of("s", "a"), weight(0))]);
+    assert_eq!(changes[0].instance.content, Content { weight: 0, ..zoned });
+    let unzone = Patch { zone: Some(None), ..Patch::default() };
+    let (_, changes) = commit(&mut registry, 0, vec![update(of("s", "a"), unzone)]);
+    assert_eq!(changes[0].instance.content, Content { weight: 0, ..content(1) });
+}
+
+#[test]
+fn a_removal_carries_its_own_revision_and_its_reason() {
+    let mut registry = Registry::new(0, 1, 10);
+    let a = granted(&mut registry, 0, register("s", "a", content(1), 1_000));
+    granted(&mut registry, 0, register("s", "b", content(1), 5_000));
+    let c = granted(&mut registry, 0, register("s", "c", content(1), 5_000));
+    assert_eq!(registry.expired(Tick(1_020), 100).0, [a]);
+    let batch =
+        vec![Command::Expire { lease: a }, deregister(of("s", "b")), deregister(Target::Lease(c))];
+    let (_, changes) = commit(&mut registry, 1_020, batch);
+    let removals: Vec<_> = changes
+        .iter()
+        .map(|change| (change.kind.clone(), change.instance.modified, change.instance.created))
+        .collect();
+    let removed = ChangeKind::Removed;
+    assert_eq!(
+        removals,
+        [
+            (removed(RemovalReason::Expired), Revision(4), Revision(1)),
+            (removed(RemovalReason::Evicted), Revision(5), Revision(2)),
+            (removed(RemovalReason::Deregistered), Revision(6), Revision(3)),
+        ]
+    );
+}
+
+#[test]
+fn an_abandoned_plan_leaves_no_trace() {
+    let mut registry = Registry::new(0, 1, 10);
+    let table = registry.lease_table();
+    let lease = granted(&mut registry, 0, register("s", "a", content(1), 5_000));
+    let mut plan = registry.plan(Now { tick: Tick(1), wall: WallTime(1) });
+    for command in [
+        update(Target::Lease(lease), weight(1)),
+        register("s", "a", content(2), 5_000),
+        deregister(of("s", "a")),
+        register("t", "b", content(2), 5_000),
+    ] {
+        plan.decide(command).expect("granted");
+    }
+    assert_eq!(plan.revision(), Revision(5));
+    drop(plan.into_transitions());
+    assert_eq!((registry.revision(), registry.instances()), (Revision(1), 1));
+    assert!(registry.service(&key("t")).is_none());
+    assert!(table.renew(lease, Tick(2)));
+    let (_, changes) = commit(&mut registry, 2, vec![register("t", "b", content(2), 5_000)]);
+    assert_eq!(changes[0].revision(), Revision(2));
+}
+
+#[test]
+fn lease_ids_differ_from_process_to_process_and_from_slot_to_slot() {
+    let first = |seed| {
+        let mut registry = Registry::new(3, seed, 10);
+        ["a", "b", "c"].map(|i| granted(&mut registry, 0, register("s", i, content(1), 5_000)))
+    };
+    let mut generations = BTreeSet::new();
+    for seed in 0..100 {
+        for (slot, lease) in first(seed).into_iter().enumerate() {
+            assert_eq!((lease.server(), lease.slot() as usize), (3, slot));
+            generations.insert(lease.generation());
+        }
+    }
+    assert_eq!(generations.len(), 300);
+    // A lease of another process names nothing here.
+    let mut registry = Registry::new(3, 1, 10);
+    granted(&mut registry, 0, register("s", "a", content(1), 5_000));
+    let foreign = first(2)[0];
+    assert!(!registry.lease_table().renew(foreign, Tick(1)));
+    let ask = deregister(Target::Lease(foreign));
+    assert_eq!(refusal(&mut registry, 1, ask), Refusal::NoSuchLease(foreign));
+}
+
+#[test]
+fn an_expiry_is_never_early_and_at_most_17_ms_late() {
+    with_seeds(4, |seed| {
+        let mut random = Rng::with_seed(seed);
+        let mut registry = Registry::new(0, seed, 400);
+        let table = registry.lease_table();
+        // For each lease: until when its instance renews it, when it did last, its TTL.
+        let mut alive = BTreeMap::new();
+        for now in 0..8_000 {
+            if now < 1_000 && random.u8(..3) == 0 {
+                let ttl_ms = random.u64(1_000..1_100);
+                let instance = format!("i{now}");
+                let command = register("s", &instance, content(1), ttl_ms);
+                let lease = granted(&mut registry, now, command);
+                alive.insert(lease, (now + random.u64(..5_000), now, ttl_ms));
+            }
+            for (lease, (until, renewed_at, _)) in &mut alive {
+                if now < *until && random.u16(..300) == 0 {
+                    assert!(table.renew(*lease, Tick(now)) || now > *renewed_at + 1_000);
+                    *renewed_at = now.max(*renewed_at);
+                }
+            }
+            let visits_max = 1 + random.usize(..3) * 1_000;
+            let (mut expired, mut more) = registry.expired(Tick(now), visits_max);
+            while more {
+                let (taken, still_more) = registry.expired(Tick(now), visits_max);
+                expired.extend(taken);
+                more = still_more;
+            }
+            let commands = expired.iter().map(|lease| Command::Expire { lease: *lease }).collect();
+            commit(&mut registry, now, commands);
+            for lease in expired {
+                let (_, renewed_at, ttl_ms) = alive.remove(&lease).expect("it lived");
+                assert!(now > renewed_at + ttl_ms, "early");
+            }
+            for (_, renewed_at, ttl_ms) in alive.values() {
+                assert!(now < renewed_at + ttl_ms + 17, "late");
+            }
+        }
+        assert!(alive.is_empty());
+        assert_eq!(registry.instances(), 0);
+    });
+}

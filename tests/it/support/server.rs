@@ -1,0 +1,82 @@
+//! A server in this process, on a port that was free.
+
+use std::net::SocketAddr;
+
+use tokio::{sync::oneshot, task::JoinHandle};
+use tonic::transport::{Channel, Endpoint};
+use waypost::{Config, Server, model::Limits, server::RunError};
+
+use super::{
+    proto::{
+        GetStatusRequest, GetStatusResponse, admin_client::AdminClient,
+        discovery_client::DiscoveryClient, registry_client::RegistryClient,
+    },
+    soon,
+};
+
+/// A running server and a connection to it. It stops when this is dropped.
+pub(crate) struct TestServer {
+    pub(crate) address: SocketAddr,
+    channel: Channel,
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<Result<(), RunError>>,
+}
+
+impl TestServer {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(Limits::default()).await
+    }
+
+    pub(crate) async fn start_with(limits: Limits) -> Self {
+        let listen = "127.0.0.1:0".parse().expect("an address");
+        let config = Config { listen, limits, ..Config::default() };
+        let server = Server::bind(config).await.expect("the server binds");
+        let address = server.address();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let ended = tokio::spawn(server.run(async move {
+            // Dropped or sent: both mean that the test is over.
+            let _asked = stopped.await;
+        }));
+        Self { address, channel: channel_to(address).await, stop, ended }
+    }
+
+    /// Asks the server to stop; what it comes to.
+    pub(crate) fn ask_to_stop(self) -> JoinHandle<Result<(), RunError>> {
+        self.stop.send(()).expect("the server still runs");
+        self.ended
+    }
+
+    /// Stops the server, which has to end well.
+    pub(crate) async fn stop(self) {
+        let Self { channel, stop, ended, .. } = self;
+        drop(channel);
+        stop.send(()).expect("the server still runs");
+        soon("the server's end", ended).await.expect("no panic").expect("the server ends well");
+    }
+
+    pub(crate) fn registry(&self) -> RegistryClient<Channel> {
+        RegistryClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn discovery(&self) -> DiscoveryClient<Channel> {
+        DiscoveryClient::new(self.channel.clone()).max_decoding_message_size(4 * 1024 * 1024)
+    }
+
+    pub(crate) fn admin(&self) -> AdminClient<Channel> {
+        AdminClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    pub(crate) async fn status(&self) -> GetStatusResponse {
+        self.admin().get_status(GetStatusRequest {}).await.expect("a status").into_inner()
+    }
+}
+
+/// A connection of its own.
+pub(crate) async fn channel_to(address: SocketAddr) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URI");
+    soon("a connection", endpoint.connect()).await.expect("connected")
+}
