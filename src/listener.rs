@@ -22,9 +22,9 @@ use tracing::warn;
 
 /// How long a new connection may keep silent.
 const OPENING_MAX: Duration = Duration::from_secs(10);
-/// Bytes that end the opening: the length of HTTP/2's preface. A shorter request line of HTTP/1 is
-/// answered before the time is over.
-const OPENING_BYTES: usize = 24;
+/// Bytes that end the opening: HTTP/2's preface and the head of the first frame. A shorter request
+/// of HTTP/1 is answered before the time is over.
+const OPENING_BYTES: usize = 24 + 9;
 /// How long to wait after a failure to accept, such as too many open files.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 

@@ -46,7 +46,7 @@ pub struct Core {
     health: Health,
     limits: Arc<Limits>,
     tasks: Tasks,
-    /// Keeps the engine's mailbox open until the connections are gone.
+    /// Keeps the engine's mailbox open until the engine was asked to stop.
     engine: Engine,
 }
 
@@ -160,8 +160,8 @@ impl Core {
         }
         cut.cancel();
         // The engine ends last: whoever was let in got an answer.
-        drop(self.engine);
         self.tasks.join(Duration::from_secs(1)).await;
+        drop(self.engine);
         info!("stopped");
         ended
     }

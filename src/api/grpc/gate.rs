@@ -23,6 +23,10 @@ use crate::api::http::{is_grpc, not_found};
 /// The path under which health is asked for: still answered while the server leaves.
 const HEALTH: &str = "/grpc.health.v1.Health/";
 
+/// The path of reflection, which would wait for a further question before it notices that nobody
+/// hears its answers.
+const REFLECTION: &str = "/grpc.reflection.";
+
 /// Puts the gate before the routes.
 #[derive(Debug, Clone)]
 pub struct GateLayer {
@@ -70,12 +74,18 @@ impl Service<Request<Body>> for Gate {
         }
         let span = request_span(&request);
         let leaving = self.leaving.clone();
+        let request = if request.uri().path().starts_with(REFLECTION) {
+            let leaving = leaving.clone();
+            request.map(|body| Body::new(LeavingBody::questions(body, leaving)))
+        } else {
+            request
+        };
         let answer = self.routes.call(request);
         let answer = async move {
             let answer = promised_form(answer.await?);
             let status = answer.headers().get(Status::GRPC_STATUS);
             debug!(status = status.and_then(|status| status.to_str().ok()), "request answered");
-            Ok(answer.map(|body| Body::new(LeavingBody::new(body, leaving))))
+            Ok(answer.map(|body| Body::new(LeavingBody::answers(body, leaving))))
         };
         Box::pin(answer.instrument(span))
     }
@@ -119,12 +129,33 @@ struct LeavingBody {
     body: Body,
     leaving: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     token: CancellationToken,
+    side: Side,
     ended: bool,
 }
 
+/// Whose words a body carries: how it ends is what the other side understands.
+#[derive(Clone, Copy)]
+enum Side {
+    Answers,
+    Questions,
+}
+
 impl LeavingBody {
-    fn new(body: Body, token: CancellationToken) -> Self {
-        Self { body, leaving: None, token, ended: false }
+    fn answers(body: Body, token: CancellationToken) -> Self {
+        Self { body, leaving: None, token, side: Side::Answers, ended: false }
+    }
+
+    fn questions(body: Body, token: CancellationToken) -> Self {
+        Self { body, leaving: None, token, side: Side::Questions, ended: false }
+    }
+
+    fn end(&self) -> Option<Result<Frame<Bytes>, Status>> {
+        if let Side::Questions = self.side {
+            return Some(Err(error::draining()));
+        }
+        let mut trailers = HeaderMap::new();
+        let added = error::draining().add_header(&mut trailers);
+        added.is_ok().then(|| Ok(Frame::trailers(trailers)))
     }
 }
 
@@ -147,9 +178,7 @@ impl HttpBody for LeavingBody {
         let leaving = self.leaving.get_or_insert_with(|| Box::pin(token.cancelled_owned()));
         ready!(leaving.as_mut().poll(context));
         self.ended = true;
-        let mut trailers = HeaderMap::new();
-        let added = error::draining().add_header(&mut trailers);
-        Poll::Ready(added.is_ok().then(|| Ok(Frame::trailers(trailers))))
+        Poll::Ready(self.end())
     }
 
     fn is_end_stream(&self) -> bool {
