@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::{Layer, Service};
 use tracing::{Instrument, Span, debug, debug_span, field::Empty};
@@ -74,18 +74,20 @@ impl Service<Request<Body>> for Gate {
         }
         let span = request_span(&request);
         let leaving = self.leaving.clone();
-        let request = if request.uri().path().starts_with(REFLECTION) {
-            let leaving = leaving.clone();
-            request.map(|body| Body::new(LeavingBody::questions(body, leaving)))
+        let (request, answered) = if request.uri().path().starts_with(REFLECTION) {
+            let answered = CancellationToken::new();
+            let end = answered.clone();
+            let request = request.map(|body| Body::new(LeavingBody::questions(body, end)));
+            (request, Some(answered.drop_guard()))
         } else {
-            request
+            (request, None)
         };
         let answer = self.routes.call(request);
         let answer = async move {
             let answer = promised_form(answer.await?);
             let status = answer.headers().get(Status::GRPC_STATUS);
             debug!(status = status.and_then(|status| status.to_str().ok()), "request answered");
-            Ok(answer.map(|body| Body::new(LeavingBody::answers(body, leaving))))
+            Ok(answer.map(|body| Body::new(LeavingBody::answers(body, leaving, answered))))
         };
         Box::pin(answer.instrument(span))
     }
@@ -123,30 +125,34 @@ pub(super) fn too_large(status: &Status) -> Status {
     }
 }
 
-/// A body that ends with `UNAVAILABLE` when the server leaves and it has nothing more to say at the
-/// moment. Answers of single calls have everything to say at once, so only streams end.
+/// A body that ends when it is told to and has nothing more to say at the moment. Answers end with
+/// `UNAVAILABLE` when the server leaves; those of single calls have everything to say at once, so
+/// only streams do. Questions end once nobody hears the answers.
 struct LeavingBody {
     body: Body,
-    leaving: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Made when the body has nothing to say for the first time.
+    told: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     token: CancellationToken,
     side: Side,
     ended: bool,
 }
 
 /// Whose words a body carries: how it ends is what the other side understands.
-#[derive(Clone, Copy)]
 enum Side {
-    Answers,
+    /// The server's; with them gone, the questions end.
+    Answers { _answered: Option<DropGuard> },
+    /// The client's.
     Questions,
 }
 
 impl LeavingBody {
-    fn answers(body: Body, token: CancellationToken) -> Self {
-        Self { body, leaving: None, token, side: Side::Answers, ended: false }
+    fn answers(body: Body, leaving: CancellationToken, answered: Option<DropGuard>) -> Self {
+        let side = Side::Answers { _answered: answered };
+        Self { body, told: None, token: leaving, side, ended: false }
     }
 
-    fn questions(body: Body, token: CancellationToken) -> Self {
-        Self { body, leaving: None, token, side: Side::Questions, ended: false }
+    fn questions(body: Body, answered: CancellationToken) -> Self {
+        Self { body, told: None, token: answered, side: Side::Questions, ended: false }
     }
 
     fn end(&self) -> Option<Result<Frame<Bytes>, Status>> {
@@ -175,8 +181,8 @@ impl HttpBody for LeavingBody {
         }
         // Single calls never come here, so only streams pay for the wait.
         let token = self.token.clone();
-        let leaving = self.leaving.get_or_insert_with(|| Box::pin(token.cancelled_owned()));
-        ready!(leaving.as_mut().poll(context));
+        let told = self.told.get_or_insert_with(|| Box::pin(token.cancelled_owned()));
+        ready!(told.as_mut().poll(context));
         self.ended = true;
         Poll::Ready(self.end())
     }
