@@ -20,6 +20,9 @@ pub(crate) struct Cache {
     cursor: Option<Cursor>,
     /// The parts of a snapshot whose last part has not come yet.
     pending: Option<Pending>,
+    /// Whether a violation left `entries` in a state that the registry may never have had: until the
+    /// next snapshot nothing is shown, and nothing gone on from.
+    torn: bool,
     /// How long instances that a new history lacks stay.
     hold: Duration,
 }
@@ -72,11 +75,17 @@ pub(crate) enum Violation {
 impl Cache {
     /// A cache that knows nothing. After a change of history, what is missing stays for `hold`.
     pub(crate) fn new(hold: Duration) -> Self {
-        Self { entries: BTreeMap::new(), cursor: None, pending: None, hold }
+        Self { entries: BTreeMap::new(), cursor: None, pending: None, torn: false, hold }
     }
 
     /// Takes in one message. After a violation the state must not be shown until a snapshot came.
     pub(crate) fn fold(&mut self, message: WatchResponse, now: Instant) -> Result<Fold, Violation> {
+        let folded = self.fold_in(message, now);
+        self.torn |= folded.is_err();
+        folded
+    }
+
+    fn fold_in(&mut self, message: WatchResponse, now: Instant) -> Result<Fold, Violation> {
         let cursor = message.cursor.ok_or(Violation::Incomplete)?;
         match message.event.ok_or(Violation::Incomplete)? {
             Event::Snapshot(part) => self.fold_part(part, &cursor, now),
@@ -97,7 +106,7 @@ impl Cache {
 
     /// Where a new stream can go on; none where it must begin with a snapshot.
     pub(crate) fn cursor(&self) -> Option<&Cursor> {
-        self.cursor.as_ref()
+        self.cursor.as_ref().filter(|_| !self.torn)
     }
 
     /// The state, to be shown.
@@ -115,7 +124,7 @@ impl Cache {
     pub(crate) fn release(&mut self, now: Instant) -> Fold {
         let before = self.entries.len();
         self.entries.retain(|_, entry| entry.held_until.is_none_or(|until| now < until));
-        if self.entries.len() == before { Fold::Same } else { Fold::Changed }
+        if self.torn || self.entries.len() == before { Fold::Same } else { Fold::Changed }
     }
 
     fn fold_part(
@@ -169,6 +178,7 @@ impl Cache {
             }
         }
         self.cursor = Some(pending.cursor);
+        self.torn = false;
     }
 
     fn fold_changes(&mut self, changes: proto::Changes, cursor: Cursor) -> Result<Fold, Violation> {
@@ -221,7 +231,7 @@ impl Cache {
         if self.pending.is_some() {
             return Err(Violation::TornSnapshot);
         }
-        let ours = self.cursor.as_ref().ok_or(Violation::NoState)?;
+        let ours = self.cursor().ok_or(Violation::NoState)?;
         if ours.history_id != cursor.history_id {
             return Err(Violation::History);
         }

@@ -78,7 +78,22 @@ impl tower::Service<Request<Body>> for BalancedChannel {
     }
 }
 
-/// The answer to a call, to come. Dropping it cancels the call.
+/// The answer to a call, to come. Dropping it cancels the call. Clients that tonic generates wait for
+/// it by themselves.
+///
+/// ```
+/// use tower::Service as _;
+/// use waypost_client::Service;
+///
+/// # #[tokio::main]
+/// # async fn main() {
+/// let mut channel = Service::fixed([]).channel();
+/// let request = http::Request::new(tonic::body::Body::empty());
+/// let Ok(answer) = channel.call(request).await;
+/// // No instance: UNAVAILABLE is 14.
+/// assert_eq!(answer.headers()["grpc-status"], "14");
+/// # }
+/// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture(Answer);
 
@@ -102,6 +117,13 @@ impl BalancedChannel {
     }
 
     /// The service that this calls.
+    ///
+    /// ```
+    /// use waypost_client::Service;
+    ///
+    /// let channel = Service::fixed([]).channel();
+    /// assert!(channel.service().snapshot().is_some());
+    /// ```
     #[must_use]
     pub fn service(&self) -> &Service {
         &self.service
@@ -298,6 +320,12 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-timeout", value.parse().unwrap());
         timeout(&headers)
+    }
+
+    #[test]
+    fn waits_are_as_documented() {
+        assert_eq!(UNSENT_MAX, Duration::from_secs(5));
+        assert_eq!(crate::slot::AVOIDANCE, Duration::from_secs(1));
     }
 
     #[test]

@@ -22,6 +22,12 @@ use crate::{
 /// Where a registry listens that was told nothing else.
 const REGISTRY_DEFAULT: &str = "http://127.0.0.1:7510";
 
+/// Longer than anything that a client waits for, and short enough to be added to any time.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The shortest backoff: none at all would be a flood.
+const BACKOFF_MIN: Duration = Duration::from_millis(1);
+
 /// A client of a Waypost registry. Cheap to clone; clones share connections and watches.
 ///
 /// Nothing happens before the first use. What is used then works in background tasks, so it has to
@@ -53,6 +59,16 @@ struct Inner {
 }
 
 /// Why no client was built.
+///
+/// ```
+/// use waypost_client::{BuildError, Client};
+///
+/// let Err(BuildError::BadUrl { url, reason }) = Client::new("10.0.0.1:7510").map(drop) else {
+///     unreachable!("it lacks http://");
+/// };
+/// assert_eq!(url, "10.0.0.1:7510");
+/// assert!(!reason.is_empty());
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -110,13 +126,17 @@ impl Client {
 
     /// Registers an instance, and keeps it registered for as long as the returned guard is held.
     ///
-    /// Waits for as long as the registry can't be reached: to bound it, wrap it in
-    /// [`tokio::time::timeout`]. Where the future is dropped, the instance may have been registered
-    /// nevertheless; it leaves when its TTL has passed. The same goes for an attempt whose answer got
-    /// lost, if the registration has no id of its own.
+    /// Waits for as long as the registry can't be reached, and says in the log why it does (one `warn`
+    /// for an outage, one `info` when it is over): to bound it, wrap it in [`tokio::time::timeout`].
+    /// Every attempt registers the same identity: a registration without an id is given one first.
+    ///
+    /// Cancel safe: where the future is dropped, what may have been registered is deregistered in the
+    /// background, best effort. What remains leaves when its TTL has passed. That is left to the TTL,
+    /// too, where the answer to an attempt got lost and the id was given: whoever holds it by now may
+    /// be another process.
     ///
     /// # Errors
-    /// [`RegisterError`] where the registry refuses.
+    /// [`RegisterError`] where the registry refuses, or where the runtime ends meanwhile.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -208,7 +228,25 @@ impl Client {
     }
 }
 
-/// Builds a [`Client`]. Everything has a default.
+/// Builds a [`Client`]. Everything has a default. Times over a year count as a year.
+///
+/// ```
+/// use std::time::Duration;
+/// use waypost_client::Client;
+///
+/// # fn main() -> Result<(), waypost_client::BuildError> {
+/// // All defaults, written out.
+/// let client = Client::builder()
+///     .registry("http://127.0.0.1:7510")
+///     .namespace("default")
+///     .connect_timeout(Duration::from_secs(1))
+///     .keep_alive(Duration::from_secs(5), Duration::from_secs(2))
+///     .backoff(Duration::from_millis(50), Duration::from_secs(5))
+///     .hold(Duration::from_secs(15))
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "a builder builds nothing by itself"]
 pub struct Builder {
@@ -221,13 +259,36 @@ pub struct Builder {
 
 impl Builder {
     /// Adds an address of the registry, `http://host:port`. Where one fails, the next is used.
-    /// Default: `http://127.0.0.1:7510` alone.
+    /// The host is an IP address (IPv6 in brackets) or a DNS name, which is looked up for each
+    /// connection. Default: `http://127.0.0.1:7510` alone.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::Client;
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder()
+    ///     .registry("http://registry.internal:7510")
+    ///     .registry("http://[2001:db8::7]:7510")
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn registry(mut self, url: impl Into<String>) -> Self {
         self.registries.push(url.into());
         self
     }
 
-    /// The namespace of all that this client registers and looks for. Default: `default`.
+    /// The namespace of all that this client registers and looks for. Default: `default`. One
+    /// that can't be is refused by the registry, when it is asked.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::Client;
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder().namespace("shop").build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -235,8 +296,19 @@ impl Builder {
 
     /// The longest that making a connection may take, to the registry or to an instance. Default:
     /// 1 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::Client;
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder()
+    ///     .connect_timeout(Duration::from_millis(300))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.dialer.connect_timeout = timeout;
+        self.dialer.connect_timeout = timeout.min(DURATION_MAX);
         self
     }
 
@@ -246,16 +318,40 @@ impl Builder {
     ///
     /// Some servers take frequent questions amiss: grpc-go closes such connections unless its
     /// enforcement policy allows the interval.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::Client;
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder()
+    ///     .keep_alive(Duration::from_secs(20), Duration::from_secs(3))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
-        self.dialer.keep_alive_interval = interval;
-        self.dialer.keep_alive_timeout = timeout;
+        self.dialer.keep_alive_interval = interval.min(DURATION_MAX);
+        self.dialer.keep_alive_timeout = timeout.min(DURATION_MAX);
         self
     }
 
     /// How long to wait between attempts to reach the registry: a random time up to `base` at first,
-    /// up to twice as long each time after that, but never more than `cap`. Default: 50 ms and 5 s.
+    /// up to twice as long each time after that, but never more than `cap`. Default: 50 ms and 5 s; at
+    /// least 1 ms each.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::Client;
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder()
+    ///     .backoff(Duration::from_millis(200), Duration::from_secs(30))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn backoff(mut self, base: Duration, cap: Duration) -> Self {
-        self.backoff = Backoff::new(base, cap);
+        let bounded = |wait: Duration| wait.clamp(BACKOFF_MIN, DURATION_MAX);
+        self.backoff = Backoff::new(bounded(base), bounded(cap));
         self
     }
 
@@ -263,8 +359,17 @@ impl Builder {
     /// memory (its history is a new one). They need a heartbeat interval to notice that they have to
     /// register again: their TTL is ample. Zero believes an empty registry at once. Default: 15 s,
     /// the default TTL.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::Client;
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder().hold(Duration::ZERO).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn hold(mut self, hold: Duration) -> Self {
-        self.hold = hold;
+        self.hold = hold.min(DURATION_MAX);
         self
     }
 
@@ -305,6 +410,13 @@ impl Builder {
     ///
     /// # Errors
     /// [`BuildError::BadUrl`] for an address that is not `http://host:port`.
+    ///
+    /// ```
+    /// use waypost_client::Client;
+    ///
+    /// assert!(Client::builder().build().is_ok());
+    /// assert!(Client::builder().registry("registry").build().is_err());
+    /// ```
     pub fn build(mut self) -> Result<Client, BuildError> {
         if self.registries.is_empty() {
             self.registries.push(REGISTRY_DEFAULT.to_owned());
@@ -356,7 +468,23 @@ mod tests {
         assert_eq!(builder.backoff.cap(), Duration::from_secs(5));
         assert_eq!(builder.backoff.clone().delay(1.0, None), Duration::from_millis(50));
         assert_eq!(builder.hold, Duration::from_secs(15));
+        // The registry's own word for no namespace.
+        assert_eq!(builder.namespace, "");
+        assert_eq!(REGISTRY_DEFAULT, "http://127.0.0.1:7510");
         assert!(address(REGISTRY_DEFAULT).is_ok());
+    }
+
+    #[test]
+    fn times_are_bounded() {
+        let most = Duration::MAX;
+        let builder = Client::builder().backoff(Duration::ZERO, Duration::ZERO);
+        assert_eq!(builder.backoff.cap(), BACKOFF_MIN);
+        let builder = builder.connect_timeout(most).keep_alive(most, most).hold(most);
+        let builder = builder.backoff(most, most);
+        assert_eq!((builder.hold, builder.backoff.cap()), (DURATION_MAX, DURATION_MAX));
+        assert_eq!(builder.dialer.connect_timeout, DURATION_MAX);
+        assert_eq!(builder.dialer.keep_alive_interval, DURATION_MAX);
+        assert_eq!(builder.dialer.keep_alive_timeout, DURATION_MAX);
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub(crate) enum ConnectError {
         #[source]
         source: Arc<dyn Error + Send + Sync>,
     },
-    #[error("{address} does not speak HTTP/2: {source}")]
+    #[error("{address} does not speak HTTP/2: {}", root(&**source))]
     Handshake {
         address: Uri,
         #[source]
@@ -196,5 +196,14 @@ impl tower::Service<Request<Body>> for Connection {
 
 /// The status of a call that was sent and got no answer.
 pub(crate) fn lost(address: &impl std::fmt::Display, error: &hyper::Error) -> Status {
-    Status::unavailable(format!("the call to {address} got no answer: {error}"))
+    let reason = root(error);
+    Status::unavailable(format!("the call to {address} got no answer: {reason}"))
+}
+
+/// What is at the bottom of an error: the layers above it tell a user nothing.
+fn root<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
 }

@@ -48,6 +48,8 @@ pub(crate) struct Lease {
     refused: Backoff,
     /// Between losses to another holder of the same identity.
     contest: Backoff,
+    /// Whether the last lease was lost within a heartbeat interval.
+    died_young: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,6 +63,8 @@ enum Stream {
     /// A heartbeat was sent at `sent_at` and has not been answered.
     Awaiting {
         sent_at: Instant,
+        /// Whether none was answered before on this stream.
+        first: bool,
     },
 }
 
@@ -75,6 +79,7 @@ impl Lease {
             reconnect,
             refused: Backoff::new(Duration::from_secs(5), Duration::from_secs(60)),
             contest: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
+            died_young: false,
         }
     }
 
@@ -96,20 +101,25 @@ impl Lease {
         match self.stream {
             Stream::Closed { open_at } => due(open_at, now, Step::Open(id)),
             Stream::Quiet { beat_at } => due(beat_at, now, Step::Beat(id)),
-            Stream::Awaiting { sent_at } => due(sent_at + self.patience(), now, Step::Break),
+            Stream::Awaiting { sent_at, .. } => due(sent_at + self.patience(), now, Step::Break),
         }
     }
 
     /// A heartbeat went out, the first of a stream or another.
     pub(crate) fn beaten(&mut self, now: Instant) {
-        self.stream = Stream::Awaiting { sent_at: now };
+        let first = matches!(self.stream, Stream::Closed { .. });
+        self.stream = Stream::Awaiting { sent_at: now, first };
     }
 
     /// An answer came; `unknown` are the leases that don't live. `random` is from 0 to 1.
     pub(crate) fn answered(&mut self, unknown: &[u64], now: Instant, random: f64) {
-        let Stream::Awaiting { sent_at } = self.stream else { return };
+        let Stream::Awaiting { sent_at, first } = self.stream else { return };
         self.stream = Stream::Quiet { beat_at: sent_at + self.grant.heartbeat_interval };
-        self.reconnect.reset();
+        // Only a stream that lasted proves that the registry is well: else streams that break after
+        // one answer would be opened again and again without a pause.
+        if !first {
+            self.reconnect.reset();
+        }
         if unknown.contains(&self.grant.lease_id) {
             self.lose(self.grant.lease_id, now, random);
         }
@@ -128,6 +138,7 @@ impl Lease {
         if now >= self.granted_at + PEACE {
             self.contest.reset();
         }
+        self.died_young = now < self.granted_at + self.grant.heartbeat_interval;
         // At least half of the delay: two processes that fight must both come to rest.
         let fought = !self.contest.is_fresh();
         let delay =
@@ -138,8 +149,9 @@ impl Lease {
     /// Registered again.
     pub(crate) fn granted(&mut self, grant: Grant, now: Instant) {
         // The identity lives on since the last time, but the lease was not ours any more: someone
-        // else had registered it. Taking it back for ever would never end.
-        if grant.origin == self.grant.origin {
+        // else had registered it. Taking it back for ever would never end. Nor would registering with
+        // a registry that forgets at once, or with two by turns.
+        if grant.origin == self.grant.origin || self.died_young {
             if self.contest.is_fresh() {
                 self.contest.delay(0.0, None);
             }
@@ -149,7 +161,6 @@ impl Lease {
         self.grant = grant;
         self.granted_at = now;
         self.lost = None;
-        self.reconnect.reset();
         self.refused.reset();
         // Renewed over the stream at once: only then its end tells the registry of ours.
         self.stream = match self.stream {

@@ -9,7 +9,8 @@
 //!
 //! The registry may go away at any time, for as long as it likes: what is known stays known, calls
 //! go on, and everything finds its way back by itself. Connect timeouts, keep-alive and jittered
-//! backoff are on by default.
+//! backoff are on by default. Each outage is logged once (`tracing`, at `warn` with the reason and the
+//! registry's address as `peer`, and at `info` when it is over).
 //!
 //! ```
 //! use waypost_client::Client;
@@ -33,9 +34,11 @@ mod client;
 mod clock;
 mod connection;
 mod connector;
+mod enrolment;
 mod keeper;
 mod lease;
 mod link;
+mod outage;
 pub mod proto;
 mod refusal;
 mod register;

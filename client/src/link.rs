@@ -3,7 +3,10 @@
 
 use std::{
     future::Future,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,7 +16,7 @@ use tonic::Status;
 use crate::{
     backoff::Backoff,
     clock,
-    connection::{ConnectError, Connection, Dialer},
+    connection::{Connection, Dialer},
     refusal::Verdict,
     slot::Slot,
 };
@@ -33,7 +36,7 @@ pub(crate) struct Link {
 
 #[derive(Debug)]
 struct Address {
-    authority: Box<str>,
+    authority: Arc<str>,
     slot: Slot,
 }
 
@@ -41,7 +44,17 @@ struct Address {
 #[derive(Clone, Debug)]
 pub(crate) struct Reached {
     pub(crate) connection: Connection,
+    /// The address.
+    pub(crate) peer: Arc<str>,
     index: usize,
+}
+
+/// What went wrong, and where.
+#[derive(Clone, Debug)]
+pub(crate) struct Missed {
+    /// The address.
+    pub(crate) peer: Arc<str>,
+    pub(crate) status: Status,
 }
 
 impl Link {
@@ -67,14 +80,17 @@ impl Link {
 
     /// A connection to the address in use. Where it takes none, the next one is in use. Cancel
     /// safe.
-    pub(crate) async fn reach(&self) -> Result<Reached, ConnectError> {
+    pub(crate) async fn reach(&self) -> Result<Reached, Missed> {
         let index = self.current.load(Ordering::Relaxed) % self.addresses.len();
         let address = &self.addresses[index];
         match address.slot.connection(&self.dialer, &address.authority).await {
-            Ok(connection) => Ok(Reached { connection, index }),
+            Ok(connection) => {
+                Ok(Reached { connection, peer: Arc::clone(&address.authority), index })
+            }
             Err(error) => {
                 self.move_on(index);
-                Err(error)
+                let status = Status::unavailable(error.to_string());
+                Err(Missed { peer: Arc::clone(&address.authority), status })
             }
         }
     }
@@ -85,28 +101,44 @@ impl Link {
         self.move_on(reached.index);
     }
 
-    /// One attempt at a request, which may take [`REQUEST_TIMEOUT`]. A failure that may be the
-    /// address's leaves it.
+    /// One attempt at a request: a connection, and [`Self::ask`].
     pub(crate) async fn attempt<T, F>(
         &self,
         request: impl FnOnce(Connection) -> F + Send,
-    ) -> Result<T, Status>
+    ) -> Result<T, Missed>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>> + Send,
     {
-        let reached = self.reach().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let reached = self.reach().await?;
+        self.ask(&reached, request).await
+    }
+
+    /// Sends a request, which may take [`REQUEST_TIMEOUT`]. A failure that may be the address's
+    /// leaves it.
+    pub(crate) async fn ask<T, F>(
+        &self,
+        reached: &Reached,
+        request: impl FnOnce(Connection) -> F + Send,
+    ) -> Result<T, Missed>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>> + Send,
+    {
         // Boxed: what waits for it, several calls up, stays small.
         let request = Box::pin(request(reached.connection.clone()));
         let answer = clock::within(REQUEST_TIMEOUT, request).await;
-        let answer = answer.unwrap_or_else(|| {
-            Err(Status::deadline_exceeded("the registry took too long to answer"))
-        });
+        let answer = answer.unwrap_or_else(|| Err(Self::late()));
         if let Err(status) = &answer
-            && matches!(Verdict::of(status), Verdict::Transient { .. })
+            && Verdict::of(status).is_transient()
         {
-            self.leave(&reached);
+            self.leave(reached);
         }
-        answer.map(tonic::Response::into_inner)
+        let missed = |status| Missed { peer: Arc::clone(&reached.peer), status };
+        answer.map(tonic::Response::into_inner).map_err(missed)
+    }
+
+    /// The status of a request whose time is over.
+    pub(crate) fn late() -> Status {
+        Status::deadline_exceeded("the registry took too long to answer")
     }
 
     fn move_on(&self, from: usize) {

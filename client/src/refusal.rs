@@ -6,17 +6,38 @@ use std::{fmt, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// One field of a request that the registry did not take.
+/// One field of a request that the registry did not take. Displays as `field: description`.
+///
+/// ```no_run
+/// # fn example(refusal: waypost_client::Refusal) {
+/// for violation in &refusal.violations {
+///     eprintln!("{} {}", violation.field, violation.description);
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FieldViolation {
-    /// The path of the field, for example `instance.port`.
+    /// The path of the field, for example `instance.port`; empty where it is about none.
     pub field: String,
     /// What is wrong with it.
     pub description: String,
 }
 
-/// The registry's answer to a request that it will not carry out, however often it is asked.
+/// The registry's answer to a request that it will not carry out, however often it is asked. Displays
+/// as one line that says everything once: the message, and the fields at fault.
+///
+/// ```no_run
+/// # async fn example(client: waypost_client::Client) {
+/// use waypost_client::{RegisterError, Registration};
+///
+/// let registered = client.register(Registration::new("orders", "10.0.0.7", 0)).await;
+/// if let Err(RegisterError::Invalid(refusal)) = registered {
+///     eprintln!("refused: {refusal}");
+///     assert_eq!(refusal.violations[0].field, "instance.port");
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusal {
@@ -30,15 +51,37 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:?}: {}", self.code, self.message)?;
-        for violation in &self.violations {
-            write!(formatter, "; {}: {}", violation.field, violation.description)?;
+        let violations: Vec<String> = self.violations.iter().map(ToString::to_string).collect();
+        // The message may be no more than the first of the violations.
+        let repeats = violations.first().is_some_and(|first| self.message.starts_with(first));
+        let message = (!repeats && !self.message.is_empty()).then_some(&self.message);
+        let parts: Vec<&str> = message.into_iter().chain(&violations).map(String::as_str).collect();
+        if parts.is_empty() {
+            self.code.fmt(formatter)
+        } else {
+            formatter.write_str(&parts.join("; "))
         }
-        Ok(())
     }
 }
 
 impl std::error::Error for Refusal {}
+
+impl fmt::Display for FieldViolation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.field.is_empty() {
+            write!(formatter, "{}: ", self.field)?;
+        }
+        formatter.write_str(&self.description)
+    }
+}
+
+/// What a status says to people: what the other side said, or else what its code means.
+pub(crate) fn told(status: &Status) -> &str {
+    match status.message() {
+        "" => status.code().description(),
+        message => message,
+    }
+}
 
 /// What an error status means for the caller.
 #[derive(Clone, Debug)]
@@ -62,6 +105,10 @@ impl Verdict {
             },
             _ => Self::Refused(Refusal::of(status)),
         }
+    }
+
+    pub(crate) fn is_transient(&self) -> bool {
+        matches!(self, Self::Transient { .. })
     }
 }
 
@@ -92,10 +139,38 @@ mod tests {
         let status = Status::with_error_details(Code::InvalidArgument, "1 bad field", details);
         let Verdict::Refused(refusal) = Verdict::of(&status) else { unreachable!() };
         assert_eq!(refusal.violations[0].field, "instance.port");
+        assert_eq!(refusal.to_string(), "1 bad field; instance.port: must not be 0");
+    }
+
+    fn shown(message: &str, violations: &[(&str, &str)]) -> String {
+        let mut details = ErrorDetails::new();
+        for (field, description) in violations {
+            details.add_bad_request_violation(*field, *description);
+        }
+        let status = Status::with_error_details(Code::InvalidArgument, message, details);
+        let Verdict::Refused(refusal) = Verdict::of(&status) else { unreachable!() };
+        refusal.to_string()
+    }
+
+    #[test]
+    fn a_refusal_says_everything_once() {
+        let port = ("instance.port", "is 0");
+        assert_eq!(shown("instance.port: is 0", &[port]), "instance.port: is 0");
         assert_eq!(
-            refusal.to_string(),
-            "InvalidArgument: 1 bad field; instance.port: must not be 0"
+            shown("instance.port: is 0 (and 1 more)", &[port, ("ttl", "is too long")]),
+            "instance.port: is 0; ttl: is too long"
         );
+        assert_eq!(shown("bad", &[port, ("", "3 more")]), "bad; instance.port: is 0; 3 more");
+        assert_eq!(shown("no such lease", &[]), "no such lease");
+        assert_eq!(shown("", &[port]), "instance.port: is 0");
+    }
+
+    #[test]
+    fn a_silent_refusal_says_what_its_code_means() {
+        let meaning = Code::InvalidArgument.description();
+        assert_eq!(shown("", &[]), meaning);
+        assert_eq!(told(&Status::invalid_argument("")), meaning);
+        assert_eq!(told(&Status::invalid_argument("no")), "no");
     }
 
     #[test]

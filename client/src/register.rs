@@ -9,17 +9,28 @@ use tonic::{Code, Status};
 
 use crate::{
     backoff::Backoff,
-    clock,
-    keeper::{Keeper, grant},
-    lease::Lease,
-    link::Link,
+    clock, keeper,
+    link::{Link, Missed},
     proto::{self, Instance, registry_client::RegistryClient},
-    refusal::{Refusal, Verdict},
+    refusal::{Refusal, Verdict, told},
     registration::{Registration, Update},
     tasks,
 };
 
-/// How a registration stands.
+/// How a registration stands. Nothing of it needs the user's help; it is there to be shown.
+///
+/// ```no_run
+/// use waypost_client::{Registered, RegistrationState};
+///
+/// fn health(registered: &Registered) -> &'static str {
+///     match &*registered.state().borrow() {
+///         RegistrationState::Registered { .. } => "registered",
+///         RegistrationState::Retrying { .. } | RegistrationState::Lost => "on its way back",
+///         RegistrationState::Refused(_) => "refused",
+///         _ => "gone",
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegistrationState {
@@ -42,7 +53,20 @@ pub enum RegistrationState {
     Closed,
 }
 
-/// Why an instance was not registered.
+/// Why an instance was not registered. A registry that can't be reached is none of the reasons:
+/// [`Client::register`](crate::Client::register) waits for it.
+///
+/// ```no_run
+/// # async fn example(client: waypost_client::Client) {
+/// use waypost_client::{RegisterError, Registration};
+///
+/// match client.register(Registration::new("orders", "10.0.0.7", 8080)).await {
+///     Ok(registered) => drop(registered),
+///     Err(RegisterError::Denied(refusal)) => eprintln!("no permission: {refusal}"),
+///     Err(error) => eprintln!("not registered: {error}"),
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegisterError {
@@ -58,6 +82,9 @@ pub enum RegisterError {
     /// The registry refused for another reason.
     #[error("the registry refused: {0}")]
     Refused(#[source] Refusal),
+    /// The background task has ended, with the runtime that it ran in.
+    #[error("the registration has ended")]
+    Stopped,
 }
 
 impl From<Refusal> for RegisterError {
@@ -72,6 +99,14 @@ impl From<Refusal> for RegisterError {
 }
 
 /// Why an instance was not changed.
+///
+/// ```no_run
+/// # async fn example(mut registered: waypost_client::Registered) {
+/// if let Err(waypost_client::UpdateError::Invalid(refusal)) = registered.set_weight(200).await {
+///     eprintln!("still as it was: {refusal}");
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpdateError {
@@ -97,12 +132,20 @@ impl From<Refusal> for UpdateError {
 
 /// Why an instance may still be registered after [`Registered::close`]. It leaves by itself when its
 /// TTL has passed.
+///
+/// ```no_run
+/// # async fn example(registered: waypost_client::Registered) {
+/// if let Err(error) = registered.close().await {
+///     eprintln!("callers may still come until the TTL has passed: {error}");
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloseError {
-    /// The registry could not be reached in time.
-    #[error("the registry could not be reached: {0}")]
-    Unreachable(#[source] Status),
+    /// The registry could not be reached in time. The status says what the last attempt came to.
+    #[error("the registry could not be reached: {}", told(.0))]
+    Unreachable(Status),
     /// The registry refused.
     #[error("the registry refused: {0}")]
     Refused(#[source] Refusal),
@@ -162,41 +205,33 @@ pub struct Registered {
 }
 
 impl Registered {
-    /// Registers, however long the registry is away, and keeps it so.
+    /// Registers, however long the registry is away, and keeps it so. Where it is dropped before, what
+    /// it may have registered is deregistered.
     pub(crate) async fn begin(
         link: Arc<Link>,
-        mut registration: Registration,
+        registration: Registration,
     ) -> Result<Self, RegisterError> {
-        let mut backoff = link.backoff();
-        let response = until_reached(&mut backoff, || register(&link, &registration)).await?;
-        let now = clock::now();
-        let (grant, instance) = grant(response);
-        // Whoever made the id: registering again is registering the same.
-        registration.instance.id.clone_from(&instance.id);
-        tracing::info!(
-            namespace = instance.namespace,
-            service = instance.service,
-            instance = instance.id,
-            "registered"
-        );
-        let lease_id = grant.lease_id;
-        let shared = Shared {
-            desired: watch::Sender::new(registration),
-            held: watch::Sender::new(Held { lease_id, instance: Arc::new(instance) }),
-            state: watch::Sender::new(RegistrationState::Registered { lease_id }),
-            found_lost: watch::Sender::new(0),
-        };
-        let (stop, (end, ended)) = (CancellationToken::new(), oneshot::channel());
-        let lease = Lease::new(grant, now, link.backoff());
-        let keeper = Keeper::new(Arc::clone(&link), lease, shared.clone(), stop.clone());
+        let token = CancellationToken::new();
+        let stop = token.clone().drop_guard();
+        let ((answer, answered), (end, ended)) = (oneshot::channel(), oneshot::channel());
+        let stay = keeper::stay(Arc::clone(&link), registration, token, answer);
         tasks::spawn("registration", async move {
             // Nobody may be waiting: then nobody is to be told.
-            let _ = end.send(keeper.run().await);
+            let _ = end.send(stay.await);
         });
-        Ok(Self { link, shared, ended, stop: stop.drop_guard() })
+        let shared = answered.await.unwrap_or(Err(RegisterError::Stopped))?;
+        Ok(Self { link, shared, ended, stop })
     }
 
-    /// The instance as the registry last said it holds it.
+    /// The instance as the registry last said it holds it. Not changed by what an operator does.
+    ///
+    /// ```no_run
+    /// # async fn example(mut registered: waypost_client::Registered)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// println!("registered as {}", registered.instance().id);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn instance(&self) -> Arc<Instance> {
         Arc::clone(&self.shared.held.borrow().instance)
@@ -204,29 +239,74 @@ impl Registered {
 
     /// The lease that keeps the instance registered. Another one each time that it had to be
     /// registered again.
+    ///
+    /// ```no_run
+    /// # async fn example(mut registered: waypost_client::Registered)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// println!("lease {}", registered.lease_id());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn lease_id(&self) -> u64 {
         self.shared.held.borrow().lease_id
     }
 
     /// How the registration stands, now and as it changes.
+    ///
+    /// The receiver takes the present state for a change: the first
+    /// [`changed`](watch::Receiver::changed) returns at once, so that nothing that happened since the
+    /// registration is missed. States that nobody looked at meanwhile are left out.
+    ///
+    /// ```no_run
+    /// # async fn example(mut registered: waypost_client::Registered)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut state = registered.state();
+    /// tokio::spawn(async move {
+    ///     while state.changed().await.is_ok() {
+    ///         println!("{:?}", *state.borrow_and_update());
+    ///     }
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn state(&self) -> watch::Receiver<RegistrationState> {
-        self.shared.state.subscribe()
+        let mut state = self.shared.state.subscribe();
+        // What changed before the subscription must not go unseen.
+        state.mark_changed();
+        state
     }
 
     /// Says whether the instance takes traffic. As [`update`](Self::update).
     ///
     /// # Errors
     /// As [`update`](Self::update).
+    ///
+    /// ```no_run
+    /// # async fn example(mut registered: waypost_client::Registered)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// use waypost_client::proto::Status;
+    /// registered.set_status(Status::Draining).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn set_status(&mut self, status: proto::Status) -> Result<(), UpdateError> {
         self.update(Update::new().status(status)).await
     }
 
-    /// Changes the share of traffic. As [`update`](Self::update).
+    /// Changes the share of traffic; 0 takes no new traffic. As [`update`](Self::update).
     ///
     /// # Errors
     /// As [`update`](Self::update).
+    ///
+    /// ```no_run
+    /// # async fn example(mut registered: waypost_client::Registered)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// registered.set_weight(50).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn set_weight(&mut self, weight: u32) -> Result<(), UpdateError> {
         self.update(Update::new().weight(weight)).await
     }
@@ -235,6 +315,14 @@ impl Registered {
     ///
     /// # Errors
     /// As [`update`](Self::update).
+    ///
+    /// ```no_run
+    /// # async fn example(mut registered: waypost_client::Registered)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// registered.set_metadata([("shard", "8"), ("build", "1377")]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn set_metadata<K: Into<String>, V: Into<String>>(
         &mut self,
         entries: impl IntoIterator<Item = (K, V)>,
@@ -250,7 +338,8 @@ impl Registered {
     /// made, and it is made at the latest when the instance is registered again.
     ///
     /// # Errors
-    /// What the registry refuses leaves the instance as it was.
+    /// What the registry refuses leaves the instance as it was. [`UpdateError::Stopped`] where the
+    /// registration has ended with its runtime.
     ///
     /// ```no_run
     /// # async fn example(mut registered: waypost_client::Registered)
@@ -267,6 +356,14 @@ impl Registered {
         let before = self.shared.desired.borrow().clone();
         // First: what is registered again meanwhile is to have it.
         self.shared.desired.send_modify(|desired| update.apply(&mut desired.instance));
+        // What was refused was something else: it does not answer this update.
+        self.shared.state.send_if_modified(|state| {
+            let refused = matches!(state, RegistrationState::Refused(_));
+            if refused {
+                *state = RegistrationState::Lost;
+            }
+            refused
+        });
         let updated = self.update_registered(&update).await;
         if let Err(UpdateError::Invalid(_) | UpdateError::Refused(_)) = updated {
             self.shared.desired.send_modify(|desired| *desired = before);
@@ -297,7 +394,7 @@ impl Registered {
         &self,
         update: &Update,
         lease_id: u64,
-    ) -> Result<proto::UpdateResponse, Status> {
+    ) -> Result<proto::UpdateResponse, Missed> {
         let request = update.request(lease_id);
         self.link
             .attempt(
@@ -336,7 +433,8 @@ impl Registered {
     }
 
     /// Deregisters, and returns when the registry has said so: from then on nobody is sent here.
-    /// Takes about 10 s at most. Where the future is dropped, it goes on in the background.
+    /// Takes about 10 s at most. Cancel safe: where the future is dropped, it goes on in the
+    /// background.
     ///
     /// # Errors
     /// [`CloseError`]: the instance may still be registered, until its TTL has passed. It is no error
@@ -355,35 +453,23 @@ impl Registered {
     }
 }
 
-/// One attempt to register.
-pub(crate) async fn register(
-    link: &Link,
-    registration: &Registration,
-) -> Result<proto::RegisterResponse, Status> {
-    let request = registration.request();
-    link.attempt(
-        |connection| async move { RegistryClient::new(connection).register(request).await },
-    )
-    .await
-}
-
 /// Repeats `attempt` until the registry answers, one way or the other.
 async fn until_reached<T, F>(
     backoff: &mut Backoff,
     mut attempt: impl FnMut() -> F,
 ) -> Result<T, Refusal>
 where
-    F: Future<Output = Result<T, Status>>,
+    F: Future<Output = Result<T, Missed>>,
 {
     loop {
-        let status = match attempt().await {
+        let Missed { peer, status } = match attempt().await {
             Ok(answer) => return Ok(answer),
-            Err(status) => status,
+            Err(missed) => missed,
         };
         match Verdict::of(&status) {
             Verdict::Refused(refusal) => return Err(refusal),
             Verdict::Transient { after } => {
-                tracing::debug!(code = ?status.code(), reason = status.message(), "asking again");
+                tracing::debug!(peer = &*peer, reason = told(&status), "asking again");
                 let delay: Duration = backoff.delay(fastrand::f64(), after);
                 clock::sleep(delay).await;
             }

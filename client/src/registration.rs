@@ -31,7 +31,13 @@ pub struct Registration {
 
 impl Registration {
     /// A replica of `service` that is reached at `host` (an IP address, IPv6 without brackets, or a
-    /// DNS name) and `port`.
+    /// DNS name) and `port`. Everything else has a default.
+    ///
+    /// ```
+    /// # use waypost_client::Registration;
+    /// let by_address = Registration::new("orders", "2001:db8::7", 8080);
+    /// let by_name = Registration::new("orders", "orders-7.internal", 8080);
+    /// ```
     pub fn new(service: impl Into<String>, host: impl Into<String>, port: u16) -> Self {
         let instance = Instance {
             service: service.into(),
@@ -42,52 +48,103 @@ impl Registration {
         Self { instance, ttl: None, disconnect_grace: None }
     }
 
-    /// Tells this replica from the others of its service. Without it the registry makes an id.
+    /// Tells this replica from the others of its service. Default: the client makes one, a UUID, when
+    /// it registers. Up to 256 bytes, no control characters.
     ///
     /// Only one process at a time can hold an id: the last one to register does. Two that both keep
     /// registering the same one take turns, ever more slowly.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::{Registration, proto::Status};
+    /// let registration = Registration::new("orders", "10.0.0.7", 8080).id("orders-7");
+    /// ```
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.instance.id = id.into();
         self
     }
 
     /// The failure domain that the replica runs in. Default: none.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::{Registration, proto::Status};
+    /// let registration = Registration::new("orders", "10.0.0.7", 8080).zone("eu-1a");
+    /// ```
     pub fn zone(mut self, zone: impl Into<String>) -> Self {
         self.instance.zone = zone.into();
         self
     }
 
     /// The version of the software. Default: none.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::{Registration, proto::Status};
+    /// let registration = Registration::new("orders", "10.0.0.7", 8080).version("2.4.1");
+    /// ```
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.instance.version = version.into();
         self
     }
 
     /// The share of traffic relative to the other replicas; 0 takes no new traffic. Default: 100.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::{Registration, proto::Status};
+    /// let registration = Registration::new("orders", "10.0.0.7", 8080).weight(200);
+    /// ```
     pub fn weight(mut self, weight: u32) -> Self {
         self.instance.weight = Some(weight);
         self
     }
 
-    /// Adds an entry that callers can read and filter by.
+    /// Adds an entry that callers can read and filter by; one with the same key is replaced. Up to 64
+    /// entries, keys of 128 and values of 4096 bytes, 16 KiB in all. Default: none.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::{Registration, proto::Status};
+    /// let registration = Registration::new("orders", "10.0.0.7", 8080).metadata("shard", "7");
+    /// ```
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.instance.metadata.insert(key.into(), value.into());
         self
     }
 
-    /// Adds a port with a name, besides the main one.
+    /// Adds a port with a name, besides the main one. Default: none.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::{Registration, proto::Status};
+    /// let registration = Registration::new("orders", "10.0.0.7", 8080).port("metrics", 9090);
+    /// ```
     pub fn port(mut self, name: impl Into<String>, port: u16) -> Self {
         self.instance.ports.insert(name.into(), port.into());
         self
     }
 
     /// Whether the replica takes traffic. Default: `UP`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::{Registration, proto::Status};
+    /// let registration = Registration::new("orders", "10.0.0.7", 8080).status(Status::Starting);
+    /// ```
     pub fn status(mut self, status: Status) -> Self {
         self.instance.status = status.into();
         self
     }
 
-    /// How long the registration lives without a heartbeat: 1 s to 5 min. Default: 15 s.
+    /// How long the registration lives without a heartbeat: 1 s to 5 min, anything else is
+    /// refused. Default: 15 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::{Registration, proto::Status};
+    /// let registration = Registration::new("orders", "10.0.0.7", 8080).ttl(Duration::from_secs(10));
+    /// ```
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
@@ -95,6 +152,12 @@ impl Registration {
 
     /// How long the registration survives the end of the connection that carries its heartbeats; at
     /// most the TTL. Default: 3 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::{Registration, proto::Status};
+    /// let registration = Registration::new("orders", "10.0.0.7", 8080).disconnect_grace(Duration::from_secs(1));
+    /// ```
     pub fn disconnect_grace(mut self, grace: Duration) -> Self {
         self.disconnect_grace = Some(grace);
         self
@@ -133,24 +196,44 @@ pub struct Update {
 }
 
 impl Update {
-    /// No changes yet.
+    /// No changes yet. What is not named stays as it is.
+    ///
+    /// ```
+    /// # use waypost_client::{Update, proto::Status};
+    /// let update = Update::new();
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Whether the replica takes traffic.
+    ///
+    /// ```
+    /// # use waypost_client::{Update, proto::Status};
+    /// let update = Update::new().status(Status::Draining);
+    /// ```
     pub fn status(mut self, status: Status) -> Self {
         self.status = Some(status);
         self
     }
 
     /// The share of traffic relative to the other replicas; 0 takes no new traffic.
+    ///
+    /// ```
+    /// # use waypost_client::{Update, proto::Status};
+    /// let update = Update::new().weight(0);
+    /// ```
     pub fn weight(mut self, weight: u32) -> Self {
         self.weight = Some(weight);
         self
     }
 
     /// All metadata: what is not among `entries` goes.
+    ///
+    /// ```
+    /// # use waypost_client::{Update, proto::Status};
+    /// let update = Update::new().metadata([("shard", "8")]);
+    /// ```
     pub fn metadata<K: Into<String>, V: Into<String>>(
         mut self,
         entries: impl IntoIterator<Item = (K, V)>,
@@ -161,12 +244,22 @@ impl Update {
     }
 
     /// The version of the software.
+    ///
+    /// ```
+    /// # use waypost_client::{Update, proto::Status};
+    /// let update = Update::new().version("2.4.2");
+    /// ```
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = Some(version.into());
         self
     }
 
     /// The failure domain that the replica runs in.
+    ///
+    /// ```
+    /// # use waypost_client::{Update, proto::Status};
+    /// let update = Update::new().zone("eu-1b");
+    /// ```
     pub fn zone(mut self, zone: impl Into<String>) -> Self {
         self.zone = Some(zone.into());
         self

@@ -45,7 +45,10 @@ impl Services {
         watcher: impl FnOnce(Arc<Published>, CancellationToken) -> Watcher,
     ) -> Arc<Watched> {
         let mut place = self.watched.entry(name.to_owned()).or_default();
-        if let Some(watched) = place.upgrade() {
+        // A watch that ended with the runtime that it ran in is begun again in this one.
+        if let Some(watched) = place.upgrade()
+            && !watched.published.has_ended()
+        {
             return watched;
         }
         let published = Arc::new(Published::empty());
@@ -73,6 +76,18 @@ impl Drop for Watched {
 }
 
 /// Why a service did not become ready.
+///
+/// ```no_run
+/// use waypost_client::{Client, ReadyError};
+///
+/// # async fn example(client: Client) -> Result<(), ReadyError> {
+/// match client.service("no such name").ready().await {
+///     Err(ReadyError::Refused(refusal)) => eprintln!("a mistake: {refusal}"),
+///     other => other?,
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadyError {
@@ -155,7 +170,15 @@ impl Service {
         Self { watched: Arc::clone(&self.watched), balancer: Arc::new(Balancer::new(policy)) }
     }
 
-    /// The service's name.
+    /// The service's name: the one that it was asked for, or the one of the first
+    /// [fixed](Self::fixed) instance.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, Service};
+    ///
+    /// let instance = Instance { service: "orders".into(), ..Instance::default() };
+    /// assert_eq!(Service::fixed([instance]).name(), "orders");
+    /// ```
     #[must_use]
     pub fn name(&self) -> &str {
         &self.watched.name
@@ -168,7 +191,8 @@ impl Service {
     /// [`tokio::time::timeout`]. Cancel safe.
     ///
     /// # Errors
-    /// [`ReadyError::Refused`] where the registry refuses to tell.
+    /// [`ReadyError::Refused`] where the registry refuses to tell, [`ReadyError::Stopped`] where the
+    /// runtime of the watch has ended.
     ///
     /// ```
     /// # use waypost_client::{ReadyError, Service};
@@ -180,11 +204,14 @@ impl Service {
     /// ```
     pub async fn ready(&self) -> Result<(), ReadyError> {
         let mut progress = self.watched.published.progress();
-        let known = |progress: &Progress| progress.views > 0 || progress.refusal.is_some();
-        let reached = progress.wait_for(known).await.map_err(|_| ReadyError::Stopped)?;
+        let settled = |progress: &Progress| {
+            progress.views > 0 || progress.refusal.is_some() || progress.ended
+        };
+        let reached = progress.wait_for(settled).await.map_err(|_| ReadyError::Stopped)?;
         match &reached.refusal {
-            Some(refusal) if reached.views == 0 => Err(ReadyError::Refused(refusal.clone())),
-            _ => Ok(()),
+            _ if reached.views > 0 => Ok(()),
+            Some(refusal) if !reached.ended => Err(ReadyError::Refused(refusal.clone())),
+            _ => Err(ReadyError::Stopped),
         }
     }
 
@@ -206,8 +233,14 @@ impl Service {
     /// [`NoInstance`] says why there is none.
     ///
     /// ```
+    /// # use waypost_client::{Instance, proto::Status};
+    /// # let up = Instance { id: "a".into(), status: Status::Up.into(), ..Instance::default() };
+    /// let pick = Service::fixed([up]).pick()?;
+    /// assert_eq!(pick.instance().id, "a");
+    ///
     /// # use waypost_client::{NoInstance, Service};
     /// assert_eq!(Service::fixed([]).pick().unwrap_err(), NoInstance::Empty);
+    /// # Ok::<(), NoInstance>(())
     /// ```
     pub fn pick(&self) -> Result<Pick, NoInstance> {
         let snapshot = self.watched.published.snapshot().load();
@@ -215,7 +248,7 @@ impl Service {
         self.balancer.pick(snapshot)
     }
 
-    /// Tells when the instances change.
+    /// Tells when the instances change. Keeps the watch alive, as the handle does.
     ///
     /// ```no_run
     /// # async fn example(orders: waypost_client::Service) {
@@ -257,6 +290,18 @@ impl Service {
 
 /// The views of a service, one after the other. Views that nobody asked for meanwhile are left out:
 /// the next one is always the latest.
+///
+/// ```
+/// use waypost_client::{Instance, Service};
+///
+/// # #[tokio::main]
+/// # async fn main() {
+/// let mut changes = Service::fixed([Instance::default()]).changes();
+/// let first = changes.next().await.expect("the present view");
+/// assert_eq!(first.len(), 1);
+/// assert!(changes.next().await.is_none(), "a fixed service has no other");
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Changes {
     progress: watch::Receiver<Progress>,
@@ -267,7 +312,8 @@ pub struct Changes {
 
 impl Changes {
     /// The view, once it is another than the last one that this gave; the first time the present
-    /// one. `None` when there can't be another one any more. Cancel safe.
+    /// one. `None` when there can't be another one any more: the service is a fixed one, or the runtime
+    /// of the watch has ended. Cancel safe.
     ///
     /// ```
     /// # use waypost_client::Service;
@@ -279,7 +325,13 @@ impl Changes {
     /// ```
     pub async fn next(&mut self) -> Option<Arc<Snapshot>> {
         let seen = self.seen;
-        self.seen = self.progress.wait_for(|progress| progress.views > seen).await.ok()?.views;
+        let news = |progress: &Progress| progress.views > seen || progress.ended;
+        // Locked until the view is taken: it is the one that is counted.
+        let progress = self.progress.wait_for(news).await.ok()?;
+        if progress.views == seen {
+            return None;
+        }
+        self.seen = progress.views;
         self.watched.published.snapshot().load_full()
     }
 }

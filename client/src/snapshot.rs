@@ -90,7 +90,11 @@ impl Endpoint {
 }
 
 fn address(host: &str, port: u32) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 /// The instances of one service at one position of the registry's history.
@@ -118,6 +122,14 @@ pub struct Snapshot {
 impl Snapshot {
     /// A snapshot of `instances`, for tests and for lists that come from elsewhere. Of several with
     /// the same id the last one counts. Its cursor is the empty one.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, Snapshot};
+    ///
+    /// let with = |weight| Instance { weight: Some(weight), ..Instance::default() };
+    /// let snapshot = Snapshot::new([with(1), with(2)]);
+    /// assert!(snapshot.instances().map(|instance| instance.weight).eq([Some(2)]));
+    /// ```
     pub fn new(instances: impl IntoIterator<Item = Instance>) -> Self {
         let mut endpoints: Vec<_> =
             instances.into_iter().map(|instance| Arc::new(Endpoint::new(instance))).collect();
@@ -137,11 +149,30 @@ impl Snapshot {
     }
 
     /// All instances, whatever their status, in order of their ids.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, Snapshot, proto::Status};
+    ///
+    /// let up = Instance { id: "a".into(), status: Status::Up.into(), ..Instance::default() };
+    /// let down = Instance { id: "b".into(), status: Status::Down.into(), ..Instance::default() };
+    /// let snapshot = Snapshot::new([up, down]);
+    /// assert!(snapshot.instances().map(|instance| &*instance.id).eq(["a", "b"]));
+    /// ```
     pub fn instances(&self) -> impl ExactSizeIterator<Item = &Instance> {
         self.endpoints.iter().map(|endpoint| endpoint.instance())
     }
 
-    /// The instance with this id.
+    /// The instance with this id. Takes logarithmic time.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, Snapshot, proto::Status};
+    ///
+    /// let up = Instance { id: "a".into(), status: Status::Up.into(), ..Instance::default() };
+    /// let down = Instance { id: "b".into(), status: Status::Down.into(), ..Instance::default() };
+    /// let snapshot = Snapshot::new([up, down]);
+    /// assert!(snapshot.instance("b").is_some());
+    /// assert!(snapshot.instance("c").is_none());
+    /// ```
     #[must_use]
     pub fn instance(&self, id: &str) -> Option<&Instance> {
         let found =
@@ -150,18 +181,40 @@ impl Snapshot {
     }
 
     /// How many instances there are, whatever their status.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, Snapshot, proto::Status};
+    ///
+    /// let up = Instance { id: "a".into(), status: Status::Up.into(), ..Instance::default() };
+    /// let down = Instance { id: "b".into(), status: Status::Down.into(), ..Instance::default() };
+    /// let snapshot = Snapshot::new([up, down]);
+    /// assert_eq!(snapshot.len(), 2);
+    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         self.endpoints.len()
     }
 
     /// Whether there are none.
+    ///
+    /// ```
+    /// assert!(waypost_client::Snapshot::new([]).is_empty());
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.endpoints.is_empty()
     }
 
     /// How many instances take new traffic: those that are `UP` or `SUSPECT` with a weight over 0.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, Snapshot, proto::Status};
+    ///
+    /// let up = Instance { id: "a".into(), status: Status::Up.into(), ..Instance::default() };
+    /// let down = Instance { id: "b".into(), status: Status::Down.into(), ..Instance::default() };
+    /// let snapshot = Snapshot::new([up, down]);
+    /// assert_eq!(snapshot.serving(), 1);
+    /// ```
     #[must_use]
     pub fn serving(&self) -> usize {
         self.serving.len()
@@ -169,6 +222,12 @@ impl Snapshot {
 
     /// The position in the registry's history at which this is what the registry holds (and, after
     /// the registry lost its memory, what is held over from before).
+    ///
+    /// ```
+    /// use waypost_client::Snapshot;
+    ///
+    /// assert_eq!(Snapshot::new([]).cursor().revision, 0, "one of no registry");
+    /// ```
     #[must_use]
     pub fn cursor(&self) -> &Cursor {
         &self.cursor
@@ -237,6 +296,7 @@ mod tests {
     #[test]
     fn an_ipv6_address_is_written_in_brackets() {
         assert_eq!(address("::1", 80), "[::1]:80");
+        assert_eq!(address("[::1]", 80), "[::1]:80");
         assert_eq!(address("10.0.0.1", 80), "10.0.0.1:80");
         assert_eq!(address("db.internal", 80), "db.internal:80");
     }

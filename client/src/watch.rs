@@ -13,10 +13,10 @@ use crate::{
     backoff::Backoff,
     cache::{Cache, Fold, Violation},
     clock::{self, Instant},
-    connection::ConnectError,
-    link::{Link, REQUEST_TIMEOUT, Reached},
+    link::{Link, Missed, REQUEST_TIMEOUT, Reached},
+    outage::Outage,
     proto::{WatchRequest, WatchResponse, discovery_client::DiscoveryClient},
-    refusal::{Refusal, Verdict},
+    refusal::{Refusal, Verdict, told},
     snapshot::Snapshot,
 };
 
@@ -26,6 +26,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(25);
 
 /// The largest message that is taken. Registries send parts of up to 4 MiB.
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
+
+/// How long to wait after a refusal.
+const REFUSED_WAIT: Duration = Duration::from_secs(5);
 
 /// How many messages that have already come are folded before their result is shown.
 const FOLDS_MAX: usize = 64;
@@ -44,6 +47,8 @@ pub(crate) struct Progress {
     pub(crate) views: u64,
     /// Why there is no first view, where the registry refused one.
     pub(crate) refusal: Option<Refusal>,
+    /// Whether there can't be another view.
+    pub(crate) ended: bool,
 }
 
 impl Published {
@@ -54,6 +59,7 @@ impl Published {
     pub(crate) fn fixed(snapshot: Snapshot) -> Self {
         let published = Self::empty();
         published.publish(snapshot);
+        published.end();
         published
     }
 
@@ -66,16 +72,29 @@ impl Published {
     }
 
     fn publish(&self, snapshot: Snapshot) {
-        // In this order: who is woken must find the new view.
-        self.snapshot.store(Some(Arc::new(snapshot)));
+        // Both with the progress locked: who has it locked finds the view that it counts.
         self.progress.send_modify(|progress| {
+            self.snapshot.store(Some(Arc::new(snapshot)));
             progress.views += 1;
             progress.refusal = None;
         });
     }
 
-    fn refuse(&self, refusal: Refusal) {
-        self.progress.send_modify(|progress| progress.refusal = Some(refusal));
+    /// Whether that is news.
+    fn refuse(&self, refusal: Refusal) -> bool {
+        self.progress.send_if_modified(|progress| {
+            let news = progress.refusal.as_ref() != Some(&refusal);
+            progress.refusal = Some(refusal);
+            news
+        })
+    }
+
+    fn end(&self) {
+        self.progress.send_modify(|progress| progress.ended = true);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.progress.borrow().ended
     }
 }
 
@@ -89,9 +108,15 @@ pub(crate) struct Watcher {
     pub(crate) stop: CancellationToken,
 }
 
+/// However it ends, with its runtime, say: nobody must wait for it any more.
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.published.end();
+    }
+}
+
 /// Why a stream ended.
 enum End {
-    Unreachable(ConnectError),
     Closed,
     Silent,
     Status(Box<Status>),
@@ -101,11 +126,19 @@ enum End {
 impl fmt::Display for End {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(error) => error.fmt(formatter),
             Self::Closed => formatter.write_str("the registry ended the stream"),
             Self::Silent => formatter.write_str("the registry was silent for too long"),
-            Self::Status(status) => write!(formatter, "{:?}: {}", status.code(), status.message()),
+            Self::Status(status) => formatter.write_str(told(status)),
             Self::Violation(violation) => violation.fmt(formatter),
+        }
+    }
+}
+
+impl End {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Status(status) => Verdict::of(status),
+            Self::Closed | Self::Silent | Self::Violation(_) => Verdict::Transient { after: None },
         }
     }
 }
@@ -120,46 +153,53 @@ impl Watcher {
     async fn keep_watching(self) {
         let mut cache = Cache::new(self.hold);
         let mut backoff = self.link.backoff();
-        let mut resume = true;
+        let mut outage = Outage::default();
         loop {
             let began = clock::now();
-            let end = self.watch_once(&mut cache, resume).await;
+            let (peer, end) = self.watch_once(&mut cache, &mut outage).await;
             cache.disconnected();
             // Only a stream that lasted proves that the registry is well.
             if clock::now() >= began + backoff.cap() {
                 backoff.reset();
             }
-            // What a violation leaves behind can't be gone on from.
-            resume = !matches!(end, End::Violation(_));
-            let delay = self.judge(&end, &mut backoff);
+            let delay = self.judge(&peer, &end, &mut backoff, &mut outage);
             self.rest(&mut cache, clock::now() + delay).await;
         }
     }
 
-    async fn watch_once(&self, cache: &mut Cache, resume: bool) -> End {
+    /// One stream, and why it ended, and whose it was.
+    async fn watch_once(&self, cache: &mut Cache, outage: &mut Outage) -> (Arc<str>, End) {
         let reached = match self.link.reach().await {
             Ok(reached) => reached,
-            Err(error) => return End::Unreachable(error),
+            Err(Missed { peer, status }) => return (peer, End::Status(Box::new(status))),
         };
-        let end = match self.open(&reached, cache, resume).await {
-            Ok(stream) => self.follow(stream, cache).await,
+        let end = match self.open(&reached, cache).await {
+            Ok(stream) => {
+                if outage.end() {
+                    let (namespace, service) = (&self.namespace, &self.service);
+                    tracing::info!(namespace, service, peer = &*reached.peer, "watching again");
+                }
+                self.follow(stream, cache).await
+            }
             Err(end) => end,
         };
-        self.link.leave(&reached);
-        end
+        // A refusal says nothing against the connection, which others use.
+        if end.verdict().is_transient() {
+            self.link.leave(&reached);
+        }
+        (reached.peer, end)
     }
 
     async fn open(
         &self,
         reached: &Reached,
         cache: &Cache,
-        resume: bool,
     ) -> Result<Streaming<WatchResponse>, End> {
         let request = WatchRequest {
             namespace: self.namespace.clone(),
             services: vec![self.service.clone()],
             filter: None,
-            resume: cache.cursor().filter(|_| resume).cloned(),
+            resume: cache.cursor().cloned(),
         };
         let mut registry =
             DiscoveryClient::new(reached.connection.clone()).max_decoding_message_size(MESSAGE_MAX);
@@ -248,26 +288,27 @@ impl Watcher {
     }
 
     /// How long to wait before the next attempt, having said why.
-    fn judge(&self, end: &End, backoff: &mut Backoff) -> Duration {
-        let verdict = match end {
-            End::Status(status) => Verdict::of(status),
-            _ => Verdict::Transient { after: None },
-        };
+    fn judge(&self, peer: &str, end: &End, backoff: &mut Backoff, outage: &mut Outage) -> Duration {
         let (namespace, service) = (&self.namespace, &self.service);
-        match verdict {
+        match end.verdict() {
             Verdict::Transient { after } => {
                 // Once for each outage: the attempts that follow tell nothing new.
-                if backoff.is_fresh() {
-                    tracing::warn!(namespace, service, reason = %end, "watch ended, reconnecting");
+                let what = "can't watch the service, trying again";
+                if outage.begin() {
+                    tracing::warn!(namespace, service, peer, reason = %end, "{what}");
                 } else {
-                    tracing::debug!(namespace, service, reason = %end, "watch failed again");
+                    tracing::debug!(namespace, service, peer, reason = %end, "{what}");
                 }
                 backoff.delay(fastrand::f64(), after)
             }
             Verdict::Refused(refusal) => {
-                tracing::warn!(namespace, service, %refusal, "the registry refuses the watch");
-                self.published.refuse(refusal);
-                backoff.cap()
+                outage.end();
+                let reason = refusal.to_string();
+                if self.published.refuse(refusal) {
+                    let what = "the registry refuses the watch";
+                    tracing::warn!(namespace, service, peer, reason, "{what}");
+                }
+                REFUSED_WAIT.mul_f64(0.5 + fastrand::f64() / 2.0)
             }
         }
     }
@@ -282,5 +323,46 @@ fn fold(
         Ok(Some(message)) => cache.fold(message, now).map_err(End::Violation),
         Ok(None) => Err(End::Closed),
         Err(status) => Err(End::Status(Box::new(status))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(revision: u64) -> Snapshot {
+        let cursor = crate::proto::Cursor { history_id: "h".into(), revision };
+        Snapshot::sorted(Box::new([]), cursor)
+    }
+
+    #[test]
+    fn a_count_of_views_goes_with_the_view_that_it_counts() {
+        const VIEWS: u64 = 100_000;
+        let published = Published::empty();
+        let progress = published.progress();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (1..=VIEWS).for_each(|revision| published.publish(view(revision))));
+            loop {
+                let progress = progress.borrow();
+                let snapshot = published.snapshot().load();
+                let revision = snapshot.as_ref().map_or(0, |snapshot| snapshot.cursor().revision);
+                assert_eq!(progress.views, revision);
+                if revision == VIEWS {
+                    return;
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn the_same_refusal_is_news_once() {
+        let Verdict::Refused(refusal) = Verdict::of(&Status::invalid_argument("no")) else {
+            unreachable!()
+        };
+        let published = Published::empty();
+        assert!(published.refuse(refusal.clone()));
+        assert!(!published.refuse(refusal.clone()));
+        published.publish(view(1));
+        assert!(published.refuse(refusal));
     }
 }

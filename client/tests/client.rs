@@ -22,8 +22,8 @@ use greeter::{
 };
 use tonic::{Code, Request, Response, Status};
 use waypost_client::{
-    BalancedChannel, Client, NoInstance, ReadyError, RegisterError, Registered, Registration,
-    RegistrationState, Service, UpdateError, proto,
+    BalancedChannel, Client, CloseError, Instance, NoInstance, ReadyError, RegisterError,
+    Registered, Registration, RegistrationState, Service, Update, UpdateError, proto,
 };
 
 /// A client of the registries with these names.
@@ -35,6 +35,14 @@ fn client(network: &Network, registries: &[&str]) -> Client {
         .backoff(Duration::from_millis(10), Duration::from_millis(100));
     let registries = registries.iter().map(|name| format!("http://{name}:7510"));
     registries.fold(builder, waypost_client::Builder::registry).build().unwrap()
+}
+
+fn an_order() -> Registration {
+    Registration::new("orders", "10.0.0.1", 80).id("a")
+}
+
+fn nameless() -> Registration {
+    Registration::new("orders", "10.0.0.1", 80)
 }
 
 /// A registry, where it is served, and a client of it.
@@ -114,10 +122,10 @@ async fn counts(channel: &BalancedChannel, calls: usize) -> BTreeMap<String, usi
 #[tokio::test]
 async fn an_instance_is_registered_kept_alive_and_deregistered() {
     let (_network, fake, _process, client) = registry();
-    let registration = Registration::new("orders", "10.0.0.1", 80).zone("a").metadata("k", "v");
+    let registration = an_order().zone("a").metadata("k", "v");
     let registered = client.register(registration).await.unwrap();
     let instance = registered.instance();
-    assert_eq!((instance.id.as_str(), instance.zone.as_str()), ("made-1", "a"));
+    assert_eq!((instance.id.as_str(), instance.zone.as_str()), ("a", "a"));
     assert_eq!(registered.lease_id(), 1);
     fake.until(|state| state.heartbeats >= 3).await;
     assert_eq!(*registered.state().borrow(), RegistrationState::Registered { lease_id: 1 });
@@ -128,7 +136,7 @@ async fn an_instance_is_registered_kept_alive_and_deregistered() {
 #[tokio::test]
 async fn dropping_the_guard_deregisters() {
     let (_network, fake, _process, client) = registry();
-    let registered = client.register(Registration::new("orders", "10.0.0.1", 80)).await.unwrap();
+    let registered = client.register(an_order()).await.unwrap();
     drop(registered);
     fake.until(|state| state.instances.is_empty()).await;
 }
@@ -146,16 +154,15 @@ async fn a_registry_without_memory_is_told_again_with_what_was_set() {
     let (network, before) = (Network::default(), Fake::new("before"));
     let process = before.serve(&network, "registry");
     let client = client(&network, &["registry"]);
-    let mut registered =
-        client.register(Registration::new("orders", "10.0.0.1", 80)).await.unwrap();
+    let mut registered = client.register(an_order()).await.unwrap();
     registered.set_weight(7).await.unwrap();
     registered.set_metadata([("k", "v")]).await.unwrap();
     drop(process);
 
     let after = Fake::new("after");
     let _process = after.serve(&network, "registry");
-    after.until(|state| state.instances.contains_key("made-1")).await;
-    let instance = after.state().instances["made-1"].clone();
+    after.until(|state| state.instances.contains_key("a")).await;
+    let instance = after.state().instances["a"].clone();
     assert_eq!((instance.weight, instance.metadata["k"].as_str()), (Some(7), "v"));
     soon(registered.close()).await.unwrap();
     assert!(after.state().instances.is_empty());
@@ -164,23 +171,21 @@ async fn a_registry_without_memory_is_told_again_with_what_was_set() {
 #[tokio::test]
 async fn a_lost_lease_is_noticed_by_an_update() {
     let (_network, fake, _process, client) = registry();
-    let mut registered =
-        client.register(Registration::new("orders", "10.0.0.1", 80)).await.unwrap();
+    let mut registered = client.register(an_order()).await.unwrap();
     fake.alter(|state| {
         state.leases.clear();
         state.instances.clear();
     });
     soon(registered.set_status(proto::Status::Draining)).await.unwrap();
     assert_ne!(registered.lease_id(), 1);
-    assert_eq!(fake.state().instances["made-1"].status(), proto::Status::Draining);
+    assert_eq!(fake.state().instances["a"].status(), proto::Status::Draining);
     assert_eq!(registered.instance().status(), proto::Status::Draining);
 }
 
 #[tokio::test]
 async fn a_refused_update_is_not_registered_later() {
     let (_network, fake, _process, client) = registry();
-    let mut registered =
-        client.register(Registration::new("orders", "10.0.0.1", 80)).await.unwrap();
+    let mut registered = client.register(an_order()).await.unwrap();
     let refused = registered.set_weight(u32::MAX).await;
     assert!(matches!(refused, Err(UpdateError::Invalid(_))), "{refused:?}");
     fake.alter(|state| {
@@ -188,17 +193,14 @@ async fn a_refused_update_is_not_registered_later() {
         state.instances.clear();
     });
     until_registered_anew(&registered, 1).await;
-    assert_eq!(fake.state().instances["made-1"].weight, Some(100));
+    assert_eq!(fake.state().instances["a"].weight, Some(100));
 }
 
 #[tokio::test]
 async fn registering_waits_for_a_registry() {
     let (network, fake) = (Network::default(), Fake::new("h"));
     let client = client(&network, &["registry"]);
-    let registering =
-        tokio::spawn(
-            async move { client.register(Registration::new("orders", "10.0.0.1", 80)).await },
-        );
+    let registering = tokio::spawn(async move { client.register(an_order()).await });
     // It has failed to connect by then; a late start of the task would do no harm.
     tokio::task::yield_now().await;
     let _process = fake.serve(&network, "registry");
@@ -215,13 +217,13 @@ async fn another_address_takes_over() {
     let client = client(&network, &["first", "second"]);
     let orders = client.service("orders");
     orders.ready().await.unwrap();
-    let registered = client.register(Registration::new("orders", "10.0.0.1", 80)).await.unwrap();
-    until_seen(&orders, &["made-1"]).await;
+    let registered = client.register(an_order()).await.unwrap();
+    until_seen(&orders, &["a"]).await;
     drop(first);
     let heartbeats = fake.state().heartbeats;
     fake.until(|state| state.heartbeats > heartbeats + 2).await;
     fake.place("orders", "other", "other");
-    until_seen(&orders, &["made-1", "other"]).await;
+    until_seen(&orders, &["a", "other"]).await;
     assert_eq!(fake.state().registrations, 2, "the lease lived on");
     drop(registered);
 }
@@ -363,4 +365,276 @@ async fn a_busy_replica_is_passed_by() {
     let picks: Vec<_> = (0..100).map(|_| channel.service().pick().unwrap()).collect();
     let at_a = picks.iter().filter(|pick| pick.instance().id == "a").count();
     assert!((49..=51).contains(&at_a), "{at_a}");
+}
+
+#[tokio::test]
+async fn an_attempt_whose_answer_is_lost_leaves_no_ghost() {
+    let (_network, fake, _process, client) = registry();
+    fake.alter(|state| state.answers_lost = 3);
+    let registered = soon(client.register(nameless())).await.unwrap();
+    let state = fake.state();
+    assert_eq!((state.registrations, state.instances.len()), (4, 1));
+    let id = registered.instance().id.clone();
+    assert!(state.instances.contains_key(&id));
+    soon(registered.close()).await.unwrap();
+    assert!(fake.state().instances.is_empty());
+}
+
+#[tokio::test]
+async fn two_registrations_without_id_are_two_instances() {
+    let (_network, fake, _process, client) = registry();
+    let (first, second) = tokio::join!(client.register(nameless()), client.register(nameless()));
+    assert_eq!(fake.state().instances.len(), 2);
+    drop((first, second));
+}
+
+#[tokio::test]
+async fn giving_up_while_an_answer_is_on_its_way_deregisters() {
+    for registration in [an_order(), nameless()] {
+        let (_network, fake, _process, client) = registry();
+        fake.alter(|state| state.answers_wait = true);
+        tokio::select! {
+            registered = client.register(registration) => panic!("{registered:?}"),
+            () = fake.until(|state| !state.instances.is_empty()) => {}
+        }
+        fake.alter(|state| state.answers_wait = false);
+        fake.until(|state| state.instances.is_empty()).await;
+    }
+}
+
+#[tokio::test]
+async fn giving_up_after_lost_answers_deregisters() {
+    let (_network, fake, _process, client) = registry();
+    fake.alter(|state| state.answers_lost = u64::MAX);
+    tokio::select! {
+        registered = client.register(nameless()) => panic!("{registered:?}"),
+        () = fake.until(|state| state.registrations > 1) => {}
+    }
+    fake.until(|state| state.instances.is_empty()).await;
+}
+
+#[tokio::test]
+async fn giving_up_takes_nothing_away_from_another_holder_of_a_given_id() {
+    let (_network, fake, _process, client) = registry();
+    fake.alter(|state| state.answers_lost = u64::MAX);
+    tokio::select! {
+        registered = client.register(an_order()) => panic!("{registered:?}"),
+        () = fake.until(|state| state.registrations > 1) => {}
+    }
+    fake.alter(|state| state.answers_lost = 0);
+    let registered = soon(client.register(an_order())).await.unwrap();
+    fake.until(|state| state.heartbeats > 2).await;
+    assert!(fake.state().instances.contains_key("a"));
+    soon(registered.close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn closing_after_a_lost_answer_leaves_no_ghost() {
+    let (_network, fake, _process, client) = registry();
+    let registered = soon(client.register(nameless())).await.unwrap();
+    fake.alter(|state| {
+        state.leases.clear();
+        state.instances.clear();
+        state.answers_lost = u64::MAX;
+    });
+    fake.until(|state| state.registrations > 2).await;
+    soon(registered.close()).await.unwrap();
+    assert!(fake.state().instances.is_empty());
+}
+
+#[tokio::test]
+async fn closing_says_so_where_a_given_id_may_still_be_registered() {
+    let (_network, fake, _process, client) = registry();
+    let registered = soon(client.register(an_order())).await.unwrap();
+    fake.alter(|state| {
+        state.leases.clear();
+        state.instances.clear();
+        state.answers_lost = u64::MAX;
+    });
+    fake.until(|state| state.registrations > 2).await;
+    let closed = soon(registered.close()).await;
+    let Err(error @ CloseError::Unreachable(_)) = closed else { panic!("{closed:?}") };
+    let reason = Code::Unavailable.description();
+    assert_eq!(error.to_string(), format!("the registry could not be reached: {reason}"));
+}
+
+#[tokio::test]
+async fn a_state_that_changed_before_it_is_looked_at_is_not_missed() {
+    let (_network, fake, _process, client) = registry();
+    let registered = soon(client.register(an_order())).await.unwrap();
+    let mut watching = registered.state();
+    fake.alter(|state| {
+        state.leases.clear();
+        state.instances.clear();
+        state.refuses = Some("full");
+    });
+    let refused = |state: &RegistrationState| matches!(state, RegistrationState::Refused(_));
+    soon(watching.wait_for(refused)).await.unwrap();
+    let mut late = registered.state();
+    soon(late.changed()).await.unwrap();
+    assert!(refused(&late.borrow_and_update()));
+    drop(registered);
+    let closed = |state: &RegistrationState| *state == RegistrationState::Closed;
+    soon(late.wait_for(closed)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_update_is_not_answered_with_the_refusal_of_what_was_before() {
+    let (_network, fake, _process, client) = registry();
+    let mut registered = soon(client.register(an_order())).await.unwrap();
+    let mut state = registered.state();
+    for round in 1..20 {
+        fake.alter(|state| {
+            state.leases.clear();
+            state.instances.clear();
+            state.refuses = Some("full");
+        });
+        let refused = |state: &RegistrationState| matches!(state, RegistrationState::Refused(_));
+        soon(state.wait_for(refused)).await.unwrap();
+        fake.alter(|state| state.refuses = None);
+        soon(registered.update(Update::new().weight(round))).await.unwrap();
+        assert_eq!(fake.state().instances["a"].weight, Some(round));
+        // Time to show that it lives on, so that the next loss is noticed at once.
+        let heartbeats = fake.state().heartbeats;
+        fake.until(|state| state.heartbeats > heartbeats + 2).await;
+        if round > 3 {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_watch_leaves_the_connection_alone() {
+    let (network, _fake, _process, client) = registry();
+    soon(client.service("orders").ready()).await.unwrap();
+    let refused = client.service("no name");
+    soon(refused.ready()).await.unwrap_err();
+    soon(client.service("others").ready()).await.unwrap();
+    assert_eq!(network.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_fixed_service_tells_its_view_and_no_other() {
+    let service = Service::fixed([Instance::default()]);
+    soon(service.ready()).await.unwrap();
+    let mut changes = service.changes();
+    assert!(soon(changes.next()).await.is_some());
+    assert!(soon(changes.next()).await.is_none());
+}
+
+#[test]
+fn a_watch_that_ends_with_its_runtime_says_so_and_is_begun_again() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_network, _fake, _process, client) = registry();
+    let (first, second) = (runtime(), runtime());
+    let orders = first.block_on(async { client.service("orders") });
+    drop(first);
+    second.block_on(async {
+        assert!(matches!(soon(orders.ready()).await, Err(ReadyError::Stopped)));
+        assert!(soon(orders.changes().next()).await.is_none());
+        soon(client.service("orders").ready()).await.unwrap();
+    });
+}
+
+#[test]
+fn a_registration_that_ends_with_its_runtime_says_so() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_network, fake, _process, client) = registry();
+    let (first, second) = (runtime(), runtime());
+    let mut registered = first.block_on(client.register(an_order())).unwrap();
+    drop(first);
+    fake.alter(|state| state.leases.clear());
+    second.block_on(async {
+        let updated = soon(registered.set_weight(1)).await;
+        assert!(matches!(updated, Err(UpdateError::Stopped)), "{updated:?}");
+        assert_eq!(*registered.state().borrow(), RegistrationState::Closed);
+        assert!(matches!(soon(registered.close()).await, Err(CloseError::Stopped)));
+    });
+}
+
+/// What was logged, at `info` and above.
+#[derive(Clone, Default)]
+struct Logs(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Logs {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Logs {
+    /// Logs of this thread, which the client works in, go here.
+    fn here() -> (Self, tracing::subscriber::DefaultGuard) {
+        let logs = Self::default();
+        let writer = logs.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_max_level(tracing::Level::INFO)
+            .with_writer(move || writer.clone())
+            .finish();
+        (logs, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// The lines with all of these parts.
+    fn with(&self, parts: &[&str]) -> usize {
+        let logs = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        logs.lines().filter(|line| parts.iter().all(|part| line.contains(part))).count()
+    }
+
+    async fn until(&self, parts: &[&str]) {
+        soon(async {
+            while self.with(parts) == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+}
+
+const HERE: &str = "peer=\"registry:7510\"";
+
+#[tokio::test]
+async fn a_registry_that_is_not_there_yet_is_logged_once() {
+    let (logs, _guard) = Logs::here();
+    let (network, fake) = (Network::default(), Fake::new("h"));
+    let client = client(&network, &["registry"]);
+    let (log, there) = (logs.clone(), network.clone());
+    let starting = async {
+        log.until(&["WARN", "can't register yet"]).await;
+        soon(there.until_asked(5)).await;
+        fake.serve(&there, "registry")
+    };
+    let (registered, _process) = tokio::join!(client.register(an_order()), starting);
+    let warning = ["WARN", HERE, "service=\"orders\"", "instance=\"a\"", "connection refused"];
+    assert_eq!(logs.with(&warning), 1);
+    assert_eq!(logs.with(&["WARN"]), 1);
+    assert_eq!(logs.with(&["INFO", "registry reached"]), 1);
+    drop(registered);
+}
+
+#[tokio::test]
+async fn each_outage_is_logged_once() {
+    let (logs, _guard) = Logs::here();
+    let (network, fake, process, client) = registry();
+    let service = client.service("orders");
+    soon(service.ready()).await.unwrap();
+    let registered = soon(client.register(an_order())).await.unwrap();
+    fake.until(|state| state.heartbeats > 1).await;
+    drop(process);
+    let watch = ["WARN", HERE, "service=\"orders\"", "can't watch"];
+    let heartbeats = ["WARN", HERE, "service=\"orders\"", "instance=\"a\"", "heartbeats broke off"];
+    logs.until(&watch).await;
+    logs.until(&heartbeats).await;
+    soon(network.until_asked(10)).await;
+    let _process = fake.serve(&network, "registry");
+    logs.until(&["INFO", "watching again"]).await;
+    logs.until(&["INFO", "instance=\"a\"", "registry reached again"]).await;
+    assert_eq!((logs.with(&watch), logs.with(&heartbeats)), (1, 1));
+    assert_eq!(logs.with(&["WARN"]), 2);
+    drop(registered);
 }

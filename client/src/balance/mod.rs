@@ -19,7 +19,11 @@ use crate::snapshot::{Endpoint, Snapshot};
 /// out what takes no traffic (weight 0, or a status other than `UP` and `SUSPECT`).
 ///
 /// ```
-/// assert_eq!(waypost_client::Policy::default(), waypost_client::Policy::PowerOfTwo);
+/// use waypost_client::{Policy, Service};
+///
+/// assert_eq!(Policy::default(), Policy::PowerOfTwo);
+/// let by_turns = Service::fixed([]).with_policy(Policy::RoundRobin);
+/// # drop(by_turns);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]

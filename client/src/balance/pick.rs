@@ -34,13 +34,43 @@ impl Pick {
         Self { endpoint }
     }
 
-    /// The instance.
+    /// The instance, as it was when it was chosen.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, Service, proto::Status};
+    ///
+    /// let instance = Instance {
+    ///     id: "a".into(),
+    ///     host: "::1".into(),
+    ///     port: 8080,
+    ///     status: Status::Up.into(),
+    ///     ..Instance::default()
+    /// };
+    /// let pick = Service::fixed([instance]).pick()?;
+    /// assert_eq!(pick.instance().id, "a");
+    /// # Ok::<(), waypost_client::NoInstance>(())
+    /// ```
     #[must_use]
     pub fn instance(&self) -> &Instance {
         self.endpoint.instance()
     }
 
     /// Where its main port is reached: `host:port`, an IPv6 address in brackets.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, Service, proto::Status};
+    ///
+    /// let instance = Instance {
+    ///     id: "a".into(),
+    ///     host: "::1".into(),
+    ///     port: 8080,
+    ///     status: Status::Up.into(),
+    ///     ..Instance::default()
+    /// };
+    /// let pick = Service::fixed([instance]).pick()?;
+    /// assert_eq!(pick.address(), "[::1]:8080");
+    /// # Ok::<(), waypost_client::NoInstance>(())
+    /// ```
     #[must_use]
     pub fn address(&self) -> &str {
         self.endpoint.address()

@@ -137,6 +137,25 @@ fn what_can_not_be_true_is_a_violation() {
 }
 
 #[test]
+fn after_a_violation_only_a_snapshot_counts() {
+    let now = clock::now();
+    let mut cache = filled(now);
+    cache.fold(part("new", 1, &["b"], true), now).unwrap();
+    // The first of the two is in when the second shows that something is wrong.
+    let news = vec![change(ChangeKind::Added, "c", 2), change(ChangeKind::Removed, "d", 3)];
+    let violation = cache.fold(changes("new", 3, news), now);
+    assert_eq!(violation, Err(Violation::Unknown { revision: 3 }));
+    assert_eq!(cache.cursor(), None, "nothing to resume from");
+    cache.disconnected();
+    assert_eq!(cache.cursor(), None, "however often the connection breaks");
+    assert_eq!(cache.release(now + HOLD), Fold::Same, "nothing to be shown");
+    assert_eq!(cache.fold(idle("new", 4), now), Err(Violation::NoState));
+    cache.fold(part("new", 4, &["b"], true), now).unwrap();
+    assert_eq!(ids(&cache), ["b"]);
+    assert_eq!(cache.cursor().unwrap().revision, 4);
+}
+
+#[test]
 fn changes_before_any_snapshot_are_a_violation() {
     let now = clock::now();
     assert_eq!(Cache::new(HOLD).fold(changes("h", 6, vec![]), now), Err(Violation::NoState));

@@ -61,9 +61,11 @@ fn a_broken_stream_is_opened_again_with_backoff() {
     assert_eq!(lease.step(now), Step::Wait(now + Duration::from_millis(100)));
     lease.broken(now, 0.0, Some(SECOND));
     assert_eq!(lease.step(now), Step::Wait(now + SECOND));
-    // An answered heartbeat starts it over.
-    lease.beaten(now);
-    lease.answered(&[], now, 0.0);
+    // A stream that lasts starts it over.
+    for _ in 0..2 {
+        lease.beaten(now);
+        lease.answered(&[], now, 0.0);
+    }
     lease.broken(now, 1.0, None);
     assert_eq!(lease.step(now), Step::Wait(now + Duration::from_millis(50)));
 }
@@ -165,9 +167,10 @@ fn peace_ends_the_suspicion() {
 
 #[test]
 fn a_registry_that_loses_its_memory_often_is_no_fight() {
-    let now = clock::now();
+    let mut now = clock::now();
     let mut lease = renewed(now);
     for restart in 0..20 {
+        now += INTERVAL;
         lease.lose(lease.grant.lease_id, now, 1.0);
         assert_eq!(lease.step(now), Step::Register);
         let origin = (format!("history-{restart}"), 1);
@@ -215,4 +218,47 @@ fn any_course_of_events_ends_with_a_renewed_lease() {
         }
         assert!(lease.id().is_some());
     }
+}
+
+#[test]
+fn streams_that_break_after_one_answer_are_opened_ever_more_slowly() {
+    let mut now = clock::now();
+    let mut lease = lease(now);
+    for attempt in 0..10_u32 {
+        lease.beaten(now);
+        lease.answered(&[], now, 1.0);
+        lease.broken(now, 1.0, None);
+        let wait = (Duration::from_millis(50) * 2_u32.pow(attempt)).min(SECOND * 5);
+        assert_eq!(lease.step(now), Step::Wait(now + wait), "attempt {attempt}");
+        now += wait;
+    }
+    // One that lasted ends that.
+    lease.beaten(now);
+    lease.answered(&[], now, 1.0);
+    lease.beaten(now + INTERVAL);
+    lease.answered(&[], now + INTERVAL, 1.0);
+    lease.broken(now + INTERVAL, 1.0, None);
+    let soon = now + INTERVAL + Duration::from_millis(50);
+    assert_eq!(lease.step(now + INTERVAL), Step::Wait(soon));
+}
+
+#[test]
+fn a_registry_that_forgets_at_once_is_told_ever_more_slowly() {
+    let mut now = clock::now();
+    let mut lease = lease(now);
+    let mut waits = Vec::new();
+    for round in 1..7 {
+        lease.beaten(now);
+        lease.answered(&[round], now, 0.0);
+        let Step::Wait(until) = lease.step(now) else {
+            assert_eq!(lease.step(now), Step::Register);
+            waits.push(Duration::ZERO);
+            lease.granted(grant(round + 1, 10 + round), now);
+            continue;
+        };
+        waits.push(until - now);
+        now = until;
+        lease.granted(grant(round + 1, 10 + round), now);
+    }
+    assert_eq!(waits, [0, 1, 2, 4, 8, 16].map(Duration::from_secs));
 }

@@ -8,7 +8,10 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -36,6 +39,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[derive(Clone, Default)]
 pub struct Network {
     names: Arc<Mutex<BTreeMap<String, SocketAddr>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Network {
@@ -58,8 +62,22 @@ impl Network {
         Process { name: name.into(), network: self.clone(), runtime: Some(runtime) }
     }
 
+    /// How many connections were asked for.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more connections were asked for.
+    pub async fn until_asked(&self, more: usize) {
+        let enough = self.connections() + more;
+        while self.connections() < enough {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Connects to a name; refuses where nothing is served under it.
     pub async fn connect(self, uri: Uri) -> Result<TokioIo<TcpStream>, std::io::Error> {
+        self.connections.fetch_add(1, Ordering::Relaxed);
         let address = uri.host().and_then(|name| self.names.lock().unwrap().get(name).copied());
         let address = address.ok_or(std::io::ErrorKind::ConnectionRefused)?;
         let stream = TcpStream::connect(address).await?;
@@ -98,6 +116,12 @@ pub struct State {
     pub heartbeats: u64,
     /// How many registrations came.
     pub registrations: u64,
+    /// How many answers to registrations get lost from now on.
+    pub answers_lost: u64,
+    /// Whether answers to registrations have to wait.
+    pub answers_wait: bool,
+    /// Why registrations are refused.
+    pub refuses: Option<&'static str>,
     next_lease: u64,
 }
 
@@ -233,7 +257,17 @@ impl Registry for Fake {
             let details = ErrorDetails::with_bad_request_violation("instance.service", "required");
             return Err(Status::with_error_details(Code::InvalidArgument, "1 bad field", details));
         }
-        Ok(Response::new(self.alter(|state| state.register(instance))))
+        if let Some(reason) = self.state().refuses {
+            return Err(Status::resource_exhausted(reason));
+        }
+        let response = self.alter(|state| state.register(instance));
+        self.until(|state| !state.answers_wait).await;
+        let lost = self.alter(|state| {
+            let lost = state.answers_lost > 0;
+            state.answers_lost = state.answers_lost.saturating_sub(1);
+            lost
+        });
+        if lost { Err(Status::unavailable("")) } else { Ok(Response::new(response)) }
     }
 
     async fn heartbeat(
@@ -288,10 +322,13 @@ impl Registry for Fake {
         &self,
         request: Request<proto::DeregisterRequest>,
     ) -> Result<Response<proto::DeregisterResponse>, Status> {
-        let lease_id = request.into_inner().lease_id;
+        let proto::DeregisterRequest { lease_id, id, .. } = request.into_inner();
         self.alter(|state| {
-            let instance = state.leased(lease_id)?;
-            state.leases.remove(&lease_id);
+            let instance = match state.instances.get(&id) {
+                Some(instance) if lease_id == 0 => instance.clone(),
+                _ => state.leased(lease_id)?,
+            };
+            state.leases.retain(|_, id| *id != instance.id);
             state.change(ChangeKind::Removed, instance);
             Ok(Response::new(proto::DeregisterResponse { cursor: state.cursor() }))
         })

@@ -1,0 +1,154 @@
+//! Gets an instance into the registry, and out again where the answer to an attempt got lost: then it
+//! may be there without a lease of ours. It must never take away what may be another's.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use uuid::Uuid;
+
+use crate::{
+    clock,
+    link::{Link, Missed},
+    outage::Outage,
+    proto::{DeregisterRequest, Instance, RegisterResponse, registry_client::RegistryClient},
+    refusal::{Refusal, Verdict, told},
+    register::CloseError,
+    registration::Registration,
+};
+
+/// How long a deregistration is repeated while the registry can't be reached.
+const LEAVING_MAX: Duration = Duration::from_secs(5);
+
+/// The attempts to register one identity.
+#[derive(Debug)]
+pub(crate) struct Enrolment {
+    link: Arc<Link>,
+    /// Whether the id was made here, so that nobody else has it.
+    made: bool,
+    /// How the last attempt failed that may have registered the instance all the same.
+    lost: Option<Missed>,
+}
+
+impl Enrolment {
+    /// Gives `registration` an id where it has none: the registry would make another one for each
+    /// attempt, and all but the last would stay behind as ghosts.
+    pub(crate) fn new(link: Arc<Link>, registration: &mut Registration) -> Self {
+        let id = &mut registration.instance.id;
+        let made = id.is_empty();
+        if made {
+            *id = Uuid::now_v7().to_string();
+        }
+        Self { link, made, lost: None }
+    }
+
+    /// One attempt; `None` where it was stopped before anything was sent. What was sent is not given
+    /// up: what is granted has to be known to be given back.
+    pub(crate) async fn attempt(
+        &mut self,
+        registration: &Registration,
+        stop: &CancellationToken,
+    ) -> Option<Result<RegisterResponse, Missed>> {
+        let reached = match stop.run_until_cancelled(self.link.reach()).await? {
+            Ok(reached) => reached,
+            Err(missed) => return Some(Err(missed)),
+        };
+        let request = registration.request();
+        let asked = self.link.ask(&reached, |connection| async move {
+            RegistryClient::new(connection).register(request).await
+        });
+        let answer = asked.await;
+        match &answer {
+            Ok(_) => self.lost = None,
+            Err(missed) if Verdict::of(&missed.status).is_transient() => {
+                self.lost = Some(missed.clone());
+            }
+            Err(_) => {}
+        }
+        Some(answer)
+    }
+
+    /// Repeats attempts until the registry answers; `None` where it was stopped before.
+    pub(crate) async fn until_answered(
+        &mut self,
+        registration: &Registration,
+        stop: &CancellationToken,
+    ) -> Option<Result<RegisterResponse, Refusal>> {
+        let (mut backoff, mut outage) = (self.link.backoff(), Outage::default());
+        let Instance { namespace, service, id, .. } = &registration.instance;
+        while !stop.is_cancelled() {
+            let Missed { peer, status } = match self.attempt(registration, stop).await? {
+                Ok(response) => {
+                    if outage.end() {
+                        tracing::info!(namespace, service, instance = id, "registry reached");
+                    }
+                    return Some(Ok(response));
+                }
+                Err(missed) => missed,
+            };
+            let after = match Verdict::of(&status) {
+                Verdict::Refused(refusal) => return Some(Err(refusal)),
+                Verdict::Transient { after } => after,
+            };
+            let (peer, reason) = (&*peer, told(&status));
+            if outage.begin() {
+                tracing::warn!(
+                    namespace,
+                    service,
+                    instance = id,
+                    peer,
+                    reason,
+                    "can't register yet, trying again"
+                );
+            } else {
+                tracing::debug!(service, instance = id, peer, reason, "registering failed again");
+            }
+            let delay = backoff.delay(fastrand::f64(), after);
+            stop.run_until_cancelled(clock::sleep(delay)).await;
+        }
+        None
+    }
+
+    /// Takes back what an attempt without an answer may have left behind.
+    pub(crate) async fn take_back(&mut self, instance: &Instance) -> Result<(), CloseError> {
+        let Some(missed) = self.lost.take() else { return Ok(()) };
+        // Under an id that was given there may be another process by now: without a lease, nothing
+        // tells that it is not ours.
+        if !self.made {
+            return Err(CloseError::Unreachable(missed.status));
+        }
+        let Instance { namespace, service, id, .. } = instance.clone();
+        leave(&self.link, &DeregisterRequest { lease_id: 0, namespace, service, id }).await
+    }
+}
+
+/// Deregisters, trying again for a while. It is no error where nothing is there any more.
+pub(crate) async fn leave(link: &Link, request: &DeregisterRequest) -> Result<(), CloseError> {
+    let give_up = clock::now() + LEAVING_MAX;
+    let mut backoff = link.backoff();
+    loop {
+        let left = give_up.saturating_duration_since(clock::now());
+        let asked = link.attempt(|connection| {
+            let request = request.clone();
+            async move { RegistryClient::new(connection).deregister(request).await }
+        });
+        let missed = match clock::within(left, asked).await {
+            Some(Ok(_)) => return Ok(()),
+            Some(Err(missed)) => missed.status,
+            None => return Err(CloseError::Unreachable(Link::late())),
+        };
+        // Not there any more, or another's by now: either way it is not ours.
+        if matches!(missed.code(), Code::NotFound | Code::FailedPrecondition) {
+            return Ok(());
+        }
+        let after = match Verdict::of(&missed) {
+            Verdict::Refused(refusal) => return Err(CloseError::Refused(refusal)),
+            Verdict::Transient { after } => after,
+        };
+        let delay = backoff.delay(fastrand::f64(), after);
+        if clock::now() + delay >= give_up {
+            return Err(CloseError::Unreachable(missed));
+        }
+        clock::sleep(delay).await;
+    }
+}
