@@ -50,6 +50,8 @@ const CALLERS: usize = 64;
 const ROUNDS: usize = 3;
 /// Instances of a service.
 const A_SERVICE: u64 = 20;
+/// Services that are looked up.
+const SERVICES: u64 = 200;
 /// Instances that the memory of one is measured with.
 const FILL: u64 = 100_000;
 
@@ -199,53 +201,47 @@ fn registration(index: u64) -> RegisterRequest {
     RegisterRequest { instance: Some(instance(index)), ttl, disconnect_grace: None }
 }
 
-/// What the callers of one kind get done in the given time.
+/// What the callers of one kind get done in the given time. Requests are encoded before it begins,
+/// and of the answers only some are read: what is measured is the server, whose cores the callers
+/// share.
 async fn load(process: &Process, time: Duration, kind: Kind) -> Figure {
-    static NEXT: AtomicU64 = AtomicU64::new(1_000_000);
     let mut channels = Vec::new();
     for _ in 0..CONNECTIONS {
         channels.push(process.connect().await);
     }
     if matches!(kind, Kind::Resolve) {
         let mut client = RegistryClient::new(channels[0].clone());
-        for index in 0..200 * A_SERVICE {
+        for index in 0..SERVICES * A_SERVICE {
             client.register(registration(index)).await.unwrap();
         }
     }
+    let requests: Vec<Vec<Bytes>> =
+        (0..CALLERS).map(|caller| kind.requests(caller, time)).collect();
     let begin = Instant::now();
     let end = begin + time;
     let mut callers = Vec::new();
-    for caller in 0..CALLERS {
+    for (caller, requests) in requests.into_iter().enumerate() {
         let channel = channels[caller % CONNECTIONS].clone();
         callers.push(tokio::spawn(async move {
-            let mut registry = RegistryClient::new(channel.clone());
-            let mut discovery = tonic::client::Grpc::new(channel);
+            let mut client = tonic::client::Grpc::new(channel);
             let mut micros = Histogram::<u64>::new(3).unwrap();
-            let mut index = caller as u64;
-            loop {
-                let sent = Instant::now();
+            let mut sent = Instant::now();
+            for request in requests.into_iter().cycle() {
+                client.ready().await.unwrap();
+                let answer = client.unary(Request::new(request), kind.path(), RawCodec).await;
+                if micros.len().is_multiple_of(512) {
+                    kind.check(answer.unwrap().into_inner());
+                } else {
+                    answer.unwrap();
+                }
+                let answered = Instant::now();
+                micros.record((answered - sent).as_micros() as u64).unwrap();
+                sent = answered;
                 if sent >= end {
-                    return micros;
+                    break;
                 }
-                match kind {
-                    Kind::Register => {
-                        let index = NEXT.fetch_add(1, Ordering::Relaxed);
-                        registry.register(registration(index)).await.unwrap();
-                    }
-                    Kind::Resolve => {
-                        index = (index * 31 + 7) % 200;
-                        let service = format!("service-{index}");
-                        let request = ResolveRequest { service, ..ResolveRequest::default() };
-                        let found = resolve_raw(&mut discovery, &request).await;
-                        // Reading each answer would cost more than the server's part of it.
-                        if micros.len().is_multiple_of(512) {
-                            let found = ResolveResponse::decode(found).unwrap();
-                            assert_eq!(found.instances.len() as u64, A_SERVICE);
-                        }
-                    }
-                }
-                micros.record(sent.elapsed().as_micros() as u64).unwrap();
             }
+            micros
         }));
     }
     let mut micros = Histogram::<u64>::new(3).unwrap();
@@ -257,12 +253,42 @@ async fn load(process: &Process, time: Duration, kind: Kind) -> Figure {
     Figure { rate, p50_ms: millis(0.5), p99_ms: millis(0.99) }
 }
 
-/// The answer to a lookup as bytes.
-async fn resolve_raw(client: &mut tonic::client::Grpc<Channel>, request: &ResolveRequest) -> Bytes {
-    let path = PathAndQuery::from_static("/waypost.v1.Discovery/Resolve");
-    let request = Request::new(request.encode_to_vec().into());
-    client.ready().await.unwrap();
-    client.unary(request, path, RawCodec).await.unwrap().into_inner()
+impl Kind {
+    /// What one caller sends, encoded: of registrations more than it can send in the given time, so
+    /// that each is a new instance.
+    fn requests(self, caller: usize, time: Duration) -> Vec<Bytes> {
+        static NEXT: AtomicU64 = AtomicU64::new(1_000_000);
+        match self {
+            Self::Register => (0..(time.as_secs_f64() * 2_000.0) as usize)
+                .map(|_| registration(NEXT.fetch_add(1, Ordering::Relaxed)))
+                .map(|request| request.encode_to_vec().into())
+                .collect(),
+            Self::Resolve => (0..SERVICES)
+                .map(|index| format!("service-{}", (index * 31 + caller as u64) % SERVICES))
+                .map(|service| ResolveRequest { service, ..ResolveRequest::default() })
+                .map(|request| request.encode_to_vec().into())
+                .collect(),
+        }
+    }
+
+    fn path(self) -> PathAndQuery {
+        PathAndQuery::from_static(match self {
+            Self::Register => "/waypost.v1.Registry/Register",
+            Self::Resolve => "/waypost.v1.Discovery/Resolve",
+        })
+    }
+
+    fn check(self, answer: Bytes) {
+        match self {
+            Self::Register => {
+                assert_ne!(RegisterResponse::decode(answer).unwrap().lease_id, 0);
+            }
+            Self::Resolve => {
+                let found = ResolveResponse::decode(answer).unwrap().instances;
+                assert_eq!(found.len() as u64, A_SERVICE);
+            }
+        }
+    }
 }
 
 /// Bytes that an instance adds to the server, registered, and after every service was looked up.

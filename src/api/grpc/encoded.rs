@@ -94,12 +94,17 @@ fn encode_chunk(chunk: &Arc<Chunk>, filter: &Filter, which: Which) -> Bytes {
         };
         return encode_instances(chunk.instances().filter(wanted));
     }
-    let all = || chunk.all.bytes_or_make(|| encode_instances(chunk.instances()));
-    if which == Which::All || chunk.all_serve() {
-        return all().clone();
+    let all = || chunk.all.bytes_or_make(|| encode_instances(chunk.instances())).clone();
+    let serving = || {
+        if chunk.all_serve() {
+            return all();
+        }
+        encode_instances(chunk.instances().filter(|instance| instance.content.status.serves()))
+    };
+    match which {
+        Which::All => all(),
+        Which::Serving => chunk.serving.bytes_or_make(serving).clone(),
     }
-    let serving = chunk.instances().filter(|instance| instance.content.status.serves());
-    chunk.serving.bytes_or_make(|| encode_instances(serving)).clone()
 }
 
 fn encode_instances<'a>(instances: impl Iterator<Item = &'a Arc<Instance>>) -> Bytes {

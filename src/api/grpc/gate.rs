@@ -27,6 +27,13 @@ const HEALTH: &str = "/grpc.health.v1.Health/";
 /// hears its answers.
 const REFLECTION: &str = "/grpc.reflection.";
 
+/// The methods besides reflection whose answers are streams that end when the server leaves.
+const STREAMS: [&str; 3] = [
+    "/grpc.health.v1.Health/Watch",
+    "/waypost.v1.Discovery/Watch",
+    "/waypost.v1.Registry/KeepAlive",
+];
+
 /// Puts the gate before the routes.
 #[derive(Debug, Clone)]
 pub struct GateLayer {
@@ -73,8 +80,10 @@ impl Service<Request<Body>> for Gate {
             return Box::pin(async { Ok(error::draining().into_http()) });
         }
         let span = request_span(&request);
-        let leaving = self.leaving.clone();
-        let (request, answered) = if request.uri().path().starts_with(REFLECTION) {
+        let path = request.uri().path();
+        let reflects = path.starts_with(REFLECTION);
+        let leaving = (reflects || STREAMS.contains(&path)).then(|| self.leaving.clone());
+        let (request, answered) = if reflects {
             let answered = CancellationToken::new();
             let end = answered.clone();
             let request = request.map(|body| Body::new(LeavingBody::questions(body, end)));
@@ -87,7 +96,12 @@ impl Service<Request<Body>> for Gate {
             let answer = promised_form(answer.await?);
             let status = answer.headers().get(Status::GRPC_STATUS);
             debug!(status = status.and_then(|status| status.to_str().ok()), "request answered");
-            Ok(answer.map(|body| Body::new(LeavingBody::answers(body, leaving, answered))))
+            Ok(match leaving {
+                Some(leaving) => {
+                    answer.map(|body| Body::new(LeavingBody::answers(body, leaving, answered)))
+                }
+                None => answer,
+            })
         };
         Box::pin(answer.instrument(span))
     }
@@ -125,9 +139,8 @@ pub(super) fn too_large(status: &Status) -> Status {
     }
 }
 
-/// A body that ends when it is told to and has nothing more to say at the moment. Answers end with
-/// `UNAVAILABLE` when the server leaves; those of single calls have everything to say at once, so
-/// only streams do. Questions end once nobody hears the answers.
+/// A stream's body that ends when it is told to and has nothing more to say at the moment. Answers
+/// end with `UNAVAILABLE` when the server leaves, questions once nobody hears the answers.
 struct LeavingBody {
     body: Body,
     /// Made when the body has nothing to say for the first time.
@@ -179,7 +192,6 @@ impl HttpBody for LeavingBody {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             return Poll::Ready(frame);
         }
-        // Single calls never come here, so only streams pay for the wait.
         let token = self.token.clone();
         let told = self.told.get_or_insert_with(|| Box::pin(token.cancelled_owned()));
         ready!(told.as_mut().poll(context));
