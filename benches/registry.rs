@@ -154,7 +154,7 @@ fn expire_100_000(bencher: Bencher<'_, '_>) {
             let millis = 20_000;
             loop {
                 let (expired, more) = registry.expired(Tick(millis), 2048);
-                let commands = expired.into_iter().map(|lease| Command::Expire { lease });
+                let commands = expired.into_iter().map(Command::Expire);
                 turn(&mut registry, commands, millis);
                 if !more {
                     break;

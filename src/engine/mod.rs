@@ -2,6 +2,7 @@
 //! asks for changes, reads, and follows. Reads and renewals never wait for the task.
 
 mod directory;
+mod renewals;
 mod signals;
 mod watch;
 mod worker;
@@ -16,13 +17,13 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 pub use directory::ServiceSummary;
+pub use renewals::KeepAlive;
 pub use watch::{Subjects, Watch, WatchEvent, WatchedChange};
 
 use crate::{
     clock::Clock,
     model::{
-        Content, Cursor, HistoryId, InstanceId, LeaseId, LeaseTerms, Limits, Name, Revision,
-        ServiceKey,
+        Content, Cursor, HistoryId, InstanceId, LeaseTerms, Limits, Name, Revision, ServiceKey,
     },
     registry::{
         ChangeLog, Command, LeaseTable, Outcome, Patch, Refusal, Registry, Service, Target,
@@ -168,17 +169,13 @@ impl Engine {
     /// Renews leases as of now, and returns those that do not live. Yields now and then, so that a
     /// large heartbeat delays nobody. Cancel safe.
     pub async fn renew(&self, leases: &[u64]) -> Vec<u64> {
-        const LEASES_A_TURN: usize = 4096;
         let now = self.shared.clock.tick();
-        let mut unknown = Vec::new();
-        for (turn, leases) in leases.chunks(LEASES_A_TURN).enumerate() {
-            if turn > 0 {
-                tokio::task::yield_now().await;
-            }
-            let dead = |bits: &&u64| !self.shared.leases.renew(LeaseId::from_bits(**bits), now);
-            unknown.extend(leases.iter().filter(dead));
-        }
-        unknown
+        renewals::unknown(leases, |lease| self.shared.leases.renew(lease, now)).await
+    }
+
+    /// Opens a stream over which leases are renewed.
+    pub fn keep_alive(&self) -> KeepAlive {
+        KeepAlive::open(Arc::clone(&self.shared))
     }
 
     /// A service and the position at which it is exact. What was answered before is in it.

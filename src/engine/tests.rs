@@ -205,6 +205,7 @@ fn in_short(change: &WatchedChange) -> (&'static str, String) {
                 ChangeKind::Removed(RemovalReason::Expired) => "expired",
                 ChangeKind::Removed(RemovalReason::Evicted) => "evicted",
                 ChangeKind::Removed(RemovalReason::Deregistered) => "deregistered",
+                ChangeKind::Removed(RemovalReason::Disconnected) => "disconnected",
             };
             (kind, entry)
         }

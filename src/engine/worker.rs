@@ -19,8 +19,8 @@ use tracing::{info, warn};
 
 use super::{EngineError, Shared};
 use crate::{
-    model::{Change, ChangeKind, LeaseId, Name, RemovalReason, Revision, ServiceKey},
-    registry::{Absorbed, Command, Outcome, Refusal, Registry, Transition},
+    model::{Change, ChangeKind, Name, RemovalReason, Revision, ServiceKey},
+    registry::{Absorbed, Command, Expired, Outcome, Refusal, Registry, Transition},
     store::{Store, StoreError},
 };
 
@@ -107,9 +107,9 @@ impl<S: Store> Worker<S> {
             return more_due;
         }
         let mut plan = self.registry.plan(now);
-        for lease in &expired {
+        for expired in &expired {
             // Expiry is never refused: the lease holds an instance or has ended otherwise.
-            let _expired = plan.decide(Command::Expire { lease: *lease });
+            let _expired = plan.decide(Command::Expire(*expired));
         }
         let decide = |Request { command, reply }| (reply, plan.decide(command));
         let answers: Vec<Answer> = requests.into_iter().map(decide).collect();
@@ -148,7 +148,7 @@ impl<S: Store> Worker<S> {
 
     /// Leaves everything as it was before the turn. Answers may speak of a state that will not be,
     /// so each of them is the store's error.
-    fn give_up(&mut self, expired: &[LeaseId], answers: Vec<Answer>, error: &StoreError) {
+    fn give_up(&mut self, expired: &[Expired], answers: Vec<Answer>, error: &StoreError) {
         self.registry.reinstate(expired, self.shared.clock.tick());
         for (reply, _) in answers {
             let _gone = reply.send(Err(EngineError::Store(error.clone())));
@@ -230,6 +230,7 @@ fn record(change: &Change) {
             let reason = match reason {
                 RemovalReason::Deregistered => "deregistered",
                 RemovalReason::Expired => "expired",
+                RemovalReason::Disconnected => "disconnected",
                 RemovalReason::Evicted => "evicted",
             };
             info!(%namespace, %service, instance = %id, revision, reason, "instance removed");

@@ -43,6 +43,8 @@ pub enum RemovalReason {
     Deregistered,
     /// Its lease was not renewed.
     Expired,
+    /// The stream that renewed its lease broke, and the grace passed.
+    Disconnected,
     /// An operator decided so.
     Evicted,
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::Expired;
 use crate::model::{
     Content, Instance, InstanceId, LeaseId, LeaseTerms, Metadata, Name, Revision, ServiceKey,
     Status, Version,
@@ -36,10 +37,10 @@ pub enum Command {
         target: Target,
     },
     /// Remove the instance whose lease ran out.
-    Expire {
-        /// A lease that [`super::Registry::expired`] returned.
-        lease: LeaseId,
-    },
+    Expire(
+        /// What [`super::Registry::expired`] returned.
+        Expired,
+    ),
 }
 
 /// Names an instance.

@@ -2,10 +2,15 @@
 //! A renewal is an array access, a comparison and one atomic exchange: no hash, no lock, no hop to
 //! the engine. Only the owner of the registry grants and ends leases.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    mem,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
+
+use parking_lot::Mutex;
 
 use crate::model::{LeaseId, Tick};
 
@@ -15,7 +20,16 @@ const SEGMENT_CELLS: usize = 4096;
 #[derive(Debug)]
 pub struct LeaseTable {
     segments: Box<[OnceLock<Box<[Cell]>>]>,
+    /// Leases whose stream broke and that the owner has not looked at since. Each is in it once for
+    /// a break, and a break takes a renewal before it.
+    broken: Mutex<Vec<LeaseId>>,
+    /// How many streams there have been.
+    streams: AtomicU64,
 }
+
+/// Names a stream over which leases are renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamId(u64);
 
 /// One slot.
 #[derive(Debug, Default)]
@@ -24,30 +38,63 @@ struct Cell {
     holder: AtomicU64,
     /// When it was renewed, as a [`Stamp`].
     stamp: AtomicU64,
+    /// How it was renewed, as a [`Route`].
+    route: AtomicU64,
+}
+
+/// The way that the last renewal took.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Route(u64);
+
+impl Route {
+    /// A call of its own.
+    const CALL: Self = Self(0);
+    const BROKEN: u64 = 1 << 63;
+
+    /// The given stream, which is open as far as is known.
+    fn over(stream: StreamId) -> Self {
+        Self(stream.0)
+    }
+
+    /// A stream that broke at the given time.
+    fn broken(at: Tick) -> Self {
+        Self(at.0 | Self::BROKEN)
+    }
+
+    fn broken_at(self) -> Option<Tick> {
+        (self.0 & Self::BROKEN != 0).then_some(Tick(self.0 & !Self::BROKEN))
+    }
 }
 
 /// A time of renewal together with a part of the lease's generation, in one word: whoever exchanges
 /// it knows that the slot did not change hands between his look at the holder and the exchange.
-/// From the high bits: generation modulo 2^23, whether the lease is sealed, milliseconds (40 bits,
-/// 34 years).
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// From the high bits: generation modulo 2^22, whether the lease is sealed, a bit that each renewal
+/// flips, so that none goes unnoticed, milliseconds (40 bits, 34 years).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp(u64);
 
 impl Stamp {
     const TIME_BITS: u32 = 40;
-    const SEALED: u64 = 1 << Self::TIME_BITS;
-    const TIME: u64 = Self::SEALED - 1;
+    const TIME: u64 = (1 << Self::TIME_BITS) - 1;
+    const FLIP: u64 = 1 << Self::TIME_BITS;
+    const SEALED: u64 = 1 << (Self::TIME_BITS + 1);
 
     fn new(lease: LeaseId, renewed_at: Tick) -> Self {
-        Self((lease.generation() << (Self::TIME_BITS + 1)) | renewed_at.0.min(Self::TIME))
+        Self((lease.generation() << (Self::TIME_BITS + 2)) | renewed_at.0.min(Self::TIME))
     }
 
     fn renewed_at(self) -> Tick {
         Tick(self.0 & Self::TIME)
     }
 
+    /// The stamp of the next renewal: never earlier, always another.
+    fn renewed(self, now: Tick) -> Self {
+        let time = self.renewed_at().max(now).0.min(Self::TIME);
+        Self((self.0 & !Self::TIME | time) ^ Self::FLIP)
+    }
+
     fn is_open_to(self, lease: LeaseId) -> bool {
-        self.0 & !Self::TIME == Self::new(lease, Tick(0)).0
+        self.0 & !(Self::TIME | Self::FLIP) == Self::new(lease, Tick(0)).0
     }
 
     fn sealed(self) -> Self {
@@ -59,33 +106,64 @@ impl Stamp {
     }
 }
 
+/// What the owner saw of a lease: it can be sealed for as long as nobody renewed it since.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sight {
+    stamp: Stamp,
+    pub(super) broken_at: Option<Tick>,
+}
+
+impl Sight {
+    pub(super) fn renewed_at(self) -> Tick {
+        self.stamp.renewed_at()
+    }
+}
+
 impl LeaseTable {
     pub(super) fn new() -> Self {
         let segments = LeaseId::SLOTS / SEGMENT_CELLS;
-        Self { segments: std::iter::repeat_with(OnceLock::new).take(segments).collect() }
+        Self {
+            segments: std::iter::repeat_with(OnceLock::new).take(segments).collect(),
+            broken: Mutex::default(),
+            streams: AtomicU64::new(0),
+        }
     }
 
-    /// Renews a lease as of `now`. `false`: it does not live, and its holder has to register again.
+    /// A name for a stream that opens.
+    pub fn open_stream(&self) -> StreamId {
+        StreamId(self.streams.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Renews a lease as of `now`, by a call of its own. `false`: it does not live, and its holder
+    /// has to register again.
     ///
     /// Linear: a renewal that returned `true` is seen by the next judgement of the lease.
     pub fn renew(&self, lease: LeaseId, now: Tick) -> bool {
+        self.renew_by(lease, now, Route::CALL)
+    }
+
+    /// As [`Self::renew`], over a stream: when that breaks before the next renewal, the lease has
+    /// its grace left.
+    pub fn renew_over(&self, stream: StreamId, lease: LeaseId, now: Tick) -> bool {
+        self.renew_by(lease, now, Route::over(stream))
+    }
+
+    fn renew_by(&self, lease: LeaseId, now: Tick, route: Route) -> bool {
         let Some(cell) = self.cell(lease.slot()) else { return false };
         if cell.holder.load(Ordering::Acquire) != lease.bits() || lease.bits() == 0 {
             return false;
         }
-        let renewed = Stamp::new(lease, now);
+        // The route before the stamp: whoever judges by the new stamp sees the new route.
+        cell.route.store(route.0, Ordering::Release);
         let mut seen = Stamp(cell.stamp.load(Ordering::Acquire));
         loop {
             if !seen.is_open_to(lease) {
                 return false;
             }
-            if seen.renewed_at() >= now {
-                return true;
-            }
             // A lost exchange means another renewal, a seal, or a new holder: look again.
             match cell.stamp.compare_exchange_weak(
                 seen.0,
-                renewed.0,
+                seen.renewed(now).0,
                 Ordering::AcqRel,
                 Ordering::Acquire,
             ) {
@@ -95,16 +173,38 @@ impl LeaseTable {
         }
     }
 
+    /// Notes that a stream broke, where the lease was last renewed over it.
+    pub fn break_stream(&self, stream: StreamId, lease: LeaseId, now: Tick) {
+        let Some(cell) = self.cell(lease.slot()) else { return };
+        if cell.holder.load(Ordering::Acquire) != lease.bits() {
+            return;
+        }
+        let (over, broken) = (Route::over(stream).0, Route::broken(now).0);
+        let noted = cell.route.compare_exchange(over, broken, Ordering::AcqRel, Ordering::Acquire);
+        if noted.is_ok() {
+            self.broken.lock().push(lease);
+        }
+    }
+
+    /// The leases whose streams broke since the last call.
+    pub(super) fn take_broken(&self) -> Vec<LeaseId> {
+        mem::take(&mut *self.broken.lock())
+    }
+
     /// The lease that holds a slot.
     pub(super) fn holder(&self, slot: u32) -> Option<LeaseId> {
         let bits = self.cell(slot)?.holder.load(Ordering::Acquire);
         (bits != 0).then(|| LeaseId::from_bits(bits))
     }
 
-    /// When the slot's lease was renewed last.
-    pub(super) fn renewed_at(&self, slot: u32) -> Tick {
-        self.cell(slot)
-            .map_or(Tick(0), |cell| Stamp(cell.stamp.load(Ordering::Acquire)).renewed_at())
+    /// How the slot's lease stands.
+    pub(super) fn look(&self, slot: u32) -> Sight {
+        let (stamp, route) = self.cell(slot).map_or((0, 0), |cell| {
+            // The stamp first: a renewal after this look changes it, and a seal then fails.
+            let stamp = cell.stamp.load(Ordering::Acquire);
+            (stamp, cell.route.load(Ordering::Acquire))
+        });
+        Sight { stamp: Stamp(stamp), broken_at: Route(route).broken_at() }
     }
 
     /// Gives the slot to a lease. Whoever held it before can't renew from here on.
@@ -115,20 +215,22 @@ impl LeaseTable {
         let cells = segment
             .get_or_init(|| std::iter::repeat_with(Cell::default).take(SEGMENT_CELLS).collect());
         let Some(cell) = cells.get(lease.slot() as usize % SEGMENT_CELLS) else { return };
-        // The stamp first: a renewal under way by the old holder then loses its exchange.
+        cell.route.store(Route::CALL.0, Ordering::Release);
+        // The stamp before the holder: a renewal under way by the old one loses its exchange.
         cell.stamp.store(Stamp::new(lease, now).0, Ordering::Release);
         cell.holder.store(lease.bits(), Ordering::Release);
     }
 
-    /// Closes the lease to renewals if it was last renewed at `renewed_at`; `false` if it has been
-    /// renewed since.
-    pub(super) fn seal(&self, lease: LeaseId, renewed_at: Tick) -> bool {
-        let seen = Stamp::new(lease, renewed_at);
-        self.cell(lease.slot()).is_some_and(|cell| {
-            cell.stamp
-                .compare_exchange(seen.0, seen.sealed().0, Ordering::AcqRel, Ordering::Acquire)
-                .is_ok()
-        })
+    /// Closes the lease to renewals; `false` if it has been renewed since it was looked at.
+    pub(super) fn seal(&self, lease: LeaseId, sight: Sight) -> bool {
+        let Sight { stamp, .. } = sight;
+        stamp.is_open_to(lease)
+            && self.cell(lease.slot()).is_some_and(|cell| {
+                let sealed = stamp.sealed().0;
+                cell.stamp
+                    .compare_exchange(stamp.0, sealed, Ordering::AcqRel, Ordering::Acquire)
+                    .is_ok()
+            })
     }
 
     /// Opens a sealed lease again.
@@ -165,10 +267,10 @@ mod tests {
         assert!(!table.renew(first, Tick(5)));
         table.grant(first, Tick(10));
         assert!(table.renew(first, Tick(20)));
-        assert_eq!(table.renewed_at(7), Tick(20));
+        assert_eq!(table.look(7).renewed_at(), Tick(20));
         table.grant(second, Tick(30));
         assert!(!table.renew(first, Tick(40)));
-        assert_eq!(table.renewed_at(7), Tick(30));
+        assert_eq!(table.look(7).renewed_at(), Tick(30));
         assert!(table.renew(second, Tick(50)));
         table.end(7);
         assert!(!table.renew(second, Tick(60)));
@@ -182,7 +284,7 @@ mod tests {
         table.grant(lease, Tick(10));
         assert!(table.renew(lease, Tick(30)));
         assert!(table.renew(lease, Tick(20)));
-        assert_eq!(table.renewed_at(0), Tick(30));
+        assert_eq!(table.look(0).renewed_at(), Tick(30));
     }
 
     #[test]
@@ -190,9 +292,10 @@ mod tests {
         let table = LeaseTable::new();
         let lease = LeaseId::new(0, 1, 0);
         table.grant(lease, Tick(10));
-        assert!(table.renew(lease, Tick(11)));
-        assert!(!table.seal(lease, Tick(10)), "renewed since");
-        assert!(table.seal(lease, Tick(11)));
+        let before = table.look(0);
+        assert!(table.renew(lease, Tick(10)));
+        assert!(!table.seal(lease, before), "renewed since, in the same millisecond");
+        assert!(table.seal(lease, table.look(0)));
         assert!(!table.renew(lease, Tick(12)));
         table.unseal(0);
         assert!(table.renew(lease, Tick(13)));
@@ -214,12 +317,35 @@ mod tests {
             let table = LeaseTable::new();
             let lease = LeaseId::new(0, round, 0);
             table.grant(lease, Tick(10));
+            let sight = table.look(0);
             let (renewed, sealed) = std::thread::scope(|scope| {
                 let renewal = scope.spawn(|| table.renew(lease, Tick(20)));
-                let sealed = table.seal(lease, Tick(10));
+                let sealed = table.seal(lease, sight);
                 (renewal.join().expect("the renewal returns"), sealed)
             });
             assert!(renewed != sealed, "round {round}");
         }
+    }
+
+    #[test]
+    fn a_break_counts_where_the_last_renewal_came_over_the_stream() {
+        let table = LeaseTable::new();
+        let lease = LeaseId::new(0, 1, 0);
+        let (first, second) = (table.open_stream(), table.open_stream());
+        table.grant(lease, Tick(10));
+        table.break_stream(first, lease, Tick(11));
+        assert_eq!(table.look(0).broken_at, None, "never renewed over it");
+        assert!(table.renew_over(first, lease, Tick(12)));
+        assert!(table.renew_over(second, lease, Tick(13)));
+        table.break_stream(first, lease, Tick(14));
+        assert_eq!(table.look(0).broken_at, None, "renewed over another since");
+        table.break_stream(second, lease, Tick(15));
+        table.break_stream(second, lease, Tick(16));
+        assert_eq!(table.look(0).broken_at, Some(Tick(15)));
+        assert_eq!(table.take_broken(), [lease], "once for a break");
+        assert!(table.renew(lease, Tick(17)));
+        assert_eq!(table.look(0).broken_at, None, "a renewal by any way ends it");
+        table.break_stream(second, LeaseId::new(0, 2, 0), Tick(18));
+        assert_eq!(table.take_broken(), []);
     }
 }

@@ -1,10 +1,13 @@
 //! The owner's part of the leases: whose they are, how long they live, which slots are free. It
 //! judges; the renewals that it judges by are in the [`LeaseTable`].
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use super::{lease_table::LeaseTable, wheel::ExpiryWheel};
-use crate::model::{Instance, LeaseId, LeaseTerms, Tick};
+use super::{
+    lease_table::{LeaseTable, Sight},
+    wheel::ExpiryWheel,
+};
+use crate::model::{Instance, LeaseId, LeaseTerms, RemovalReason, Tick};
 
 #[derive(Debug)]
 pub(super) struct Leases {
@@ -23,11 +26,22 @@ struct Tenancy {
     /// The tenant; `None`: the slot is free.
     instance: Option<Arc<Instance>>,
     ttl_ms: u32,
+    /// What is left of the lease when its stream breaks.
+    grace_ms: u32,
     /// The generation that the tenant's first lease had: what lies between it and the present one
     /// was fenced off, what lies before belonged to somebody else.
     first_generation: u64,
     /// The generation granted last.
     generation: u64,
+}
+
+/// A lease that ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expired {
+    /// The lease.
+    pub lease: LeaseId,
+    /// What it ran out of: its TTL, or its grace after a broken stream.
+    pub reason: RemovalReason,
 }
 
 /// What a lease id means.
@@ -116,7 +130,8 @@ impl Leases {
     ) {
         let tenancy = Tenancy {
             instance: Some(instance),
-            ttl_ms: ttl_ms(terms),
+            ttl_ms: millis(terms.ttl),
+            grace_ms: millis(terms.disconnect_grace),
             first_generation: lease.generation(),
             generation: lease.generation(),
         };
@@ -142,7 +157,8 @@ impl Leases {
     ) {
         let tenancy = &mut self.tenancies[lease.slot() as usize];
         tenancy.instance = Some(instance);
-        tenancy.ttl_ms = ttl_ms(terms);
+        tenancy.ttl_ms = millis(terms.ttl);
+        tenancy.grace_ms = millis(terms.disconnect_grace);
         tenancy.generation = lease.generation();
         self.table.grant(lease, now);
         self.wheel.take(lease.slot());
@@ -163,21 +179,40 @@ impl Leases {
     }
 
     /// See [`super::Registry::expired`].
-    pub(super) fn expired(&mut self, now: Tick, visits_max: usize) -> (Vec<LeaseId>, bool) {
+    pub(super) fn expired(&mut self, now: Tick, visits_max: usize) -> (Vec<Expired>, bool) {
+        for lease in self.table.take_broken() {
+            // Looked at again at the end of the grace, or at once where that is past.
+            if self.table.holder(lease.slot()) == Some(lease) {
+                let (deadline, _) = self.deadline(lease.slot(), self.table.look(lease.slot()));
+                self.wheel.take(lease.slot());
+                self.wheel.put(lease.slot(), deadline);
+            }
+        }
         let mut expired = Vec::new();
         for _ in 0..visits_max {
             let Some(slot) = self.wheel.pop(now) else { return (expired, false) };
             let Some(lease) = self.table.holder(slot) else { continue };
-            let renewed_at = self.table.renewed_at(slot);
-            // The renewal may have come in at the very end of its millisecond.
-            let deadline = renewed_at.0 + u64::from(self.tenancies[slot as usize].ttl_ms) + 1;
-            if deadline <= now.0 && self.table.seal(lease, renewed_at) {
-                expired.push(lease);
+            let sight = self.table.look(slot);
+            let (deadline, reason) = self.deadline(slot, sight);
+            if deadline <= now && self.table.seal(lease, sight) {
+                expired.push(Expired { lease, reason });
             } else {
-                self.wheel.put(slot, Tick(deadline.max(now.0)));
+                self.wheel.put(slot, deadline.max(now));
             }
         }
         (expired, true)
+    }
+
+    /// When the slot's lease ends as it stands, and for what reason.
+    fn deadline(&self, slot: u32, sight: Sight) -> (Tick, RemovalReason) {
+        let tenancy = &self.tenancies[slot as usize];
+        // What happened may have happened at the very end of its millisecond.
+        let after = |tick: Tick, millis: u32| Tick(tick.0 + u64::from(millis) + 1);
+        let by_ttl = after(sight.renewed_at(), tenancy.ttl_ms);
+        match sight.broken_at.map(|at| after(at, tenancy.grace_ms)) {
+            Some(by_grace) if by_grace < by_ttl => (by_grace, RemovalReason::Disconnected),
+            _ => (by_ttl, RemovalReason::Expired),
+        }
     }
 
     /// See [`super::Registry::reinstate`].
@@ -190,8 +225,8 @@ impl Leases {
     }
 }
 
-fn ttl_ms(terms: LeaseTerms) -> u32 {
-    u32::try_from(Tick(0).after(terms.ttl).0).unwrap_or(u32::MAX)
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(Tick(0).after(duration).0).unwrap_or(u32::MAX)
 }
 
 /// The first generation of a slot: differs from process to process and from slot to slot
@@ -256,12 +291,13 @@ mod tests {
 
     #[test]
     fn a_part_of_a_millisecond_of_ttl_counts_as_one() {
-        let terms = LeaseTerms { ttl: std::time::Duration::from_micros(1_000_001), ..terms(0) };
+        let terms = LeaseTerms { ttl: Duration::from_micros(1_000_001), ..terms(0) };
         let mut leases = Leases::new(0, 1);
         let lease = leases.upcoming(0);
         leases.grant(lease, instance(), terms, Tick(0));
         assert_eq!(leases.expired(Tick(1_001), 10).0, []);
-        assert_eq!(leases.expired(Tick(1_024), 10).0, [lease]);
+        let reason = RemovalReason::Expired;
+        assert_eq!(leases.expired(Tick(1_024), 10).0, [Expired { lease, reason }]);
     }
 
     #[test]

@@ -17,7 +17,8 @@ mod wheel;
 use std::{collections::HashMap, sync::Arc};
 
 pub use command::{Command, Outcome, Patch, Refusal, Target};
-pub use lease_table::LeaseTable;
+pub use lease_table::{LeaseTable, StreamId};
+pub use leases::Expired;
 pub use log::{ChangeLog, LogEntry};
 pub use plan::{Plan, Transition};
 use roster::Member;
@@ -102,19 +103,19 @@ impl Registry {
         Plan::new(self, now)
     }
 
-    /// Moves the expiry wheel and takes out the leases that ran out by `now`; from here on they
-    /// can't be renewed. Looks at `visits_max` leases at most; `true` says that more are due.
+    /// Moves the expiry wheel and takes out the leases that ran out by `now`, of their TTL or of the
+    /// grace after a broken stream; from here on they can't be renewed. Looks at `visits_max` leases at most; `true` says that more are due.
     ///
     /// Each lease must then be given to a plan as [`Command::Expire`] and that plan be absorbed, or
     /// be given back with [`Self::reinstate`].
-    pub fn expired(&mut self, now: Tick, visits_max: usize) -> (Vec<LeaseId>, bool) {
+    pub fn expired(&mut self, now: Tick, visits_max: usize) -> (Vec<Expired>, bool) {
         self.leases.expired(now, visits_max)
     }
 
     /// Takes back leases whose expiry could not be made durable: they can be renewed again, and are
     /// due again at once where they are not.
-    pub fn reinstate(&mut self, leases: &[LeaseId], now: Tick) {
-        for lease in leases {
+    pub fn reinstate(&mut self, expired: &[Expired], now: Tick) {
+        for Expired { lease, .. } in expired {
             self.leases.reinstate(*lease, now);
         }
     }

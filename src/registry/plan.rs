@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Command, Now, Outcome, Patch, Refusal, Registry, Target, leases::Standing};
+use super::{Command, Expired, Now, Outcome, Patch, Refusal, Registry, Target, leases::Standing};
 use crate::model::{
     Change, ChangeKind, Content, Instance, InstanceId, LeaseId, LeaseTerms, RemovalReason,
     Revision, ServiceKey,
@@ -122,7 +122,7 @@ impl<'a> Plan<'a> {
             }
             Command::Update { target, patch } => self.update(&target, &patch),
             Command::Deregister { target } => self.deregister(&target),
-            Command::Expire { lease } => Ok(self.expire(lease)),
+            Command::Expire(expired) => Ok(self.expire(expired)),
         }
     }
 
@@ -216,10 +216,10 @@ impl<'a> Plan<'a> {
         Ok(Outcome::Deregistered { revision: self.revision })
     }
 
-    fn expire(&mut self, lease: LeaseId) -> Outcome {
+    fn expire(&mut self, expired: Expired) -> Outcome {
         // An earlier command may have taken the identity over or removed it.
-        if let Ok(place) = self.target(&Target::Lease(lease)) {
-            self.remove(&place, RemovalReason::Expired);
+        if let Ok(place) = self.target(&Target::Lease(expired.lease)) {
+            self.remove(&place, expired.reason);
         }
         Outcome::Expired
     }

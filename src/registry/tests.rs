@@ -10,7 +10,10 @@ use std::{
 
 use fastrand::Rng;
 
-use super::{Command, LeaseTable, Now, Outcome, Patch, Refusal, Registry, Target, Transition};
+use super::{
+    Command, Expired, LeaseTable, Now, Outcome, Patch, Refusal, Registry, StreamId, Target,
+    Transition,
+};
 use crate::model::{
     Change, ChangeKind, Content, Host, Instance, InstanceId, LeaseId, LeaseTerms, Metadata, Name,
     RemovalReason, Revision, ServiceKey, Status, Tick, Version, WallTime,
@@ -164,9 +167,9 @@ impl Draft {
                 self.remove(&place, if by_itself { own } else { others });
                 Ok((None, Some(self.model.revision)))
             }
-            Command::Expire { lease } => {
-                if let Ok(place) = self.model.find(&Target::Lease(*lease)) {
-                    self.remove(&place, RemovalReason::Expired);
+            Command::Expire(expired) => {
+                if let Ok(place) = self.model.find(&Target::Lease(expired.lease)) {
+                    self.remove(&place, expired.reason);
                 }
                 Ok((None, None))
             }
@@ -385,7 +388,7 @@ impl Pair {
         let mut commands: Vec<_> = (0..count).map(|_| self.some_command()).collect();
         for lease in expired {
             let place = self.random.usize(..=commands.len());
-            commands.insert(place, Command::Expire { lease: *lease });
+            commands.insert(place, Command::Expire(by_ttl(*lease)));
         }
         let now = Now { tick: Tick(self.now), wall: WallTime(self.random.u64(..)) };
         let absorbed_at = self.now + self.random.u64(..30);
@@ -417,7 +420,8 @@ impl Pair {
     }
 
     fn give_up(&mut self, expired: &[LeaseId]) {
-        self.registry.reinstate(expired, Tick(self.now));
+        let given_back: Vec<_> = expired.iter().copied().map(by_ttl).collect();
+        self.registry.reinstate(&given_back, Tick(self.now));
         for lease in expired {
             let stay = self.model.stays.values_mut().find(|stay| stay.lease == *lease).unwrap();
             stay.due_by = self.now + 8;
@@ -435,7 +439,8 @@ impl Pair {
         loop {
             let (taken, more) = self.registry.expired(Tick(self.now), visits_max);
             assert!(taken.len() <= visits_max);
-            expired.extend(taken);
+            assert!(taken.iter().all(|expired| expired.reason == RemovalReason::Expired));
+            expired.extend(taken.iter().map(|expired| expired.lease));
             if !more {
                 break;
             }
@@ -629,7 +634,7 @@ fn a_take_over_lives_by_its_own_ttl() {
     let short = granted(&mut registry, 500, register("s", "long-to-short", content(1), 1_000));
     granted(&mut registry, 500, register("s", "short-to-long", content(1), 60_000));
     assert_eq!(registry.expired(Tick(1_500), 100), (vec![], false));
-    assert_eq!(registry.expired(Tick(1_517), 100), (vec![short], false));
+    assert_eq!(registry.expired(Tick(1_517), 100), (vec![by_ttl(short)], false));
 }
 
 #[test]
@@ -728,17 +733,17 @@ fn a_lease_that_ran_out_cannot_renew_unless_it_is_given_back() {
     let table = registry.lease_table();
     let lease = granted(&mut registry, 0, register("s", "a", content(1), 1_000));
     let (expired, more) = registry.expired(Tick(1_017), 100);
-    assert_eq!((&expired[..], more), (&[lease][..], false));
+    assert_eq!((&expired[..], more), (&[by_ttl(lease)][..], false));
     assert!(!table.renew(lease, Tick(1_017)));
     registry.reinstate(&expired, Tick(1_020));
-    assert_eq!(registry.expired(Tick(1_036), 100).0, [lease], "due again at once");
+    assert_eq!(registry.expired(Tick(1_036), 100).0, [by_ttl(lease)], "due again at once");
     registry.reinstate(&expired, Tick(1_036));
     assert!(table.renew(lease, Tick(1_040)));
     assert_eq!(registry.expired(Tick(2_040), 100).0, []);
-    assert_eq!(registry.expired(Tick(2_057), 100).0, [lease]);
-    let (_, changes) = commit(&mut registry, 2_057, vec![Command::Expire { lease }]);
+    assert_eq!(registry.expired(Tick(2_057), 100).0, [by_ttl(lease)]);
+    let (_, changes) = commit(&mut registry, 2_057, vec![Command::Expire(by_ttl(lease))]);
     assert!(matches!(changes[0].kind, ChangeKind::Removed(RemovalReason::Expired)));
-    registry.reinstate(&[lease], Tick(2_060));
+    registry.reinstate(&[by_ttl(lease)], Tick(2_060));
     assert!(!table.renew(lease, Tick(2_060)), "what was absorbed is not given back");
     assert_eq!(registry.expired(Tick(9_000), 100), (vec![], false));
 }
@@ -748,8 +753,8 @@ fn a_registration_in_the_batch_of_its_expiry_is_a_new_stay() {
     let mut registry = Registry::new(0, 1, 10);
     let table = registry.lease_table();
     let lease = granted(&mut registry, 0, register("s", "a", content(1), 1_000));
-    assert_eq!(registry.expired(Tick(2_000), 100).0, [lease]);
-    let batch = vec![Command::Expire { lease }, register("s", "a", content(1), 1_000)];
+    assert_eq!(registry.expired(Tick(2_000), 100).0, [by_ttl(lease)]);
+    let batch = vec![Command::Expire(by_ttl(lease)), register("s", "a", content(1), 1_000)];
     let (answers, changes) = commit(&mut registry, 2_000, batch);
     assert!(matches!(changes[0].kind, ChangeKind::Removed(RemovalReason::Expired)));
     assert!(matches!(changes[1].kind, ChangeKind::Added));
@@ -796,9 +801,9 @@ fn a_removal_carries_its_own_revision_and_its_reason() {
     let a = granted(&mut registry, 0, register("s", "a", content(1), 1_000));
     granted(&mut registry, 0, register("s", "b", content(1), 5_000));
     let c = granted(&mut registry, 0, register("s", "c", content(1), 5_000));
-    assert_eq!(registry.expired(Tick(1_020), 100).0, [a]);
+    assert_eq!(registry.expired(Tick(1_020), 100).0, [by_ttl(a)]);
     let batch =
-        vec![Command::Expire { lease: a }, deregister(of("s", "b")), deregister(Target::Lease(c))];
+        vec![Command::Expire(by_ttl(a)), deregister(of("s", "b")), deregister(Target::Lease(c))];
     let (_, changes) = commit(&mut registry, 1_020, batch);
     let removals: Vec<_> = changes
         .iter()
@@ -890,9 +895,9 @@ fn an_expiry_is_never_early_and_at_most_17_ms_late() {
                 expired.extend(taken);
                 more = still_more;
             }
-            let commands = expired.iter().map(|lease| Command::Expire { lease: *lease }).collect();
+            let commands = expired.iter().copied().map(Command::Expire).collect();
             commit(&mut registry, now, commands);
-            for lease in expired {
+            for Expired { lease, .. } in expired {
                 let (_, renewed_at, ttl_ms) = alive.remove(&lease).expect("it lived");
                 assert!(now > renewed_at + ttl_ms, "early");
             }
@@ -903,4 +908,65 @@ fn an_expiry_is_never_early_and_at_most_17_ms_late() {
         assert!(alive.is_empty());
         assert_eq!(registry.instances(), 0);
     });
+}
+
+/// A lease that was not renewed for its TTL.
+fn by_ttl(lease: LeaseId) -> Expired {
+    Expired { lease, reason: RemovalReason::Expired }
+}
+
+fn by_grace(lease: LeaseId) -> Expired {
+    Expired { lease, reason: RemovalReason::Disconnected }
+}
+
+/// A lease of 60 s with a grace of 1 s, renewed over a stream at 500.
+fn streaming() -> (Registry, StreamId, LeaseId) {
+    let mut registry = Registry::new(0, 1, 10);
+    let mut command = register("s", "a", content(1), 60_000);
+    if let Command::Register { terms, .. } = &mut command {
+        terms.disconnect_grace = Duration::from_secs(1);
+    }
+    let lease = granted(&mut registry, 0, command);
+    let table = registry.lease_table();
+    let stream = table.open_stream();
+    assert!(table.renew_over(stream, lease, Tick(500)));
+    (registry, stream, lease)
+}
+
+#[test]
+fn a_lease_whose_stream_broke_has_its_grace_left() {
+    let (mut registry, stream, lease) = streaming();
+    registry.lease_table().break_stream(stream, lease, Tick(2_000));
+    assert_eq!(registry.expired(Tick(2_100), 100).0, []);
+    assert_eq!(registry.expired(Tick(3_000), 100).0, [], "not before the grace is over");
+    assert_eq!(registry.expired(Tick(3_009), 100).0, [by_grace(lease)]);
+    let (_, changes) = commit(&mut registry, 3_009, vec![Command::Expire(by_grace(lease))]);
+    assert!(matches!(changes[0].kind, ChangeKind::Removed(RemovalReason::Disconnected)));
+}
+
+#[test]
+fn a_renewal_within_the_grace_gives_back_the_ttl() {
+    let (mut registry, stream, lease) = streaming();
+    let table = registry.lease_table();
+    table.break_stream(stream, lease, Tick(2_000));
+    assert_eq!(registry.expired(Tick(2_100), 100).0, []);
+    assert!(table.renew(lease, Tick(2_900)));
+    assert_eq!(registry.expired(Tick(62_900), 100).0, []);
+    assert_eq!(registry.expired(Tick(62_917), 100).0, [by_ttl(lease)]);
+}
+
+#[test]
+fn a_take_over_within_the_grace_ends_it() {
+    let (mut registry, stream, lease) = streaming();
+    registry.lease_table().break_stream(stream, lease, Tick(2_000));
+    let new = granted(&mut registry, 2_500, register("s", "a", content(1), 60_000));
+    assert_eq!(registry.expired(Tick(60_000), 100).0, []);
+    assert_eq!(registry.expired(Tick(62_517), 100).0, [by_ttl(new)]);
+}
+
+#[test]
+fn a_grace_longer_than_what_is_left_of_the_ttl_does_not_prolong_it() {
+    let (mut registry, stream, lease) = streaming();
+    registry.lease_table().break_stream(stream, lease, Tick(60_000));
+    assert_eq!(registry.expired(Tick(60_517), 100).0, [by_ttl(lease)]);
 }

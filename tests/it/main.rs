@@ -14,6 +14,7 @@
 
 mod bad_input;
 mod connections;
+mod disconnect;
 mod expiry;
 mod grpcurl;
 mod reflection_health;

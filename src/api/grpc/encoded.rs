@@ -159,6 +159,7 @@ fn reason_to_wire(reason: RemovalReason) -> proto::ChangeReason {
     match reason {
         RemovalReason::Deregistered => proto::ChangeReason::Deregistered,
         RemovalReason::Expired => proto::ChangeReason::Expired,
+        RemovalReason::Disconnected => proto::ChangeReason::Disconnected,
         RemovalReason::Evicted => proto::ChangeReason::Evicted,
     }
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    engine::Engine,
+    engine::{Engine, KeepAlive},
     model::{Content, InstanceId, Limits, Revision, ServiceKey},
     registry::Outcome,
 };
@@ -62,13 +62,10 @@ impl RegistryApi {
     }
 }
 
-/// Renews the leases of one message.
-async fn renew(engine: &Engine, limits: &Limits, leases: &[u64]) -> Result<Vec<u64>, Status> {
+/// Refuses a message with too many leases.
+fn check_count(limits: &Limits, leases: &[u64]) -> Result<(), Status> {
     let mut reader = Reader::new(limits);
-    if !reader.leases(leases) {
-        return Err(reader.violations.into_status());
-    }
-    Ok(engine.renew(leases).await)
+    if reader.leases(leases) { Ok(()) } else { Err(reader.violations.into_status()) }
 }
 
 /// An answer of the engine to another question.
@@ -115,7 +112,8 @@ impl Registry for RegistryApi {
         request: Request<proto::HeartbeatRequest>,
     ) -> Result<Response<proto::HeartbeatResponse>, Status> {
         let leases = request.into_inner().lease_ids;
-        let unknown_lease_ids = renew(&self.engine, &self.limits, &leases).await?;
+        check_count(&self.limits, &leases)?;
+        let unknown_lease_ids = self.engine.renew(&leases).await;
         Ok(Response::new(proto::HeartbeatResponse { unknown_lease_ids }))
     }
 
@@ -128,23 +126,24 @@ impl Registry for RegistryApi {
     ) -> Result<Response<Self::KeepAliveStream>, Status> {
         struct Conversation {
             requests: Streaming<proto::KeepAliveRequest>,
-            engine: Engine,
+            stream: KeepAlive,
             limits: Arc<Limits>,
         }
         let conversation = Conversation {
             requests: request.into_inner(),
-            engine: self.engine.clone(),
+            stream: self.engine.keep_alive(),
             limits: Arc::clone(&self.limits),
         };
         // One answer for each request, made when the one before has gone out. An error ends it.
+        // However it ends, the conversation is dropped, and its leases have their grace left.
         let answers = stream::try_unfold(conversation, async |mut conversation| {
             let request = conversation.requests.message().await;
             let Some(request) = request.map_err(|status| too_large(&status))? else {
                 return Ok(None);
             };
-            let leases = &request.lease_ids;
-            let renewed = renew(&conversation.engine, &conversation.limits, leases).await;
-            let answer = proto::KeepAliveResponse { unknown_lease_ids: renewed? };
+            check_count(&conversation.limits, &request.lease_ids)?;
+            let unknown_lease_ids = conversation.stream.renew(&request.lease_ids).await;
+            let answer = proto::KeepAliveResponse { unknown_lease_ids };
             Ok(Some((answer, conversation)))
         });
         Ok(Response::new(Box::pin(answers)))
