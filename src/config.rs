@@ -186,7 +186,7 @@ fn read_limits(limits: &mut Limits, table: Table, place: String, mistakes: &mut 
         ("metadata_key_bytes_max", &mut limits.metadata_key_bytes_max, unbounded),
         ("metadata_value_bytes_max", &mut limits.metadata_value_bytes_max, unbounded),
         ("metadata_bytes_max", &mut limits.metadata_bytes_max, unbounded),
-        ("message_bytes_max", &mut limits.message_bytes_max, unbounded),
+        ("message_bytes_max", &mut limits.message_bytes_max, 1 << 30),
         ("heartbeat_leases_max", &mut limits.heartbeat_leases_max, unbounded),
         ("watch_services_max", &mut limits.watch_services_max, unbounded),
         ("filter_entries_max", &mut limits.filter_entries_max, unbounded),

@@ -251,41 +251,53 @@ impl Version {
     }
 }
 
-/// Entries in order of their keys. Its size was checked where it was read.
+/// Entries in order of their keys, packed: most instances have some, and there are many instances.
+/// Its size was checked where it was read.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Metadata(Box<[(CompactString, CompactString)]>);
+pub struct Metadata {
+    /// Keys and values one behind the other.
+    text: Box<str>,
+    /// Where each key and each value ends.
+    ends: Box<[[u32; 2]]>,
+}
 
 impl Metadata {
-    /// Takes over entries.
+    /// Takes over entries. They may have 4 GiB in all, far more than any message brings.
     pub fn new(entries: &BTreeMap<String, String>) -> Self {
-        let compact = |(key, value): (&String, &String)| {
-            (CompactString::from(key.as_str()), CompactString::from(value.as_str()))
+        let mut text = String::with_capacity(
+            entries.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>(),
+        );
+        let mut append = |part: &str| {
+            text.push_str(part);
+            u32::try_from(text.len()).expect("a message of 4 GiB is refused before it is read")
         };
-        Self(entries.iter().map(compact).collect())
+        let ends = entries.iter().map(|(key, value)| [append(key), append(value)]).collect();
+        Self { text: text.into(), ends }
     }
 
     /// The value of a key.
     pub fn value(&self, key: &str) -> Option<&str> {
-        let place = self.0.binary_search_by(|(candidate, _)| candidate.as_str().cmp(key)).ok()?;
-        self.0.get(place).map(|(_, value)| value.as_str())
+        self.iter().find_map(|(candidate, value)| (candidate == key).then_some(value))
     }
 
     /// The entries in order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        let begins = std::iter::once(0).chain(self.ends.iter().map(|[_, end]| *end as usize));
+        begins.zip(&self.ends).map(|(begin, [middle, end])| {
+            let (middle, end) = (*middle as usize, *end as usize);
+            (&self.text[begin..middle], &self.text[middle..end])
+        })
     }
 
     fn footprint(&self) -> usize {
-        let heap: usize =
-            self.0.iter().map(|(key, value)| heap_bytes(key) + heap_bytes(value)).sum();
-        size_of_val(&*self.0) + heap
+        self.text.len() + size_of_val(&*self.ends)
     }
 }
 
 /// Metadata values can be secrets: only the keys are shown.
 impl fmt::Debug for Metadata {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_set().entries(self.0.iter().map(|(key, _)| key)).finish()
+        formatter.debug_set().entries(self.iter().map(|(key, _)| key)).finish()
     }
 }
 
@@ -323,6 +335,17 @@ mod tests {
         assert_eq!(InstanceId::parse("a\nb", 256), Err(InstanceIdError::ControlCharacter));
         assert_eq!(InstanceId::parse("a\u{85}b", 256), Err(InstanceIdError::ControlCharacter));
         assert!(InstanceId::parse(&"x".repeat(257), 256).is_err());
+    }
+
+    #[test]
+    fn metadata_gives_back_its_entries_in_order() {
+        let entries = [("b", ""), ("a", "ä"), ("c c", "x\0y")];
+        let entries = entries.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let metadata = Metadata::new(&BTreeMap::from(entries));
+        let read: Vec<_> = metadata.iter().collect();
+        assert_eq!(read, [("a", "ä"), ("b", ""), ("c c", "x\0y")]);
+        assert_eq!(metadata.value("b"), Some(""));
+        assert_eq!(Metadata::default().iter().count(), 0);
     }
 
     #[test]
