@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::{EngineError, Shared};
 use crate::{
-    model::{Change, ChangeKind, Name, RemovalReason, Revision, ServiceKey},
+    model::{Change, ChangeKind, Name, RemovalReason, Revision, ServiceKey, Tick},
     registry::{Absorbed, Command, Expired, Outcome, Refusal, Registry, Transition},
     store::{Store, StoreError},
 };
@@ -30,6 +30,11 @@ const COMMANDS_A_TURN: usize = 1024;
 const LEASES_A_TURN: usize = 2048;
 /// How often the expiry wheel moves.
 const WHEEL_INTERVAL: Duration = Duration::from_millis(10);
+/// The longest that lies between two turns where the server runs. Beyond it, it stood still: it was
+/// stopped, suspended, starved, or waited for the store.
+const TURN_MAX_MS: u64 = 100;
+/// How long heartbeats that waited for the server may take to be read before anybody is judged.
+const CATCH_UP_MS: u64 = 50;
 
 /// A command and who waits for its answer.
 #[derive(Debug)]
@@ -45,6 +50,8 @@ pub(super) struct Worker<S> {
     requests: mpsc::Receiver<Request>,
     /// Whether the store refused the last commit: said once, not for each.
     store_failing: bool,
+    /// When the latest turn began.
+    turned_at: Tick,
 }
 
 type Answer = (oneshot::Sender<Result<Outcome, EngineError>>, Result<Outcome, Refusal>);
@@ -56,7 +63,8 @@ impl<S: Store> Worker<S> {
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
     ) -> Self {
-        Self { registry, store, shared, requests, store_failing: false }
+        let turned_at = shared.clock.tick();
+        Self { registry, store, shared, requests, store_failing: false, turned_at }
     }
 
     /// Works until it is stopped; what waits then is answered first.
@@ -102,6 +110,7 @@ impl<S: Store> Worker<S> {
     /// due.
     async fn turn(&mut self, requests: Vec<Request>) -> bool {
         let now = self.shared.clock.now();
+        self.notice_standstill(now.tick);
         let (expired, more_due) = self.registry.expired(now.tick, LEASES_A_TURN);
         if requests.is_empty() && expired.is_empty() {
             return more_due;
@@ -125,6 +134,16 @@ impl<S: Store> Worker<S> {
             Err(error) => self.give_up(&expired, answers, &error),
         }
         more_due
+    }
+
+    /// A turn that comes late means that the server stood still, which is not the instances' fault.
+    fn notice_standstill(&mut self, now: Tick) {
+        let before = mem::replace(&mut self.turned_at, now);
+        let still_ms = now.0.saturating_sub(before.0);
+        if still_ms > TURN_MAX_MS {
+            warn!(still_ms, "the server stood still, every lease is moved by as much");
+            self.registry.stood_still(before, Tick(now.0 + CATCH_UP_MS));
+        }
     }
 
     async fn commit(&mut self, transitions: &[Transition]) -> Result<(), StoreError> {

@@ -16,9 +16,15 @@ pub(super) struct Leases {
     /// Slots that nobody holds, the longest free first, so that generations last.
     free: VecDeque<u32>,
     wheel: ExpiryWheel,
+    /// The latest times in which the server stood still, the oldest first; from the first
+    /// millisecond of each to the last.
+    standstills: VecDeque<(Tick, Tick)>,
     server: u8,
     seed: u64,
 }
+
+/// Standstills that are remembered. More than so many within one TTL is no server that runs.
+const STANDSTILLS_MAX: usize = 64;
 
 /// One identity's stay in a slot. A take-over keeps the slot and grants its next generation.
 #[derive(Debug)]
@@ -62,6 +68,7 @@ impl Leases {
             tenancies: Vec::new(),
             free: VecDeque::new(),
             wheel: ExpiryWheel::new(),
+            standstills: VecDeque::new(),
             server,
             seed,
         }
@@ -203,11 +210,27 @@ impl Leases {
         (expired, true)
     }
 
+    /// See [`super::Registry::stood_still`].
+    pub(super) fn stood_still(&mut self, from: Tick, until: Tick) {
+        self.standstills.push_back((from, until));
+        if self.standstills.len() > STANDSTILLS_MAX {
+            self.standstills.pop_front();
+        }
+    }
+
+    /// How much of the time since `since` does not count: the server stood still.
+    fn still_ms_since(&self, since: Tick) -> u64 {
+        let part = |(from, until): &(Tick, Tick)| until.0.saturating_sub(from.0.max(since.0));
+        self.standstills.iter().map(part).sum()
+    }
+
     /// When the slot's lease ends as it stands, and for what reason.
     fn deadline(&self, slot: u32, sight: Sight) -> (Tick, RemovalReason) {
         let tenancy = &self.tenancies[slot as usize];
         // What happened may have happened at the very end of its millisecond.
-        let after = |tick: Tick, millis: u32| Tick(tick.0 + u64::from(millis) + 1);
+        let after = |tick: Tick, millis: u32| {
+            Tick(tick.0 + u64::from(millis) + 1 + self.still_ms_since(tick))
+        };
         let by_ttl = after(sight.renewed_at(), tenancy.ttl_ms);
         match sight.broken_at.map(|at| after(at, tenancy.grace_ms)) {
             Some(by_grace) if by_grace < by_ttl => (by_grace, RemovalReason::Disconnected),
@@ -298,6 +321,21 @@ mod tests {
         assert_eq!(leases.expired(Tick(1_001), 10).0, []);
         let reason = RemovalReason::Expired;
         assert_eq!(leases.expired(Tick(1_024), 10).0, [Expired { lease, reason }]);
+    }
+
+    #[test]
+    fn standstills_do_not_count_whatever_they_overlap() {
+        let mut leases = Leases::new(0, 1);
+        let lease = leases.upcoming(0);
+        leases.grant(lease, instance(), terms(1_000), Tick(500));
+        leases.stood_still(Tick(100), Tick(400));
+        leases.stood_still(Tick(450), Tick(600));
+        leases.stood_still(Tick(700), Tick(3_700));
+        let deadline = 500 + 1_000 + 100 + 3_000;
+        assert_eq!(leases.expired(Tick(3_700), 10).0, []);
+        assert_eq!(leases.expired(Tick(deadline), 10).0, []);
+        let reason = RemovalReason::Expired;
+        assert_eq!(leases.expired(Tick(deadline + 9), 10).0, [Expired { lease, reason }]);
     }
 
     #[test]

@@ -112,6 +112,12 @@ impl Registry {
         self.leases.expired(now, visits_max)
     }
 
+    /// Notes that the server did not run from one tick until another, which may lie a little ahead:
+    /// this time counts against no lease, whether it was renewed before or within.
+    pub fn stood_still(&mut self, from: Tick, until: Tick) {
+        self.leases.stood_still(from, until);
+    }
+
     /// Takes back leases whose expiry could not be made durable: they can be renewed again, and are
     /// due again at once where they are not.
     pub fn reinstate(&mut self, expired: &[Expired], now: Tick) {

@@ -20,6 +20,7 @@ mod grpcurl;
 mod reflection_health;
 mod semantics;
 mod shutdown;
+mod standstill;
 mod support;
 mod watchers;
 mod watches;
