@@ -111,6 +111,20 @@ impl fmt::Debug for ResponseFuture {
     }
 }
 
+impl Service {
+    /// A channel that generated tonic clients can call this service through.
+    ///
+    /// ```
+    /// # use waypost_client::Service;
+    /// let channel = Service::fixed([]).channel();
+    /// # drop(channel);
+    /// ```
+    #[must_use]
+    pub fn channel(&self) -> BalancedChannel {
+        BalancedChannel::new(self.clone())
+    }
+}
+
 impl BalancedChannel {
     pub(crate) fn new(service: Service) -> Self {
         Self { service }

@@ -13,9 +13,10 @@ use crate::{
     connection::Dialer,
     connector::Connector,
     link::Link,
-    register::{RegisterError, Registered},
+    register::Registered,
     registration::Registration,
     service::{Service, Services},
+    standing::RegisterError,
     watch::Watcher,
 };
 

@@ -13,8 +13,8 @@ use crate::{
     outage::Outage,
     proto::{DeregisterRequest, Instance, RegisterResponse, registry_client::RegistryClient},
     refusal::{Refusal, Verdict, told},
-    register::CloseError,
     registration::Registration,
+    standing::CloseError,
 };
 
 /// How long a deregistration is repeated while the registry can't be reached.

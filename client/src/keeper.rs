@@ -19,8 +19,8 @@ use crate::{
         registry_client::RegistryClient,
     },
     refusal::{Refusal, Verdict, told},
-    register::{CloseError, Held, RegisterError, RegistrationState, Shared},
     registration::Registration,
+    standing::{CloseError, Held, RegisterError, RegistrationState, Shared},
 };
 
 /// The heartbeat interval where an answer does not say.

@@ -9,7 +9,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     balance::{Balancer, NoInstance, Pick, Policy},
-    channel::BalancedChannel,
     connection::Dialer,
     proto::Instance,
     refusal::Refusal,
@@ -265,18 +264,6 @@ impl Service {
             watched: Arc::clone(&self.watched),
             seen: 0,
         }
-    }
-
-    /// A channel that generated tonic clients can call this service through.
-    ///
-    /// ```
-    /// # use waypost_client::Service;
-    /// let channel = Service::fixed([]).channel();
-    /// # drop(channel);
-    /// ```
-    #[must_use]
-    pub fn channel(&self) -> BalancedChannel {
-        BalancedChannel::new(self.clone())
     }
 
     pub(crate) fn balancer(&self) -> &Balancer {
