@@ -10,6 +10,8 @@ use crate::{model::LeaseId, registry::StreamId};
 
 /// Leases renewed in one go: a large heartbeat then yields, so that it delays nobody.
 const LEASES_A_TURN: usize = 4096;
+/// Leases that a stream remembers before it looks for the first time which of them live.
+const REMEMBERED_MIN: usize = 1024;
 
 /// A stream over which leases are renewed. When it goes, those that were last renewed over it have
 /// their grace left.
@@ -19,12 +21,15 @@ pub struct KeepAlive {
     stream: StreamId,
     /// The leases renewed over it that lived then.
     leases: HashSet<u64>,
+    /// How many are remembered before those that ended are forgotten: twice as many as lived when
+    /// it was looked last, so that a stream of changing leases does not grow.
+    remembered_max: usize,
 }
 
 impl KeepAlive {
     pub(super) fn open(shared: Arc<Shared>) -> Self {
         let stream = shared.leases.open_stream();
-        Self { shared, stream, leases: HashSet::new() }
+        Self { shared, stream, leases: HashSet::new(), remembered_max: REMEMBERED_MIN }
     }
 
     /// As [`super::Engine::renew`], over the stream.
@@ -36,6 +41,10 @@ impl KeepAlive {
         let unknown = unknown(leases, |lease| table.renew_over(stream, lease, now)).await;
         for lease in &unknown {
             self.leases.remove(lease);
+        }
+        if self.leases.len() > self.remembered_max {
+            self.leases.retain(|lease| table.lives(LeaseId::from_bits(*lease)));
+            self.remembered_max = REMEMBERED_MIN.max(2 * self.leases.len());
         }
         unknown
     }
@@ -60,4 +69,42 @@ pub(super) async fn unknown(leases: &[u64], renew: impl Fn(LeaseId) -> bool) -> 
         unknown.extend(leases.iter().filter(|lease| !renew(LeaseId::from_bits(**lease))));
     }
     unknown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Clock,
+        engine::Engine,
+        model::Limits,
+        registry::{
+            Outcome, Target,
+            tests::{content, id, key, terms},
+        },
+        store::MemoryStore,
+        tasks::Tasks,
+    };
+
+    #[tokio::test]
+    async fn a_stream_of_changing_leases_does_not_grow() {
+        let tasks = Tasks::default();
+        let limits = Limits::default();
+        let engine = Engine::start(MemoryStore, &limits, Clock::start(), &tasks).await.unwrap();
+        let mut stream = engine.keep_alive();
+        let mut lasting = Vec::new();
+        for number in 0..3 * REMEMBERED_MIN {
+            let id = id(&format!("i{number}"));
+            let outcome = engine.register(key("n/s"), id, content(1), terms(60_000)).await;
+            let Ok(Outcome::Registered { lease, .. }) = outcome else { panic!("{outcome:?}") };
+            assert!(stream.renew(&[lease.bits()]).await.is_empty());
+            if number < 10 {
+                lasting.push(lease.bits());
+            } else {
+                engine.deregister(Target::Lease(lease)).await.unwrap();
+            }
+            assert!(stream.leases.len() <= REMEMBERED_MIN);
+        }
+        assert!(lasting.iter().all(|lease| stream.leases.contains(lease)), "they live");
+    }
 }

@@ -173,6 +173,11 @@ impl LeaseTable {
         }
     }
 
+    /// Whether a lease lives.
+    pub fn lives(&self, lease: LeaseId) -> bool {
+        self.holder(lease.slot()) == Some(lease)
+    }
+
     /// Notes that a stream broke, where the lease was last renewed over it.
     pub fn break_stream(&self, stream: StreamId, lease: LeaseId, now: Tick) {
         let Some(cell) = self.cell(lease.slot()) else { return };
