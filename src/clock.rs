@@ -35,6 +35,12 @@ impl Clock {
         WallTime(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 
+    /// What people call the given time, past or to come, as the wall clock now goes.
+    pub fn wall_at(self, tick: Tick) -> WallTime {
+        let Now { tick: now, wall } = self.now();
+        WallTime((wall.0 + tick.0).saturating_sub(now.0))
+    }
+
     /// The moment that lies a while ahead, for timers.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
     pub fn after(self, duration: Duration) -> Instant {

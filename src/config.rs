@@ -176,6 +176,9 @@ impl Config {
 /// The limits by their names in the file. Bounds that the design sets are the largest values.
 fn read_limits(limits: &mut Limits, table: Table, place: String, mistakes: &mut Vec<String>) {
     let mut section = Section { table, place, mistakes };
+    let mut hold = humantime::Duration::from(limits.protection_hold_max);
+    section.parse("protection_hold_max", &mut hold);
+    limits.protection_hold_max = hold.into();
     let unbounded = usize::MAX;
     for (key, limit, largest) in [
         ("name_bytes_max", &mut limits.name_bytes_max, unbounded),
@@ -281,6 +284,8 @@ impl Section<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn load(text: &str, overrides: Overrides) -> Result<Config, ConfigError> {
@@ -291,19 +296,22 @@ mod tests {
 
     #[test]
     fn a_flag_beats_the_file_beats_the_default() {
-        let text = "listen = '127.0.0.1:1'\nlog = 'warn'\n[limits]\nid_bytes_max = 7\n";
+        let text = "listen = '127.0.0.1:1'\nlog = 'warn'\n[limits]\nid_bytes_max = 7\n\
+                    protection_hold_max = '90s'\n";
         let listen = Some("127.0.0.1:2".to_owned());
         let config = load(text, Overrides { listen, ..Overrides::default() }).expect("valid");
         assert_eq!(config.listen.port(), 2);
         assert_eq!(config.log, "warn");
         assert_eq!(config.limits.id_bytes_max, 7);
+        assert_eq!(config.limits.protection_hold_max, Duration::from_secs(90));
         assert_eq!(config.limits.host_bytes_max, 253);
         assert_eq!(Config::load(Overrides::default()), Ok(Config::default()));
     }
 
     #[test]
     fn all_mistakes_are_told_at_once() {
-        let text = "listen = 'here'\nstore = 7\nmiss = 1\n[limits]\nid_bytes_max = 0\nother = 2\n";
+        let text = "listen = 'here'\nstore = 7\nmiss = 1\n[limits]\nid_bytes_max = 0\nother = 2\n\
+                    protection_hold_max = 'long'\n";
         let log = Some("waypost=loudly".to_owned());
         let error = load(text, Overrides { log, ..Overrides::default() }).expect_err("mistakes");
         for part in [
@@ -311,12 +319,13 @@ mod tests {
             "store: ",
             "miss: is no",
             "limits.id_bytes_max: '0'",
+            "limits.protection_hold_max: 'long'",
             "limits.other: is no",
             "--log: ",
         ] {
             assert!(error.0.iter().any(|mistake| mistake.contains(part)), "{part} in {error}");
         }
-        assert_eq!(error.0.len(), 6, "{error}");
+        assert_eq!(error.0.len(), 7, "{error}");
     }
 
     #[test]

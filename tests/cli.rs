@@ -21,7 +21,11 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use waypost_client::{Client, Registered, Registration, proto::Status};
+use tonic::transport::Endpoint;
+use waypost_client::{
+    Client, Instance, Registered, Registration,
+    proto::{RegisterRequest, Status, registry_client::RegistryClient},
+};
 
 /// Longer than anything takes that goes well.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -341,14 +345,55 @@ async fn an_instance_is_drained() {
 }
 
 #[tokio::test]
+async fn suspects_are_shown_and_released() {
+    let server = Server::start().await;
+    let channel = Endpoint::from_shared(server.url()).unwrap();
+    let mut registry = RegistryClient::new(channel.connect().await.unwrap());
+    for id in 0..12 {
+        let instance = Instance {
+            namespace: "shop".into(),
+            service: "orders".into(),
+            id: id.to_string(),
+            host: "10.0.0.1".into(),
+            port: 80,
+            ..Instance::default()
+        };
+        let ttl = Some(Duration::from_secs(1).try_into().unwrap());
+        let request = RegisterRequest { instance: Some(instance), ttl, disconnect_grace: None };
+        registry.register(request).await.unwrap();
+    }
+    let status = soon("protection", async {
+        loop {
+            let status = server.json(&["status"]).await;
+            if status["protection"][0]["held"] == 2 {
+                break status;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let why = "10 of 12 leases ran out or lost their stream within 1s";
+    assert_eq!(status["protection"][0]["why"], why);
+    let table = server.run(&["status"]).await.stdout;
+    assert!(table.contains("shop: 2 suspects since "), "{table}");
+    assert!(table.contains("`waypost release shop`"), "{table}");
+    let instances = server.json(&["instances", "orders", "--namespace", "shop"]).await;
+    assert_eq!(instances[0]["status"], "SUSPECT");
+    let released = server.run(&["release", "shop"]).await;
+    assert_eq!((released.code, released.stdout.as_str()), (0, "shop: 2 suspects are removed\n"));
+    let none = server.json(&["release", "shop"]).await;
+    assert_eq!((&none["evicted"], &none["cursor"]["revision"]), (&0.into(), &26.into()));
+    assert_eq!(server.json(&["status"]).await["protection"], Value::Array(vec![]));
+    server.run(&["release", "a b"]).await.refused("namespace");
+}
+
+#[tokio::test]
 async fn an_instance_is_deregistered() {
     let server = Server::start().await;
-    let registry = waypost_client::proto::registry_client::RegistryClient::new(
-        tonic::transport::Endpoint::from_shared(server.url()).unwrap().connect_lazy(),
-    );
+    let registry = RegistryClient::new(Endpoint::from_shared(server.url()).unwrap().connect_lazy());
     for id in ["a", "b"] {
         // Without anyone who would register it again.
-        let instance = waypost_client::Instance {
+        let instance = Instance {
             service: "orders".into(),
             id: id.into(),
             host: "h".into(),
@@ -356,7 +401,7 @@ async fn an_instance_is_deregistered() {
             ..Default::default()
         };
         let instance = Some(instance);
-        let request = waypost_client::proto::RegisterRequest { instance, ..Default::default() };
+        let request = RegisterRequest { instance, ..Default::default() };
         soon("a registration", registry.clone().register(request)).await.unwrap();
     }
     let table = server.run(&["deregister", "orders", "a"]).await;

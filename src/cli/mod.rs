@@ -11,6 +11,7 @@ mod output;
 mod presence;
 mod record;
 mod register;
+mod release;
 mod remote;
 mod serve;
 mod services;
@@ -54,6 +55,8 @@ enum Command {
     Deregister(deregister::DeregisterArguments),
     /// Have an instance finish what it has and take nothing new.
     Drain(drain::DrainArguments),
+    /// Remove the instances of a namespace that mass-expiry protection holds.
+    Release(release::ReleaseArguments),
     /// Show how the registry stands.
     Status(status::StatusArguments),
 }
@@ -68,6 +71,7 @@ pub fn run() -> ExitCode {
         Command::Register(arguments) => block_on(register::run(arguments)),
         Command::Deregister(arguments) => block_on(deregister::run(arguments)),
         Command::Drain(arguments) => block_on(drain::run(arguments)),
+        Command::Release(arguments) => block_on(release::run(arguments)),
         Command::Status(arguments) => block_on(status::run(arguments)),
     }
 }

@@ -114,7 +114,10 @@ fn held(protection: &Protection) -> String {
         time.as_ref().map_or_else(|| "an unknown time".to_owned(), Timestamp::to_string)
     };
     let (since, until) = (time(since), time(until));
-    format!("{namespace}: {held} instances held since {since} until {until}: {why}")
+    format!(
+        "{namespace}: {held} suspects since {since}: {why}; kept until they heartbeat, until \
+         `waypost release {namespace}`, or until {until}"
+    )
 }
 
 #[cfg(test)]
@@ -140,7 +143,7 @@ mod tests {
             ..GetStatusResponse::default()
         };
         let table = table(&status, WallTime(0)).to_string();
-        assert!(table.contains("shop: 7 instances held"), "{table}");
+        assert!(table.contains("shop: 7 suspects since"), "{table}");
         assert_eq!(record(&status).protection[0].why, "most leases ran out");
     }
 }

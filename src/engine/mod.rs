@@ -26,7 +26,8 @@ use crate::{
         Content, Cursor, HistoryId, InstanceId, LeaseTerms, Limits, Name, Revision, ServiceKey,
     },
     registry::{
-        ChangeLog, Command, LeaseTable, Outcome, Patch, Refusal, Registry, Service, Target,
+        ChangeLog, Command, LeaseTable, Outcome, Patch, Protected, Refusal, Registry, Service,
+        Target,
     },
     store::{Store, StoreError},
     tasks::Tasks,
@@ -34,6 +35,9 @@ use crate::{
 use directory::Directory;
 use signals::Signals;
 use worker::{Request, Worker};
+
+/// Suspects that one command removes at most: bounds the size of a commit.
+const RELEASED_A_TURN: usize = 1024;
 
 /// The engine's handle: cheap to clone, usable from any task.
 #[derive(Debug, Clone)]
@@ -55,6 +59,8 @@ struct Shared {
     published: AtomicU64,
     instances: AtomicUsize,
     watches: AtomicUsize,
+    /// In order of their namespaces.
+    protected: RwLock<Vec<Protected>>,
     signals: Signals,
 }
 
@@ -94,6 +100,8 @@ pub struct EngineStatus {
     pub watches: usize,
     /// What keeps the registry.
     pub store: &'static str,
+    /// The namespaces in which leases that ran out are held, in order of their names.
+    pub protected: Vec<Protected>,
 }
 
 impl Engine {
@@ -105,7 +113,7 @@ impl Engine {
         tasks: &Tasks,
     ) -> Result<Self, StoreError> {
         let loaded = store.load().await?;
-        let registry = Registry::new(0, fastrand::u64(..), limits.instances_max);
+        let registry = Registry::new(0, fastrand::u64(..), limits);
         let revision = registry.revision();
         let shared = Arc::new(Shared {
             clock,
@@ -121,6 +129,7 @@ impl Engine {
             published: AtomicU64::new(revision.0),
             instances: AtomicUsize::new(registry.instances()),
             watches: AtomicUsize::new(0),
+            protected: RwLock::default(),
             signals: Signals::default(),
         });
         let (mailbox, requests) = mpsc::channel(limits.queued_writes_max);
@@ -153,6 +162,23 @@ impl Engine {
     /// Removes an instance.
     pub async fn deregister(&self, target: Target) -> Result<Outcome, EngineError> {
         self.ask(Command::Deregister { target }).await
+    }
+
+    /// Removes all suspects of a namespace. Not cancel safe: dropped on the way, it has removed some
+    /// of them.
+    pub async fn release(&self, namespace: Name) -> Result<Outcome, EngineError> {
+        let mut released = 0;
+        loop {
+            let count_max = RELEASED_A_TURN;
+            let command = Command::Release { namespace: namespace.clone(), count_max };
+            match self.ask(command).await? {
+                Outcome::Released { count, .. } if count == count_max => released += count,
+                Outcome::Released { count, revision } => {
+                    return Ok(Outcome::Released { count: released + count, revision });
+                }
+                other => return Ok(other),
+            }
+        }
     }
 
     async fn ask(&self, command: Command) -> Result<Outcome, EngineError> {
@@ -218,6 +244,7 @@ impl Engine {
             services: self.shared.directory.services(),
             watches: self.shared.watches.load(Ordering::Relaxed),
             store: self.shared.store,
+            protected: self.shared.protected.read().clone(),
         }
     }
 

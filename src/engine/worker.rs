@@ -19,8 +19,8 @@ use tracing::{info, warn};
 
 use super::{EngineError, Shared};
 use crate::{
-    model::{Change, ChangeKind, Name, RemovalReason, Revision, ServiceKey, Tick},
-    registry::{Absorbed, Command, Expired, Outcome, Refusal, Registry, Transition},
+    model::{Change, ChangeKind, Name, Presence, RemovalReason, Revision, ServiceKey, Tick},
+    registry::{Absorbed, Command, Outcome, Protected, Refusal, Registry, Transition, Verdict},
     store::{Store, StoreError},
 };
 
@@ -111,14 +111,14 @@ impl<S: Store> Worker<S> {
     async fn turn(&mut self, requests: Vec<Request>) -> bool {
         let now = self.shared.clock.now();
         self.notice_standstill(now.tick);
-        let (expired, more_due) = self.registry.expired(now.tick, LEASES_A_TURN);
-        if requests.is_empty() && expired.is_empty() {
+        let (verdicts, more_due) = self.registry.judge(now.tick, LEASES_A_TURN);
+        if requests.is_empty() && verdicts.is_empty() {
             return more_due;
         }
         let mut plan = self.registry.plan(now);
-        for expired in &expired {
-            // Expiry is never refused: the lease holds an instance or has ended otherwise.
-            let _expired = plan.decide(Command::Expire(*expired));
+        for verdict in &verdicts {
+            // Never refused: the lease holds an instance or has ended otherwise.
+            let _enforced = plan.decide(Command::Enforce(*verdict));
         }
         let decide = |Request { command, reply }| (reply, plan.decide(command));
         let answers: Vec<Answer> = requests.into_iter().map(decide).collect();
@@ -131,7 +131,7 @@ impl<S: Store> Worker<S> {
                     let _gone = reply.send(answer.map_err(EngineError::Refused));
                 }
             }
-            Err(error) => self.give_up(&expired, answers, &error),
+            Err(error) => self.give_up(&verdicts, answers, &error),
         }
         more_due
     }
@@ -167,8 +167,8 @@ impl<S: Store> Worker<S> {
 
     /// Leaves everything as it was before the turn. Answers may speak of a state that will not be,
     /// so each of them is the store's error.
-    fn give_up(&mut self, expired: &[Expired], answers: Vec<Answer>, error: &StoreError) {
-        self.registry.reinstate(expired, self.shared.clock.tick());
+    fn give_up(&mut self, verdicts: &[Verdict], answers: Vec<Answer>, error: &StoreError) {
+        self.registry.reinstate(verdicts, self.shared.clock.tick());
         for (reply, _) in answers {
             let _gone = reply.send(Err(EngineError::Store(error.clone())));
         }
@@ -202,6 +202,9 @@ impl<S: Store> Worker<S> {
             }
         }
         self.shared.instances.store(self.registry.instances(), Ordering::Relaxed);
+        let protected = self.registry.protected();
+        let before = mem::replace(&mut *self.shared.protected.write(), protected.clone());
+        record_protection(&before, &protected);
         self.shared.published.store(self.registry.revision().0, Ordering::Release);
         self.signal(&touched);
     }
@@ -233,6 +236,23 @@ impl<S: Store> Worker<S> {
     }
 }
 
+/// One line where protection begins in a namespace, and one where it is over.
+fn record_protection(before: &[Protected], after: &[Protected]) {
+    let is_in = |list: &[Protected], namespace: &Name| {
+        list.binary_search_by(|protected| protected.namespace.cmp(namespace)).is_ok()
+    };
+    for Protected { namespace, held, why, .. } in after {
+        if !is_in(before, namespace) {
+            warn!(%namespace, held, %why, "protection holds evictions");
+        }
+    }
+    for Protected { namespace, .. } in before {
+        if !is_in(after, namespace) {
+            info!(%namespace, "protection is over");
+        }
+    }
+}
+
 /// One line for each change of membership.
 fn record(change: &Change) {
     let instance = &change.instance;
@@ -241,6 +261,13 @@ fn record(change: &Change) {
     match &change.kind {
         ChangeKind::Added => {
             info!(%namespace, %service, instance = %id, revision, "instance added");
+        }
+        ChangeKind::Updated { before, .. } if before.presence != instance.presence => {
+            let presence = match instance.presence {
+                Presence::Confirmed => "confirmed",
+                Presence::Suspect => "suspect",
+            };
+            info!(%namespace, %service, instance = %id, revision, presence, "instance updated");
         }
         ChangeKind::Updated { replaced, .. } => {
             info!(%namespace, %service, instance = %id, revision, replaced, "instance updated");

@@ -19,6 +19,8 @@ pub struct Instance {
     pub id: InstanceId,
     /// What it says of itself.
     pub content: Content,
+    /// Whether its lease is renewed.
+    pub presence: Presence,
     /// The revision at which the identity was added.
     pub created: Revision,
     /// The revision of the last change to the identity.
@@ -49,6 +51,15 @@ pub struct Content {
 }
 
 impl Instance {
+    /// Whether callers send it traffic.
+    pub fn serves(&self) -> bool {
+        match self.presence {
+            Presence::Confirmed => self.content.status == Status::Up,
+            // Most likely the network is broken and the instance is not.
+            Presence::Suspect => true,
+        }
+    }
+
     /// Bytes that the instance occupies, its heap parts included (the shared key is not).
     pub fn footprint(&self) -> usize {
         let content = &self.content;
@@ -79,11 +90,14 @@ pub enum Status {
     Down,
 }
 
-impl Status {
-    /// Whether callers send it traffic.
-    pub fn serves(self) -> bool {
-        self == Self::Up
-    }
+/// What the server knows of an instance's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Presence {
+    /// Its lease is renewed in time.
+    Confirmed,
+    /// Its lease ran out among so many others that it is kept. What it said of its status does not
+    /// count until it renews.
+    Suspect,
 }
 
 /// The id of an instance within its service: not empty, no control characters.

@@ -73,6 +73,13 @@ pub struct LeaseTerms {
     pub disconnect_grace: Duration,
 }
 
+impl LeaseTerms {
+    /// The shortest time to live.
+    pub const TTL_MIN: Duration = Duration::from_secs(1);
+    /// The longest time to live.
+    pub const TTL_MAX: Duration = Duration::from_secs(5 * 60);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

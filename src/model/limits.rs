@@ -1,5 +1,7 @@
 //! How much of everything is taken. Beyond it there is an error that names the limit.
 
+use std::time::Duration;
+
 /// The limits of the registry. [`Limits::default`] is what the documentation promises.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -39,6 +41,8 @@ pub struct Limits {
     pub log_changes_max: usize,
     /// Bytes that the log's changes occupy.
     pub log_bytes_max: usize,
+    /// How long mass-expiry protection keeps an instance whose lease ran out.
+    pub protection_hold_max: Duration,
 }
 
 impl Default for Limits {
@@ -62,6 +66,7 @@ impl Default for Limits {
             queued_writes_max: 16_384,
             log_changes_max: 65_536,
             log_bytes_max: 64 * 1024 * 1024,
+            protection_hold_max: Duration::from_secs(10 * 60),
         }
     }
 }

@@ -13,7 +13,7 @@ pub use change::{Change, ChangeKind, RemovalReason};
 pub use filter::Filter;
 pub use instance::{
     Content, DEFAULT_WEIGHT, Host, HostError, Instance, InstanceId, InstanceIdError, Metadata,
-    Status, Version, VersionError,
+    Presence, Status, Version, VersionError,
 };
 pub use lease::{LeaseId, LeaseTerms};
 pub use limits::Limits;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::Expired;
+use super::Verdict;
 use crate::model::{
     Content, Instance, InstanceId, LeaseId, LeaseTerms, Metadata, Name, Revision, ServiceKey,
     Status, Version,
@@ -36,11 +36,19 @@ pub enum Command {
         /// Which instance.
         target: Target,
     },
-    /// Remove the instance whose lease ran out.
-    Expire(
-        /// What [`super::Registry::expired`] returned.
-        Expired,
+    /// Draw the consequences for the instance whose lease was judged: it is removed, becomes a
+    /// suspect, or is no longer one.
+    Enforce(
+        /// What [`super::Registry::judge`] returned.
+        Verdict,
     ),
+    /// Remove suspects.
+    Release {
+        /// The namespace.
+        namespace: Name,
+        /// How many at most.
+        count_max: usize,
+    },
 }
 
 /// Names an instance.
@@ -114,8 +122,15 @@ pub enum Outcome {
         /// The position after it.
         revision: Revision,
     },
-    /// The lease's instance is gone, or the lease had ended otherwise.
-    Expired,
+    /// The verdict had its consequences, or the lease had ended otherwise.
+    Enforced,
+    /// Suspects are gone.
+    Released {
+        /// How many: fewer than asked for when there are no more.
+        count: usize,
+        /// The position after it.
+        revision: Revision,
+    },
 }
 
 /// Why a command does nothing.

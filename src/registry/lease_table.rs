@@ -23,6 +23,9 @@ pub struct LeaseTable {
     /// Leases whose stream broke and that the owner has not looked at since. Each is in it once for
     /// a break, and a break takes a renewal before it.
     broken: Mutex<Vec<LeaseId>>,
+    /// Held leases that were renewed and that the owner has not looked at since. Each is in it once
+    /// for a hold.
+    returned: Mutex<Vec<LeaseId>>,
     /// How many streams there have been.
     streams: AtomicU64,
 }
@@ -68,8 +71,9 @@ impl Route {
 
 /// A time of renewal together with a part of the lease's generation, in one word: whoever exchanges
 /// it knows that the slot did not change hands between his look at the holder and the exchange.
-/// From the high bits: generation modulo 2^22, whether the lease is sealed, a bit that each renewal
-/// flips, so that none goes unnoticed, milliseconds (40 bits, 34 years).
+/// From the high bits: generation modulo 2^21, whether the lease is held (it ran out and was kept;
+/// the time is then when the hold began), whether it is sealed, a bit that each renewal flips, so
+/// that none goes unnoticed, milliseconds (40 bits, 34 years).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp(u64);
 
@@ -78,9 +82,10 @@ impl Stamp {
     const TIME: u64 = (1 << Self::TIME_BITS) - 1;
     const FLIP: u64 = 1 << Self::TIME_BITS;
     const SEALED: u64 = 1 << (Self::TIME_BITS + 1);
+    const HELD: u64 = 1 << (Self::TIME_BITS + 2);
 
     fn new(lease: LeaseId, renewed_at: Tick) -> Self {
-        Self((lease.generation() << (Self::TIME_BITS + 2)) | renewed_at.0.min(Self::TIME))
+        Self((lease.generation() << (Self::TIME_BITS + 3)) | renewed_at.0.min(Self::TIME))
     }
 
     fn renewed_at(self) -> Tick {
@@ -90,11 +95,20 @@ impl Stamp {
     /// The stamp of the next renewal: never earlier, always another.
     fn renewed(self, now: Tick) -> Self {
         let time = self.renewed_at().max(now).0.min(Self::TIME);
-        Self((self.0 & !Self::TIME | time) ^ Self::FLIP)
+        Self((self.0 & !(Self::TIME | Self::HELD) | time) ^ Self::FLIP)
     }
 
     fn is_open_to(self, lease: LeaseId) -> bool {
-        self.0 & !(Self::TIME | Self::FLIP) == Self::new(lease, Tick(0)).0
+        self.0 & !(Self::TIME | Self::FLIP | Self::HELD) == Self::new(lease, Tick(0)).0
+    }
+
+    fn is_held(self) -> bool {
+        self.0 & Self::HELD != 0
+    }
+
+    /// The stamp of a lease that is kept from `now` on although it ran out.
+    fn held(self, now: Tick) -> Self {
+        Self(self.0 & !(Self::TIME | Self::SEALED) | Self::HELD | now.0.min(Self::TIME))
     }
 
     fn sealed(self) -> Self {
@@ -114,8 +128,14 @@ pub(super) struct Sight {
 }
 
 impl Sight {
+    /// When the lease was renewed; of a held one, when the hold began.
     pub(super) fn renewed_at(self) -> Tick {
         self.stamp.renewed_at()
+    }
+
+    /// Whether the lease ran out, was kept, and has not been renewed since.
+    pub(super) fn is_held(self) -> bool {
+        self.stamp.is_held()
     }
 }
 
@@ -125,6 +145,7 @@ impl LeaseTable {
         Self {
             segments: std::iter::repeat_with(OnceLock::new).take(segments).collect(),
             broken: Mutex::default(),
+            returned: Mutex::default(),
             streams: AtomicU64::new(0),
         }
     }
@@ -167,7 +188,12 @@ impl LeaseTable {
                 Ordering::AcqRel,
                 Ordering::Acquire,
             ) {
-                Ok(_) => return true,
+                Ok(_) => {
+                    if seen.is_held() {
+                        self.returned.lock().push(lease);
+                    }
+                    return true;
+                }
                 Err(stamp) => seen = Stamp(stamp),
             }
         }
@@ -194,6 +220,18 @@ impl LeaseTable {
     /// The leases whose streams broke since the last call.
     pub(super) fn take_broken(&self) -> Vec<LeaseId> {
         mem::take(&mut *self.broken.lock())
+    }
+
+    /// At most `count` of the held leases that were renewed since the last call.
+    pub(super) fn take_returned(&self, count: usize) -> Vec<LeaseId> {
+        let mut returned = self.returned.lock();
+        let kept = returned.len().saturating_sub(count);
+        returned.split_off(kept)
+    }
+
+    /// Makes the next [`Self::take_returned`] return the lease again.
+    pub(super) fn put_back_returned(&self, lease: LeaseId) {
+        self.returned.lock().push(lease);
     }
 
     /// The lease that holds a slot.
@@ -240,10 +278,19 @@ impl LeaseTable {
 
     /// Opens a sealed lease again.
     pub(super) fn unseal(&self, slot: u32) {
+        self.alter_sealed(slot, Stamp::unsealed);
+    }
+
+    /// Opens a sealed lease again, which is held from `now` on.
+    pub(super) fn hold(&self, slot: u32, now: Tick) {
+        self.alter_sealed(slot, |stamp| stamp.held(now));
+    }
+
+    fn alter_sealed(&self, slot: u32, alter: impl FnOnce(Stamp) -> Stamp) {
         if let Some(cell) = self.cell(slot) {
             // Nobody else writes to a sealed stamp.
             let stamp = Stamp(cell.stamp.load(Ordering::Acquire));
-            cell.stamp.store(stamp.unsealed().0, Ordering::Release);
+            cell.stamp.store(alter(stamp).0, Ordering::Release);
         }
     }
 
@@ -304,6 +351,26 @@ mod tests {
         assert!(!table.renew(lease, Tick(12)));
         table.unseal(0);
         assert!(table.renew(lease, Tick(13)));
+    }
+
+    #[test]
+    fn a_held_lease_returns_once_with_its_first_renewal() {
+        let table = LeaseTable::new();
+        let lease = LeaseId::new(0, 1, 0);
+        table.grant(lease, Tick(10));
+        assert!(table.seal(lease, table.look(0)));
+        table.hold(0, Tick(50));
+        let sight = table.look(0);
+        assert_eq!((sight.is_held(), sight.renewed_at()), (true, Tick(50)));
+        assert!(table.renew(lease, Tick(60)));
+        assert!(table.renew(lease, Tick(70)));
+        assert!(!table.look(0).is_held());
+        assert!(!table.seal(lease, sight), "renewed since");
+        assert_eq!(table.take_returned(10), [lease]);
+        assert_eq!(table.take_returned(10), []);
+        table.put_back_returned(lease);
+        assert_eq!(table.take_returned(0), []);
+        assert_eq!(table.take_returned(1), [lease]);
     }
 
     #[test]

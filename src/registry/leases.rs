@@ -7,7 +7,7 @@ use super::{
     lease_table::{LeaseTable, Sight},
     wheel::ExpiryWheel,
 };
-use crate::model::{Instance, LeaseId, LeaseTerms, RemovalReason, Tick};
+use crate::model::{Instance, LeaseId, LeaseTerms, Presence, RemovalReason, Tick};
 
 #[derive(Debug)]
 pub(super) struct Leases {
@@ -19,6 +19,8 @@ pub(super) struct Leases {
     /// The latest times in which the server stood still, the oldest first; from the first
     /// millisecond of each to the last.
     standstills: VecDeque<(Tick, Tick)>,
+    /// How long a lease that ran out may be held, in milliseconds.
+    hold_ms: u32,
     server: u8,
     seed: u64,
 }
@@ -41,13 +43,21 @@ struct Tenancy {
     generation: u64,
 }
 
-/// A lease that ran out.
+/// What a look at the leases found, and what has to have consequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expired {
-    /// The lease.
-    pub lease: LeaseId,
-    /// What it ran out of: its TTL, or its grace after a broken stream.
-    pub reason: RemovalReason,
+pub enum Verdict {
+    /// A lease ran out; of a held one, the hold did.
+    RanOut {
+        /// The lease.
+        lease: LeaseId,
+        /// What it ran out of: its TTL, or its grace after a broken stream.
+        reason: RemovalReason,
+    },
+    /// A held lease was renewed.
+    Returned {
+        /// The lease.
+        lease: LeaseId,
+    },
 }
 
 /// What a lease id means.
@@ -62,13 +72,14 @@ pub(super) enum Standing<'a> {
 }
 
 impl Leases {
-    pub(super) fn new(server: u8, seed: u64) -> Self {
+    pub(super) fn new(server: u8, seed: u64, hold_max: Duration) -> Self {
         Self {
             table: Arc::new(LeaseTable::new()),
             tenancies: Vec::new(),
             free: VecDeque::new(),
             wheel: ExpiryWheel::new(),
             standstills: VecDeque::new(),
+            hold_ms: millis(hold_max),
             server,
             seed,
         }
@@ -177,6 +188,33 @@ impl Leases {
         self.tenancies[slot as usize].instance = Some(instance);
     }
 
+    /// Keeps a slot's lease, which ran out: it can be renewed again, and runs out again when the
+    /// hold ends.
+    pub(super) fn hold(&mut self, slot: u32, now: Tick) {
+        self.table.hold(slot, now);
+        self.wheel.take(slot);
+        self.wheel.put(slot, now.after(Duration::from_millis(self.hold_ms.into())));
+    }
+
+    /// Has a slot come up when its lease ends as it now stands.
+    pub(super) fn look_again(&mut self, slot: u32) {
+        let (deadline, _) = self.deadline(slot, self.table.look(slot));
+        self.wheel.take(slot);
+        self.wheel.put(slot, deadline);
+    }
+
+    /// Whether a slot's lease is held and has not been renewed since.
+    pub(super) fn is_held(&self, slot: u32) -> bool {
+        self.table.look(slot).is_held()
+    }
+
+    /// When the window began in which the losses beside this lease's are counted.
+    pub(super) fn window_begin(&self, slot: u32, now: Tick) -> Tick {
+        let ttl_ms = u64::from(self.tenancies[slot as usize].ttl_ms);
+        let begin = Tick(now.0.saturating_sub(ttl_ms));
+        Tick(begin.0.saturating_sub(self.still_ms_since(begin)))
+    }
+
     /// Ends a slot's lease.
     pub(super) fn end(&mut self, slot: u32) {
         self.table.end(slot);
@@ -185,29 +223,37 @@ impl Leases {
         self.free.push_back(slot);
     }
 
-    /// See [`super::Registry::expired`].
-    pub(super) fn expired(&mut self, now: Tick, visits_max: usize) -> (Vec<Expired>, bool) {
+    /// See [`super::Registry::judge`].
+    pub(super) fn judge(&mut self, now: Tick, visits_max: usize) -> (Vec<Verdict>, bool) {
         for lease in self.table.take_broken() {
             // Looked at again at the end of the grace, or at once where that is past.
             if self.table.holder(lease.slot()) == Some(lease) {
-                let (deadline, _) = self.deadline(lease.slot(), self.table.look(lease.slot()));
-                self.wheel.take(lease.slot());
-                self.wheel.put(lease.slot(), deadline);
+                self.look_again(lease.slot());
             }
         }
-        let mut expired = Vec::new();
+        let returned = self.table.take_returned(visits_max);
+        let visits_max = visits_max - returned.len();
+        let mut verdicts: Vec<_> =
+            returned.into_iter().map(|lease| Verdict::Returned { lease }).collect();
         for _ in 0..visits_max {
-            let Some(slot) = self.wheel.pop(now) else { return (expired, false) };
+            let Some(slot) = self.wheel.pop(now) else { return (verdicts, false) };
             let Some(lease) = self.table.holder(slot) else { continue };
             let sight = self.table.look(slot);
             let (deadline, reason) = self.deadline(slot, sight);
-            if deadline <= now && self.table.seal(lease, sight) {
-                expired.push(Expired { lease, reason });
+            // One that returned is judged again once this is known.
+            let judged = sight.is_held() || !self.is_suspect(slot);
+            if deadline <= now && judged && self.table.seal(lease, sight) {
+                verdicts.push(Verdict::RanOut { lease, reason });
             } else {
                 self.wheel.put(slot, deadline.max(now));
             }
         }
-        (expired, true)
+        (verdicts, true)
+    }
+
+    fn is_suspect(&self, slot: u32) -> bool {
+        let instance = &self.tenancies[slot as usize].instance;
+        instance.as_ref().is_some_and(|instance| instance.presence == Presence::Suspect)
     }
 
     /// See [`super::Registry::stood_still`].
@@ -231,6 +277,12 @@ impl Leases {
         let after = |tick: Tick, millis: u32| {
             Tick(tick.0 + u64::from(millis) + 1 + self.still_ms_since(tick))
         };
+        if sight.is_held() {
+            let disconnected = sight.broken_at.is_some();
+            let (by_grace, by_ttl) = (RemovalReason::Disconnected, RemovalReason::Expired);
+            let ends = after(sight.renewed_at(), self.hold_ms);
+            return (ends, if disconnected { by_grace } else { by_ttl });
+        }
         let by_ttl = after(sight.renewed_at(), tenancy.ttl_ms);
         match sight.broken_at.map(|at| after(at, tenancy.grace_ms)) {
             Some(by_grace) if by_grace < by_ttl => (by_grace, RemovalReason::Disconnected),
@@ -239,11 +291,18 @@ impl Leases {
     }
 
     /// See [`super::Registry::reinstate`].
-    pub(super) fn reinstate(&mut self, lease: LeaseId, now: Tick) {
-        if self.table.holder(lease.slot()) == Some(lease) {
-            self.table.unseal(lease.slot());
-            self.wheel.take(lease.slot());
-            self.wheel.put(lease.slot(), now);
+    pub(super) fn reinstate(&mut self, verdict: Verdict, now: Tick) {
+        let (Verdict::RanOut { lease, .. } | Verdict::Returned { lease }) = verdict;
+        if self.table.holder(lease.slot()) != Some(lease) {
+            return;
+        }
+        match verdict {
+            Verdict::RanOut { .. } => {
+                self.table.unseal(lease.slot());
+                self.wheel.take(lease.slot());
+                self.wheel.put(lease.slot(), now);
+            }
+            Verdict::Returned { .. } => self.table.put_back_returned(lease),
         }
     }
 }
@@ -274,6 +333,7 @@ mod tests {
             service: Arc::new(key("s")),
             id: id("a"),
             content: content(1),
+            presence: Presence::Confirmed,
             created: Revision(1),
             modified: Revision(1),
             registered_at: WallTime(0),
@@ -282,7 +342,7 @@ mod tests {
 
     #[test]
     fn generations_wrap_without_ever_naming_lease_0() {
-        let mut leases = Leases::new(0, 1);
+        let mut leases = Leases::new(0, 1, Duration::from_secs(600));
         let last = LeaseId::new(0, LeaseId::GENERATIONS - 1, 0);
         leases.grant(last, instance(), terms(5_000), Tick(0));
         let next = leases.successor(last);
@@ -298,7 +358,7 @@ mod tests {
 
     #[test]
     fn slots_are_reused_the_longest_free_first() {
-        let mut leases = Leases::new(0, 1);
+        let mut leases = Leases::new(0, 1, Duration::from_secs(600));
         for slot in 0..4 {
             let lease = leases.upcoming(0);
             assert_eq!(lease.slot(), slot);
@@ -315,38 +375,38 @@ mod tests {
     #[test]
     fn a_part_of_a_millisecond_of_ttl_counts_as_one() {
         let terms = LeaseTerms { ttl: Duration::from_micros(1_000_001), ..terms(0) };
-        let mut leases = Leases::new(0, 1);
+        let mut leases = Leases::new(0, 1, Duration::from_secs(600));
         let lease = leases.upcoming(0);
         leases.grant(lease, instance(), terms, Tick(0));
-        assert_eq!(leases.expired(Tick(1_001), 10).0, []);
+        assert_eq!(leases.judge(Tick(1_001), 10).0, []);
         let reason = RemovalReason::Expired;
-        assert_eq!(leases.expired(Tick(1_024), 10).0, [Expired { lease, reason }]);
+        assert_eq!(leases.judge(Tick(1_024), 10).0, [Verdict::RanOut { lease, reason }]);
     }
 
     #[test]
     fn standstills_do_not_count_whatever_they_overlap() {
-        let mut leases = Leases::new(0, 1);
+        let mut leases = Leases::new(0, 1, Duration::from_secs(600));
         let lease = leases.upcoming(0);
         leases.grant(lease, instance(), terms(1_000), Tick(500));
         leases.stood_still(Tick(100), Tick(400));
         leases.stood_still(Tick(450), Tick(600));
         leases.stood_still(Tick(700), Tick(3_700));
         let deadline = 500 + 1_000 + 100 + 3_000;
-        assert_eq!(leases.expired(Tick(3_700), 10).0, []);
-        assert_eq!(leases.expired(Tick(deadline), 10).0, []);
+        assert_eq!(leases.judge(Tick(3_700), 10).0, []);
+        assert_eq!(leases.judge(Tick(deadline), 10).0, []);
         let reason = RemovalReason::Expired;
-        assert_eq!(leases.expired(Tick(deadline + 9), 10).0, [Expired { lease, reason }]);
+        assert_eq!(leases.judge(Tick(deadline + 9), 10).0, [Verdict::RanOut { lease, reason }]);
     }
 
     #[test]
     fn visits_are_bounded_and_the_rest_stays_due() {
-        let mut leases = Leases::new(0, 1);
+        let mut leases = Leases::new(0, 1, Duration::from_secs(600));
         for _ in 0..10 {
             leases.grant(leases.upcoming(0), instance(), terms(1_000), Tick(0));
         }
-        let (first, more) = leases.expired(Tick(2_000), 4);
+        let (first, more) = leases.judge(Tick(2_000), 4);
         assert_eq!((first.len(), more), (4, true));
-        let (second, more) = leases.expired(Tick(2_000), 100);
+        let (second, more) = leases.judge(Tick(2_000), 100);
         assert_eq!((second.len(), more), (6, false));
     }
 }

@@ -131,7 +131,7 @@ mod tests {
         super::tests::{content, id, key, with_seeds},
         *,
     };
-    use crate::model::{Instance, Metadata, RemovalReason, WallTime};
+    use crate::model::{Instance, Metadata, Presence, RemovalReason, WallTime};
 
     const SERVICES: [&str; 4] = ["a/one", "a/two", "b/one", "b/two"];
 
@@ -148,6 +148,7 @@ mod tests {
             service: Arc::new(key(service)),
             id: id("i"),
             content,
+            presence: Presence::Confirmed,
             created: Revision(1),
             modified: Revision(revision),
             registered_at: WallTime(0),

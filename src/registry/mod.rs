@@ -11,20 +11,25 @@ mod lease_table;
 mod leases;
 mod log;
 mod plan;
+mod protection;
 mod roster;
 mod wheel;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 pub use command::{Command, Outcome, Patch, Refusal, Target};
 pub use lease_table::{LeaseTable, StreamId};
-pub use leases::Expired;
+pub use leases::Verdict;
 pub use log::{ChangeLog, LogEntry};
 pub use plan::{Plan, Transition};
+use protection::Protection;
+pub use protection::{Losses, Protected};
 use roster::Member;
 pub use roster::{Chunk, Memo, Roster};
 
-use crate::model::{Change, LeaseId, Revision, ServiceKey, Tick, WallTime};
+use crate::model::{
+    Change, ChangeKind, LeaseId, Limits, Presence, Revision, ServiceKey, Tick, WallTime,
+};
 use leases::Leases;
 
 /// The time at which a plan is made.
@@ -53,8 +58,10 @@ pub struct Registry {
     /// Also services whose last instance is gone, for as long as the log may hold its removal.
     services: HashMap<Arc<ServiceKey>, Arc<Service>>,
     leases: Leases,
+    protection: Protection,
     revision: Revision,
     instances_max: usize,
+    hold_max: Duration,
 }
 
 /// What one absorbed transition did.
@@ -69,12 +76,14 @@ pub struct Absorbed {
 impl Registry {
     /// An empty registry. `server` and `seed` go into the lease ids: the number of this server, and
     /// a random number that must differ from process to process.
-    pub fn new(server: u8, seed: u64, instances_max: usize) -> Self {
+    pub fn new(server: u8, seed: u64, limits: &Limits) -> Self {
         Self {
             services: HashMap::new(),
-            leases: Leases::new(server, seed),
+            leases: Leases::new(server, seed, limits.protection_hold_max),
+            protection: Protection::default(),
             revision: Revision::default(),
-            instances_max: instances_max.min(LeaseId::SLOTS),
+            instances_max: limits.instances_max.min(LeaseId::SLOTS),
+            hold_max: limits.protection_hold_max,
         }
     }
 
@@ -104,12 +113,18 @@ impl Registry {
     }
 
     /// Moves the expiry wheel and takes out the leases that ran out by `now`, of their TTL or of the
-    /// grace after a broken stream; from here on they can't be renewed. Looks at `visits_max` leases at most; `true` says that more are due.
+    /// grace after a broken stream: from here on they can't be renewed. Takes out as well the held
+    /// ones that were renewed. Looks at `visits_max` leases at most; `true` says that more are due.
     ///
-    /// Each lease must then be given to a plan as [`Command::Expire`] and that plan be absorbed, or
-    /// be given back with [`Self::reinstate`].
-    pub fn expired(&mut self, now: Tick, visits_max: usize) -> (Vec<Expired>, bool) {
-        self.leases.expired(now, visits_max)
+    /// Each verdict must then be given to a plan as [`Command::Enforce`] and that plan be absorbed,
+    /// or be given back with [`Self::reinstate`].
+    pub fn judge(&mut self, now: Tick, visits_max: usize) -> (Vec<Verdict>, bool) {
+        self.leases.judge(now, visits_max)
+    }
+
+    /// The namespaces in which leases that ran out are held, in order of their names.
+    pub fn protected(&self) -> Vec<Protected> {
+        self.protection.protected(self.hold_max)
     }
 
     /// Notes that the server did not run from one tick until another, which may lie a little ahead:
@@ -118,46 +133,48 @@ impl Registry {
         self.leases.stood_still(from, until);
     }
 
-    /// Takes back leases whose expiry could not be made durable: they can be renewed again, and are
-    /// due again at once where they are not.
-    pub fn reinstate(&mut self, expired: &[Expired], now: Tick) {
-        for Expired { lease, .. } in expired {
-            self.leases.reinstate(*lease, now);
+    /// Takes back verdicts whose consequences could not be made durable: leases that ran out can be
+    /// renewed again, and are due again at once where they are not.
+    pub fn reinstate(&mut self, verdicts: &[Verdict], now: Tick) {
+        for verdict in verdicts {
+            self.leases.reinstate(*verdict, now);
         }
     }
 
     /// Makes a planned transition true. Transitions have to come in the order of their plan.
     pub fn absorb(&mut self, transition: Transition, now: Tick) -> Absorbed {
         let change = transition.change().map(Arc::new);
+        let slot = transition.slot();
         match transition {
             Transition::Added { instance, lease, terms } => {
-                self.leases.grant(lease, Arc::clone(&instance), terms, now);
-                let slot = lease.slot();
-                return self.store(change, |roster| roster.insert(Member { instance, slot }));
+                self.leases.grant(lease, instance, terms, now);
             }
-            Transition::TakenOver { instance, lease, terms, before } => {
-                self.leases.supersede(lease, Arc::clone(&instance), terms, now);
-                if before.is_some() {
-                    let slot = lease.slot();
-                    return self.store(change, |roster| roster.insert(Member { instance, slot }));
+            Transition::TakenOver { instance, lease, terms, .. } => {
+                self.leases.supersede(lease, instance, terms, now);
+            }
+            Transition::Updated { instance, before, .. } => {
+                let presences = (before.presence, instance.presence);
+                self.leases.replace(slot, instance);
+                match presences {
+                    (Presence::Confirmed, Presence::Suspect) => self.leases.hold(slot, now),
+                    (Presence::Suspect, Presence::Confirmed) => self.leases.look_again(slot),
+                    _ => {}
                 }
             }
-            Transition::Updated { instance, slot, .. } => {
-                self.leases.replace(slot, Arc::clone(&instance));
-                return self.store(change, |roster| roster.insert(Member { instance, slot }));
-            }
-            Transition::Removed { instance, slot, .. } => {
-                self.leases.end(slot);
-                return self.store(change, |roster| roster.remove(&instance.id));
-            }
+            Transition::Removed { .. } => self.leases.end(slot),
         }
-        Absorbed { change: None, previous: Revision::default() }
-    }
-
-    fn store(&mut self, change: Option<Arc<Change>>, alter: impl FnOnce(&mut Roster)) -> Absorbed {
         let Some(change) = change else {
             return Absorbed { change: None, previous: Revision::default() };
         };
+        let begin = self.leases.window_begin(slot, now);
+        self.protection.absorb(&change, slot, begin, now);
+        let previous = self.store(&change, slot);
+        Absorbed { change: Some(change), previous }
+    }
+
+    /// Puts what a change did to the instance with the given slot. Returns the revision of the
+    /// service's last change before.
+    fn store(&mut self, change: &Change, slot: u32) -> Revision {
         let key = &change.instance.service;
         let service = self.services.entry(Arc::clone(key)).or_insert_with(|| {
             let revision = Revision::default();
@@ -165,9 +182,15 @@ impl Registry {
         });
         let service = Arc::make_mut(service);
         let previous = std::mem::replace(&mut service.revision, change.revision());
-        alter(&mut service.roster);
+        match &change.kind {
+            ChangeKind::Added | ChangeKind::Updated { .. } => {
+                let instance = Arc::clone(&change.instance);
+                service.roster.insert(Member { instance, slot });
+            }
+            ChangeKind::Removed(_) => service.roster.remove(&change.instance.id),
+        }
         self.revision = change.revision();
-        Absorbed { change: Some(change), previous }
+        previous
     }
 
     /// Forgets a service without instances once the log no longer holds its last change. Says

@@ -3,10 +3,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Command, Expired, Now, Outcome, Patch, Refusal, Registry, Target, leases::Standing};
+use super::{Command, Now, Outcome, Patch, Refusal, Registry, Target, Verdict, leases::Standing};
 use crate::model::{
-    Change, ChangeKind, Content, Instance, InstanceId, LeaseId, LeaseTerms, RemovalReason,
-    Revision, ServiceKey,
+    Change, ChangeKind, Content, Instance, InstanceId, LeaseId, LeaseTerms, Name, Presence,
+    RemovalReason, Revision, ServiceKey,
 };
 
 /// What a command does to one identity: the unit that stores keep and the registry absorbs.
@@ -29,10 +29,10 @@ pub enum Transition {
         lease: LeaseId,
         /// How long the lease lives.
         terms: LeaseTerms,
-        /// The instance before, where its content changed: only then watchers see something.
+        /// The instance before, where it changed: only then watchers see something.
         before: Option<Arc<Instance>>,
     },
-    /// Other content.
+    /// Other content, or another presence.
     Updated {
         /// The instance.
         instance: Arc<Instance>,
@@ -59,7 +59,8 @@ impl Transition {
             Self::Added { instance, .. } => (ChangeKind::Added, instance),
             Self::TakenOver { before: None, .. } => return None,
             Self::TakenOver { instance, before: Some(before), .. } => {
-                (ChangeKind::Updated { before: Arc::clone(before), replaced: true }, instance)
+                let replaced = before.content != instance.content;
+                (ChangeKind::Updated { before: Arc::clone(before), replaced }, instance)
             }
             Self::Updated { instance, before, .. } => {
                 (ChangeKind::Updated { before: Arc::clone(before), replaced: false }, instance)
@@ -67,6 +68,14 @@ impl Transition {
             Self::Removed { instance, reason, .. } => (ChangeKind::Removed(*reason), instance),
         };
         Some(Change { kind, instance: Arc::clone(instance) })
+    }
+
+    /// Where the identity's lease lies.
+    pub fn slot(&self) -> u32 {
+        match self {
+            Self::Added { lease, .. } | Self::TakenOver { lease, .. } => lease.slot(),
+            Self::Updated { slot, .. } | Self::Removed { slot, .. } => *slot,
+        }
     }
 }
 
@@ -82,6 +91,8 @@ pub struct Plan<'a> {
     granted: HashMap<u32, (Arc<ServiceKey>, InstanceId)>,
     revision: Revision,
     added: usize,
+    /// How many leases of each namespace run out by the plan.
+    lost: HashMap<Name, u32>,
 }
 
 /// A live identity.
@@ -101,6 +112,7 @@ impl<'a> Plan<'a> {
             granted: HashMap::new(),
             revision: registry.revision,
             added: 0,
+            lost: HashMap::new(),
         }
     }
 
@@ -122,7 +134,11 @@ impl<'a> Plan<'a> {
             }
             Command::Update { target, patch } => self.update(&target, &patch),
             Command::Deregister { target } => self.deregister(&target),
-            Command::Expire(expired) => Ok(self.expire(expired)),
+            Command::Enforce(verdict) => {
+                self.enforce(verdict);
+                Ok(Outcome::Enforced)
+            }
+            Command::Release { namespace, count_max } => Ok(self.release(&namespace, count_max)),
         }
     }
 
@@ -163,6 +179,7 @@ impl<'a> Plan<'a> {
             service,
             id,
             content,
+            presence: Presence::Confirmed,
             created: self.revision,
             modified: self.revision,
             registered_at: self.now.wall,
@@ -180,7 +197,7 @@ impl<'a> Plan<'a> {
         terms: LeaseTerms,
     ) -> (Arc<Instance>, LeaseId) {
         let lease = self.registry.leases.successor(place.lease);
-        let (instance, before) = match self.changed(&place.instance, content) {
+        let (instance, before) = match self.changed(&place.instance, content, Presence::Confirmed) {
             Some(instance) => (instance, Some(place.instance)),
             None => (place.instance, None),
         };
@@ -193,9 +210,15 @@ impl<'a> Plan<'a> {
     fn update(&mut self, target: &Target, patch: &Patch) -> Result<Outcome, Refusal> {
         let place = self.target(target)?;
         let content = patch.apply(&place.instance.content);
-        let Some(instance) = self.changed(&place.instance, content) else {
-            let instance = place.instance;
-            return Ok(Outcome::Updated { instance, revision: self.revision });
+        let presence = place.instance.presence;
+        let instance = self.put(place, content, presence);
+        Ok(Outcome::Updated { instance, revision: self.revision })
+    }
+
+    /// Leaves the place with the given content and presence; returns the instance as it then stands.
+    fn put(&mut self, place: Place, content: Content, presence: Presence) -> Arc<Instance> {
+        let Some(instance) = self.changed(&place.instance, content, presence) else {
+            return place.instance;
         };
         self.touch(&instance, Some(place.lease));
         self.transitions.push(Transition::Updated {
@@ -203,7 +226,7 @@ impl<'a> Plan<'a> {
             slot: place.lease.slot(),
             before: place.instance,
         });
-        Ok(Outcome::Updated { instance, revision: self.revision })
+        instance
     }
 
     fn deregister(&mut self, target: &Target) -> Result<Outcome, Refusal> {
@@ -216,12 +239,56 @@ impl<'a> Plan<'a> {
         Ok(Outcome::Deregistered { revision: self.revision })
     }
 
-    fn expire(&mut self, expired: Expired) -> Outcome {
+    fn enforce(&mut self, verdict: Verdict) {
+        let (Verdict::RanOut { lease, .. } | Verdict::Returned { lease }) = verdict;
         // An earlier command may have taken the identity over or removed it.
-        if let Ok(place) = self.target(&Target::Lease(expired.lease)) {
-            self.remove(&place, expired.reason);
+        let Ok(place) = self.leased(lease) else { return };
+        let content = || place.instance.content.clone();
+        match verdict {
+            Verdict::Returned { .. } => {
+                let content = content();
+                self.put(place, content, Presence::Confirmed);
+            }
+            Verdict::RanOut { .. } if self.is_held(&place) => {
+                let content = content();
+                self.put(place, content, Presence::Suspect);
+            }
+            Verdict::RanOut { reason, .. } => self.remove(&place, reason),
         }
-        Outcome::Expired
+    }
+
+    /// Whether a lease that ran out is kept: one of too many, and not kept for long enough already.
+    fn is_held(&mut self, place: &Place) -> bool {
+        if place.instance.presence == Presence::Suspect {
+            return false;
+        }
+        let namespace = &place.instance.service.namespace;
+        let lost = match self.lost.get_mut(namespace) {
+            Some(lost) => lost,
+            None => self.lost.entry(namespace.clone()).or_default(),
+        };
+        let now = self.now.tick;
+        let begin = self.registry.leases.window_begin(place.lease.slot(), now);
+        let losses = self.registry.protection.losses(namespace, begin, now, *lost);
+        *lost += 1;
+        losses.are_too_many()
+    }
+
+    fn release(&mut self, namespace: &Name, count_max: usize) -> Outcome {
+        let mut count = 0;
+        for slot in self.registry.protection.held(namespace) {
+            if count == count_max {
+                break;
+            }
+            let Some(lease) = self.registry.leases.holder(slot) else { continue };
+            // An earlier command may have made it something else, or it has just been renewed.
+            let Ok(place) = self.leased(lease) else { continue };
+            if place.instance.presence == Presence::Suspect && self.registry.leases.is_held(slot) {
+                self.remove(&place, RemovalReason::Evicted);
+                count += 1;
+            }
+        }
+        Outcome::Released { count, revision: self.revision }
     }
 
     fn remove(&mut self, place: &Place, reason: RemovalReason) {
@@ -233,9 +300,15 @@ impl<'a> Plan<'a> {
         self.transitions.push(Transition::Removed { instance, slot, reason });
     }
 
-    /// The instance with other content, at a revision of its own; `None` if the content is the same.
-    fn changed(&mut self, instance: &Instance, content: Content) -> Option<Arc<Instance>> {
-        if instance.content == content {
+    /// The instance with other content or another presence, at a revision of its own; `None` if both
+    /// are the same.
+    fn changed(
+        &mut self,
+        instance: &Instance,
+        content: Content,
+        presence: Presence,
+    ) -> Option<Arc<Instance>> {
+        if instance.content == content && instance.presence == presence {
             return None;
         }
         self.revision = self.revision.next();
@@ -243,6 +316,7 @@ impl<'a> Plan<'a> {
             service: Arc::clone(&instance.service),
             id: instance.id.clone(),
             content,
+            presence,
             created: instance.created,
             modified: self.revision,
             registered_at: instance.registered_at,

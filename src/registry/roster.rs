@@ -74,7 +74,7 @@ impl Chunk {
 
 impl Member {
     fn serves(&self) -> bool {
-        self.instance.content.status.serves()
+        self.instance.serves()
     }
 }
 
@@ -200,7 +200,7 @@ mod tests {
         super::tests::{content, id, key, with_seeds},
         *,
     };
-    use crate::model::{Revision, Status, WallTime};
+    use crate::model::{Presence, Revision, Status, WallTime};
 
     fn member(number: u32, revision: u64, status: Status) -> Member {
         let mut content = content(1);
@@ -209,6 +209,7 @@ mod tests {
             service: Arc::new(key("s")),
             id: id(&format!("i{number:05}")),
             content,
+            presence: Presence::Confirmed,
             created: Revision(1),
             modified: Revision(revision),
             registered_at: WallTime(0),
@@ -231,7 +232,7 @@ mod tests {
         assert_eq!(roster.serving(), expected.values().filter(|member| member.serves()).count());
         for chunk in roster.chunks() {
             assert!((1..=CHUNK_MAX).contains(&chunk.instances().len()));
-            assert_eq!(chunk.all_serve(), chunk.instances().all(|i| i.content.status.serves()));
+            assert_eq!(chunk.all_serve(), chunk.instances().all(|i| i.serves()));
         }
         let neighbours = roster.chunks().windows(2);
         let small = neighbours.filter(|pair| {
@@ -325,7 +326,7 @@ mod tests {
 
     fn encoded(chunk: &Chunk) -> [Bytes; 2] {
         let all: Vec<_> = chunk.instances().collect();
-        let serving: Vec<_> = all.iter().filter(|i| i.content.status.serves()).collect();
+        let serving: Vec<_> = all.iter().filter(|i| i.serves()).collect();
         [Bytes::from(format!("{all:?}")), Bytes::from(format!("{serving:?}"))]
     }
 

@@ -2,6 +2,7 @@
 //! command means. Besides that one test for each rule that is easily broken.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU16,
     sync::Arc,
@@ -11,12 +12,12 @@ use std::{
 use fastrand::Rng;
 
 use super::{
-    Command, Expired, LeaseTable, Now, Outcome, Patch, Refusal, Registry, StreamId, Target,
-    Transition,
+    Command, LeaseTable, Losses, Now, Outcome, Patch, Protected, Refusal, Registry, StreamId,
+    Target, Transition, Verdict,
 };
 use crate::model::{
-    Change, ChangeKind, Content, Host, Instance, InstanceId, LeaseId, LeaseTerms, Metadata, Name,
-    RemovalReason, Revision, ServiceKey, Status, Tick, Version, WallTime,
+    Change, ChangeKind, Content, Host, Instance, InstanceId, LeaseId, LeaseTerms, Limits, Metadata,
+    Name, Presence, RemovalReason, Revision, ServiceKey, Status, Tick, Version, WallTime,
 };
 
 pub(crate) type Identity = (ServiceKey, InstanceId);
@@ -88,7 +89,11 @@ pub(crate) fn fold(state: &mut BTreeMap<Identity, Instance>, change: &Change) {
             assert_eq!(state.insert(place, after), None, "was there already");
         }
         ChangeKind::Updated { before, .. } => {
-            assert_ne!(before.content, after.content, "{place:?}");
+            assert_ne!(
+                (&before.content, before.presence),
+                (&after.content, after.presence),
+                "{place:?}"
+            );
             assert_eq!(state.insert(place, after).as_ref(), Some(&**before));
         }
         ChangeKind::Removed(_) => {
@@ -96,6 +101,12 @@ pub(crate) fn fold(state: &mut BTreeMap<Identity, Instance>, change: &Change) {
             assert_eq!(known, Instance { modified: known.modified, ..after });
         }
     }
+}
+
+/// An empty registry with room for so many instances.
+fn registry(server: u8, seed: u64, instances_max: usize) -> Registry {
+    let protection_hold_max = Duration::from_millis(HOLD_MS);
+    Registry::new(server, seed, &Limits { instances_max, protection_hold_max, ..Limits::default() })
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -108,6 +119,22 @@ struct Model {
     /// The services known, and the revision of their last change.
     services: BTreeMap<ServiceKey, Revision>,
     revision: Revision,
+    /// What happened to the leases of each namespace that has instances.
+    pasts: BTreeMap<Name, Vec<Event>>,
+    /// The namespaces that have suspects: since when, the latest, and why.
+    holds: BTreeMap<Name, (u64, u64, Losses)>,
+    /// How many suspects there ever were.
+    suspects: usize,
+}
+
+/// What happened to leases at some time.
+#[derive(Debug, Clone, Copy)]
+struct Event {
+    at: u64,
+    /// By how many more of them live.
+    living: i64,
+    /// How many ran out.
+    lost: i64,
 }
 
 /// An identity's time in the registry.
@@ -118,7 +145,10 @@ struct Stay {
     /// Its earlier leases.
     fenced: BTreeSet<LeaseId>,
     ttl_ms: u64,
+    /// When it was renewed; while it is held, when that began.
     renewed_at: u64,
+    /// A suspect was renewed.
+    returned: bool,
     /// When a look finds it expired at the latest.
     due_by: u64,
 }
@@ -131,7 +161,17 @@ impl Stay {
         if now > self.renewed_at {
             self.renewed_at = now;
         }
+        self.returned = self.is_suspect();
         self.due_by = self.renewed_at + self.ttl_ms + Self::SLACK_MS;
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.instance.presence == Presence::Suspect
+    }
+
+    /// How long it lives as it stands.
+    fn life_ms(&self) -> u64 {
+        if self.is_suspect() && !self.returned { HOLD_MS } else { self.ttl_ms }
     }
 }
 
@@ -141,13 +181,34 @@ struct Draft {
     now: Now,
     absorbed_at: u64,
     room: usize,
-    /// For each transition what is seen of it, with the service's revision before.
-    changes: Vec<Option<(Change, Revision)>>,
+    /// For each transition what is seen of it.
+    changes: Vec<Option<Expectation>>,
+    /// How many leases of each namespace ran out.
+    lost: BTreeMap<Name, i64>,
+    /// The slots of the suspects that there were before, and that have not been renewed.
+    held: BTreeSet<u32>,
+}
+
+/// What is seen of a transition.
+struct Expectation {
+    change: Change,
+    /// The service's revision before.
+    previous: Revision,
+    /// The lease's TTL.
+    ttl_ms: u64,
 }
 
 type Expected = Result<(Option<Instance>, Option<Revision>), Refusal>;
 
 impl Draft {
+    fn new(model: Model, now: Now, absorbed_at: u64) -> Self {
+        let room = INSTANCES_MAX - model.stays.len();
+        let suspects = model.stays.values().filter(|stay| stay.is_suspect() && !stay.returned);
+        let held = suspects.map(|stay| stay.lease.slot()).collect();
+        let lost = BTreeMap::new();
+        Self { model, now, absorbed_at, room, changes: Vec::new(), lost, held }
+    }
+
     fn decide(&mut self, command: &Command) -> Expected {
         match command {
             Command::Register { service, id, content, terms } => {
@@ -156,7 +217,7 @@ impl Draft {
             Command::Update { target, patch } => {
                 let place = self.model.find(target)?;
                 let content = patch.apply(&self.model.stays[&place].instance.content);
-                self.put_content(&place, content, false);
+                self.put_content(&place, content);
                 let instance = self.model.stays[&place].instance.clone();
                 Ok((Some(instance), Some(self.model.revision)))
             }
@@ -167,13 +228,67 @@ impl Draft {
                 self.remove(&place, if by_itself { own } else { others });
                 Ok((None, Some(self.model.revision)))
             }
-            Command::Expire(expired) => {
-                if let Ok(place) = self.model.find(&Target::Lease(expired.lease)) {
-                    self.remove(&place, expired.reason);
+            Command::Enforce(verdict) => {
+                let (Verdict::RanOut { lease, .. } | Verdict::Returned { lease }) = verdict;
+                if let Ok(place) = self.model.find(&Target::Lease(*lease)) {
+                    self.enforce(&place, *verdict);
                 }
                 Ok((None, None))
             }
+            Command::Release { namespace, count_max } => {
+                let suspects = self.model.stays.iter().filter(|((service, _), stay)| {
+                    service.namespace == *namespace
+                        && stay.is_suspect()
+                        && self.held.contains(&stay.lease.slot())
+                });
+                let mut suspects: Vec<_> =
+                    suspects.map(|(place, stay)| (stay.lease.slot(), place.clone())).collect();
+                suspects.sort();
+                for (_, place) in suspects.iter().take(*count_max) {
+                    self.remove(place, RemovalReason::Evicted);
+                }
+                Ok((None, Some(self.model.revision)))
+            }
         }
+    }
+
+    fn enforce(&mut self, place: &Identity, verdict: Verdict) {
+        let namespace = &place.0.namespace;
+        let stay = &self.model.stays[place];
+        match verdict {
+            Verdict::Returned { .. } => {
+                self.put_presence(place, Presence::Confirmed);
+                let absorbed_at = self.absorbed_at;
+                let stay = self.model.stays.get_mut(place).unwrap();
+                stay.returned = false;
+                stay.due_by = stay.due_by.max(absorbed_at + Stay::SLACK_MS);
+            }
+            Verdict::RanOut { reason, .. } if stay.is_suspect() => self.remove(place, reason),
+            Verdict::RanOut { reason, .. } => {
+                let planned = self.lost.entry(namespace.clone()).or_default();
+                let losses = self.model.losses(namespace, stay.ttl_ms, self.now.tick.0, *planned);
+                *planned += 1;
+                if losses.lost < 10 || f64::from(losses.lost) <= 0.3 * f64::from(losses.of) {
+                    return self.remove(place, reason);
+                }
+                self.put_presence(place, Presence::Suspect);
+                let absorbed_at = self.absorbed_at;
+                let stay = self.model.stays.get_mut(place).unwrap();
+                stay.renewed_at = absorbed_at;
+                stay.due_by = absorbed_at + HOLD_MS + Stay::SLACK_MS;
+                self.model.suspects += 1;
+            }
+        }
+    }
+
+    fn put_presence(&mut self, place: &Identity, presence: Presence) {
+        let revision = self.model.revision.next();
+        let instance = &mut self.model.stays.get_mut(place).unwrap().instance;
+        let before = Arc::new(instance.clone());
+        instance.presence = presence;
+        instance.modified = revision;
+        let after = instance.clone();
+        self.emit(ChangeKind::Updated { before, replaced: false }, after);
     }
 
     /// The lease is filled in later: the model can't guess it.
@@ -182,10 +297,20 @@ impl Draft {
         if let Some(stay) = self.model.stays.get_mut(place) {
             stay.fenced.insert(stay.lease);
             stay.ttl_ms = ttl_ms;
-            let transitions = self.changes.len();
-            self.put_content(place, content.clone(), true);
-            if self.changes.len() == transitions {
+            stay.returned = false;
+            let before = Arc::new(stay.instance.clone());
+            let after = Instance {
+                content: content.clone(),
+                presence: Presence::Confirmed,
+                ..stay.instance.clone()
+            };
+            if after == *before {
                 self.changes.push(None);
+            } else {
+                let after = Instance { modified: self.model.revision.next(), ..after };
+                stay.instance = after.clone();
+                let replaced = before.content != after.content;
+                self.emit(ChangeKind::Updated { before, replaced }, after);
             }
         } else {
             if self.room == 0 {
@@ -197,6 +322,7 @@ impl Draft {
                 service: Arc::new(place.0.clone()),
                 id: place.1.clone(),
                 content: content.clone(),
+                presence: Presence::Confirmed,
                 created: revision,
                 modified: revision,
                 registered_at: self.now.wall,
@@ -209,6 +335,7 @@ impl Draft {
                 fenced,
                 ttl_ms,
                 renewed_at: 0,
+                returned: false,
                 due_by: 0,
             };
             self.model.stays.insert(place.clone(), stay);
@@ -220,7 +347,7 @@ impl Draft {
         Ok((Some(stay.instance.clone()), Some(self.model.revision)))
     }
 
-    fn put_content(&mut self, place: &Identity, content: Content, replaced: bool) {
+    fn put_content(&mut self, place: &Identity, content: Content) {
         let revision = self.model.revision.next();
         let instance = &mut self.model.stays.get_mut(place).unwrap().instance;
         if instance.content != content {
@@ -228,7 +355,7 @@ impl Draft {
             instance.content = content;
             instance.modified = revision;
             let after = instance.clone();
-            self.emit(ChangeKind::Updated { before, replaced }, after);
+            self.emit(ChangeKind::Updated { before, replaced: false }, after);
         }
     }
 
@@ -241,13 +368,83 @@ impl Draft {
     fn emit(&mut self, kind: ChangeKind, instance: Instance) {
         self.model.revision = instance.modified;
         let service = ServiceKey::clone(&instance.service);
-        let previous = self.model.services.insert(service, instance.modified);
+        let previous = self.model.services.insert(service, instance.modified).unwrap_or_default();
+        let ttl_ms = self.model.stays.get(&identity(&instance)).map_or(0, |stay| stay.ttl_ms);
         let change = Change { kind, instance: Arc::new(instance) };
-        self.changes.push(Some((change, previous.unwrap_or_default())));
+        self.changes.push(Some(Expectation { change, previous, ttl_ms }));
     }
 }
 
 impl Model {
+    /// What was lost in the window that is as long as `ttl_ms`.
+    fn losses(&self, namespace: &Name, ttl_ms: u64, now: u64, planned: i64) -> Losses {
+        let begin = now.saturating_sub(ttl_ms);
+        let past = self.pasts.get(namespace).map(Vec::as_slice).unwrap_or_default();
+        // The past is kept in moments of 32 ms.
+        let before = |event: &&Event| event.at / 32 <= begin / 32;
+        let then: i64 = past.iter().filter(before).map(|event| event.living).sum();
+        let lost: i64 = past.iter().filter(|e| !before(e)).map(|event| event.lost).sum();
+        let living: i64 = past.iter().map(|event| event.living).sum();
+        let count = |count: i64| u32::try_from(count).unwrap();
+        let of = if past.is_empty() { planned } else { then.max(living + lost) };
+        let within = Duration::from_millis(now - begin);
+        Losses { lost: count(lost + planned), of: count(of), within }
+    }
+
+    /// Takes note of what an absorbed change means for protection.
+    fn note(&mut self, change: &Change, ttl_ms: u64, at: u64) {
+        let namespace = change.instance.service.namespace.clone();
+        let suspect = change.instance.presence == Presence::Suspect;
+        let (living, lost) = match &change.kind {
+            ChangeKind::Added => (1, 0),
+            ChangeKind::Updated { before, .. } if before.presence != change.instance.presence => {
+                if suspect {
+                    (-1, 1)
+                } else {
+                    (1, 0)
+                }
+            }
+            ChangeKind::Updated { .. } => (0, 0),
+            ChangeKind::Removed(_) if suspect => (0, 0),
+            ChangeKind::Removed(RemovalReason::Expired | RemovalReason::Disconnected) => (-1, 1),
+            ChangeKind::Removed(_) => (-1, 0),
+        };
+        if suspect && lost == 1 {
+            let why = self.losses(&namespace, ttl_ms, at, 0);
+            let hold = self.holds.entry(namespace.clone()).or_insert((at, at, why));
+            hold.1 = at;
+        }
+        self.pasts.entry(namespace).or_default().push(Event { at, living, lost });
+    }
+
+    /// Forgets what no longer has consequences, given who is there.
+    fn forget_pasts(&mut self, there: &BTreeMap<Identity, Instance>) {
+        let within = |namespace: &Name| {
+            let namespace = namespace.clone();
+            there.values().filter(move |i| i.service.namespace == namespace)
+        };
+        self.pasts.retain(|namespace, _| within(namespace).next().is_some());
+        self.holds.retain(|n, _| within(n).any(|i| i.presence == Presence::Suspect));
+    }
+
+    fn protected(&self) -> Vec<Protected> {
+        let held = |namespace: &Name| {
+            let stays = self.stays.iter();
+            stays.filter(|((key, _), s)| key.namespace == *namespace && s.is_suspect()).count()
+        };
+        let protected = |(namespace, (since, latest, why)): (&Name, &(u64, u64, Losses))| {
+            let (since, until) = (Tick(*since), Tick(latest + HOLD_MS));
+            Protected {
+                namespace: namespace.clone(),
+                held: held(namespace),
+                since,
+                until,
+                why: *why,
+            }
+        };
+        self.holds.iter().map(protected).collect()
+    }
+
     fn find(&self, target: &Target) -> Result<Identity, Refusal> {
         match target {
             Target::Identity(service, id) => {
@@ -270,6 +467,7 @@ impl Model {
 // The registry beside the model
 
 const INSTANCES_MAX: usize = 40;
+const HOLD_MS: u64 = 3_000;
 
 struct Pair {
     registry: Registry,
@@ -285,7 +483,7 @@ struct Pair {
 impl Pair {
     fn new(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
-        let registry = Registry::new(random.u8(..64), random.u64(..), INSTANCES_MAX);
+        let registry = registry(random.u8(..64), random.u64(..), INSTANCES_MAX);
         Self {
             table: registry.lease_table(),
             registry,
@@ -338,7 +536,7 @@ impl Pair {
             let stay = self.model.stays.values_mut().find(|stay| stay.lease == lease);
             assert_eq!(self.table.renew(lease, Tick(at)), stay.is_some(), "{lease:?}");
             if let Some(stay) = stay
-                && at > stay.renewed_at
+                && (at > stay.renewed_at || stay.is_suspect())
             {
                 stay.renew(at);
             }
@@ -359,14 +557,18 @@ impl Pair {
     }
 
     fn some_command(&mut self) -> Command {
-        match self.random.u8(..8) {
-            0..=3 => {
+        match self.random.u8(..17) {
+            0 => {
+                let namespace = name(["a", "b"][self.random.usize(..2)]);
+                Command::Release { namespace, count_max: self.random.usize(1..5) }
+            }
+            1..=8 => {
                 let (service, id) = self.some_identity();
                 let content = Box::new(content(self.random.u16(1..3)));
                 let terms = terms(self.random.u64(1_000..4_000));
                 Command::Register { service, id, content, terms }
             }
-            4..=5 => {
+            9..=12 => {
                 let entries = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
                 let patch = match self.random.u8(..6) {
                     0 => Patch { status: Some(Status::Draining), ..Patch::default() },
@@ -383,22 +585,20 @@ impl Pair {
     }
 
     /// Plans the expiries among some commands, and absorbs it all or gives it up.
-    fn batch(&mut self, expired: &[LeaseId]) {
-        let count = self.random.usize(usize::from(expired.is_empty())..6);
+    fn batch(&mut self, verdicts: &[Verdict]) {
+        let count = self.random.usize(usize::from(verdicts.is_empty())..6);
         let mut commands: Vec<_> = (0..count).map(|_| self.some_command()).collect();
-        for lease in expired {
+        for verdict in verdicts {
             let place = self.random.usize(..=commands.len());
-            commands.insert(place, Command::Expire(by_ttl(*lease)));
+            commands.insert(place, Command::Enforce(*verdict));
         }
         let now = Now { tick: Tick(self.now), wall: WallTime(self.random.u64(..)) };
         let absorbed_at = self.now + self.random.u64(..30);
-        let room = INSTANCES_MAX - self.model.stays.len();
-        let model = self.model.clone();
-        let mut draft = Draft { model, now, absorbed_at, room, changes: Vec::new() };
+        let mut draft = Draft::new(self.model.clone(), now, absorbed_at);
         let (transitions, granted) = plan(&self.registry, &mut draft, commands);
         self.now = absorbed_at;
         if self.random.u8(..4) == 0 {
-            self.give_up(expired);
+            self.give_up(verdicts);
         } else {
             self.model = draft.model;
             self.leases.extend(granted);
@@ -406,23 +606,26 @@ impl Pair {
         }
     }
 
-    fn absorb(&mut self, transitions: Vec<Transition>, expected: Vec<Option<(Change, Revision)>>) {
+    fn absorb(&mut self, transitions: Vec<Transition>, expected: Vec<Option<Expectation>>) {
         assert_eq!(transitions.len(), expected.len(), "{transitions:?}");
         for (transition, expected) in transitions.into_iter().zip(expected) {
             let absorbed = self.registry.absorb(transition, Tick(self.now));
             let seen = absorbed.change.as_deref().map(|change| (change.clone(), absorbed.previous));
-            assert_eq!(seen, expected);
+            let ttl_ms = expected.as_ref().map_or(0, |expected| expected.ttl_ms);
+            assert_eq!(seen, expected.map(|expected| (expected.change, expected.previous)));
             if let Some((change, _)) = seen {
                 assert_eq!(change.revision(), self.registry.revision());
+                self.model.note(&change, ttl_ms, self.now);
                 fold(&mut self.folded, &change);
+                self.model.forget_pasts(&self.folded);
             }
         }
     }
 
-    fn give_up(&mut self, expired: &[LeaseId]) {
-        let given_back: Vec<_> = expired.iter().copied().map(by_ttl).collect();
-        self.registry.reinstate(&given_back, Tick(self.now));
-        for lease in expired {
+    fn give_up(&mut self, verdicts: &[Verdict]) {
+        self.registry.reinstate(verdicts, Tick(self.now));
+        for verdict in verdicts {
+            let Verdict::RanOut { lease, .. } = verdict else { continue };
             let stay = self.model.stays.values_mut().find(|stay| stay.lease == *lease).unwrap();
             stay.due_by = self.now + 8;
             if self.random.bool() {
@@ -435,19 +638,32 @@ impl Pair {
     /// Takes out what expired, and checks that it is neither too early nor too late.
     fn look_for_expired(&mut self) {
         let visits_max = [1, 3, 1_000][self.random.usize(..3)];
-        let mut expired = Vec::new();
+        let (mut verdicts, mut expired, mut returned) = (Vec::new(), Vec::new(), BTreeSet::new());
         loop {
-            let (taken, more) = self.registry.expired(Tick(self.now), visits_max);
+            let (taken, more) = self.registry.judge(Tick(self.now), visits_max);
             assert!(taken.len() <= visits_max);
-            assert!(taken.iter().all(|expired| expired.reason == RemovalReason::Expired));
-            expired.extend(taken.iter().map(|expired| expired.lease));
+            for verdict in &taken {
+                match verdict {
+                    Verdict::RanOut { lease, reason: RemovalReason::Expired } => {
+                        expired.push(*lease);
+                    }
+                    Verdict::Returned { lease } => {
+                        assert!(returned.insert(*lease), "{lease:?} returned twice");
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            verdicts.extend(taken);
             if !more {
                 break;
             }
         }
         for stay in self.model.stays.values() {
-            if expired.contains(&stay.lease) {
-                assert!(self.now > stay.renewed_at + stay.ttl_ms, "at {}: {stay:?}", self.now);
+            if stay.returned {
+                assert!(returned.contains(&stay.lease), "overlooked: {stay:?}");
+                assert!(!expired.contains(&stay.lease), "{stay:?}");
+            } else if expired.contains(&stay.lease) {
+                assert!(self.now > stay.renewed_at + stay.life_ms(), "at {}: {stay:?}", self.now);
                 assert!(!self.table.renew(stay.lease, Tick(self.now)), "it is sealed");
             } else {
                 assert!(self.now < stay.due_by, "overlooked at {}: {stay:?}", self.now);
@@ -455,7 +671,7 @@ impl Pair {
         }
         assert_eq!(expired.iter().collect::<BTreeSet<_>>().len(), expired.len(), "taken twice");
         assert!(expired.iter().all(|l| self.model.stays.values().any(|stay| stay.lease == *l)));
-        self.batch(&expired);
+        self.batch(&verdicts);
     }
 
     fn forget(&mut self) {
@@ -474,6 +690,7 @@ impl Pair {
         let Self { registry, model, .. } = self;
         assert_eq!(registry.revision(), model.revision);
         assert_eq!(registry.instances(), model.stays.len());
+        assert_eq!(registry.protected(), model.protected());
         for service in ["a/one", "a/two", "b/one", "b/three"] {
             let service = key(service);
             let found = registry.service(&service);
@@ -484,7 +701,9 @@ impl Pair {
             let roster: Vec<_> = found.roster.instances().map(|instance| &**instance).collect();
             assert_eq!(roster, expected);
             assert_eq!(found.roster.len(), expected.len());
-            let serving = expected.iter().filter(|i| i.content.status == Status::Up).count();
+            let serves =
+                |i: &&&Instance| i.content.status == Status::Up || i.presence == Presence::Suspect;
+            let serving = expected.iter().filter(serves).count();
             assert_eq!(found.roster.serving(), serving);
         }
         let folded: Vec<_> = self.folded.values().collect();
@@ -517,8 +736,10 @@ fn plan(
             Ok(Outcome::Updated { instance, revision }) => {
                 Ok((Some(Instance::clone(&instance)), Some(revision)))
             }
-            Ok(Outcome::Deregistered { revision }) => Ok((None, Some(revision))),
-            Ok(Outcome::Expired) => Ok((None, None)),
+            Ok(Outcome::Deregistered { revision } | Outcome::Released { revision, .. }) => {
+                Ok((None, Some(revision)))
+            }
+            Ok(Outcome::Enforced) => Ok((None, None)),
             Err(refusal) => Err(refusal),
         };
         assert_eq!(seen, expected, "{described}");
@@ -528,6 +749,7 @@ fn plan(
 
 #[test]
 fn the_registry_does_what_a_naive_model_does() {
+    let suspects = Cell::new(0);
     with_seeds(8, |seed| {
         let mut pair = Pair::new(seed);
         for _ in 0..5_000 {
@@ -536,7 +758,9 @@ fn the_registry_does_what_a_naive_model_does() {
         let granted: BTreeSet<_> = pair.leases.iter().collect();
         assert_eq!(granted.len(), pair.leases.len(), "a lease was granted twice");
         assert!(granted.len() > 500, "the test hardly did anything");
+        suspects.set(suspects.get() + pair.model.suspects);
     });
+    assert!(suspects.get() > 100, "protection was hardly needed: {suspects:?}");
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -590,7 +814,7 @@ fn refusal(registry: &mut Registry, tick: u64, command: Command) -> Refusal {
 
 #[test]
 fn a_take_over_with_the_same_content_is_seen_by_nobody_and_fences_the_old_lease() {
-    let mut registry = Registry::new(0, 1, 10);
+    let mut registry = registry(0, 1, 10);
     let table = registry.lease_table();
     let old = granted(&mut registry, 0, register("s", "a", content(1), 5_000));
     let again = register("s", "a", content(1), 5_000);
@@ -612,7 +836,7 @@ fn a_take_over_with_the_same_content_is_seen_by_nobody_and_fences_the_old_lease(
 
 #[test]
 fn a_take_over_with_other_content_is_one_update_that_says_so() {
-    let mut registry = Registry::new(0, 1, 10);
+    let mut registry = registry(0, 1, 10);
     granted(&mut registry, 7, register("s", "a", content(1), 5_000));
     let (_, changes) = commit(&mut registry, 100, vec![register("s", "a", content(2), 5_000)]);
     let [change] = &changes[..] else { panic!("{changes:?}") };
@@ -628,18 +852,18 @@ fn a_take_over_with_other_content_is_one_update_that_says_so() {
 
 #[test]
 fn a_take_over_lives_by_its_own_ttl() {
-    let mut registry = Registry::new(0, 1, 10);
+    let mut registry = registry(0, 1, 10);
     granted(&mut registry, 0, register("s", "long-to-short", content(1), 60_000));
     granted(&mut registry, 0, register("s", "short-to-long", content(1), 1_000));
     let short = granted(&mut registry, 500, register("s", "long-to-short", content(1), 1_000));
     granted(&mut registry, 500, register("s", "short-to-long", content(1), 60_000));
-    assert_eq!(registry.expired(Tick(1_500), 100), (vec![], false));
-    assert_eq!(registry.expired(Tick(1_517), 100), (vec![by_ttl(short)], false));
+    assert_eq!(registry.judge(Tick(1_500), 100), (vec![], false));
+    assert_eq!(registry.judge(Tick(1_517), 100), (vec![by_ttl(short)], false));
 }
 
 #[test]
 fn a_fenced_lease_is_unknown_once_its_identity_is_gone() {
-    let mut registry = Registry::new(0, 1, 10);
+    let mut registry = registry(0, 1, 10);
     let old = granted(&mut registry, 0, register("s", "a", content(1), 5_000));
     granted(&mut registry, 0, register("s", "a", content(1), 5_000));
     commit(&mut registry, 0, vec![deregister(of("s", "a"))]);
@@ -652,7 +876,7 @@ fn a_fenced_lease_is_unknown_once_its_identity_is_gone() {
 #[test]
 fn what_a_lease_means_does_not_depend_on_how_commands_are_batched() {
     let prepared = || {
-        let mut registry = Registry::new(0, 1, 10);
+        let mut registry = registry(0, 1, 10);
         let fenced = granted(&mut registry, 0, register("s", "a", content(1), 5_000));
         let live = granted(&mut registry, 0, register("s", "a", content(1), 5_000));
         (registry, fenced, live)
@@ -683,7 +907,7 @@ fn what_a_lease_means_does_not_depend_on_how_commands_are_batched() {
 
 #[test]
 fn a_reused_slot_never_revives_an_old_lease() {
-    let mut registry = Registry::new(0, 1, 1);
+    let mut registry = registry(0, 1, 1);
     let table = registry.lease_table();
     let mut ended = BTreeSet::new();
     for round in 0..200 {
@@ -710,7 +934,7 @@ fn a_reused_slot_never_revives_an_old_lease() {
 
 #[test]
 fn a_full_registry_refuses_until_a_removal_makes_room() {
-    let mut registry = Registry::new(0, 1, 2);
+    let mut registry = registry(0, 1, 2);
     let third = || register("s", "c", content(1), 5_000);
     let lease = granted(&mut registry, 0, register("s", "a", content(1), 5_000));
     let batch = vec![register("t", "b", content(1), 5_000), third()];
@@ -729,32 +953,32 @@ fn a_full_registry_refuses_until_a_removal_makes_room() {
 
 #[test]
 fn a_lease_that_ran_out_cannot_renew_unless_it_is_given_back() {
-    let mut registry = Registry::new(0, 1, 10);
+    let mut registry = registry(0, 1, 10);
     let table = registry.lease_table();
     let lease = granted(&mut registry, 0, register("s", "a", content(1), 1_000));
-    let (expired, more) = registry.expired(Tick(1_017), 100);
+    let (expired, more) = registry.judge(Tick(1_017), 100);
     assert_eq!((&expired[..], more), (&[by_ttl(lease)][..], false));
     assert!(!table.renew(lease, Tick(1_017)));
     registry.reinstate(&expired, Tick(1_020));
-    assert_eq!(registry.expired(Tick(1_036), 100).0, [by_ttl(lease)], "due again at once");
+    assert_eq!(registry.judge(Tick(1_036), 100).0, [by_ttl(lease)], "due again at once");
     registry.reinstate(&expired, Tick(1_036));
     assert!(table.renew(lease, Tick(1_040)));
-    assert_eq!(registry.expired(Tick(2_040), 100).0, []);
-    assert_eq!(registry.expired(Tick(2_057), 100).0, [by_ttl(lease)]);
-    let (_, changes) = commit(&mut registry, 2_057, vec![Command::Expire(by_ttl(lease))]);
+    assert_eq!(registry.judge(Tick(2_040), 100).0, []);
+    assert_eq!(registry.judge(Tick(2_057), 100).0, [by_ttl(lease)]);
+    let (_, changes) = commit(&mut registry, 2_057, vec![Command::Enforce(by_ttl(lease))]);
     assert!(matches!(changes[0].kind, ChangeKind::Removed(RemovalReason::Expired)));
     registry.reinstate(&[by_ttl(lease)], Tick(2_060));
     assert!(!table.renew(lease, Tick(2_060)), "what was absorbed is not given back");
-    assert_eq!(registry.expired(Tick(9_000), 100), (vec![], false));
+    assert_eq!(registry.judge(Tick(9_000), 100), (vec![], false));
 }
 
 #[test]
 fn a_registration_in_the_batch_of_its_expiry_is_a_new_stay() {
-    let mut registry = Registry::new(0, 1, 10);
+    let mut registry = registry(0, 1, 10);
     let table = registry.lease_table();
     let lease = granted(&mut registry, 0, register("s", "a", content(1), 1_000));
-    assert_eq!(registry.expired(Tick(2_000), 100).0, [by_ttl(lease)]);
-    let batch = vec![Command::Expire(by_ttl(lease)), register("s", "a", content(1), 1_000)];
+    assert_eq!(registry.judge(Tick(2_000), 100).0, [by_ttl(lease)]);
+    let batch = vec![Command::Enforce(by_ttl(lease)), register("s", "a", content(1), 1_000)];
     let (answers, changes) = commit(&mut registry, 2_000, batch);
     assert!(matches!(changes[0].kind, ChangeKind::Removed(RemovalReason::Expired)));
     assert!(matches!(changes[1].kind, ChangeKind::Added));
@@ -765,7 +989,7 @@ fn a_registration_in_the_batch_of_its_expiry_is_a_new_stay() {
 
 #[test]
 fn an_update_that_changes_nothing_takes_no_revision() {
-    let mut registry = Registry::new(0, 1, 10);
+    let mut registry = registry(0, 1, 10);
     let lease = granted(&mut registry, 0, register("s", "a", content(1), 5_000));
     for target in [Target::Lease(lease), of("s", "a")] {
         for patch in [Patch::default(), weight(100)] {
@@ -782,7 +1006,7 @@ fn an_update_that_changes_nothing_takes_no_revision() {
 
 #[test]
 fn an_update_changes_what_it_names_and_nothing_else() {
-    let mut registry = Registry::new(0, 1, 10);
+    let mut registry = registry(0, 1, 10);
     granted(&mut registry, 0, register("s", "a", content(1), 5_000));
     let (_, changes) = commit(&mut registry, 0, vec![update(of("s", "a"), zone("z"))]);
     let zoned = Content { zone: Some(name("z")), ..content(1) };
@@ -797,13 +1021,13 @@ fn an_update_changes_what_it_names_and_nothing_else() {
 
 #[test]
 fn a_removal_carries_its_own_revision_and_its_reason() {
-    let mut registry = Registry::new(0, 1, 10);
+    let mut registry = registry(0, 1, 10);
     let a = granted(&mut registry, 0, register("s", "a", content(1), 1_000));
     granted(&mut registry, 0, register("s", "b", content(1), 5_000));
     let c = granted(&mut registry, 0, register("s", "c", content(1), 5_000));
-    assert_eq!(registry.expired(Tick(1_020), 100).0, [by_ttl(a)]);
+    assert_eq!(registry.judge(Tick(1_020), 100).0, [by_ttl(a)]);
     let batch =
-        vec![Command::Expire(by_ttl(a)), deregister(of("s", "b")), deregister(Target::Lease(c))];
+        vec![Command::Enforce(by_ttl(a)), deregister(of("s", "b")), deregister(Target::Lease(c))];
     let (_, changes) = commit(&mut registry, 1_020, batch);
     let removals: Vec<_> = changes
         .iter()
@@ -822,7 +1046,7 @@ fn a_removal_carries_its_own_revision_and_its_reason() {
 
 #[test]
 fn an_abandoned_plan_leaves_no_trace() {
-    let mut registry = Registry::new(0, 1, 10);
+    let mut registry = registry(0, 1, 10);
     let table = registry.lease_table();
     let lease = granted(&mut registry, 0, register("s", "a", content(1), 5_000));
     let mut plan = registry.plan(Now { tick: Tick(1), wall: WallTime(1) });
@@ -846,7 +1070,7 @@ fn an_abandoned_plan_leaves_no_trace() {
 #[test]
 fn lease_ids_differ_from_process_to_process_and_from_slot_to_slot() {
     let first = |seed| {
-        let mut registry = Registry::new(3, seed, 10);
+        let mut registry = registry(3, seed, 10);
         ["a", "b", "c"].map(|i| granted(&mut registry, 0, register("s", i, content(1), 5_000)))
     };
     let mut generations = BTreeSet::new();
@@ -858,7 +1082,7 @@ fn lease_ids_differ_from_process_to_process_and_from_slot_to_slot() {
     }
     assert_eq!(generations.len(), 300);
     // A lease of another process names nothing here.
-    let mut registry = Registry::new(3, 1, 10);
+    let mut registry = registry(3, 1, 10);
     granted(&mut registry, 0, register("s", "a", content(1), 5_000));
     let foreign = first(2)[0];
     assert!(!registry.lease_table().renew(foreign, Tick(1)));
@@ -870,7 +1094,7 @@ fn lease_ids_differ_from_process_to_process_and_from_slot_to_slot() {
 fn an_expiry_is_never_early_and_at_most_17_ms_late() {
     with_seeds(4, |seed| {
         let mut random = Rng::with_seed(seed);
-        let mut registry = Registry::new(0, seed, 400);
+        let mut registry = registry(0, seed, 400);
         let table = registry.lease_table();
         // For each lease: until when its instance renews it, when it did last, its TTL.
         let mut alive = BTreeMap::new();
@@ -878,7 +1102,9 @@ fn an_expiry_is_never_early_and_at_most_17_ms_late() {
             if now < 1_000 && random.u8(..3) == 0 {
                 let ttl_ms = random.u64(1_000..1_100);
                 let instance = format!("i{now}");
-                let command = register("s", &instance, content(1), ttl_ms);
+                // Few to a namespace: protection is no matter of this test.
+                let service = format!("n{}/s", now % 100);
+                let command = register(&service, &instance, content(1), ttl_ms);
                 let lease = granted(&mut registry, now, command);
                 alive.insert(lease, (now + random.u64(..5_000), now, ttl_ms));
             }
@@ -889,15 +1115,16 @@ fn an_expiry_is_never_early_and_at_most_17_ms_late() {
                 }
             }
             let visits_max = 1 + random.usize(..3) * 1_000;
-            let (mut expired, mut more) = registry.expired(Tick(now), visits_max);
+            let (mut expired, mut more) = registry.judge(Tick(now), visits_max);
             while more {
-                let (taken, still_more) = registry.expired(Tick(now), visits_max);
+                let (taken, still_more) = registry.judge(Tick(now), visits_max);
                 expired.extend(taken);
                 more = still_more;
             }
-            let commands = expired.iter().copied().map(Command::Expire).collect();
+            let commands = expired.iter().copied().map(Command::Enforce).collect();
             commit(&mut registry, now, commands);
-            for Expired { lease, .. } in expired {
+            for verdict in expired {
+                let Verdict::RanOut { lease, .. } = verdict else { panic!("{verdict:?}") };
                 let (_, renewed_at, ttl_ms) = alive.remove(&lease).expect("it lived");
                 assert!(now > renewed_at + ttl_ms, "early");
             }
@@ -911,17 +1138,17 @@ fn an_expiry_is_never_early_and_at_most_17_ms_late() {
 }
 
 /// A lease that was not renewed for its TTL.
-fn by_ttl(lease: LeaseId) -> Expired {
-    Expired { lease, reason: RemovalReason::Expired }
+fn by_ttl(lease: LeaseId) -> Verdict {
+    Verdict::RanOut { lease, reason: RemovalReason::Expired }
 }
 
-fn by_grace(lease: LeaseId) -> Expired {
-    Expired { lease, reason: RemovalReason::Disconnected }
+fn by_grace(lease: LeaseId) -> Verdict {
+    Verdict::RanOut { lease, reason: RemovalReason::Disconnected }
 }
 
 /// A lease of 60 s with a grace of 1 s, renewed over a stream at 500.
 fn streaming() -> (Registry, StreamId, LeaseId) {
-    let mut registry = Registry::new(0, 1, 10);
+    let mut registry = registry(0, 1, 10);
     let mut command = register("s", "a", content(1), 60_000);
     if let Command::Register { terms, .. } = &mut command {
         terms.disconnect_grace = Duration::from_secs(1);
@@ -937,10 +1164,10 @@ fn streaming() -> (Registry, StreamId, LeaseId) {
 fn a_lease_whose_stream_broke_has_its_grace_left() {
     let (mut registry, stream, lease) = streaming();
     registry.lease_table().break_stream(stream, lease, Tick(2_000));
-    assert_eq!(registry.expired(Tick(2_100), 100).0, []);
-    assert_eq!(registry.expired(Tick(3_000), 100).0, [], "not before the grace is over");
-    assert_eq!(registry.expired(Tick(3_009), 100).0, [by_grace(lease)]);
-    let (_, changes) = commit(&mut registry, 3_009, vec![Command::Expire(by_grace(lease))]);
+    assert_eq!(registry.judge(Tick(2_100), 100).0, []);
+    assert_eq!(registry.judge(Tick(3_000), 100).0, [], "not before the grace is over");
+    assert_eq!(registry.judge(Tick(3_009), 100).0, [by_grace(lease)]);
+    let (_, changes) = commit(&mut registry, 3_009, vec![Command::Enforce(by_grace(lease))]);
     assert!(matches!(changes[0].kind, ChangeKind::Removed(RemovalReason::Disconnected)));
 }
 
@@ -949,10 +1176,10 @@ fn a_renewal_within_the_grace_gives_back_the_ttl() {
     let (mut registry, stream, lease) = streaming();
     let table = registry.lease_table();
     table.break_stream(stream, lease, Tick(2_000));
-    assert_eq!(registry.expired(Tick(2_100), 100).0, []);
+    assert_eq!(registry.judge(Tick(2_100), 100).0, []);
     assert!(table.renew(lease, Tick(2_900)));
-    assert_eq!(registry.expired(Tick(62_900), 100).0, []);
-    assert_eq!(registry.expired(Tick(62_917), 100).0, [by_ttl(lease)]);
+    assert_eq!(registry.judge(Tick(62_900), 100).0, []);
+    assert_eq!(registry.judge(Tick(62_917), 100).0, [by_ttl(lease)]);
 }
 
 #[test]
@@ -960,13 +1187,156 @@ fn a_take_over_within_the_grace_ends_it() {
     let (mut registry, stream, lease) = streaming();
     registry.lease_table().break_stream(stream, lease, Tick(2_000));
     let new = granted(&mut registry, 2_500, register("s", "a", content(1), 60_000));
-    assert_eq!(registry.expired(Tick(60_000), 100).0, []);
-    assert_eq!(registry.expired(Tick(62_517), 100).0, [by_ttl(new)]);
+    assert_eq!(registry.judge(Tick(60_000), 100).0, []);
+    assert_eq!(registry.judge(Tick(62_517), 100).0, [by_ttl(new)]);
 }
 
 #[test]
 fn a_grace_longer_than_what_is_left_of_the_ttl_does_not_prolong_it() {
     let (mut registry, stream, lease) = streaming();
     registry.lease_table().break_stream(stream, lease, Tick(60_000));
-    assert_eq!(registry.expired(Tick(60_517), 100).0, [by_ttl(lease)]);
+    assert_eq!(registry.judge(Tick(60_517), 100).0, [by_ttl(lease)]);
+}
+
+/// Forty instances of a namespace with a TTL of 2 s, the first `alive` of which renew at 1000, in the
+/// order of their leases.
+fn forty(alive: usize) -> (Registry, Vec<LeaseId>) {
+    let mut registry = registry(0, 1, 100);
+    let table = registry.lease_table();
+    let mut leases = Vec::new();
+    for number in 0..40 {
+        let service = ["n/one", "n/two"][number % 2];
+        let command = register(service, &format!("i{number:02}"), content(1), 2_000);
+        leases.push(granted(&mut registry, 0, command));
+    }
+    assert!(leases[..alive].iter().all(|lease| table.renew(*lease, Tick(1_000))));
+    (registry, leases)
+}
+
+/// Draws the consequences of what a look at the given time finds.
+fn judge(registry: &mut Registry, tick: u64) -> Vec<Arc<Change>> {
+    let (verdicts, more) = registry.judge(Tick(tick), 1_000);
+    assert!(!more);
+    commit(registry, tick, verdicts.into_iter().map(Command::Enforce).collect()).1
+}
+
+fn count(changes: &[Arc<Change>], is: impl Fn(&Change) -> bool) -> usize {
+    changes.iter().filter(|change| is(change)).count()
+}
+
+fn becomes(presence: Presence) -> impl Fn(&Change) -> bool {
+    move |change| {
+        matches!(&change.kind, ChangeKind::Updated { before, replaced: false }
+            if before.presence != presence && change.instance.presence == presence)
+    }
+}
+
+fn removed(reason: RemovalReason) -> impl Fn(&Change) -> bool {
+    move |change| change.kind == ChangeKind::Removed(reason)
+}
+
+#[test]
+fn leases_beyond_thirty_percent_are_held() {
+    let (mut registry, _) = forty(1);
+    granted(&mut registry, 0, register("other/s", "a", content(1), 2_000));
+    let changes = judge(&mut registry, 2_016);
+    // 12 are 30 % of 40, and the 13th is more. The one of the other namespace is none of them.
+    assert_eq!(count(&changes, removed(RemovalReason::Expired)), 13 + 1);
+    assert_eq!(count(&changes, becomes(Presence::Suspect)), 26);
+    let [protected] = &registry.protected()[..] else { panic!("{:?}", registry.protected()) };
+    assert_eq!((protected.namespace.as_str(), protected.held), ("n", 26));
+    assert_eq!((protected.since, protected.until), (Tick(2_016), Tick(2_016 + HOLD_MS)));
+    let why = Losses { lost: 13, of: 40, within: Duration::from_secs(2) };
+    assert_eq!(protected.why, why);
+}
+
+#[test]
+fn losses_that_come_one_by_one_are_deaths() {
+    let mut registry = registry(0, 1, 100);
+    for number in 0..40 {
+        // Each a window after the one before.
+        let instance = format!("i{number:02}");
+        granted(&mut registry, number * 2_100, register("n/s", &instance, content(1), 2_000));
+        judge(&mut registry, number * 2_100 + 2_016);
+        assert_eq!((registry.protected(), registry.instances()), (vec![], 0));
+    }
+}
+
+#[test]
+fn those_who_deregister_are_no_losses() {
+    let (mut registry, leases) = forty(0);
+    let batch = leases[..28].iter().map(|lease| deregister(Target::Lease(*lease))).collect();
+    commit(&mut registry, 1_500, batch);
+    let changes = judge(&mut registry, 2_016);
+    assert_eq!(count(&changes, removed(RemovalReason::Expired)), 12, "30 % of the 40 at first");
+    assert_eq!((registry.protected(), registry.instances()), (vec![], 0));
+}
+
+#[test]
+fn a_suspect_that_renews_has_back_the_status_that_it_had() {
+    let (mut registry, leases) = forty(0);
+    let drain = Patch { status: Some(Status::Draining), ..Patch::default() };
+    for lease in &leases {
+        commit(&mut registry, 0, vec![update(Target::Lease(*lease), drain.clone())]);
+    }
+    let changes = judge(&mut registry, 2_016);
+    let suspects: Vec<_> =
+        changes.iter().filter(|change| becomes(Presence::Suspect)(change)).collect();
+    assert!(suspects.iter().all(|change| change.instance.serves()));
+    let table = registry.lease_table();
+    let held: Vec<_> = leases.iter().filter(|lease| table.renew(**lease, Tick(3_000))).collect();
+    assert_eq!(held.len(), 27, "only those that are held can renew");
+    let changes = judge(&mut registry, 3_008);
+    assert_eq!((changes.len(), count(&changes, becomes(Presence::Confirmed))), (27, 27));
+    assert!(changes.iter().all(|change| change.instance.content.status == Status::Draining));
+    assert_eq!(registry.protected(), []);
+    // From here on they live by their TTL as ever.
+    assert_eq!(judge(&mut registry, 5_000), []);
+    assert_eq!(judge(&mut registry, 5_016).len(), 27);
+}
+
+#[test]
+fn a_suspect_that_registers_again_is_no_suspect() {
+    let (mut registry, _) = forty(0);
+    judge(&mut registry, 2_016);
+    let roster = &registry.service(&key("n/one")).expect("known").roster;
+    let suspect = Arc::clone(roster.instances().next().expect("a suspect"));
+    assert_eq!(suspect.presence, Presence::Suspect);
+    let again = register("n/one", suspect.id.as_str(), content(1), 2_000);
+    let (_, changes) = commit(&mut registry, 3_000, vec![again]);
+    assert_eq!(count(&changes, becomes(Presence::Confirmed)), 1, "nothing was replaced");
+    assert_eq!(registry.protected()[0].held, 26);
+}
+
+#[test]
+fn suspects_go_when_the_hold_ends() {
+    let (mut registry, _) = forty(0);
+    judge(&mut registry, 2_016);
+    assert_eq!(judge(&mut registry, 2_016 + HOLD_MS), []);
+    let changes = judge(&mut registry, 2_016 + HOLD_MS + 16);
+    assert_eq!((changes.len(), count(&changes, removed(RemovalReason::Expired))), (27, 27));
+    assert_eq!((registry.protected(), registry.instances()), (vec![], 0));
+}
+
+#[test]
+fn released_suspects_are_evicted_and_those_who_renewed_meanwhile_are_not() {
+    let (mut registry, leases) = forty(0);
+    judge(&mut registry, 2_016);
+    let table = registry.lease_table();
+    let held = |lease: &&LeaseId| table.lives(**lease);
+    let renewed = *leases.iter().find(held).expect("a suspect");
+    assert!(table.renew(renewed, Tick(3_000)));
+    let release = || Command::Release { namespace: name("n"), count_max: 20 };
+    let (answers, changes) = commit(&mut registry, 3_000, vec![release()]);
+    assert!(matches!(answers[..], [Ok(Outcome::Released { count: 20, .. })]), "{answers:?}");
+    assert_eq!(count(&changes, removed(RemovalReason::Evicted)), 20);
+    let (answers, _) = commit(&mut registry, 3_000, vec![release(), release()]);
+    let [Ok(Outcome::Released { count: 6, .. }), Ok(Outcome::Released { count: 0, .. })] =
+        answers[..]
+    else {
+        panic!("{answers:?}");
+    };
+    let changes = judge(&mut registry, 3_008);
+    assert_eq!(count(&changes, becomes(Presence::Confirmed)), 1);
+    assert_eq!((registry.protected(), registry.instances()), (vec![], 1));
 }

@@ -14,7 +14,7 @@ use crate::support::{
     TestServer, bad_fields, instance, millis,
     proto::{
         DeregisterRequest, Filter, HeartbeatRequest, Instance, ListServicesRequest,
-        RegisterRequest, ResolveRequest, UpdateRequest, WatchRequest,
+        RegisterRequest, ReleaseProtectionRequest, ResolveRequest, UpdateRequest, WatchRequest,
     },
     raw::{HEADER_BYTES_MAX, RawAnswer, RawClient, framed, full},
     register, register_request, resolve_all, seed, soon,
@@ -28,6 +28,7 @@ const DEREGISTER: &str = "/waypost.v1.Registry/Deregister";
 const RESOLVE: &str = "/waypost.v1.Discovery/Resolve";
 const LIST_SERVICES: &str = "/waypost.v1.Discovery/ListServices";
 const WATCH: &str = "/waypost.v1.Discovery/Watch";
+const RELEASE_PROTECTION: &str = "/waypost.v1.Admin/ReleaseProtection";
 
 /// What every metadata value of a refused request contains and no refusal may.
 const SECRET: &str = "hunter2";
@@ -392,6 +393,8 @@ fn reads(table: &mut Table) {
     ] {
         table.add(what, LIST_SERVICES, &request, malformed(&[field]));
     }
+    let release = ReleaseProtectionRequest { namespace: "a b".into() };
+    table.add("a namespace", RELEASE_PROTECTION, &release, malformed(&["namespace"]));
     let watch = |services: &[&str]| crate::support::watch_of(services);
     table.add("an empty service", WATCH, &watch(&["a", ""]), malformed(&["services[1]"]));
     table.add("bad services", WATCH, &watch(&["?", "a", "!"]), {

@@ -17,6 +17,7 @@ mod connections;
 mod disconnect;
 mod expiry;
 mod grpcurl;
+mod protection;
 mod reflection_health;
 mod semantics;
 mod shutdown;

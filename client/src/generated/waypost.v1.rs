@@ -909,7 +909,10 @@ pub struct GetStatusResponse {
     #[prost(message, optional, tag = "10")]
     pub started_at: ::core::option::Option<::prost_types::Timestamp>,
 }
-/// Mass-expiry protection at work in one namespace.
+/// Mass-expiry protection at work in one namespace. It begins when more than 30 % of the leases that
+/// lived when a window began, and at least 10, ran out or lost their stream within it; the window is
+/// as long as the TTL of the lease that is judged. From then on those that run out are held as
+/// `STATUS_SUSPECT`. One that renews is held no longer; it is over when none is left.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Protection {
     /// The namespace.
@@ -918,15 +921,33 @@ pub struct Protection {
     /// How many instances are held as `STATUS_SUSPECT`.
     #[prost(uint64, tag = "2")]
     pub held: u64,
-    /// When the hold began, by the server's wall clock.
+    /// When the first of them was held, by the server's wall clock.
     #[prost(message, optional, tag = "3")]
     pub since: ::core::option::Option<::prost_types::Timestamp>,
-    /// When the hold ends by itself, by the server's wall clock.
+    /// When the last of them is removed unless it renews, by the server's wall clock. Each is held for
+    /// 10 minutes unless the server is configured otherwise.
     #[prost(message, optional, tag = "4")]
     pub until: ::core::option::Option<::prost_types::Timestamp>,
-    /// Why, in words for an operator.
+    /// Why it began, in words for an operator.
     #[prost(string, tag = "5")]
     pub why: ::prost::alloc::string::String,
+}
+/// Names the namespace whose suspects are to be removed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseProtectionRequest {
+    /// The namespace; empty means `default`.
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+}
+/// Says what was removed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseProtectionResponse {
+    /// How many instances were removed.
+    #[prost(uint64, tag = "1")]
+    pub evicted: u64,
+    /// The position after it.
+    #[prost(message, optional, tag = "2")]
+    pub cursor: ::core::option::Option<Cursor>,
 }
 /// Asks for an image of the store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1042,6 +1063,35 @@ pub mod admin_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("waypost.v1.Admin", "GetStatus"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes the instances of a namespace that mass-expiry protection holds, at once and with
+        /// `CHANGE_REASON_EVICTED`: whoever calls this has seen that they are gone. What runs out later is judged
+        /// anew. Where nothing is held, nothing happens.
+        ///
+        /// Errors: `INVALID_ARGUMENT` for a malformed namespace.
+        pub async fn release_protection(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReleaseProtectionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseProtectionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/waypost.v1.Admin/ReleaseProtection",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("waypost.v1.Admin", "ReleaseProtection"));
             self.inner.unary(req, path, codec).await
         }
         /// A consistent image of the durable store while the server works.

@@ -1,25 +1,44 @@
 //! `waypost.v1.Admin`: what operators call.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use futures_util::Stream;
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::time_to_wire,
+    convert::{Reader, cursor_to_wire, time_to_wire},
+    error,
     proto::{self, admin_server::Admin},
 };
-use crate::{engine::Engine, model::WallTime};
+use crate::{
+    clock::Clock,
+    engine::Engine,
+    model::{Limits, WallTime},
+    registry::{Outcome, Protected},
+};
 
 #[derive(Debug)]
 pub(super) struct AdminApi {
     engine: Engine,
+    limits: Arc<Limits>,
+    clock: Clock,
     started_at: WallTime,
 }
 
 impl AdminApi {
-    pub(super) fn new(engine: Engine, started_at: WallTime) -> Self {
-        Self { engine, started_at }
+    pub(super) fn new(engine: Engine, limits: Arc<Limits>, clock: Clock) -> Self {
+        Self { engine, limits, clock, started_at: clock.wall() }
+    }
+
+    fn protection_to_wire(&self, protected: &Protected) -> proto::Protection {
+        let Protected { namespace, held, since, until, why } = protected;
+        proto::Protection {
+            namespace: namespace.to_string(),
+            held: *held as u64,
+            since: Some(time_to_wire(self.clock.wall_at(*since))),
+            until: Some(time_to_wire(self.clock.wall_at(*until))),
+            why: why.to_string(),
+        }
     }
 }
 
@@ -39,8 +58,26 @@ impl Admin for AdminApi {
             leases: status.instances as u64,
             watchers: status.watches as u64,
             store: status.store.to_owned(),
-            protection: Vec::new(),
+            protection: status.protected.iter().map(|p| self.protection_to_wire(p)).collect(),
             started_at: Some(time_to_wire(self.started_at)),
+        }))
+    }
+
+    async fn release_protection(
+        &self,
+        request: Request<proto::ReleaseProtectionRequest>,
+    ) -> Result<Response<proto::ReleaseProtectionResponse>, Status> {
+        let mut reader = Reader::new(&self.limits);
+        let Some(namespace) = reader.namespace("namespace", &request.into_inner().namespace) else {
+            return Err(reader.violations.into_status());
+        };
+        let released = self.engine.release(namespace).await.map_err(error::status)?;
+        let Outcome::Released { count, revision } = released else {
+            return Err(error::mismatch());
+        };
+        Ok(Response::new(proto::ReleaseProtectionResponse {
+            evicted: count as u64,
+            cursor: Some(cursor_to_wire(self.engine.cursor(revision))),
         }))
     }
 

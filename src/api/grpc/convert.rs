@@ -6,15 +6,12 @@ use super::{proto, violations::Violations};
 use crate::{
     model::{
         Content, Cursor, DEFAULT_WEIGHT, Filter, HistoryId, Host, Instance, InstanceId, LeaseId,
-        LeaseTerms, Limits, Metadata, Name, Revision, ServiceKey, Status, Version, WallTime,
+        LeaseTerms, Limits, Metadata, Name, Presence, Revision, ServiceKey, Status, Version,
+        WallTime,
     },
     registry::{Patch, Target},
 };
 
-/// The shortest time to live.
-const TTL_MIN: Duration = Duration::from_secs(1);
-/// The longest time to live.
-const TTL_MAX: Duration = Duration::from_secs(5 * 60);
 /// The time to live of those who name none.
 const TTL_DEFAULT: Duration = Duration::from_secs(15);
 /// The grace after a disconnect of those who name none.
@@ -210,7 +207,7 @@ impl<'a> Reader<'a> {
         ttl: Option<prost_types::Duration>,
         grace: Option<prost_types::Duration>,
     ) -> Option<LeaseTerms> {
-        let in_range = |ttl: &Duration| (TTL_MIN..=TTL_MAX).contains(ttl);
+        let in_range = |ttl: &Duration| (LeaseTerms::TTL_MIN..=LeaseTerms::TTL_MAX).contains(ttl);
         let ttl = match ttl {
             None => Some(TTL_DEFAULT),
             Some(ttl) => {
@@ -218,7 +215,7 @@ impl<'a> Reader<'a> {
                 self.violations.check("ttl", ttl.ok_or("must be 1 s to 5 min"))
             }
         };
-        let longest = ttl.unwrap_or(TTL_MAX);
+        let longest = ttl.unwrap_or(LeaseTerms::TTL_MAX);
         let grace = match grace {
             None => Some(GRACE_DEFAULT.min(longest)),
             Some(grace) => {
@@ -329,7 +326,7 @@ pub(super) fn instance_to_wire(instance: &Instance) -> proto::Instance {
         host: content.host.as_str().to_owned(),
         port: content.port.get().into(),
         ports: content.ports.iter().map(port).collect(),
-        status: status_to_wire(content.status).into(),
+        status: status_to_wire(instance).into(),
         zone: content.zone.as_ref().map(Name::to_string).unwrap_or_default(),
         version: content.version.as_str().to_owned(),
         weight: Some(content.weight),
@@ -340,11 +337,12 @@ pub(super) fn instance_to_wire(instance: &Instance) -> proto::Instance {
     }
 }
 
-fn status_to_wire(status: Status) -> proto::Status {
-    match status {
-        Status::Starting => proto::Status::Starting,
-        Status::Up => proto::Status::Up,
-        Status::Draining => proto::Status::Draining,
-        Status::Down => proto::Status::Down,
+fn status_to_wire(instance: &Instance) -> proto::Status {
+    match (instance.presence, instance.content.status) {
+        (Presence::Suspect, _) => proto::Status::Suspect,
+        (Presence::Confirmed, Status::Starting) => proto::Status::Starting,
+        (Presence::Confirmed, Status::Up) => proto::Status::Up,
+        (Presence::Confirmed, Status::Draining) => proto::Status::Draining,
+        (Presence::Confirmed, Status::Down) => proto::Status::Down,
     }
 }

@@ -90,7 +90,7 @@ fn encode_chunk(chunk: &Arc<Chunk>, filter: &Filter, which: Which) -> Bytes {
     if !filter.is_empty() {
         let wanted = |instance: &&Arc<Instance>| {
             let content = &instance.content;
-            (which == Which::All || content.status.serves()) && filter.matches(content)
+            (which == Which::All || instance.serves()) && filter.matches(content)
         };
         return encode_instances(chunk.instances().filter(wanted));
     }
@@ -99,7 +99,7 @@ fn encode_chunk(chunk: &Arc<Chunk>, filter: &Filter, which: Which) -> Bytes {
         if chunk.all_serve() {
             return all();
         }
-        encode_instances(chunk.instances().filter(|instance| instance.content.status.serves()))
+        encode_instances(chunk.instances().filter(|instance| instance.serves()))
     };
     match which {
         Which::All => all(),

@@ -52,3 +52,8 @@ pub(super) fn message_too_large(message: &str) -> Status {
     let details = ErrorDetails::with_quota_failure_violation("message", message);
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
+
+/// An answer of the engine to another question.
+pub(super) fn mismatch() -> Status {
+    Status::internal("the engine gave an answer to another question")
+}

@@ -76,7 +76,7 @@ pub fn routes(engine: &Engine, limits: &Arc<Limits>, clock: Clock) -> (Routes, H
     let bytes_max = limits.message_bytes_max;
     let registry = RegistryApi::new(engine.clone(), Arc::clone(limits), clock);
     let discovery = DiscoveryApi::new(engine.clone(), Arc::clone(limits));
-    let admin = AdminApi::new(engine.clone(), clock.wall());
+    let admin = AdminApi::new(engine.clone(), Arc::clone(limits), clock);
     let mut routes = Routes::builder();
     routes
         .add_service(RegistryServer::new(registry).max_decoding_message_size(bytes_max))

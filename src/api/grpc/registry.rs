@@ -68,11 +68,6 @@ fn check_count(limits: &Limits, leases: &[u64]) -> Result<(), Status> {
     if reader.leases(leases) { Ok(()) } else { Err(reader.violations.into_status()) }
 }
 
-/// An answer of the engine to another question.
-fn mismatch() -> Status {
-    Status::internal("the engine gave an answer to another question")
-}
-
 #[tonic::async_trait]
 impl Registry for RegistryApi {
     async fn register(
@@ -96,7 +91,7 @@ impl Registry for RegistryApi {
         let Outcome::Registered { instance, lease, revision } =
             registered.map_err(error::status)?
         else {
-            return Err(mismatch());
+            return Err(error::mismatch());
         };
         Ok(Response::new(proto::RegisterResponse {
             instance: Some(instance_to_wire(&instance)),
@@ -164,7 +159,9 @@ impl Registry for RegistryApi {
             return Err(reader.violations.into_status());
         };
         let updated = self.engine.update(target, patch).await.map_err(error::status)?;
-        let Outcome::Updated { instance, revision } = updated else { return Err(mismatch()) };
+        let Outcome::Updated { instance, revision } = updated else {
+            return Err(error::mismatch());
+        };
         Ok(Response::new(proto::UpdateResponse {
             instance: Some(instance_to_wire(&instance)),
             cursor: self.cursor(revision),
@@ -181,7 +178,7 @@ impl Registry for RegistryApi {
             return Err(reader.violations.into_status());
         };
         let removed = self.engine.deregister(target).await.map_err(error::status)?;
-        let Outcome::Deregistered { revision } = removed else { return Err(mismatch()) };
+        let Outcome::Deregistered { revision } = removed else { return Err(error::mismatch()) };
         Ok(Response::new(proto::DeregisterResponse { cursor: self.cursor(revision) }))
     }
 }

@@ -1,0 +1,47 @@
+//! `waypost release`: an operator has seen that suspects are gone.
+
+use clap::Args;
+use serde::Serialize;
+use waypost_client::proto::{ReleaseProtectionRequest, ReleaseProtectionResponse};
+
+use super::{
+    arguments::RegistryArguments,
+    failure::Failure,
+    output::{Output, print, print_json},
+    record::CursorRecord,
+    remote::Remote,
+    text::shown,
+};
+
+/// Remove the instances of a namespace that mass-expiry protection holds (`waypost status` shows
+/// them), at once.
+#[derive(Debug, Args)]
+pub(super) struct ReleaseArguments {
+    /// The namespace.
+    namespace: String,
+    #[command(flatten)]
+    registry: RegistryArguments,
+}
+
+#[derive(Debug, Serialize)]
+struct ReleasedRecord {
+    evicted: u64,
+    cursor: Option<CursorRecord>,
+}
+
+pub(super) async fn run(arguments: ReleaseArguments) -> Result<(), Failure> {
+    let ReleaseArguments { namespace, registry } = arguments;
+    let remote = Remote::new(registry.url);
+    let request = ReleaseProtectionRequest { namespace: namespace.clone() };
+    let ReleaseProtectionResponse { evicted, cursor } =
+        remote.answer(remote.admin().release_protection(request)).await?;
+    match registry.output {
+        Output::Json => {
+            print_json(&ReleasedRecord { evicted, cursor: cursor.map(CursorRecord::from) })
+        }
+        Output::Table => {
+            let namespace = shown(&namespace);
+            print(&format_args!("{namespace}: {evicted} suspects are removed\n"))
+        }
+    }
+}
