@@ -17,7 +17,7 @@ use tonic::{Code, Status, body::Body, service::Routes};
 use tower::{Layer, Service};
 use tracing::{Instrument, Span, debug, debug_span, field::Empty};
 
-use super::error;
+use super::{error, outlet::Outlet};
 use crate::api::http::{is_grpc, not_found};
 
 /// The path under which health is asked for: still answered while the server leaves.
@@ -97,9 +97,10 @@ impl Service<Request<Body>> for Gate {
             let status = answer.headers().get(Status::GRPC_STATUS);
             debug!(status = status.and_then(|status| status.to_str().ok()), "request answered");
             Ok(match leaving {
-                Some(leaving) => {
-                    answer.map(|body| Body::new(LeavingBody::answers(body, leaving, answered)))
-                }
+                Some(leaving) => answer.map(|body| {
+                    let body = Body::new(Outlet::new(body));
+                    Body::new(LeavingBody::answers(body, leaving, answered))
+                }),
                 None => answer,
             })
         };

@@ -7,6 +7,7 @@ mod discovery;
 mod encoded;
 mod error;
 mod gate;
+mod outlet;
 mod registry;
 mod violations;
 
