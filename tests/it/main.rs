@@ -21,6 +21,7 @@ mod protection;
 mod reflection_health;
 mod semantics;
 mod shutdown;
+mod slow_watchers;
 mod standstill;
 mod support;
 mod watchers;

@@ -70,6 +70,15 @@ impl ServerProcess {
         assert!(output(kill).await.status.success(), "{name} is sent");
     }
 
+    /// Resident bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let id = self.child.id().expect("the server runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("a status");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
+        let kib = line.split_whitespace().nth(1).expect("a number");
+        kib.parse::<u64>().expect("a number") * 1024
+    }
+
     pub(crate) async fn end(&mut self) -> ExitStatus {
         soon("the end of the server", self.child.wait()).await.expect("it can be waited for")
     }
