@@ -50,11 +50,19 @@ impl Follower {
         request: WatchRequest,
         state: BTreeMap<Identity, Instance>,
     ) -> Self {
+        Self::try_resume(discovery, request, state).await.expect("the watch opens")
+    }
+
+    /// As [`Self::resume`], with a server that may be away.
+    pub(crate) async fn try_resume(
+        discovery: &mut DiscoveryClient<Channel>,
+        request: WatchRequest,
+        state: BTreeMap<Identity, Instance>,
+    ) -> Result<Self, Status> {
         let filtered = request.filter.is_some();
         let cursor = request.resume.clone();
-        let watch = soon("a watch", discovery.watch(request)).await;
-        let stream = watch.expect("the watch opens").into_inner();
-        Self {
+        let stream = soon("a watch", discovery.watch(request)).await?.into_inner();
+        Ok(Self {
             stream,
             filtered,
             state,
@@ -63,7 +71,7 @@ impl Follower {
             snapshots: 0,
             parts: 0,
             changes: Vec::new(),
-        }
+        })
     }
 
     /// Opens a watch and folds its snapshot.
@@ -89,10 +97,15 @@ impl Follower {
 
     /// Folds the next message and returns it. Cancel safe: a message is folded or not received.
     pub(crate) async fn message(&mut self) -> WatchResponse {
-        let message = soon("a message of a watch", self.stream.message()).await;
-        let message = message.expect("the watch goes on").expect("the watch has no end");
+        self.try_message().await.expect("the watch goes on")
+    }
+
+    /// As [`Self::message`], with a server that may go away.
+    pub(crate) async fn try_message(&mut self) -> Result<WatchResponse, Status> {
+        let message = soon("a message of a watch", self.stream.message()).await?;
+        let message = message.expect("a watch ends with an error alone");
         self.fold(&message);
-        message
+        Ok(message)
     }
 
     /// The error that ends the watch, after whatever it still had to say.

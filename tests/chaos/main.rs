@@ -1,0 +1,97 @@
+//! Processes die, stop and come back, the registry's among them, while callers pick and call. An
+//! oracle that sent the signals, and so knows who really lived when, judges what everybody saw.
+//!
+//! ```sh
+//! WAYPOST_CHAOS_SECONDS=600 cargo test --release --test chaos -- --nocapture
+//! ```
+//! `WAYPOST_SEED` repeats the faults of an earlier run.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read the clock and run tasks as their users would"
+)]
+#![allow(
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests fail tests and say with what they ran"
+)]
+#![allow(clippy::large_futures, reason = "a test's future is as large as the test")]
+
+mod caller;
+mod controls;
+mod observer;
+mod oracle;
+mod registry;
+mod replica;
+mod storm;
+#[allow(dead_code, unused_imports, reason = "shared with the tests of the server")]
+#[path = "../it/support/mod.rs"]
+mod support;
+mod world;
+
+use std::{
+    env,
+    time::{Duration, Instant},
+};
+
+use storm::Storm;
+use world::{Setting, World};
+
+/// No wait of these tests comes near it, unless something is wrong.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A number from the environment.
+fn given(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+const REPLICAS: usize = 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn through_random_faults_the_living_stay_and_the_dead_leave_in_time() {
+    let seed = given("WAYPOST_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let time = Duration::from_secs(given("WAYPOST_CHAOS_SECONDS").unwrap_or(25));
+    eprintln!("WAYPOST_SEED={seed} WAYPOST_CHAOS_SECONDS={}", time.as_secs());
+    let mut random = fastrand::Rng::with_seed(seed);
+    let setting = Setting {
+        replicas: REPLICAS,
+        callers: 4,
+        ttl: Duration::from_secs(3),
+        // Of every other replica; the others have the default.
+        grace: Duration::from_millis(500),
+        hold: Duration::from_secs(3),
+    };
+    let begun = Instant::now();
+    let mut world = World::start(setting).await;
+    let mut round = 0;
+    while round < storm::KINDS.len() || begun.elapsed() < time {
+        let storm = Storm::random(&mut random, round, &world.setting);
+        eprintln!("{:6.1} s  {storm}", begun.elapsed().as_secs_f64());
+        world.endure(storm).await;
+        world.come_to_rest().await;
+        world.judge().await;
+        round += 1;
+    }
+    eprintln!("{} rounds in {:?}: {}", round, begun.elapsed(), world.summary);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_killed_with_kill_9_is_out_of_every_callers_picks_within_its_grace_and_100_ms() {
+    let setting = Setting {
+        replicas: 8,
+        callers: 4,
+        ttl: Duration::from_secs(15),
+        grace: Duration::from_millis(500),
+        hold: Duration::from_secs(15),
+    };
+    let mut world = World::start(setting).await;
+    for number in 0..4 {
+        world.kill(number);
+    }
+    world.come_to_rest().await;
+    world.judge().await;
+    let removals = world.summary.removals_by_grace();
+    eprintln!("{}", world.summary);
+    assert_eq!(removals, 4 * world.setting.callers, "each was judged by its grace");
+}
