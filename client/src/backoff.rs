@@ -19,6 +19,11 @@ impl Backoff {
         Self { base, cap, attempt: 0 }
     }
 
+    /// The same with waits that are no longer than `cap` either.
+    pub(crate) fn capped(self, cap: Duration) -> Self {
+        Self { cap: self.cap.min(cap), ..self }
+    }
+
     /// The wait before the next attempt. `random` is from 0 to 1; `hint` is what the peer asked
     /// for, which is waited in addition (bounded), so that its callers don't come back together.
     pub(crate) fn delay(&mut self, random: f64, hint: Option<Duration>) -> Duration {
@@ -61,6 +66,15 @@ mod tests {
         let mut backoff = backoff();
         let waits: Vec<u128> = (0..10).map(|_| backoff.delay(1.0, None).as_millis()).collect();
         assert_eq!(waits, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
+    }
+
+    #[test]
+    fn a_second_cap_only_lowers_the_first() {
+        for (cap, expected) in [(120, 100), (10_000, 100), (70, 70)] {
+            let mut backoff = backoff().capped(Duration::from_millis(cap));
+            backoff.delay(1.0, None);
+            assert_eq!(backoff.delay(1.0, None), Duration::from_millis(expected));
+        }
     }
 
     #[test]

@@ -72,11 +72,13 @@ impl Lease {
     /// A lease that was granted at `now`, not yet renewed.
     pub(crate) fn new(grant: Grant, now: Instant, reconnect: Backoff) -> Self {
         Self {
-            grant,
             granted_at: now,
             lost: None,
             stream: Stream::Closed { open_at: now },
-            reconnect,
+            // A registry that comes back gives every lease some time to be renewed. Rarer attempts
+            // than heartbeats would miss it.
+            reconnect: reconnect.capped(grant.heartbeat_interval / 2),
+            grant,
             refused: Backoff::new(Duration::from_secs(5), Duration::from_secs(60)),
             contest: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
             died_young: false,
@@ -127,7 +129,12 @@ impl Lease {
 
     /// The stream broke or could not be opened.
     pub(crate) fn broken(&mut self, now: Instant, random: f64, hint: Option<Duration>) {
-        self.stream = Stream::Closed { open_at: now + self.reconnect.delay(random, hint) };
+        let began = match self.stream {
+            Stream::Closed { open_at } => open_at,
+            Stream::Awaiting { sent_at, .. } => sent_at,
+            Stream::Quiet { .. } => now,
+        };
+        self.stream = Stream::Closed { open_at: self.retry_at(began, now, random, hint) };
     }
 
     /// The lease `id` is known not to live.
@@ -171,7 +178,8 @@ impl Lease {
 
     /// The registry could not be asked to register again.
     pub(crate) fn unreachable(&mut self, now: Instant, random: f64, hint: Option<Duration>) {
-        self.lost = Some(now + self.reconnect.delay(random, hint));
+        let began = self.lost.unwrap_or(now);
+        self.lost = Some(self.retry_at(began, now, random, hint));
     }
 
     /// The registry refused to register again.
@@ -185,6 +193,22 @@ impl Lease {
             self.refused.reset();
             self.lost = Some(now);
         }
+    }
+
+    /// When to try again what was begun at `began` and has failed.
+    ///
+    /// The time that it took counts: a registry that stood still took connections and answered
+    /// none. When it goes on it finds the streams broken that were given up meanwhile, and a lease
+    /// has no more than its grace left: by then the next attempt has to be under way.
+    fn retry_at(
+        &mut self,
+        began: Instant,
+        now: Instant,
+        random: f64,
+        hint: Option<Duration>,
+    ) -> Instant {
+        let from = if hint.is_some() { now } else { began.min(now) };
+        (from + self.reconnect.delay(random, hint)).max(now)
     }
 }
 

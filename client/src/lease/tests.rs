@@ -71,6 +71,44 @@ fn a_broken_stream_is_opened_again_with_backoff() {
 }
 
 #[test]
+fn after_an_attempt_that_took_long_the_next_begins_at_once() {
+    let now = clock::now();
+    let mut lease = renewed(now);
+    // The registry stands still: it takes heartbeats and streams, and answers none.
+    lease.beaten(now + INTERVAL);
+    let mut at = now + INTERVAL * 2;
+    for _ in 0..20 {
+        assert_eq!(
+            lease.step(at),
+            if at == now + INTERVAL * 2 { Step::Break } else { Step::Open(1) }
+        );
+        lease.broken(at, 1.0, None);
+        assert_eq!(lease.step(at), Step::Open(1));
+        at += INTERVAL;
+    }
+    // One that fails at once leaves the registry alone for a while.
+    lease.broken(at, 1.0, None);
+    lease.broken(at, 1.0, None);
+    assert_eq!(lease.step(at), Step::Wait(at + INTERVAL / 2));
+}
+
+#[test]
+fn attempts_come_sooner_than_heartbeats() {
+    let now = clock::now();
+    let mut lease = renewed(now);
+    let mut at = now;
+    for _ in 0..20 {
+        lease.broken(at, 1.0, None);
+        let Step::Wait(until) = lease.step(at) else { panic!("{:?}", lease.step(at)) };
+        assert!(until <= at + INTERVAL / 2, "{:?}", until - at);
+        at = until;
+    }
+    lease.lose(1, at, 0.0);
+    lease.unreachable(at, 1.0, None);
+    assert_eq!(lease.step(at), Step::Wait(at + INTERVAL / 2));
+}
+
+#[test]
 fn an_unknown_lease_is_registered_again_at_once() {
     let now = clock::now();
     let mut lease = renewed(now);
@@ -228,7 +266,7 @@ fn streams_that_break_after_one_answer_are_opened_ever_more_slowly() {
         lease.beaten(now);
         lease.answered(&[], now, 1.0);
         lease.broken(now, 1.0, None);
-        let wait = (Duration::from_millis(50) * 2_u32.pow(attempt)).min(SECOND * 5);
+        let wait = (Duration::from_millis(50) * 2_u32.pow(attempt)).min(INTERVAL / 2);
         assert_eq!(lease.step(now), Step::Wait(now + wait), "attempt {attempt}");
         now += wait;
     }
