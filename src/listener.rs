@@ -12,7 +12,7 @@ use std::{
 use futures_util::{Stream, StreamExt, stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep},
 };
@@ -25,6 +25,10 @@ const OPENING_MAX: Duration = Duration::from_secs(10);
 /// Bytes that end the opening: HTTP/2's preface and the head of the first frame. A shorter request
 /// of HTTP/1 is answered before the time is over.
 const OPENING_BYTES: usize = 24 + 9;
+/// Connections that may wait to be accepted; the system may allow fewer. When the server stood still,
+/// clients gave up theirs and began others: those who find no room come back a second later, which
+/// can be too late for a lease.
+const WAITING_MAX: u32 = 4096;
 /// How long to wait after a failure to accept, such as too many open files.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -164,8 +168,11 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Connection<I> {
 }
 
 /// The address that a listener got.
-pub(crate) async fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(address).await?;
+pub(crate) fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let listener = socket.listen(WAITING_MAX)?;
     let address = listener.local_addr()?;
     Ok((listener, address))
 }

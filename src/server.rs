@@ -89,9 +89,8 @@ impl Server {
     /// Listens on the configured address and loads the store.
     pub async fn bind(config: Config) -> Result<Self, BindError> {
         let address = config.listen;
-        let (listener, address) = listener::listen(address)
-            .await
-            .map_err(|source| BindError::Listen { address, source })?;
+        let (listener, address) =
+            listener::listen(address).map_err(|source| BindError::Listen { address, source })?;
         let core = Core::start(config.limits).await?;
         if let Some(path) = config.port_file {
             write_port_file(&path, address)
