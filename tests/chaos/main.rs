@@ -95,3 +95,21 @@ async fn a_process_killed_with_kill_9_is_out_of_every_callers_picks_within_its_g
     eprintln!("{}", world.summary);
     assert_eq!(removals, 4 * world.setting.callers, "each was judged by its grace");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_outlive_a_registry_that_stands_still_for_many_ttls() {
+    let setting = Setting {
+        replicas: REPLICAS,
+        callers: 1,
+        ttl: Duration::from_secs(2),
+        grace: Duration::from_secs(2),
+        hold: Duration::from_secs(15),
+    };
+    let mut world = World::start(setting).await;
+    world.endure(Storm::standstill(Duration::from_secs(15))).await;
+    // Whoever did not come back is removed by then.
+    tokio::time::sleep(world.setting.ttl * 3 / 2).await;
+    world.come_to_rest().await;
+    world.judge().await;
+    eprintln!("{}", world.summary);
+}

@@ -24,11 +24,6 @@ const TERMS: &str = "CHAOS_REPLICA";
 /// The test that such a process is asked for.
 const PART: &str = "replica::a_replica_is_this_program_in_another_part";
 
-/// How long it waits between attempts to reach the registry. Less than the shortest grace: when the
-/// registry was stopped, the streams that were given up meanwhile break when it goes on.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_millis(200);
-
 /// Names one life of one replica: each process has its own.
 pub(crate) type Life = u64;
 
@@ -115,8 +110,7 @@ async fn serve(terms: &str) {
     let (id, life) = (word(), word());
     let mut millis = || Duration::from_millis(word().parse().expect("a number"));
     let (ttl, grace) = (millis(), millis());
-    let client = client(Path::new(word())).backoff(BACKOFF_MIN, BACKOFF_MAX);
-    let client = client.build().expect("a client");
+    let client = client(Path::new(word())).build().expect("a client");
 
     // Bound before it is registered: whoever finds it reaches it.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");

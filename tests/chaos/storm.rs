@@ -96,6 +96,12 @@ impl Storm {
         storm
     }
 
+    /// The registry stops for a while; nothing else happens.
+    pub(crate) fn standstill(time: Duration) -> Self {
+        let acts = vec![(Duration::ZERO, Act::StopRegistry), (time, Act::ContinueRegistry)];
+        Self { kind: Kind::RegistryStopsAlone, acts }
+    }
+
     fn add(&mut self, at_ms: u64, act: Act) {
         self.acts.push((Duration::from_millis(at_ms), act));
     }
