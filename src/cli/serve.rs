@@ -50,7 +50,7 @@ pub(super) fn run(arguments: ServeArguments) -> ExitCode {
         }
     };
     // The levels were checked with the rest of the configuration.
-    telemetry::start(config.log.parse().unwrap_or_default(), config.log_format);
+    let _logs = telemetry::start(config.log.parse().unwrap_or_default(), config.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("can't start the runtime: {error}")),

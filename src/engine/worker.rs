@@ -28,6 +28,10 @@ use crate::{
 const COMMANDS_A_TURN: usize = 1024;
 /// Leases that one turn looks at at most: bounds how long expiries hold up commands.
 const LEASES_A_TURN: usize = 2048;
+/// What a turn does without letting others run.
+const A_BREATH: usize = 128;
+/// Changes of one turn that are told one by one in the log: bounds how long that holds up the next.
+const RECORDED_A_TURN: usize = 256;
 /// How often the expiry wheel moves.
 const WHEEL_INTERVAL: Duration = Duration::from_millis(10);
 /// The longest that lies between two turns where the server runs. Beyond it, it stood still: it was
@@ -116,16 +120,20 @@ impl<S: Store> Worker<S> {
             return more_due;
         }
         let mut plan = self.registry.plan(now);
-        for verdict in &verdicts {
+        for (done, verdict) in verdicts.iter().enumerate() {
+            breathe(done).await;
             // Never refused: the lease holds an instance or has ended otherwise.
             let _enforced = plan.decide(Command::Enforce(*verdict));
         }
-        let decide = |Request { command, reply }| (reply, plan.decide(command));
-        let answers: Vec<Answer> = requests.into_iter().map(decide).collect();
+        let mut answers: Vec<Answer> = Vec::with_capacity(requests.len());
+        for (done, Request { command, reply }) in requests.into_iter().enumerate() {
+            breathe(done).await;
+            answers.push((reply, plan.decide(command)));
+        }
         let transitions = plan.into_transitions();
         match self.commit(&transitions).await {
             Ok(()) => {
-                self.publish(transitions);
+                self.publish(transitions).await;
                 for (reply, answer) in answers {
                     // Whoever asked may have gone away.
                     let _gone = reply.send(answer.map_err(EngineError::Refused));
@@ -176,20 +184,23 @@ impl<S: Store> Worker<S> {
 
     /// The order matters: log and directory before the position that promises them, the position
     /// before the signals that make watches look.
-    fn publish(&mut self, transitions: Vec<Transition>) {
+    async fn publish(&mut self, transitions: Vec<Transition>) {
         // The lease begins now, not before a long commit.
         let now = self.shared.clock.tick();
         let mut touched: HashSet<Arc<ServiceKey>> = HashSet::new();
         let mut absorbed = Vec::with_capacity(transitions.len());
-        for transition in transitions {
+        for (done, transition) in transitions.into_iter().enumerate() {
+            breathe(done).await;
             let Absorbed { change: Some(change), previous } = self.registry.absorb(transition, now)
             else {
                 continue;
             };
-            record(&change);
             touched.insert(Arc::clone(&change.instance.service));
             absorbed.push((change, previous));
         }
+        let changes: Vec<_> =
+            absorbed.iter().take(RECORDED_A_TURN).map(|(change, _)| Arc::clone(change)).collect();
+        let unrecorded = absorbed.len() - changes.len();
         let ended = self.append(absorbed);
         for key in &touched {
             if let Some(service) = self.registry.service(key) {
@@ -207,6 +218,11 @@ impl<S: Store> Worker<S> {
         record_protection(&before, &protected);
         self.shared.published.store(self.registry.revision().0, Ordering::Release);
         self.signal(&touched);
+        changes.iter().for_each(|change| record(change));
+        if unrecorded > 0 {
+            let revision = self.registry.revision().0;
+            info!(changes = unrecorded, revision, "more changes at once than are told one by one");
+        }
     }
 
     /// Adds changes to the log. Returns the services of removals that fell off its old end.
@@ -233,6 +249,14 @@ impl<S: Store> Worker<S> {
         for namespace in namespaces {
             self.shared.signals.wake_namespace(namespace);
         }
+    }
+}
+
+/// Lets others run now and then while one thing after the other is done. Nobody sees what is done
+/// before it is published.
+async fn breathe(done: usize) {
+    if done > 0 && done.is_multiple_of(A_BREATH) {
+        yield_now().await;
     }
 }
 
