@@ -115,15 +115,17 @@ impl Keeper {
 
     async fn wait(&mut self, until: clock::Instant) {
         let stop = self.stop.clone();
+        // What came before the time was over is heard first: this process itself may have stood still.
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
-            () = clock::sleep_until(until) => {}
             answer = next_answer(&mut self.beats) => self.hear(answer),
             Ok(()) = self.amended.changed() => self.lease.amended(clock::now()),
             Ok(()) = self.found_lost.changed() => {
                 let lost = *self.found_lost.borrow_and_update();
                 self.lose(|lease, now| lease.lose(lost, now, fastrand::f64()));
             }
+            () = clock::sleep_until(until) => {}
         }
     }
 

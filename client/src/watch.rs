@@ -214,7 +214,10 @@ impl Watcher {
             let deadline = heard + SILENCE_MAX;
             let release = cache.next_release();
             let wake = release.map_or(deadline, |release| release.min(deadline));
+            // What came before the time was over is heard first: this process itself may have stood
+            // still.
             tokio::select! {
+                biased;
                 message = stream.message() => {
                     heard = clock::now();
                     if let Err(end) = self.take_in(message, &mut stream, cache, heard) {
