@@ -9,6 +9,9 @@ use crate::{backoff::Backoff, clock::Instant};
 /// peace ends the suspicion.
 const PEACE: Duration = Duration::from_secs(600);
 
+/// How many heartbeat intervals make a TTL.
+const HEARTBEATS_A_TTL: u32 = 3;
+
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Step {
@@ -39,6 +42,8 @@ pub(crate) struct Grant {
 pub(crate) struct Lease {
     grant: Grant,
     granted_at: Instant,
+    /// When the last renewal was sent that the registry answered.
+    renewed_at: Instant,
     /// When to register again, while the lease is lost.
     lost: Option<Instant>,
     stream: Stream,
@@ -73,6 +78,7 @@ impl Lease {
     pub(crate) fn new(grant: Grant, now: Instant, reconnect: Backoff) -> Self {
         Self {
             granted_at: now,
+            renewed_at: now,
             lost: None,
             stream: Stream::Closed { open_at: now },
             // A registry that comes back gives every lease some time to be renewed. Rarer attempts
@@ -124,6 +130,8 @@ impl Lease {
         }
         if unknown.contains(&self.grant.lease_id) {
             self.lose(self.grant.lease_id, now, random);
+        } else {
+            self.renewed_at = sent_at;
         }
     }
 
@@ -146,8 +154,10 @@ impl Lease {
             self.contest.reset();
         }
         self.died_young = now < self.granted_at + self.grant.heartbeat_interval;
+        // What was not renewed for as long as it lives ran out: nobody needs to have taken it.
+        let ran_out = now >= self.renewed_at + HEARTBEATS_A_TTL * self.grant.heartbeat_interval;
         // At least half of the delay: two processes that fight must both come to rest.
-        let fought = !self.contest.is_fresh();
+        let fought = !self.contest.is_fresh() && !ran_out;
         let delay =
             if fought { self.contest.delay(0.5 + random / 2.0, None) } else { Duration::ZERO };
         self.lost = Some(now + delay);
@@ -167,6 +177,7 @@ impl Lease {
         }
         self.grant = grant;
         self.granted_at = now;
+        self.renewed_at = now;
         self.lost = None;
         self.refused.reset();
         // Renewed over the stream at once: only then its end tells the registry of ours.

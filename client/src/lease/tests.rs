@@ -204,6 +204,27 @@ fn peace_ends_the_suspicion() {
 }
 
 #[test]
+fn a_lease_that_ran_out_is_no_fight_even_after_one() {
+    let now = clock::now();
+    let mut lease = renewed(now);
+    fight(&mut lease, now, 5);
+    // Granted and renewed since then, and then cut off for longer than it lives.
+    let id = lease.id().expect("it was granted last");
+    lease.beaten(now + SECOND);
+    lease.answered(&[], now + SECOND, 0.0);
+    let back = now + SECOND + INTERVAL * 3;
+    lease.lose(id, back - SECOND, 1.0);
+    assert!(matches!(lease.step(back - SECOND), Step::Wait(_)), "it may have been taken");
+    let mut lease = renewed(now);
+    fight(&mut lease, now, 5);
+    let id = lease.id().expect("it was granted last");
+    lease.beaten(now + SECOND);
+    lease.answered(&[], now + SECOND, 0.0);
+    lease.lose(id, back, 1.0);
+    assert_eq!(lease.step(back), Step::Register);
+}
+
+#[test]
 fn a_registry_that_loses_its_memory_often_is_no_fight() {
     let mut now = clock::now();
     let mut lease = renewed(now);
