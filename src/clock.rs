@@ -13,13 +13,21 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     origin: Instant,
+    /// What people called the time at the start, where that is simulated.
+    simulated: Option<WallTime>,
 }
 
 impl Clock {
     /// A clock that starts at 0.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
     pub fn start() -> Self {
-        Self { origin: Instant::now() }
+        Self { origin: Instant::now(), simulated: None }
+    }
+
+    /// A clock that starts at 0, when people call the time `wall`. For simulations, in which the same
+    /// has to happen each time.
+    pub fn simulated(wall: WallTime) -> Self {
+        Self { simulated: Some(wall), ..Self::start() }
     }
 
     /// The time since the start. Never goes back.
@@ -30,6 +38,9 @@ impl Clock {
     /// What people call the time.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     pub fn wall(self) -> WallTime {
+        if let Some(wall) = self.simulated {
+            return WallTime(wall.0 + self.tick().0);
+        }
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let millis = since_epoch.unwrap_or_default().as_millis();
         WallTime(u64::try_from(millis).unwrap_or(u64::MAX))

@@ -91,7 +91,7 @@ impl Server {
         let address = config.listen;
         let (listener, address) =
             listener::listen(address).map_err(|source| BindError::Listen { address, source })?;
-        let core = Core::start(config.limits).await?;
+        let core = Core::start(config.limits, Clock::start()).await?;
         if let Some(path) = config.port_file {
             write_port_file(&path, address)
                 .map_err(|source| BindError::PortFile { path, source })?;
@@ -115,9 +115,8 @@ impl Server {
 
 impl Core {
     /// Loads the store and starts the engine. Must be called in a tokio runtime.
-    pub async fn start(limits: Limits) -> Result<Self, StoreError> {
+    pub async fn start(limits: Limits, clock: Clock) -> Result<Self, StoreError> {
         let limits = Arc::new(limits);
-        let clock = Clock::start();
         let tasks = Tasks::default();
         let engine = Engine::start(MemoryStore, &limits, clock, &tasks).await?;
         let (routes, health) = grpc::routes(&engine, &limits, clock);

@@ -1,7 +1,13 @@
 //! Wakes watches. A signal says only that there is more: what it is, each watch reads from the log
 //! at its own pace, so a slow one holds nothing up and costs nothing more.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use dashmap::{DashMap, mapref::entry::Entry};
 use parking_lot::Mutex;
@@ -14,12 +20,35 @@ use crate::model::{Name, ServiceKey};
 pub(super) struct Signals {
     services: Topics<Arc<ServiceKey>>,
     namespaces: Topics<Name>,
+    /// How many waiters there have been.
+    waiters: AtomicU64,
 }
 
-/// The waiters of each topic that has any.
-type Topics<K> = DashMap<K, Mutex<HashMap<usize, Arc<Notify>>>>;
+/// The waiters of each topic that has any, in the order in which they came: so that the same happens
+/// each time that the same is simulated.
+type Topics<K> = DashMap<K, Mutex<BTreeMap<u64, Arc<Waiter>>>>;
+
+/// Somebody who is woken.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    number: u64,
+    notify: Notify,
+}
+
+impl Waiter {
+    /// Waits for the next signal, or takes one that came since the last wait.
+    pub(super) async fn notified(&self) {
+        self.notify.notified().await;
+    }
+}
 
 impl Signals {
+    /// One who waits for nothing yet.
+    pub(super) fn waiter(&self) -> Arc<Waiter> {
+        let number = self.waiters.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Waiter { number, notify: Notify::new() })
+    }
+
     /// Wakes those who follow the service or its namespace.
     pub(super) fn wake_service(&self, key: &ServiceKey) {
         wake(self.services.get(key).as_deref());
@@ -30,44 +59,39 @@ impl Signals {
         wake(self.namespaces.get(namespace).as_deref());
     }
 
-    pub(super) fn join_service(&self, key: &Arc<ServiceKey>, waiter: &Arc<Notify>) {
+    pub(super) fn join_service(&self, key: &Arc<ServiceKey>, waiter: &Arc<Waiter>) {
         join(&self.services, Arc::clone(key), waiter);
     }
 
-    pub(super) fn leave_service(&self, key: &Arc<ServiceKey>, waiter: &Arc<Notify>) {
+    pub(super) fn leave_service(&self, key: &Arc<ServiceKey>, waiter: &Arc<Waiter>) {
         leave(&self.services, Arc::clone(key), waiter);
     }
 
-    pub(super) fn join_namespace(&self, namespace: &Name, waiter: &Arc<Notify>) {
+    pub(super) fn join_namespace(&self, namespace: &Name, waiter: &Arc<Waiter>) {
         join(&self.namespaces, namespace.clone(), waiter);
     }
 
-    pub(super) fn leave_namespace(&self, namespace: &Name, waiter: &Arc<Notify>) {
+    pub(super) fn leave_namespace(&self, namespace: &Name, waiter: &Arc<Waiter>) {
         leave(&self.namespaces, namespace.clone(), waiter);
     }
 }
 
-fn wake(waiters: Option<&Mutex<HashMap<usize, Arc<Notify>>>>) {
+fn wake(waiters: Option<&Mutex<BTreeMap<u64, Arc<Waiter>>>>) {
     for waiter in waiters.map(|waiters| waiters.lock()).iter().flat_map(|waiters| waiters.values())
     {
         // Leaves a permit where nobody waits at the moment: no wake-up is lost.
-        waiter.notify_one();
+        waiter.notify.notify_one();
     }
 }
 
-/// A waiter is known by its address: it lives for as long as it is joined.
-fn identity(waiter: &Arc<Notify>) -> usize {
-    Arc::as_ptr(waiter) as usize
-}
-
-fn join<K: Eq + std::hash::Hash>(topics: &Topics<K>, topic: K, waiter: &Arc<Notify>) {
+fn join<K: Eq + std::hash::Hash>(topics: &Topics<K>, topic: K, waiter: &Arc<Waiter>) {
     let waiters = topics.entry(topic).or_default();
-    waiters.lock().insert(identity(waiter), Arc::clone(waiter));
+    waiters.lock().insert(waiter.number, Arc::clone(waiter));
 }
 
-fn leave<K: Eq + std::hash::Hash>(topics: &Topics<K>, topic: K, waiter: &Arc<Notify>) {
+fn leave<K: Eq + std::hash::Hash>(topics: &Topics<K>, topic: K, waiter: &Arc<Waiter>) {
     if let Entry::Occupied(waiters) = topics.entry(topic) {
-        waiters.get().lock().remove(&identity(waiter));
+        waiters.get().lock().remove(&waiter.number);
         if waiters.get().lock().is_empty() {
             waiters.remove();
         }

@@ -8,12 +8,9 @@ use std::{
     vec,
 };
 
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
-use super::Shared;
+use super::{Shared, signals::Waiter};
 use crate::{
     model::{Change, ChangeKind, Cursor, Filter, Name, Revision, ServiceKey},
     registry::{Chunk, LogEntry, Service},
@@ -218,12 +215,12 @@ fn seen(filter: &Filter, entry: Arc<LogEntry>) -> Option<WatchedChange> {
 struct Subscription {
     shared: Arc<Shared>,
     subjects: Subjects,
-    waiter: Arc<Notify>,
+    waiter: Arc<Waiter>,
 }
 
 impl Subscription {
     fn open(shared: Arc<Shared>, subjects: Subjects) -> Self {
-        let waiter = Arc::new(Notify::new());
+        let waiter = shared.signals.waiter();
         match &subjects {
             Subjects::Namespace(namespace) => shared.signals.join_namespace(namespace, &waiter),
             Subjects::Services(keys) => {

@@ -2,7 +2,7 @@
 //! ran out), plans all of it, commits it at once, absorbs and publishes it, and answers.
 
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     mem,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -187,7 +187,8 @@ impl<S: Store> Worker<S> {
     async fn publish(&mut self, transitions: Vec<Transition>) {
         // The lease begins now, not before a long commit.
         let now = self.shared.clock.tick();
-        let mut touched: HashSet<Arc<ServiceKey>> = HashSet::new();
+        // In order, so that the same happens each time that the same is simulated.
+        let mut touched: BTreeSet<Arc<ServiceKey>> = BTreeSet::new();
         let mut absorbed = Vec::with_capacity(transitions.len());
         for (done, transition) in transitions.into_iter().enumerate() {
             breathe(done).await;
@@ -240,8 +241,8 @@ impl<S: Store> Worker<S> {
         ended
     }
 
-    fn signal(&self, touched: &HashSet<Arc<ServiceKey>>) {
-        let mut namespaces: HashSet<&Name> = HashSet::new();
+    fn signal(&self, touched: &BTreeSet<Arc<ServiceKey>>) {
+        let mut namespaces: BTreeSet<&Name> = BTreeSet::new();
         for key in touched {
             self.shared.signals.wake_service(key);
             namespaces.insert(&key.namespace);
