@@ -25,6 +25,7 @@ pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod defect;
 pub mod engine;
 mod listener;
 pub mod model;

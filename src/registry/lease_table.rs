@@ -12,7 +12,10 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::model::{LeaseId, Tick};
+use crate::{
+    defect,
+    model::{LeaseId, Tick},
+};
 
 const SEGMENT_CELLS: usize = 4096;
 
@@ -171,6 +174,8 @@ impl LeaseTable {
 
     fn renew_by(&self, lease: LeaseId, now: Tick, route: Route) -> bool {
         let Some(cell) = self.cell(lease.slot()) else { return false };
+        let fences = !defect::planted("no-fence");
+        let lease = if fences { lease } else { self.holder(lease.slot()).unwrap_or(lease) };
         if cell.holder.load(Ordering::Acquire) != lease.bits() || lease.bits() == 0 {
             return false;
         }

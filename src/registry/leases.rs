@@ -7,7 +7,10 @@ use super::{
     lease_table::{LeaseTable, Sight},
     wheel::ExpiryWheel,
 };
-use crate::model::{Instance, LeaseId, LeaseTerms, Presence, RemovalReason, Tick};
+use crate::{
+    defect,
+    model::{Instance, LeaseId, LeaseTerms, Presence, RemovalReason, Tick},
+};
 
 #[derive(Debug)]
 pub(super) struct Leases {
@@ -283,7 +286,8 @@ impl Leases {
             let ends = after(sight.renewed_at(), self.hold_ms);
             return (ends, if disconnected { by_grace } else { by_ttl });
         }
-        let by_ttl = after(sight.renewed_at(), tenancy.ttl_ms);
+        let ttl_part = if defect::planted("expire-early") { 2 } else { 1 };
+        let by_ttl = after(sight.renewed_at(), tenancy.ttl_ms / ttl_part);
         match sight.broken_at.map(|at| after(at, tenancy.grace_ms)) {
             Some(by_grace) if by_grace < by_ttl => (by_grace, RemovalReason::Disconnected),
             _ => (by_ttl, RemovalReason::Expired),
