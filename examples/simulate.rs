@@ -1,0 +1,211 @@
+//! Runs the real server and the real client crate in simulated worlds, one a seed, and looks for
+//! anything that should not be seen. Uses no real network, and ends by itself.
+//!
+//! ```sh
+//! cargo run --release --example simulate -- --seeds 0..100 --minutes 22
+//! ```
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for developers, with a thread for each simulated world"
+)]
+
+#[path = "../tests/sim/simulation/mod.rs"]
+mod simulation;
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use simulation::story::{self, Outcome};
+use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
+
+/// As the server has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How often progress is told.
+const TELLING: Duration = Duration::from_secs(10);
+
+/// Simulates a registry, its users and everything that can go wrong between them.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The seeds, from the first to the one after the last.
+    #[arg(long, value_parser = seeds, default_value = "0..20")]
+    seeds: Range<u64>,
+    /// How long each world is simulated, in minutes of its time.
+    #[arg(long, default_value_t = 22)]
+    minutes: u64,
+    /// How many worlds are simulated at a time; all cores where it is not given.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Plants a defect in the server: the run is good when it is found.
+    #[cfg(feature = "failpoints")]
+    #[arg(long)]
+    defect: Option<String>,
+    /// Tells what server and clients log, with simulated times; a filter such as `info`.
+    #[arg(long)]
+    log: Option<String>,
+}
+
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let (from, to) = text.split_once("..").ok_or("FROM..TO")?;
+    let number = |text: &str| text.parse::<u64>().map_err(|error| error.to_string());
+    Ok(number(from)?..number(to)?)
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let jobs = arguments.jobs.unwrap_or(cores).max(1);
+    if let Some(filter) = &arguments.log {
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_timer(SimulatedTime)
+            .with_writer(std::io::stderr)
+            .init();
+    }
+    #[cfg(feature = "failpoints")]
+    if let Some(defect) = &arguments.defect {
+        return look_for(defect, &arguments, jobs);
+    }
+    let total = run_all(&arguments, jobs);
+    total.tell();
+    if total.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Plants a defect and looks for it.
+#[cfg(feature = "failpoints")]
+fn look_for(defect: &str, arguments: &Arguments, jobs: usize) -> ExitCode {
+    if let Err(error) = fail::cfg(defect, "return") {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
+    let total = run_all(arguments, jobs);
+    match total.violations.iter().min() {
+        Some((seed, _)) => println!("{defect} is found at seed {seed}"),
+        None => println!("{defect} is not found in {} worlds", total.worlds),
+    }
+    if total.violations.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Simulated time and host, at the head of each line of the log.
+struct SimulatedTime;
+
+impl FormatTime for SimulatedTime {
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+        let (host, step) = simulation::here();
+        write!(writer, "{step} ms, host {host}")
+    }
+}
+
+/// Runs seeds on several threads until all are done or one shows something wrong.
+fn run_all(arguments: &Arguments, jobs: usize) -> Total {
+    let next = Arc::new(AtomicU64::new(arguments.seeds.start));
+    let stop = Arc::new(AtomicBool::new(false));
+    let (end, minutes) = (arguments.seeds.end, arguments.minutes);
+    let (done, outcomes) = mpsc::sync_channel::<Outcome>(jobs);
+    let workers: Vec<_> = (0..jobs)
+        .map(|_| {
+            let (next, stop, done) = (Arc::clone(&next), Arc::clone(&stop), done.clone());
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || done.send(story::run(seed, minutes)).is_err() {
+                        break;
+                    }
+                }
+            })
+        })
+        .collect();
+    drop(done);
+    let mut total = Total::new();
+    let mut told = Instant::now();
+    for outcome in outcomes {
+        total.add(outcome);
+        if !total.violations.is_empty() {
+            stop.store(true, Ordering::Relaxed);
+        }
+        if told.elapsed() > TELLING {
+            told = Instant::now();
+            eprintln!("{} worlds, {:.1} simulated days", total.worlds, total.days());
+        }
+    }
+    for worker in workers {
+        // A panic has been printed by its thread, and is as bad as a violation.
+        if worker.join().is_err() {
+            total.violations.push((u64::MAX, "a simulated world panicked".to_owned()));
+        }
+    }
+    total
+}
+
+/// What all worlds came to.
+struct Total {
+    began: Instant,
+    worlds: u64,
+    simulated_ms: u64,
+    checks: u64,
+    packets: u64,
+    faults: BTreeMap<&'static str, u64>,
+    /// By seed.
+    violations: Vec<(u64, String)>,
+}
+
+impl Total {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            worlds: 0,
+            simulated_ms: 0,
+            checks: 0,
+            packets: 0,
+            faults: BTreeMap::new(),
+            violations: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, outcome: Outcome) {
+        self.worlds += 1;
+        self.simulated_ms += outcome.simulated_ms;
+        self.checks += outcome.checks;
+        self.packets += outcome.packets;
+        for (kind, count) in outcome.faults {
+            *self.faults.entry(kind).or_default() += count;
+        }
+        if let Some(violation) = outcome.violation {
+            let seeds = format!("{}..{}", outcome.seed, outcome.seed + 1);
+            let replay = "cargo run --release --example simulate -- --seeds";
+            eprintln!("{violation}\n  replay: {replay} {seeds}");
+            self.violations.push((outcome.seed, violation));
+        }
+    }
+
+    fn days(&self) -> f64 {
+        Duration::from_millis(self.simulated_ms).as_secs_f64() / 86_400.0
+    }
+
+    fn tell(&self) {
+        let Self { worlds, checks, packets, faults, violations, .. } = self;
+        println!(
+            "{worlds} worlds, {:.2} simulated days in {:.1} s: {packets} packets, {checks} checks, \
+             {} violations",
+            self.days(),
+            self.began.elapsed().as_secs_f64(),
+            violations.len()
+        );
+        let faults: Vec<_> = faults.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+        println!("faults: {}", faults.join(", "));
+    }
+}

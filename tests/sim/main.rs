@@ -1,0 +1,46 @@
+//! The real server and the real client crate in a simulated world: hosts that stop, crash and lose
+//! power, a network that loses, delays and holds, and an oracle that knows what has to be seen.
+
+// What is planted is planted for the whole process, and would be found here as well.
+#[cfg(not(feature = "failpoints"))]
+mod scenarios;
+mod simulation;
+
+use simulation::story;
+
+#[cfg(not(feature = "failpoints"))]
+/// As many as end soon without optimization. `examples/simulate.rs` runs as many as one likes.
+const SEEDS: std::ops::Range<u64> = 0..3;
+
+#[cfg(not(feature = "failpoints"))]
+#[test]
+fn random_runs_show_nothing_wrong() {
+    for seed in SEEDS {
+        let violation = story::run(seed, 3).violation;
+        assert!(violation.is_none(), "{}", violation.unwrap_or_default());
+    }
+}
+
+#[cfg(not(feature = "failpoints"))]
+#[test]
+fn a_seed_fixes_everything_that_happens() {
+    let [first, second] = [(), ()].map(|()| story::run(7, 3));
+    assert_eq!(first.packets, second.packets);
+    assert_eq!(first.checks, second.checks);
+    assert_eq!(first.trace, second.trace);
+    assert_ne!(story::run(8, 3).trace, first.trace);
+}
+
+/// Each has to be found soon, or the oracle is blind to it.
+#[cfg(feature = "failpoints")]
+#[test]
+fn planted_defects_are_found() {
+    for defect in
+        ["expire-early", "skip-change", "no-fence", "pause-unseen", "late-watcher-not-reset"]
+    {
+        let _scenario = fail::FailScenario::setup();
+        fail::cfg(defect, "return").unwrap();
+        let found = (0..200).find(|seed| story::run(*seed, 22).violation.is_some());
+        assert!(found.is_some(), "{defect} is not found");
+    }
+}

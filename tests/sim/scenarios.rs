@@ -1,0 +1,293 @@
+//! Faults one at a time, each with what it may do and what it must not.
+
+use std::time::Duration;
+
+use waypost::model::Limits;
+
+use crate::simulation::{
+    Content, Identity, Link, Manner, Millis, Plan, REGISTRY, Subject, Terms, World,
+};
+
+const NAMESPACE: &str = "alpha";
+const SERVICE: &str = "orders";
+const TTL_MS: Millis = 3_000;
+const GRACE_MS: Millis = 1_000;
+
+fn plan(nodes: usize) -> Plan {
+    Plan { seed: 1, nodes, namespaces: vec![NAMESPACE], limits: Limits::default() }
+}
+
+fn subject() -> Subject {
+    Subject { namespace: NAMESPACE.to_owned(), ..Subject::default() }
+}
+
+fn identity(id: usize) -> Identity {
+    let (namespace, service) = (NAMESPACE.to_owned(), SERVICE.to_owned());
+    Identity { namespace, service, id: format!("id-{id:03}") }
+}
+
+fn content(note: &str) -> Content {
+    Content { weight: 100, zone: "a".to_owned(), note: note.to_owned() }
+}
+
+fn register(world: &mut World, node: usize, id: usize) -> usize {
+    let terms = Terms { ttl_ms: TTL_MS, grace_ms: GRACE_MS };
+    world.register(node, identity(id), terms, content("first"))
+}
+
+/// A world with replicas and watchers on every node, long enough ago to be settled.
+fn settled(plan: Plan, replicas_a_node: usize) -> World {
+    let mut world = World::new(plan);
+    for node in world.nodes() {
+        world.view(node, NAMESPACE, &[SERVICE]);
+        world.watch(node, subject(), Manner::Prompt, 100);
+        for number in 0..replicas_a_node {
+            register(&mut world, node, node * 100 + number);
+        }
+    }
+    run(&mut world, 25_000);
+    assert_eq!(world.members(NAMESPACE), world.nodes().len() * replicas_a_node);
+    world
+}
+
+fn run(world: &mut World, millis: Millis) {
+    world.run(millis);
+    check(world);
+}
+
+fn check(world: &World) {
+    let violation = world.violation();
+    assert!(violation.is_none(), "{}", violation.unwrap_or_default());
+}
+
+/// Nothing goes wrong for a while, and in the end everything is right.
+fn peace(world: &mut World) {
+    world.heal();
+    run(world, 45_000);
+    world.look_at_peace();
+    check(world);
+}
+
+#[test]
+fn a_registry_paused_for_three_ttls_removes_nobody() {
+    let mut world = settled(plan(3), 3);
+    for pauses in [1, 3, 10] {
+        let before = world.revision();
+        world.pause(REGISTRY, pauses * TTL_MS);
+        run(&mut world, pauses * TTL_MS + 20_000);
+        assert_eq!(world.revision(), before, "nobody was told of anything");
+    }
+    peace(&mut world);
+}
+
+#[test]
+fn a_registry_that_stumbles_removes_nobody() {
+    let mut world = settled(plan(3), 3);
+    let before = world.revision();
+    for stumble_ms in [50, 90, 110, 300, 700, 1_200, 2_000, 500, 60, 1_900, 1_900, 1_900] {
+        world.pause(REGISTRY, stumble_ms);
+        run(&mut world, stumble_ms + 400);
+    }
+    assert_eq!(world.revision(), before);
+    peace(&mut world);
+}
+
+#[test]
+fn a_registry_that_restarts_knows_all_again_within_a_ttl() {
+    let mut world = settled(plan(3), 3);
+    world.kill_registry();
+    run(&mut world, 2_000);
+    world.start_registry();
+    // Until the longest wait of a client is over, and a heartbeat found its lease unknown.
+    run(&mut world, 12_000);
+    assert_eq!(world.members(NAMESPACE), 9);
+    peace(&mut world);
+}
+
+#[test]
+fn a_thundering_reconnect_loses_nobody() {
+    let mut world = settled(plan(4), 2);
+    let before = world.revision();
+    for _ in 0..3 {
+        world.nodes().for_each(|node| world.reset(node));
+        run(&mut world, 4_000);
+    }
+    assert_eq!(world.revision(), before);
+    peace(&mut world);
+}
+
+#[test]
+fn a_crashed_replica_leaves_within_its_grace() {
+    let mut world = settled(plan(2), 2);
+    let number = world.replicas_on(2).next().unwrap();
+    let killed_at = world.now;
+    world.kill(number);
+    run(&mut world, GRACE_MS - 100);
+    assert_eq!(world.members(NAMESPACE), 4, "the grace has not passed");
+    run(&mut world, 400);
+    assert_eq!(world.members(NAMESPACE), 3, "{} ms after the end", world.now - killed_at);
+    peace(&mut world);
+}
+
+#[test]
+fn a_power_loss_leaves_within_the_ttl() {
+    let mut world = settled(plan(3), 2);
+    world.cut_power(3);
+    run(&mut world, TTL_MS / 3);
+    assert_eq!(world.members(NAMESPACE), 6, "nobody said anything");
+    run(&mut world, TTL_MS);
+    assert_eq!(world.members(NAMESPACE), 4);
+    peace(&mut world);
+}
+
+#[test]
+fn a_partition_shorter_than_the_ttl_removes_nobody() {
+    let mut world = settled(plan(3), 2);
+    let before = world.revision();
+    let cut = Link { cut: true, ..Link::default() };
+    for _ in 0..3 {
+        world.set_links(2, "partition", &cut);
+        run(&mut world, TTL_MS / 3);
+        world.set_links(2, "healed", &Link::default());
+        run(&mut world, 15_000);
+    }
+    assert_eq!(world.revision(), before);
+    peace(&mut world);
+}
+
+#[test]
+fn a_one_way_partition_removes_whom_it_silences_and_nobody_else() {
+    let mut world = settled(plan(3), 2);
+    let cut = Link { cut: true, ..Link::default() };
+    world.set_link(2, REGISTRY, "one-way partition", cut.clone());
+    run(&mut world, TTL_MS + 1_000);
+    assert_eq!(world.members(NAMESPACE), 4, "what they say does not arrive");
+    world.set_links(2, "healed", &Link::default());
+    run(&mut world, 25_000);
+    assert_eq!(world.members(NAMESPACE), 6, "they find back by themselves");
+    world.set_link(REGISTRY, 3, "one-way partition", cut);
+    run(&mut world, 20_000);
+    peace(&mut world);
+}
+
+/// Cuts half of the nodes off, with more replicas on them than a namespace may lose.
+fn half_lost(hold_max_s: u64) -> World {
+    let protection_hold_max = Duration::from_secs(hold_max_s);
+    let limits = Limits { protection_hold_max, ..Limits::default() };
+    let mut world = settled(Plan { limits, ..plan(4) }, 10);
+    for node in [2, 3] {
+        world.set_links(node, "partition", &Link { cut: true, ..Link::default() });
+    }
+    run(&mut world, TTL_MS + 1_000);
+    // More than 30 % of 40 are too many: the first 12 or 13 go, the others are held.
+    let (members, suspects) = (world.members(NAMESPACE), world.suspects(NAMESPACE));
+    assert!((27..=28).contains(&members), "{members} are there, {suspects} of them suspect");
+    assert_eq!(suspects, members - 20, "all that are there and were lost are held");
+    world
+}
+
+#[test]
+fn half_of_a_namespace_lost_is_held_as_suspect() {
+    let mut world = half_lost(600);
+    let members = world.members(NAMESPACE);
+    run(&mut world, 10 * TTL_MS);
+    assert_eq!(world.members(NAMESPACE), members, "they are held for as long as it takes");
+    world.probe_protection(NAMESPACE);
+    run(&mut world, 1_000);
+    peace(&mut world);
+    assert_eq!((world.members(NAMESPACE), world.suspects(NAMESPACE)), (40, 0), "all are back");
+    world.probe_protection(NAMESPACE);
+    run(&mut world, 1_000);
+}
+
+#[test]
+fn suspects_leave_when_the_hold_ends_or_an_operator_releases_them() {
+    let mut world = half_lost(30);
+    run(&mut world, 20_000);
+    assert!(world.suspects(NAMESPACE) > 0);
+    run(&mut world, 12_000);
+    assert_eq!((world.members(NAMESPACE), world.suspects(NAMESPACE)), (20, 0));
+    peace(&mut world);
+
+    drop(world);
+    let mut world = half_lost(600);
+    world.release(NAMESPACE);
+    run(&mut world, 1_000);
+    assert_eq!((world.members(NAMESPACE), world.suspects(NAMESPACE)), (20, 0));
+    peace(&mut world);
+    assert_eq!(world.members(NAMESPACE), 40, "they register again");
+}
+
+#[test]
+fn a_stopped_node_comes_back() {
+    let mut world = settled(plan(3), 2);
+    world.pause(2, 4 * TTL_MS);
+    run(&mut world, 2 * TTL_MS);
+    assert_eq!(world.members(NAMESPACE), 4, "who is stopped is gone");
+    run(&mut world, 25_000);
+    assert_eq!(world.members(NAMESPACE), 6);
+    peace(&mut world);
+}
+
+#[test]
+fn a_slow_and_lossy_link_hides_nothing() {
+    let mut world = settled(plan(3), 2);
+    let link = Link { loss_percent: 10, delay_ms: 80, jitter_ms: 120, ..Link::default() };
+    world.set_links(2, "loss", &link);
+    for round in 0..20 {
+        let number = *world.replicas.keys().nth(round % 4).unwrap();
+        world.update(number, content(&format!("round {round}")));
+        run(&mut world, 1_000);
+    }
+    peace(&mut world);
+}
+
+#[test]
+fn a_watcher_that_reads_late_is_reset_by_a_snapshot() {
+    let limits = Limits { log_changes_max: 24, ..Limits::default() };
+    let mut world = settled(Plan { limits, ..plan(2) }, 3);
+    world.watch(2, subject(), Manner::Dozing { doze_max_ms: 60_000 }, 100);
+    world.watch(3, subject(), Manner::Dozing { doze_max_ms: 20_000 }, 100);
+    world.watch(3, subject(), Manner::Deaf, 100);
+    for round in 0..400 {
+        let number = *world.replicas.keys().nth(round % 6).unwrap();
+        world.update(number, content(&format!("{round} {}", "x".repeat(300))));
+        run(&mut world, 100);
+    }
+    // The late ones have read everything when they wake up.
+    run(&mut world, 60_000);
+    peace(&mut world);
+    assert!(world.oracle.resets() > 0, "somebody fell behind");
+}
+
+#[test]
+fn a_lease_lasts_exactly_as_long_as_it_says() {
+    let mut world = settled(plan(1), 1);
+    for round in 0..60 {
+        world.probe_lapse();
+        if round % 10 == 0 {
+            world.pause(REGISTRY, 400);
+        }
+        run(&mut world, 700);
+    }
+    peace(&mut world);
+}
+
+#[test]
+fn a_fenced_lease_can_do_nothing() {
+    let mut world = settled(plan(1), 1);
+    for _ in 0..10 {
+        world.probe_fencing();
+        run(&mut world, 500);
+    }
+    // Another process takes the identity over; the first one takes it back, ever more slowly.
+    let number = *world.replicas.keys().next().unwrap();
+    let contested = world.replicas[&number].identity.clone();
+    let terms = Terms { ttl_ms: TTL_MS, grace_ms: GRACE_MS };
+    world.register(2, contested, terms, content("second"));
+    for _ in 0..20 {
+        run(&mut world, 2_000);
+        world.probe_retired();
+    }
+    peace(&mut world);
+}

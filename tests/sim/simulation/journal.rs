@@ -1,0 +1,90 @@
+//! What the software on the hosts tells the oracle, in the order in which it happened. A line says
+//! what was seen or done, never what it means.
+
+use std::sync::{Arc, Mutex};
+
+use waypost_client::proto::{Change, Instance};
+
+use super::time::Millis;
+
+/// Names an instance.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Identity {
+    pub(crate) namespace: String,
+    pub(crate) service: String,
+    pub(crate) id: String,
+}
+
+impl Identity {
+    pub(crate) fn of(instance: &Instance) -> Self {
+        let Instance { namespace, service, id, .. } = instance.clone();
+        Self { namespace, service, id }
+    }
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}/{}/{}", self.namespace, self.service, self.id)
+    }
+}
+
+/// What a watch said.
+#[derive(Debug, Clone)]
+pub(crate) enum Heard {
+    /// A whole snapshot, its parts put together.
+    Snapshot(Vec<Instance>),
+    Changes(Vec<Change>),
+    Idle,
+}
+
+/// A lease that its holder stopped to renew.
+#[derive(Debug, Clone)]
+pub(crate) struct Lapse {
+    pub(crate) identity: Identity,
+    /// The last renewal reached the registry between these times.
+    pub(crate) renewed: (Millis, Millis),
+    pub(crate) ttl_ms: Millis,
+    /// When the stream broke that renewed it, and what was granted for that.
+    pub(crate) broken: Option<(Millis, Millis)>,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// A reader opened a watch, going on from where it stood or not.
+    Opened { reader: usize, resumed: bool },
+    /// A reader's watch said something.
+    Heard { reader: usize, history: String, revision: u64, heard: Heard },
+    /// A reader's watch ended.
+    Ended { reader: usize },
+    /// A lease will run out.
+    Lapsing(Lapse),
+    /// So many answers of the registry were as they have to be.
+    Answered { checks: u64 },
+    /// An answer of the registry was not as it has to be.
+    Wrong(String),
+}
+
+/// A line of the journal.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) at: Millis,
+    pub(crate) event: Event,
+}
+
+/// The journal. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Journal {
+    lines: Arc<Mutex<Vec<Line>>>,
+}
+
+impl Journal {
+    pub(crate) fn write(&self, at: Millis, event: Event) {
+        self.lines.lock().expect("no writer panics").push(Line { at, event });
+    }
+
+    /// The lines since the last call.
+    pub(crate) fn take(&self) -> Vec<Line> {
+        std::mem::take(&mut *self.lines.lock().expect("no writer panics"))
+    }
+}

@@ -1,0 +1,294 @@
+//! The simulated network: one kernel a host, a link for each direction between two of them, and the
+//! faults of each link. Packets travel in steps of time. It must never deliver in another order than
+//! was sent over a link, and never depend on anything but its seed.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    mem,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use fastrand::Rng;
+use turmoil_net::{
+    EnterGuard, HostId, KernelConfig, Net, Packet, TcpFlags, TcpSegment, Transport, netstat,
+};
+
+use super::time::Millis;
+
+/// The port that everybody knows the registry by. Each start of it listens on one of its own, so
+/// that connections to an earlier start are reset, as after a real restart.
+pub(crate) const REGISTRY_PORT: u16 = 7510;
+/// The registry's host.
+pub(crate) const REGISTRY: usize = 0;
+const FIRST_PORT: u16 = 10_000;
+/// Steps without an answer after which a segment is sent again: half a second.
+const RETRANSMIT_STEPS: u32 = 25;
+/// Retransmissions after which a connection is given up: 16 s.
+const RETRANSMIT_MAX: u32 = 32;
+/// More than a window can announce: a reader in small sips never leaves its writer without a window.
+const RECEIVE_BUFFER: usize = 256 * 1024;
+
+/// What goes wrong on the way from one host to another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// Nothing gets through.
+    pub(crate) cut: bool,
+    /// Packets wait until this ends, and then go on in their order.
+    pub(crate) held: bool,
+    /// Of a hundred packets, how many get lost.
+    pub(crate) loss_percent: u8,
+    pub(crate) delay_ms: Millis,
+    /// Added to the delay at random.
+    pub(crate) jitter_ms: Millis,
+}
+
+impl Link {
+    pub(crate) fn is_clean(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[derive(Default)]
+struct Way {
+    link: Link,
+    /// Packets that the link holds.
+    waiting: Vec<Packet>,
+    /// When the packet before arrives: none overtakes it.
+    arrives_at: Millis,
+}
+
+pub(crate) struct Network {
+    guard: EnterGuard,
+    hosts: Vec<HostId>,
+    ways: Vec<Way>,
+    /// By arrival and order of sending.
+    flying: BTreeMap<(Millis, u64), Packet>,
+    /// The latest acknowledgement that each end sent to each other end.
+    acknowledged: HashMap<(SocketAddr, SocketAddr), Packet>,
+    /// The port that the registry listens on now.
+    port: u16,
+    /// Whether only the first host after the registry reaches it.
+    pub(crate) is_gated: bool,
+    random: Rng,
+    sent: Vec<Packet>,
+    now: Millis,
+    pub(crate) packets: u64,
+    pub(crate) lost: u64,
+}
+
+fn address(host: usize) -> IpAddr {
+    let host = u8::try_from(host + 1).expect("few hosts");
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, host))
+}
+
+fn host_of(address: IpAddr) -> usize {
+    match address {
+        IpAddr::V4(address) => usize::from(address.octets()[3]) - 1,
+        IpAddr::V6(_) => unreachable!("all addresses are of version 4"),
+    }
+}
+
+/// Where the registry is reached.
+pub(crate) fn registry_address() -> SocketAddr {
+    SocketAddr::new(address(REGISTRY), REGISTRY_PORT)
+}
+
+fn tcp(packet: &Packet) -> &TcpSegment {
+    match &packet.payload {
+        Transport::Tcp(segment) => segment,
+        Transport::Udp(_) => unreachable!("nobody sends datagrams"),
+    }
+}
+
+fn tcp_mut(packet: &mut Packet) -> &mut TcpSegment {
+    match &mut packet.payload {
+        Transport::Tcp(segment) => segment,
+        Transport::Udp(_) => unreachable!("nobody sends datagrams"),
+    }
+}
+
+fn ends(packet: &Packet) -> (SocketAddr, SocketAddr) {
+    let segment = tcp(packet);
+    let (source, target) = (segment.src_port, segment.dst_port);
+    (SocketAddr::new(packet.src, source), SocketAddr::new(packet.dst, target))
+}
+
+/// A reset of the connection from `from` to `to`, as `to` sees it.
+fn reset(from: SocketAddr, to: SocketAddr) -> Packet {
+    let segment = TcpSegment {
+        src_port: from.port(),
+        dst_port: to.port(),
+        seq: 0,
+        ack: 0,
+        flags: TcpFlags { rst: true, ..TcpFlags::default() },
+        window: 0,
+        payload: bytes::Bytes::new(),
+    };
+    Packet { src: from.ip(), dst: to.ip(), ttl: 64, payload: Transport::Tcp(segment) }
+}
+
+impl Network {
+    /// A network of hosts without faults. There is one a thread at a time.
+    pub(crate) fn new(hosts: usize, random: Rng) -> Self {
+        let config = KernelConfig::default()
+            .recv_buf_cap(RECEIVE_BUFFER)
+            .retx_threshold(RETRANSMIT_STEPS)
+            .retx_max(RETRANSMIT_MAX);
+        let mut net = Net::with_config(config);
+        let ids = (0..hosts).map(|host| net.add_host(address(host))).collect();
+        Self {
+            guard: net.enter(),
+            hosts: ids,
+            ways: (0..hosts * hosts).map(|_| Way::default()).collect(),
+            flying: BTreeMap::new(),
+            acknowledged: HashMap::new(),
+            port: FIRST_PORT,
+            is_gated: false,
+            random,
+            sent: Vec::new(),
+            now: 0,
+            packets: 0,
+            lost: 0,
+        }
+    }
+
+    /// What runs from here on runs on this host.
+    pub(crate) fn enter(&self, host: usize) {
+        self.guard.set_current(self.hosts[host]);
+    }
+
+    fn way(&mut self, from: usize, to: usize) -> &mut Way {
+        let hosts = self.hosts.len();
+        &mut self.ways[from * hosts + to]
+    }
+
+    pub(crate) fn link(&self, from: usize, to: usize) -> &Link {
+        &self.ways[from * self.hosts.len() + to].link
+    }
+
+    /// Changes how a link is. What it held and does not hold any more goes on.
+    pub(crate) fn set_link(&mut self, from: usize, to: usize, link: Link) {
+        let way = self.way(from, to);
+        way.link = link;
+        if !way.link.held {
+            for packet in mem::take(&mut way.waiting) {
+                self.send(from, to, packet);
+            }
+        }
+    }
+
+    /// The port on which the next start of the registry has to listen.
+    pub(crate) fn next_port(&mut self) -> u16 {
+        self.port += 1;
+        self.port
+    }
+
+    /// Takes everything that the hosts sent in this step on its way, and delivers what arrives.
+    pub(crate) fn travel(&mut self, now: Millis) {
+        self.now = now;
+        let mut sent = mem::take(&mut self.sent);
+        self.guard.egress_all(&mut sent);
+        for packet in sent.drain(..) {
+            self.depart(packet);
+        }
+        self.sent = sent;
+        // What arrival brings forth leaves with the next step.
+        while let Some(entry) = self.flying.first_entry()
+            && entry.key().0 <= now
+        {
+            let packet = entry.remove();
+            self.arrive(packet);
+        }
+    }
+
+    fn depart(&mut self, mut packet: Packet) {
+        let (from, to) = (host_of(packet.src), host_of(packet.dst));
+        if from == REGISTRY {
+            // What an earlier start still says is said by nobody any more.
+            if tcp(&packet).src_port != self.port {
+                return;
+            }
+            tcp_mut(&mut packet).src_port = REGISTRY_PORT;
+        }
+        let segment = tcp(&packet);
+        if segment.flags.ack && !segment.flags.rst {
+            let segment = TcpSegment {
+                payload: bytes::Bytes::new(),
+                flags: TcpFlags { ack: true, ..TcpFlags::default() },
+                ..segment.clone()
+            };
+            let bare = Packet { payload: Transport::Tcp(segment), ..packet.clone() };
+            self.acknowledged.insert(ends(&packet), bare);
+        }
+        if segment.flags.rst {
+            let (from, to) = ends(&packet);
+            self.acknowledged.remove(&(from, to));
+            self.acknowledged.remove(&(to, from));
+        }
+        self.send(from, to, packet);
+    }
+
+    fn send(&mut self, from: usize, to: usize, packet: Packet) {
+        self.packets += 1;
+        let Link { cut, held, loss_percent, delay_ms, jitter_ms } = self.link(from, to).clone();
+        let gated = self.is_gated && from.max(to) > REGISTRY + 1;
+        if cut || gated || (loss_percent > 0 && self.random.u8(..100) < loss_percent) {
+            self.lost += 1;
+            return;
+        }
+        if held {
+            self.way(from, to).waiting.push(packet);
+            return;
+        }
+        let jitter_ms = if jitter_ms > 0 { self.random.u64(..=jitter_ms) } else { 0 };
+        let now = self.now;
+        let way = self.way(from, to);
+        let arrives_at = (now + delay_ms + jitter_ms).max(way.arrives_at);
+        way.arrives_at = arrives_at;
+        self.flying.insert((arrives_at, self.packets), packet);
+    }
+
+    fn arrive(&mut self, mut packet: Packet) {
+        let (from, to) = ends(&packet);
+        let segment = tcp(&packet);
+        let speaks = !segment.payload.is_empty() || segment.flags.fin || segment.flags.syn;
+        if speaks && let Some(answer) = self.acknowledged.get(&(to, from)) {
+            // The kernels say nothing to what they have already: whoever repeats it missed the
+            // acknowledgement, and would repeat it for ever.
+            if (segment.seq.wrapping_sub(tcp(answer).ack) as i32) < 0 {
+                let answer = answer.clone();
+                self.send(host_of(answer.src), host_of(answer.dst), answer);
+            }
+        }
+        if host_of(packet.dst) == REGISTRY {
+            tcp_mut(&mut packet).dst_port = self.port;
+        }
+        self.guard.deliver(packet);
+    }
+
+    /// Whether something is still on its way from one host to another.
+    pub(crate) fn is_travelling(&self, from: usize, to: usize) -> bool {
+        let way = &self.ways[from * self.hosts.len() + to];
+        !way.waiting.is_empty() || way.arrives_at > self.now
+    }
+
+    /// Breaks the connections between the registry and a host, as a firewall that lost its memory.
+    pub(crate) fn reset_connections(&mut self, host: usize) {
+        for entry in netstat(address(host)).entries {
+            if let Some(peer) = entry.peer {
+                let there = SocketAddr::new(peer.ip(), self.port);
+                self.guard.deliver(reset(peer, entry.local));
+                self.guard.deliver(reset(entry.local, there));
+            }
+        }
+    }
+
+    /// Forgets all connections of a host, as a loss of power does. Nobody is told.
+    pub(crate) fn forget_connections(&mut self, host: usize) {
+        for entry in netstat(address(host)).entries {
+            if let Some(peer) = entry.peer {
+                self.guard.deliver(reset(peer, entry.local));
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Under which conditions everybody works: who could reach the registry since when, and for how
+//! long the registry itself ran. Judges nothing.
+
+use super::super::{
+    network::REGISTRY,
+    time::{Millis, STEP_MS},
+};
+
+/// A standstill of the registry from which on connections may have been given up.
+const SHAKING_MS: Millis = 1_500;
+
+/// A moment, by both clocks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment {
+    pub(crate) at: Millis,
+    /// Time in which the registry ran until then.
+    pub(crate) run: Millis,
+    /// Times that the registry had stood still until then.
+    pub(crate) standstills: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Conditions {
+    pub(crate) now: Moment,
+    /// When each host was last hampered by a fault of its own or of its links.
+    hampered: Vec<Moment>,
+    /// When the registry began its present life.
+    pub(crate) began: Moment,
+    /// When the registry last came back from a standstill or a crash that breaks connections.
+    pub(crate) shaken: Moment,
+    /// For how long the registry has stood still.
+    still_ms: Millis,
+    /// The moment at the end of each step.
+    past: Vec<Moment>,
+}
+
+impl Conditions {
+    pub(crate) fn new(hosts: usize) -> Self {
+        Self {
+            now: Moment::default(),
+            hampered: vec![Moment::default(); hosts],
+            began: Moment::default(),
+            shaken: Moment::default(),
+            still_ms: 0,
+            past: vec![Moment::default()],
+        }
+    }
+
+    /// A step has passed, in which the registry's software ran or not.
+    pub(crate) fn pass_running(&mut self) {
+        self.now.at += STEP_MS;
+        self.now.run += STEP_MS;
+        if self.still_ms >= SHAKING_MS {
+            self.shaken = self.now;
+        }
+        self.still_ms = 0;
+        self.past.push(self.now);
+    }
+
+    /// As [`Self::pass_running`].
+    pub(crate) fn pass_standing(&mut self) {
+        self.now.at += STEP_MS;
+        if self.still_ms == 0 {
+            self.now.standstills += 1;
+        }
+        self.still_ms += STEP_MS;
+        if self.still_ms >= SHAKING_MS {
+            self.shaken = self.now;
+        }
+        self.past.push(self.now);
+    }
+
+    /// The moment at a time that has passed, or up to a step before.
+    pub(crate) fn moment(&self, at: Millis) -> Moment {
+        let step = usize::try_from(at / STEP_MS).unwrap_or(usize::MAX);
+        self.past.get(step).copied().unwrap_or(self.now)
+    }
+
+    pub(crate) fn registry_began(&mut self) {
+        self.began = self.now;
+        self.shaken = self.now;
+    }
+
+    pub(crate) fn hamper(&mut self, host: usize) {
+        self.hampered[host] = self.now;
+        if host == REGISTRY {
+            self.hampered.fill(self.now);
+        }
+    }
+
+    pub(crate) fn hampered(&self, host: usize) -> Moment {
+        self.hampered[host]
+    }
+
+    /// Whether a host has been well for so long.
+    pub(crate) fn is_well(&self, host: usize, for_ms: Millis) -> bool {
+        self.now.at > self.hampered(host).at + for_ms
+    }
+}

@@ -1,0 +1,162 @@
+//! Everything that happened in one history of the registry, as the recorder saw it: the reference
+//! that all others are compared with.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use waypost_client::proto::{Change, ChangeKind, ChangeReason, Instance};
+
+use super::super::{journal::Identity, reader::Subject, time::Millis};
+
+/// A change, and what was before.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) kind: ChangeKind,
+    pub(crate) reason: ChangeReason,
+    pub(crate) instance: Arc<Instance>,
+    pub(crate) before: Option<Arc<Instance>>,
+    /// When the recorder saw it, counted in time in which the registry ran.
+    pub(crate) seen_at_run: Millis,
+}
+
+/// How a change looks through a subject.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Seen<'a> {
+    pub(crate) revision: u64,
+    pub(crate) kind: ChangeKind,
+    pub(crate) reason: ChangeReason,
+    /// None where the instance only left the subject: what is told of it then is not fixed.
+    pub(crate) instance: Option<&'a Instance>,
+    pub(crate) identity: Identity,
+}
+
+/// Where an instance of a namespace is in its state.
+pub(crate) type Place = (String, String);
+pub(crate) type State = BTreeMap<Place, Arc<Instance>>;
+
+#[derive(Debug)]
+pub(crate) struct History {
+    pub(crate) id: String,
+    /// The change of revision `n` is at `n - 1`.
+    entries: Vec<Entry>,
+    /// Changes that came before their predecessors in other namespaces.
+    early: BTreeMap<u64, Change>,
+    pub(crate) members: BTreeMap<Identity, Arc<Instance>>,
+}
+
+impl History {
+    pub(crate) fn new(id: String) -> Self {
+        Self { id, entries: Vec::new(), early: BTreeMap::new(), members: BTreeMap::new() }
+    }
+
+    /// The last revision up to which everything is known.
+    pub(crate) fn revision(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// The first revision that is missing, where later ones are known.
+    pub(crate) fn gap(&self) -> Option<u64> {
+        (!self.early.is_empty()).then(|| self.revision() + 1)
+    }
+
+    pub(crate) fn entry(&self, revision: u64) -> Option<&Entry> {
+        self.entries.get(usize::try_from(revision.checked_sub(1)?).ok()?)
+    }
+
+    /// Takes in a change that the recorder saw. Returns the revisions that are complete by it.
+    pub(crate) fn record(
+        &mut self,
+        change: Change,
+        run: Millis,
+    ) -> Result<std::ops::RangeInclusive<u64>, String> {
+        let first = self.revision() + 1;
+        if change.revision < first || self.early.contains_key(&change.revision) {
+            return Err(format!("the recorder got revision {} twice", change.revision));
+        }
+        self.early.insert(change.revision, change);
+        while let Some(change) = self.early.remove(&(self.revision() + 1)) {
+            self.append(change, run)?;
+        }
+        Ok(first..=self.revision())
+    }
+
+    fn append(&mut self, change: Change, run: Millis) -> Result<(), String> {
+        let (kind, reason, revision) = (change.kind(), change.reason(), change.revision);
+        let Some(instance) = change.instance.map(Arc::new) else {
+            return Err(format!("revision {revision} has no instance"));
+        };
+        let identity = Identity::of(&instance);
+        if instance.modified_revision != revision {
+            let modified = instance.modified_revision;
+            return Err(format!("revision {revision} of {identity} says modified at {modified}"));
+        }
+        let before = match kind {
+            ChangeKind::Removed => self.members.remove(&identity),
+            _ => self.members.insert(identity.clone(), Arc::clone(&instance)),
+        };
+        if before.is_some() == (kind == ChangeKind::Added) {
+            let known = if before.is_some() { "is there" } else { "is not there" };
+            return Err(format!("revision {revision}: {kind:?} of {identity}, which {known}"));
+        }
+        let created = before.as_ref().map_or(revision, |before| before.created_revision);
+        if instance.created_revision != created {
+            let told = instance.created_revision;
+            return Err(format!(
+                "{identity} was created at {created}, revision {revision} says {told}"
+            ));
+        }
+        self.entries.push(Entry { kind, reason, instance, before, seen_at_run: run });
+        Ok(())
+    }
+
+    /// The changes after one revision and up to another, as they look through a subject.
+    pub(crate) fn through<'a>(
+        &'a self,
+        subject: &'a Subject,
+        after: u64,
+        up_to: u64,
+    ) -> impl Iterator<Item = Seen<'a>> + 'a {
+        let range = usize::try_from(after).unwrap_or(usize::MAX)
+            ..usize::try_from(up_to).unwrap_or(usize::MAX).min(self.entries.len());
+        self.entries.get(range).unwrap_or_default().iter().filter_map(|entry| entry.seen(subject))
+    }
+
+    /// What a subject consists of at a revision.
+    pub(crate) fn state(&self, subject: &Subject, revision: u64) -> State {
+        let mut state = State::new();
+        let count = usize::try_from(revision).unwrap_or(usize::MAX).min(self.entries.len());
+        for entry in &self.entries[..count] {
+            let instance = &entry.instance;
+            if !subject.concerns(instance) {
+                continue;
+            }
+            let place = (instance.service.clone(), instance.id.clone());
+            if entry.kind == ChangeKind::Removed || !subject.matches(instance) {
+                state.remove(&place);
+            } else {
+                state.insert(place, Arc::clone(instance));
+            }
+        }
+        state
+    }
+}
+
+impl Entry {
+    fn seen(&self, subject: &Subject) -> Option<Seen<'_>> {
+        if !subject.concerns(&self.instance) {
+            return None;
+        }
+        let matched = self.before.as_ref().is_some_and(|before| subject.matches(before));
+        let matches = subject.matches(&self.instance);
+        let none = ChangeReason::Unspecified;
+        let (kind, reason, instance) = match (self.kind, matched, matches) {
+            (ChangeKind::Updated, true, true)
+            | (ChangeKind::Added, _, true)
+            | (ChangeKind::Removed, true, _) => (self.kind, self.reason, Some(&*self.instance)),
+            (ChangeKind::Updated, false, true) => (ChangeKind::Added, none, Some(&*self.instance)),
+            (ChangeKind::Updated, true, false) => (ChangeKind::Removed, none, None),
+            _ => return None,
+        };
+        let identity = Identity::of(&self.instance);
+        Some(Seen { revision: self.instance.modified_revision, kind, reason, instance, identity })
+    }
+}

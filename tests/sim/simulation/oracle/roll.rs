@@ -1,0 +1,267 @@
+//! Who really lives: which processes hold which identity, since when, and who died how. From it
+//! follows which removals are wrong and which are overdue.
+
+use std::collections::BTreeMap;
+
+use waypost_client::proto::ChangeReason;
+
+use super::{
+    super::{journal::Identity, replica::Terms, time::Millis},
+    conditions::{Conditions, Moment},
+};
+
+/// How long it takes a client at most to find its way back after a fault: a request that gets no
+/// answer (5 s), the longest wait between attempts (5 s), another attempt.
+pub(crate) const RECOVERY_MS: Millis = 12_000;
+/// What the registry may take beyond a lease's end, by the contract.
+pub(crate) const LATE_MAX_MS: Millis = 100;
+/// What a change may take from the registry to a watcher, over a link without faults.
+pub(crate) const TRAVEL_MS: Millis = 120;
+/// What a standstill of the registry may add to a deadline beyond its length.
+pub(crate) const STANDSTILL_MS: Millis = 120;
+/// Until when processes that fought for an identity may keep away from it.
+const CONTEST_MS: Millis = 75_000;
+/// For how long they remember it.
+const CONTEST_MEMORY_MS: Millis = 700_000;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was killed: its kernel told the registry.
+    Killed,
+    /// It vanished with its host: nobody told.
+    Vanished,
+    /// It deregistered and the registry said so.
+    Left,
+    /// It deregistered and got no answer.
+    LeftUnheard,
+}
+
+#[derive(Debug)]
+struct Holder {
+    process: usize,
+    node: usize,
+    is_leaving: bool,
+}
+
+/// An identity that somebody holds or held.
+#[derive(Debug)]
+struct Claim {
+    holders: Vec<Holder>,
+    /// The longest terms of those who hold or held it.
+    terms: Terms,
+    /// When something last happened that gives other reasons for a removal: another holder came or
+    /// went, or an operator decided.
+    unsettled: Moment,
+    /// The same, without the last end.
+    unsettled_alive: Moment,
+    /// When more than one held it.
+    contested: Option<Moment>,
+    /// When it was last renewed by an update, and so not over a stream.
+    updated: Moment,
+    /// The last end, where nobody is left.
+    ended: Option<(Moment, End, usize)>,
+}
+
+/// What is known of those who live.
+#[derive(Debug, Default)]
+pub(crate) struct Roll {
+    claims: BTreeMap<Identity, Claim>,
+}
+
+impl Roll {
+    pub(crate) fn born(
+        &mut self,
+        identity: &Identity,
+        process: usize,
+        node: usize,
+        terms: Terms,
+        now: Moment,
+    ) {
+        let claim = self.claims.entry(identity.clone()).or_insert_with(|| Claim {
+            holders: Vec::new(),
+            terms,
+            unsettled: now,
+            unsettled_alive: now,
+            contested: None,
+            updated: now,
+            ended: None,
+        });
+        claim.terms.ttl_ms = claim.terms.ttl_ms.max(terms.ttl_ms);
+        claim.terms.grace_ms = claim.terms.grace_ms.max(terms.grace_ms);
+        claim.unsettle(now);
+        claim.ended = None;
+        claim.holders.push(Holder { process, node, is_leaving: false });
+        if claim.holders.len() > 1 {
+            claim.contested = Some(now);
+        }
+    }
+
+    pub(crate) fn ended(&mut self, identity: &Identity, process: usize, end: End, now: Moment) {
+        let Some(claim) = self.claims.get_mut(identity) else { return };
+        let node = claim.holders.iter().find(|holder| holder.process == process);
+        let Some(node) = node.map(|holder| holder.node) else { return };
+        if claim.holders.len() > 1 {
+            claim.contested = Some(now);
+        }
+        claim.holders.retain(|holder| holder.process != process);
+        claim.unsettled = now;
+        if claim.holders.is_empty() {
+            claim.ended = Some((now, end, node));
+        } else {
+            claim.unsettled_alive = now;
+        }
+    }
+
+    pub(crate) fn leaving(&mut self, identity: &Identity, process: usize, now: Moment) {
+        let Some(claim) = self.claims.get_mut(identity) else { return };
+        claim.unsettle(now);
+        for holder in claim.holders.iter_mut().filter(|holder| holder.process == process) {
+            holder.is_leaving = true;
+        }
+    }
+
+    /// An operator removed it; its holder comes back.
+    pub(crate) fn evicted(&mut self, identity: &Identity, now: Moment) {
+        if let Some(claim) = self.claims.get_mut(identity) {
+            claim.unsettle(now);
+        }
+    }
+
+    pub(crate) fn updated(&mut self, identity: &Identity, now: Moment) {
+        if let Some(claim) = self.claims.get_mut(identity) {
+            claim.updated = now;
+        }
+    }
+
+    /// Says what is wrong with a loss of an identity, if anything: it ran out, broke off, left.
+    pub(crate) fn judge_loss(
+        &self,
+        identity: &Identity,
+        what: &str,
+        conditions: &Conditions,
+    ) -> Result<(), String> {
+        let Some(claim) = self.claims.get(identity) else { return Ok(()) };
+        let [holder] = &claim.holders[..] else { return Ok(()) };
+        if holder.is_leaving {
+            return Ok(());
+        }
+        let needed = claim.terms.ttl_ms + RECOVERY_MS;
+        // Time in which the registry stood still gives nobody a reason.
+        let passed = |since: Moment| conditions.now.run > since.run + needed;
+        let unhampered = passed(claim.unsettled)
+            && passed(conditions.hampered(holder.node))
+            && passed(conditions.began)
+            && claim.contested.is_none_or(|since| conditions.now.at > since.at + CONTEST_MS);
+        if !unhampered {
+            return Ok(());
+        }
+        let (process, node, terms) = (holder.process, holder.node, claim.terms);
+        Err(format!(
+            "{identity} is lost ({what}), but process {process} on host {node} ({terms:?}) \
+             lives and was hampered last at {} ms",
+            conditions.hampered(node).at
+        ))
+    }
+
+    /// Says what is wrong with a removal, if anything.
+    pub(crate) fn judge_removal(
+        &self,
+        identity: &Identity,
+        reason: ChangeReason,
+        conditions: &Conditions,
+    ) -> Result<(), String> {
+        match reason {
+            ChangeReason::Expired
+            | ChangeReason::Disconnected
+            | ChangeReason::Deregistered
+            | ChangeReason::Evicted => self.judge_loss(identity, reason.as_str_name(), conditions),
+            _ => Err(format!("{identity} was removed for no reason: {reason:?}")),
+        }
+    }
+
+    /// The identities that are dead for so long that nobody may see them any more, among members.
+    pub(crate) fn overdue<'a>(
+        &'a self,
+        conditions: &'a Conditions,
+    ) -> impl Iterator<Item = (&'a Identity, String)> + 'a {
+        self.claims.iter().filter_map(|(identity, claim)| {
+            let (ended, end, node) = claim.ended?;
+            let (limit, since) = claim.time_to_leave(ended, end, node, conditions);
+            let standstills = conditions.now.standstills - since.standstills;
+            let deadline = since.run + limit + STANDSTILL_MS * standstills;
+            (conditions.now.run > deadline).then(|| {
+                let (at, terms) = (ended.at, claim.terms);
+                let text = format!(
+                    "{identity} ({terms:?}) has been dead since {at} ms ({end:?} on host {node}), \
+                     had to leave within {limit} ms from {} ms on, and is still there",
+                    since.at
+                );
+                (identity, text)
+            })
+        })
+    }
+
+    /// Those who have to be there, with the process that holds each. What is contested may be or not.
+    pub(crate) fn present<'a>(
+        &'a self,
+        conditions: &'a Conditions,
+    ) -> impl Iterator<Item = (&'a Identity, usize)> + 'a {
+        let now = conditions.now.at;
+        self.claims.iter().filter_map(move |(identity, claim)| {
+            let [holder] = &claim.holders[..] else { return None };
+            let calm = claim.contested.is_none_or(|since| {
+                // Who fought before is careful again whenever it loses the lease.
+                let lost = claim.unsettled.max(conditions.began).max(since);
+                now > lost.at + CONTEST_MS || now > since.at + CONTEST_MEMORY_MS
+            });
+            (calm && !holder.is_leaving).then_some((identity, holder.process))
+        })
+    }
+
+    /// Whether anybody ever was it.
+    pub(crate) fn is_known(&self, identity: &Identity) -> bool {
+        self.claims.contains_key(identity)
+    }
+
+    /// Whether somebody holds it, or held it a moment ago.
+    pub(crate) fn is_held(&self, identity: &Identity) -> bool {
+        self.claims.get(identity).is_some_and(|claim| !claim.holders.is_empty())
+    }
+}
+
+impl Claim {
+    /// How long a dead identity may stay, and from when on.
+    fn time_to_leave(
+        &self,
+        ended: Moment,
+        end: End,
+        node: usize,
+        conditions: &Conditions,
+    ) -> (Millis, Moment) {
+        let slack = LATE_MAX_MS + 2 * TRAVEL_MS;
+        let hampered = conditions.hampered(node);
+        let since = ended.max(hampered).max(conditions.began);
+        let before = |moment: Moment, by: Millis| moment.run + by < ended.run;
+        let settled = RECOVERY_MS + self.terms.ttl_ms;
+        let told = before(hampered, settled)
+            && before(conditions.began, settled)
+            && before(conditions.shaken, settled)
+            && before(self.unsettled_alive, settled)
+            && before(self.updated, self.terms.ttl_ms)
+            && self.contested.is_none();
+        match end {
+            // What is another's by now is left to the other.
+            End::Left if told => (slack, since),
+            End::Killed if told => (self.terms.grace_ms + slack, since),
+            _ => {
+                // What was under way when the fault ended may renew it once more.
+                (self.terms.ttl_ms + slack + 1_000, since)
+            }
+        }
+    }
+
+    fn unsettle(&mut self, now: Moment) {
+        (self.unsettled, self.unsettled_alive) = (now, now);
+    }
+}

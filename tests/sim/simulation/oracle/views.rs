@@ -1,0 +1,110 @@
+//! Compares the views that the client crate shows with the reference: each is a state that the
+//! registry had, and none stays behind. Instances of a history that ended may be held for a while.
+
+use waypost_client::{Snapshot, proto::Cursor};
+
+use super::{
+    super::{reader::Subject, time::Millis},
+    Conditions, Histories, Oracle, WATCHER_RECOVERY_MS, overdue_for,
+};
+
+/// How long the client holds what a new history lacks, with room for a check.
+const HOLD_MS: Millis = 16_000;
+
+/// What is known of a view.
+#[derive(Debug)]
+pub(crate) struct ViewRecord {
+    pub(crate) node: usize,
+    pub(crate) subject: Subject,
+    since: Millis,
+    /// The history of the last view, and since when.
+    history: Option<(String, Millis)>,
+    /// The revision that was compared last.
+    compared: u64,
+}
+
+impl ViewRecord {
+    pub(crate) fn new(node: usize, subject: Subject, since: Millis) -> Self {
+        Self { node, subject, since, history: None, compared: 0 }
+    }
+
+    fn title(&self) -> String {
+        format!("the client's view of {:?} on host {}", self.subject, self.node)
+    }
+
+    /// Whether the view is a state that the registry had.
+    fn compare(
+        &mut self,
+        view: &Snapshot,
+        histories: &Histories,
+        now: Millis,
+    ) -> Result<bool, String> {
+        let Cursor { history_id, revision } = view.cursor();
+        let Some(reference) = histories.get(history_id) else { return Ok(false) };
+        if reference.revision() < *revision {
+            return Ok(false);
+        }
+        let history = match self.history.take() {
+            Some((known, since)) if known == *history_id => (known, since),
+            Some(_) => (history_id.clone(), now),
+            // Nothing was known before that could be held.
+            None => (history_id.clone(), 0),
+        };
+        let holds = history.1 > 0 && now < history.1 + HOLD_MS;
+        self.history = Some(history);
+        if self.compared == *revision && !holds {
+            return Ok(false);
+        }
+        self.compared = *revision;
+        let state = reference.state(&self.subject, *revision);
+        for instance in state.values() {
+            if view.instance(&instance.id) != Some(&**instance) {
+                let shown = view.instance(&instance.id);
+                return Err(format!("at {revision} it shows {shown:?} for {instance:?}"));
+            }
+        }
+        if view.len() > state.len() && !holds {
+            let place = |id: &String| (self.subject.services[0].clone(), id.clone());
+            let extra = view.instances().find(|shown| !state.contains_key(&place(&shown.id)));
+            return Err(format!("at {revision} it shows {extra:?}, which is not there"));
+        }
+        Ok(true)
+    }
+}
+
+impl Oracle {
+    /// Looks at a view as it is now.
+    pub(crate) fn look_at_view(&mut self, record: &mut ViewRecord, view: Option<&Snapshot>) {
+        let now = self.conditions.now.at;
+        let judged = match view {
+            Some(view) => record.compare(view, &self.histories, now),
+            None => Ok(false),
+        };
+        let judged = judged.and_then(|compared| self.in_time(record, view).map(|()| compared));
+        self.checks += 1;
+        if let Err(what) = judged {
+            let title = record.title();
+            self.wrong(format!("{title}: {what}"));
+        }
+    }
+
+    fn in_time(&self, record: &ViewRecord, view: Option<&Snapshot>) -> Result<(), String> {
+        let Conditions { now, shaken, .. } = &self.conditions;
+        let Some(present) = self.present() else { return Ok(()) };
+        if now.at < shaken.at + WATCHER_RECOVERY_MS
+            || !self.conditions.is_well(record.node, WATCHER_RECOVERY_MS)
+            || now.at < record.since + WATCHER_RECOVERY_MS
+        {
+            return Ok(());
+        }
+        let Some(view) = view else { return Err("it shows nothing".to_owned()) };
+        let Cursor { history_id, revision } = view.cursor();
+        if *history_id != present.id {
+            return Err(format!(
+                "it shows another history, {history_id} instead of {}",
+                present.id
+            ));
+        }
+        overdue_for(present, &record.subject, *revision, now.run).map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,154 @@
+//! A raw watcher: tells everything that its watch says, reads as promptly as it is told to, and goes
+//! on from where it stood when its stream breaks.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::time::{sleep, timeout};
+use waypost_client::proto::{
+    Cursor, Filter, Instance, WatchRequest, WatchResponse, discovery_client::DiscoveryClient,
+    watch_response,
+};
+
+use super::{
+    journal::{Event, Heard, Journal},
+    socket::Process,
+    time::{HostClock, Millis},
+    wire::{Keeping, Wire},
+};
+
+/// A stream on which nothing came for so long is given up.
+const SILENCE_MAX: Duration = Duration::from_secs(25);
+/// Room for what a prompt reader has not read.
+const WINDOW: u32 = 1024 * 1024;
+/// The same for one that is to feel it.
+const WINDOW_SMALL: u32 = 2048;
+
+/// What a reader follows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Subject {
+    pub(crate) namespace: String,
+    /// None means all.
+    pub(crate) services: Vec<String>,
+    /// None means all.
+    pub(crate) zones: Vec<String>,
+}
+
+impl Subject {
+    pub(crate) fn concerns(&self, instance: &Instance) -> bool {
+        self.namespace == instance.namespace
+            && (self.services.is_empty() || self.services.contains(&instance.service))
+    }
+
+    pub(crate) fn matches(&self, instance: &Instance) -> bool {
+        self.concerns(instance) && (self.zones.is_empty() || self.zones.contains(&instance.zone))
+    }
+}
+
+/// How a reader reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// At once; it is the reference for all others.
+    Recording,
+    /// At once.
+    Prompt,
+    /// Now and then it looks away, for up to so long.
+    Dozing { doze_max_ms: Millis },
+    /// It asks and does not listen.
+    Deaf,
+}
+
+/// A reader, as it is set to work.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(crate) number: usize,
+    pub(crate) subject: Subject,
+    pub(crate) manner: Manner,
+    /// Of a hundred streams, how many begin where the one before ended.
+    pub(crate) resumes_percent: u8,
+    pub(crate) process: Process,
+    pub(crate) clock: HostClock,
+    pub(crate) journal: Journal,
+    pub(crate) random: Rng,
+}
+
+impl Reader {
+    /// Reads until it is ended.
+    pub(crate) async fn run(mut self) {
+        let mut cursor = None;
+        loop {
+            self.read_once(&mut cursor).await;
+            let wait_ms = match self.manner {
+                Manner::Recording => 20,
+                _ => self.random.u64(20..800),
+            };
+            sleep(Duration::from_millis(wait_ms)).await;
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        self.journal.write(self.clock.now(), event);
+    }
+
+    async fn read_once(&mut self, cursor: &mut Option<Cursor>) {
+        let (window, keeping) = match self.manner {
+            Manner::Recording => (WINDOW, Keeping::Patient),
+            Manner::Prompt => (WINDOW, Keeping::Watchful),
+            Manner::Dozing { .. } | Manner::Deaf => (WINDOW_SMALL, Keeping::Watchful),
+        };
+        let opening = Wire::open(&self.process, window, keeping);
+        let Ok(Some(wire)) = timeout(Duration::from_secs(3), opening).await else { return };
+        let resume = cursor.clone().filter(|_| self.random.u8(..100) < self.resumes_percent);
+        let resumed = resume.is_some();
+        let request = WatchRequest {
+            namespace: self.subject.namespace.clone(),
+            services: self.subject.services.clone(),
+            filter: Some(Filter { zones: self.subject.zones.clone(), ..Filter::default() }),
+            resume,
+        };
+        let mut discovery = DiscoveryClient::with_origin(wire, Wire::origin());
+        let opening = timeout(Duration::from_secs(5), discovery.watch(request));
+        let Ok(Ok(stream)) = opening.await else { return };
+        let mut stream = stream.into_inner();
+        self.tell(Event::Opened { reader: self.number, resumed });
+        if self.manner == Manner::Deaf {
+            sleep(Duration::from_millis(self.random.u64(30_000..200_000))).await;
+        } else {
+            let mut parts = Vec::new();
+            let silence_max =
+                if self.manner == Manner::Recording { Duration::MAX } else { SILENCE_MAX };
+            while let Ok(Ok(Some(message))) = timeout(silence_max, stream.message()).await {
+                self.hear(message, &mut parts, cursor);
+                self.doze().await;
+            }
+        }
+        self.tell(Event::Ended { reader: self.number });
+    }
+
+    fn hear(&self, message: WatchResponse, parts: &mut Vec<Instance>, cursor: &mut Option<Cursor>) {
+        let position = message.cursor.unwrap_or_default();
+        let heard = match message.event {
+            Some(watch_response::Event::Snapshot(part)) => {
+                parts.extend(part.instances);
+                if !part.last {
+                    return;
+                }
+                Heard::Snapshot(std::mem::take(parts))
+            }
+            Some(watch_response::Event::Changes(changes)) => Heard::Changes(changes.changes),
+            Some(watch_response::Event::Idle(_)) => Heard::Idle,
+            None => return self.tell(Event::Wrong("a message of a watch is empty".to_owned())),
+        };
+        let Cursor { history_id: history, revision } = position.clone();
+        self.tell(Event::Heard { reader: self.number, history, revision, heard });
+        *cursor = Some(position);
+    }
+
+    async fn doze(&mut self) {
+        if let Manner::Dozing { doze_max_ms } = self.manner
+            && self.random.u8(..4) == 0
+        {
+            sleep(Duration::from_millis(self.random.u64(..doze_max_ms))).await;
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! A process that keeps an instance registered with the real client. It is told what to do and
+//! reports how it stands; what the registry should make of it is the oracle's business.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    task::AbortHandle,
+};
+use waypost_client::{Client, Registration, RegistrationState, Update};
+
+use super::{
+    journal::Identity,
+    socket::Process,
+    time::{HostClock, Millis},
+};
+
+/// How long a lease lives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) ttl_ms: Millis,
+    pub(crate) grace_ms: Millis,
+}
+
+/// What an instance says of itself, as far as it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Content {
+    pub(crate) weight: u32,
+    pub(crate) zone: String,
+    pub(crate) note: String,
+}
+
+enum Order {
+    Update(Update),
+    Close,
+}
+
+/// How a process stands.
+#[derive(Debug, Default)]
+struct Report {
+    state: Option<watch::Receiver<RegistrationState>>,
+    /// When it left, and whether the registry said so.
+    left: Option<(Millis, bool)>,
+    refused: Option<String>,
+}
+
+/// A process.
+pub(crate) struct Replica {
+    pub(crate) identity: Identity,
+    pub(crate) node: usize,
+    /// What it last wanted to be.
+    pub(crate) content: Content,
+    /// Whether it was told to leave.
+    pub(crate) leaving: bool,
+    /// The leases that it had, the present one last.
+    pub(crate) leases: Vec<u64>,
+    process: Process,
+    orders: mpsc::Sender<Order>,
+    task: AbortHandle,
+    report: Arc<Mutex<Report>>,
+}
+
+impl Replica {
+    /// Starts one on a node.
+    pub(crate) fn start(
+        (runtime, clock): (&Handle, HostClock),
+        identity: Identity,
+        node: usize,
+        terms: Terms,
+        content: Content,
+    ) -> Self {
+        let process = Process::default();
+        let client = Client::builder()
+            .namespace(&identity.namespace)
+            .connector(process.connector())
+            .build()
+            .expect("the URL is good");
+        let registration = Registration::new(&identity.service, "10.0.0.1", 80)
+            .id(&identity.id)
+            .ttl(Duration::from_millis(terms.ttl_ms))
+            .disconnect_grace(Duration::from_millis(terms.grace_ms))
+            .weight(content.weight)
+            .zone(&content.zone)
+            .metadata("note", &content.note);
+        let report = Arc::new(Mutex::new(Report::default()));
+        let (orders, received) = mpsc::channel(64);
+        let task = runtime.spawn(live(client, registration, received, Arc::clone(&report), clock));
+        Self {
+            identity,
+            node,
+            content,
+            leaving: false,
+            leases: Vec::new(),
+            process,
+            orders,
+            task: task.abort_handle(),
+            report,
+        }
+    }
+
+    /// Changes what it is; the client makes it so when it can.
+    pub(crate) fn update(&mut self, content: Content) {
+        let update = Update::new()
+            .weight(content.weight)
+            .zone(&content.zone)
+            .metadata([("note", &content.note)]);
+        // A process that waits long enough for the registry takes no more orders.
+        if self.orders.try_send(Order::Update(update)).is_ok() {
+            self.content = content;
+        }
+    }
+
+    /// Lets it deregister and end.
+    pub(crate) fn close(&mut self) {
+        self.leaving |= self.orders.try_send(Order::Close).is_ok();
+    }
+
+    /// Ends it with `kill -9`: its kernel closes its connections.
+    pub(crate) fn kill(&self) {
+        self.process.kill();
+        self.task.abort();
+    }
+
+    /// When it had left, and whether the registry said so.
+    pub(crate) fn left(&self) -> Option<(Millis, bool)> {
+        self.report().left
+    }
+
+    /// Why the registry refused it, which it must not.
+    pub(crate) fn refused(&self) -> Option<String> {
+        self.report().refused.clone()
+    }
+
+    /// Notes the lease that it has. Returns the one before, if it is another.
+    pub(crate) fn look_at_lease(&mut self) -> Option<u64> {
+        let lease = match &*self.report().state.as_ref()?.borrow() {
+            RegistrationState::Registered { lease_id } => *lease_id,
+            _ => return None,
+        };
+        let before = self.leases.last().copied();
+        if before == Some(lease) {
+            return None;
+        }
+        self.leases.push(lease);
+        before
+    }
+
+    fn report(&self) -> std::sync::MutexGuard<'_, Report> {
+        self.report.lock().expect("no process panics")
+    }
+}
+
+async fn live(
+    client: Client,
+    registration: Registration,
+    mut orders: mpsc::Receiver<Order>,
+    report: Arc<Mutex<Report>>,
+    clock: HostClock,
+) {
+    let change = |change: &dyn Fn(&mut Report)| change(&mut report.lock().expect("none panics"));
+    let mut registered = match client.register(registration).await {
+        Ok(registered) => registered,
+        Err(error) => return change(&|report| report.refused = Some(error.to_string())),
+    };
+    change(&|report| report.state = Some(registered.state()));
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Update(update) => {
+                if let Err(error) = registered.update(update).await {
+                    change(&|report| report.refused = Some(error.to_string()));
+                }
+            }
+            Order::Close => {
+                let said = registered.close().await.is_ok();
+                let now = clock.now();
+                return change(&|report| report.left = Some((now, said)));
+            }
+        }
+    }
+}
