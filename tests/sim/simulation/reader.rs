@@ -111,6 +111,10 @@ impl Reader {
         let Ok(Ok(stream)) = opening.await else { return };
         let mut stream = stream.into_inner();
         self.tell(Event::Opened { reader: self.number, resumed });
+        if !resumed {
+            // From here on it stands nowhere until it has a snapshot.
+            *cursor = None;
+        }
         if self.manner == Manner::Deaf {
             sleep(Duration::from_millis(self.random.u64(30_000..200_000))).await;
         } else {
