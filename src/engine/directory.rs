@@ -4,7 +4,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use dashmap::DashMap;
@@ -22,6 +25,8 @@ pub(super) struct Directory {
     services: DashMap<Arc<ServiceKey>, Arc<Service>>,
     /// The services that have instances.
     names: RwLock<BTreeMap<Name, BTreeSet<Name>>>,
+    /// How many they are.
+    listed: AtomicUsize,
 }
 
 /// How a service stands.
@@ -61,12 +66,14 @@ impl Directory {
     fn list(&self, key: &ServiceKey) {
         let mut names = self.names.write();
         names.entry(key.namespace.clone()).or_default().insert(key.service.clone());
+        self.listed.fetch_add(1, Ordering::Relaxed);
     }
 
     fn unlist(&self, key: &ServiceKey) {
         let mut names = self.names.write();
         if let Some(services) = names.get_mut(&key.namespace) {
             services.remove(&key.service);
+            self.listed.fetch_sub(1, Ordering::Relaxed);
             if services.is_empty() {
                 names.remove(&key.namespace);
             }
@@ -75,7 +82,7 @@ impl Directory {
 
     /// How many services have instances.
     pub(super) fn services(&self) -> usize {
-        self.names.read().values().map(BTreeSet::len).sum()
+        self.listed.load(Ordering::Relaxed)
     }
 
     /// The names of all services of the namespace that have instances, in order.
