@@ -273,6 +273,19 @@ impl Leases {
         self.standstills.iter().map(part).sum()
     }
 
+    /// Whether the server stood still, or was catching up.
+    fn stood_still_at(&self, tick: Tick) -> bool {
+        self.standstills.iter().any(|(from, until)| (*from..=*until).contains(&tick))
+    }
+
+    /// What is left of a lease whose stream the server found broken at `at`.
+    fn grace_ms(&self, tenancy: &Tenancy, at: Tick) -> u32 {
+        // A stream whose end is found after a standstill was most likely given up because of that,
+        // and its client is on its way back: it is there by its next heartbeat.
+        let back_ms = if self.stood_still_at(at) { tenancy.ttl_ms / 3 } else { 0 };
+        tenancy.grace_ms.max(back_ms)
+    }
+
     /// When the slot's lease ends as it stands, and for what reason.
     fn deadline(&self, slot: u32, sight: Sight) -> (Tick, RemovalReason) {
         let tenancy = &self.tenancies[slot as usize];
@@ -288,7 +301,7 @@ impl Leases {
         }
         let ttl_part = if defect::planted("expire-early") { 2 } else { 1 };
         let by_ttl = after(sight.renewed_at(), tenancy.ttl_ms / ttl_part);
-        match sight.broken_at.map(|at| after(at, tenancy.grace_ms)) {
+        match sight.broken_at.map(|at| after(at, self.grace_ms(tenancy, at))) {
             Some(by_grace) if by_grace < by_ttl => (by_grace, RemovalReason::Disconnected),
             _ => (by_ttl, RemovalReason::Expired),
         }
@@ -400,6 +413,26 @@ mod tests {
         assert_eq!(leases.judge(Tick(deadline), 10).0, []);
         let reason = RemovalReason::Expired;
         assert_eq!(leases.judge(Tick(deadline + 9), 10).0, [Verdict::RanOut { lease, reason }]);
+    }
+
+    #[test]
+    fn a_stream_found_broken_after_a_standstill_leaves_time_for_a_heartbeat() {
+        let mut leases = Leases::new(0, 1, Duration::from_secs(600));
+        let lease = leases.upcoming(0);
+        let disconnect_grace = Duration::from_millis(20);
+        let terms = LeaseTerms { disconnect_grace, ..terms(9_000) };
+        leases.grant(lease, instance(), terms, Tick(0));
+        let table = leases.table();
+        let (first, second) = (table.open_stream(), table.open_stream());
+        assert!(table.renew_over(first, lease, Tick(1_000)));
+        leases.stood_still(Tick(2_000), Tick(5_000));
+        table.break_stream(first, lease, Tick(4_990));
+        assert_eq!(leases.judge(Tick(4_990 + 3_000), 10).0, []);
+        assert!(table.renew_over(second, lease, Tick(8_000)));
+        table.break_stream(second, lease, Tick(8_010));
+        let judged = leases.judge(Tick(8_010 + 20 + 9), 10).0;
+        let reason = RemovalReason::Disconnected;
+        assert_eq!(judged, [Verdict::RanOut { lease, reason }], "any other one has its grace");
     }
 
     #[test]

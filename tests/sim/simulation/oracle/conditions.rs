@@ -9,6 +9,9 @@ use super::super::{
 /// A standstill of the registry from which on connections may have been given up.
 const SHAKING_MS: Millis = 1_500;
 
+/// What may lie between the break of a stream and the registry's notice of it.
+const AROUND_MS: Millis = 200;
+
 /// A moment, by both clocks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment {
@@ -74,6 +77,15 @@ impl Conditions {
     pub(crate) fn moment(&self, at: Millis) -> Moment {
         let step = usize::try_from(at / STEP_MS).unwrap_or(usize::MAX);
         self.past.get(step).copied().unwrap_or(self.now)
+    }
+
+    /// What a lease has left after its stream broke: where the registry stood still at that time, at
+    /// least until a heartbeat is due.
+    pub(crate) fn grace_ms(&self, ttl_ms: Millis, grace_ms: Millis, broken_at: Millis) -> Millis {
+        let (from, until) = (broken_at.saturating_sub(AROUND_MS), broken_at + AROUND_MS);
+        let (from, until) = (self.moment(from), self.moment(until));
+        let ran_through = until.run - from.run == until.at - from.at;
+        if ran_through { grace_ms } else { grace_ms.max(ttl_ms / 3) }
     }
 
     pub(crate) fn registry_began(&mut self) {

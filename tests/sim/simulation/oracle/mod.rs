@@ -319,7 +319,9 @@ impl Oracle {
                 since.run + lasts + LATE_MAX_MS + TRAVEL_MS + STANDSTILL_MS * standstills
             };
             let by_ttl = limit(renewed.1, *ttl_ms);
-            let by_grace = broken.map_or(by_ttl, |(at, grace_ms)| limit(at, grace_ms));
+            let by_grace = broken.map_or(by_ttl, |(at, grace_ms)| {
+                limit(at, conditions.grace_ms(*ttl_ms, grace_ms, at))
+            });
             members.contains_key(identity) && conditions.now.run > by_ttl.min(by_grace)
         });
         if let Some(late) = late {

@@ -253,7 +253,10 @@ impl Claim {
         match end {
             // What is another's by now is left to the other.
             End::Left if told => (slack, since),
-            End::Killed if told => (self.terms.grace_ms + slack, since),
+            End::Killed if told => {
+                let Terms { ttl_ms, grace_ms } = self.terms;
+                (conditions.grace_ms(ttl_ms, grace_ms, ended.at) + slack, since)
+            }
             _ => {
                 // What was under way when the fault ended may renew it once more.
                 (self.terms.ttl_ms + slack + 1_000, since)
