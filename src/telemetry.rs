@@ -13,7 +13,6 @@ const LINES_MAX: usize = 16 * 1024;
 
 /// Starts to log. Levels are in the filter syntax of `tracing-subscriber`. What waits to be written
 /// is written when the guard is dropped, as far as somebody reads it within a second.
-#[must_use]
 pub(crate) fn start(levels: EnvFilter, format: Option<LogFormat>) -> WorkerGuard {
     let terminal = io::stderr().is_terminal();
     let chosen = format.unwrap_or(if terminal { LogFormat::Pretty } else { LogFormat::Json });
