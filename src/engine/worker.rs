@@ -134,10 +134,18 @@ impl<S: Store> Worker<S> {
         let transitions = plan.into_transitions();
         match self.commit(&transitions).await {
             Ok(()) => {
-                self.publish(transitions).await;
+                let (changes, unrecorded) = self.publish(transitions).await;
                 for (reply, answer) in answers {
                     // Whoever asked may have gone away.
                     let _gone = reply.send(answer.map_err(EngineError::Refused));
+                }
+                changes.iter().for_each(|change| record(change));
+                if unrecorded > 0 {
+                    let revision = self.registry.revision().0;
+                    info!(
+                        changes = unrecorded,
+                        revision, "more changes at once than are told one by one"
+                    );
                 }
             }
             Err(error) => self.give_up(&verdicts, answers, &error),
@@ -184,8 +192,9 @@ impl<S: Store> Worker<S> {
     }
 
     /// The order matters: log and directory before the position that promises them, the position
-    /// before the signals that make watches look.
-    async fn publish(&mut self, transitions: Vec<Transition>) {
+    /// before the signals that make watches look. Returns the changes to tell one by one in the log,
+    /// and how many more there were.
+    async fn publish(&mut self, transitions: Vec<Transition>) -> (Vec<Arc<Change>>, usize) {
         // The lease begins now, not before a long commit.
         let now = self.shared.clock.tick();
         // In order, so that the same happens each time that the same is simulated.
@@ -220,11 +229,7 @@ impl<S: Store> Worker<S> {
         record_protection(&before, &protected);
         self.shared.published.store(self.registry.revision().0, Ordering::Release);
         self.signal(&touched);
-        changes.iter().for_each(|change| record(change));
-        if unrecorded > 0 {
-            let revision = self.registry.revision().0;
-            info!(changes = unrecorded, revision, "more changes at once than are told one by one");
-        }
+        (changes, unrecorded)
     }
 
     /// Adds changes to the log. Returns the services of removals that fell off its old end.
