@@ -78,6 +78,8 @@ impl LeaseTerms {
     pub const TTL_MIN: Duration = Duration::from_secs(1);
     /// The longest time to live.
     pub const TTL_MAX: Duration = Duration::from_secs(5 * 60);
+    /// How many heartbeats make a TTL.
+    pub const HEARTBEATS_A_TTL: u32 = 3;
 }
 
 #[cfg(test)]

@@ -63,6 +63,15 @@ pub enum Verdict {
     },
 }
 
+impl Verdict {
+    /// Whose verdict it is.
+    pub fn lease(self) -> LeaseId {
+        match self {
+            Self::RanOut { lease, .. } | Self::Returned { lease } => lease,
+        }
+    }
+}
+
 /// What a lease id means.
 #[derive(Debug)]
 pub(super) enum Standing<'a> {
@@ -282,7 +291,8 @@ impl Leases {
     fn grace_ms(&self, tenancy: &Tenancy, at: Tick) -> u32 {
         // A stream whose end is found after a standstill was most likely given up because of that,
         // and its client is on its way back: it is there by its next heartbeat.
-        let back_ms = if self.stood_still_at(at) { tenancy.ttl_ms / 3 } else { 0 };
+        let heartbeat_ms = tenancy.ttl_ms / LeaseTerms::HEARTBEATS_A_TTL;
+        let back_ms = if self.stood_still_at(at) { heartbeat_ms } else { 0 };
         tenancy.grace_ms.max(back_ms)
     }
 
@@ -309,7 +319,7 @@ impl Leases {
 
     /// See [`super::Registry::reinstate`].
     pub(super) fn reinstate(&mut self, verdict: Verdict, now: Tick) {
-        let (Verdict::RanOut { lease, .. } | Verdict::Returned { lease }) = verdict;
+        let lease = verdict.lease();
         if self.table.holder(lease.slot()) != Some(lease) {
             return;
         }

@@ -240,21 +240,15 @@ impl<'a> Plan<'a> {
     }
 
     fn enforce(&mut self, verdict: Verdict) {
-        let (Verdict::RanOut { lease, .. } | Verdict::Returned { lease }) = verdict;
         // An earlier command may have taken the identity over or removed it.
-        let Ok(place) = self.leased(lease) else { return };
-        let content = || place.instance.content.clone();
-        match verdict {
-            Verdict::Returned { .. } => {
-                let content = content();
-                self.put(place, content, Presence::Confirmed);
-            }
-            Verdict::RanOut { .. } if self.is_held(&place) => {
-                let content = content();
-                self.put(place, content, Presence::Suspect);
-            }
-            Verdict::RanOut { reason, .. } => self.remove(&place, reason),
-        }
+        let Ok(place) = self.leased(verdict.lease()) else { return };
+        let presence = match verdict {
+            Verdict::Returned { .. } => Presence::Confirmed,
+            Verdict::RanOut { .. } if self.is_held(&place) => Presence::Suspect,
+            Verdict::RanOut { reason, .. } => return self.remove(&place, reason),
+        };
+        let content = place.instance.content.clone();
+        self.put(place, content, presence);
     }
 
     /// Whether a lease that ran out is kept: one of too many, and not kept for long enough already.

@@ -229,8 +229,7 @@ impl Draft {
                 Ok((None, Some(self.model.revision)))
             }
             Command::Enforce(verdict) => {
-                let (Verdict::RanOut { lease, .. } | Verdict::Returned { lease }) = verdict;
-                if let Ok(place) = self.model.find(&Target::Lease(*lease)) {
+                if let Ok(place) = self.model.find(&Target::Lease(verdict.lease())) {
                     self.enforce(&place, *verdict);
                 }
                 Ok((None, None))

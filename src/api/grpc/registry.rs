@@ -14,12 +14,9 @@ use super::{
 use crate::{
     clock::Clock,
     engine::{Engine, KeepAlive},
-    model::{Content, InstanceId, Limits, Revision, ServiceKey},
+    model::{Content, InstanceId, LeaseTerms, Limits, Revision, ServiceKey},
     registry::Outcome,
 };
-
-/// How many heartbeats make a TTL.
-const HEARTBEATS_A_TTL: u32 = 3;
 
 #[derive(Debug)]
 pub(super) struct RegistryApi {
@@ -97,7 +94,7 @@ impl Registry for RegistryApi {
             instance: Some(instance_to_wire(&instance)),
             lease_id: lease.bits(),
             ttl: Some(duration_to_wire(terms.ttl)),
-            heartbeat_interval: Some(duration_to_wire(terms.ttl / HEARTBEATS_A_TTL)),
+            heartbeat_interval: Some(duration_to_wire(terms.ttl / LeaseTerms::HEARTBEATS_A_TTL)),
             cursor: self.cursor(revision),
         }))
     }
