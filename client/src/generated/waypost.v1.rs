@@ -910,8 +910,9 @@ pub struct GetStatusResponse {
     pub started_at: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Mass-expiry protection at work in one namespace. It begins when more than 30 % of the leases that
-/// lived when a window began, and at least 10, ran out or lost their stream within it; the window is
-/// as long as the TTL of the lease that is judged. From then on those that run out are held as
+/// lived when a window began (or of all that lived within it, where they became more), and at least
+/// 10, ran out or lost their stream within it; the window is as long as the TTL of the lease that is
+/// judged. From then on those that run out are held as
 /// `STATUS_SUSPECT`. One that renews is held no longer; it is over when none is left.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Protection {
@@ -1066,8 +1067,8 @@ pub mod admin_client {
             self.inner.unary(req, path, codec).await
         }
         /// Removes the instances of a namespace that mass-expiry protection holds, at once and with
-        /// `CHANGE_REASON_EVICTED`: whoever calls this has seen that they are gone. What runs out later is judged
-        /// anew. Where nothing is held, nothing happens.
+        /// `CHANGE_REASON_EVICTED`: whoever calls this has seen that they are gone. What runs out later is
+        /// judged by itself. Where nothing is held, nothing happens.
         ///
         /// Errors: `INVALID_ARGUMENT` for a malformed namespace.
         pub async fn release_protection(
