@@ -11,12 +11,14 @@
     reason = "a benchmark"
 )]
 
+mod support;
+
 use std::{
     convert::Infallible,
-    env, fs,
+    env,
     future::{Ready, ready},
     io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -30,6 +32,7 @@ use futures_util::{StreamExt, future::BoxFuture};
 use hdrhistogram::Histogram;
 use http::uri::PathAndQuery;
 use prost::Message;
+use support::{A_SERVICE, CALLERS, CONNECTIONS, Process, spread};
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
@@ -37,7 +40,7 @@ use tonic::{
     body::Body,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     server::{Grpc, NamedService, UnaryService},
-    transport::{Channel, Endpoint, Server},
+    transport::Server,
 };
 use tower::Service;
 use waypost_client::proto::{
@@ -45,11 +48,7 @@ use waypost_client::proto::{
     discovery_client::DiscoveryClient, registry_client::RegistryClient,
 };
 
-const CONNECTIONS: usize = 16;
-const CALLERS: usize = 64;
 const ROUNDS: usize = 3;
-/// Instances of a service.
-const A_SERVICE: u64 = 20;
 /// Services that are looked up.
 const SERVICES: u64 = 200;
 /// Instances that the memory of one is measured with.
@@ -75,7 +74,7 @@ async fn measure(time: Duration, fill: u64) {
     ];
     for _ in 0..ROUNDS {
         let waypost = Process::waypost();
-        let limit = Process::limit();
+        let limit = limit();
         figures[0].1.push(load(&waypost, time, Kind::Register).await);
         figures[1].1.push(load(&limit, time, Kind::Register).await);
         figures[2].1.push(load(&waypost, time, Kind::Resolve).await);
@@ -104,17 +103,6 @@ async fn measure(time: Duration, fill: u64) {
     );
 }
 
-/// The median and the extremes.
-fn spread(figures: impl Iterator<Item = f64>) -> String {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    let show = |figure: f64| {
-        if figure < 100.0 { format!("{figure:.2}") } else { format!("{figure:.0}") }
-    };
-    let median = figures[figures.len() / 2];
-    format!("{} ({} to {})", show(median), show(figures[0]), show(figures[figures.len() - 1]))
-}
-
 struct Figure {
     rate: f64,
     p50_ms: f64,
@@ -127,73 +115,20 @@ enum Kind {
     Resolve,
 }
 
-/// A server in a process of its own, ended with this value.
-struct Process {
-    child: Child,
-    address: String,
-}
-
-impl Process {
-    fn waypost() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let port_file = directory.path().join("port");
-        let child = Command::new(env!("CARGO_BIN_EXE_waypost"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--store", "memory", "--port-file"])
-            .arg(&port_file)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !port_file.exists() {
-            assert!(Instant::now() < deadline, "the server does not come up");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Self { child, address: fs::read_to_string(port_file).unwrap().trim().to_owned() }
-    }
-
-    fn limit() -> Self {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .env("WAYPOST_BENCH_LIMIT", "1")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut address = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        Self { child, address: address.trim().to_owned() }
-    }
-
-    async fn connect(&self) -> Channel {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
-        endpoint.tcp_nodelay(true).connect().await.unwrap()
-    }
-
-    /// Resident bytes.
-    fn memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
+/// A bare server that answers messages of the same sizes.
+fn limit() -> Process {
+    let mut child = Command::new(env::current_exe().unwrap())
+        .env("WAYPOST_BENCH_LIMIT", "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut address = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
+    Process::new(child, &address)
 }
 
 fn instance(index: u64) -> Instance {
-    let entry = |key| (format!("key-{key}"), format!("value-{key}-{index}"));
-    Instance {
-        service: format!("service-{}", index / A_SERVICE),
-        id: format!("0190c5c2-7c1f-7a5e-9b1d-{index:012}"),
-        host: "10.0.0.1".to_owned(),
-        port: 8080,
-        zone: "zone-a".to_owned(),
-        version: "1.2.3".to_owned(),
-        metadata: (0..4).map(entry).collect(),
-        ..Instance::default()
-    }
+    support::instance(&format!("service-{}", index / A_SERVICE), index)
 }
 
 fn registration(index: u64) -> RegisterRequest {
@@ -205,10 +140,7 @@ fn registration(index: u64) -> RegisterRequest {
 /// and of the answers only some are read: what is measured is the server, whose cores the callers
 /// share.
 async fn load(process: &Process, time: Duration, kind: Kind) -> Figure {
-    let mut channels = Vec::new();
-    for _ in 0..CONNECTIONS {
-        channels.push(process.connect().await);
-    }
+    let channels = process.connect().await;
     if matches!(kind, Kind::Resolve) {
         let mut client = RegistryClient::new(channels[0].clone());
         for index in 0..SERVICES * A_SERVICE {
@@ -294,7 +226,7 @@ impl Kind {
 /// Bytes that an instance adds to the server, registered, and after every service was looked up.
 async fn fill_memory(fill: u64) -> (f64, f64) {
     let process = Process::waypost();
-    let channel = process.connect().await;
+    let channel = process.connect_once().await;
     let before = process.memory();
     let next = Arc::new(AtomicU64::new(0));
     let mut callers = Vec::new();

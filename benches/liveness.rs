@@ -13,9 +13,10 @@
     reason = "a benchmark"
 )]
 
+mod support;
+
 use std::{
-    env, fs,
-    process::{Child, Command, Stdio},
+    env,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -24,22 +25,19 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
+use support::{A_SERVICE, CALLERS, CONNECTIONS, Process, instance, spread};
 use tokio::{
     runtime::Runtime,
     task::{JoinHandle, JoinSet},
     time::{interval, sleep, sleep_until},
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use waypost_client::proto::{
     GetStatusRequest, GetStatusResponse, HeartbeatRequest, Instance, RegisterRequest,
     ResolveRequest, WatchRequest, admin_client::AdminClient, discovery_client::DiscoveryClient,
     registry_client::RegistryClient, watch_response::Event,
 };
 
-const CONNECTIONS: usize = 16;
-const CALLERS: usize = 64;
-/// Instances of a service.
-const A_SERVICE: u64 = 20;
 /// Leases in one heartbeat at most.
 const LEASES_A_HEARTBEAT: usize = 65_536;
 const TTL_MAX: Duration = Duration::from_secs(300);
@@ -147,17 +145,6 @@ async fn heartbeats(scale: &Scale) {
     }
 }
 
-/// The median and the extremes.
-fn spread(figures: impl Iterator<Item = f64>) -> String {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    let show = |figure: f64| {
-        if figure < 100.0 { format!("{figure:.2}") } else { format!("{figure:.0}") }
-    };
-    let median = figures[figures.len() / 2];
-    format!("{} ({} to {})", show(median), show(figures[0]), show(figures[figures.len() - 1]))
-}
-
 /// Where the leases are that run out.
 #[derive(Clone, Copy)]
 enum Layout {
@@ -216,7 +203,7 @@ fn shown(waves: &[Wave], lookups: fn(&Wave) -> &Histogram<u64>) -> String {
 }
 
 async fn wave(scale: &Scale, layout: Layout) -> Wave {
-    let process = Process::start();
+    let process = Process::waypost();
     let channels = process.connect().await;
     let kept = |index| instance(&format!("kept-{}", index / A_SERVICE), index);
     register_all(&channels, KEPT_SERVICES * A_SERVICE, TTL_MAX, kept, &Arc::default()).await;
@@ -346,7 +333,7 @@ struct Cost {
 
 impl Filled {
     async fn start(instances: u64) -> Self {
-        let process = Process::start();
+        let process = Process::waypost();
         let channels = process.connect().await;
         let leases = Arc::new(Mutex::new(Vec::new()));
         let living = |index| instance(&format!("service-{}", index / A_SERVICE), index);
@@ -417,20 +404,6 @@ async fn watch(process: &Process, told: Arc<AtomicU64>) {
     });
 }
 
-fn instance(service: &str, index: u64) -> Instance {
-    let entry = |key| (format!("key-{key}"), format!("value-{key}-{index}"));
-    Instance {
-        service: service.to_owned(),
-        id: format!("0190c5c2-7c1f-7a5e-9b1d-{index:012}"),
-        host: "10.0.0.1".to_owned(),
-        port: 8080,
-        zone: "zone-a".to_owned(),
-        version: "1.2.3".to_owned(),
-        metadata: (0..4).map(entry).collect(),
-        ..Instance::default()
-    }
-}
-
 /// Registers instances and notes their leases.
 async fn register_all(
     channels: &[Channel],
@@ -468,70 +441,5 @@ async fn renew(channel: &Channel, leases: &[u64]) {
         let request = HeartbeatRequest { lease_ids: leases.to_vec() };
         let answer = registry.heartbeat(request).await.unwrap().into_inner();
         assert_eq!(answer.unknown_lease_ids, [], "they live");
-    }
-}
-
-/// A server in a process of its own, ended with this value.
-struct Process {
-    child: Child,
-    address: String,
-}
-
-impl Process {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let port_file = directory.path().join("port");
-        let child = Command::new(env!("CARGO_BIN_EXE_waypost"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--store", "memory", "--port-file"])
-            .arg(&port_file)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !port_file.exists() {
-            assert!(Instant::now() < deadline, "the server does not come up");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Self { child, address: fs::read_to_string(port_file).unwrap().trim().to_owned() }
-    }
-
-    async fn connect_once(&self) -> Channel {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
-        endpoint.tcp_nodelay(true).connect().await.unwrap()
-    }
-
-    async fn connect(&self) -> Vec<Channel> {
-        let mut channels = Vec::new();
-        for _ in 0..CONNECTIONS {
-            channels.push(self.connect_once().await);
-        }
-        channels
-    }
-
-    fn told(&self, file: &str) -> String {
-        fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap()
-    }
-
-    /// The time that it ran, in the kernel or not.
-    fn cpu(&self) -> Duration {
-        let stat = self.told("stat");
-        // The name, in brackets, may hold anything.
-        let (_, rest) = stat.rsplit_once(')').unwrap();
-        let ticks = rest.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>());
-        // Linux tells it in hundredths of a second, whatever its timer's frequency.
-        Duration::from_millis(ticks.map(Result::unwrap).sum::<u64>() * 10)
-    }
-
-    /// Bytes that it had written to disks.
-    fn disk_bytes(&self) -> u64 {
-        let io = self.told("io");
-        io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
     }
 }
