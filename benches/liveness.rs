@@ -28,7 +28,7 @@ use hdrhistogram::Histogram;
 use support::{A_SERVICE, CALLERS, CONNECTIONS, Process, instance, spread};
 use tokio::{
     runtime::Runtime,
-    task::{JoinHandle, JoinSet},
+    task::{JoinHandle, JoinSet, spawn_blocking},
     time::{interval, sleep, sleep_until},
 };
 use tonic::transport::Channel;
@@ -108,8 +108,10 @@ async fn waves(scale: &Scale) {
         println!("  first due to last judged   {} ms", of(|wave| wave.judged_ms));
         println!("  removed, the rest suspect  {}", of(|wave| wave.removed));
         println!("  lookups before             {}", shown(&waves, |wave| &wave.before));
+        println!("  lookups beside a busy core {}", shown(&waves, |wave| &wave.beside_busy));
         println!("  lookups meanwhile          {}", shown(&waves, |wave| &wave.meanwhile));
-        println!("  p99 meanwhile / before     {}", of(Wave::ratio));
+        println!("  p99 meanwhile / before     {}", of(|wave| wave.ratio(&wave.before)));
+        println!("  ... / beside a busy core   {}", of(|wave| wave.ratio(&wave.beside_busy)));
     }
 }
 
@@ -183,12 +185,15 @@ struct Wave {
     judged_ms: f64,
     removed: f64,
     before: Histogram<u64>,
+    /// Beside a thread that does nothing but keep a core busy.
+    beside_busy: Histogram<u64>,
     meanwhile: Histogram<u64>,
 }
 
 impl Wave {
-    fn ratio(&self) -> f64 {
-        millis(&self.meanwhile, 0.99) / millis(&self.before, 0.99)
+    /// The lookups' p99 meanwhile, to what it was at another time.
+    fn ratio(&self, to: &Histogram<u64>) -> f64 {
+        millis(&self.meanwhile, 0.99) / millis(to, 0.99)
     }
 }
 
@@ -230,6 +235,10 @@ async fn wave(scale: &Scale, layout: Layout) -> Wave {
     renew(&channels[0], &leases).await;
     let due = renewed_at + scale.wave_ttl;
     let lookups = Lookups::begin(&process).await;
+    let at = |share: f64| renewed_at + scale.wave_ttl.mul_f64(share);
+    let (quiet, busy) = ((at(0.2), at(0.6)), (at(0.65), at(0.8)));
+    sleep_until(busy.0.into()).await;
+    spawn_blocking(move || while Instant::now() < busy.1 {}).await.unwrap();
     sleep_until((due - Duration::from_millis(5)).into()).await;
     let (judged_at, after) = loop {
         let now = status(&mut admin).await;
@@ -240,12 +249,12 @@ async fn wave(scale: &Scale, layout: Layout) -> Wave {
         assert!(due.elapsed() < Duration::from_secs(60), "leases are not judged");
         sleep(Duration::from_millis(5)).await;
     };
-    let quiet = (renewed_at + scale.wave_ttl / 5, due - scale.wave_ttl / 10);
-    let [before_wave, meanwhile] = lookups.end([quiet, (due, judged_at)]).await;
+    let [before_wave, beside_busy, meanwhile] = lookups.end([quiet, busy, (due, judged_at)]).await;
     Wave {
         judged_ms: (judged_at - due).as_secs_f64() * 1000.0,
         removed: (before.instances - after.instances) as f64,
         before: before_wave,
+        beside_busy,
         meanwhile,
     }
 }
@@ -272,7 +281,7 @@ impl Lookups {
     }
 
     /// The microseconds that lookups took which were to begin within each period.
-    async fn end(self, periods: [(Instant, Instant); 2]) -> [Histogram<u64>; 2] {
+    async fn end(self, periods: [(Instant, Instant); 3]) -> [Histogram<u64>; 3] {
         self.stop.store(true, Ordering::Relaxed);
         let mut micros = periods.map(|_| Histogram::<u64>::new(3).unwrap());
         for looker in self.lookers {

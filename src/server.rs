@@ -19,10 +19,10 @@ use crate::{
     api::grpc::{self, GateLayer, Health},
     clock::Clock,
     config::Config,
-    engine::Engine,
+    engine::{Engine, StartError},
     listener,
     model::Limits,
-    store::{MemoryStore, StoreError},
+    store::MemoryStore,
     tasks::Tasks,
 };
 
@@ -69,9 +69,9 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
-    /// The store can't be loaded.
+    /// The engine can't start.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Start(#[from] StartError),
 }
 
 /// Why a server ended that was not asked to.
@@ -115,7 +115,7 @@ impl Server {
 
 impl Core {
     /// Loads the store and starts the engine. Must be called in a tokio runtime.
-    pub async fn start(limits: Limits, clock: Clock) -> Result<Self, StoreError> {
+    pub async fn start(limits: Limits, clock: Clock) -> Result<Self, StartError> {
         let limits = Arc::new(limits);
         let tasks = Tasks::default();
         let engine = Engine::start(MemoryStore, &limits, clock, &tasks).await?;

@@ -1,9 +1,13 @@
 //! The one place that spawns. Each task has a name, is owned, and is waited for at the end; one
 //! that ends before it was asked to stops the others.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, io, thread, time::Duration};
 
-use tokio::time::timeout;
+use tokio::{
+    runtime::{Builder, Handle, RuntimeFlavor},
+    sync::oneshot,
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, error, error_span};
 
@@ -31,6 +35,30 @@ impl Tasks {
             drop(guard);
         };
         self.tracker.spawn(guarded.instrument(error_span!("task", name)));
+    }
+
+    /// As [`Self::spawn`], on a thread of its own: what the task does without waiting holds up nothing
+    /// but itself, and it may block. In a runtime of one thread it runs there, as all else does.
+    ///
+    /// Errors: there can't be another thread.
+    pub fn spawn_thread(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+            self.spawn(name, task);
+            return Ok(());
+        }
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (running, end) = oneshot::channel::<()>();
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            runtime.block_on(task.instrument(error_span!("task", name)));
+            drop(running);
+        })?;
+        // Dropped by a panic as well.
+        self.spawn(name, async move { drop(end.await) });
+        Ok(())
     }
 
     /// Stops the tasks and waits for them until the deadline. `false`: some still ran.

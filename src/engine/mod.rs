@@ -7,9 +7,12 @@ mod signals;
 mod watch;
 mod worker;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use parking_lot::RwLock;
@@ -70,6 +73,17 @@ impl Shared {
     }
 }
 
+/// Why the engine can't start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The store can't be loaded.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There can't be a thread for it.
+    #[error("can't start a thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
 /// Why the engine does not do what it was asked to.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EngineError {
@@ -105,13 +119,14 @@ pub struct EngineStatus {
 }
 
 impl Engine {
-    /// Loads the store and starts the worker.
+    /// Loads the store and starts the worker, on a thread of its own: a wave of leases that run out
+    /// keeps a core busy for a while, and lookups have to go on beside it.
     pub async fn start<S: Store>(
         mut store: S,
         limits: &Limits,
         clock: Clock,
         tasks: &Tasks,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, StartError> {
         let loaded = store.load().await?;
         let registry = Registry::new(0, fastrand::u64(..), limits);
         let revision = registry.revision();
@@ -134,7 +149,7 @@ impl Engine {
         });
         let (mailbox, requests) = mpsc::channel(limits.queued_writes_max);
         let worker = Worker::new(registry, store, Arc::clone(&shared), requests);
-        tasks.spawn("engine", worker.run(tasks.stop().clone()));
+        tasks.spawn_thread("engine", worker.run(tasks.stop().clone()))?;
         Ok(Self { mailbox, shared })
     }
 

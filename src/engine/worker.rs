@@ -29,8 +29,6 @@ use crate::{
 const COMMANDS_A_TURN: usize = 1024;
 /// Leases that one turn looks at at most: bounds how long expiries hold up commands.
 const LEASES_A_TURN: usize = 2048;
-/// What a turn does without letting others run.
-const A_BREATH: usize = 128;
 /// Changes of one turn that are told one by one in the log: bounds how long that holds up the next.
 const RECORDED_A_TURN: usize = 256;
 /// How often the expiry wheel moves.
@@ -121,20 +119,18 @@ impl<S: Store> Worker<S> {
             return more_due;
         }
         let mut plan = self.registry.plan(now);
-        for (done, verdict) in verdicts.iter().enumerate() {
-            breathe(done).await;
+        for verdict in &verdicts {
             // Never refused: the lease holds an instance or has ended otherwise.
             let _enforced = plan.decide(Command::Enforce(*verdict));
         }
         let mut answers: Vec<Answer> = Vec::with_capacity(requests.len());
-        for (done, Request { command, reply }) in requests.into_iter().enumerate() {
-            breathe(done).await;
+        for Request { command, reply } in requests {
             answers.push((reply, plan.decide(command)));
         }
         let transitions = plan.into_transitions();
         match self.commit(&transitions).await {
             Ok(()) => {
-                let (changes, unrecorded) = self.publish(transitions).await;
+                let (changes, unrecorded) = self.publish(transitions);
                 for (reply, answer) in answers {
                     // Whoever asked may have gone away.
                     let _gone = reply.send(answer.map_err(EngineError::Refused));
@@ -194,14 +190,13 @@ impl<S: Store> Worker<S> {
     /// The order matters: log and directory before the position that promises them, the position
     /// before the signals that make watches look. Returns the changes to tell one by one in the log,
     /// and how many more there were.
-    async fn publish(&mut self, transitions: Vec<Transition>) -> (Vec<Arc<Change>>, usize) {
+    fn publish(&mut self, transitions: Vec<Transition>) -> (Vec<Arc<Change>>, usize) {
         // The lease begins now, not before a long commit.
         let now = self.shared.clock.tick();
         // In order, so that the same happens each time that the same is simulated.
         let mut touched: BTreeSet<Arc<ServiceKey>> = BTreeSet::new();
         let mut absorbed = Vec::with_capacity(transitions.len());
-        for (done, transition) in transitions.into_iter().enumerate() {
-            breathe(done).await;
+        for transition in transitions {
             let Absorbed { change: Some(change), previous } = self.registry.absorb(transition, now)
             else {
                 continue;
@@ -256,14 +251,6 @@ impl<S: Store> Worker<S> {
         for namespace in namespaces {
             self.shared.signals.wake_namespace(namespace);
         }
-    }
-}
-
-/// Lets others run now and then while one thing after the other is done. Nobody sees what is done
-/// before it is published.
-async fn breathe(done: usize) {
-    if done > 0 && done.is_multiple_of(A_BREATH) {
-        yield_now().await;
     }
 }
 
