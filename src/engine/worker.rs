@@ -193,15 +193,18 @@ impl<S: Store> Worker<S> {
     fn publish(&mut self, transitions: Vec<Transition>) -> (Vec<Arc<Change>>, usize) {
         // The lease begins now, not before a long commit.
         let now = self.shared.clock.tick();
-        // In order, so that the same happens each time that the same is simulated.
-        let mut touched: BTreeSet<Arc<ServiceKey>> = BTreeSet::new();
+        let revision = self.registry.revision();
+        // In the order of their first changes, each once.
+        let mut touched: Vec<Arc<ServiceKey>> = Vec::new();
         let mut absorbed = Vec::with_capacity(transitions.len());
         for transition in transitions {
             let Absorbed { change: Some(change), previous } = self.registry.absorb(transition, now)
             else {
                 continue;
             };
-            touched.insert(Arc::clone(&change.instance.service));
+            if previous <= revision {
+                touched.push(Arc::clone(&change.instance.service));
+            }
             absorbed.push((change, previous));
         }
         let changes: Vec<_> =
@@ -242,7 +245,7 @@ impl<S: Store> Worker<S> {
         ended
     }
 
-    fn signal(&self, touched: &BTreeSet<Arc<ServiceKey>>) {
+    fn signal(&self, touched: &[Arc<ServiceKey>]) {
         let mut namespaces: BTreeSet<&Name> = BTreeSet::new();
         for key in touched {
             self.shared.signals.wake_service(key);

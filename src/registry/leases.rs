@@ -77,8 +77,8 @@ impl Verdict {
 pub(super) enum Standing<'a> {
     /// It lives and is this instance's.
     Live(&'a Arc<Instance>),
-    /// It was this instance's, which lives under a newer lease.
-    Fenced(&'a Arc<Instance>),
+    /// It was that of an instance which lives under a newer lease.
+    Fenced,
     /// It ended, or never was.
     Unknown,
 }
@@ -119,7 +119,7 @@ impl Leases {
         };
         let fenced =
             lease.server() == self.server && age(lease.generation()) < age(tenancy.generation);
-        if fenced { Standing::Fenced(instance) } else { Standing::Unknown }
+        if fenced { Standing::Fenced } else { Standing::Unknown }
     }
 
     /// The lease that holds the slot.
@@ -375,7 +375,7 @@ mod tests {
         let next = leases.successor(last);
         assert_eq!(next, LeaseId::new(0, 1, 0), "generation 0 of slot 0 would be lease 0");
         leases.supersede(next, instance(), terms(5_000), Tick(0));
-        assert!(matches!(leases.standing(last), Standing::Fenced(_)));
+        assert!(matches!(leases.standing(last), Standing::Fenced));
         assert!(matches!(leases.standing(next), Standing::Live(_)));
         leases.end(0);
         assert!(matches!(leases.standing(last), Standing::Unknown));

@@ -85,12 +85,13 @@ pub struct Plan<'a> {
     registry: &'a Registry,
     now: Now,
     transitions: Vec<Transition>,
-    /// The identities that the plan has changed, as they will be.
-    touched: HashMap<(Arc<ServiceKey>, InstanceId), Option<Place>>,
-    /// The identities that the plan gave leases to.
-    granted: HashMap<u32, (Arc<ServiceKey>, InstanceId)>,
+    /// The slots whose identities the plan has changed, as they will be. None of them gets another
+    /// identity within the plan.
+    touched: HashMap<u32, Option<Place>>,
+    /// Where identities are that the plan has added.
+    added: HashMap<(Arc<ServiceKey>, InstanceId), u32>,
     revision: Revision,
-    added: usize,
+    grants: usize,
     /// How many leases of each namespace run out by the plan.
     lost: HashMap<Name, u32>,
 }
@@ -109,9 +110,9 @@ impl<'a> Plan<'a> {
             now,
             transitions: Vec::new(),
             touched: HashMap::new(),
-            granted: HashMap::new(),
+            added: HashMap::new(),
             revision: registry.revision,
-            added: 0,
+            grants: 0,
             lost: HashMap::new(),
         }
     }
@@ -169,11 +170,11 @@ impl<'a> Plan<'a> {
     ) -> Result<(Arc<Instance>, LeaseId), Refusal> {
         // What the plan removes makes room only once it is absorbed: slots are granted before.
         let instances_max = self.registry.instances_max;
-        if self.registry.instances() + self.added >= instances_max {
+        if self.registry.instances() + self.grants >= instances_max {
             return Err(Refusal::Full { instances_max });
         }
-        let lease = self.registry.leases.upcoming(self.added);
-        self.added += 1;
+        let lease = self.registry.leases.upcoming(self.grants);
+        self.grants += 1;
         self.revision = self.revision.next();
         let instance = Arc::new(Instance {
             service,
@@ -184,7 +185,9 @@ impl<'a> Plan<'a> {
             modified: self.revision,
             registered_at: self.now.wall,
         });
-        self.touch(&instance, Some(lease));
+        let identity = (Arc::clone(&instance.service), instance.id.clone());
+        self.added.insert(identity, lease.slot());
+        self.touch(&instance, lease);
         let added = Arc::clone(&instance);
         self.transitions.push(Transition::Added { instance: added, lease, terms });
         Ok((instance, lease))
@@ -201,7 +204,7 @@ impl<'a> Plan<'a> {
             Some(instance) => (instance, Some(place.instance)),
             None => (place.instance, None),
         };
-        self.touch(&instance, Some(lease));
+        self.touch(&instance, lease);
         let taken = Arc::clone(&instance);
         self.transitions.push(Transition::TakenOver { instance: taken, lease, terms, before });
         (instance, lease)
@@ -220,7 +223,7 @@ impl<'a> Plan<'a> {
         let Some(instance) = self.changed(&place.instance, content, presence) else {
             return place.instance;
         };
-        self.touch(&instance, Some(place.lease));
+        self.touch(&instance, place.lease);
         self.transitions.push(Transition::Updated {
             instance: Arc::clone(&instance),
             slot: place.lease.slot(),
@@ -289,8 +292,8 @@ impl<'a> Plan<'a> {
         self.revision = self.revision.next();
         let instance = Instance { modified: self.revision, ..Instance::clone(&place.instance) };
         let instance = Arc::new(instance);
-        self.touch(&instance, None);
         let slot = place.lease.slot();
+        self.touched.insert(slot, None);
         self.transitions.push(Transition::Removed { instance, slot, reason });
     }
 
@@ -317,26 +320,30 @@ impl<'a> Plan<'a> {
         }))
     }
 
-    fn touch(&mut self, instance: &Arc<Instance>, lease: Option<LeaseId>) {
-        let identity = (Arc::clone(&instance.service), instance.id.clone());
-        if let Some(lease) = lease {
-            self.granted.insert(lease.slot(), identity.clone());
-        }
-        let place = lease.map(|lease| Place { instance: Arc::clone(instance), lease });
-        self.touched.insert(identity, place);
+    fn touch(&mut self, instance: &Arc<Instance>, lease: LeaseId) {
+        let place = Place { instance: Arc::clone(instance), lease };
+        self.touched.insert(lease.slot(), Some(place));
     }
 
     /// The identity as the plan leaves it.
     fn place(&self, service: &Arc<ServiceKey>, id: &InstanceId) -> Option<Place> {
-        if !self.touched.is_empty() {
-            let identity = (Arc::clone(service), id.clone());
-            if let Some(place) = self.touched.get(&identity) {
-                return place.clone();
+        let service_now = self.registry.services.get(service.as_ref());
+        if let Some(member) = service_now.and_then(|service| service.roster.member(id)) {
+            match self.touched.get(&member.slot) {
+                None => {
+                    let lease = self.registry.leases.holder(member.slot)?;
+                    return Some(Place { instance: Arc::clone(&member.instance), lease });
+                }
+                Some(Some(place)) => return Some(place.clone()),
+                // The plan removed it, and may have added it again.
+                Some(None) => {}
             }
         }
-        let member = self.registry.services.get(service.as_ref())?.roster.member(id)?;
-        let lease = self.registry.leases.holder(member.slot)?;
-        Some(Place { instance: Arc::clone(&member.instance), lease })
+        if self.added.is_empty() {
+            return None;
+        }
+        let slot = self.added.get(&(Arc::clone(service), id.clone()))?;
+        self.touched.get(slot).cloned().flatten()
     }
 
     fn target(&self, target: &Target) -> Result<Place, Refusal> {
@@ -354,26 +361,14 @@ impl<'a> Plan<'a> {
 
     /// The identity that a lease holds as the plan leaves it.
     fn leased(&self, lease: LeaseId) -> Result<Place, Refusal> {
-        let identity = match self.granted.get(&lease.slot()) {
-            Some(identity) => identity.clone(),
-            None => match self.registry.leases.standing(lease) {
-                Standing::Live(instance) | Standing::Fenced(instance) => {
-                    (Arc::clone(&instance.service), instance.id.clone())
-                }
-                Standing::Unknown => return Err(Refusal::NoSuchLease(lease)),
-            },
-        };
-        match self.place(&identity.0, &identity.1) {
-            Some(place) if place.lease == lease => Ok(place),
+        let standing = self.registry.leases.standing(lease);
+        match (self.touched.get(&lease.slot()), standing) {
+            (None, Standing::Live(instance)) => Ok(Place { instance: Arc::clone(instance), lease }),
+            (None, Standing::Fenced) => Err(Refusal::Fenced(lease)),
+            (Some(Some(place)), _) if place.lease == lease => Ok(place.clone()),
             // The slot's identity lives under another lease: this one was fenced off, by the plan
-            // or before, unless it belonged to somebody else. In another slot the identity is new:
-            // the plan removed it in between.
-            Some(place)
-                if place.lease.slot() == lease.slot()
-                    && !matches!(self.registry.leases.standing(lease), Standing::Unknown) =>
-            {
-                Err(Refusal::Fenced(lease))
-            }
+            // or before, unless it belonged to somebody else.
+            (Some(Some(_)), Standing::Live(_) | Standing::Fenced) => Err(Refusal::Fenced(lease)),
             _ => Err(Refusal::NoSuchLease(lease)),
         }
     }

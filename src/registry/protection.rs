@@ -3,7 +3,7 @@
 //! then done with a lease is not decided here.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt,
     time::Duration,
 };
@@ -23,7 +23,7 @@ const MOMENTS_MAX: u64 = LeaseTerms::TTL_MAX.as_millis() as u64 / MOMENT_MS + 1;
 #[derive(Debug, Default)]
 pub(super) struct Protection {
     /// The namespaces that have instances.
-    pasts: BTreeMap<Name, Past>,
+    pasts: HashMap<Name, Past>,
     /// Those of them that have suspects.
     holds: BTreeMap<Name, Hold>,
 }
