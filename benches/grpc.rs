@@ -33,6 +33,7 @@ use hdrhistogram::Histogram;
 use http::uri::PathAndQuery;
 use prost::Message;
 use support::{A_SERVICE, CALLERS, CONNECTIONS, Process, spread};
+use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
@@ -66,19 +67,23 @@ fn main() {
 }
 
 async fn measure(time: Duration, fill: u64) {
-    let mut figures: [(&str, Vec<Figure>); 4] = [
-        ("register", Vec::new()),
+    let mut figures: [(&str, Vec<Figure>); 6] = [
+        ("register, durable", Vec::new()),
+        ("register, in memory", Vec::new()),
         ("register, limit", Vec::new()),
+        ("... durable, one caller", Vec::new()),
         ("resolve 20 instances", Vec::new()),
         ("resolve, limit", Vec::new()),
     ];
     for _ in 0..ROUNDS {
-        let waypost = Process::waypost();
-        let limit = limit();
-        figures[0].1.push(load(&waypost, time, Kind::Register).await);
-        figures[1].1.push(load(&limit, time, Kind::Register).await);
-        figures[2].1.push(load(&waypost, time, Kind::Resolve).await);
-        figures[3].1.push(load(&limit, time, Kind::Resolve).await);
+        let (durable, limit) = (Process::waypost("disk"), limit());
+        let in_memory = Process::waypost("memory");
+        figures[0].1.push(load(&durable, time, Kind::Register, CALLERS).await);
+        figures[1].1.push(load(&in_memory, time, Kind::Register, CALLERS).await);
+        figures[2].1.push(load(&limit, time, Kind::Register, CALLERS).await);
+        figures[3].1.push(load(&durable, time, Kind::Register, 1).await);
+        figures[4].1.push(load(&durable, time, Kind::Resolve, CALLERS).await);
+        figures[5].1.push(load(&limit, time, Kind::Resolve, CALLERS).await);
     }
     println!(
         "{CALLERS} callers on {CONNECTIONS} connections, {ROUNDS} rounds of {time:?}: median (least to most)"
@@ -124,7 +129,7 @@ fn limit() -> Process {
         .unwrap();
     let mut address = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
-    Process::new(child, &address)
+    Process::new(child, &address, TempDir::new().unwrap())
 }
 
 fn instance(index: u64) -> Instance {
@@ -136,10 +141,10 @@ fn registration(index: u64) -> RegisterRequest {
     RegisterRequest { instance: Some(instance(index)), ttl, disconnect_grace: None }
 }
 
-/// What the callers of one kind get done in the given time. Requests are encoded before it begins,
+/// What so many callers of one kind get done in the given time. Requests are encoded before it begins,
 /// and of the answers only some are read: what is measured is the server, whose cores the callers
 /// share.
-async fn load(process: &Process, time: Duration, kind: Kind) -> Figure {
+async fn load(process: &Process, time: Duration, kind: Kind, callers: usize) -> Figure {
     let channels = process.connect().await;
     if matches!(kind, Kind::Resolve) {
         let mut client = RegistryClient::new(channels[0].clone());
@@ -148,7 +153,7 @@ async fn load(process: &Process, time: Duration, kind: Kind) -> Figure {
         }
     }
     let requests: Vec<Vec<Bytes>> =
-        (0..CALLERS).map(|caller| kind.requests(caller, time)).collect();
+        (0..callers).map(|caller| kind.requests(caller, time)).collect();
     let begin = Instant::now();
     let end = begin + time;
     let mut callers = Vec::new();
@@ -225,7 +230,7 @@ impl Kind {
 
 /// Bytes that an instance adds to the server, registered, and after every service was looked up.
 async fn fill_memory(fill: u64) -> (f64, f64) {
-    let process = Process::waypost();
+    let process = Process::waypost("disk");
     let channel = process.connect_once().await;
     let before = process.memory();
     let next = Arc::new(AtomicU64::new(0));

@@ -208,7 +208,7 @@ fn shown(waves: &[Wave], lookups: fn(&Wave) -> &Histogram<u64>) -> String {
 }
 
 async fn wave(scale: &Scale, layout: Layout) -> Wave {
-    let process = Process::waypost();
+    let process = Process::waypost("disk");
     let channels = process.connect().await;
     let kept = |index| instance(&format!("kept-{}", index / A_SERVICE), index);
     register_all(&channels, KEPT_SERVICES * A_SERVICE, TTL_MAX, kept, &Arc::default()).await;
@@ -342,7 +342,7 @@ struct Cost {
 
 impl Filled {
     async fn start(instances: u64) -> Self {
-        let process = Process::waypost();
+        let process = Process::waypost("disk");
         let channels = process.connect().await;
         let leases = Arc::new(Mutex::new(Vec::new()));
         let living = |index| instance(&format!("service-{}", index / A_SERVICE), index);

@@ -192,8 +192,8 @@ fn look_at_100_000_renewed(bencher: Bencher<'_, '_>) {
 fn change_to_watches(bencher: Bencher<'_, '_>, watches: usize) {
     let runtime = Runtime::new().unwrap();
     let engine = runtime.block_on(async {
-        let tasks = Tasks::default();
-        Engine::start(MemoryStore, &Limits::default(), Clock::start(), &tasks).await.unwrap()
+        let (tasks, (store, nothing)) = (Tasks::default(), MemoryStore::open());
+        Engine::start(store, nothing, &Limits::default(), Clock::start(), &tasks).unwrap()
     });
     let (told, mut heard) = tokio::sync::mpsc::channel(watches);
     let tasks = Tasks::default();

@@ -36,7 +36,7 @@ use greeter::{
 use tokio::{net::TcpListener, time::interval};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
-use waypost::{Config, Server};
+use waypost::{Config, Server, config::StoreKind};
 use waypost_client::{BalancedChannel, Client, Registration, Snapshot};
 
 /// Short, so that the demonstration is.
@@ -157,8 +157,9 @@ impl Drop for Process {
 }
 
 async fn serve_registry() -> Outcome<()> {
-    let config = Config { listen: "127.0.0.1:0".parse()?, ..Config::default() };
-    let server = Server::bind(config).await?;
+    let (listen, store) = ("127.0.0.1:0".parse()?, StoreKind::Memory);
+    let config = Config { listen, store, ..Config::default() };
+    let server = Server::bind(config)?;
     println!("{}", server.address());
     server.run(pending()).await?;
     Ok(())

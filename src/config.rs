@@ -41,7 +41,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 7510)),
             port_file: None,
             data_dir: PathBuf::from("./waypost-data"),
-            store: StoreKind::Memory,
+            store: StoreKind::Disk,
             log: "info".to_owned(),
             log_format: None,
             limits: Limits::default(),
@@ -52,6 +52,8 @@ impl Default for Config {
 /// What keeps the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreKind {
+    /// An embedded store in [`Config::data_dir`].
+    Disk,
     /// Nothing: the registry lives as long as the process.
     Memory,
 }
@@ -61,8 +63,9 @@ impl FromStr for StoreKind {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
+            "disk" => Ok(Self::Disk),
             "memory" => Ok(Self::Memory),
-            "disk" | "etcd" => Err("is not built into this version, which has `memory` only"),
+            "etcd" => Err("is not built into this version, which has `disk` and `memory`"),
             _ => Err("must be disk, memory or etcd"),
         }
     }

@@ -6,10 +6,11 @@
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use waypost::{Config, Server};
+//! use waypost::{Config, Server, config::StoreKind};
 //!
-//! let config = Config { listen: "127.0.0.1:0".parse()?, ..Config::default() };
-//! let server = Server::bind(config).await?;
+//! let (listen, store) = ("127.0.0.1:0".parse()?, StoreKind::Memory);
+//! let config = Config { listen, store, ..Config::default() };
+//! let server = Server::bind(config)?;
 //! println!("serving at {}", server.address());
 //! // In real life: a signal. Here the server stops at once.
 //! server.run(async {}).await?;

@@ -1,7 +1,14 @@
 //! The assembly: the only place that sees everything. It binds before it spawns, and knows the order
 //! in which things end.
 
-use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures_util::Stream;
 use thiserror::Error;
@@ -18,12 +25,12 @@ use tracing::{info, warn};
 use crate::{
     api::grpc::{self, GateLayer, Health},
     clock::Clock,
-    config::Config,
-    engine::{Engine, StartError},
+    config::{Config, StoreKind},
+    engine::Engine,
     listener,
     model::Limits,
-    store::MemoryStore,
-    tasks::Tasks,
+    store::{DiskStore, Loaded, MemoryStore, Store, StoreError},
+    tasks::{self, Tasks},
 };
 
 /// From the request to stop until the end, whatever peers do.
@@ -36,31 +43,42 @@ const HTTP2_KEEPALIVE: Duration = Duration::from_secs(10);
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    core: Core,
+    config: Config,
 }
 
 /// A server without a network: what [`Server`] runs over TCP, and simulations over theirs.
 #[derive(Debug)]
 pub struct Core {
-    routes: Routes,
+    first_routes: Routes,
+    /// Once there is an engine.
+    routes: Arc<OnceLock<Routes>>,
+    /// Keeps its mailbox open until it was asked to stop.
+    engine: OnceLock<Engine>,
     health: Health,
     limits: Arc<Limits>,
+    clock: Clock,
     tasks: Tasks,
-    /// Keeps the engine's mailbox open until the engine was asked to stop.
-    engine: Engine,
 }
 
-/// Why a server could not be set up.
+/// The address can't be listened on.
 #[derive(Debug, Error)]
-pub enum BindError {
-    /// The address can't be listened on.
-    #[error("can't listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
+#[error("can't listen on {address}: {source}")]
+pub struct BindError {
+    /// The address.
+    pub address: SocketAddr,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// Why a server ended that was not asked to.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The store can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There can't be a thread for the engine.
+    #[error("can't start a thread: {0}")]
+    Thread(io::Error),
     /// The file for the bound address can't be written.
     #[error("can't write the bound address to {}: {source}", path.display())]
     PortFile {
@@ -69,14 +87,6 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
-    /// The engine can't start.
-    #[error(transparent)]
-    Start(#[from] StartError),
-}
-
-/// Why a server ended that was not asked to.
-#[derive(Debug, Error)]
-pub enum RunError {
     /// Serving failed.
     #[error("serving failed: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -86,17 +96,12 @@ pub enum RunError {
 }
 
 impl Server {
-    /// Listens on the configured address and loads the store.
-    pub async fn bind(config: Config) -> Result<Self, BindError> {
+    /// Listens on the configured address. Must be called in a tokio runtime.
+    pub fn bind(config: Config) -> Result<Self, BindError> {
         let address = config.listen;
         let (listener, address) =
-            listener::listen(address).map_err(|source| BindError::Listen { address, source })?;
-        let core = Core::start(config.limits, Clock::start()).await?;
-        if let Some(path) = config.port_file {
-            write_port_file(&path, address)
-                .map_err(|source| BindError::PortFile { path, source })?;
-        }
-        Ok(Self { listener, address, core })
+            listener::listen(address).map_err(|source| BindError { address, source })?;
+        Ok(Self { listener, address, config })
     }
 
     /// The address that it listens on, with the port that was picked.
@@ -104,29 +109,86 @@ impl Server {
         self.address
     }
 
-    /// Serves until `shutdown` is ready; then ends in order, within 8 s: health says that it no
-    /// longer serves, no new connections are taken, streams end with `UNAVAILABLE`, and calls in
-    /// flight finish.
+    /// Serves until `shutdown` is ready. Until the store is loaded, calls are answered with
+    /// `UNAVAILABLE`. At last it ends in order, within 8 s: health says that it no longer serves, no
+    /// new connections are taken, streams end with `UNAVAILABLE`, and calls in flight finish.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        info!(address = %self.address, "serving");
-        self.core.run(listener::tcp(self.listener), shutdown).await
+        let Self { listener, address, config } = self;
+        let core = Core::new(config.limits.clone(), Clock::start()).await;
+        let starting = async {
+            match config.store {
+                StoreKind::Memory => {
+                    let (store, loaded) = MemoryStore::open();
+                    core.start(store, loaded).await?;
+                }
+                StoreKind::Disk => {
+                    let (directory, limits) = (config.data_dir, config.limits);
+                    let open = move || DiskStore::open(&directory, &limits);
+                    let (store, loaded) = tasks::block(open).await?;
+                    core.start(store, loaded).await?;
+                }
+            }
+            if let Some(path) = config.port_file {
+                let written = write_port_file(&path, address);
+                written.map_err(|source| RunError::PortFile { path, source })?;
+            }
+            info!(%address, "serving");
+            Ok(())
+        };
+        let mut started = Ok(());
+        let end = async {
+            tokio::pin!(shutdown);
+            select! {
+                biased;
+                () = &mut shutdown => return,
+                outcome = starting => started = outcome,
+            }
+            if started.is_ok() {
+                shutdown.await;
+            }
+        };
+        let ended = core.run(listener::tcp(listener), end).await;
+        started.and(ended)
     }
 }
 
 impl Core {
-    /// Loads the store and starts the engine. Must be called in a tokio runtime.
-    pub async fn start(limits: Limits, clock: Clock) -> Result<Self, StartError> {
-        let limits = Arc::new(limits);
-        let tasks = Tasks::default();
-        let engine = Engine::start(MemoryStore, &limits, clock, &tasks).await?;
-        let (routes, health) = grpc::routes(&engine, &limits, clock);
-        health.serving().await;
-        Ok(Self { routes, health, limits, tasks, engine })
+    /// A core that starts. Must be called in a tokio runtime.
+    pub async fn new(limits: Limits, clock: Clock) -> Self {
+        let (first_routes, health) = grpc::first_routes().await;
+        Self {
+            first_routes,
+            routes: Arc::default(),
+            engine: OnceLock::new(),
+            health,
+            limits: Arc::new(limits),
+            clock,
+            tasks: Tasks::default(),
+        }
+    }
+
+    /// Starts the engine upon what a store kept; from here on calls are answered. To be called once.
+    pub async fn start<S: Store>(&self, store: S, loaded: Loaded) -> Result<(), RunError> {
+        let engine = Engine::start(store, loaded, &self.limits, self.clock, &self.tasks);
+        let engine = engine.map_err(RunError::Thread)?;
+        let failure = engine.store_failure();
+        let routes = grpc::routes(&engine, &self.limits, self.clock);
+        let _once = (self.routes.set(routes), self.engine.set(engine));
+        self.health.serving().await;
+        let follow = self.health.clone().follow(failure);
+        let stop = self.tasks.stop().clone().cancelled_owned();
+        self.tasks.spawn("health", async move {
+            select! {
+                () = follow => {}
+                () = stop => {}
+            }
+        });
+        Ok(())
     }
 
     /// As [`Server::run`], over the given connections.
     pub async fn run<I>(
-        self,
+        &self,
         incoming: impl Stream<Item = io::Result<I>> + Send,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), RunError>
@@ -141,14 +203,15 @@ impl Core {
             .max_concurrent_streams(u32::try_from(self.limits.streams_max).ok())
             .http2_keepalive_interval(Some(HTTP2_KEEPALIVE))
             .http2_keepalive_timeout(Some(HTTP2_KEEPALIVE))
-            .layer(GateLayer::new(leaving.clone()))
-            .add_routes(self.routes)
+            .layer(GateLayer::new(Arc::clone(&self.routes), leaving.clone()))
+            .add_routes(self.first_routes.clone())
             .serve_with_incoming_shutdown(incoming, leaving.clone().cancelled_owned());
         tokio::pin!(serving);
         let ended = select! {
-            ended = &mut serving => ended.map_err(RunError::Serve),
-            () = self.tasks.stop().cancelled() => Err(RunError::TaskEnded),
+            biased;
             () = shutdown => Ok(()),
+            () = self.tasks.stop().cancelled() => Err(RunError::TaskEnded),
+            ended = &mut serving => ended.map_err(RunError::Serve),
         };
         info!("shutting down");
         self.health.not_serving().await;
@@ -159,7 +222,6 @@ impl Core {
         cut.cancel();
         // The engine ends last: whoever was let in got an answer.
         self.tasks.join(Duration::from_secs(1)).await;
-        drop(self.engine);
         info!("stopped");
         ended
     }

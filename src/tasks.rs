@@ -6,6 +6,7 @@ use std::{future::Future, io, thread, time::Duration};
 use tokio::{
     runtime::{Builder, Handle, RuntimeFlavor},
     sync::oneshot,
+    task::spawn_blocking,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -66,6 +67,16 @@ impl Tasks {
         self.stop.cancel();
         self.tracker.close();
         timeout(deadline, self.tracker.wait()).await.is_ok()
+    }
+}
+
+/// Has a thread that may wait do some work. Not cancel safe: the work goes on without whoever waited.
+#[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+pub async fn block<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        // A panic is our own bug, wherever it happens.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

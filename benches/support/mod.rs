@@ -5,10 +5,12 @@
 
 use std::{
     fs,
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 use waypost_client::proto::Instance;
 
@@ -21,16 +23,30 @@ pub(crate) const A_SERVICE: u64 = 20;
 pub(crate) struct Process {
     child: Child,
     address: String,
+    _directory: TempDir,
 }
 
 impl Process {
-    /// The registry.
-    pub(crate) fn waypost() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+    /// The registry with the given store.
+    pub(crate) fn waypost(store: &str) -> Self {
+        // A disk where builds are kept: elsewhere temporary files may lie in memory.
+        let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let data = directory.path().join("data");
+        Self::start(store, &data, directory)
+    }
+
+    /// The registry with what is kept in a directory.
+    pub(crate) fn waypost_on(data: &Path) -> Self {
+        Self::start("disk", data, TempDir::new().unwrap())
+    }
+
+    fn start(store: &str, data: &Path, directory: TempDir) -> Self {
         let port_file = directory.path().join("port");
         let child = Command::new(env!("CARGO_BIN_EXE_waypost"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--store", "memory", "--port-file"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--store", store, "--port-file"])
             .arg(&port_file)
+            .arg("--data-dir")
+            .arg(data)
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -39,12 +55,12 @@ impl Process {
             assert!(Instant::now() < deadline, "the server does not come up");
             std::thread::sleep(Duration::from_millis(5));
         }
-        Self::new(child, &fs::read_to_string(port_file).unwrap())
+        Self::new(child, &fs::read_to_string(port_file).unwrap(), directory)
     }
 
-    /// Another server, which listens on the address.
-    pub(crate) fn new(child: Child, address: &str) -> Self {
-        Self { child, address: address.trim().to_owned() }
+    /// Another server, which listens on the address and may work in the directory.
+    pub(crate) fn new(child: Child, address: &str, directory: TempDir) -> Self {
+        Self { child, address: address.trim().to_owned(), _directory: directory }
     }
 
     pub(crate) async fn connect_once(&self) -> Channel {

@@ -1,6 +1,6 @@
 //! What several commands take, and how values are read. What can't be read never gets past here.
 
-use std::{net::Ipv6Addr, str::FromStr};
+use std::{net::Ipv6Addr, path::PathBuf, str::FromStr};
 
 use clap::Args;
 use waypost_client::proto::Filter;
@@ -18,6 +18,17 @@ pub(super) struct RegistryArguments {
         default_value = "http://127.0.0.1:7510"
     )]
     pub(super) url: RegistryUrl,
+    /// How to write.
+    #[arg(long, value_enum, default_value = "table")]
+    pub(super) output: Output,
+}
+
+/// Which store, and how to write.
+#[derive(Clone, Debug, Args)]
+pub(super) struct StoreArguments {
+    /// Where the embedded store lives.
+    #[arg(long, value_name = "DIR", env = "WAYPOST_DATA_DIR", default_value = "./waypost-data")]
+    pub(super) data_dir: PathBuf,
     /// How to write.
     #[arg(long, value_enum, default_value = "table")]
     pub(super) output: Output,
@@ -138,7 +149,20 @@ fn read_port(text: &str) -> Result<u16, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use clap::{Command, FromArgMatches};
+
     use super::*;
+    use crate::Config;
+
+    #[test]
+    fn a_store_is_where_the_registry_has_it() {
+        let command = StoreArguments::augment_args(Command::new("check"));
+        // Whatever the environment of the tests says.
+        let command = command.mut_arg("data_dir", |argument| argument.env(None));
+        let matches = command.try_get_matches_from(["check"]).unwrap();
+        let arguments = StoreArguments::from_arg_matches(&matches).unwrap();
+        assert_eq!(arguments.data_dir, Config::default().data_dir);
+    }
 
     #[test]
     fn addresses_are_read() {

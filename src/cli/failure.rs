@@ -7,6 +7,7 @@ use tonic_types::StatusExt;
 use waypost_client::{CloseError, Refusal, RegisterError};
 
 use super::text::shown;
+use crate::store::{ImageError, StoreError};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -19,6 +20,16 @@ pub(super) enum Failure {
     /// The registry sent what makes no sense.
     #[error("the registry's answer makes no sense: {0}")]
     Nonsense(&'static str),
+    /// A file can't be used.
+    #[error("{file}: {source}")]
+    File { file: String, source: io::Error },
+    /// A file holds no image, or has no place where it could go.
+    #[error("{file}: {source}")]
+    Image { file: String, source: ImageError },
+    #[error("{}", shown(&.0.to_string()))]
+    Store(#[from] StoreError),
+    #[error("stopped before it was done")]
+    Interrupted,
     #[error("can't write the output: {0}")]
     Output(#[source] io::Error),
     #[error("can't handle signals: {0}")]

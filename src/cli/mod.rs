@@ -1,6 +1,8 @@
 //! The command line: what there is to say, who does it, and how it ends.
 
 mod arguments;
+mod backup;
+mod check;
 mod child;
 mod deregister;
 mod drain;
@@ -13,6 +15,7 @@ mod record;
 mod register;
 mod release;
 mod remote;
+mod restore;
 mod serve;
 mod services;
 mod signals;
@@ -59,6 +62,12 @@ enum Command {
     Release(release::ReleaseArguments),
     /// Show how the registry stands.
     Status(status::StatusArguments),
+    /// Write an image of everything that is registered to a file, while the registry works.
+    Backup(backup::BackupArguments),
+    /// Begin a store with what an image holds, for a registry to be started with.
+    Restore(restore::RestoreArguments),
+    /// Read all of a store that no registry works with, and say what is in it.
+    Check(check::CheckArguments),
 }
 
 /// Runs the program with the process's arguments.
@@ -73,6 +82,9 @@ pub fn run() -> ExitCode {
         Command::Drain(arguments) => block_on(drain::run(arguments)),
         Command::Release(arguments) => block_on(release::run(arguments)),
         Command::Status(arguments) => block_on(status::run(arguments)),
+        Command::Backup(arguments) => block_on(backup::run(arguments)),
+        Command::Restore(arguments) => end(restore::run(&arguments)),
+        Command::Check(arguments) => end(check::run(&arguments)),
     }
 }
 
@@ -90,6 +102,11 @@ fn block_on(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
     let ended = runtime.block_on(command);
     // Whoever does not read the output must not keep the command from its end.
     runtime.shutdown_background();
+    end(ended)
+}
+
+/// The exit code for how a command ended.
+fn end(ended: Result<(), Failure>) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has had enough of it.

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use tokio::time::timeout;
 use tonic::{
-    Response, Status,
+    Response, Status, Streaming,
     transport::{Channel, Endpoint},
 };
 use waypost_client::{
@@ -95,9 +95,18 @@ impl Remote {
         request: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Failure> {
         let answer = timeout(WAIT_MAX, request).await;
-        let answer = answer
-            .map_err(|_| self.unreachable(format!("no answer within {} s", WAIT_MAX.as_secs())))?;
+        let answer = answer.map_err(|_| self.silent())?;
         answer.map(Response::into_inner).map_err(|status| self.failure(&status))
+    }
+
+    /// The next piece of an answer that comes in pieces, each of which may take [`WAIT_MAX`].
+    pub(super) async fn piece<T>(&self, pieces: &mut Streaming<T>) -> Result<Option<T>, Failure> {
+        let piece = timeout(WAIT_MAX, pieces.message()).await;
+        piece.map_err(|_| self.silent())?.map_err(|status| self.failure(&status))
+    }
+
+    fn silent(&self) -> Failure {
+        self.unreachable(format!("no answer within {} s", WAIT_MAX.as_secs()))
     }
 
     /// What a status means that came from here.

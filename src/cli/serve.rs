@@ -3,13 +3,14 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use rustix::process::Signal as SignalNumber;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::error;
 
 use super::{CONFIGURATION, fail};
 use crate::{
     config::{Config, Overrides},
-    server::Server,
+    server::{RunError, Server},
     telemetry,
 };
 
@@ -28,7 +29,8 @@ pub(super) struct ServeArguments {
     /// Where the embedded store lives [default: ./waypost-data].
     #[arg(long, value_name = "DIR", env = "WAYPOST_DATA_DIR")]
     data_dir: Option<PathBuf>,
-    /// What keeps the registry; this version has `memory`, which keeps nothing [default: memory].
+    /// What keeps the registry: `disk` in the data directory, `memory` nothing; `etcd` is not built
+    /// yet [default: disk].
     #[arg(long, value_name = "disk|memory|etcd", env = "WAYPOST_STORE")]
     store: Option<String>,
     /// How to log [default: pretty on a terminal, else json].
@@ -62,16 +64,20 @@ pub(super) fn run(arguments: ServeArguments) -> ExitCode {
 }
 
 async fn serve(config: Config) -> ExitCode {
-    let stop = match stop_signal() {
-        Ok(stop) => stop,
+    let (stop, _outlived) = match stop_signal().and_then(|stop| Ok((stop, too_large()?))) {
+        Ok(signals) => signals,
         Err(error) => return fail(&format!("can't handle signals: {error}")),
     };
-    let server = match Server::bind(config).await {
+    let server = match Server::bind(config) {
         Ok(server) => server,
         Err(error) => return fail(&error),
     };
     match server.run(stop).await {
         Ok(()) => ExitCode::SUCCESS,
+        // It never served: that is for whoever started it.
+        Err(error @ (RunError::Store(_) | RunError::Thread(_) | RunError::PortFile { .. })) => {
+            fail(&error)
+        }
         Err(error) => {
             error!(%error, "the server ended");
             ExitCode::FAILURE
@@ -89,4 +95,9 @@ pub(super) fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send> 
             _ = interrupt.recv() => {}
         }
     })
+}
+
+/// While it is there, a limit on the size of files makes writes fail instead of ending the process.
+fn too_large() -> std::io::Result<Signal> {
+    signal(SignalKind::from_raw(SignalNumber::XFSZ.as_raw()))
 }

@@ -34,6 +34,8 @@ struct StatusRecord<'a> {
     leases: u64,
     watchers: u64,
     store: &'a str,
+    /// Why it refuses writes; nothing: it takes them.
+    store_failure: Option<&'a str>,
     protection: Vec<ProtectionRecord<'a>>,
     started_at: Option<String>,
 }
@@ -73,6 +75,7 @@ fn record(status: &GetStatusResponse) -> StatusRecord<'_> {
         leases: status.leases,
         watchers: status.watchers,
         store: &status.store,
+        store_failure: Some(status.store_failure.as_str()).filter(|why| !why.is_empty()),
         protection: protection.collect(),
         started_at: status.started_at.as_ref().map(Timestamp::to_string),
     }
@@ -89,6 +92,10 @@ fn table(status: &GetStatusResponse, now: WallTime) -> Table<2> {
     row("leases", status.leases.to_string().into());
     row("watchers", status.watchers.to_string().into());
     row("store", (&status.store).into());
+    if !status.store_failure.is_empty() {
+        let why = format!("refuses writes: {}", status.store_failure);
+        row("", Cell::styled(why, AnsiColor::Red.on_default()));
+    }
     row("started", started(status.started_at, now).into());
     for protection in &status.protection {
         row("protection", Cell::styled(held(protection), AnsiColor::Magenta.on_default()));

@@ -17,7 +17,7 @@ use std::{
 
 use parking_lot::RwLock;
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch as latest};
 
 pub use directory::ServiceSummary;
 pub use renewals::KeepAlive;
@@ -32,12 +32,12 @@ use crate::{
         ChangeLog, Command, LeaseTable, Outcome, Patch, Protected, Refusal, Registry, Service,
         Target,
     },
-    store::{Store, StoreError},
+    store::{Image, Loaded, Store, StoreError},
     tasks::Tasks,
 };
 use directory::Directory;
 use signals::Signals;
-use worker::{Request, Worker};
+use worker::{Reply, Request, Worker};
 
 /// Suspects that one command removes at most: bounds the size of a commit.
 const RELEASED_A_TURN: usize = 1024;
@@ -64,6 +64,8 @@ struct Shared {
     watches: AtomicUsize,
     /// In order of their namespaces.
     protected: RwLock<Vec<Protected>>,
+    /// Why writes are refused, while they are.
+    store_failure: latest::Sender<Option<StoreError>>,
     signals: Signals,
 }
 
@@ -71,17 +73,6 @@ impl Shared {
     fn published(&self) -> Revision {
         Revision(self.published.load(Ordering::Acquire))
     }
-}
-
-/// Why the engine can't start.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// The store can't be loaded.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// There can't be a thread for it.
-    #[error("can't start a thread: {0}")]
-    Thread(#[from] io::Error),
 }
 
 /// Why the engine does not do what it was asked to.
@@ -114,37 +105,43 @@ pub struct EngineStatus {
     pub watches: usize,
     /// What keeps the registry.
     pub store: &'static str,
+    /// Why it refuses writes, if it does.
+    pub store_failure: Option<StoreError>,
     /// The namespaces in which leases that ran out are held, in order of their names.
     pub protected: Vec<Protected>,
 }
 
 impl Engine {
-    /// Loads the store and starts the worker, on a thread of its own: a wave of leases that run out
-    /// keeps a core busy for a while, and lookups have to go on beside it.
-    pub async fn start<S: Store>(
-        mut store: S,
+    /// Starts upon what the store kept, on a thread of its own: a wave of leases that run out keeps a
+    /// core busy for a while, a store may block, and lookups have to go on beside both.
+    ///
+    /// Errors: there can't be another thread.
+    pub fn start<S: Store>(
+        store: S,
+        loaded: Loaded,
         limits: &Limits,
         clock: Clock,
         tasks: &Tasks,
-    ) -> Result<Self, StartError> {
-        let loaded = store.load().await?;
-        let registry = Registry::new(0, fastrand::u64(..), limits);
-        let revision = registry.revision();
+    ) -> io::Result<Self> {
+        let Loaded { history, restored } = loaded;
+        let (registry, log) =
+            Registry::restore(0, fastrand::u64(..), limits, restored, clock.tick());
+        let directory = Directory::default();
+        for service in registry.services() {
+            directory.put(Arc::clone(service));
+        }
         let shared = Arc::new(Shared {
             clock,
-            history: loaded.history,
+            history,
             store: store.name(),
             leases: registry.lease_table(),
-            directory: Directory::default(),
-            log: RwLock::new(ChangeLog::new(
-                revision,
-                limits.log_changes_max,
-                limits.log_bytes_max,
-            )),
-            published: AtomicU64::new(revision.0),
+            directory,
+            log: RwLock::new(log),
+            published: AtomicU64::new(registry.revision().0),
             instances: AtomicUsize::new(registry.instances()),
             watches: AtomicUsize::new(0),
-            protected: RwLock::default(),
+            protected: RwLock::new(registry.protected()),
+            store_failure: latest::Sender::default(),
             signals: Signals::default(),
         });
         let (mailbox, requests) = mpsc::channel(limits.queued_writes_max);
@@ -196,9 +193,22 @@ impl Engine {
         }
     }
 
+    /// An image of everything that is registered, as of the last answered write or later. Cancel
+    /// safe.
+    pub async fn image(&self) -> Result<Image, EngineError> {
+        self.request(Request::Image).await
+    }
+
     async fn ask(&self, command: Command) -> Result<Outcome, EngineError> {
+        self.request(|reply| Request::Change(command, reply)).await
+    }
+
+    async fn request<T>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Result<T, EngineError> {
         let (reply, answer) = oneshot::channel();
-        self.mailbox.try_send(Request { command, reply }).map_err(|error| match error {
+        self.mailbox.try_send(request(reply)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 EngineError::Overloaded(self.mailbox.max_capacity())
             }
@@ -259,8 +269,14 @@ impl Engine {
             services: self.shared.directory.services(),
             watches: self.shared.watches.load(Ordering::Relaxed),
             store: self.shared.store,
+            store_failure: self.shared.store_failure.borrow().clone(),
             protected: self.shared.protected.read().clone(),
         }
+    }
+
+    /// Why the store refuses writes, while it does.
+    pub fn store_failure(&self) -> latest::Receiver<Option<StoreError>> {
+        self.shared.store_failure.subscribe()
     }
 
     /// The position as a cursor.

@@ -90,7 +90,8 @@ mod tests {
     async fn a_stream_of_changing_leases_does_not_grow() {
         let tasks = Tasks::default();
         let limits = Limits::default();
-        let engine = Engine::start(MemoryStore, &limits, Clock::start(), &tasks).await.unwrap();
+        let (store, nothing) = MemoryStore::open();
+        let engine = Engine::start(store, nothing, &limits, Clock::start(), &tasks).unwrap();
         let mut stream = engine.keep_alive();
         let mut lasting = Vec::new();
         for number in 0..3 * REMEMBERED_MIN {

@@ -22,7 +22,7 @@ use crate::{
     defect,
     model::{Change, ChangeKind, Name, Presence, RemovalReason, Revision, ServiceKey, Tick},
     registry::{Absorbed, Command, Outcome, Protected, Refusal, Registry, Transition, Verdict},
-    store::{Store, StoreError},
+    store::{Image, Store, StoreError},
 };
 
 /// Commands of one turn at most: bounds the size of a commit.
@@ -39,25 +39,33 @@ const TURN_MAX_MS: u64 = 100;
 /// How long heartbeats that waited for the server may take to be read before anybody is judged.
 const CATCH_UP_MS: u64 = 50;
 
-/// A command and who waits for its answer.
+/// How long writes are refused after the store failed, until it is tried again.
+const STORE_RETRY_MS: u64 = 1_000;
+
+/// What the worker is asked for.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) command: Command,
-    pub(super) reply: oneshot::Sender<Result<Outcome, EngineError>>,
+pub(super) enum Request {
+    /// To make a change.
+    Change(Command, Reply<Outcome>),
+    /// For an image of what the store keeps.
+    Image(Reply<Image>),
 }
+
+/// Who waits for an answer.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
 pub(super) struct Worker<S> {
     registry: Registry,
     store: S,
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
-    /// Whether the store refused the last commit: said once, not for each.
-    store_failing: bool,
+    /// Until when a failing store is left alone.
+    store_retry: Option<Tick>,
     /// When the latest turn began.
     turned_at: Tick,
 }
 
-type Answer = (oneshot::Sender<Result<Outcome, EngineError>>, Result<Outcome, Refusal>);
+type Answer = (Reply<Outcome>, Result<Outcome, Refusal>);
 
 impl<S: Store> Worker<S> {
     pub(super) fn new(
@@ -67,7 +75,7 @@ impl<S: Store> Worker<S> {
         requests: mpsc::Receiver<Request>,
     ) -> Self {
         let turned_at = shared.clock.tick();
-        Self { registry, store, shared, requests, store_failing: false, turned_at }
+        Self { registry, store, shared, requests, store_retry: None, turned_at }
     }
 
     /// Works until it is stopped; what waits then is answered first.
@@ -114,8 +122,12 @@ impl<S: Store> Worker<S> {
     async fn turn(&mut self, requests: Vec<Request>) -> bool {
         let now = self.shared.clock.now();
         self.notice_standstill(now.tick);
+        if self.store_retry.is_some_and(|retry| now.tick < retry) {
+            self.refuse(requests);
+            return false;
+        }
         let (verdicts, more_due) = self.registry.judge(now.tick, LEASES_A_TURN);
-        if requests.is_empty() && verdicts.is_empty() {
+        if requests.is_empty() && verdicts.is_empty() && self.store_retry.is_none() {
             return more_due;
         }
         let mut plan = self.registry.plan(now);
@@ -124,8 +136,12 @@ impl<S: Store> Worker<S> {
             let _enforced = plan.decide(Command::Enforce(*verdict));
         }
         let mut answers: Vec<Answer> = Vec::with_capacity(requests.len());
-        for Request { command, reply } in requests {
-            answers.push((reply, plan.decide(command)));
+        let mut images = Vec::new();
+        for request in requests {
+            match request {
+                Request::Change(command, reply) => answers.push((reply, plan.decide(command))),
+                Request::Image(reply) => images.push(reply),
+            }
         }
         let transitions = plan.into_transitions();
         match self.commit(&transitions).await {
@@ -146,7 +162,33 @@ impl<S: Store> Worker<S> {
             }
             Err(error) => self.give_up(&verdicts, answers, &error),
         }
+        self.give_images(images);
         more_due
+    }
+
+    /// Answers while the store is left alone: nothing is written, and nobody is judged, for nothing
+    /// could come of it.
+    fn refuse(&self, requests: Vec<Request>) {
+        let failure = self.shared.store_failure.borrow().clone();
+        let mut images = Vec::new();
+        for request in requests {
+            match request {
+                Request::Change(_, reply) => {
+                    let _gone = reply.send(Err(match &failure {
+                        Some(error) => EngineError::Store(error.clone()),
+                        None => EngineError::Stopped,
+                    }));
+                }
+                Request::Image(reply) => images.push(reply),
+            }
+        }
+        self.give_images(images);
+    }
+
+    fn give_images(&self, images: Vec<Reply<Image>>) {
+        for reply in images {
+            let _gone = reply.send(self.store.image().map_err(EngineError::Store));
+        }
     }
 
     /// A turn that comes late means that the server stood still, which is not the instances' fault.
@@ -160,21 +202,25 @@ impl<S: Store> Worker<S> {
     }
 
     async fn commit(&mut self, transitions: &[Transition]) -> Result<(), StoreError> {
-        if transitions.is_empty() {
+        // One that failed has to prove that it works, with nothing to write as well.
+        if transitions.is_empty() && self.store_retry.is_none() {
             return Ok(());
         }
         let committed = self.store.commit(transitions).await;
-        match &committed {
-            Err(error) if !self.store_failing => {
-                self.store_failing = true;
-                warn!(%error, "writes are refused");
-            }
-            Ok(()) if self.store_failing => {
-                self.store_failing = false;
-                info!("writes are taken again");
-            }
+        // Each said once, not for each batch.
+        match (&committed, self.store_retry.is_some()) {
+            (Ok(()), true) => info!("writes are taken again"),
+            (Err(error), false) => warn!(%error, "writes are refused"),
             _ => {}
         }
+        let retry = Tick(self.shared.clock.tick().0 + STORE_RETRY_MS);
+        self.store_retry = committed.is_err().then_some(retry);
+        self.shared.store_failure.send_if_modified(|failure| {
+            let after = committed.as_ref().err().cloned();
+            let changes = *failure != after;
+            *failure = after;
+            changes
+        });
         committed
     }
 

@@ -4,6 +4,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
+    Stay,
     lease_table::{LeaseTable, Sight},
     wheel::ExpiryWheel,
 };
@@ -44,6 +45,13 @@ struct Tenancy {
     first_generation: u64,
     /// The generation granted last.
     generation: u64,
+}
+
+impl Tenancy {
+    /// A slot that nobody holds, and whose next lease has the generation after the given one.
+    fn vacant(generation: u64) -> Self {
+        Self { instance: None, ttl_ms: 0, grace_ms: 0, first_generation: generation, generation }
+    }
 }
 
 /// What a look at the leases found, and what has to have consequences.
@@ -175,6 +183,32 @@ impl Leases {
         }
         self.table.grant(lease, now);
         self.wheel.put(lease.slot(), now.after(terms.ttl));
+    }
+
+    /// Puts back a stay from before, its lease renewed as of `now`. Stays have to come in the order of
+    /// their slots, before anything is granted.
+    pub(super) fn restore(&mut self, stay: Stay, now: Tick) {
+        let Stay { instance, lease, first_generation, terms } = stay;
+        let slot = lease.slot();
+        while self.tenancies.len() < slot as usize {
+            let free = self.tenancies.len() as u32;
+            self.tenancies.push(Tenancy::vacant(scatter(self.seed, free)));
+            self.free.push_back(free);
+        }
+        let suspect = instance.presence == Presence::Suspect;
+        self.tenancies.push(Tenancy {
+            instance: Some(instance),
+            ttl_ms: millis(terms.ttl),
+            grace_ms: millis(terms.disconnect_grace),
+            first_generation,
+            generation: lease.generation(),
+        });
+        self.table.grant(lease, now);
+        if suspect {
+            self.hold(slot, now);
+        } else {
+            self.wheel.put(slot, now.after(terms.ttl));
+        }
     }
 
     /// Fences off the slot's lease and grants its successor.

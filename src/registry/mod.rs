@@ -12,6 +12,7 @@ mod leases;
 mod log;
 mod plan;
 mod protection;
+mod restored;
 mod roster;
 mod wheel;
 
@@ -24,6 +25,7 @@ pub use log::{ChangeLog, LogEntry};
 pub use plan::{Plan, Transition};
 use protection::Protection;
 pub use protection::{Losses, Protected};
+pub use restored::{Restored, Stay};
 use roster::Member;
 pub use roster::{Chunk, Memo, Roster};
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::model::{Change, ChangeKind, LeaseTerms, Name, Presence, RemovalReason, Tick};
+use crate::model::{Change, ChangeKind, Instance, LeaseTerms, Name, Presence, RemovalReason, Tick};
 
 /// Losses that are never too many.
 const LOSSES_MIN: u32 = 10;
@@ -148,6 +148,18 @@ impl Protection {
             }
         }
         self.forget_if_empty(namespace);
+    }
+
+    /// Takes note of an instance from before, with the given slot.
+    pub(super) fn restore(&mut self, instance: &Instance, slot: u32, now: Tick) {
+        let namespace = &instance.service.namespace;
+        match instance.presence {
+            Presence::Confirmed => self.note(namespace, now, |moment| moment.living += 1),
+            Presence::Suspect => {
+                self.hold(namespace, slot, now, now);
+                self.note(namespace, now, |_| {});
+            }
+        }
     }
 
     fn note(&mut self, namespace: &Name, now: Tick, alter: impl FnOnce(&mut Moment)) {

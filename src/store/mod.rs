@@ -1,28 +1,38 @@
 //! What keeps the registry: one small trait, and what stands behind it.
 
+mod disk;
+mod image;
 mod memory;
+mod record;
 
-use std::future::Future;
+use std::{future::Future, path::PathBuf};
 
+pub use disk::{DiskStore, Kept};
+pub use image::{Contents, Image, ImageError};
 pub use memory::MemoryStore;
 use thiserror::Error;
 
-use crate::{model::HistoryId, registry::Transition};
+use crate::{
+    model::HistoryId,
+    registry::{Restored, Transition},
+};
 
-/// Keeps what was answered. Used by the engine alone, one call at a time.
+/// Keeps what was answered. Opening one gives as well what it [kept](Loaded). Used by the engine
+/// alone, one call at a time, on a thread of its own: a store may block.
 pub trait Store: Send + 'static {
     /// What operators call it.
     fn name(&self) -> &'static str;
 
-    /// Reads what was kept. Called once, before anything else.
-    fn load(&mut self) -> impl Future<Output = Result<Loaded, StoreError>> + Send;
-
     /// Makes transitions durable, all or none. When it returns `Ok` they survive whatever the store
-    /// promises to survive; after an error none of them shows up later.
+    /// promises to survive; after an error none of them shows up later. Without transitions it only
+    /// proves that the store works.
     fn commit(
         &mut self,
         transitions: &[Transition],
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// An image of what was committed until now, to be read while the store works on.
+    fn image(&self) -> Result<Image, StoreError>;
 }
 
 /// What a store kept.
@@ -30,6 +40,8 @@ pub trait Store: Send + 'static {
 pub struct Loaded {
     /// The history that it belongs to.
     pub history: HistoryId,
+    /// What was registered.
+    pub restored: Restored,
 }
 
 /// Why a store can't do what it was asked to.
@@ -38,4 +50,21 @@ pub enum StoreError {
     /// It can't be reached, or fails; it may recover.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// There is no room for more; it recovers when there is.
+    #[error("the store is full: {0}")]
+    Full(String),
+    /// It keeps nothing of which there could be an image.
+    #[error("the {0} store keeps nothing to back up")]
+    NoImage(&'static str),
+    /// It can't be opened.
+    #[error("{}: {reason}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+    },
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,7 +54,8 @@ impl Registry {
 
     pub(crate) async fn start_again(&mut self) {
         let child = waypost(self.directory.path())
-            .args(["serve", "--listen", "127.0.0.1:0", "--log", "error", "--port-file"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--store", "memory", "--log", "error"])
+            .arg("--port-file")
             .arg(self.port_file())
             .spawn()
             .expect("the registry starts");

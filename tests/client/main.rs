@@ -21,7 +21,7 @@ use registry::Registry;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, transport::server::Router};
-use waypost::{Config, model::Limits};
+use waypost::{Config, config::StoreKind, model::Limits};
 use waypost_client::{
     Client, NoInstance, Policy, RegisterError, Registered, Registration, RegistrationState,
     Service, Snapshot, Update,
@@ -65,7 +65,7 @@ fn ids(snapshot: &Snapshot) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registered_instance_is_found_and_lives_on_by_heartbeats() {
-    let registry = Registry::start().await;
+    let registry = Registry::start();
     let client = registry.client();
     let mut watch = registry.watch("orders").await;
     let registered = client.register(orders("a", 80).zone("z").metadata("k", "v")).await.unwrap();
@@ -87,7 +87,7 @@ async fn a_registered_instance_is_found_and_lives_on_by_heartbeats() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_guard_deregisters() {
-    let registry = Registry::start().await;
+    let registry = Registry::start();
     let mut watch = registry.watch("orders").await;
     let client = registry.client();
     drop(client.register(orders("a", 80).ttl(PATIENCE)).await.unwrap());
@@ -97,7 +97,7 @@ async fn a_dropped_guard_deregisters() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_evicted_instance_comes_back_as_it_last_was() {
-    let registry = Registry::start().await;
+    let registry = Registry::start();
     let client = registry.client();
     let mut watch = registry.watch("orders").await;
     let mut registered = client.register(orders("a", 80)).await.unwrap();
@@ -125,7 +125,7 @@ async fn an_evicted_instance_comes_back_as_it_last_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_comes_back_empty_empties_nobody() {
-    let mut registry = Registry::start().await;
+    let mut registry = Registry::start();
     let client = registry.client();
     let registered = client.register(orders("a", 80).ttl(Duration::from_secs(2))).await.unwrap();
     let first = registered.lease_id();
@@ -136,7 +136,7 @@ async fn a_registry_that_comes_back_empty_empties_nobody() {
 
     registry.end().await;
     assert!(service.pick().is_ok(), "an outage costs no pick");
-    registry.start_again().await;
+    registry.start_again();
     let always = async {
         loop {
             assert!(service.pick().is_ok(), "a known instance stays usable");
@@ -157,7 +157,7 @@ async fn a_registry_that_comes_back_empty_empties_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_name_the_fields() {
-    let registry = Registry::start().await;
+    let registry = Registry::start();
     let client = registry.client();
     let refused = client.register(Registration::new("-", "a b", 0).ttl(TTL / 2)).await;
     let Err(RegisterError::Invalid(refusal)) = refused else { panic!("{refused:?}") };
@@ -169,7 +169,8 @@ async fn refusals_name_the_fields() {
     );
 
     let limits = Limits { instances_max: 1, ..Limits::default() };
-    let registry = Registry::start_with(Config { limits, ..Config::default() }).await;
+    let registry =
+        Registry::start_with(Config { store: StoreKind::Memory, limits, ..Config::default() });
     let client = registry.client();
     let _first = client.register(orders("a", 80)).await.unwrap();
     let refused = client.register(orders("b", 81)).await;
@@ -178,7 +179,7 @@ async fn refusals_name_the_fields() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_policies_reach_every_instance_that_takes_traffic() {
-    let registry = Registry::start().await;
+    let registry = Registry::start();
     let client = registry.client();
     let mut guards = Vec::new();
     for id in 0..5 {
@@ -232,7 +233,7 @@ async fn answers(client: &Client, calls: usize) -> HashMap<Result<i32, Code>, us
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_balanced_channel_follows_membership_while_calls_run() {
-    let registry = Registry::start().await;
+    let registry = Registry::start();
     let client = registry.client();
     assert_eq!(answers(&client, 1).await, HashMap::from([(Err(Code::Unavailable), 1)]));
 
@@ -254,7 +255,7 @@ async fn the_balanced_channel_follows_membership_while_calls_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_takes_no_connection_costs_no_call() {
-    let registry = Registry::start().await;
+    let registry = Registry::start();
     let client = registry.client();
     let live = replica(true).await;
     // Bound and never listened on: connecting is refused for as long as the socket lives.
@@ -269,7 +270,7 @@ async fn an_instance_that_takes_no_connection_costs_no_call() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_go_on_while_the_registry_is_away() {
-    let mut registry = Registry::start().await;
+    let mut registry = Registry::start();
     let client = registry.client();
     let live = replica(true).await;
     let _live = client.register(orders("live", live.port())).await.unwrap();
@@ -282,7 +283,7 @@ async fn calls_go_on_while_the_registry_is_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_address_is_used_where_one_registry_is_away() {
-    let registry = Registry::start().await;
+    let registry = Registry::start();
     let client = registry.builder().registry("http://nowhere:1").build().unwrap();
     for id in 0..4 {
         let registered = client.register(orders(&format!("i{id}"), 80)).await.unwrap();

@@ -37,7 +37,7 @@ impl Drop for Replica {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_replica_vanishes_from_every_caller() {
-    let registry = Registry::start().await;
+    let registry = Registry::start();
     let mut watch = registry.watch("orders").await;
     let mut replicas: Vec<_> =
         (0..3).map(|id| Replica::start(&registry, &format!("i{id}"), 8080 + id)).collect();
@@ -59,7 +59,7 @@ async fn a_killed_replica_vanishes_from_every_caller() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_replica_leaves_and_comes_back_when_it_goes_on() {
-    let registry = Registry::start().await;
+    let registry = Registry::start();
     let client = registry.client();
     let caller = client.service("orders");
     let replica = Replica::start(&registry, "a", 8080);

@@ -12,7 +12,7 @@ use tonic::{
     Streaming,
     transport::{Channel, Endpoint},
 };
-use waypost::{Config, Server};
+use waypost::{Config, Server, config::StoreKind};
 use waypost_client::{
     Builder, Client,
     proto::{
@@ -37,20 +37,20 @@ struct Running {
 }
 
 impl Registry {
-    pub(crate) async fn start() -> Self {
-        Self::start_with(Config::default()).await
+    pub(crate) fn start() -> Self {
+        Self::start_with(Config { store: StoreKind::Memory, ..Config::default() })
     }
 
-    pub(crate) async fn start_with(config: Config) -> Self {
+    pub(crate) fn start_with(config: Config) -> Self {
         let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..config };
         let mut registry = Self { config, address: Arc::default(), running: None };
-        registry.start_again().await;
+        registry.start_again();
         registry
     }
 
     /// Starts it where it was ended. It remembers nothing.
-    pub(crate) async fn start_again(&mut self) {
-        let server = Server::bind(self.config.clone()).await.unwrap();
+    pub(crate) fn start_again(&mut self) {
+        let server = Server::bind(self.config.clone()).unwrap();
         *self.address.lock().unwrap() = Some(server.address());
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(async {

@@ -15,6 +15,7 @@
 mod bad_input;
 mod connections;
 mod disconnect;
+mod disk;
 mod expiry;
 mod grpcurl;
 mod protection;

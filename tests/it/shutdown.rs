@@ -280,7 +280,7 @@ async fn an_address_in_use_is_exit_code_1() {
     let taken = StdListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     let mut command = waypost(directory.path());
-    command.args(["serve", "--listen", &address]);
+    command.args(["serve", "--store", "memory", "--listen", &address]);
     let ended = output(command).await;
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     let said = String::from_utf8_lossy(&ended.stderr);
@@ -291,7 +291,8 @@ async fn an_address_in_use_is_exit_code_1() {
 async fn a_port_file_that_cannot_be_written_is_exit_code_1() {
     let directory = TempDir::new().expect("a directory");
     let mut command = waypost(directory.path());
-    command.args(["serve", "--listen", "127.0.0.1:0", "--port-file", "missing/port"]);
+    command.args(["serve", "--store", "memory", "--listen", "127.0.0.1:0"]);
+    command.args(["--port-file", "missing/port"]);
     let ended = output(command).await;
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
 }

@@ -908,6 +908,11 @@ pub struct GetStatusResponse {
     /// When the server started, by its wall clock.
     #[prost(message, optional, tag = "10")]
     pub started_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Why the store refuses writes at the moment; empty: it takes them. Lookups, watches and
+    /// heartbeats go on meanwhile, the health of `waypost.v1.Registry` is `NOT_SERVING`, and the store
+    /// is tried again every second.
+    #[prost(string, tag = "11")]
+    pub store_failure: ::prost::alloc::string::String,
 }
 /// Mass-expiry protection at work in one namespace. It begins when more than 30 % of the leases that
 /// lived when a window began (or of all that lived within it, where they became more), and at least
@@ -1095,9 +1100,12 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("waypost.v1.Admin", "ReleaseProtection"));
             self.inner.unary(req, path, codec).await
         }
-        /// A consistent image of the durable store while the server works.
+        /// A consistent image of the durable store while the server works: every instance with its lease,
+        /// as of one position after the writes that were answered before the call. It ends with a checksum
+        /// of its own; `waypost backup` and `waypost restore` verify it.
         ///
-        /// Errors: `FAILED_PRECONDITION` where the store keeps nothing that could be backed up.
+        /// Errors: `FAILED_PRECONDITION` where the store keeps nothing that could be backed up;
+        /// `UNAVAILABLE` where it fails.
         pub async fn backup(
             &mut self,
             request: impl tonic::IntoRequest<super::BackupRequest>,

@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use futures_util::Stream;
+use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -15,6 +15,7 @@ use crate::{
     engine::Engine,
     model::{Limits, WallTime},
     registry::{Outcome, Protected},
+    tasks,
 };
 
 #[derive(Debug)]
@@ -58,6 +59,7 @@ impl Admin for AdminApi {
             leases: status.instances as u64,
             watchers: status.watches as u64,
             store: status.store.to_owned(),
+            store_failure: status.store_failure.map(|error| error.to_string()).unwrap_or_default(),
             protection: status.protected.iter().map(|p| self.protection_to_wire(p)).collect(),
             started_at: Some(time_to_wire(self.started_at)),
         }))
@@ -87,7 +89,16 @@ impl Admin for AdminApi {
         &self,
         _request: Request<proto::BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
-        let store = self.engine.status().store;
-        Err(Status::failed_precondition(format!("the {store} store keeps nothing to back up")))
+        let image = self.engine.image().await.map_err(error::status)?;
+        // Each piece is read when the one before was taken.
+        let pieces = stream::unfold(Some(image), async |image| {
+            let mut image = image?;
+            let (piece, image) = tasks::block(move || (image.next(), image)).await;
+            Some(match piece? {
+                Ok(chunk) => (Ok(proto::BackupResponse { chunk }), Some(image)),
+                Err(failure) => (Err(error::status(failure.into())), None),
+            })
+        });
+        Ok(Response::new(Box::pin(pieces)))
     }
 }

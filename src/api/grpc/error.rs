@@ -6,8 +6,10 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::violations::unavailable;
-use crate::{engine::EngineError, registry::Refusal};
+use crate::{engine::EngineError, registry::Refusal, store::StoreError};
 
+/// When to come again to a server that is starting.
+const START_RETRY: Duration = Duration::from_millis(100);
 /// When to come again to a server that is overloaded.
 const OVERLOAD_RETRY: Duration = Duration::from_millis(200);
 /// When to come again to a server whose store fails, or that is leaving.
@@ -19,6 +21,12 @@ pub(super) fn status(error: EngineError) -> Status {
     match error {
         EngineError::Refused(refusal) => refused(&refusal, message),
         EngineError::Overloaded(_) => unavailable(message, OVERLOAD_RETRY),
+        EngineError::Store(StoreError::Full(_)) => {
+            let mut details = ErrorDetails::with_quota_failure_violation("disk", message.clone());
+            details.set_retry_info(Some(OUTAGE_RETRY));
+            Status::with_error_details(Code::ResourceExhausted, message, details)
+        }
+        EngineError::Store(StoreError::NoImage(_)) => Status::failed_precondition(message),
         EngineError::Store(_) | EngineError::Stopped => unavailable(message, OUTAGE_RETRY),
     }
 }
@@ -40,6 +48,11 @@ fn refused(refusal: &Refusal, message: String) -> Status {
             Status::with_error_details(Code::ResourceExhausted, message, details)
         }
     }
+}
+
+/// The status for a server that has not loaded what it kept.
+pub(super) fn starting() -> Status {
+    unavailable("the server is starting", START_RETRY)
 }
 
 /// The status for a server that is leaving.

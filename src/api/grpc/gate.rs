@@ -1,11 +1,12 @@
-//! What every request passes on its way in and out: a server that is leaving takes no new calls and
-//! ends the streams that are open, HTTP that is no gRPC gets an answer of its own, and errors made
+//! What every request passes on its way in and out: a server that is starting or leaving takes no
+//! calls, one that leaves ends the streams that are open, HTTP that is no gRPC gets an answer of its own, and errors made
 //! below the services get the form that is promised.
 
 use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
 
@@ -28,37 +29,43 @@ const HEALTH: &str = "/grpc.health.v1.Health/";
 const REFLECTION: &str = "/grpc.reflection.";
 
 /// The methods besides reflection whose answers are streams that end when the server leaves.
-const STREAMS: [&str; 3] = [
+const STREAMS: [&str; 4] = [
     "/grpc.health.v1.Health/Watch",
     "/waypost.v1.Discovery/Watch",
     "/waypost.v1.Registry/KeepAlive",
+    "/waypost.v1.Admin/Backup",
 ];
 
 /// Puts the gate before the routes.
 #[derive(Debug, Clone)]
 pub struct GateLayer {
+    routes: Arc<OnceLock<Routes>>,
     leaving: CancellationToken,
 }
 
 impl GateLayer {
-    /// A gate that closes when `leaving` is cancelled.
-    pub fn new(leaving: CancellationToken) -> Self {
-        Self { leaving }
+    /// A gate before what is there from the first moment. It leads to `routes` once they are there,
+    /// and closes when `leaving` is cancelled.
+    pub fn new(routes: Arc<OnceLock<Routes>>, leaving: CancellationToken) -> Self {
+        Self { routes, leaving }
     }
 }
 
 impl Layer<Routes> for GateLayer {
     type Service = Gate;
 
-    fn layer(&self, routes: Routes) -> Gate {
-        Gate { routes, leaving: self.leaving.clone() }
+    fn layer(&self, first: Routes) -> Gate {
+        Gate { first, routes: Arc::clone(&self.routes), leaving: self.leaving.clone() }
     }
 }
 
 /// The routes behind the gate.
 #[derive(Debug, Clone)]
 pub struct Gate {
-    routes: Routes,
+    /// Health and reflection.
+    first: Routes,
+    /// All others, once the server has started.
+    routes: Arc<OnceLock<Routes>>,
     leaving: CancellationToken,
 }
 
@@ -68,7 +75,7 @@ impl Service<Request<Body>> for Gate {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Service::<Request<Body>>::poll_ready(&mut self.routes, context)
+        Service::<Request<Body>>::poll_ready(&mut self.first, context)
             .map_err(|error| match error {})
     }
 
@@ -79,9 +86,18 @@ impl Service<Request<Body>> for Gate {
         if self.leaving.is_cancelled() && !request.uri().path().starts_with(HEALTH) {
             return Box::pin(async { Ok(error::draining().into_http()) });
         }
-        let span = request_span(&request);
         let path = request.uri().path();
         let reflects = path.starts_with(REFLECTION);
+        let mut routes = if reflects || path.starts_with(HEALTH) {
+            self.first.clone()
+        } else {
+            match self.routes.get() {
+                // Always ready.
+                Some(routes) => routes.clone(),
+                None => return Box::pin(async { Ok(error::starting().into_http()) }),
+            }
+        };
+        let span = request_span(&request);
         let leaving = (reflects || STREAMS.contains(&path)).then(|| self.leaving.clone());
         let (request, answered) = if reflects {
             let answered = CancellationToken::new();
@@ -91,7 +107,7 @@ impl Service<Request<Body>> for Gate {
         } else {
             (request, None)
         };
-        let answer = self.routes.call(request);
+        let answer = routes.call(request);
         let answer = async move {
             let answer = promised_form(answer.await?);
             let status = answer.headers().get(Status::GRPC_STATUS);

@@ -11,16 +11,17 @@ mod outlet;
 mod registry;
 mod violations;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 pub use gate::GateLayer;
+use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic_health::{
     ServingStatus,
     server::{HealthReporter, health_reporter},
 };
 
-use crate::{clock::Clock, engine::Engine, model::Limits};
+use crate::{clock::Clock, engine::Engine, model::Limits, store::StoreError};
 use admin::AdminApi;
 use discovery::DiscoveryApi;
 use proto::{
@@ -46,34 +47,68 @@ pub(crate) mod proto {
         include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
+const REGISTRY: &str = "waypost.v1.Registry";
 /// The services whose health is told, besides that of the whole server.
-const SERVICES: [&str; 4] = ["", "waypost.v1.Registry", "waypost.v1.Discovery", "waypost.v1.Admin"];
+const SERVICES: [&str; 4] = ["", REGISTRY, "waypost.v1.Discovery", "waypost.v1.Admin"];
 
 /// Tells who asks whether the server serves.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Health(HealthReporter);
+
+impl fmt::Debug for Health {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Health").finish_non_exhaustive()
+    }
+}
 
 impl Health {
     /// Says that every service serves.
     pub async fn serving(&self) {
-        self.tell(ServingStatus::Serving).await;
+        self.tell(&SERVICES, ServingStatus::Serving).await;
     }
 
-    /// Says that no service does any more.
+    /// Says that no service does: not yet, or no more.
     pub async fn not_serving(&self) {
-        self.tell(ServingStatus::NotServing).await;
+        self.tell(&SERVICES, ServingStatus::NotServing).await;
     }
 
-    async fn tell(&self, status: ServingStatus) {
-        for service in SERVICES {
-            self.0.set_service_status(service, status).await;
+    /// Says of the service that writes whether it does, for as long as it is told why not.
+    pub async fn follow(self, mut failure: watch::Receiver<Option<StoreError>>) {
+        let mut failed = false;
+        // Said once, also where the store says why not in other words.
+        while failure.wait_for(|failure| failure.is_some() != failed).await.is_ok() {
+            failed = !failed;
+            let status = if failed { ServingStatus::NotServing } else { ServingStatus::Serving };
+            self.tell(&[REGISTRY], status).await;
+        }
+    }
+
+    async fn tell(&self, services: &[&'static str], status: ServingStatus) {
+        for service in services {
+            self.0.set_service_status(*service, status).await;
         }
     }
 }
 
-/// Everything that is served over gRPC.
-pub fn routes(engine: &Engine, limits: &Arc<Limits>, clock: Clock) -> (Routes, Health) {
+/// What is served from the first moment: health, which says that nothing serves yet, and reflection.
+pub async fn first_routes() -> (Routes, Health) {
     let (reporter, health) = health_reporter();
+    let reporter = Health(reporter);
+    reporter.not_serving().await;
+    let mut routes = Routes::builder();
+    routes.add_service(health);
+    // The descriptors are compiled in, and a test asks both versions for them.
+    if let Ok(reflection) = reflection().build_v1() {
+        routes.add_service(reflection);
+    }
+    if let Ok(reflection) = reflection().build_v1alpha() {
+        routes.add_service(reflection);
+    }
+    (routes.routes(), reporter)
+}
+
+/// What is served once there is an engine.
+pub fn routes(engine: &Engine, limits: &Arc<Limits>, clock: Clock) -> Routes {
     let bytes_max = limits.message_bytes_max;
     let registry = RegistryApi::new(engine.clone(), Arc::clone(limits), clock);
     let discovery = DiscoveryApi::new(engine.clone(), Arc::clone(limits));
@@ -82,16 +117,8 @@ pub fn routes(engine: &Engine, limits: &Arc<Limits>, clock: Clock) -> (Routes, H
     routes
         .add_service(RegistryServer::new(registry).max_decoding_message_size(bytes_max))
         .add_service(DiscoveryServer::new(discovery).max_decoding_message_size(bytes_max))
-        .add_service(AdminServer::new(admin).max_decoding_message_size(bytes_max))
-        .add_service(health);
-    // The descriptors are compiled in, and a test asks both versions for them.
-    if let Ok(reflection) = reflection().build_v1() {
-        routes.add_service(reflection);
-    }
-    if let Ok(reflection) = reflection().build_v1alpha() {
-        routes.add_service(reflection);
-    }
-    (routes.routes(), Health(reporter))
+        .add_service(AdminServer::new(admin).max_decoding_message_size(bytes_max));
+    routes.routes()
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

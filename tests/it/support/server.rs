@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::{sync::oneshot, task::JoinHandle};
 use tonic::transport::{Channel, Endpoint};
-use waypost::{Config, Server, model::Limits, server::RunError};
+use waypost::{Config, Server, config::StoreKind, model::Limits, server::RunError};
 
 use super::{
     proto::{
@@ -29,8 +29,8 @@ impl TestServer {
 
     pub(crate) async fn start_with(limits: Limits) -> Self {
         let listen = "127.0.0.1:0".parse().expect("an address");
-        let config = Config { listen, limits, ..Config::default() };
-        let server = Server::bind(config).await.expect("the server binds");
+        let config = Config { listen, limits, store: StoreKind::Memory, ..Config::default() };
+        let server = Server::bind(config).expect("the server binds");
         let address = server.address();
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = tokio::spawn(server.run(async move {

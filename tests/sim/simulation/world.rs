@@ -10,6 +10,7 @@ use waypost::{
     clock::Clock,
     model::{Limits, WallTime},
     server::Core,
+    store::MemoryStore,
 };
 use waypost_client::{Client, Service, proto::Status};
 
@@ -223,7 +224,9 @@ impl World {
         let (runtime, _) = self.system(REGISTRY);
         runtime.spawn(async move {
             let clock = Clock::simulated(wall);
-            let core = Core::start(limits, clock).await.expect("nothing is stored");
+            let core = Core::new(limits, clock).await;
+            let (store, loaded) = MemoryStore::open();
+            core.start(store, loaded).await.expect("nothing is stored");
             let connections = incoming(port).await;
             core.run(connections, std::future::pending()).await.expect("it serves on");
         });

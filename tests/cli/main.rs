@@ -2,10 +2,13 @@
 //! for conditions, each with a deadline.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
 
+mod backup;
+
 use std::{
     ffi::OsStr,
     fs,
     net::{SocketAddr, TcpListener as StdListener},
+    path::Path,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -51,17 +54,26 @@ fn signal(child: &Child, signal: Signal) {
 
 /// A registry in a process of its own.
 struct Server {
-    _process: Child,
+    process: Child,
     directory: TempDir,
     address: SocketAddr,
 }
 
 impl Server {
     async fn start() -> Self {
+        Self::serve(&["--store", "memory"]).await
+    }
+
+    /// One that keeps everything in a directory.
+    async fn start_on(data_dir: &Path) -> Self {
+        Self::serve(&["--store", "disk", "--data-dir", data_dir.to_str().unwrap()]).await
+    }
+
+    async fn serve(arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port_file = directory.path().join("port");
-        let mut command = program(["serve", "--listen", "127.0.0.1:0", "--store", "memory"]);
-        command.arg("--port-file").arg(&port_file).arg("--log").arg("warn");
+        let mut command = program(["serve", "--listen", "127.0.0.1:0"]);
+        command.args(arguments).arg("--port-file").arg(&port_file).arg("--log").arg("warn");
         let process = command.current_dir(directory.path()).spawn().unwrap();
         let address = soon("the port file", async {
             loop {
@@ -72,7 +84,14 @@ impl Server {
             }
         })
         .await;
-        Self { _process: process, directory, address }
+        Self { process, directory, address }
+    }
+
+    /// Ends it in order.
+    async fn stop(mut self) {
+        signal(&self.process, Signal::TERM);
+        let status = soon("the registry's end", self.process.wait()).await.unwrap();
+        assert_eq!(status.code(), Some(0));
     }
 
     fn url(&self) -> String {
@@ -472,7 +491,10 @@ async fn a_registry_that_does_not_answer_is_not_waited_for_for_ever() {
 
 #[tokio::test]
 async fn bad_usage_ends_with_2() {
-    let bad: [&[&str]; 14] = [
+    let bad: [&[&str]; 17] = [
+        &["backup"],
+        &["restore"],
+        &["check", "--data-dir"],
         &["services", "extra"],
         &["services", "--output", "xml"],
         &["services", "--registry", "127.0.0.1:7510"],

@@ -1,0 +1,55 @@
+//! `waypost check`: whether a store is whole, and what is in it. It never changes what is registered.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    arguments::StoreArguments,
+    failure::Failure,
+    output::{Output, print, print_json},
+    table::Table,
+};
+use crate::store::{DiskStore, Kept};
+
+/// Read all of a store that no registry works with, and say what is in it.
+#[derive(Debug, Args)]
+pub(super) struct CheckArguments {
+    #[command(flatten)]
+    store: StoreArguments,
+}
+
+#[derive(Debug, Serialize)]
+struct KeptRecord {
+    history_id: String,
+    revision: u64,
+    instances: usize,
+    changes: usize,
+}
+
+pub(super) fn run(arguments: &CheckArguments) -> Result<(), Failure> {
+    let kept = DiskStore::check(&arguments.store.data_dir)?;
+    match arguments.store.output {
+        Output::Json => print_json(&KeptRecord::from(&kept)),
+        Output::Table => print(&table(&kept)),
+    }
+}
+
+impl From<&Kept> for KeptRecord {
+    fn from(kept: &Kept) -> Self {
+        Self {
+            history_id: kept.history.to_string(),
+            revision: kept.revision.0,
+            instances: kept.instances,
+            changes: kept.changes,
+        }
+    }
+}
+
+fn table(kept: &Kept) -> Table<2> {
+    let mut table = Table::headless();
+    table.push(["history".into(), kept.history.to_string().into()]);
+    table.push(["revision".into(), kept.revision.0.to_string().into()]);
+    table.push(["instances".into(), kept.instances.to_string().into()]);
+    table.push(["changes".into(), kept.changes.to_string().into()]);
+    table
+}

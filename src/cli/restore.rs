@@ -1,0 +1,63 @@
+//! `waypost restore`: begins a store with what a backup holds. What is not whole begins none.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    arguments::StoreArguments,
+    failure::Failure,
+    output::{Output, print, print_json},
+    text::shown,
+};
+use crate::store::{DiskStore, ImageError, Kept};
+
+/// Begin a store with what an image holds, for a registry to be started with: every instance with its
+/// lease, in a new history. The directory must be empty, or not be there.
+#[derive(Debug, Args)]
+pub(super) struct RestoreArguments {
+    /// What `waypost backup` wrote.
+    file: PathBuf,
+    #[command(flatten)]
+    store: StoreArguments,
+}
+
+#[derive(Debug, Serialize)]
+struct RestoredRecord {
+    history_id: String,
+    revision: u64,
+    instances: usize,
+}
+
+pub(super) fn run(arguments: &RestoreArguments) -> Result<(), Failure> {
+    let directory = &arguments.store.data_dir;
+    let Kept { history, revision, instances, .. } = restore(&arguments.file, directory)?;
+    match arguments.store.output {
+        Output::Json => print_json(&RestoredRecord {
+            history_id: history.to_string(),
+            revision: revision.0,
+            instances,
+        }),
+        Output::Table => {
+            let directory = shown(&directory.display().to_string());
+            print(&format_args!(
+                "restored {instances} instances at revision {revision} to {directory}, history \
+                 {history}\n"
+            ))
+        }
+    }
+}
+
+fn restore(path: &Path, directory: &Path) -> Result<Kept, Failure> {
+    let file = || shown(&path.display().to_string());
+    let image = File::open(path).map_err(|source| Failure::File { file: file(), source })?;
+    DiskStore::restore(image, directory).map_err(|error| match error {
+        // It names the place that is at fault.
+        ImageError::Store(error) => error.into(),
+        source => Failure::Image { file: file(), source },
+    })
+}

@@ -1,0 +1,104 @@
+//! Reads what was kept.
+
+use std::{path::Path, sync::Arc};
+
+use redb::{ReadTransaction, ReadableTable};
+
+use super::{
+    file::{damaged, explain, unusable},
+    tables::{
+        BATCH_ROW, CHANGES, FORMAT, FORMAT_ROW, HISTORY_ROW, META, REVISION_ROW, STAYS, number,
+    },
+};
+use crate::{
+    model::{Change, HistoryId, Revision},
+    registry::Restored,
+    store::{
+        Loaded, StoreError,
+        record::{ChangeRecord, Keys, StayRecord},
+    },
+};
+
+/// Why something can't be read.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The place is not as it was written.
+    Damaged(String),
+    /// A newer version wrote it, or none.
+    Format(Option<u64>),
+    Failed(redb::Error),
+}
+
+impl<E: Into<redb::Error>> From<E> for Fault {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Fault {
+    pub(super) fn into_error(self, path: &Path) -> StoreError {
+        match self {
+            Self::Damaged(place) => damaged(path, &place),
+            Self::Failed(error) => unusable(path, explain(&error)),
+            Self::Format(format) => {
+                let format = format.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
+                unusable(
+                    path,
+                    format!(
+                        "its format is {format}, and this version knows {FORMAT}: start the \
+                         version that wrote it"
+                    ),
+                )
+            }
+        }
+    }
+}
+
+/// Everything that was kept, and how many batches were committed.
+pub(super) fn load(transaction: &ReadTransaction) -> Result<(Loaded, u64), Fault> {
+    let meta = transaction.open_table(META)?;
+    let format = number(meta.get(FORMAT_ROW)?);
+    if format != Some(FORMAT) {
+        return Err(Fault::Format(format));
+    }
+    let history = meta.get(HISTORY_ROW)?;
+    let history = history.as_ref().and_then(|row| std::str::from_utf8(row.value()).ok());
+    let history = history.and_then(HistoryId::parse);
+    let (revision, batch) = (number(meta.get(REVISION_ROW)?), number(meta.get(BATCH_ROW)?));
+    let (Some(history), Some(revision), Some(batch)) = (history, revision, batch) else {
+        return Err(Fault::Damaged("meta".to_owned()));
+    };
+    let mut keys = Keys::default();
+    let mut stays = Vec::new();
+    for row in transaction.open_table(STAYS)?.iter()? {
+        let (slot, stay) = row?;
+        match StayRecord::read(stay.value(), &mut keys) {
+            Ok(stay) if stay.lease.slot() == slot.value() => stays.push(stay),
+            _ => return Err(Fault::Damaged(format!("stays/{}", slot.value()))),
+        }
+    }
+    let changes = changes(transaction, &mut keys, revision)?;
+    let restored = Restored { revision: Revision(revision), stays, changes };
+    Ok((Loaded { history, restored }, batch))
+}
+
+/// The latest changes, one revision after the other up to the given one.
+fn changes(
+    transaction: &ReadTransaction,
+    keys: &mut Keys,
+    revision: u64,
+) -> Result<Vec<Arc<Change>>, Fault> {
+    let mut changes = Vec::new();
+    for row in transaction.open_table(CHANGES)?.iter()? {
+        let (at, change) = row?;
+        match ChangeRecord::read(change.value(), keys) {
+            Ok(change) if change.revision().0 == at.value() => changes.push(Arc::new(change)),
+            _ => return Err(Fault::Damaged(format!("changes/{}", at.value()))),
+        }
+    }
+    let mut expected = changes.iter().rev().zip((0..=revision).rev());
+    match expected.find(|(change, at)| change.revision().0 != *at) {
+        Some((_, at)) => Err(Fault::Damaged(format!("changes/{at}"))),
+        None => Ok(changes),
+    }
+}

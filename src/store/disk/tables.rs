@@ -1,0 +1,25 @@
+//! What is in the file: its tables and the numbers in them.
+
+use redb::{AccessGuard, TableDefinition};
+
+/// The version of what is written here. A server refuses what a newer one wrote.
+pub(super) const FORMAT: u64 = 1;
+
+/// What is not in the other tables, by name.
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+/// By the slot of the lease, so that one batch writes to few pages.
+pub(super) const STAYS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("stays");
+/// By revision.
+pub(super) const CHANGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("changes");
+
+// The rows of `META`.
+pub(super) const FORMAT_ROW: &str = "format";
+pub(super) const HISTORY_ROW: &str = "history";
+pub(super) const REVISION_ROW: &str = "revision";
+/// How many batches were committed.
+pub(super) const BATCH_ROW: &str = "batch";
+
+/// A row of `META` that holds a number.
+pub(super) fn number(row: Option<AccessGuard<'_, &'static [u8]>>) -> Option<u64> {
+    row?.value().try_into().ok().map(u64::from_be_bytes)
+}

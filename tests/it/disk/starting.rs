@@ -1,0 +1,185 @@
+//! A server that has not loaded its store: it takes no calls yet, and says so.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use tempfile::TempDir;
+use tokio::net::{TcpSocket, TcpStream};
+use tonic::{Code, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+
+use super::{Clients, READS, WRITES, is_refusal, kept_in, next_health, serve};
+use crate::support::{
+    SOON, channel_to, instance, millis,
+    process::ServerProcess,
+    proto::{
+        DeregisterRequest, GetStatusRequest, HeartbeatRequest, ListServicesRequest,
+        RegisterRequest, ResolveRequest,
+    },
+    register_request, soon, watch_of,
+};
+
+/// Locked by the server before it reads its store.
+const LOCK: &str = "lock";
+const SERVICES: [&str; 4] = ["carts", "orders", "stock", "users"];
+const INSTANCES_EACH: usize = 1_000;
+/// Registrations that are asked for at once.
+const AT_ONCE: usize = 250;
+/// Answers that are looked at before the server may go on.
+const FIRST_ANSWERS: usize = 50;
+/// From the signal to the end of the process.
+const END_MAX: Duration = Duration::from_secs(5);
+
+/// Has a server wait before it reads its store: a pipe opens for who writes once somebody reads.
+struct Hold(PathBuf);
+
+impl Hold {
+    fn new(data: &Path) -> Self {
+        let lock = data.join(LOCK);
+        fs::create_dir_all(data).expect("a directory");
+        if lock.exists() {
+            fs::remove_file(&lock).expect("removed");
+        }
+        mknodat(CWD, &lock, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+        Self(lock)
+    }
+
+    /// Lets the server go on, now and for as long as this is open.
+    fn end(self) -> File {
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).expect("flags");
+        OpenOptions::new().read(true).custom_flags(flags).open(self.0).expect("a pipe")
+    }
+}
+
+/// An address that nobody else is given for as long as the socket, which never listens, is there.
+fn reserved() -> (TcpSocket, SocketAddr) {
+    let port = TcpSocket::new_v4().expect("a socket");
+    port.set_reuseaddr(true).expect("an option of sockets");
+    port.bind("127.0.0.1:0".parse().expect("an address")).expect("a port is free");
+    let address = port.local_addr().expect("it is bound");
+    (port, address)
+}
+
+/// Connected at the first moment that is possible.
+async fn connected(address: SocketAddr) -> Clients {
+    let listens = async {
+        while TcpStream::connect(address).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("a server that listens", listens).await;
+    Clients::over(channel_to(address).await)
+}
+
+/// Registers everybody, and kills the server. Returns the leases.
+async fn a_full_store(data: &Path) -> Vec<u64> {
+    let server = serve(data).await;
+    let clients = Clients::of(&server).await;
+    let mut leases = Vec::new();
+    for service in SERVICES {
+        for first in (0..INSTANCES_EACH).step_by(AT_ONCE) {
+            let asked = (first..first + AT_ONCE).map(|number| {
+                let instance = instance(service, &format!("{number}"));
+                let ttl = Some(millis(300_000));
+                let request = RegisterRequest { ttl, ..register_request(instance) };
+                let mut registry = clients.registry.clone();
+                async move { registry.register(request).await.expect("taken").get_ref().lease_id }
+            });
+            leases.extend(soon("registrations", join_all(asked)).await);
+        }
+    }
+    server.kill().await;
+    leases
+}
+
+/// How many instances a service has.
+async fn count(clients: &mut Clients, service: &str) -> Result<usize, Status> {
+    let service = service.to_owned();
+    let request = ResolveRequest { service, ..ResolveRequest::default() };
+    Ok(soon("an answer", clients.discovery.resolve(request)).await?.get_ref().instances.len())
+}
+
+/// What every method says while the server starts.
+async fn everything_is_refused(clients: &Clients) {
+    let Clients { mut registry, mut discovery, mut admin, .. } = clients.clone();
+    let request = register_request(instance("orders", "refused"));
+    let refusals = [
+        registry.register(request).await.map(drop),
+        registry.deregister(DeregisterRequest::default()).await.map(drop),
+        registry.heartbeat(HeartbeatRequest { lease_ids: vec![1] }).await.map(drop),
+        registry.keep_alive(tokio_stream::pending()).await.map(drop),
+        discovery.list_services(ListServicesRequest::default()).await.map(drop),
+        discovery.watch(watch_of(&[])).await.map(drop),
+        admin.get_status(GetStatusRequest {}).await.map(drop),
+    ];
+    for refusal in refusals {
+        let refusal = refusal.expect_err("it starts");
+        assert!(is_refusal(&refusal, Code::Unavailable), "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_starts_refuses_calls_until_it_knows_everybody() {
+    let place = TempDir::new().expect("a directory");
+    let leases = a_full_store(place.path()).await;
+    let hold = Hold::new(place.path());
+    let (_port, address) = reserved();
+    let mut server = ServerProcess::launch(address, kept_in(place.path()));
+    let mut clients = connected(address).await;
+    let mut health = Vec::new();
+    for service in READS.into_iter().chain([WRITES]) {
+        health.push(clients.watch_health(service, ServingStatus::NotServing).await);
+    }
+    everything_is_refused(&clients).await;
+
+    let (mut hold, mut released) = (Some(hold), None);
+    let (mut answers, given_up) = (0, Instant::now() + SOON);
+    let found = loop {
+        match count(&mut clients, SERVICES[answers % SERVICES.len()]).await {
+            Ok(found) => break found,
+            Err(refusal) => assert!(is_refusal(&refusal, Code::Unavailable), "{refusal:?}"),
+        }
+        answers += 1;
+        if answers == FIRST_ANSWERS {
+            released = hold.take().map(Hold::end);
+        }
+        assert!(Instant::now() < given_up, "it does not serve");
+    };
+    assert!(released.is_some(), "it served before it knew anybody");
+    assert_eq!(found, INSTANCES_EACH, "the first answer is whole");
+    for service in SERVICES {
+        assert_eq!(count(&mut clients, service).await.expect("it serves"), INSTANCES_EACH);
+    }
+    for health in &mut health {
+        assert_eq!(next_health(health).await, ServingStatus::Serving);
+    }
+    let request = HeartbeatRequest { lease_ids: leases };
+    let answer = clients.registry.heartbeat(request).await.expect("it serves").into_inner();
+    assert!(answer.unknown_lease_ids.is_empty(), "{:?}", answer.unknown_lease_ids);
+    server.signal("TERM").await;
+    assert_eq!(server.end().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_server_that_is_asked_to_end_while_it_starts_ends_well() {
+    let place = TempDir::new().expect("a directory");
+    let _hold = Hold::new(place.path());
+    let (_port, address) = reserved();
+    let mut server = ServerProcess::launch(address, kept_in(place.path()));
+    let clients = connected(address).await;
+    let mut health = clients.watch_health("", ServingStatus::NotServing).await;
+    everything_is_refused(&clients).await;
+    server.signal("TERM").await;
+    let begun = Instant::now();
+    let end = async { while health.message().await.is_ok_and(|message| message.is_some()) {} };
+    soon("the end of the stream", end).await;
+    assert_eq!(server.end().await.code(), Some(0));
+    assert!(begun.elapsed() < END_MAX, "it took {:?}", begun.elapsed());
+}
