@@ -98,13 +98,14 @@ async fn waves(scale: &Scale) {
         "{} leases run out at once, beside lookups; {} rounds: median (least to most)",
         scale.wave, scale.rounds
     );
-    for layout in [Layout::Spread, Layout::OneNamespace] {
+    let layouts = [Layout::Spread, Layout::OneNamespace];
+    for (store, layout) in ["disk", "memory"].into_iter().flat_map(|s| layouts.map(|l| (s, l))) {
         let mut waves = Vec::new();
         for _ in 0..scale.rounds {
-            waves.push(wave(scale, layout).await);
+            waves.push(wave(scale, store, layout).await);
         }
         let of = |figure: fn(&Wave) -> f64| spread(waves.iter().map(figure));
-        println!("{}", layout.name());
+        println!("{store} store, {}", layout.name());
         println!("  first due to last judged   {} ms", of(|wave| wave.judged_ms));
         println!("  removed, the rest suspect  {}", of(|wave| wave.removed));
         println!("  lookups before             {}", shown(&waves, |wave| &wave.before));
@@ -207,8 +208,8 @@ fn shown(waves: &[Wave], lookups: fn(&Wave) -> &Histogram<u64>) -> String {
     format!("p50 {} ms   p99 {} ms   ({count} in all)", of(0.5), of(0.99))
 }
 
-async fn wave(scale: &Scale, layout: Layout) -> Wave {
-    let process = Process::waypost("disk");
+async fn wave(scale: &Scale, store: &str, layout: Layout) -> Wave {
+    let process = Process::waypost(store);
     let channels = process.connect().await;
     let kept = |index| instance(&format!("kept-{}", index / A_SERVICE), index);
     register_all(&channels, KEPT_SERVICES * A_SERVICE, TTL_MAX, kept, &Arc::default()).await;
