@@ -77,10 +77,12 @@ impl Ledger {
             let found = view.instances.get(identity);
             assert_eq!(found, Some(&standing.instance), "{identity:?} is not as it was answered");
         }
+        // What the decision made one too many of those that are gone was asked about, and is in neither.
+        let held = self.standings.values().filter_map(|standing| standing.lease);
+        let lost: Vec<_> = held.filter(|lease| unknown.contains(lease)).collect();
         let fenced = self.standings.values().flat_map(|standing| &standing.fenced);
         let ended: BTreeSet<_> = fenced.chain(&self.gone).copied().collect();
-        let (lost, living): (Vec<_>, Vec<_>) =
-            (unknown.difference(&ended).collect(), ended.difference(unknown).collect());
+        let living: Vec<_> = ended.difference(unknown).collect();
         assert!(lost.is_empty(), "leases were lost: {lost:?}");
         assert!(living.is_empty(), "leases that ended live: {living:?}");
         fate
