@@ -59,8 +59,8 @@ pub(super) struct Worker<S> {
     store: S,
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
-    /// Until when a failing store is left alone.
-    store_retry: Option<Tick>,
+    /// Why the store failed last, and until when it is left alone for that.
+    store_failure: Option<(StoreError, Tick)>,
     /// When the latest turn began.
     turned_at: Tick,
 }
@@ -75,7 +75,7 @@ impl<S: Store> Worker<S> {
         requests: mpsc::Receiver<Request>,
     ) -> Self {
         let turned_at = shared.clock.tick();
-        Self { registry, store, shared, requests, store_retry: None, turned_at }
+        Self { registry, store, shared, requests, store_failure: None, turned_at }
     }
 
     /// Works until it is stopped; what waits then is answered first.
@@ -122,12 +122,16 @@ impl<S: Store> Worker<S> {
     async fn turn(&mut self, requests: Vec<Request>) -> bool {
         let now = self.shared.clock.now();
         self.notice_standstill(now.tick);
-        if self.store_retry.is_some_and(|retry| now.tick < retry) {
-            self.refuse(requests);
+        let changes = self.give_images(requests);
+        if let Some((error, retry)) = &self.store_failure
+            && now.tick < *retry
+        {
+            // Nobody is judged either: nothing could come of it.
+            refuse(changes.into_iter().map(|(_, reply)| reply), error);
             return false;
         }
         let (verdicts, more_due) = self.registry.judge(now.tick, LEASES_A_TURN);
-        if requests.is_empty() && verdicts.is_empty() && self.store_retry.is_none() {
+        if changes.is_empty() && verdicts.is_empty() && self.store_failure.is_none() {
             return more_due;
         }
         let mut plan = self.registry.plan(now);
@@ -135,13 +139,9 @@ impl<S: Store> Worker<S> {
             // Never refused: the lease holds an instance or has ended otherwise.
             let _enforced = plan.decide(Command::Enforce(*verdict));
         }
-        let mut answers: Vec<Answer> = Vec::with_capacity(requests.len());
-        let mut images = Vec::new();
-        for request in requests {
-            match request {
-                Request::Change(command, reply) => answers.push((reply, plan.decide(command))),
-                Request::Image(reply) => images.push(reply),
-            }
+        let mut answers: Vec<Answer> = Vec::with_capacity(changes.len());
+        for (command, reply) in changes {
+            answers.push((reply, plan.decide(command)));
         }
         let transitions = plan.into_transitions();
         match self.commit(&transitions).await {
@@ -162,33 +162,22 @@ impl<S: Store> Worker<S> {
             }
             Err(error) => self.give_up(&verdicts, answers, &error),
         }
-        self.give_images(images);
         more_due
     }
 
-    /// Answers while the store is left alone: nothing is written, and nobody is judged, for nothing
-    /// could come of it.
-    fn refuse(&self, requests: Vec<Request>) {
-        let failure = self.shared.store_failure.borrow().clone();
-        let mut images = Vec::new();
+    /// Gives images of what is committed to those who ask for one; returns the changes that are asked
+    /// for.
+    fn give_images(&self, requests: Vec<Request>) -> Vec<(Command, Reply<Outcome>)> {
+        let mut changes = Vec::with_capacity(requests.len());
         for request in requests {
             match request {
-                Request::Change(_, reply) => {
-                    let _gone = reply.send(Err(match &failure {
-                        Some(error) => EngineError::Store(error.clone()),
-                        None => EngineError::Stopped,
-                    }));
+                Request::Change(command, reply) => changes.push((command, reply)),
+                Request::Image(reply) => {
+                    let _gone = reply.send(self.store.image().map_err(EngineError::Store));
                 }
-                Request::Image(reply) => images.push(reply),
             }
         }
-        self.give_images(images);
-    }
-
-    fn give_images(&self, images: Vec<Reply<Image>>) {
-        for reply in images {
-            let _gone = reply.send(self.store.image().map_err(EngineError::Store));
-        }
+        changes
     }
 
     /// A turn that comes late means that the server stood still, which is not the instances' fault.
@@ -203,18 +192,18 @@ impl<S: Store> Worker<S> {
 
     async fn commit(&mut self, transitions: &[Transition]) -> Result<(), StoreError> {
         // One that failed has to prove that it works, with nothing to write as well.
-        if transitions.is_empty() && self.store_retry.is_none() {
+        if transitions.is_empty() && self.store_failure.is_none() {
             return Ok(());
         }
         let committed = self.store.commit(transitions).await;
         // Each said once, not for each batch.
-        match (&committed, self.store_retry.is_some()) {
+        match (&committed, self.store_failure.is_some()) {
             (Ok(()), true) => info!("writes are taken again"),
             (Err(error), false) => warn!(%error, "writes are refused"),
             _ => {}
         }
         let retry = Tick(self.shared.clock.tick().0 + STORE_RETRY_MS);
-        self.store_retry = committed.is_err().then_some(retry);
+        self.store_failure = committed.as_ref().err().map(|error| (error.clone(), retry));
         self.shared.store_failure.send_if_modified(|failure| {
             let after = committed.as_ref().err().cloned();
             let changes = *failure != after;
@@ -228,9 +217,7 @@ impl<S: Store> Worker<S> {
     /// so each of them is the store's error.
     fn give_up(&mut self, verdicts: &[Verdict], answers: Vec<Answer>, error: &StoreError) {
         self.registry.reinstate(verdicts, self.shared.clock.tick());
-        for (reply, _) in answers {
-            let _gone = reply.send(Err(EngineError::Store(error.clone())));
-        }
+        refuse(answers.into_iter().map(|(reply, _)| reply), error);
     }
 
     /// The order matters: log and directory before the position that promises them, the position
@@ -300,6 +287,12 @@ impl<S: Store> Worker<S> {
         for namespace in namespaces {
             self.shared.signals.wake_namespace(namespace);
         }
+    }
+}
+
+fn refuse(replies: impl Iterator<Item = Reply<Outcome>>, error: &StoreError) {
+    for reply in replies {
+        let _gone = reply.send(Err(EngineError::Store(error.clone())));
     }
 }
 

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use redb::{ReadTransaction, ReadableTable};
 
 use super::{
+    backlog::Backlog,
     file::{damaged, explain, unusable},
     tables::{
         BATCH_ROW, CHANGES, FORMAT, FORMAT_ROW, HISTORY_ROW, META, REVISION_ROW, STAYS, number,
@@ -54,8 +55,12 @@ impl Fault {
     }
 }
 
-/// Everything that was kept, and how many batches were committed.
-pub(super) fn load(transaction: &ReadTransaction) -> Result<(Loaded, u64), Fault> {
+/// Everything that was kept, and how many batches were committed. The backlog takes note of the
+/// changes.
+pub(super) fn load(
+    transaction: &ReadTransaction,
+    backlog: &mut Backlog,
+) -> Result<(Loaded, u64), Fault> {
     let meta = transaction.open_table(META)?;
     let format = number(meta.get(FORMAT_ROW)?);
     if format != Some(FORMAT) {
@@ -77,7 +82,7 @@ pub(super) fn load(transaction: &ReadTransaction) -> Result<(Loaded, u64), Fault
             _ => return Err(Fault::Damaged(format!("stays/{}", slot.value()))),
         }
     }
-    let changes = changes(transaction, &mut keys, revision)?;
+    let changes = changes(transaction, &mut keys, revision, backlog)?;
     let restored = Restored { revision: Revision(revision), stays, changes };
     Ok((Loaded { history, restored }, batch))
 }
@@ -87,10 +92,12 @@ fn changes(
     transaction: &ReadTransaction,
     keys: &mut Keys,
     revision: u64,
+    backlog: &mut Backlog,
 ) -> Result<Vec<Arc<Change>>, Fault> {
     let mut changes = Vec::new();
     for row in transaction.open_table(CHANGES)?.iter()? {
         let (at, change) = row?;
+        backlog.push(at.value(), change.value().len());
         match ChangeRecord::read(change.value(), keys) {
             Ok(change) if change.revision().0 == at.value() => changes.push(Arc::new(change)),
             _ => return Err(Fault::Damaged(format!("changes/{}", at.value()))),

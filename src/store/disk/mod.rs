@@ -104,10 +104,9 @@ impl DiskStore {
         limits: &Limits,
     ) -> Result<(Self, Loaded), StoreError> {
         let database = open().map_err(|error| unusable(&path, file::explain(&error)))?;
-        let read = || load::load(&database.begin_read()?);
-        let (loaded, batch) = read().map_err(|fault: Fault| fault.into_error(&path))?;
         let mut backlog = Backlog::new(limits);
-        backlog.read(&database).map_err(|error| unusable(&path, file::explain(&error)))?;
+        let mut read = || load::load(&database.begin_read()?, &mut backlog);
+        let (loaded, batch) = read().map_err(|fault: Fault| fault.into_error(&path))?;
         let store = Self {
             path,
             open,
