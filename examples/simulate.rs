@@ -1,6 +1,9 @@
 //! Runs the real server and the real client crate in simulated worlds, one a seed, and looks for
 //! anything that should not be seen. Uses no real network, and ends by itself.
 //!
+//! Each world has a process of its own: the runtime numbers its tasks throughout a process and goes
+//! by the numbers, so that one world would show in the next.
+//!
 //! ```sh
 //! cargo run --release --example simulate -- --seeds 0..100 --minutes 22
 //! ```
@@ -16,8 +19,9 @@ mod simulation;
 
 use std::{
     collections::BTreeMap,
+    env, io,
     ops::Range,
-    process::ExitCode,
+    process::{Command, ExitCode, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -42,7 +46,7 @@ const TELLING: Duration = Duration::from_secs(10);
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The seeds, from the first to the one after the last.
-    #[arg(long, value_parser = seeds, default_value = "0..20")]
+    #[arg(long, value_parser = seeds, default_value = "0..20", overrides_with = "seeds")]
     seeds: Range<u64>,
     /// How long each world is simulated, in minutes of its time.
     #[arg(long, default_value_t = 22)]
@@ -57,6 +61,9 @@ struct Arguments {
     /// Tells what server and clients log, with simulated times; a filter such as `info`.
     #[arg(long)]
     log: Option<String>,
+    /// Simulates the first seed in this process, and prints what it came to.
+    #[arg(long, hide = true)]
+    one: bool,
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {
@@ -69,35 +76,64 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let jobs = arguments.jobs.unwrap_or(cores).max(1);
+    if arguments.one {
+        return run_one(&arguments);
+    }
+    let total = match run_all(&arguments, jobs) {
+        Ok(total) => total,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let found = !total.violations.is_empty();
+    #[cfg(feature = "failpoints")]
+    if let Some(defect) = &arguments.defect {
+        match total.violations.iter().min() {
+            Some((seed, _)) => println!("{defect} is found at seed {seed}"),
+            None => println!("{defect} is not found in {} worlds", total.worlds),
+        }
+        return if found { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    total.tell();
+    if found { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Runs the world of the first seed in this process.
+fn run_one(arguments: &Arguments) -> ExitCode {
     if let Some(filter) = &arguments.log {
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_timer(SimulatedTime)
-            .with_writer(std::io::stderr)
+            .with_writer(io::stderr)
             .init();
     }
     #[cfg(feature = "failpoints")]
-    if let Some(defect) = &arguments.defect {
-        return look_for(defect, &arguments, jobs);
-    }
-    let total = run_all(&arguments, jobs);
-    total.tell();
-    if total.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Plants a defect and looks for it.
-#[cfg(feature = "failpoints")]
-fn look_for(defect: &str, arguments: &Arguments, jobs: usize) -> ExitCode {
-    if let Err(error) = fail::cfg(defect, "return") {
+    if let Some(defect) = &arguments.defect
+        && let Err(error) = fail::cfg(defect, "return")
+    {
         eprintln!("{error}");
         return ExitCode::FAILURE;
     }
-    let total = run_all(arguments, jobs);
-    match total.violations.iter().min() {
-        Some((seed, _)) => println!("{defect} is found at seed {seed}"),
-        None => println!("{defect} is not found in {} worlds", total.worlds),
+    let outcome = story::run(arguments.seeds.start, arguments.minutes);
+    match serde_json::to_writer(io::stdout(), &outcome) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
     }
-    if total.violations.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Runs a world in a process of its own, with the arguments of this one.
+fn run_apart(seed: u64) -> io::Result<Outcome> {
+    let world = Command::new(env::current_exe()?)
+        .args(env::args_os().skip(1))
+        .arg("--one")
+        .arg(format!("--seeds={seed}..{}", seed + 1))
+        .stderr(Stdio::inherit())
+        .output()?;
+    Ok(serde_json::from_slice(&world.stdout)?)
 }
 
 /// Simulated time and host, at the head of each line of the log.
@@ -111,28 +147,31 @@ impl FormatTime for SimulatedTime {
 }
 
 /// Runs seeds on several threads until all are done or one shows something wrong.
-fn run_all(arguments: &Arguments, jobs: usize) -> Total {
+///
+/// Errors: a world has panicked or can't be run; it has said why.
+fn run_all(arguments: &Arguments, jobs: usize) -> Result<Total, String> {
     let next = Arc::new(AtomicU64::new(arguments.seeds.start));
     let stop = Arc::new(AtomicBool::new(false));
-    let (end, minutes) = (arguments.seeds.end, arguments.minutes);
-    let (done, outcomes) = mpsc::sync_channel::<Outcome>(jobs);
-    let workers: Vec<_> = (0..jobs)
-        .map(|_| {
-            let (next, stop, done) = (Arc::clone(&next), Arc::clone(&stop), done.clone());
-            thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end || done.send(story::run(seed, minutes)).is_err() {
-                        break;
-                    }
+    let end = arguments.seeds.end;
+    let (done, outcomes) = mpsc::sync_channel(jobs);
+    for _ in 0..jobs {
+        let (next, stop, done) = (Arc::clone(&next), Arc::clone(&stop), done.clone());
+        thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= end || done.send((seed, run_apart(seed))).is_err() {
+                    break;
                 }
-            })
-        })
-        .collect();
+            }
+        });
+    }
     drop(done);
     let mut total = Total::new();
     let mut told = Instant::now();
-    for outcome in outcomes {
+    for (seed, outcome) in outcomes {
+        let Ok(outcome) = outcome else {
+            return Err(format!("the world of seed {seed} ended without an outcome"));
+        };
         total.add(outcome);
         if !total.violations.is_empty() {
             stop.store(true, Ordering::Relaxed);
@@ -142,13 +181,7 @@ fn run_all(arguments: &Arguments, jobs: usize) -> Total {
             eprintln!("{} worlds, {:.1} simulated days", total.worlds, total.days());
         }
     }
-    for worker in workers {
-        // A panic has been printed by its thread, and is as bad as a violation.
-        if worker.join().is_err() {
-            total.violations.push((u64::MAX, "a simulated world panicked".to_owned()));
-        }
-    }
-    total
+    Ok(total)
 }
 
 /// What all worlds came to.
@@ -158,7 +191,9 @@ struct Total {
     simulated_ms: u64,
     checks: u64,
     packets: u64,
-    faults: BTreeMap<&'static str, u64>,
+    /// The same whenever the same worlds are run.
+    trace: u64,
+    faults: BTreeMap<String, u64>,
     /// By seed.
     violations: Vec<(u64, String)>,
 }
@@ -171,6 +206,7 @@ impl Total {
             simulated_ms: 0,
             checks: 0,
             packets: 0,
+            trace: 0,
             faults: BTreeMap::new(),
             violations: Vec::new(),
         }
@@ -181,6 +217,7 @@ impl Total {
         self.simulated_ms += outcome.simulated_ms;
         self.checks += outcome.checks;
         self.packets += outcome.packets;
+        self.trace ^= outcome.trace.rotate_left(u32::try_from(outcome.seed % 64).unwrap_or(0));
         for (kind, count) in outcome.faults {
             *self.faults.entry(kind).or_default() += count;
         }
@@ -207,5 +244,6 @@ impl Total {
         );
         let faults: Vec<_> = faults.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         println!("faults: {}", faults.join(", "));
+        println!("trace: {:016x}", self.trace);
     }
 }

@@ -203,7 +203,7 @@ impl Core {
             .max_concurrent_streams(u32::try_from(self.limits.streams_max).ok())
             .http2_keepalive_interval(Some(HTTP2_KEEPALIVE))
             .http2_keepalive_timeout(Some(HTTP2_KEEPALIVE))
-            .layer(GateLayer::new(Arc::clone(&self.routes), leaving.clone()))
+            .layer(GateLayer::new(Arc::clone(&self.routes), leaving.clone(), self.clock))
             .add_routes(self.first_routes.clone())
             .serve_with_incoming_shutdown(incoming, leaving.clone().cancelled_owned());
         tokio::pin!(serving);

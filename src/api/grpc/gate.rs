@@ -19,7 +19,10 @@ use tower::{Layer, Service};
 use tracing::{Instrument, Span, debug, debug_span, field::Empty};
 
 use super::{error, outlet::Outlet};
-use crate::api::http::{is_grpc, not_found};
+use crate::{
+    api::http::{dated, is_grpc, not_found},
+    clock::Clock,
+};
 
 /// The path under which health is asked for: still answered while the server leaves.
 const HEALTH: &str = "/grpc.health.v1.Health/";
@@ -41,13 +44,14 @@ const STREAMS: [&str; 4] = [
 pub struct GateLayer {
     routes: Arc<OnceLock<Routes>>,
     leaving: CancellationToken,
+    clock: Clock,
 }
 
 impl GateLayer {
     /// A gate before what is there from the first moment. It leads to `routes` once they are there,
     /// and closes when `leaving` is cancelled.
-    pub fn new(routes: Arc<OnceLock<Routes>>, leaving: CancellationToken) -> Self {
-        Self { routes, leaving }
+    pub fn new(routes: Arc<OnceLock<Routes>>, leaving: CancellationToken, clock: Clock) -> Self {
+        Self { routes, leaving, clock }
     }
 }
 
@@ -55,7 +59,8 @@ impl Layer<Routes> for GateLayer {
     type Service = Gate;
 
     fn layer(&self, first: Routes) -> Gate {
-        Gate { first, routes: Arc::clone(&self.routes), leaving: self.leaving.clone() }
+        let Self { routes, leaving, clock } = self.clone();
+        Gate { first, routes, leaving, clock }
     }
 }
 
@@ -67,6 +72,7 @@ pub struct Gate {
     /// All others, once the server has started.
     routes: Arc<OnceLock<Routes>>,
     leaving: CancellationToken,
+    clock: Clock,
 }
 
 impl Service<Request<Body>> for Gate {
@@ -80,11 +86,12 @@ impl Service<Request<Body>> for Gate {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let clock = self.clock;
         if !is_grpc(&request) {
-            return Box::pin(async { Ok(not_found()) });
+            return Box::pin(async move { Ok(dated(not_found(), clock)) });
         }
         if self.leaving.is_cancelled() && !request.uri().path().starts_with(HEALTH) {
-            return Box::pin(async { Ok(error::draining().into_http()) });
+            return Box::pin(async move { Ok(dated(error::draining().into_http(), clock)) });
         }
         let path = request.uri().path();
         let reflects = path.starts_with(REFLECTION);
@@ -94,7 +101,11 @@ impl Service<Request<Body>> for Gate {
             match self.routes.get() {
                 // Always ready.
                 Some(routes) => routes.clone(),
-                None => return Box::pin(async { Ok(error::starting().into_http()) }),
+                None => {
+                    return Box::pin(
+                        async move { Ok(dated(error::starting().into_http(), clock)) },
+                    );
+                }
             }
         };
         let span = request_span(&request);
@@ -109,7 +120,7 @@ impl Service<Request<Body>> for Gate {
         };
         let answer = routes.call(request);
         let answer = async move {
-            let answer = promised_form(answer.await?);
+            let answer = dated(promised_form(answer.await?), clock);
             let status = answer.headers().get(Status::GRPC_STATUS);
             debug!(status = status.and_then(|status| status.to_str().ok()), "request answered");
             Ok(match leaving {

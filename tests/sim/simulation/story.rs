@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
+use serde::{Deserialize, Serialize};
 use waypost::model::Limits;
 
 use super::{
@@ -25,11 +26,11 @@ const IDENTITIES: usize = 8;
 const PEACE_MS: Millis = 48_000;
 
 /// What a run came to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) seed: u64,
     pub(crate) simulated_ms: Millis,
-    pub(crate) faults: BTreeMap<&'static str, u64>,
+    pub(crate) faults: BTreeMap<String, u64>,
     pub(crate) checks: u64,
     pub(crate) packets: u64,
     /// The same for the same run.
@@ -45,7 +46,12 @@ pub(crate) fn run(seed: u64, minutes: u64) -> Outcome {
     Outcome {
         seed,
         simulated_ms: world.now,
-        faults: world.faults.counts.clone(),
+        faults: world
+            .faults
+            .counts
+            .iter()
+            .map(|(kind, count)| ((*kind).to_owned(), *count))
+            .collect(),
         checks: world.oracle.checks,
         packets: world.network.packets,
         trace: world.oracle.trace() ^ world.network.packets,
