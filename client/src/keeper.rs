@@ -6,12 +6,12 @@ use std::{future, ops::RangeInclusive, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::{
     clock,
     enrolment::{Enrolment, leave},
-    lease::{Grant, Lease, Step},
+    lease::{Fate, Grant, Lease, Step},
     link::{Link, Missed, REQUEST_TIMEOUT, Reached},
     outage::Outage,
     proto::{
@@ -107,6 +107,7 @@ impl Keeper {
                 Step::Open(lease_id) => self.open(lease_id).await,
                 Step::Beat(lease_id) => self.beat(lease_id),
                 Step::Break => self.break_off(&Status::deadline_exceeded("no answer in time")),
+                Step::Ask(lease_id) => self.ask(lease_id).await,
                 Step::Register => self.register_again().await,
             }
         }
@@ -123,7 +124,7 @@ impl Keeper {
             Ok(()) = self.amended.changed() => self.lease.amended(clock::now()),
             Ok(()) = self.found_lost.changed() => {
                 let lost = *self.found_lost.borrow_and_update();
-                self.lose(|lease, now| lease.lose(lost, now, fastrand::f64()));
+                self.lose(|lease, now| lease.lose(lost, now));
             }
             () = clock::sleep_until(until) => {}
         }
@@ -156,7 +157,7 @@ impl Keeper {
         match answer {
             Ok(Some(answer)) => {
                 let unknown = answer.unknown_lease_ids;
-                self.lose(|lease, now| lease.answered(&unknown, now, fastrand::f64()));
+                self.lose(|lease, now| lease.answered(&unknown, now));
                 if self.outage.end() {
                     self.log("registry reached again");
                 }
@@ -189,15 +190,34 @@ impl Keeper {
     }
 
     fn broken(&mut self, missed: &Missed) {
-        let after = match Verdict::of(&missed.status) {
-            Verdict::Transient { after } => after,
-            // Refused heartbeats are no business of the user's: they are tried again, but slowly.
-            Verdict::Refused(_) => Some(REQUEST_TIMEOUT),
-        };
+        let after = pause(&missed.status);
         self.miss(missed, "heartbeats broke off, trying again");
         self.lease.broken(clock::now(), fastrand::f64(), after);
         if let Some(lease_id) = self.lease.id() {
             self.show(RegistrationState::Retrying { lease_id });
+        }
+    }
+
+    /// Asks what became of a lost lease. To give it back does nothing where it does not live, and the
+    /// answer tells why it doesn't.
+    async fn ask(&mut self, lease_id: u64) {
+        let request = DeregisterRequest { lease_id, ..DeregisterRequest::default() };
+        let asked = self.link.attempt(|connection| async move {
+            RegistryClient::new(connection).deregister(request).await
+        });
+        let Some(answer) = self.stop.run_until_cancelled(asked).await else { return };
+        let (now, random) = (clock::now(), fastrand::f64());
+        match answer {
+            Ok(_) => self.lease.explained(Fate::Gone, now, random),
+            Err(missed) => match missed.status.code() {
+                Code::FailedPrecondition => self.lease.explained(Fate::Fenced, now, random),
+                Code::NotFound => self.lease.explained(Fate::Gone, now, random),
+                _ => {
+                    let after = pause(&missed.status);
+                    self.miss(&missed, "can't ask about the lost lease yet, trying again");
+                    self.lease.unreachable(now, random, after);
+                }
+            },
         }
     }
 
@@ -304,6 +324,15 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.show(RegistrationState::Closed);
+    }
+}
+
+/// How long to leave the registry alone. What it refuses here is no business of the user's: that is
+/// tried again, but slowly.
+fn pause(status: &Status) -> Option<Duration> {
+    match Verdict::of(status) {
+        Verdict::Transient { after } => after,
+        Verdict::Refused(_) => Some(REQUEST_TIMEOUT),
     }
 }
 

@@ -9,14 +9,13 @@ use crate::{backoff::Backoff, clock::Instant};
 /// peace ends the suspicion.
 const PEACE: Duration = Duration::from_secs(600);
 
-/// How many heartbeat intervals make a TTL.
-const HEARTBEATS_A_TTL: u32 = 3;
-
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Step {
     /// Register, now.
     Register,
+    /// Ask what became of this lease, which is lost.
+    Ask(u64),
     /// Open a keep-alive stream whose first heartbeat renews this lease.
     Open(u64),
     /// Renew this lease over the open stream.
@@ -42,10 +41,8 @@ pub(crate) struct Grant {
 pub(crate) struct Lease {
     grant: Grant,
     granted_at: Instant,
-    /// When the last renewal was sent that the registry answered.
-    renewed_at: Instant,
-    /// When to register again, while the lease is lost.
-    lost: Option<Instant>,
+    /// While the lease is lost.
+    lost: Option<Lost>,
     stream: Stream,
     /// Between attempts to reach the registry.
     reconnect: Backoff,
@@ -55,6 +52,24 @@ pub(crate) struct Lease {
     contest: Backoff,
     /// Whether the last lease was lost within a heartbeat interval.
     died_young: bool,
+}
+
+/// What to do about a lease that does not live any more.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Lost {
+    /// When.
+    at: Instant,
+    /// Whether to register again. Otherwise, to ask first whether somebody else has taken it.
+    explained: bool,
+}
+
+/// What became of a lost lease.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fate {
+    /// Somebody else registered the identity.
+    Fenced,
+    /// The registry does not know it: it ran out, or the registry has forgotten it.
+    Gone,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,7 +93,6 @@ impl Lease {
     pub(crate) fn new(grant: Grant, now: Instant, reconnect: Backoff) -> Self {
         Self {
             granted_at: now,
-            renewed_at: now,
             lost: None,
             stream: Stream::Closed { open_at: now },
             // A registry that comes back gives every lease some time to be renewed. Rarer attempts
@@ -102,10 +116,10 @@ impl Lease {
     }
 
     pub(crate) fn step(&self, now: Instant) -> Step {
-        if let Some(register_at) = self.lost {
-            return due(register_at, now, Step::Register);
-        }
         let id = self.grant.lease_id;
+        if let Some(Lost { at, explained }) = self.lost {
+            return due(at, now, if explained { Step::Register } else { Step::Ask(id) });
+        }
         match self.stream {
             Stream::Closed { open_at } => due(open_at, now, Step::Open(id)),
             Stream::Quiet { beat_at } => due(beat_at, now, Step::Beat(id)),
@@ -119,8 +133,8 @@ impl Lease {
         self.stream = Stream::Awaiting { sent_at: now, first };
     }
 
-    /// An answer came; `unknown` are the leases that don't live. `random` is from 0 to 1.
-    pub(crate) fn answered(&mut self, unknown: &[u64], now: Instant, random: f64) {
+    /// An answer came; `unknown` are the leases that don't live.
+    pub(crate) fn answered(&mut self, unknown: &[u64], now: Instant) {
         let Stream::Awaiting { sent_at, first } = self.stream else { return };
         self.stream = Stream::Quiet { beat_at: sent_at + self.grant.heartbeat_interval };
         // Only a stream that lasted proves that the registry is well: else streams that break after
@@ -129,13 +143,11 @@ impl Lease {
             self.reconnect.reset();
         }
         if unknown.contains(&self.grant.lease_id) {
-            self.lose(self.grant.lease_id, now, random);
-        } else {
-            self.renewed_at = sent_at;
+            self.lose(self.grant.lease_id, now);
         }
     }
 
-    /// The stream broke or could not be opened.
+    /// The stream broke or could not be opened. `random` is from 0 to 1.
     pub(crate) fn broken(&mut self, now: Instant, random: f64, hint: Option<Duration>) {
         let began = match self.stream {
             Stream::Closed { open_at } => open_at,
@@ -146,7 +158,7 @@ impl Lease {
     }
 
     /// The lease `id` is known not to live.
-    pub(crate) fn lose(&mut self, id: u64, now: Instant, random: f64) {
+    pub(crate) fn lose(&mut self, id: u64, now: Instant) {
         if self.id() != Some(id) {
             return;
         }
@@ -154,13 +166,19 @@ impl Lease {
             self.contest.reset();
         }
         self.died_young = now < self.granted_at + self.grant.heartbeat_interval;
-        // What was not renewed for as long as it lives ran out: nobody needs to have taken it.
-        let ran_out = now >= self.renewed_at + HEARTBEATS_A_TTL * self.grant.heartbeat_interval;
-        // At least half of the delay: two processes that fight must both come to rest.
-        let fought = !self.contest.is_fresh() && !ran_out;
-        let delay =
-            if fought { self.contest.delay(0.5 + random / 2.0, None) } else { Duration::ZERO };
-        self.lost = Some(now + delay);
+        self.lost = Some(Lost { at: now, explained: self.contest.is_fresh() });
+    }
+
+    /// What became of a lost lease that somebody else may have taken.
+    pub(crate) fn explained(&mut self, fate: Fate, now: Instant, random: f64) {
+        // At least half of the delay: two processes that fight must both come to rest. A registry
+        // that forgets at once must not be told without a pause either.
+        let delay = if fate == Fate::Fenced || self.died_young {
+            self.contest.delay(0.5 + random / 2.0, None)
+        } else {
+            Duration::ZERO
+        };
+        self.lost = Some(Lost { at: now + delay, explained: true });
     }
 
     /// Registered again.
@@ -177,7 +195,6 @@ impl Lease {
         }
         self.grant = grant;
         self.granted_at = now;
-        self.renewed_at = now;
         self.lost = None;
         self.refused.reset();
         // Renewed over the stream at once: only then its end tells the registry of ours.
@@ -187,22 +204,27 @@ impl Lease {
         };
     }
 
-    /// The registry could not be asked to register again.
+    /// The registry could not be asked about a lost lease, or to register again.
     pub(crate) fn unreachable(&mut self, now: Instant, random: f64, hint: Option<Duration>) {
-        let began = self.lost.unwrap_or(now);
-        self.lost = Some(self.retry_at(began, now, random, hint));
+        if let Some(Lost { at, explained }) = self.lost {
+            let at = self.retry_at(at, now, random, hint);
+            self.lost = Some(Lost { at, explained });
+        }
     }
 
     /// The registry refused to register again.
     pub(crate) fn refuse(&mut self, now: Instant, random: f64) {
-        self.lost = Some(now + self.refused.delay(0.5 + random / 2.0, None));
+        let at = now + self.refused.delay(0.5 + random / 2.0, None);
+        self.lost = Some(Lost { at, explained: true });
     }
 
     /// What is to be registered changed: where it was refused, it may do now.
     pub(crate) fn amended(&mut self, now: Instant) {
-        if self.lost.is_some() && !self.refused.is_fresh() {
+        if let Some(lost) = &mut self.lost
+            && !self.refused.is_fresh()
+        {
             self.refused.reset();
-            self.lost = Some(now);
+            lost.at = now;
         }
     }
 

@@ -291,3 +291,28 @@ fn a_fenced_lease_can_do_nothing() {
     }
     peace(&mut world);
 }
+
+#[test]
+fn who_has_fought_and_is_cut_off_comes_back_at_once() {
+    let mut world = settled(plan(2), 1);
+    let survivor = world.replicas_on(2).next().unwrap();
+    let contested = world.replicas[&survivor].identity.clone();
+    let terms = Terms { ttl_ms: TTL_MS, grace_ms: GRACE_MS };
+    let rival = world.register(3, contested, terms, content("second"));
+    run(&mut world, 30_000);
+    // The later lease of an identity is the one that lives.
+    while world.replicas[&survivor].leases.last() < world.replicas[&rival].leases.last() {
+        run(&mut world, 100);
+    }
+    world.kill(rival);
+    run(&mut world, 10_000);
+    assert_eq!(world.members(NAMESPACE), 2);
+    world.set_links(2, "partition", &Link { cut: true, ..Link::default() });
+    world.reset(2);
+    run(&mut world, GRACE_MS + 500);
+    assert_eq!(world.members(NAMESPACE), 1, "its grace has passed");
+    world.heal();
+    run(&mut world, 3_000);
+    assert_eq!(world.members(NAMESPACE), 2);
+    peace(&mut world);
+}

@@ -19,7 +19,7 @@ fn lease(now: Instant) -> Lease {
 fn renewed(now: Instant) -> Lease {
     let mut lease = lease(now);
     lease.beaten(now);
-    lease.answered(&[], now, 0.0);
+    lease.answered(&[], now);
     lease
 }
 
@@ -34,7 +34,7 @@ fn heartbeats_keep_their_interval_whenever_answers_come() {
     let now = clock::now();
     let mut lease = lease(now);
     lease.beaten(now);
-    lease.answered(&[], now + SECOND * 2, 0.0);
+    lease.answered(&[], now + SECOND * 2);
     assert_eq!(lease.step(now + SECOND * 2), Step::Wait(now + INTERVAL));
     assert_eq!(lease.step(now + INTERVAL), Step::Beat(1));
 }
@@ -64,7 +64,7 @@ fn a_broken_stream_is_opened_again_with_backoff() {
     // A stream that lasts starts it over.
     for _ in 0..2 {
         lease.beaten(now);
-        lease.answered(&[], now, 0.0);
+        lease.answered(&[], now);
     }
     lease.broken(now, 1.0, None);
     assert_eq!(lease.step(now), Step::Wait(now + Duration::from_millis(50)));
@@ -103,7 +103,7 @@ fn attempts_come_sooner_than_heartbeats() {
         assert!(until <= at + INTERVAL / 2, "{:?}", until - at);
         at = until;
     }
-    lease.lose(1, at, 0.0);
+    lease.lose(1, at);
     lease.unreachable(at, 1.0, None);
     assert_eq!(lease.step(at), Step::Wait(at + INTERVAL / 2));
 }
@@ -113,7 +113,7 @@ fn an_unknown_lease_is_registered_again_at_once() {
     let now = clock::now();
     let mut lease = renewed(now);
     lease.beaten(now);
-    lease.answered(&[1], now, 0.5);
+    lease.answered(&[1], now);
     assert_eq!((lease.id(), lease.step(now)), (None, Step::Register));
     lease.granted(grant(2, 20), now);
     assert_eq!(lease.id(), Some(2));
@@ -125,8 +125,8 @@ fn other_leases_losses_are_not_ours() {
     let now = clock::now();
     let mut lease = renewed(now);
     lease.beaten(now);
-    lease.answered(&[7, 8], now, 0.5);
-    lease.lose(7, now, 0.5);
+    lease.answered(&[7, 8], now);
+    lease.lose(7, now);
     assert_eq!(lease.id(), Some(1));
 }
 
@@ -134,7 +134,7 @@ fn other_leases_losses_are_not_ours() {
 fn an_answer_that_nobody_awaits_changes_nothing() {
     let now = clock::now();
     let mut lease = renewed(now);
-    lease.answered(&[1], now, 0.5);
+    lease.answered(&[1], now);
     assert_eq!(lease.id(), Some(1));
 }
 
@@ -142,7 +142,7 @@ fn an_answer_that_nobody_awaits_changes_nothing() {
 fn registering_again_is_repeated_with_backoff() {
     let now = clock::now();
     let mut lease = renewed(now);
-    lease.lose(1, now, 0.0);
+    lease.lose(1, now);
     lease.unreachable(now, 1.0, None);
     assert_eq!(lease.step(now), Step::Wait(now + Duration::from_millis(50)));
     lease.unreachable(now, 0.0, Some(SECOND));
@@ -153,7 +153,7 @@ fn registering_again_is_repeated_with_backoff() {
 fn a_refused_registration_is_repeated_slowly() {
     let now = clock::now();
     let mut lease = renewed(now);
-    lease.lose(1, now, 0.0);
+    lease.lose(1, now);
     lease.refuse(now, 1.0);
     assert_eq!(lease.step(now), Step::Wait(now + SECOND * 5));
     for _ in 0..20 {
@@ -175,8 +175,23 @@ fn amending_what_is_registered_hurries_nothing() {
 /// Loses the lease to another process and takes it back, `times` times.
 fn fight(lease: &mut Lease, now: Instant, times: u64) {
     for time in 0..times {
-        lease.lose(lease.grant.lease_id, now, 1.0);
+        lose(lease, now, Fate::Fenced, 1.0);
         lease.granted(grant(100 + time, 10), now);
+    }
+}
+
+/// Loses the lease, and asks what became of it where the lease wants to know. How long it waits then
+/// before it registers again.
+fn lose(lease: &mut Lease, now: Instant, fate: Fate, random: f64) -> Duration {
+    let id = lease.id().expect("it lives");
+    lease.lose(id, now);
+    if lease.step(now) == Step::Ask(id) {
+        lease.explained(fate, now, random);
+    }
+    match lease.step(now) {
+        Step::Register => Duration::ZERO,
+        Step::Wait(until) => until - now,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -185,13 +200,10 @@ fn two_processes_with_one_identity_do_not_fight_for_ever() {
     let now = clock::now();
     let mut lease = renewed(now);
     fight(&mut lease, now, 1);
-    lease.lose(100, now, 1.0);
-    let first = lease.lost.unwrap() - now;
-    assert_eq!(first, SECOND * 2);
+    assert_eq!(lose(&mut lease, now, Fate::Fenced, 1.0), SECOND * 2);
     lease.granted(grant(3, 10), now);
     fight(&mut lease, now, 20);
-    lease.lose(lease.grant.lease_id, now, 0.0);
-    assert_eq!(lease.lost.unwrap() - now, SECOND * 30);
+    assert_eq!(lose(&mut lease, now, Fate::Fenced, 0.0), SECOND * 30);
 }
 
 #[test]
@@ -199,29 +211,33 @@ fn peace_ends_the_suspicion() {
     let now = clock::now();
     let mut lease = renewed(now);
     fight(&mut lease, now, 5);
-    lease.lose(lease.grant.lease_id, now + PEACE, 1.0);
+    lease.lose(lease.grant.lease_id, now + PEACE);
     assert_eq!(lease.step(now + PEACE), Step::Register);
 }
 
 #[test]
-fn a_lease_that_ran_out_is_no_fight_even_after_one() {
+fn a_lease_that_nobody_took_is_no_fight_even_after_one() {
     let now = clock::now();
     let mut lease = renewed(now);
     fight(&mut lease, now, 5);
-    // Granted and renewed since then, and then cut off for longer than it lives.
-    let id = lease.id().expect("it was granted last");
-    lease.beaten(now + SECOND);
-    lease.answered(&[], now + SECOND, 0.0);
-    let back = now + SECOND + INTERVAL * 3;
-    lease.lose(id, back - SECOND, 1.0);
-    assert!(matches!(lease.step(back - SECOND), Step::Wait(_)), "it may have been taken");
+    let later = now + INTERVAL;
+    assert_eq!(lose(&mut lease, later, Fate::Gone, 1.0), Duration::ZERO);
+    // The fight goes on where it stopped.
+    lease.granted(grant(7, 10), later);
+    assert_eq!(lose(&mut lease, later + INTERVAL, Fate::Fenced, 1.0), SECOND * 32);
+}
+
+#[test]
+fn a_registry_that_is_away_is_asked_about_a_lease_with_backoff() {
+    let now = clock::now();
     let mut lease = renewed(now);
-    fight(&mut lease, now, 5);
-    let id = lease.id().expect("it was granted last");
-    lease.beaten(now + SECOND);
-    lease.answered(&[], now + SECOND, 0.0);
-    lease.lose(id, back, 1.0);
-    assert_eq!(lease.step(back), Step::Register);
+    fight(&mut lease, now, 1);
+    lease.lose(100, now);
+    assert_eq!(lease.step(now), Step::Ask(100));
+    lease.unreachable(now, 1.0, None);
+    let later = now + Duration::from_millis(50);
+    assert_eq!(lease.step(now), Step::Wait(later));
+    assert_eq!(lease.step(later), Step::Ask(100));
 }
 
 #[test]
@@ -230,7 +246,7 @@ fn a_registry_that_loses_its_memory_often_is_no_fight() {
     let mut lease = renewed(now);
     for restart in 0..20 {
         now += INTERVAL;
-        lease.lose(lease.grant.lease_id, now, 1.0);
+        lease.lose(lease.grant.lease_id, now);
         assert_eq!(lease.step(now), Step::Register);
         let origin = (format!("history-{restart}"), 1);
         lease.granted(Grant { origin, ..grant(1000 + restart, 1) }, now);
@@ -254,6 +270,11 @@ fn any_course_of_events_ends_with_a_renewed_lease() {
                     assert!(until > now && until <= now + SECOND * 66, "waits {:?}", until - now);
                     now = until;
                 }
+                Step::Ask(_) if fails => lease.unreachable(now, random.f64(), None),
+                Step::Ask(_) => {
+                    let fate = if random.bool() { Fate::Fenced } else { Fate::Gone };
+                    lease.explained(fate, now, random.f64());
+                }
                 Step::Register if fails => match random.bool() {
                     true => lease.unreachable(now, random.f64(), None),
                     false => lease.refuse(now, random.f64()),
@@ -269,8 +290,8 @@ fn any_course_of_events_ends_with_a_renewed_lease() {
                     lease.beaten(now);
                     match (fails, random.bool()) {
                         (true, true) => {}
-                        (true, false) => lease.answered(&[id], now, random.f64()),
-                        (false, _) => lease.answered(&[], now, random.f64()),
+                        (true, false) => lease.answered(&[id], now),
+                        (false, _) => lease.answered(&[], now),
                     }
                 }
             }
@@ -285,7 +306,7 @@ fn streams_that_break_after_one_answer_are_opened_ever_more_slowly() {
     let mut lease = lease(now);
     for attempt in 0..10_u32 {
         lease.beaten(now);
-        lease.answered(&[], now, 1.0);
+        lease.answered(&[], now);
         lease.broken(now, 1.0, None);
         let wait = (Duration::from_millis(50) * 2_u32.pow(attempt)).min(INTERVAL / 2);
         assert_eq!(lease.step(now), Step::Wait(now + wait), "attempt {attempt}");
@@ -293,9 +314,9 @@ fn streams_that_break_after_one_answer_are_opened_ever_more_slowly() {
     }
     // One that lasted ends that.
     lease.beaten(now);
-    lease.answered(&[], now, 1.0);
+    lease.answered(&[], now);
     lease.beaten(now + INTERVAL);
-    lease.answered(&[], now + INTERVAL, 1.0);
+    lease.answered(&[], now + INTERVAL);
     lease.broken(now + INTERVAL, 1.0, None);
     let soon = now + INTERVAL + Duration::from_millis(50);
     assert_eq!(lease.step(now + INTERVAL), Step::Wait(soon));
@@ -308,7 +329,10 @@ fn a_registry_that_forgets_at_once_is_told_ever_more_slowly() {
     let mut waits = Vec::new();
     for round in 1..7 {
         lease.beaten(now);
-        lease.answered(&[round], now, 0.0);
+        lease.answered(&[round], now);
+        if lease.step(now) == Step::Ask(round) {
+            lease.explained(Fate::Gone, now, 0.0);
+        }
         let Step::Wait(until) = lease.step(now) else {
             assert_eq!(lease.step(now), Step::Register);
             waits.push(Duration::ZERO);
