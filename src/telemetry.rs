@@ -23,7 +23,7 @@ pub(crate) fn start(levels: EnvFilter, format: Option<LogFormat>) -> WorkerGuard
     // Fails where a program that embeds the server logs already: then its logs are the logs.
     let _started = match chosen {
         LogFormat::Pretty => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
     };
     guard
 }

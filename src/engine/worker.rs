@@ -320,17 +320,17 @@ fn record(change: &Change) {
     let (id, revision) = (&instance.id, instance.modified.0);
     match &change.kind {
         ChangeKind::Added => {
-            info!(%namespace, %service, instance = %id, revision, "instance added");
+            info!(parent: None, %namespace, %service, instance = %id, revision, "instance added");
         }
         ChangeKind::Updated { before, .. } if before.presence != instance.presence => {
             let presence = match instance.presence {
                 Presence::Confirmed => "confirmed",
                 Presence::Suspect => "suspect",
             };
-            info!(%namespace, %service, instance = %id, revision, presence, "instance updated");
+            info!(parent: None, %namespace, %service, instance = %id, revision, presence, "instance updated");
         }
         ChangeKind::Updated { replaced, .. } => {
-            info!(%namespace, %service, instance = %id, revision, replaced, "instance updated");
+            info!(parent: None, %namespace, %service, instance = %id, revision, replaced, "instance updated");
         }
         ChangeKind::Removed(reason) => {
             let reason = match reason {
@@ -339,7 +339,7 @@ fn record(change: &Change) {
                 RemovalReason::Disconnected => "disconnected",
                 RemovalReason::Evicted => "evicted",
             };
-            info!(%namespace, %service, instance = %id, revision, reason, "instance removed");
+            info!(parent: None, %namespace, %service, instance = %id, revision, reason, "instance removed");
         }
     }
 }
