@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     clock::Instant,
+    endpoint::Endpoint,
     proto::{self, ChangeKind, Cursor, Instance, WatchResponse, watch_response::Event},
-    snapshot::{Endpoint, Snapshot},
+    snapshot::Snapshot,
+    timeline::Timeline,
 };
 
 /// The most instances that one service can have: as many as a registry takes in all.
@@ -25,6 +27,7 @@ pub(crate) struct Cache {
     torn: bool,
     /// How long instances that a new history lacks stay.
     hold: Duration,
+    timeline: Arc<Timeline>,
 }
 
 #[derive(Debug)]
@@ -75,7 +78,8 @@ pub(crate) enum Violation {
 impl Cache {
     /// A cache that knows nothing. After a change of history, what is missing stays for `hold`.
     pub(crate) fn new(hold: Duration) -> Self {
-        Self { entries: BTreeMap::new(), cursor: None, pending: None, torn: false, hold }
+        let (entries, timeline) = (BTreeMap::new(), Arc::default());
+        Self { entries, cursor: None, pending: None, torn: false, hold, timeline }
     }
 
     /// Takes in one message. After a violation the state must not be shown until a snapshot came.
@@ -112,7 +116,8 @@ impl Cache {
     /// The state, to be shown.
     pub(crate) fn view(&self) -> Snapshot {
         let endpoints = self.entries.values().map(|entry| Arc::clone(&entry.endpoint)).collect();
-        Snapshot::sorted(endpoints, self.cursor.clone().unwrap_or_default())
+        let timeline = Arc::clone(&self.timeline);
+        Snapshot::sorted(endpoints, self.cursor.clone().unwrap_or_default(), timeline)
     }
 
     /// When the next held instance leaves.
@@ -160,7 +165,7 @@ impl Cache {
                 // An equal instance keeps its allocation: fewer bytes to move.
                 Some(known) if *known.endpoint.instance() == instance => known.endpoint,
                 Some(known) => Arc::new(Endpoint::succeed(&known.endpoint, instance)),
-                None => Arc::new(Endpoint::new(instance)),
+                None => Arc::new(Endpoint::new(instance, &self.timeline)),
             };
             self.entries.insert(id, Entry { endpoint, held_until: None });
         }
@@ -220,7 +225,7 @@ impl Cache {
         let id = instance.id.clone();
         let endpoint = match known {
             Some(entry) => Endpoint::succeed(&entry.endpoint, instance),
-            None => Endpoint::new(instance),
+            None => Endpoint::new(instance, &self.timeline),
         };
         self.entries.insert(id, Entry { endpoint: Arc::new(endpoint), held_until: None });
         Ok(())

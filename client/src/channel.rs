@@ -14,14 +14,15 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 
 use crate::{
     balance::{NoInstance, Pick},
-    clock,
+    clock::{self, Instant},
     connection::{self, Answer, ConnectError, Connection, SendError},
+    endpoint::Endpoint,
+    outlier::Sign,
     service::{ReadyError, Service},
-    snapshot::Endpoint,
 };
 
 /// The longest that a call waits before it is sent: for the instances to be known, and for
@@ -32,7 +33,10 @@ const UNSENT_MAX: Duration = Duration::from_secs(5);
 /// own choice; who comes and goes is followed while calls run. Cheap to clone.
 ///
 /// - Connections are made when they are first needed, and kept. Where an instance takes none, the
-///   call goes to another one (each is tried once); it is then avoided for a second.
+///   call goes to another one (each is tried once).
+/// - Who fails is left alone for a while, as [`Policy`](crate::Policy) says: who takes no connection,
+///   answers with one of the codes that are a server's own fault (`UNAVAILABLE`, `INTERNAL`, `UNKNOWN`,
+///   `RESOURCE_EXHAUSTED`, `DEADLINE_EXCEEDED`, `DATA_LOSS`), or lets the call's timeout pass.
 /// - A call is sent once. Where its connection breaks after that, it fails with `UNAVAILABLE`, and
 ///   the next call connects afresh.
 /// - Nothing hangs: a call that could not be sent within 5 s (because the registry has not told the
@@ -145,30 +149,38 @@ impl BalancedChannel {
 
     async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         match timeout(request.headers()) {
-            None => self.dispatch(request).await,
+            None => self.dispatch(request, None).await,
             Some(limit) => {
                 let late = || Err(Status::deadline_exceeded("the call's timeout has passed"));
-                clock::within(limit, self.dispatch(request)).await.unwrap_or_else(late)
+                let answered = self.dispatch(request, Some(clock::now() + limit));
+                clock::within(limit, answered).await.unwrap_or_else(late)
             }
         }
     }
 
-    async fn dispatch(&self, mut request: Request<Body>) -> Result<Response<Body>, Status> {
+    async fn dispatch(
+        &self,
+        mut request: Request<Body>,
+        deadline: Option<Instant>,
+    ) -> Result<Response<Body>, Status> {
         let give_up = clock::now() + UNSENT_MAX;
         let mut tried = Tried::default();
         loop {
             let left = give_up.saturating_duration_since(clock::now());
             let found = clock::within(left, self.connect(&mut tried)).await;
             let (pick, connection) = found.unwrap_or_else(|| Err(self.too_late(&tried)))?;
+            let attempt = Attempt::begin(pick, deadline);
             match connection.clone().send(request).await {
-                Ok(response) => return Ok(response.map(|body| Counted::wrap(body, pick))),
+                Ok(response) => return Ok(attempt.answered(response)),
                 Err(SendError::Unsent(unsent)) => {
                     // The connection ended before; another one to the same place may do, once.
+                    let pick = attempt.unsent();
                     pick.endpoint().slot().forget(&connection);
                     tried.note_closed(Arc::clone(pick.endpoint()));
                     request = *unsent;
                 }
                 Err(SendError::Lost(error)) => {
+                    let pick = attempt.lost();
                     pick.endpoint().slot().forget(&connection);
                     return Err(connection::lost(&pick.address(), &error));
                 }
@@ -187,25 +199,23 @@ impl BalancedChannel {
             let connected = endpoint.slot().connection(self.service.dialer(), endpoint.address());
             match connected.await {
                 Ok(connection) => return Ok((pick, connection)),
-                Err(error) => tried.note(Arc::clone(endpoint), error),
+                Err(error) => {
+                    endpoint.note(Sign::Unreached, Duration::ZERO);
+                    tried.note(Arc::clone(endpoint), error);
+                }
             }
         }
     }
 
-    /// An instance that was not tried: one that is not avoided, where there is one.
+    /// An instance that was not tried.
     fn pick(&self, tried: &Tried) -> Result<Pick, Status> {
         let snapshot = self.service.snapshot();
         let snapshot = snapshot.ok_or_else(|| self.none(NoInstance::NotReady))?;
-        let now = clock::now();
-        let balancer = self.service.balancer();
-        let good =
-            |endpoint: &Endpoint| !tried.contains(endpoint) && !endpoint.slot().is_avoided(now);
-        let none = |reason| self.none(reason);
-        if let Some(pick) = balancer.pick_where(&snapshot, good).map_err(none)? {
-            return Ok(pick);
-        }
-        let rest = balancer.pick_where(&snapshot, |endpoint| !tried.contains(endpoint));
-        rest.map_err(none)?.ok_or_else(|| self.exhausted(tried))
+        // However long nobody called: who was left alone may be due for a probe.
+        snapshot.timeline().advance(clock::now());
+        let untried = |endpoint: &Endpoint| !tried.contains(endpoint);
+        let pick = self.service.balancer().pick_where(&snapshot, untried);
+        pick.map_err(|reason| self.none(reason))?.ok_or_else(|| self.exhausted(tried))
     }
 
     fn none(&self, reason: NoInstance) -> Status {
@@ -262,17 +272,98 @@ impl Tried {
     }
 }
 
+/// A call that was sent, until it is answered or given up.
+struct Attempt {
+    /// Gone once it was answered.
+    pick: Option<Pick>,
+    began: Instant,
+    /// When the caller's patience ends, where that is known.
+    deadline: Option<Instant>,
+}
+
+impl Attempt {
+    fn begin(pick: Pick, deadline: Option<Instant>) -> Self {
+        Self { pick: Some(pick), began: clock::now(), deadline }
+    }
+
+    fn end(mut self) -> (Pick, Duration) {
+        let pick = self.pick.take().expect("it is gone with the attempt alone");
+        (pick, clock::now() - self.began)
+    }
+
+    fn answered(self, response: Response<Incoming>) -> Response<Body> {
+        let (pick, took) = self.end();
+        // An answer without a body says in its head how the call went.
+        let failed = response.status().is_server_error() || is_failure(response.headers());
+        if failed {
+            pick.endpoint().note(Sign::Bad, took);
+        }
+        let call = Call { pick, took: (!failed).then_some(took) };
+        response.map(|body| Body::new(Counted { body, call: Some(call) }))
+    }
+
+    fn unsent(self) -> Pick {
+        self.end().0
+    }
+
+    fn lost(self) -> Pick {
+        let (pick, took) = self.end();
+        pick.endpoint().note(Sign::Bad, took);
+        pick
+    }
+}
+
+impl Drop for Attempt {
+    /// Nobody waits any more: because it took too long, or for the caller's own reasons.
+    fn drop(&mut self) {
+        let Some(pick) = &self.pick else { return };
+        let now = clock::now();
+        let took = now - self.began;
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            pick.endpoint().note(Sign::Bad, took);
+        } else {
+            pick.endpoint().note_given_up(took);
+        }
+    }
+}
+
+/// Whether trailers, or the head of an answer without any, say that the instance did not serve the
+/// call and might not serve the next one either.
+fn is_failure(headers: &HeaderMap) -> bool {
+    Status::from_header_map(headers).is_some_and(|status| {
+        matches!(
+            status.code(),
+            Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::ResourceExhausted
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss
+        )
+    })
+}
+
+/// A call whose answer is being read.
+struct Call {
+    pick: Pick,
+    /// Until the answer's head, where it is still to be seen how the call went.
+    took: Option<Duration>,
+}
+
+impl Call {
+    fn end(self, failed: bool) {
+        if let Some(took) = self.took {
+            let sign = if failed { Sign::Bad } else { Sign::Good };
+            self.pick.endpoint().note(sign, took);
+        }
+    }
+}
+
 /// An answer's body, which keeps the call counted as in flight.
 struct Counted {
     body: Incoming,
     /// Gone once the body has ended.
-    pick: Option<Pick>,
-}
-
-impl Counted {
-    fn wrap(body: Incoming, pick: Pick) -> Body {
-        Body::new(Self { body, pick: Some(pick) })
-    }
+    call: Option<Call>,
 }
 
 impl http_body::Body for Counted {
@@ -288,12 +379,15 @@ impl http_body::Body for Counted {
             frame.map_err(|error| Status::unavailable(format!("the answer broke off: {error}")))
         });
         // Trailers end a call; whoever read them does not always ask for more.
-        let ended = match &frame {
-            Some(Ok(frame)) => frame.is_trailers(),
-            Some(Err(_)) | None => true,
+        let failed = match &frame {
+            Some(Ok(frame)) => frame.trailers_ref().map(is_failure),
+            Some(Err(_)) => Some(true),
+            None => Some(false),
         };
-        if ended {
-            self.pick = None;
+        if let Some(failed) = failed
+            && let Some(call) = self.call.take()
+        {
+            call.end(failed);
         }
         Poll::Ready(frame)
     }
@@ -304,6 +398,15 @@ impl http_body::Body for Counted {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Counted {
+    /// Who stops reading has been answered.
+    fn drop(&mut self) {
+        if let Some(call) = self.call.take() {
+            call.end(false);
+        }
     }
 }
 
@@ -339,7 +442,6 @@ mod tests {
     #[test]
     fn waits_are_as_documented() {
         assert_eq!(UNSENT_MAX, Duration::from_secs(5));
-        assert_eq!(crate::slot::AVOIDANCE, Duration::from_secs(1));
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! - [`Client::register`] puts an instance into the registry and keeps it there for as long as the
 //!   returned guard is held.
-//! - [`Client::service`] follows a service; [`Service::pick`] chooses an instance for a call, by
-//!   [round robin](Policy::RoundRobin) or as the
-//!   [less loaded of two random ones](Policy::PowerOfTwo).
+//! - [`Client::service`] follows a service; [`Service::pick`] chooses an instance for a call: the one
+//!   that is likely to [answer sooner](Policy::PeakEwma), or by another [`Policy`]. Instances that fail
+//!   are left alone for a while.
 //! - [`Client::channel`] is a channel for generated tonic clients that balances over the instances.
 //!
 //! The registry may go away at any time, for as long as it likes: what is known stays known, calls
@@ -34,11 +34,14 @@ mod client;
 mod clock;
 mod connection;
 mod connector;
+mod endpoint;
 mod enrolment;
 mod keeper;
+mod latency;
 mod lease;
 mod link;
 mod outage;
+mod outlier;
 pub mod proto;
 mod refusal;
 mod register;
@@ -48,6 +51,7 @@ mod slot;
 mod snapshot;
 mod standing;
 mod tasks;
+mod timeline;
 mod watch;
 mod weights;
 
@@ -55,7 +59,7 @@ mod weights;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub use balance::{NoInstance, Pick, Policy};
+pub use balance::{NoInstance, Outcome, Pick, Policy};
 pub use channel::{BalancedChannel, ResponseFuture};
 pub use client::{BuildError, Builder, Client};
 pub use proto::Instance;

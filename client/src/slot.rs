@@ -1,31 +1,20 @@
 //! Keeps at most one connection to one address, made when it is first needed. Many callers wait for
 //! one attempt, and a failed attempt must fail all who waited for it: they never try one by one.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use http::Uri;
 use tokio::sync::OnceCell;
 
-use crate::{
-    clock::{self, Instant},
-    connection::{ConnectError, Connection, Dialer},
-};
-
-/// How long an address that took no connection is avoided.
-pub(crate) const AVOIDANCE: Duration = Duration::from_secs(1);
+use crate::connection::{ConnectError, Connection, Dialer};
 
 /// Where the connection to an address is kept.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     connection: ArcSwap<OnceCell<Connection>>,
-    failure: ArcSwapOption<Failure>,
-}
-
-#[derive(Debug)]
-struct Failure {
-    at: Instant,
-    error: ConnectError,
+    /// Of the last attempt.
+    failure: ArcSwapOption<ConnectError>,
 }
 
 impl Slot {
@@ -42,11 +31,6 @@ impl Slot {
         cell.get_or_try_init(attempt).await.cloned()
     }
 
-    /// Whether connecting failed so recently that others are to be preferred.
-    pub(crate) fn is_avoided(&self, now: Instant) -> bool {
-        self.failure.load().as_ref().is_some_and(|failure| now < failure.at + AVOIDANCE)
-    }
-
     /// Lets go of `broken`, so that the next caller connects afresh. Calls on it go on.
     pub(crate) fn forget(&self, broken: &Connection) {
         let current = self.connection.load_full();
@@ -59,13 +43,13 @@ impl Slot {
         &self,
         dialer: &Dialer,
         address: &str,
-        before: Option<&Arc<Failure>>,
+        before: Option<&Arc<ConnectError>>,
     ) -> Result<Connection, ConnectError> {
         // The attempt that this caller waited for failed: it does not begin one of its own.
         if let Some(failure) = self.failure.load_full()
             && before.is_none_or(|before| !Arc::ptr_eq(before, &failure))
         {
-            return Err(failure.error.clone());
+            return Err(ConnectError::clone(&failure));
         }
         match dial(dialer, address).await {
             Ok(connection) => {
@@ -74,8 +58,7 @@ impl Slot {
             }
             Err(error) => {
                 tracing::debug!(peer = address, %error, "connecting failed");
-                let failure = Failure { at: clock::now(), error: error.clone() };
-                self.failure.store(Some(Arc::new(failure)));
+                self.failure.store(Some(Arc::new(error.clone())));
                 Err(error)
             }
         }

@@ -1,101 +1,14 @@
 //! The instances of a service at one moment. Never changes once made: a change makes another one.
-//! What outlives a snapshot (calls in flight, connections) is shared between them.
+//! What outlives a snapshot (calls in flight, connections, how an instance does) is the endpoints'.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
-};
+use std::sync::Arc;
 
 use crate::{
-    proto::{Cursor, Instance, Status},
-    slot::Slot,
+    endpoint::Endpoint,
+    proto::{Cursor, Instance},
+    timeline::{Tick, Timeline},
     weights::Weights,
 };
-
-/// The weight of an instance that was given none.
-const WEIGHT_DEFAULT: u32 = 100;
-
-/// An instance as one snapshot knows it.
-#[derive(Debug)]
-pub(crate) struct Endpoint {
-    instance: Instance,
-    reach: Arc<Reach>,
-}
-
-/// What stays with an identity for as long as it is reached at the same place.
-#[derive(Debug)]
-pub(crate) struct Reach {
-    /// `host:port`, an IPv6 address in brackets.
-    address: Box<str>,
-    in_flight: AtomicU32,
-    slot: Slot,
-}
-
-impl Endpoint {
-    /// An instance that was not known before.
-    pub(crate) fn new(instance: Instance) -> Self {
-        let address = address(&instance.host, instance.port).into();
-        let reach = Reach { address, in_flight: AtomicU32::new(0), slot: Slot::default() };
-        Self { instance, reach: Arc::new(reach) }
-    }
-
-    /// What `before` has become. Calls in flight and the connection stay where the place stays.
-    pub(crate) fn succeed(before: &Self, instance: Instance) -> Self {
-        let stays = before.instance.host == instance.host && before.instance.port == instance.port;
-        if stays {
-            Self { instance, reach: Arc::clone(&before.reach) }
-        } else {
-            Self::new(instance)
-        }
-    }
-
-    pub(crate) fn instance(&self) -> &Instance {
-        &self.instance
-    }
-
-    pub(crate) fn address(&self) -> &str {
-        &self.reach.address
-    }
-
-    pub(crate) fn slot(&self) -> &Slot {
-        &self.reach.slot
-    }
-
-    pub(crate) fn weight(&self) -> u32 {
-        self.instance.weight.unwrap_or(WEIGHT_DEFAULT)
-    }
-
-    pub(crate) fn is_serving(&self) -> bool {
-        self.weight() > 0 && matches!(self.instance.status(), Status::Up | Status::Suspect)
-    }
-
-    /// Whether both are reached over the same connection.
-    pub(crate) fn is_at(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.reach, &other.reach)
-    }
-
-    // The count is a hint for balancing and orders nothing else: relaxed is enough.
-
-    pub(crate) fn in_flight(&self) -> u32 {
-        self.reach.in_flight.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn begin(&self) {
-        self.reach.in_flight.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn end(&self) {
-        self.reach.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-fn address(host: &str, port: u32) -> String {
-    if host.contains(':') && !host.starts_with('[') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
-}
 
 /// The instances of one service at one position of the registry's history.
 ///
@@ -117,6 +30,7 @@ pub struct Snapshot {
     /// The weights of `serving`.
     weights: Weights,
     cursor: Cursor,
+    timeline: Arc<Timeline>,
 }
 
 impl Snapshot {
@@ -131,21 +45,29 @@ impl Snapshot {
     /// assert!(snapshot.instances().map(|instance| instance.weight).eq([Some(2)]));
     /// ```
     pub fn new(instances: impl IntoIterator<Item = Instance>) -> Self {
-        let mut endpoints: Vec<_> =
-            instances.into_iter().map(|instance| Arc::new(Endpoint::new(instance))).collect();
+        let timeline = Arc::default();
+        let mut endpoints: Vec<_> = instances
+            .into_iter()
+            .map(|instance| Arc::new(Endpoint::new(instance, &timeline)))
+            .collect();
         // The sort is stable: the last of equals comes first after the reversal.
         endpoints.reverse();
-        endpoints.sort_by(|a, b| a.instance.id.cmp(&b.instance.id));
-        endpoints.dedup_by(|later, first| later.instance.id == first.instance.id);
-        Self::sorted(endpoints.into_boxed_slice(), Cursor::default())
+        endpoints.sort_by(|a, b| a.instance().id.cmp(&b.instance().id));
+        endpoints.dedup_by(|later, first| later.instance().id == first.instance().id);
+        Self::sorted(endpoints.into_boxed_slice(), Cursor::default(), timeline)
     }
 
     /// A snapshot of endpoints that are in order of their ids.
-    pub(crate) fn sorted(endpoints: Box<[Arc<Endpoint>]>, cursor: Cursor) -> Self {
+    pub(crate) fn sorted(
+        endpoints: Box<[Arc<Endpoint>]>,
+        cursor: Cursor,
+        timeline: Arc<Timeline>,
+    ) -> Self {
         let serving: Box<[_]> =
             endpoints.iter().filter(|endpoint| endpoint.is_serving()).cloned().collect();
         let weights = Weights::new(serving.iter().map(|endpoint| endpoint.weight()));
-        Self { endpoints, serving, weights, cursor }
+        welcome(&serving, timeline.latest());
+        Self { endpoints, serving, weights, cursor, timeline }
     }
 
     /// All instances, whatever their status, in order of their ids.
@@ -176,7 +98,7 @@ impl Snapshot {
     #[must_use]
     pub fn instance(&self, id: &str) -> Option<&Instance> {
         let found =
-            self.endpoints.binary_search_by(|endpoint| endpoint.instance.id.as_str().cmp(id));
+            self.endpoints.binary_search_by(|endpoint| endpoint.instance().id.as_str().cmp(id));
         found.ok().map(|index| self.endpoints[index].instance())
     }
 
@@ -236,11 +158,28 @@ impl Snapshot {
     pub(crate) fn candidates(&self) -> (&[Arc<Endpoint>], &Weights) {
         (&self.serving, &self.weights)
     }
+
+    pub(crate) fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+}
+
+/// A newcomer is expected to be as quick as half of its peers: it is neither flooded nor avoided.
+fn welcome(serving: &[Arc<Endpoint>], now: Tick) {
+    let latencies = serving.iter().map(|endpoint| endpoint.latency().nanos(now));
+    let (mut known, unknown): (Vec<f32>, Vec<f32>) = latencies.partition(|nanos| *nanos > 0.0);
+    if known.is_empty() || unknown.is_empty() {
+        return;
+    }
+    let middle = known.len() / 2;
+    let (_, median, _) = known.select_nth_unstable_by(middle, f32::total_cmp);
+    serving.iter().for_each(|endpoint| endpoint.latency().assume(*median, now));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::Status;
 
     fn instance(id: &str, status: Status, weight: Option<u32>) -> Instance {
         let host = "10.0.0.1".into();
@@ -266,7 +205,7 @@ mod tests {
             instance("g", Status::Unspecified, None),
         ]);
         let serving: Vec<&str> =
-            snapshot.candidates().0.iter().map(|endpoint| &*endpoint.instance.id).collect();
+            snapshot.candidates().0.iter().map(|endpoint| &*endpoint.instance().id).collect();
         assert_eq!(serving, ["a", "b"]);
         assert_eq!((snapshot.len(), snapshot.serving()), (7, 2));
     }
@@ -286,28 +225,5 @@ mod tests {
         ]);
         assert_eq!(snapshot.len(), 1);
         assert_eq!(snapshot.instance("a").and_then(|instance| instance.weight), Some(3));
-    }
-
-    #[test]
-    fn weight_unset_means_100() {
-        assert_eq!(Endpoint::new(instance("a", Status::Up, None)).weight(), 100);
-    }
-
-    #[test]
-    fn an_ipv6_address_is_written_in_brackets() {
-        assert_eq!(address("::1", 80), "[::1]:80");
-        assert_eq!(address("[::1]", 80), "[::1]:80");
-        assert_eq!(address("10.0.0.1", 80), "10.0.0.1:80");
-        assert_eq!(address("db.internal", 80), "db.internal:80");
-    }
-
-    #[test]
-    fn calls_in_flight_stay_with_the_place() {
-        let before = Endpoint::new(instance("a", Status::Up, None));
-        before.begin();
-        let changed = Endpoint::succeed(&before, instance("a", Status::Draining, None));
-        assert_eq!(changed.in_flight(), 1);
-        let moved = Instance { port: 81, ..instance("a", Status::Up, None) };
-        assert_eq!(Endpoint::succeed(&before, moved).in_flight(), 0);
     }
 }

@@ -335,7 +335,7 @@ mod tests {
 
     fn view(revision: u64) -> Snapshot {
         let cursor = crate::proto::Cursor { history_id: "h".into(), revision };
-        Snapshot::sorted(Box::new([]), cursor)
+        Snapshot::sorted(Box::new([]), cursor, Arc::default())
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::{
 };
 
 use fake::{Fake, Network, Process};
+use futures_util::{StreamExt, stream};
 use greeter::{
     GreetRequest, GreetResponse,
     greeter_client::GreeterClient,
@@ -22,7 +23,7 @@ use greeter::{
 };
 use tonic::{Code, Request, Response, Status};
 use waypost_client::{
-    BalancedChannel, Client, CloseError, Instance, NoInstance, ReadyError, RegisterError,
+    BalancedChannel, Client, CloseError, Instance, NoInstance, Policy, ReadyError, RegisterError,
     Registered, Registration, RegistrationState, Service, Update, UpdateError, proto,
 };
 
@@ -86,8 +87,11 @@ impl Greeter for Replica {
         request: Request<GreetRequest>,
     ) -> Result<Response<GreetResponse>, Status> {
         let name = request.into_inner().name;
-        if name == "nobody" {
+        if name == "nobody" || self.0 == "silent" {
             std::future::pending::<()>().await;
+        }
+        if self.0 == "failing" {
+            return Err(Status::unavailable("out of order"));
         }
         let greeting = format!("hello {name}");
         Ok(Response::new(GreetResponse { greeting, instance: self.0.clone() }))
@@ -281,7 +285,7 @@ async fn handles_share_a_watch_that_ends_with_the_last() {
 async fn calls_are_spread_and_follow_who_comes_and_goes() {
     let (network, fake, _process, client) = registry();
     let (_a, _b) = (placed(&network, &fake, "a"), placed(&network, &fake, "b"));
-    let channel = client.channel("greeter");
+    let channel = client.service("greeter").with_policy(Policy::PowerOfTwo).channel();
     let spread = counts(&channel, 200).await;
     assert!(spread["a"] > 50 && spread["b"] > 50, "{spread:?}");
     let _c = placed(&network, &fake, "c");
@@ -365,6 +369,40 @@ async fn a_busy_replica_is_passed_by() {
     let picks: Vec<_> = (0..100).map(|_| channel.service().pick().unwrap()).collect();
     let at_a = picks.iter().filter(|pick| pick.instance().id == "a").count();
     assert!((49..=51).contains(&at_a), "{at_a}");
+}
+
+/// How many of some calls, made by eight callers at a time, fail.
+async fn failures(channel: &BalancedChannel, calls: usize) -> usize {
+    let greet = |_| async {
+        let mut request = Request::new(GreetRequest { name: "you".into() });
+        request.set_timeout(Duration::from_secs(1));
+        soon(GreeterClient::new(channel.clone()).greet(request)).await
+    };
+    let answers = stream::iter(0..calls).map(greet).buffer_unordered(8);
+    answers.filter(|answer| std::future::ready(answer.is_err())).count().await
+}
+
+#[tokio::test]
+async fn an_instance_that_refuses_connections_fails_no_call() {
+    let (network, fake, _process, client) = registry();
+    let (_a, _b) = (placed(&network, &fake, "a"), placed(&network, &fake, "b"));
+    fake.place("greeter", "gone", "gone");
+    let channel = client.channel("greeter");
+    assert_eq!(failures(&channel, 1_000).await, 0);
+}
+
+#[tokio::test]
+async fn instances_that_fail_or_say_nothing_are_left_alone_soon() {
+    for bad in ["silent", "failing"] {
+        let (network, fake, _process, client) = registry();
+        let (_a, _b) = (placed(&network, &fake, "a"), placed(&network, &fake, "b"));
+        let _bad = placed(&network, &fake, bad);
+        let channel = client.channel("greeter");
+        let failed = failures(&channel, 1_000).await;
+        // Five in a row say so; those that are on their way by then fail as well.
+        assert!(failed <= 5 + 8, "{bad}: {failed}");
+        assert_eq!(failures(&channel, 1_000).await, 0, "{bad}");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
-//! Chooses an instance for each call. The choice itself is pure (`round_robin`, `power_of_two`);
-//! here it is tied to a counter and to randomness. It must never choose what takes no traffic.
+//! Chooses an instance for each call. The choice itself is pure (`peak_ewma`, `power_of_two`,
+//! `round_robin`); here it is tied to a counter, to randomness, and to who is left alone. It must
+//! never choose what takes no traffic, nor find none where there is one.
 
+mod peak_ewma;
 mod pick;
 mod power_of_two;
 mod round_robin;
@@ -10,28 +12,43 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-pub use self::pick::Pick;
-use crate::snapshot::{Endpoint, Snapshot};
+pub use self::pick::{Outcome, Pick};
+use crate::{
+    endpoint::{Endpoint, Gate},
+    snapshot::Snapshot,
+    timeline::Tick,
+};
 
 /// How calls are spread over the instances of a service.
 ///
-/// Both ways honour weights (an instance of weight 200 gets twice the calls of one of 100) and leave
+/// All ways honour weights (an instance of weight 200 gets twice the calls of one of 100) and leave
 /// out what takes no traffic (weight 0, or a status other than `UP` and `SUSPECT`).
+///
+/// All leave alone for a while what fails: after five failures in a row, or as many failures as
+/// successes among 20 calls and more within 10 s, for 30 s; after a refused connection for a second; of
+/// a `SUSPECT` instance one failure is enough. The time doubles with each repetition (up to 5 min, or
+/// 30 s), and one call finds out whether it is over. Where more than half of the instances fail, they
+/// are called all the same: the few that are left must not be overrun.
 ///
 /// ```
 /// use waypost_client::{Policy, Service};
 ///
-/// assert_eq!(Policy::default(), Policy::PowerOfTwo);
+/// assert_eq!(Policy::default(), Policy::PeakEwma);
 /// let by_turns = Service::fixed([]).with_policy(Policy::RoundRobin);
 /// # drop(by_turns);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Policy {
-    /// The one with fewer calls in flight, relative to its weight, of two random ones (M.
-    /// Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001). Adapts to slow
-    /// instances and uneven calls. The default.
+    /// Of two random ones the one that is likely to answer sooner: by the latency of its calls before
+    /// (an average that jumps to what is worse and comes down with time, as Finagle's `PeakEwma`) and
+    /// its calls in flight. A failure counts as a slow answer, a newcomer as quick as half of the
+    /// others. Goes by what calls [report](Pick::report). The default.
     #[default]
+    PeakEwma,
+    /// The one with fewer calls in flight, relative to its weight, of two random ones (M.
+    /// Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001). For calls that
+    /// last, such as streams.
     PowerOfTwo,
     /// One after the other. The most even spread where calls cost the same.
     RoundRobin,
@@ -79,8 +96,8 @@ impl Balancer {
         self.choose(snapshot).map(|endpoint| Pick::new(Arc::clone(endpoint)))
     }
 
-    /// Chooses from `snapshot` what `suits`. Only where the first few choices don't suit, it looks
-    /// through all.
+    /// Chooses from `snapshot` what `suits`: something that is to be left alone only where nothing
+    /// else does. Only where the first few choices don't suit, it looks through all.
     pub(crate) fn pick_where(
         &self,
         snapshot: &Snapshot,
@@ -93,9 +110,9 @@ impl Balancer {
             }
         }
         let (candidates, _) = snapshot.candidates();
-        // From a random start: those behind a broken one must not get all of its calls.
-        let (before, from) = candidates.split_at(fastrand::usize(..candidates.len()));
-        let found = from.iter().chain(before).find(|endpoint| suits(endpoint));
+        let now = snapshot.timeline().latest();
+        let is_open = |endpoint: &Endpoint| endpoint.gate(now) == Gate::Open && suits(endpoint);
+        let found = around(candidates, is_open).or_else(|| around(candidates, suits));
         Ok(found.map(|endpoint| Pick::new(Arc::clone(endpoint))))
     }
 
@@ -107,16 +124,85 @@ impl Balancer {
                 instances => NoInstance::NoneServing { instances },
             });
         }
-        let index = match self.policy {
+        let (first, second) = match self.policy {
+            Policy::PeakEwma => {
+                peak_ewma::draw(candidates, weights, fastrand::u64(..), fastrand::u64(..))
+            }
             Policy::PowerOfTwo => {
-                power_of_two::choose(candidates, weights, fastrand::u64(..), fastrand::u64(..))
+                power_of_two::draw(candidates, weights, fastrand::u64(..), fastrand::u64(..))
             }
             Policy::RoundRobin => {
-                round_robin::choose(weights, self.turn.fetch_add(1, Ordering::Relaxed))
+                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+                let at = |turn| round_robin::choose(weights, turn);
+                (at(turn), at(turn.wrapping_add(1)))
             }
         };
-        Ok(&candidates[index])
+        let (first, second) = (&candidates[first], &candidates[second]);
+        let now = snapshot.timeline().latest();
+        let is_first = match admits(first, now) {
+            Admission::Probe => return Ok(first),
+            Admission::Yes => true,
+            Admission::No => false,
+        };
+        Ok(match (is_first, admits(second, now)) {
+            (_, Admission::Probe) => second,
+            (true, Admission::Yes) => self.better(first, second, now),
+            (true, Admission::No) => first,
+            (false, Admission::Yes) => second,
+            (false, Admission::No) => match healthy(candidates, now) {
+                Some(endpoint) => endpoint,
+                None => self.better(first, second, now),
+            },
+        })
     }
+
+    fn better<'a>(
+        &self,
+        first: &'a Arc<Endpoint>,
+        second: &'a Arc<Endpoint>,
+        now: Tick,
+    ) -> &'a Arc<Endpoint> {
+        let is_second = match self.policy {
+            Policy::PeakEwma => peak_ewma::is_quicker(second, first, now),
+            Policy::PowerOfTwo => power_of_two::is_lighter(second, first),
+            Policy::RoundRobin => false,
+        };
+        if is_second { second } else { first }
+    }
+}
+
+/// Whether an instance takes a call.
+#[derive(Clone, Copy)]
+enum Admission {
+    Yes,
+    /// This one, to find out whether it does well again.
+    Probe,
+    No,
+}
+
+fn admits(endpoint: &Endpoint, now: Tick) -> Admission {
+    match endpoint.gate(now) {
+        Gate::Open => Admission::Yes,
+        Gate::Probe(at) if endpoint.take_probe(at, now) => Admission::Probe,
+        Gate::Probe(_) | Gate::Closed => Admission::No,
+    }
+}
+
+/// Any instance that does not fail; none where more than half of them do.
+fn healthy(candidates: &[Arc<Endpoint>], now: Tick) -> Option<&Arc<Endpoint>> {
+    let is_open = |endpoint: &Endpoint| endpoint.gate(now) == Gate::Open;
+    let open = candidates.iter().filter(|endpoint| is_open(endpoint)).count();
+    if open * 2 >= candidates.len() { around(candidates, is_open) } else { None }
+}
+
+/// The first that suits from a random start on: those behind one that does not must not get all of
+/// its calls.
+fn around(
+    candidates: &[Arc<Endpoint>],
+    suits: impl Fn(&Endpoint) -> bool,
+) -> Option<&Arc<Endpoint>> {
+    let (before, from) = candidates.split_at(fastrand::usize(..candidates.len()));
+    from.iter().chain(before).find(|endpoint| suits(endpoint))
 }
 
 #[cfg(test)]

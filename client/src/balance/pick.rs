@@ -1,12 +1,34 @@
 //! The instance chosen for one call. It counts as in flight from the choice until it is dropped, and
 //! must never be counted off twice.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{proto::Instance, snapshot::Endpoint};
+use crate::{endpoint::Endpoint, outlier::Sign, proto::Instance};
 
-/// An instance chosen for one call. Keep it until the call has ended: that is what the least-loaded
-/// choice goes by.
+/// What a call came to, as far as the instance is to be judged by it.
+///
+/// ```
+/// use waypost_client::Outcome;
+///
+/// // A refusal that is the caller's own fault is a success of the instance.
+/// let status = tonic::Code::InvalidArgument;
+/// let outcome = match status {
+///     tonic::Code::Unavailable | tonic::Code::Internal => Outcome::Failure,
+///     _ => Outcome::Success,
+/// };
+/// assert_eq!(outcome, Outcome::Success);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The instance served it.
+    Success,
+    /// The instance did not, and might not serve the next one either.
+    Failure,
+}
+
+/// An instance chosen for one call. Keep it until the call has ended: choices go by the calls in
+/// flight. [Report](Self::report) what the call came to, so that they go by that as well.
 ///
 /// ```
 /// use waypost_client::{Instance, Service, proto::Status};
@@ -74,6 +96,27 @@ impl Pick {
     #[must_use]
     pub fn address(&self) -> &str {
         self.endpoint.address()
+    }
+
+    /// Ends the call and tells what it came to, and how long it took until it was answered. Later
+    /// picks go by that: see [`Policy`](crate::Policy).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use waypost_client::{Instance, Outcome, Service, proto::Status};
+    ///
+    /// # let up = Instance { id: "a".into(), status: Status::Up.into(), ..Instance::default() };
+    /// let pick = Service::fixed([up]).pick()?;
+    /// // ... the call ...
+    /// pick.report(Outcome::Success, Duration::from_millis(3));
+    /// # Ok::<(), waypost_client::NoInstance>(())
+    /// ```
+    pub fn report(self, outcome: Outcome, took: Duration) {
+        let sign = match outcome {
+            Outcome::Success => Sign::Good,
+            Outcome::Failure => Sign::Bad,
+        };
+        self.endpoint.note(sign, took);
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {

@@ -3,31 +3,31 @@
 use std::sync::Arc;
 
 use crate::{
-    snapshot::Endpoint,
+    endpoint::Endpoint,
     weights::{Weights, scale_index},
 };
 
-/// Chooses one of `candidates`, which must not be empty.
+/// Draws two of `candidates`, of which there is at least one.
 ///
-/// The first choice is drawn in proportion to weights, so that an idle service shares its calls
-/// exactly by weight. It is kept unless it is busy and the call would be relatively lighter on the
-/// second, which is any other one.
-pub(super) fn choose(
+/// The first is drawn in proportion to weights, so that an idle service shares its calls exactly by
+/// weight. It is kept unless it is busy and the call would be relatively lighter on the second,
+/// which is any other one.
+pub(super) fn draw(
     candidates: &[Arc<Endpoint>],
     weights: &Weights,
     first: u64,
     second: u64,
-) -> usize {
+) -> (usize, usize) {
     let first = weights.at(first);
     if candidates.len() < 2 {
-        return first;
+        return (first, first);
     }
     let drawn = scale_index(second, candidates.len() - 1);
-    let second = if drawn < first { drawn } else { drawn + 1 };
-    if is_lighter(&candidates[second], &candidates[first]) { second } else { first }
+    (first, if drawn < first { drawn } else { drawn + 1 })
 }
 
-fn is_lighter(other: &Endpoint, chosen: &Endpoint) -> bool {
+/// Whether the call is relatively lighter on `other`.
+pub(super) fn is_lighter(other: &Endpoint, chosen: &Endpoint) -> bool {
     let busy = chosen.in_flight();
     busy > 0 && with_one_more(other, chosen) < with_one_more(chosen, other)
 }

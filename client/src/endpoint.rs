@@ -1,0 +1,231 @@
+//! An instance as calls see it: where it is, how much it has to do, how it does. It must never read
+//! more into a call than the call came to.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    clock,
+    latency::Latency,
+    outlier::{Health, Judgement, Sign},
+    proto::{Instance, Status},
+    slot::Slot,
+    timeline::{Tick, Timeline},
+};
+
+/// The weight of an instance that was given none.
+const WEIGHT_DEFAULT: u32 = 100;
+/// How long a probe may take before another one is sent.
+const PROBE_MS: Tick = 5_000;
+/// A call that failed counts as one that took so many times as long, or as was expected: who fails
+/// fast must not attract calls.
+const FAILURE_PENALTY: u32 = 4;
+/// The longest that a call counts for.
+const LATENCY_MAX: Duration = Duration::from_secs(10);
+
+/// An instance as one snapshot knows it.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    instance: Instance,
+    reach: Arc<Reach>,
+}
+
+/// What stays with an identity for as long as it is reached at the same place.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    /// `host:port`, an IPv6 address in brackets.
+    address: Box<str>,
+    in_flight: AtomicU32,
+    slot: Slot,
+    latency: Latency,
+    health: Mutex<Health>,
+    /// 0, or when the next call may try whether it does well again: until then it is left alone.
+    probe_at: AtomicU64,
+    timeline: Arc<Timeline>,
+}
+
+/// Whether an instance is to be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open,
+    /// By one call, which finds out whether it does well again.
+    Probe(Tick),
+    /// It fails.
+    Closed,
+}
+
+impl Endpoint {
+    /// An instance that was not known before.
+    pub(crate) fn new(instance: Instance, timeline: &Arc<Timeline>) -> Self {
+        let reach = Reach {
+            address: address(&instance.host, instance.port).into(),
+            in_flight: AtomicU32::new(0),
+            slot: Slot::default(),
+            latency: Latency::default(),
+            health: Mutex::default(),
+            probe_at: AtomicU64::new(0),
+            timeline: Arc::clone(timeline),
+        };
+        Self { instance, reach: Arc::new(reach) }
+    }
+
+    /// What `before` has become. Calls in flight, the connection and what is known of how it does stay
+    /// where the place stays.
+    pub(crate) fn succeed(before: &Self, instance: Instance) -> Self {
+        let stays = before.instance.host == instance.host && before.instance.port == instance.port;
+        if stays {
+            Self { instance, reach: Arc::clone(&before.reach) }
+        } else {
+            Self::new(instance, &before.reach.timeline)
+        }
+    }
+
+    pub(crate) fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.reach.address
+    }
+
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.reach.slot
+    }
+
+    pub(crate) fn weight(&self) -> u32 {
+        self.instance.weight.unwrap_or(WEIGHT_DEFAULT)
+    }
+
+    pub(crate) fn is_serving(&self) -> bool {
+        self.weight() > 0 && matches!(self.instance.status(), Status::Up | Status::Suspect)
+    }
+
+    /// Whether both are reached over the same connection.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.reach, &other.reach)
+    }
+
+    // The count is a hint for balancing and orders nothing else: relaxed is enough.
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.reach.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn begin(&self) {
+        self.reach.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
+        self.reach.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn latency(&self) -> &Latency {
+        &self.reach.latency
+    }
+
+    pub(crate) fn gate(&self, now: Tick) -> Gate {
+        match self.reach.probe_at.load(Ordering::Relaxed) {
+            0 => Gate::Open,
+            at if at <= now => Gate::Probe(at),
+            _ => Gate::Closed,
+        }
+    }
+
+    /// Takes the probe that was due `at`. `false`: somebody else took it.
+    pub(crate) fn take_probe(&self, at: Tick, now: Tick) -> bool {
+        let next = now + PROBE_MS;
+        let probe_at = &self.reach.probe_at;
+        probe_at.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Takes in what a call came to that took so long.
+    pub(crate) fn note(&self, sign: Sign, took: Duration) {
+        let now = self.reach.timeline.advance(clock::now());
+        let took = match sign {
+            Sign::Good => took,
+            Sign::Bad => {
+                let expected = Duration::from_nanos(self.latency().nanos(now) as u64);
+                took.max(expected).saturating_mul(FAILURE_PENALTY)
+            }
+            Sign::Unreached => return self.judge(sign, now),
+        };
+        self.latency().observe(took.min(LATENCY_MAX), now);
+        self.judge(sign, now);
+    }
+
+    /// Takes in that a call has taken so long and nobody waits for it any more. It says nothing of how
+    /// it would have ended.
+    pub(crate) fn note_given_up(&self, took: Duration) {
+        let now = self.reach.timeline.advance(clock::now());
+        if took.as_nanos() as f32 > self.latency().nanos(now) {
+            self.latency().observe(took.min(LATENCY_MAX), now);
+        }
+    }
+
+    fn judge(&self, sign: Sign, now: Tick) {
+        let suspect = self.instance.status() == Status::Suspect;
+        // Nothing that is done under the lock panics.
+        let mut health = self.reach.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let judgement = health.judge(sign, suspect, now, fastrand::f64());
+        let probe_at = match judgement {
+            Judgement::Nothing => return,
+            Judgement::Eject(until) => until,
+            Judgement::Readmit => 0,
+        };
+        self.reach.probe_at.store(probe_at, Ordering::Relaxed);
+        drop(health);
+        let Instance { namespace, service, id, .. } = &self.instance;
+        if probe_at == 0 {
+            tracing::info!(namespace, service, instance = id, "the instance does well again");
+        } else {
+            let what = "the instance fails and is left alone for a while";
+            tracing::warn!(namespace, service, instance = id, for_ms = probe_at - now, "{what}");
+        }
+    }
+}
+
+fn address(host: &str, port: u32) -> String {
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(id: &str, status: Status) -> Instance {
+        let host = "10.0.0.1".into();
+        Instance { id: id.into(), host, port: 80, status: status.into(), ..Default::default() }
+    }
+
+    #[test]
+    fn weight_unset_means_100() {
+        assert_eq!(Endpoint::new(instance("a", Status::Up), &Arc::default()).weight(), 100);
+    }
+
+    #[test]
+    fn an_ipv6_address_is_written_in_brackets() {
+        assert_eq!(address("::1", 80), "[::1]:80");
+        assert_eq!(address("[::1]", 80), "[::1]:80");
+        assert_eq!(address("10.0.0.1", 80), "10.0.0.1:80");
+        assert_eq!(address("db.internal", 80), "db.internal:80");
+    }
+
+    #[test]
+    fn calls_in_flight_stay_with_the_place() {
+        let before = Endpoint::new(instance("a", Status::Up), &Arc::default());
+        before.begin();
+        let changed = Endpoint::succeed(&before, instance("a", Status::Draining));
+        assert_eq!(changed.in_flight(), 1);
+        let moved = Instance { port: 81, ..instance("a", Status::Up) };
+        assert_eq!(Endpoint::succeed(&before, moved).in_flight(), 0);
+    }
+}
