@@ -171,6 +171,7 @@ impl Endpoint {
         let suspect = self.instance.status() == Status::Suspect;
         // Nothing that is done under the lock panics.
         let mut health = self.reach.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_ejected = health.is_ejected();
         let judgement = health.judge(sign, suspect, now, fastrand::f64());
         let probe_at = match judgement {
             Judgement::Nothing => return,
@@ -180,11 +181,14 @@ impl Endpoint {
         self.reach.probe_at.store(probe_at, Ordering::Relaxed);
         drop(health);
         let Instance { namespace, service, id, .. } = &self.instance;
+        let for_ms = probe_at.saturating_sub(now);
         if probe_at == 0 {
             tracing::info!(namespace, service, instance = id, "the instance does well again");
+        } else if was_ejected {
+            tracing::debug!(namespace, service, instance = id, for_ms, "the instance still fails");
         } else {
             let what = "the instance fails and is left alone for a while";
-            tracing::warn!(namespace, service, instance = id, for_ms = probe_at - now, "{what}");
+            tracing::warn!(namespace, service, instance = id, for_ms, "{what}");
         }
     }
 }

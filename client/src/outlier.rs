@@ -53,9 +53,14 @@ pub(crate) struct Health {
 }
 
 impl Health {
+    /// Whether it is left alone, or was and has not done well since.
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.ejected_until > 0
+    }
+
     /// Takes in a sign. Of a `suspect` instance one failure is enough. `random` is from 0 to 1.
     pub(crate) fn judge(&mut self, sign: Sign, suspect: bool, now: Tick, random: f64) -> Judgement {
-        if self.ejected_until > 0 {
+        if self.is_ejected() {
             return self.judge_ejected(sign, now, random);
         }
         if now >= self.window_began + WINDOW_MS {
@@ -88,7 +93,7 @@ impl Health {
     }
 
     fn eject(&mut self, sign: Sign, now: Tick, random: f64) -> Judgement {
-        if self.ejected_until == 0 && now >= self.good_since + GOOD_MS {
+        if !self.is_ejected() && now >= self.good_since + GOOD_MS {
             self.ejections = 0;
         }
         let (first, most) = if sign == Sign::Unreached { UNREACHED_MS } else { FAILING_MS };
