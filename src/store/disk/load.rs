@@ -1,6 +1,6 @@
 //! Reads what was kept.
 
-use std::{path::Path, sync::Arc};
+use std::{iter, path::Path, sync::Arc};
 
 use redb::{ReadTransaction, ReadableTable};
 
@@ -19,6 +19,9 @@ use crate::{
         record::{ChangeRecord, Keys, StayRecord},
     },
 };
+
+/// No registry lives long enough to get there.
+const REVISION_MAX: u64 = u64::MAX / 2;
 
 /// Why something can't be read.
 #[derive(Debug)]
@@ -70,6 +73,7 @@ pub(super) fn load(
     let history = history.as_ref().and_then(|row| std::str::from_utf8(row.value()).ok());
     let history = history.and_then(HistoryId::parse);
     let (revision, batch) = (number(meta.get(REVISION_ROW)?), number(meta.get(BATCH_ROW)?));
+    let revision = revision.filter(|revision| *revision <= REVISION_MAX);
     let (Some(history), Some(revision), Some(batch)) = (history, revision, batch) else {
         return Err(Fault::Damaged("meta".to_owned()));
     };
@@ -103,9 +107,11 @@ fn changes(
             _ => return Err(Fault::Damaged(format!("changes/{}", at.value()))),
         }
     }
-    let mut expected = changes.iter().rev().zip((0..=revision).rev());
-    match expected.find(|(change, at)| change.revision().0 != *at) {
-        Some((_, at)) => Err(Fault::Damaged(format!("changes/{at}"))),
+    // The first change of a history has revision 1.
+    let expected = (1..=revision).rev().map(Some).chain(iter::repeat(None));
+    let mut pairs = changes.iter().rev().map(|change| change.revision().0).zip(expected);
+    match pairs.find(|(at, expected)| Some(*at) != *expected) {
+        Some((at, expected)) => Err(Fault::Damaged(format!("changes/{}", expected.unwrap_or(at)))),
         None => Ok(changes),
     }
 }

@@ -5,7 +5,11 @@ use std::sync::{Arc, Mutex};
 use fastrand::Rng;
 use redb::StorageBackend;
 
-use super::*;
+use super::{
+    tables::{CHANGES, REVISION_ROW},
+    *,
+};
+use crate::store::record::{ChangeRecord, Keys};
 
 /// What a disc holds.
 #[derive(Debug, Default)]
@@ -129,4 +133,34 @@ impl StorageBackend for Disc {
         let at = usize::try_from(offset).expect("a small file");
         self.step(Some(Step::Write(at, data.to_vec())))
     }
+}
+
+/// An addition at revision 0, which is before the first change of any history.
+const ADDED_AT_0: &[u8] =
+    b"\x0a\x15\x0a\x01a\x12\x01b\x1a\x01c\x22\x01h\x28\x50\x38\x02\x4a\x011\x50\x64";
+
+#[test]
+fn what_no_registry_can_have_written_is_refused() {
+    let read = ChangeRecord::read(ADDED_AT_0, &mut Keys::default()).unwrap();
+    assert_eq!(read.revision().0, 0);
+    let forge = |forge: &dyn Fn(&redb::WriteTransaction)| {
+        let disc = Disc::default();
+        drop(disc.open(&Limits::default()).unwrap());
+        let database = file::builder().create_with_backend(disc.clone()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        forge(&transaction);
+        transaction.commit().unwrap();
+        drop(database);
+        disc.open(&Limits::default()).unwrap_err().to_string()
+    };
+    let early = forge(&|transaction| {
+        let mut changes = transaction.open_table(CHANGES).unwrap();
+        changes.insert(0, ADDED_AT_0).unwrap();
+    });
+    assert!(early.contains("changes/0"), "{early}");
+    let endless = forge(&|transaction| {
+        let mut meta = transaction.open_table(META).unwrap();
+        meta.insert(REVISION_ROW, u64::MAX.to_be_bytes().as_slice()).unwrap();
+    });
+    assert!(endless.contains("meta"), "{endless}");
 }
