@@ -49,7 +49,7 @@ impl Directory {
     /// Locks the directory, which is made if it is not there.
     pub(super) fn lock(path: &Path) -> Result<Self, StoreError> {
         let unusable = |error: io::Error| unusable(path, format!("{error}: {DIRECTORY}"));
-        fs::create_dir_all(path).map_err(unusable)?;
+        make(path).map_err(unusable)?;
         let lock = File::create(path.join(LOCK)).map_err(unusable)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
@@ -87,6 +87,22 @@ impl Directory {
             unusable(&file, explain(&error))
         })
     }
+}
+
+/// Makes a directory, and those above it, whose names are durable from here on.
+fn make(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    let above = above.unwrap_or(Path::new("."));
+    make(above)?;
+    match fs::create_dir(path) {
+        // Somebody else was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?,
+    }
+    File::open(above)?.sync_all()
 }
 
 fn has_store(path: &Path) -> Result<bool, StoreError> {
