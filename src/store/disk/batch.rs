@@ -46,7 +46,8 @@ impl<'a> Batch<'a> {
         let slot = transition.slot();
         let row_before = match transition {
             Transition::Added { .. } => None,
-            _ => self.stays.get(slot)?.map(|row| row.value().to_vec()),
+            Transition::Removed { .. } => owned(self.stays.remove(slot)?),
+            _ => owned(self.stays.get(slot)?),
         };
         let mut stay = match (&row_before, transition) {
             (_, Transition::Added { lease, terms, .. }) => StayRecord::new(*lease, *terms),
@@ -62,9 +63,8 @@ impl<'a> Batch<'a> {
             Some(change) => mem::replace(&mut stay.instance, encode_instance(&change.instance)),
             None => Vec::new(),
         };
-        match transition {
-            Transition::Removed { .. } => drop(self.stays.remove(slot)?),
-            _ => drop(self.stays.insert(slot, stay.encode_to_vec().as_slice())?),
+        if !matches!(transition, Transition::Removed { .. }) {
+            self.stays.insert(slot, stay.encode_to_vec().as_slice())?;
         }
         self.undo.stays.push((slot, row_before));
         let Some(change) = change else { return Ok(()) };
