@@ -28,12 +28,15 @@ use crate::{
 /// The longest that a call waits before it is sent: for the instances to be known, and for
 /// connections to be made.
 const UNSENT_MAX: Duration = Duration::from_secs(5);
+/// A caller who has waited so long for a connection and gives up says that the instance takes none.
+const DIALING_LONG: Duration = Duration::from_millis(100);
 
 /// A channel to a service, for any client that tonic generates. Each call goes to an instance of its
 /// own choice; who comes and goes is followed while calls run. Cheap to clone.
 ///
 /// - Connections are made when they are first needed, and kept. Where an instance takes none, the
-///   call goes to another one (each is tried once).
+///   call goes to another one (each is tried once): after the connect timeout, or after half of what
+///   is left of the call's own.
 /// - Who fails is left alone for a while, as [`Policy`](crate::Policy) says: who takes no connection,
 ///   answers with one of the codes that are a server's own fault (`UNAVAILABLE`, `INTERNAL`, `UNKNOWN`,
 ///   `RESOURCE_EXHAUSTED`, `DEADLINE_EXCEEDED`, `DATA_LOSS`), or lets the call's timeout pass.
@@ -167,7 +170,7 @@ impl BalancedChannel {
         let mut tried = Tried::default();
         loop {
             let left = give_up.saturating_duration_since(clock::now());
-            let found = clock::within(left, self.connect(&mut tried)).await;
+            let found = clock::within(left, self.connect(&mut tried, deadline)).await;
             let (pick, connection) = found.unwrap_or_else(|| Err(self.too_late(&tried)))?;
             let attempt = Attempt::begin(pick, deadline);
             match connection.clone().send(request).await {
@@ -189,15 +192,31 @@ impl BalancedChannel {
     }
 
     /// Picks an instance that takes a connection. Those that don't are noted in `tried`.
-    async fn connect(&self, tried: &mut Tried) -> Result<(Pick, Connection), Status> {
+    async fn connect(
+        &self,
+        tried: &mut Tried,
+        deadline: Option<Instant>,
+    ) -> Result<(Pick, Connection), Status> {
         if self.service.snapshot().is_none() {
             self.service.ready().await.map_err(|error| self.unready(&error))?;
         }
         loop {
             let pick = self.pick(tried)?;
             let endpoint = pick.endpoint();
+            if let Some(connection) = endpoint.slot().current() {
+                return Ok((pick, connection));
+            }
+            let dialing = Dialing::begin(endpoint);
+            // Half of the time that is left: the other half is for another instance.
+            let left = |deadline: Instant| deadline.saturating_duration_since(clock::now());
+            let limit = deadline.map_or(UNSENT_MAX, |deadline| left(deadline) / 2);
             let connected = endpoint.slot().connection(self.service.dialer(), endpoint.address());
-            match connected.await {
+            // Boxed: few calls wait for a connection.
+            let connected = clock::within(limit, Box::pin(connected)).await;
+            let late = || Err(ConnectError::Late { address: endpoint.address().into(), limit });
+            let connected = connected.unwrap_or_else(late);
+            dialing.end();
+            match connected {
                 Ok(connection) => return Ok((pick, connection)),
                 Err(error) => {
                     endpoint.note(Sign::Unreached, Duration::ZERO);
@@ -268,6 +287,32 @@ impl Tried {
             self.note(endpoint, ConnectError::Closed { address });
         } else {
             self.closed.push(endpoint);
+        }
+    }
+}
+
+/// A call that waits for a connection.
+struct Dialing<'a> {
+    endpoint: &'a Endpoint,
+    began: Instant,
+    ended: bool,
+}
+
+impl<'a> Dialing<'a> {
+    fn begin(endpoint: &'a Endpoint) -> Self {
+        Self { endpoint, began: clock::now(), ended: false }
+    }
+
+    fn end(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Dialing<'_> {
+    /// Given up by the caller: whose patience is shorter than ours would otherwise come back for ever.
+    fn drop(&mut self) {
+        if !self.ended && clock::now() >= self.began + DIALING_LONG {
+            self.endpoint.note(Sign::Unreached, Duration::ZERO);
         }
     }
 }

@@ -47,6 +47,8 @@ pub(crate) enum ConnectError {
     },
     #[error("{address} did not take a connection within {limit:?}")]
     Timeout { address: Uri, limit: Duration },
+    #[error("{address} did not take a connection within {limit:?}, half of the call's time")]
+    Late { address: Box<str>, limit: Duration },
     #[error("{address} took no connection: {source}")]
     Refused {
         address: Uri,

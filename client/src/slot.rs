@@ -31,6 +31,11 @@ impl Slot {
         cell.get_or_try_init(attempt).await.cloned()
     }
 
+    /// The connection, where there is one that is open.
+    pub(crate) fn current(&self) -> Option<Connection> {
+        self.connection.load().get().filter(|connection| !connection.is_closed()).cloned()
+    }
+
     /// Lets go of `broken`, so that the next caller connects afresh. Calls on it go on.
     pub(crate) fn forget(&self, broken: &Connection) {
         let current = self.connection.load_full();
