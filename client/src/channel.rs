@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::oneshot;
 use tonic::{Code, Status, body::Body};
 
 use crate::{
@@ -23,13 +24,12 @@ use crate::{
     endpoint::Endpoint,
     outlier::Sign,
     service::{ReadyError, Service},
+    tasks,
 };
 
 /// The longest that a call waits before it is sent: for the instances to be known, and for
 /// connections to be made.
 const UNSENT_MAX: Duration = Duration::from_secs(5);
-/// A caller who has waited so long for a connection and gives up says that the instance takes none.
-const DIALING_LONG: Duration = Duration::from_millis(100);
 
 /// A channel to a service, for any client that tonic generates. Each call goes to an instance of its
 /// own choice; who comes and goes is followed while calls run. Cheap to clone.
@@ -206,24 +206,38 @@ impl BalancedChannel {
             if let Some(connection) = endpoint.slot().current() {
                 return Ok((pick, connection));
             }
-            let dialing = Dialing::begin(endpoint);
             // Half of the time that is left: the other half is for another instance.
             let left = |deadline: Instant| deadline.saturating_duration_since(clock::now());
             let limit = deadline.map_or(UNSENT_MAX, |deadline| left(deadline) / 2);
-            let connected = endpoint.slot().connection(self.service.dialer(), endpoint.address());
-            // Boxed: few calls wait for a connection.
-            let connected = clock::within(limit, Box::pin(connected)).await;
-            let late = || Err(ConnectError::Late { address: endpoint.address().into(), limit });
-            let connected = connected.unwrap_or_else(late);
-            dialing.end();
-            match connected {
-                Ok(connection) => return Ok((pick, connection)),
-                Err(error) => {
+            let dialed = clock::within(limit, self.dial(endpoint)).await;
+            match dialed {
+                Some(Ok(connection)) => return Ok((pick, connection)),
+                Some(Err(error)) => tried.note(Arc::clone(endpoint), error),
+                None => {
                     endpoint.note(Sign::Unreached, Duration::ZERO);
-                    tried.note(Arc::clone(endpoint), error);
+                    let address = endpoint.address().into();
+                    tried.note(Arc::clone(endpoint), ConnectError::Late { address, limit });
                 }
             }
         }
+    }
+
+    /// Connects to an instance. That goes on where the caller gives up: the next one finds the
+    /// connection, or that there is none.
+    async fn dial(&self, endpoint: &Arc<Endpoint>) -> Result<Connection, ConnectError> {
+        let (task, dialer) = (Arc::clone(endpoint), self.service.dialer().clone());
+        let (answer, dialed) = oneshot::channel();
+        tasks::spawn("dial", async move {
+            let connected = task.slot().connection(&dialer, task.address()).await;
+            if connected.is_err() {
+                task.note(Sign::Unreached, Duration::ZERO);
+            }
+            // Whoever waited may have given up.
+            let _gone = answer.send(connected);
+        });
+        // The runtime may be on its way down.
+        let gone = |_| Err(ConnectError::Closed { address: endpoint.address().into() });
+        dialed.await.unwrap_or_else(gone)
     }
 
     /// An instance that was not tried.
@@ -287,32 +301,6 @@ impl Tried {
             self.note(endpoint, ConnectError::Closed { address });
         } else {
             self.closed.push(endpoint);
-        }
-    }
-}
-
-/// A call that waits for a connection.
-struct Dialing<'a> {
-    endpoint: &'a Endpoint,
-    began: Instant,
-    ended: bool,
-}
-
-impl<'a> Dialing<'a> {
-    fn begin(endpoint: &'a Endpoint) -> Self {
-        Self { endpoint, began: clock::now(), ended: false }
-    }
-
-    fn end(mut self) {
-        self.ended = true;
-    }
-}
-
-impl Drop for Dialing<'_> {
-    /// Given up by the caller: whose patience is shorter than ours would otherwise come back for ever.
-    fn drop(&mut self) {
-        if !self.ended && clock::now() >= self.began + DIALING_LONG {
-            self.endpoint.note(Sign::Unreached, Duration::ZERO);
         }
     }
 }

@@ -417,6 +417,23 @@ async fn an_instance_that_is_cut_off_is_left_alone_by_callers_without_patience()
 }
 
 #[tokio::test]
+async fn a_connection_is_made_however_short_the_calls_deadlines_are() {
+    let (network, fake, _process, client) = registry();
+    let _far = placed(&network, &fake, "far");
+    let channel = client.channel("greeter");
+    let served = async {
+        loop {
+            let mut request = Request::new(GreetRequest { name: "you".into() });
+            request.set_timeout(Duration::from_millis(100));
+            if GreeterClient::new(channel.clone()).greet(request).await.is_ok() {
+                return;
+            }
+        }
+    };
+    soon(served).await;
+}
+
+#[tokio::test]
 async fn instances_that_fail_or_say_nothing_are_left_alone_soon() {
     for bad in ["silent", "failing"] {
         let (network, fake, _process, client) = registry();

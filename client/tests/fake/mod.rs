@@ -76,11 +76,14 @@ impl Network {
     }
 
     /// Connects to a name; refuses where nothing is served under it. Under `nowhere` nothing ever
-    /// answers.
+    /// answers, and `far` takes its time.
     pub async fn connect(self, uri: Uri) -> Result<TokioIo<TcpStream>, std::io::Error> {
         self.connections.fetch_add(1, Ordering::Relaxed);
         if uri.host() == Some("nowhere") {
             std::future::pending::<()>().await;
+        }
+        if uri.host() == Some("far") {
+            tokio::time::sleep(Duration::from_millis(150)).await;
         }
         let address = uri.host().and_then(|name| self.names.lock().unwrap().get(name).copied());
         let address = address.ok_or(std::io::ErrorKind::ConnectionRefused)?;
