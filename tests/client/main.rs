@@ -218,10 +218,12 @@ async fn replica(serving: bool) -> SocketAddr {
     address
 }
 
-/// How often each kind of answer came among the calls.
+/// How often each kind of answer came among the calls, which go to those with fewer in flight: one
+/// after the other, calls by latency may all go to the one that was a little quicker.
 async fn answers(client: &Client, calls: usize) -> HashMap<Result<i32, Code>, usize> {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-    let mut health = HealthClient::new(client.channel("orders"));
+    let orders = client.service("orders").with_policy(Policy::PowerOfTwo);
+    let mut health = HealthClient::new(orders.channel());
     let mut answers = HashMap::new();
     for _ in 0..calls {
         let answer = health.check(HealthCheckRequest::default()).await;
