@@ -207,18 +207,18 @@ impl Keeper {
         });
         let Some(answer) = self.stop.run_until_cancelled(asked).await else { return };
         let (now, random) = (clock::now(), fastrand::f64());
-        match answer {
-            Ok(_) => self.lease.explained(Fate::Gone, now, random),
+        let fate = match answer {
+            Ok(_) => Fate::Gone,
             Err(missed) => match missed.status.code() {
-                Code::FailedPrecondition => self.lease.explained(Fate::Fenced, now, random),
-                Code::NotFound => self.lease.explained(Fate::Gone, now, random),
+                Code::NotFound => Fate::Gone,
+                Code::FailedPrecondition => Fate::Fenced,
                 _ => {
-                    let after = pause(&missed.status);
                     self.miss(&missed, "can't ask about the lost lease yet, trying again");
-                    self.lease.unreachable(now, random, after);
+                    return self.lease.unreachable(now, random, pause(&missed.status));
                 }
             },
-        }
+        };
+        self.lease.explained(fate, now, random);
     }
 
     async fn register_again(&mut self) {

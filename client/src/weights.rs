@@ -63,6 +63,13 @@ impl Weights {
     }
 }
 
+/// Another one than `first` among `count`, of which there are at least two: each as likely as the
+/// next, by `fraction` / 2^64.
+pub(crate) fn other_than(first: usize, count: usize, fraction: u64) -> usize {
+    let drawn = scale_index(fraction, count - 1);
+    if drawn < first { drawn } else { drawn + 1 }
+}
+
 fn guide(ends: &[u64], total: u64) -> Box<[u32]> {
     let cells = ends.len();
     let mut share = 0;

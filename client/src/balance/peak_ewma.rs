@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     endpoint::Endpoint,
     timeline::Tick,
-    weights::{Weights, scale_index},
+    weights::{Weights, other_than},
 };
 
 /// The weight at which a call in flight counts once.
@@ -25,8 +25,7 @@ pub(super) fn draw(
     if one != other || candidates.len() < 2 {
         return (one, other);
     }
-    let drawn = scale_index(second.rotate_left(32), candidates.len() - 1);
-    (one, if drawn < one { drawn } else { drawn + 1 })
+    (one, other_than(one, candidates.len(), second.rotate_left(32)))
 }
 
 /// Whether a call to `other` is likely to be answered sooner than one to `chosen`.

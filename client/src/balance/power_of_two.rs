@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     endpoint::Endpoint,
-    weights::{Weights, scale_index},
+    weights::{Weights, other_than},
 };
 
 /// Draws two of `candidates`, of which there is at least one.
@@ -22,8 +22,7 @@ pub(super) fn draw(
     if candidates.len() < 2 {
         return (first, first);
     }
-    let drawn = scale_index(second, candidates.len() - 1);
-    (first, if drawn < first { drawn } else { drawn + 1 })
+    (first, other_than(first, candidates.len(), second))
 }
 
 /// Whether the call is relatively lighter on `other`.

@@ -4,7 +4,7 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{self, Future},
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
@@ -87,11 +87,13 @@ impl Service<Request<Body>> for Gate {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let clock = self.clock;
+        let at_once =
+            |answer| -> Self::Future { Box::pin(future::ready(Ok(dated(answer, clock)))) };
         if !is_grpc(&request) {
-            return Box::pin(async move { Ok(dated(not_found(), clock)) });
+            return at_once(not_found());
         }
         if self.leaving.is_cancelled() && !request.uri().path().starts_with(HEALTH) {
-            return Box::pin(async move { Ok(dated(error::draining().into_http(), clock)) });
+            return at_once(error::draining().into_http());
         }
         let path = request.uri().path();
         let reflects = path.starts_with(REFLECTION);
