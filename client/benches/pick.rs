@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use divan::Bencher;
-use waypost_client::{Instance, Outcome, Policy, Service, proto::Status};
+use waypost_client::{Instance, Outcome, PickContext, Policy, Service, proto::Status};
 
 fn main() {
     divan::main();
@@ -27,7 +27,7 @@ fn service(size: usize, policy: Policy, weight: fn(usize) -> u32) -> Service {
 }
 
 fn bench(bencher: Bencher<'_, '_>, service: &Service) {
-    bencher.bench(|| drop(service.pick().expect("the service has instances")));
+    bencher.bench(|| drop(service.pick(&PickContext::new()).expect("the service has instances")));
 }
 
 #[divan::bench(args = SIZES)]
@@ -40,20 +40,20 @@ fn peak_ewma(bencher: Bencher<'_, '_>, size: usize) {
 fn peak_ewma_with_report(bencher: Bencher<'_, '_>, size: usize) {
     let service = service(size, Policy::PeakEwma, |_| 100);
     bencher.bench(|| {
-        let pick = service.pick().expect("the service has instances");
+        let pick = service.pick(&PickContext::new()).expect("the service has instances");
         let began = Instant::now();
         pick.report(Outcome::Success, began.elapsed());
     });
 }
 
 #[divan::bench(args = SIZES)]
-fn power_of_two(bencher: Bencher<'_, '_>, size: usize) {
-    bench(bencher, &service(size, Policy::PowerOfTwo, |_| 100));
+fn least_request(bencher: Bencher<'_, '_>, size: usize) {
+    bench(bencher, &service(size, Policy::LeastRequest, |_| 100));
 }
 
 #[divan::bench(args = SIZES)]
-fn power_of_two_weighted(bencher: Bencher<'_, '_>, size: usize) {
-    bench(bencher, &service(size, Policy::PowerOfTwo, |index| 50 + index as u32 % 100));
+fn least_request_weighted(bencher: Bencher<'_, '_>, size: usize) {
+    bench(bencher, &service(size, Policy::LeastRequest, |index| 50 + index as u32 % 100));
 }
 
 #[divan::bench(args = SIZES)]
@@ -72,6 +72,6 @@ fn peak_ewma_on_two_threads(bencher: Bencher<'_, '_>, size: usize) {
 }
 
 #[divan::bench(args = SIZES, threads = [2])]
-fn power_of_two_on_two_threads(bencher: Bencher<'_, '_>, size: usize) {
-    bench(bencher, &service(size, Policy::PowerOfTwo, |_| 100));
+fn least_request_on_two_threads(bencher: Bencher<'_, '_>, size: usize) {
+    bench(bencher, &service(size, Policy::LeastRequest, |_| 100));
 }

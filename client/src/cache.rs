@@ -8,7 +8,7 @@ use crate::{
     endpoint::Endpoint,
     proto::{self, ChangeKind, Cursor, Instance, WatchResponse, watch_response::Event},
     snapshot::Snapshot,
-    timeline::Timeline,
+    timeline::{Tick, Timeline},
 };
 
 /// The most instances that one service can have: as many as a registry takes in all.
@@ -91,9 +91,10 @@ impl Cache {
 
     fn fold_in(&mut self, message: WatchResponse, now: Instant) -> Result<Fold, Violation> {
         let cursor = message.cursor.ok_or(Violation::Incomplete)?;
+        let tick = self.timeline.advance(now);
         match message.event.ok_or(Violation::Incomplete)? {
             Event::Snapshot(part) => self.fold_part(part, &cursor, now),
-            Event::Changes(changes) => self.fold_changes(changes, cursor),
+            Event::Changes(changes) => self.fold_changes(changes, cursor, tick),
             Event::Idle(_) => {
                 let last = self.position(&cursor)?;
                 advance(last, cursor.revision)?;
@@ -161,12 +162,17 @@ impl Cache {
     fn swap_in(&mut self, pending: Pending, now: Instant) {
         let mut before = std::mem::take(&mut self.entries);
         for (id, instance) in pending.instances {
+            let served = before.get(&id).is_some_and(|known| known.endpoint.is_serving());
             let endpoint = match before.remove(&id) {
                 // An equal instance keeps its allocation: fewer bytes to move.
                 Some(known) if *known.endpoint.instance() == instance => known.endpoint,
                 Some(known) => Arc::new(Endpoint::succeed(&known.endpoint, instance)),
                 None => Arc::new(Endpoint::new(instance, &self.timeline)),
             };
+            // At first all are new, so that none is.
+            if self.cursor.is_some() && !served && endpoint.is_serving() {
+                endpoint.begin_serving(self.timeline.latest());
+            }
             self.entries.insert(id, Entry { endpoint, held_until: None });
         }
         let same_history = self
@@ -186,21 +192,26 @@ impl Cache {
         self.torn = false;
     }
 
-    fn fold_changes(&mut self, changes: proto::Changes, cursor: Cursor) -> Result<Fold, Violation> {
+    fn fold_changes(
+        &mut self,
+        changes: proto::Changes,
+        cursor: Cursor,
+        now: Tick,
+    ) -> Result<Fold, Violation> {
         let mut last = self.position(&cursor)?;
         for change in changes.changes {
             if change.revision <= last {
                 return Err(Violation::Order { last, found: change.revision });
             }
             last = change.revision;
-            self.apply(change)?;
+            self.apply(change, now)?;
         }
         advance(last, cursor.revision)?;
         self.cursor = Some(cursor);
         Ok(Fold::Changed)
     }
 
-    fn apply(&mut self, change: proto::Change) -> Result<(), Violation> {
+    fn apply(&mut self, change: proto::Change, now: Tick) -> Result<(), Violation> {
         let revision = change.revision;
         let kind = change.kind();
         let instance = change.instance.ok_or(Violation::Incomplete)?;
@@ -227,6 +238,10 @@ impl Cache {
             Some(entry) => Endpoint::succeed(&entry.endpoint, instance),
             None => Endpoint::new(instance, &self.timeline),
         };
+        let served = known.is_some_and(|entry| entry.endpoint.is_serving());
+        if endpoint.is_serving() && !served {
+            endpoint.begin_serving(now);
+        }
         self.entries.insert(id, Entry { endpoint: Arc::new(endpoint), held_until: None });
         Ok(())
     }

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tonic::{Code, Status, body::Body};
 
 use crate::{
-    balance::{NoInstance, Pick},
+    balance::{NoInstance, Pick, PickContext},
     clock::{self, Instant},
     connection::{self, Answer, ConnectError, Connection, SendError},
     endpoint::Endpoint,
@@ -242,12 +242,8 @@ impl BalancedChannel {
 
     /// An instance that was not tried.
     fn pick(&self, tried: &Tried) -> Result<Pick, Status> {
-        let snapshot = self.service.snapshot();
-        let snapshot = snapshot.ok_or_else(|| self.none(NoInstance::NotReady))?;
-        // However long nobody called: who was left alone may be due for a probe.
-        snapshot.timeline().advance(clock::now());
         let untried = |endpoint: &Endpoint| !tried.contains(endpoint);
-        let pick = self.service.balancer().pick_where(&snapshot, untried);
+        let pick = self.service.pick_where(&PickContext::new(), untried);
         pick.map_err(|reason| self.none(reason))?.ok_or_else(|| self.exhausted(tried))
     }
 

@@ -35,13 +35,13 @@ const BACKOFF_MIN: Duration = Duration::from_millis(1);
 /// be used within a tokio runtime.
 ///
 /// ```
-/// use waypost_client::{Client, NoInstance};
+/// use waypost_client::{Client, NoInstance, PickContext};
 ///
 /// # #[tokio::main]
 /// # async fn main() -> Result<(), waypost_client::BuildError> {
 /// let client = Client::new("http://127.0.0.1:7510")?;
 /// let orders = client.service("orders");
-/// assert_eq!(orders.pick().unwrap_err(), NoInstance::NotReady);
+/// assert_eq!(orders.pick(&PickContext::new()).unwrap_err(), NoInstance::NotReady);
 /// # Ok(())
 /// # }
 /// ```

@@ -2,6 +2,7 @@
 //! more into a call than the call came to.
 
 use std::{
+    hash::Hasher,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -9,9 +10,12 @@ use std::{
     time::Duration,
 };
 
+use fnv::FnvHasher;
+
 use crate::{
     clock,
     latency::Latency,
+    mix::mix,
     outlier::{Health, Judgement, Sign},
     proto::{Instance, Status},
     slot::Slot,
@@ -25,6 +29,8 @@ const PROBE_MS: Tick = 5_000;
 /// A call that failed counts as one that took so many times as long, or as was expected: who fails
 /// fast must not attract calls.
 const FAILURE_PENALTY: u32 = 4;
+/// What part of its share an instance gets that has just come.
+const WARMTH_MIN: f32 = 0.1;
 /// The longest that a call counts for.
 const LATENCY_MAX: Duration = Duration::from_secs(10);
 
@@ -40,6 +46,10 @@ pub(crate) struct Endpoint {
 pub(crate) struct Reach {
     /// `host:port`, an IPv6 address in brackets.
     address: Box<str>,
+    /// Of the id.
+    id_hash: u64,
+    /// Since when it takes traffic; 0 where it always has, as far as is known.
+    serving_since: AtomicU64,
     in_flight: AtomicU32,
     slot: Slot,
     latency: Latency,
@@ -64,6 +74,8 @@ impl Endpoint {
     pub(crate) fn new(instance: Instance, timeline: &Arc<Timeline>) -> Self {
         let reach = Reach {
             address: address(&instance.host, instance.port).into(),
+            id_hash: id_hash(&instance.id),
+            serving_since: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
             slot: Slot::default(),
             latency: Latency::default(),
@@ -91,6 +103,27 @@ impl Endpoint {
 
     pub(crate) fn address(&self) -> &str {
         &self.reach.address
+    }
+
+    /// The same for the same id in every process.
+    pub(crate) fn id_hash(&self) -> u64 {
+        self.reach.id_hash
+    }
+
+    /// Notes that it takes traffic from now on, and has not before.
+    pub(crate) fn begin_serving(&self, now: Tick) {
+        self.reach.serving_since.store(now, Ordering::Relaxed);
+    }
+
+    /// What part of its share an instance is to get that has its full share after `slow_start_ms`:
+    /// grows from a tenth to 1.
+    pub(crate) fn warmth(&self, now: Tick, slow_start_ms: Tick) -> f32 {
+        let since = self.reach.serving_since.load(Ordering::Relaxed);
+        let age = now.saturating_sub(since);
+        if since == 0 || age >= slow_start_ms {
+            return 1.0;
+        }
+        (age as f32 / slow_start_ms as f32).max(WARMTH_MIN)
     }
 
     pub(crate) fn slot(&self) -> &Slot {
@@ -191,6 +224,12 @@ impl Endpoint {
             tracing::warn!(namespace, service, instance = id, for_ms, "{what}");
         }
     }
+}
+
+fn id_hash(id: &str) -> u64 {
+    let mut hasher = FnvHasher::default();
+    hasher.write(id.as_bytes());
+    mix(hasher.finish())
 }
 
 fn address(host: &str, port: u32) -> String {

@@ -13,13 +13,13 @@
 //! registry's address as `peer`, and at `info` when it is over).
 //!
 //! ```
-//! use waypost_client::Client;
+//! use waypost_client::{Client, PickContext};
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), waypost_client::BuildError> {
 //! let client = Client::new("http://127.0.0.1:7510")?;
 //! let orders = client.service("orders");
-//! if let Ok(pick) = orders.pick() {
+//! if let Ok(pick) = orders.pick(&PickContext::new()) {
 //!     println!("calling {}", pick.address());
 //! }
 //! # Ok(())
@@ -36,10 +36,13 @@ mod connection;
 mod connector;
 mod endpoint;
 mod enrolment;
+mod field;
 mod keeper;
 mod latency;
 mod lease;
+mod lens;
 mod link;
+mod mix;
 mod outage;
 mod outlier;
 pub mod proto;
@@ -59,10 +62,10 @@ mod weights;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub use balance::{NoInstance, Outcome, Pick, Policy};
+pub use balance::{NoInstance, Outcome, Pick, PickContext, Policy};
 pub use channel::{BalancedChannel, ResponseFuture};
 pub use client::{BuildError, Builder, Client};
-pub use proto::Instance;
+pub use proto::{Filter, Instance};
 pub use refusal::{FieldViolation, Refusal};
 pub use register::Registered;
 pub use registration::{Registration, Update};

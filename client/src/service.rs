@@ -1,16 +1,25 @@
 //! The handle to one service: its view, and picks from it. All handles of a client to one service
 //! share one watch, which must never outlive the last of them.
 
-use std::sync::{Arc, Weak};
+use std::{
+    hash::Hasher,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use dashmap::DashMap;
+use fnv::FnvHasher;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    balance::{Balancer, NoInstance, Pick, Policy},
+    balance::{Balancer, NoInstance, Pick, PickContext, Policy, Selection, Subset},
+    clock,
     connection::Dialer,
-    proto::Instance,
+    endpoint::Endpoint,
+    lens::Lens,
+    mix::mix,
+    proto::{Filter, Instance},
     refusal::Refusal,
     snapshot::Snapshot,
     tasks,
@@ -106,11 +115,13 @@ pub enum ReadyError {
 /// and changes again when the registry is back.
 ///
 /// ```no_run
+/// use waypost_client::{Client, PickContext};
+///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let client = waypost_client::Client::new("http://127.0.0.1:7510")?;
+/// let client = Client::new("http://127.0.0.1:7510")?;
 /// let orders = client.service("orders");
 /// orders.ready().await?;
-/// let pick = orders.pick()?;
+/// let pick = orders.pick(&PickContext::new())?;
 /// println!("calling {} at {}", pick.instance().id, pick.address());
 /// // ... the call ...
 /// drop(pick);
@@ -120,19 +131,21 @@ pub enum ReadyError {
 #[derive(Clone, Debug)]
 pub struct Service {
     watched: Arc<Watched>,
+    lens: Arc<Lens>,
     balancer: Arc<Balancer>,
 }
 
 impl Service {
     pub(crate) fn new(watched: Arc<Watched>) -> Self {
-        Self { watched, balancer: Arc::new(Balancer::new(Policy::default())) }
+        let lens = Arc::clone(watched.published.plain());
+        Self { watched, lens, balancer: Arc::new(Balancer::new(Policy::default())) }
     }
 
     /// A service whose instances are these for ever, without a registry: for tests of code that
     /// takes a `Service`.
     ///
     /// ```
-    /// use waypost_client::{Instance, Service, proto::Status};
+    /// use waypost_client::{Instance, PickContext, Service, proto::Status};
     ///
     /// let instance = |id: &str| Instance {
     ///     id: id.into(),
@@ -142,7 +155,7 @@ impl Service {
     ///     ..Instance::default()
     /// };
     /// let service = Service::fixed([instance("a"), instance("b")]);
-    /// assert!(service.pick().is_ok());
+    /// assert!(service.pick(&PickContext::new()).is_ok());
     /// ```
     pub fn fixed(instances: impl IntoIterator<Item = Instance>) -> Self {
         let snapshot = Snapshot::new(instances);
@@ -166,7 +179,123 @@ impl Service {
     /// ```
     #[must_use]
     pub fn with_policy(&self, policy: Policy) -> Self {
-        Self { watched: Arc::clone(&self.watched), balancer: Arc::new(Balancer::new(policy)) }
+        Self { balancer: Arc::new(Balancer::new(policy)), ..self.clone() }
+    }
+
+    /// The same service, its choices made by randomness that begins with `seed`: the same each time,
+    /// for tests. Set the policy first.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, PickContext, Service, proto::Status};
+    ///
+    /// let instance = |id: char| Instance {
+    ///     id: id.into(),
+    ///     status: Status::Up.into(),
+    ///     ..Instance::default()
+    /// };
+    /// let service = Service::fixed(('a'..='z').map(instance));
+    /// let picked = |service: Service| -> Vec<String> {
+    ///     let pick = || service.pick(&PickContext::new()).expect("there are 26");
+    ///     (0..10).map(|_| pick().instance().id.clone()).collect()
+    /// };
+    /// assert_eq!(picked(service.with_seed(7)), picked(service.with_seed(7)));
+    /// ```
+    #[must_use]
+    pub fn with_seed(&self, seed: u64) -> Self {
+        let balancer = Balancer::seeded(self.balancer.policy(), seed);
+        Self { balancer: Arc::new(balancer), ..self.clone() }
+    }
+
+    /// The same service, but only those of its instances that match: all that is given, as the
+    /// registry has it. An empty filter lets all through.
+    ///
+    /// ```
+    /// use waypost_client::{Filter, Instance, NoInstance, PickContext, Service, proto::Status};
+    ///
+    /// let up = Instance { version: "1".into(), status: Status::Up.into(), ..Instance::default() };
+    /// let second = Filter { versions: vec!["2".into()], ..Filter::default() };
+    /// let service = Service::fixed([up]).with_filter(second);
+    /// let none = service.pick(&PickContext::new()).unwrap_err();
+    /// assert_eq!(none, NoInstance::AllFiltered { serving: 1 });
+    /// ```
+    #[must_use]
+    pub fn with_filter(&self, filter: Filter) -> Self {
+        self.selecting(Selection { filter, ..self.lens.selection().clone() })
+    }
+
+    /// The same service for a caller in `zone`: calls stay there as long as the zone has its share of
+    /// the instances (by weight: of three zones a third). Where it has less, so many calls go to the
+    /// zones that have more that all instances are loaded alike, if each zone makes as many calls as
+    /// the next. Where most of the instances fail that calls would go to, and where the zone has none,
+    /// calls go to all.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, PickContext, Service, proto::Status};
+    ///
+    /// let instance = |id: &str, zone: &str| Instance {
+    ///     id: id.into(),
+    ///     zone: zone.into(),
+    ///     status: Status::Up.into(),
+    ///     ..Instance::default()
+    /// };
+    /// let service = Service::fixed([instance("a", "east"), instance("b", "west")]).with_zone("west");
+    /// for _ in 0..100 {
+    ///     assert_eq!(service.pick(&PickContext::new())?.instance().id, "b");
+    /// }
+    /// # Ok::<(), waypost_client::NoInstance>(())
+    /// ```
+    #[must_use]
+    pub fn with_zone(&self, zone: impl Into<String>) -> Self {
+        self.selecting(Selection { zone: Some(zone.into()), ..self.lens.selection().clone() })
+    }
+
+    /// The same service, but no more than `size` of its instances (at least one): so that of many
+    /// callers and many instances not each has a connection to each. Which ones follows from `caller`,
+    /// a name that tells this caller from the others and should outlive its restarts; an instance that
+    /// comes or goes changes at most one of them. Where most of them fail, calls go to all.
+    ///
+    /// ```
+    /// use std::collections::BTreeSet;
+    /// use waypost_client::{Instance, PickContext, Service, proto::Status};
+    ///
+    /// let instance = |id: char| Instance {
+    ///     id: id.into(),
+    ///     status: Status::Up.into(),
+    ///     ..Instance::default()
+    /// };
+    /// let service = Service::fixed(('a'..='z').map(instance)).with_subset(5, "gateway-3");
+    /// let called: BTreeSet<String> = (0..1_000)
+    ///     .map(|_| Ok(service.pick(&PickContext::new())?.instance().id.clone()))
+    ///     .collect::<Result<_, waypost_client::NoInstance>>()?;
+    /// assert_eq!(called.len(), 5);
+    /// # Ok::<(), waypost_client::NoInstance>(())
+    /// ```
+    #[must_use]
+    pub fn with_subset(&self, size: usize, caller: impl AsRef<[u8]>) -> Self {
+        let mut hasher = FnvHasher::default();
+        hasher.write(caller.as_ref());
+        let subset = Subset { size: size.max(1), caller: mix(hasher.finish()) };
+        self.selecting(Selection { subset: Some(subset), ..self.lens.selection().clone() })
+    }
+
+    /// The same service, with instances that begin to take traffic getting a tenth of their share of
+    /// calls at first, and more as time passes: all of it after `window`. For services whose instances
+    /// have to warm up. Time passes with what calls [report](Pick::report) and with what the registry
+    /// says, at least every 10 s. Default: zero, all at once.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::Service;
+    /// let service = Service::fixed([]).with_slow_start(Duration::from_secs(30));
+    /// # drop(service);
+    /// ```
+    #[must_use]
+    pub fn with_slow_start(&self, window: Duration) -> Self {
+        self.selecting(Selection { slow_start: window, ..self.lens.selection().clone() })
+    }
+
+    fn selecting(&self, selection: Selection) -> Self {
+        Self { lens: self.watched.published.select(selection), ..self.clone() }
     }
 
     /// The service's name: the one that it was asked for, or the one of the first
@@ -226,25 +355,75 @@ impl Service {
         self.watched.published.snapshot().load_full()
     }
 
-    /// Chooses an instance for a call. Never waits, takes no lock and constant time.
+    /// Chooses an instance for a call. Never waits, takes no lock, allocates nothing and needs no
+    /// runtime; takes constant time with most policies.
     ///
     /// # Errors
     /// [`NoInstance`] says why there is none.
     ///
     /// ```
-    /// # use waypost_client::{Instance, proto::Status};
+    /// # use waypost_client::{Instance, PickContext, proto::Status};
     /// # let up = Instance { id: "a".into(), status: Status::Up.into(), ..Instance::default() };
-    /// let pick = Service::fixed([up]).pick()?;
+    /// let pick = Service::fixed([up]).pick(&PickContext::new())?;
     /// assert_eq!(pick.instance().id, "a");
     ///
     /// # use waypost_client::{NoInstance, Service};
-    /// assert_eq!(Service::fixed([]).pick().unwrap_err(), NoInstance::Empty);
+    /// let none = Service::fixed([]).pick(&PickContext::new()).unwrap_err();
+    /// assert_eq!(none, NoInstance::Empty);
     /// # Ok::<(), NoInstance>(())
     /// ```
-    pub fn pick(&self) -> Result<Pick, NoInstance> {
-        let snapshot = self.watched.published.snapshot().load();
-        let snapshot = snapshot.as_ref().ok_or(NoInstance::NotReady)?;
-        self.balancer.pick(snapshot)
+    pub fn pick(&self, context: &PickContext<'_>) -> Result<Pick, NoInstance> {
+        let candidates = self.lens.candidates().load();
+        let candidates = candidates.as_ref().ok_or(NoInstance::NotReady)?;
+        self.balancer.pick(candidates, context)
+    }
+
+    /// The same for a call that can wait: where there is no instance, until there is one, but no longer
+    /// than `max`. Cancel safe.
+    ///
+    /// # Errors
+    /// [`NoInstance`] says why there was none in the end.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::{NoInstance, PickContext, Service};
+    /// # #[tokio::main]
+    /// # async fn main() {
+    /// let service = Service::fixed([]);
+    /// let waited = service.wait_for_ready(&PickContext::new(), Duration::from_millis(5)).await;
+    /// assert_eq!(waited.unwrap_err(), NoInstance::Empty);
+    /// # }
+    /// ```
+    pub async fn wait_for_ready(
+        &self,
+        context: &PickContext<'_>,
+        max: Duration,
+    ) -> Result<Pick, NoInstance> {
+        let mut changes = self.changes();
+        let found = async {
+            loop {
+                match self.pick(context) {
+                    Ok(pick) => return Ok(pick),
+                    // No other view can come.
+                    Err(none) if changes.next().await.is_none() => return Err(none),
+                    Err(_) => {}
+                }
+            }
+        };
+        clock::within(max, found).await.unwrap_or_else(|| self.pick(context))
+    }
+
+    /// Chooses an instance that `suits`, for a call of the channel's; none where none does. However
+    /// long nobody called: who was left alone may be due for a probe.
+    pub(crate) fn pick_where(
+        &self,
+        context: &PickContext<'_>,
+        suits: impl Fn(&Endpoint) -> bool,
+    ) -> Result<Option<Pick>, NoInstance> {
+        let candidates = self.lens.candidates().load();
+        let candidates = candidates.as_ref().ok_or(NoInstance::NotReady)?;
+        candidates.advance(clock::now());
+        self.balancer.pick_where(candidates, context, suits)
     }
 
     /// Tells when the instances change. Keeps the watch alive, as the handle does.
@@ -264,10 +443,6 @@ impl Service {
             watched: Arc::clone(&self.watched),
             seen: 0,
         }
-    }
-
-    pub(crate) fn balancer(&self) -> &Balancer {
-        &self.balancer
     }
 
     pub(crate) fn dialer(&self) -> &Dialer {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crate::{
     endpoint::Endpoint,
+    field::Field,
     proto::{Cursor, Instance},
     timeline::{Tick, Timeline},
-    weights::Weights,
 };
 
 /// The instances of one service at one position of the registry's history.
@@ -26,9 +26,7 @@ pub struct Snapshot {
     /// In order of their ids.
     endpoints: Box<[Arc<Endpoint>]>,
     /// Those of them that take new traffic.
-    serving: Box<[Arc<Endpoint>]>,
-    /// The weights of `serving`.
-    weights: Weights,
+    serving: Arc<Field>,
     cursor: Cursor,
     timeline: Arc<Timeline>,
 }
@@ -63,11 +61,10 @@ impl Snapshot {
         cursor: Cursor,
         timeline: Arc<Timeline>,
     ) -> Self {
-        let serving: Box<[_]> =
-            endpoints.iter().filter(|endpoint| endpoint.is_serving()).cloned().collect();
-        let weights = Weights::new(serving.iter().map(|endpoint| endpoint.weight()));
-        welcome(&serving, timeline.latest());
-        Self { endpoints, serving, weights, cursor, timeline }
+        let serving = endpoints.iter().filter(|endpoint| endpoint.is_serving()).cloned();
+        let serving = Arc::new(Field::new(serving));
+        welcome(serving.endpoints(), timeline.latest());
+        Self { endpoints, serving, cursor, timeline }
     }
 
     /// All instances, whatever their status, in order of their ids.
@@ -155,11 +152,12 @@ impl Snapshot {
         &self.cursor
     }
 
-    pub(crate) fn candidates(&self) -> (&[Arc<Endpoint>], &Weights) {
-        (&self.serving, &self.weights)
+    /// The instances that take new traffic.
+    pub(crate) fn field(&self) -> &Arc<Field> {
+        &self.serving
     }
 
-    pub(crate) fn timeline(&self) -> &Timeline {
+    pub(crate) fn timeline(&self) -> &Arc<Timeline> {
         &self.timeline
     }
 }
@@ -204,9 +202,8 @@ mod tests {
             instance("f", Status::Down, None),
             instance("g", Status::Unspecified, None),
         ]);
-        let serving: Vec<&str> =
-            snapshot.candidates().0.iter().map(|endpoint| &*endpoint.instance().id).collect();
-        assert_eq!(serving, ["a", "b"]);
+        let serving = snapshot.field().endpoints();
+        assert!(serving.iter().map(|endpoint| &*endpoint.instance().id).eq(["a", "b"]));
         assert_eq!((snapshot.len(), snapshot.serving()), (7, 2));
     }
 

@@ -1,7 +1,11 @@
 //! The task that keeps the view of one service: watch, fold, publish; again after every failure. It
 //! must never take the last good view away, however long the registry is gone.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use futures_util::FutureExt;
@@ -11,8 +15,10 @@ use tonic::{Status, Streaming};
 
 use crate::{
     backoff::Backoff,
+    balance::Selection,
     cache::{Cache, Fold, Violation},
     clock::{self, Instant},
+    lens::Lens,
     link::{Link, Missed, REQUEST_TIMEOUT, Reached},
     outage::Outage,
     proto::{WatchRequest, WatchResponse, discovery_client::DiscoveryClient},
@@ -37,6 +43,10 @@ const FOLDS_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Published {
     snapshot: ArcSwapOption<Snapshot>,
+    /// Of handles that select nothing.
+    plain: Arc<Lens>,
+    /// Of those that do. Locked while a view is shown, so that a new one misses none.
+    lenses: Mutex<Vec<Weak<Lens>>>,
     progress: watch::Sender<Progress>,
 }
 
@@ -53,7 +63,9 @@ pub(crate) struct Progress {
 
 impl Published {
     pub(crate) fn empty() -> Self {
-        Self { snapshot: ArcSwapOption::empty(), progress: watch::Sender::new(Progress::default()) }
+        let (plain, lenses) = (Arc::default(), Mutex::default());
+        let progress = watch::Sender::new(Progress::default());
+        Self { snapshot: ArcSwapOption::empty(), plain, lenses, progress }
     }
 
     pub(crate) fn fixed(snapshot: Snapshot) -> Self {
@@ -71,10 +83,35 @@ impl Published {
         self.progress.subscribe()
     }
 
+    /// What handles see that select nothing.
+    pub(crate) fn plain(&self) -> &Arc<Lens> {
+        &self.plain
+    }
+
+    /// What handles see that select so.
+    pub(crate) fn select(&self, selection: Selection) -> Arc<Lens> {
+        let lens = Arc::new(Lens::new(selection));
+        // Nothing that is done under the lock panics.
+        let mut lenses = self.lenses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(snapshot) = self.snapshot.load_full() {
+            lens.candidates().store(Some(Arc::new(lens.select(&snapshot))));
+        }
+        lenses.retain(|lens| lens.strong_count() > 0);
+        lenses.push(Arc::downgrade(&lens));
+        lens
+    }
+
     fn publish(&self, snapshot: Snapshot) {
-        // Both with the progress locked: who has it locked finds the view that it counts.
+        let snapshot = Arc::new(snapshot);
+        let lenses = self.lenses.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = lenses.iter().filter_map(Weak::upgrade).chain([Arc::clone(&self.plain)]);
+        let selected: Vec<_> = live.map(|lens| (Arc::new(lens.select(&snapshot)), lens)).collect();
+        // All with the progress locked: who has it locked finds the view that it counts.
         self.progress.send_modify(|progress| {
-            self.snapshot.store(Some(Arc::new(snapshot)));
+            self.snapshot.store(Some(snapshot));
+            for (candidates, lens) in selected {
+                lens.candidates().store(Some(candidates));
+            }
             progress.views += 1;
             progress.refusal = None;
         });
@@ -332,6 +369,7 @@ fn fold(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::{Instance, Status as InstanceStatus};
 
     fn view(revision: u64) -> Snapshot {
         let cursor = crate::proto::Cursor { history_id: "h".into(), revision };
@@ -355,6 +393,27 @@ mod tests {
                 }
             }
         });
+    }
+
+    #[test]
+    fn every_lens_has_the_latest_view() {
+        let published = Published::empty();
+        let early = published.select(Selection::default());
+        let serving = || {
+            let lenses = [published.plain(), &early, &published.select(Selection::default())];
+            lenses.map(|lens| lens.candidates().load().as_ref().map(|of| of.serving()))
+        };
+        assert_eq!(serving(), [None; 3]);
+        for count in [3, 1] {
+            let up = |id: usize| Instance {
+                id: id.to_string(),
+                status: InstanceStatus::Up.into(),
+                ..Instance::default()
+            };
+            published.publish(Snapshot::new((0..count).map(up)));
+            assert_eq!(serving(), [Some(count); 3]);
+        }
+        assert!(published.lenses.lock().unwrap().len() < 4, "those that are gone are forgotten");
     }
 
     #[test]

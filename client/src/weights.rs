@@ -17,6 +17,13 @@ pub(crate) enum Weights {
     },
 }
 
+impl Default for Weights {
+    /// No shares.
+    fn default() -> Self {
+        Self::Equal { count: 0 }
+    }
+}
+
 impl Weights {
     /// The shares of `weights`, none of them 0.
     pub(crate) fn new(weights: impl ExactSizeIterator<Item = u32>) -> Self {
@@ -36,6 +43,18 @@ impl Weights {
         }
         let guide = guide(&ends, total);
         Self::Table { ends, guide }
+    }
+
+    /// A weight, relative to the mean of all.
+    pub(crate) fn relative(&self, index: usize) -> f32 {
+        match self {
+            Self::Equal { .. } => 1.0,
+            Self::Table { ends, .. } => {
+                let before = index.checked_sub(1).map_or(0, |before| ends[before]);
+                let total = ends[ends.len() - 1];
+                ((ends[index] - before) as f64 * ends.len() as f64 / total as f64) as f32
+            }
+        }
     }
 
     /// How many shares there are.
@@ -125,6 +144,13 @@ mod tests {
         assert!(matches!(table(&[]), Weights::Equal { count: 0 }));
         assert_eq!(table(&[7, 7, 7]).at(u64::MAX), 2);
         assert_eq!(table(&[7, 7, 7]).at(0), 0);
+    }
+
+    #[test]
+    fn a_relative_weight_is_1_on_average() {
+        let relative: Vec<f32> = (0..3).map(|index| table(&[1, 2, 6]).relative(index)).collect();
+        assert_eq!(relative, [1.0 / 3.0, 2.0 / 3.0, 2.0]);
+        assert_eq!(table(&[7, 7]).relative(1), 1.0);
     }
 
     #[test]

@@ -23,8 +23,9 @@ use greeter::{
 };
 use tonic::{Code, Request, Response, Status};
 use waypost_client::{
-    BalancedChannel, Client, CloseError, Instance, NoInstance, Policy, ReadyError, RegisterError,
-    Registered, Registration, RegistrationState, Service, Update, UpdateError, proto,
+    BalancedChannel, Client, CloseError, Instance, NoInstance, PickContext, Policy, ReadyError,
+    RegisterError, Registered, Registration, RegistrationState, Service, Update, UpdateError,
+    proto,
 };
 
 /// A client of the registries with these names.
@@ -238,15 +239,15 @@ async fn the_view_follows_and_outlives_the_registry() {
     let process = before.serve(&network, "registry");
     let client = client(&network, &["registry"]);
     let orders = client.service("orders");
-    assert_eq!(orders.pick().unwrap_err(), NoInstance::NotReady);
+    assert_eq!(orders.pick(&PickContext::new()).unwrap_err(), NoInstance::NotReady);
     soon(orders.ready()).await.unwrap();
-    assert_eq!(orders.pick().unwrap_err(), NoInstance::Empty);
+    assert_eq!(orders.pick(&PickContext::new()).unwrap_err(), NoInstance::Empty);
     before.place("orders", "a", "a");
     before.place("others", "x", "x");
     before.place("orders", "b", "b");
     until_seen(&orders, &["a", "b"]).await;
     drop(process);
-    assert!(orders.pick().is_ok());
+    assert!(orders.pick(&PickContext::new()).is_ok());
 
     // It comes back with an empty memory, and only one of the two.
     let after = Fake::new("after");
@@ -285,7 +286,7 @@ async fn handles_share_a_watch_that_ends_with_the_last() {
 async fn calls_are_spread_and_follow_who_comes_and_goes() {
     let (network, fake, _process, client) = registry();
     let (_a, _b) = (placed(&network, &fake, "a"), placed(&network, &fake, "b"));
-    let channel = client.service("greeter").with_policy(Policy::PowerOfTwo).channel();
+    let channel = client.service("greeter").with_policy(Policy::LeastRequest).channel();
     let spread = counts(&channel, 200).await;
     assert!(spread["a"] > 50 && spread["b"] > 50, "{spread:?}");
     let _c = placed(&network, &fake, "c");
@@ -366,7 +367,8 @@ async fn a_busy_replica_is_passed_by() {
     let channel = client.channel("greeter");
     soon(channel.service().ready()).await.unwrap();
     // Calls that last go to both by turns: a call more always finds one that is less busy.
-    let picks: Vec<_> = (0..100).map(|_| channel.service().pick().unwrap()).collect();
+    let picks: Vec<_> =
+        (0..100).map(|_| channel.service().pick(&PickContext::new()).unwrap()).collect();
     let at_a = picks.iter().filter(|pick| pick.instance().id == "a").count();
     assert!((49..=51).contains(&at_a), "{at_a}");
 }

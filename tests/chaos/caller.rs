@@ -14,7 +14,7 @@ use std::{
 use tokio::time::interval;
 use tonic::{Request, Status};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-use waypost_client::{BalancedChannel, Builder, Service, Snapshot};
+use waypost_client::{BalancedChannel, Builder, PickContext, Service, Snapshot};
 
 use crate::{
     registry::client,
@@ -111,7 +111,7 @@ async fn pick(service: &Service, record: &Mutex<Record>, stop: &AtomicBool) {
             shown = Some(snapshot);
         }
         for _ in 0..PICKS {
-            match service.pick() {
+            match service.pick(&PickContext::new()) {
                 Ok(pick) => {
                     record.picks += 1;
                     record.picked.insert(life(pick.instance()), Instant::now());

@@ -23,8 +23,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, transport::server::Router};
 use waypost::{Config, config::StoreKind, model::Limits};
 use waypost_client::{
-    Client, NoInstance, Policy, RegisterError, Registered, Registration, RegistrationState,
-    Service, Snapshot, Update,
+    Client, NoInstance, PickContext, Policy, RegisterError, Registered, Registration,
+    RegistrationState, Service, Snapshot, Update,
     proto::{
         ChangeReason, DeregisterRequest, GetStatusRequest, Status, admin_client::AdminClient,
         registry_client::RegistryClient,
@@ -74,7 +74,7 @@ async fn a_registered_instance_is_found_and_lives_on_by_heartbeats() {
     let snapshot = service.snapshot().unwrap();
     let found = snapshot.instance("a").unwrap();
     assert_eq!((found.zone.as_str(), found.metadata["k"].as_str()), ("z", "v"));
-    assert_eq!(service.pick().unwrap().address(), "127.0.0.1:80");
+    assert_eq!(service.pick(&PickContext::new()).unwrap().address(), "127.0.0.1:80");
 
     // Three times as long as it would live without: the next thing to be heard is its leaving.
     assert!(timeout(3 * TTL, watch.next_removal()).await.is_err());
@@ -82,7 +82,7 @@ async fn a_registered_instance_is_found_and_lives_on_by_heartbeats() {
     let (id, reason) = timeout(PATIENCE, watch.next_removal()).await.expect("it leaves");
     assert_eq!((id.as_str(), reason), ("a", ChangeReason::Deregistered));
     until(&service, Snapshot::is_empty).await;
-    assert!(matches!(service.pick(), Err(NoInstance::Empty)));
+    assert!(matches!(service.pick(&PickContext::new()), Err(NoInstance::Empty)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,11 +135,11 @@ async fn a_registry_that_comes_back_empty_empties_nobody() {
     let history = service.snapshot().unwrap().cursor().history_id.clone();
 
     registry.end().await;
-    assert!(service.pick().is_ok(), "an outage costs no pick");
+    assert!(service.pick(&PickContext::new()).is_ok(), "an outage costs no pick");
     registry.start_again();
     let always = async {
         loop {
-            assert!(service.pick().is_ok(), "a known instance stays usable");
+            assert!(service.pick(&PickContext::new()).is_ok(), "a known instance stays usable");
             tokio::task::yield_now().await;
         }
     };
@@ -187,7 +187,7 @@ async fn both_policies_reach_every_instance_that_takes_traffic() {
     }
     guards[0].set_status(Status::Draining).await.unwrap();
     guards[1].set_weight(0).await.unwrap();
-    for policy in [Policy::RoundRobin, Policy::PowerOfTwo] {
+    for policy in [Policy::RoundRobin, Policy::LeastRequest] {
         let service = client.service_with("orders", policy);
         until(&service, |snapshot| {
             let instance = |id| snapshot.instance(id);
@@ -195,8 +195,9 @@ async fn both_policies_reach_every_instance_that_takes_traffic() {
                 && instance("i1").is_some_and(|instance| instance.weight == Some(0))
         })
         .await;
-        let picked: HashSet<_> =
-            (0..200).map(|_| service.pick().unwrap().instance().id.clone()).collect();
+        let picked: HashSet<_> = (0..200)
+            .map(|_| service.pick(&PickContext::new()).unwrap().instance().id.clone())
+            .collect();
         let wanted = ["i2", "i3", "i4"].map(str::to_owned);
         assert_eq!(picked, HashSet::from(wanted), "{policy:?}");
     }
@@ -222,7 +223,7 @@ async fn replica(serving: bool) -> SocketAddr {
 /// after the other, calls by latency may all go to the one that was a little quicker.
 async fn answers(client: &Client, calls: usize) -> HashMap<Result<i32, Code>, usize> {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-    let orders = client.service("orders").with_policy(Policy::PowerOfTwo);
+    let orders = client.service("orders").with_policy(Policy::LeastRequest);
     let mut health = HealthClient::new(orders.channel());
     let mut answers = HashMap::new();
     for _ in 0..calls {

@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 
 use futures_util::future::join_all;
-use waypost_client::{NoInstance, proto::ChangeReason};
+use waypost_client::{NoInstance, PickContext, proto::ChangeReason};
 
 use crate::{PATIENCE, TTL, registry::Registry, until};
 
@@ -53,7 +53,7 @@ async fn a_killed_replica_vanishes_from_every_caller() {
     let removal = tokio::time::timeout(PATIENCE, watch.next_removal()).await.expect("a removal");
     assert_eq!(removal, ("i1".to_owned(), ChangeReason::Expired));
     for caller in &callers {
-        assert!((0..100).all(|_| caller.pick().unwrap().instance().id != "i1"));
+        assert!((0..100).all(|_| caller.pick(&PickContext::new()).unwrap().instance().id != "i1"));
     }
 }
 
@@ -66,7 +66,7 @@ async fn a_stopped_replica_leaves_and_comes_back_when_it_goes_on() {
     until(&caller, |snapshot| snapshot.len() == 1).await;
     replica.signal("-STOP");
     until(&caller, |snapshot| snapshot.is_empty()).await;
-    assert!(matches!(caller.pick(), Err(NoInstance::Empty)));
+    assert!(matches!(caller.pick(&PickContext::new()), Err(NoInstance::Empty)));
     replica.signal("-CONT");
     until(&caller, |snapshot| snapshot.instance("a").is_some()).await;
 }

@@ -1,23 +1,36 @@
-//! Chooses an instance for each call. The choice itself is pure (`peak_ewma`, `power_of_two`,
-//! `round_robin`); here it is tied to a counter, to randomness, and to who is left alone. It must
-//! never choose what takes no traffic, nor find none where there is one.
+//! Chooses an instance for each call. The choice itself is pure (`peak_ewma`, `least_request`,
+//! `rendezvous`, `round_robin`); here it is tied to a counter, to randomness, and to who is left alone.
+//! It must never choose what takes no traffic, nor find none where there is one.
 
+mod context;
+mod least_request;
 mod peak_ewma;
 mod pick;
-mod power_of_two;
+mod rendezvous;
 mod round_robin;
+mod selection;
+mod zones;
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
-pub use self::pick::{Outcome, Pick};
+use self::context::matches;
+pub(crate) use self::selection::{Candidates, Selection, Subset};
+pub use self::{
+    context::PickContext,
+    pick::{Outcome, Pick},
+};
 use crate::{
     endpoint::{Endpoint, Gate},
-    snapshot::Snapshot,
+    field::Field,
+    mix::mix,
     timeline::Tick,
 };
+
+/// 2^64 divided by the golden ratio: steps of it come near every place of a circle soon.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// How calls are spread over the instances of a service.
 ///
@@ -49,16 +62,28 @@ pub enum Policy {
     /// The one with fewer calls in flight, relative to its weight, of two random ones (M.
     /// Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001). For calls that
     /// last, such as streams.
-    PowerOfTwo,
+    LeastRequest,
+    /// A random one. The most even spread over many callers that know nothing of each other.
+    Random,
     /// One after the other. The most even spread where calls cost the same.
     RoundRobin,
+    /// The one that the call's [key](PickContext::key) belongs to, as long as it does not have more
+    /// than 1.25 times its share of the calls in flight (of all instances, or of 32 that stand for
+    /// them): then the one that comes next for the key. All processes choose the same, and an
+    /// instance that comes or goes moves only the keys that are its own (weighted rendezvous hashing
+    /// with bounded load). So do those of an instance that fails, until it does well again, as far as
+    /// the others can take them. Takes a time that grows with the number of instances, about a
+    /// nanosecond for each. Calls without a key go to random ones.
+    Rendezvous,
 }
 
 /// Why there is no instance for a call.
 ///
 /// ```
-/// use waypost_client::{NoInstance, Service};
-/// assert_eq!(Service::fixed([]).pick().unwrap_err(), NoInstance::Empty);
+/// use waypost_client::{NoInstance, PickContext, Service};
+///
+/// let none = Service::fixed([]).pick(&PickContext::new()).unwrap_err();
+/// assert_eq!(none, NoInstance::Empty);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -75,6 +100,19 @@ pub enum NoInstance {
         /// How many there are.
         instances: usize,
     },
+    /// Instances take traffic, but none that the filter of the handle or of the call lets through.
+    #[error("none of the service's {serving} instances that take traffic passes the filter")]
+    AllFiltered {
+        /// How many take traffic.
+        serving: usize,
+    },
+    /// All that would do fail and are left alone, and the call wants
+    /// [healthy ones only](PickContext::healthy_only).
+    #[error("all of the service's {instances} instances that would do fail")]
+    AllEjected {
+        /// How many would do.
+        instances: usize,
+    },
 }
 
 /// One user's way through the instances.
@@ -83,91 +121,218 @@ pub(crate) struct Balancer {
     policy: Policy,
     /// Calls so far, from a random start, so that many processes don't begin at the same instance.
     turn: AtomicU64,
+    /// Where randomness comes from that is to be the same each time.
+    seeded: Option<AtomicU64>,
+}
+
+/// What one choice goes by.
+struct Choice<'a, S> {
+    candidates: &'a Candidates,
+    field: &'a Field,
+    context: &'a PickContext<'a>,
+    suits: &'a S,
+    now: Tick,
 }
 
 impl Balancer {
     pub(crate) fn new(policy: Policy) -> Self {
         // Half of the range, so that it does not wrap within any process's life.
-        Self { policy, turn: AtomicU64::new(fastrand::u64(..u64::MAX / 2)) }
+        Self { policy, turn: AtomicU64::new(fastrand::u64(..u64::MAX / 2)), seeded: None }
     }
 
-    /// Chooses from `snapshot`. Constant time, no lock.
-    pub(crate) fn pick(&self, snapshot: &Snapshot) -> Result<Pick, NoInstance> {
-        self.choose(snapshot).map(|endpoint| Pick::new(Arc::clone(endpoint)))
+    /// One that makes the same choices each time.
+    pub(crate) fn seeded(policy: Policy, seed: u64) -> Self {
+        let start = mix(seed);
+        Self { policy, turn: AtomicU64::new(start / 2), seeded: Some(AtomicU64::new(start)) }
     }
 
-    /// Chooses from `snapshot` what `suits`: something that is to be left alone only where nothing
-    /// else does. Only where the first few choices don't suit, it looks through all.
+    pub(crate) fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Chooses from `candidates` for a call. Constant time for most policies, no lock.
+    pub(crate) fn pick(
+        &self,
+        candidates: &Candidates,
+        context: &PickContext<'_>,
+    ) -> Result<Pick, NoInstance> {
+        let found = match context.filter {
+            None => self.find(candidates, context, &|_| true),
+            Some(filter) => self.find(candidates, context, &|endpoint| matches(filter, endpoint)),
+        };
+        let serving = candidates.serving;
+        found?.map(Pick::of).ok_or(NoInstance::AllFiltered { serving })
+    }
+
+    /// Chooses from `candidates` what `suits` the call; none where none does.
     pub(crate) fn pick_where(
         &self,
-        snapshot: &Snapshot,
+        candidates: &Candidates,
+        context: &PickContext<'_>,
         suits: impl Fn(&Endpoint) -> bool,
     ) -> Result<Option<Pick>, NoInstance> {
-        for _ in 0..4 {
-            let endpoint = self.choose(snapshot)?;
-            if suits(endpoint) {
-                return Ok(Some(Pick::new(Arc::clone(endpoint))));
-            }
-        }
-        let (candidates, _) = snapshot.candidates();
-        let now = snapshot.timeline().latest();
-        let is_open = |endpoint: &Endpoint| endpoint.gate(now) == Gate::Open && suits(endpoint);
-        let found = around(candidates, is_open).or_else(|| around(candidates, suits));
-        Ok(found.map(|endpoint| Pick::new(Arc::clone(endpoint))))
+        let all = |endpoint: &Endpoint| {
+            context.filter.is_none_or(|filter| matches(filter, endpoint)) && suits(endpoint)
+        };
+        Ok(self.find(candidates, context, &all)?.map(Pick::of))
     }
 
-    fn choose<'a>(&self, snapshot: &'a Snapshot) -> Result<&'a Arc<Endpoint>, NoInstance> {
-        let (candidates, weights) = snapshot.candidates();
-        if candidates.is_empty() {
-            return Err(match snapshot.len() {
-                0 => NoInstance::Empty,
-                instances => NoInstance::NoneServing { instances },
-            });
+    /// Any that suits, and that is not to be left alone; where most are to be, any.
+    fn find<'a>(
+        &self,
+        candidates: &'a Candidates,
+        context: &PickContext<'_>,
+        suits: &impl Fn(&Endpoint) -> bool,
+    ) -> Result<Option<&'a Arc<Endpoint>>, NoInstance> {
+        let mut field = &*candidates.preferred;
+        if field.is_empty() {
+            return Err(candidates.none());
         }
-        let (first, second) = match self.policy {
-            Policy::PeakEwma => {
-                peak_ewma::draw(candidates, weights, fastrand::u64(..), fastrand::u64(..))
-            }
-            Policy::PowerOfTwo => {
-                power_of_two::draw(candidates, weights, fastrand::u64(..), fastrand::u64(..))
-            }
-            Policy::RoundRobin => {
-                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-                let at = |turn| round_robin::choose(weights, turn);
-                (at(turn), at(turn.wrapping_add(1)))
-            }
-        };
-        let (first, second) = (&candidates[first], &candidates[second]);
-        let now = snapshot.timeline().latest();
-        let is_first = match admits(first, now) {
-            Admission::Probe => return Ok(first),
+        let now = candidates.timeline.latest();
+        let among = |field| Choice { candidates, field, context, suits, now };
+        let mut chosen = self.choose(&among(field));
+        if chosen.is_none()
+            && let Some(others) = &candidates.others
+        {
+            field = others;
+            chosen = self.choose(&among(field));
+        }
+        if chosen.is_none() {
+            chosen = self.choose_regardless(&among(field))?;
+        }
+        Ok(chosen.map(|index| &field.endpoints()[index]))
+    }
+
+    /// The place of one that is not left alone; none where more than half of them are.
+    fn choose<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, S>) -> Option<usize> {
+        if self.policy == Policy::Rendezvous {
+            return self.choose_by_key(choice);
+        }
+        let (first, second) = self.draw(choice);
+        let is_first = match self.admits(choice, first) {
+            Admission::Probe => return Some(first),
             Admission::Yes => true,
             Admission::No => false,
         };
-        Ok(match (is_first, admits(second, now)) {
-            (_, Admission::Probe) => second,
-            (true, Admission::Yes) => self.better(first, second, now),
-            (true, Admission::No) => first,
-            (false, Admission::Yes) => second,
-            (false, Admission::No) => match healthy(candidates, now) {
-                Some(endpoint) => endpoint,
-                None => self.better(first, second, now),
-            },
-        })
+        match (is_first, self.admits(choice, second)) {
+            (_, Admission::Probe) => Some(second),
+            (true, Admission::Yes) => Some(self.better(choice, first, second)),
+            (true, Admission::No) => Some(first),
+            (false, Admission::Yes) => Some(second),
+            (false, Admission::No) => self.choose_healthy(choice),
+        }
     }
 
-    fn better<'a>(
+    fn choose_by_key<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, S>) -> Option<usize> {
+        let field = choice.field;
+        let key = choice.context.key.unwrap_or_else(|| self.random());
+        let admits = |index| match self.admits(choice, index) {
+            Admission::Yes => !rendezvous::is_overloaded(field, index, self.random()),
+            Admission::Probe => true,
+            Admission::No => false,
+        };
+        rendezvous::choose(field, key, admits).or_else(|| self.choose_healthy(choice))
+    }
+
+    /// Where the draws found none, as they do where few suit: looks at all.
+    fn choose_healthy<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, S>) -> Option<usize> {
+        let (field, now) = (choice.field, choice.now);
+        let suiting = || field.endpoints().iter().filter(|endpoint| (choice.suits)(endpoint));
+        let open = suiting().filter(|endpoint| endpoint.gate(now) == Gate::Open).count();
+        if open * 2 < suiting().count() {
+            return None;
+        }
+        let is_open = |endpoint: &Endpoint| endpoint.gate(now) == Gate::Open;
+        self.choose_from(choice, |endpoint| is_open(endpoint) && (choice.suits)(endpoint))
+    }
+
+    /// Where most are left alone: any; or, for a call that wants that, one of the few others.
+    fn choose_regardless<S: Fn(&Endpoint) -> bool>(
         &self,
-        first: &'a Arc<Endpoint>,
-        second: &'a Arc<Endpoint>,
-        now: Tick,
-    ) -> &'a Arc<Endpoint> {
+        choice: &Choice<'_, S>,
+    ) -> Result<Option<usize>, NoInstance> {
+        let now = choice.now;
+        if !choice.context.healthy_only {
+            return Ok(self.choose_from(choice, choice.suits));
+        }
+        let is_open = |endpoint: &Endpoint| endpoint.gate(now) == Gate::Open;
+        let open = self.choose_from(choice, |it| is_open(it) && (choice.suits)(it));
+        let endpoints = choice.field.endpoints().iter();
+        match endpoints.filter(|endpoint| (choice.suits)(endpoint)).count() {
+            instances @ 1.. if open.is_none() => Err(NoInstance::AllEjected { instances }),
+            _ => Ok(open),
+        }
+    }
+
+    /// The better of two such.
+    fn choose_from<S>(
+        &self,
+        choice: &Choice<'_, S>,
+        such: impl Fn(&Endpoint) -> bool,
+    ) -> Option<usize> {
+        let first = choice.field.around(self.random(), &such)?;
+        let second = choice.field.around(self.random(), &such)?;
+        Some(self.better(choice, first, second))
+    }
+
+    /// Two places to choose from, which may be the same.
+    fn draw<S>(&self, choice: &Choice<'_, S>) -> (usize, usize) {
+        let field = choice.field;
+        if self.policy == Policy::RoundRobin {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let at = |turn| round_robin::choose(field.weights(), turn);
+            return (at(turn), at(turn.wrapping_add(1)));
+        }
+        least_request::draw(field, self.random(), self.random())
+    }
+
+    fn better<S>(&self, choice: &Choice<'_, S>, first: usize, second: usize) -> usize {
         let is_second = match self.policy {
-            Policy::PeakEwma => peak_ewma::is_quicker(second, first, now),
-            Policy::PowerOfTwo => power_of_two::is_lighter(second, first),
-            Policy::RoundRobin => false,
+            Policy::PeakEwma => peak_ewma::is_quicker(choice.field, second, first, choice.now),
+            Policy::LeastRequest => least_request::is_lighter(choice.field, second, first),
+            Policy::Random | Policy::RoundRobin | Policy::Rendezvous => false,
         };
         if is_second { second } else { first }
+    }
+
+    fn admits<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, S>, index: usize) -> Admission {
+        let (endpoint, now) = (&choice.field.endpoints()[index], choice.now);
+        if !(choice.suits)(endpoint) {
+            return Admission::No;
+        }
+        match endpoint.gate(now) {
+            Gate::Open if self.is_too_cold(choice, endpoint) => Admission::No,
+            Gate::Open => Admission::Yes,
+            Gate::Probe(at) if endpoint.take_probe(at, now) => Admission::Probe,
+            Gate::Probe(_) | Gate::Closed => Admission::No,
+        }
+    }
+
+    /// Whether a newcomer is spared this call.
+    fn is_too_cold<S>(&self, choice: &Choice<'_, S>, endpoint: &Endpoint) -> bool {
+        let slow_start_ms = choice.candidates.slow_start_ms;
+        slow_start_ms > 0 && {
+            let warmth = endpoint.warmth(choice.now, slow_start_ms);
+            warmth < 1.0 && (self.random() >> 40) as f32 >= warmth * (1 << 24) as f32
+        }
+    }
+
+    fn random(&self) -> u64 {
+        match &self.seeded {
+            None => fastrand::u64(..),
+            Some(state) => mix(state.fetch_add(GOLDEN, Ordering::Relaxed)),
+        }
+    }
+}
+
+impl Candidates {
+    /// Why there are none.
+    fn none(&self) -> NoInstance {
+        match (self.instances, self.serving) {
+            (0, _) => NoInstance::Empty,
+            (instances, 0) => NoInstance::NoneServing { instances },
+            (_, serving) => NoInstance::AllFiltered { serving },
+        }
     }
 }
 
@@ -178,31 +343,6 @@ enum Admission {
     /// This one, to find out whether it does well again.
     Probe,
     No,
-}
-
-fn admits(endpoint: &Endpoint, now: Tick) -> Admission {
-    match endpoint.gate(now) {
-        Gate::Open => Admission::Yes,
-        Gate::Probe(at) if endpoint.take_probe(at, now) => Admission::Probe,
-        Gate::Probe(_) | Gate::Closed => Admission::No,
-    }
-}
-
-/// Any instance that does not fail; none where more than half of them do.
-fn healthy(candidates: &[Arc<Endpoint>], now: Tick) -> Option<&Arc<Endpoint>> {
-    let is_open = |endpoint: &Endpoint| endpoint.gate(now) == Gate::Open;
-    let open = candidates.iter().filter(|endpoint| is_open(endpoint)).count();
-    if open * 2 >= candidates.len() { around(candidates, is_open) } else { None }
-}
-
-/// The first that suits from a random start on: those behind one that does not must not get all of
-/// its calls.
-fn around(
-    candidates: &[Arc<Endpoint>],
-    suits: impl Fn(&Endpoint) -> bool,
-) -> Option<&Arc<Endpoint>> {
-    let (before, from) = candidates.split_at(fastrand::usize(..candidates.len()));
-    from.iter().chain(before).find(|endpoint| suits(endpoint))
 }
 
 #[cfg(test)]

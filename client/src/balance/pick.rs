@@ -31,7 +31,7 @@ pub enum Outcome {
 /// flight. [Report](Self::report) what the call came to, so that they go by that as well.
 ///
 /// ```
-/// use waypost_client::{Instance, Service, proto::Status};
+/// use waypost_client::{Instance, PickContext, Service, proto::Status};
 ///
 /// let instance = Instance {
 ///     id: "a".into(),
@@ -40,7 +40,7 @@ pub enum Outcome {
 ///     status: Status::Up.into(),
 ///     ..Instance::default()
 /// };
-/// let pick = Service::fixed([instance]).pick()?;
+/// let pick = Service::fixed([instance]).pick(&PickContext::new())?;
 /// assert_eq!(pick.address(), "10.0.0.1:8080");
 /// assert_eq!(pick.instance().id, "a");
 /// # Ok::<(), waypost_client::NoInstance>(())
@@ -51,15 +51,15 @@ pub struct Pick {
 }
 
 impl Pick {
-    pub(crate) fn new(endpoint: Arc<Endpoint>) -> Self {
+    pub(super) fn of(endpoint: &Arc<Endpoint>) -> Self {
         endpoint.begin();
-        Self { endpoint }
+        Self { endpoint: Arc::clone(endpoint) }
     }
 
     /// The instance, as it was when it was chosen.
     ///
     /// ```
-    /// use waypost_client::{Instance, Service, proto::Status};
+    /// use waypost_client::{Instance, PickContext, Service, proto::Status};
     ///
     /// let instance = Instance {
     ///     id: "a".into(),
@@ -68,7 +68,7 @@ impl Pick {
     ///     status: Status::Up.into(),
     ///     ..Instance::default()
     /// };
-    /// let pick = Service::fixed([instance]).pick()?;
+    /// let pick = Service::fixed([instance]).pick(&PickContext::new())?;
     /// assert_eq!(pick.instance().id, "a");
     /// # Ok::<(), waypost_client::NoInstance>(())
     /// ```
@@ -80,7 +80,7 @@ impl Pick {
     /// Where its main port is reached: `host:port`, an IPv6 address in brackets.
     ///
     /// ```
-    /// use waypost_client::{Instance, Service, proto::Status};
+    /// use waypost_client::{Instance, PickContext, Service, proto::Status};
     ///
     /// let instance = Instance {
     ///     id: "a".into(),
@@ -89,7 +89,7 @@ impl Pick {
     ///     status: Status::Up.into(),
     ///     ..Instance::default()
     /// };
-    /// let pick = Service::fixed([instance]).pick()?;
+    /// let pick = Service::fixed([instance]).pick(&PickContext::new())?;
     /// assert_eq!(pick.address(), "[::1]:8080");
     /// # Ok::<(), waypost_client::NoInstance>(())
     /// ```
@@ -103,10 +103,10 @@ impl Pick {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use waypost_client::{Instance, Outcome, Service, proto::Status};
+    /// use waypost_client::{Instance, Outcome, PickContext, Service, proto::Status};
     ///
     /// # let up = Instance { id: "a".into(), status: Status::Up.into(), ..Instance::default() };
-    /// let pick = Service::fixed([up]).pick()?;
+    /// let pick = Service::fixed([up]).pick(&PickContext::new())?;
     /// // ... the call ...
     /// pick.report(Outcome::Success, Duration::from_millis(3));
     /// # Ok::<(), waypost_client::NoInstance>(())

@@ -1,9 +1,7 @@
 //! One after the other, in proportion to weights. Pure: the turn is passed in.
 
+use super::GOLDEN;
 use crate::weights::Weights;
-
-/// 2^64 divided by the golden ratio.
-const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Whose turn it is. With equal weights plain rotation. Else steps of the golden ratio along the
 /// line of weights: the sequence that fills it most evenly at every moment (V. Sós, 1958; D. Knuth,

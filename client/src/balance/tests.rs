@@ -1,16 +1,26 @@
 //! Distribution, weights, load and failures.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use super::*;
 use crate::{
     clock,
     outlier::Sign,
-    proto::{Instance, Status},
-    weights::Weights,
+    proto::{Filter, Instance, Status},
+    snapshot::Snapshot,
 };
 
-const POLICIES: [Policy; 3] = [Policy::PeakEwma, Policy::PowerOfTwo, Policy::RoundRobin];
+const POLICIES: [Policy; 5] = [
+    Policy::PeakEwma,
+    Policy::LeastRequest,
+    Policy::Random,
+    Policy::RoundRobin,
+    Policy::Rendezvous,
+];
+const ANY: PickContext<'_> = PickContext::new();
 
 fn instance(id: usize, weight: u32) -> Instance {
     Instance {
@@ -27,6 +37,11 @@ fn snapshot(weights: &[u32]) -> Snapshot {
     Snapshot::new(weights.iter().enumerate().map(|(id, weight)| instance(id, *weight)))
 }
 
+/// All of them.
+fn candidates(weights: &[u32]) -> Candidates {
+    Selection::default().select(&snapshot(weights))
+}
+
 fn seed() -> fastrand::Rng {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
@@ -34,9 +49,9 @@ fn seed() -> fastrand::Rng {
 }
 
 /// The choice by calls in flight.
-fn lighter(candidates: &[Arc<Endpoint>], weights: &Weights, random: &mut fastrand::Rng) -> usize {
-    let (first, second) = power_of_two::draw(candidates, weights, random.u64(..), random.u64(..));
-    let is_second = power_of_two::is_lighter(&candidates[second], &candidates[first]);
+fn lighter(field: &Field, random: &mut fastrand::Rng) -> usize {
+    let (first, second) = least_request::draw(field, random.u64(..), random.u64(..));
+    let is_second = least_request::is_lighter(field, second, first);
     if is_second { second } else { first }
 }
 
@@ -52,7 +67,7 @@ fn counts(places: usize, calls: u64, mut choose: impl FnMut(u64) -> usize) -> Ve
 #[test]
 fn equal_weights_rotate() {
     let snapshot = snapshot(&[100, 100, 100]);
-    let (_, weights) = snapshot.candidates();
+    let weights = snapshot.field().weights();
     let turns: Vec<usize> = (0..6).map(|turn| round_robin::choose(weights, turn)).collect();
     assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
 }
@@ -60,7 +75,7 @@ fn equal_weights_rotate() {
 #[test]
 fn round_robin_honours_weights_at_every_moment() {
     let snapshot = snapshot(&[100, 300, 50, 50]);
-    let (_, weights) = snapshot.candidates();
+    let weights = snapshot.field().weights();
     let mut random = seed();
     let start = random.u64(..u64::MAX / 2);
     for calls in [10, 100, 1_000, 100_000] {
@@ -75,7 +90,7 @@ fn round_robin_honours_weights_at_every_moment() {
 #[test]
 fn round_robin_spreads_a_heavy_instance_out() {
     let snapshot = snapshot(&[300, 100]);
-    let (_, weights) = snapshot.candidates();
+    let weights = snapshot.field().weights();
     let mut streak = 0;
     for turn in 0..10_000 {
         streak = if round_robin::choose(weights, turn) == 0 { streak + 1 } else { 0 };
@@ -86,20 +101,21 @@ fn round_robin_spreads_a_heavy_instance_out() {
 #[test]
 fn an_idle_service_shares_by_weight() {
     let snapshot = snapshot(&[100, 300]);
-    let (candidates, weights) = snapshot.candidates();
+    let field = snapshot.field();
     let mut random = seed();
-    let counts = counts(2, 100_000, |_| lighter(candidates, weights, &mut random));
+    let counts = counts(2, 100_000, |_| lighter(field, &mut random));
     assert!((74_000..76_000).contains(&counts[1]), "{counts:?}");
 }
 
 #[test]
 fn the_busier_of_two_is_left_alone() {
     let snapshot = snapshot(&[100, 100]);
-    let (candidates, weights) = snapshot.candidates();
+    let field = snapshot.field();
+    let candidates = field.endpoints();
     candidates[0].begin();
     let mut random = seed();
     for _ in 0..1_000 {
-        let chosen = lighter(candidates, weights, &mut random);
+        let chosen = lighter(field, &mut random);
         assert_eq!(chosen, 1);
     }
 }
@@ -107,7 +123,8 @@ fn the_busier_of_two_is_left_alone() {
 #[test]
 fn load_counts_relative_to_weight() {
     let snapshot = snapshot(&[100, 300]);
-    let (candidates, weights) = snapshot.candidates();
+    let field = snapshot.field();
+    let candidates = field.endpoints();
     candidates[0].begin();
     for _ in 0..4 {
         candidates[1].begin();
@@ -115,7 +132,7 @@ fn load_counts_relative_to_weight() {
     // (1 + 1) / 100 is as light as (4 + 1) / 300 is not: 20 against 16.7.
     let mut random = seed();
     for _ in 0..1_000 {
-        let chosen = lighter(candidates, weights, &mut random);
+        let chosen = lighter(field, &mut random);
         assert_eq!(chosen, 1);
     }
 }
@@ -123,10 +140,11 @@ fn load_counts_relative_to_weight() {
 #[test]
 fn calls_that_last_are_spread_evenly() {
     let snapshot = snapshot(&[100; 50]);
-    let (candidates, weights) = snapshot.candidates();
+    let field = snapshot.field();
+    let candidates = field.endpoints();
     let mut random = seed();
     for _ in 0..5_000 {
-        let chosen = lighter(candidates, weights, &mut random);
+        let chosen = lighter(field, &mut random);
         candidates[chosen].begin();
     }
     let loads: Vec<u32> = candidates.iter().map(|endpoint| endpoint.in_flight()).collect();
@@ -136,10 +154,11 @@ fn calls_that_last_are_spread_evenly() {
 #[test]
 fn calls_that_last_are_spread_by_weight() {
     let snapshot = snapshot(&[100, 200, 300, 400]);
-    let (candidates, weights) = snapshot.candidates();
+    let field = snapshot.field();
+    let candidates = field.endpoints();
     let mut random = seed();
     for _ in 0..10_000 {
-        let chosen = lighter(candidates, weights, &mut random);
+        let chosen = lighter(field, &mut random);
         candidates[chosen].begin();
     }
     for (endpoint, share) in candidates.iter().zip([1_000, 2_000, 3_000, 4_000]) {
@@ -150,25 +169,26 @@ fn calls_that_last_are_spread_by_weight() {
 #[test]
 fn a_tiny_weight_among_heavy_ones_is_not_flooded() {
     let snapshot = snapshot(&[1, 1_000]);
-    let (candidates, weights) = snapshot.candidates();
+    let field = snapshot.field();
+    let candidates = field.endpoints();
     let mut random = seed();
     let mut tiny = 0;
     for _ in 0..10 {
         candidates[1].begin();
     }
     for _ in 0..10_000 {
-        tiny += usize::from(lighter(candidates, weights, &mut random) == 0);
+        tiny += usize::from(lighter(field, &mut random) == 0);
     }
     assert!(tiny < 50, "{tiny} of 10,000");
 }
 
 #[test]
 fn a_pick_counts_until_it_is_dropped() {
-    let snapshot = snapshot(&[100]);
-    let balancer = Balancer::new(Policy::PowerOfTwo);
-    let endpoint = &snapshot.candidates().0[0];
-    let first = balancer.pick(&snapshot).unwrap();
-    let second = balancer.pick(&snapshot).unwrap();
+    let candidates = candidates(&[100]);
+    let balancer = Balancer::new(Policy::LeastRequest);
+    let endpoint = &candidates.preferred.endpoints()[0];
+    let first = balancer.pick(&candidates, &ANY).unwrap();
+    let second = balancer.pick(&candidates, &ANY).unwrap();
     assert_eq!(endpoint.in_flight(), 2);
     drop((first, second));
     assert_eq!(endpoint.in_flight(), 0);
@@ -178,22 +198,22 @@ fn a_pick_counts_until_it_is_dropped() {
 fn none_to_pick_says_why() {
     for policy in POLICIES {
         let balancer = Balancer::new(policy);
-        assert_eq!(balancer.pick(&snapshot(&[])).unwrap_err(), NoInstance::Empty);
-        let drained = snapshot(&[0, 0]);
-        let why = balancer.pick(&drained).unwrap_err();
+        let why = |weights: &[u32]| balancer.pick(&candidates(weights), &ANY).unwrap_err();
+        assert_eq!(why(&[]), NoInstance::Empty);
+        let why = why(&[0, 0]);
         assert_eq!(why, NoInstance::NoneServing { instances: 2 });
     }
 }
 
 #[test]
 fn what_does_not_suit_is_not_picked() {
-    let snapshot = snapshot(&[100; 200]);
+    let candidates = candidates(&[100; 200]);
     for policy in POLICIES {
         let balancer = Balancer::new(policy);
         let only = |endpoint: &Endpoint| endpoint.instance().id == "00117";
-        let pick = balancer.pick_where(&snapshot, only).unwrap().unwrap();
+        let pick = balancer.pick_where(&candidates, &ANY, only).unwrap().unwrap();
         assert_eq!(pick.instance().id, "00117");
-        assert!(balancer.pick_where(&snapshot, |_| false).unwrap().is_none());
+        assert!(balancer.pick_where(&candidates, &ANY, |_| false).unwrap().is_none());
     }
 }
 
@@ -205,11 +225,11 @@ fn shares(
     calls: usize,
     call: impl Fn(usize) -> (Outcome, Duration),
 ) -> Vec<usize> {
-    let snapshot = snapshot(&vec![100; count]);
+    let candidates = candidates(&vec![100; count]);
     let balancer = Balancer::new(policy);
     let mut shares = vec![0; count];
     for _ in 0..calls {
-        let pick = balancer.pick(&snapshot).unwrap();
+        let pick = balancer.pick(&candidates, &ANY).unwrap();
         let index: usize = pick.instance().id.parse().unwrap();
         shares[index] += 1;
         let (outcome, took) = call(index);
@@ -239,11 +259,11 @@ fn differences_that_mean_nothing_do_not_count() {
 
 #[test]
 fn weights_hold_where_all_are_alike() {
-    let snapshot = snapshot(&[100, 300]);
+    let candidates = candidates(&[100, 300]);
     let balancer = Balancer::new(Policy::PeakEwma);
     let mut heavy = 0;
     for _ in 0..10_000 {
-        let pick = balancer.pick(&snapshot).unwrap();
+        let pick = balancer.pick(&candidates, &ANY).unwrap();
         heavy += usize::from(pick.instance().id == "00001");
         pick.report(Outcome::Success, QUICK);
     }
@@ -265,7 +285,8 @@ fn who_fails_fast_attracts_nothing() {
 
 #[test]
 fn where_most_fail_they_are_called_all_the_same() {
-    for policy in POLICIES {
+    // By key, calls in flight tell when it is too much.
+    for policy in POLICIES.into_iter().filter(|policy| *policy != Policy::Rendezvous) {
         let failing = |index| match index {
             0 => (Outcome::Success, QUICK),
             _ => (Outcome::Failure, QUICK),
@@ -278,15 +299,16 @@ fn where_most_fail_they_are_called_all_the_same() {
 #[tokio::test(start_paused = true)]
 async fn one_probe_brings_an_instance_back() {
     for policy in POLICIES {
-        let snapshot = snapshot(&[100, 100]);
+        let candidates = candidates(&[100, 100]);
+        let places = candidates.preferred.endpoints();
         let balancer = Balancer::new(policy);
-        let [sound, sick] = [0, 1].map(|index| Arc::clone(&snapshot.candidates().0[index]));
+        let [sound, sick] = [0, 1].map(|index| Arc::clone(&places[index]));
         sick.note(Sign::Unreached, Duration::ZERO);
-        let picked = || balancer.pick(&snapshot).unwrap();
+        let picked = || balancer.pick(&candidates, &ANY).unwrap();
         assert!((0..50).all(|_| picked().endpoint().is_at(&sound)), "{policy:?}: left alone");
         // A little more than a second later, one call goes there, and no other before it has ended.
         tokio::time::advance(Duration::from_millis(1_200)).await;
-        snapshot.timeline().advance(clock::now());
+        candidates.advance(clock::now());
         let probes: Vec<Pick> = (0..50).map(|_| picked()).collect();
         let probe = probes.into_iter().filter(|pick| pick.endpoint().is_at(&sick));
         let mut probe: Vec<Pick> = probe.collect();
@@ -294,5 +316,264 @@ async fn one_probe_brings_an_instance_back() {
         probe.pop().unwrap().report(Outcome::Success, QUICK);
         let back = (0..200).filter(|_| picked().endpoint().is_at(&sick)).count();
         assert!(back > 20, "{policy:?}: {back} of 200");
+    }
+}
+
+#[test]
+fn a_seed_fixes_every_choice() {
+    for policy in POLICIES {
+        let picked = |seed| -> Vec<String> {
+            let (candidates, balancer) =
+                (candidates(&[100, 50, 7, 100]), Balancer::seeded(policy, seed));
+            let pick = || balancer.pick(&candidates, &ANY).unwrap();
+            (0..200).map(|_| pick().instance().id.clone()).collect()
+        };
+        assert_eq!(picked(7), picked(7), "{policy:?}");
+        assert_ne!(picked(7), picked(8), "{policy:?}");
+    }
+}
+
+/// Where a hundred keys go.
+fn homes(candidates: &Candidates, balancer: &Balancer) -> Vec<String> {
+    let home = |key: u32| {
+        let context = PickContext::new().key(key.to_string());
+        balancer.pick(candidates, &context).unwrap().instance().id.clone()
+    };
+    (0..100).map(home).collect()
+}
+
+#[test]
+fn a_key_stays_where_it_is_whoever_comes_and_goes() {
+    let balancer = Balancer::new(Policy::Rendezvous);
+    for weights in [vec![100; 20], (1..=20).map(|weight| weight * 10).collect()] {
+        let before = homes(&candidates(&weights), &balancer);
+        assert_eq!(before, homes(&candidates(&weights), &Balancer::new(Policy::Rendezvous)));
+        // Without the last one.
+        let after = homes(&candidates(&weights[..19]), &balancer);
+        for (before, after) in before.iter().zip(&after) {
+            assert!(before == after || before == "00019", "moved from {before} to {after}");
+        }
+        assert!(before.iter().any(|home| home == "00019"));
+    }
+}
+
+#[test]
+fn keys_are_shared_out_by_weight() {
+    let candidates = candidates(&[100, 300, 600]);
+    let balancer = Balancer::new(Policy::Rendezvous);
+    let mut counts = [0; 3];
+    for key in 0_u32..20_000 {
+        let pick = balancer.pick(&candidates, &PickContext::new().key(key.to_be_bytes())).unwrap();
+        counts[pick.instance().id.parse::<usize>().unwrap()] += 1;
+    }
+    for (count, share) in counts.iter().zip([2_000_i32, 6_000, 12_000]) {
+        assert!((count - share).abs() < 500, "{counts:?}");
+    }
+}
+
+#[test]
+fn one_key_does_not_overload_its_instance() {
+    let candidates = candidates(&[100; 10]);
+    let balancer = Balancer::new(Policy::Rendezvous);
+    let context = PickContext::new().key("the same for all");
+    let picks: Vec<Pick> =
+        (0..1_000).map(|_| balancer.pick(&candidates, &context).unwrap()).collect();
+    let loads: Vec<u32> =
+        candidates.preferred.endpoints().iter().map(|endpoint| endpoint.in_flight()).collect();
+    assert!(loads.iter().all(|load| *load <= 126), "{loads:?}");
+    assert!(loads.iter().any(|load| *load >= 120), "as long as it can it stays: {loads:?}");
+    drop(picks);
+}
+
+#[test]
+fn a_failing_instance_gives_its_keys_to_others_for_a_while() {
+    let candidates = candidates(&[100; 5]);
+    let balancer = Balancer::new(Policy::Rendezvous);
+    let context = PickContext::new().key("customer 17");
+    let home = balancer.pick(&candidates, &context).unwrap();
+    let endpoint = Arc::clone(home.endpoint());
+    drop(home);
+    endpoint.note(Sign::Unreached, Duration::ZERO);
+    let elsewhere = balancer.pick(&candidates, &context).unwrap();
+    assert!(!elsewhere.endpoint().is_at(&endpoint));
+}
+
+/// Instances of which these many are in each zone.
+fn zoned(zones: &[(&str, usize)]) -> Snapshot {
+    let zones = zones.iter().flat_map(|(zone, count)| std::iter::repeat_n(*zone, *count));
+    Snapshot::new(
+        zones.enumerate().map(|(id, zone)| Instance { zone: zone.into(), ..instance(id, 100) }),
+    )
+}
+
+fn near(zone: &str) -> Selection {
+    Selection { zone: Some(zone.into()), ..Selection::default() }
+}
+
+/// What part of the calls goes to each zone, with calls of which some are always in flight.
+fn zone_shares(candidates: &Candidates, policy: Policy) -> BTreeMap<String, f64> {
+    const CALLS: usize = 20_000;
+    let balancer = Balancer::seeded(policy, 1);
+    let mut shares = BTreeMap::<String, f64>::new();
+    let mut in_flight = VecDeque::new();
+    for _ in 0..CALLS {
+        let pick = balancer.pick(candidates, &ANY).unwrap();
+        *shares.entry(pick.instance().zone.clone()).or_default() += 1.0 / CALLS as f64;
+        in_flight.push_back(pick);
+        if in_flight.len() > 10 {
+            in_flight.pop_front();
+        }
+    }
+    shares
+}
+
+#[test]
+fn calls_stay_in_a_zone_that_has_its_share() {
+    for policy in POLICIES {
+        let candidates = near("b").select(&zoned(&[("a", 5), ("b", 4), ("c", 3)]));
+        let shares = zone_shares(&candidates, policy);
+        assert_eq!(shares.keys().collect::<Vec<_>>(), ["b"], "{policy:?}: {shares:?}");
+    }
+}
+
+#[test]
+fn what_a_zone_has_too_little_of_goes_elsewhere() {
+    for policy in POLICIES {
+        let candidates = near("a").select(&zoned(&[("a", 2), ("b", 4), ("c", 6)]));
+        let shares = zone_shares(&candidates, policy);
+        assert_eq!(shares.keys().collect::<Vec<_>>(), ["a", "c"], "{policy:?}");
+        assert!((shares["a"] - 0.5).abs() < 0.1, "{policy:?}: {shares:?}");
+    }
+}
+
+#[test]
+fn a_zone_without_instances_calls_all() {
+    let candidates = near("d").select(&zoned(&[("a", 5), ("b", 5)]));
+    let shares = zone_shares(&candidates, Policy::PeakEwma);
+    assert!((shares["a"] - 0.5).abs() < 0.1, "{shares:?}");
+}
+
+#[test]
+fn where_most_of_a_zone_fails_calls_go_to_all() {
+    for policy in POLICIES {
+        let candidates = near("a").select(&zoned(&[("a", 3), ("b", 3)]));
+        for endpoint in &candidates.preferred.endpoints()[..2] {
+            endpoint.note(Sign::Unreached, Duration::ZERO);
+        }
+        let shares = zone_shares(&candidates, policy);
+        assert!(shares["b"] > 0.2, "{policy:?}: {shares:?}");
+        let balancer = Balancer::new(policy);
+        let failing = |pick: &Pick| ["00000", "00001"].contains(&&*pick.instance().id);
+        let picks = (0..500).map(|_| balancer.pick(&candidates, &ANY).unwrap());
+        assert_eq!(picks.filter(failing).count(), 0, "{policy:?}");
+    }
+}
+
+#[test]
+fn filters_let_through_what_matches_in_all() {
+    let labelled = |id, zone: &str, version: &str, disk: &str| Instance {
+        zone: zone.into(),
+        version: version.into(),
+        metadata: BTreeMap::from([("disk".into(), disk.into())]),
+        ..instance(id, 100)
+    };
+    let snapshot = Snapshot::new([
+        labelled(0, "a", "1", "ssd"),
+        labelled(1, "b", "1", "ssd"),
+        labelled(2, "a", "2", "ssd"),
+        labelled(3, "a", "1", "tape"),
+        labelled(4, "c", "1", "ssd"),
+    ]);
+    let filter = Filter {
+        zones: vec!["a".into(), "b".into()],
+        versions: vec!["1".into()],
+        metadata: BTreeMap::from([("disk".into(), "ssd".into())]),
+    };
+    let of_handle = Selection { filter: filter.clone(), ..Selection::default() }.select(&snapshot);
+    let of_call = Selection::default().select(&snapshot);
+    for policy in POLICIES {
+        let balancer = Balancer::new(policy);
+        for (candidates, context) in [(&of_handle, ANY), (&of_call, ANY.filter(&filter))] {
+            let picked: BTreeSet<String> = (0..200)
+                .map(|_| balancer.pick(candidates, &context).unwrap().instance().id.clone())
+                .collect();
+            assert!(picked.iter().eq(["00000", "00001"]), "{policy:?}: {picked:?}");
+        }
+    }
+}
+
+#[test]
+fn a_filter_that_lets_nothing_through_says_so() {
+    let nowhere = Filter { zones: vec!["nowhere".into()], ..Filter::default() };
+    let snapshot = snapshot(&[100, 100, 0]);
+    let of_handle = Selection { filter: nowhere.clone(), ..Selection::default() }.select(&snapshot);
+    let of_call = Selection::default().select(&snapshot);
+    for policy in POLICIES {
+        let balancer = Balancer::new(policy);
+        let none = NoInstance::AllFiltered { serving: 2 };
+        assert_eq!(balancer.pick(&of_handle, &ANY).unwrap_err(), none);
+        assert_eq!(balancer.pick(&of_call, &ANY.filter(&nowhere)).unwrap_err(), none);
+    }
+}
+
+#[test]
+fn who_wants_healthy_ones_only_gets_no_other() {
+    for policy in POLICIES {
+        let (candidates, balancer) = (candidates(&[100; 4]), Balancer::new(policy));
+        let healthy = ANY.healthy_only();
+        let places = candidates.preferred.endpoints();
+        for endpoint in &places[..3] {
+            endpoint.note(Sign::Unreached, Duration::ZERO);
+        }
+        for _ in 0..200 {
+            let pick = balancer.pick(&candidates, &healthy).unwrap();
+            assert_eq!(pick.instance().id, "00003", "{policy:?}");
+        }
+        places[3].note(Sign::Unreached, Duration::ZERO);
+        let why = balancer.pick(&candidates, &healthy).unwrap_err();
+        assert_eq!(why, NoInstance::AllEjected { instances: 4 }, "{policy:?}");
+        assert!(balancer.pick(&candidates, &ANY).is_ok(), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_subset_is_stable_and_differs_between_callers() {
+    let all = snapshot(&[100; 100]);
+    let fewer = Snapshot::new((0..99).map(|id| instance(id, 100)));
+    let of = |snapshot: &Snapshot, caller| -> BTreeSet<String> {
+        let subset = Some(Subset { size: 10, caller: mix(caller) });
+        let selected = Selection { subset, ..Selection::default() }.select(snapshot);
+        assert_eq!(selected.others.as_ref().map(|others| others.len()), Some(snapshot.len()));
+        let endpoints = selected.preferred.endpoints().iter();
+        endpoints.map(|endpoint| endpoint.instance().id.clone()).collect()
+    };
+    let mut used = BTreeSet::new();
+    for caller in 0..100 {
+        let (before, after) = (of(&all, caller), of(&fewer, caller));
+        assert_eq!((before.len(), after.len()), (10, 10));
+        let lost: Vec<_> = before.difference(&after).collect();
+        assert!(lost.is_empty() || lost == ["00099"], "{lost:?}");
+        used.extend(before);
+    }
+    assert!(used.len() > 95, "all callers together call all: {}", used.len());
+}
+
+#[test]
+fn a_newcomer_gets_its_share_bit_by_bit() {
+    for policy in POLICIES {
+        let slow_start = Duration::from_secs(10);
+        let selection = Selection { slow_start, ..Selection::default() };
+        let candidates = selection.select(&snapshot(&[100; 4]));
+        let origin = clock::now();
+        candidates.advance(origin);
+        candidates.preferred.endpoints()[3].begin_serving(1);
+        let balancer = Balancer::seeded(policy, 3);
+        for (seconds, least, most) in [(0, 0.005, 0.06), (5, 0.07, 0.19), (10, 0.2, 0.3)] {
+            candidates.advance(origin + Duration::from_secs(seconds));
+            let picks = (0..4_000).map(|_| balancer.pick(&candidates, &ANY).unwrap());
+            let new = picks.filter(|pick| pick.instance().id == "00003").count();
+            let share = new as f64 / 4_000.0;
+            assert!((least..most).contains(&share), "{policy:?} after {seconds} s: {share}");
+        }
     }
 }

@@ -60,6 +60,34 @@ fn refuses(message: WatchResponse, violation: &Violation) {
     assert_eq!(filled(now).fold(message, now).as_ref(), Err(violation));
 }
 
+/// Those that are to get less than their share, as they take traffic only since shortly before `now`.
+fn cold(cache: &Cache, now: Instant) -> Vec<String> {
+    let (view, window) = (cache.view(), 10_000);
+    let now = view.timeline().advance(now);
+    let endpoints = view.field().endpoints().iter();
+    let cold = endpoints.filter(|endpoint| endpoint.warmth(now, window) < 1.0);
+    cold.map(|endpoint| endpoint.instance().id.clone()).collect()
+}
+
+#[test]
+fn who_begins_to_serve_is_new_for_a_while() {
+    let now = clock::now();
+    let mut cache = filled(now);
+    assert!(cold(&cache, now).is_empty(), "nobody is, of those that were there before");
+    let second = Duration::from_secs(1);
+    let mut down = change(ChangeKind::Updated, "a", 6);
+    down.instance.as_mut().unwrap().set_status(Status::Down);
+    let news = vec![down, change(ChangeKind::Added, "c", 7)];
+    cache.fold(changes("h", 7, news), now + second).unwrap();
+    assert_eq!(cold(&cache, now + second), ["c"]);
+    let up = vec![change(ChangeKind::Updated, "a", 8), change(ChangeKind::Updated, "b", 9)];
+    cache.fold(changes("h", 9, up), now + 6 * second).unwrap();
+    assert_eq!(cold(&cache, now + 6 * second), ["a", "c"]);
+    cache.fold(part("h", 10, &["a", "b", "c", "d"], true), now + 12 * second).unwrap();
+    assert_eq!(cold(&cache, now + 12 * second), ["a", "d"]);
+    assert!(cold(&cache, now + 22 * second).is_empty());
+}
+
 #[test]
 fn a_snapshot_in_parts_is_swapped_in_at_the_last() {
     let now = clock::now();

@@ -1,0 +1,122 @@
+//! What a call wants of the instance that is chosen for it. It owns nothing, so that making one for
+//! each call costs nothing.
+
+use std::hash::Hasher;
+
+use fnv::FnvHasher;
+
+use crate::{endpoint::Endpoint, mix::mix, proto::Filter};
+
+/// What one call wants of the instance that is chosen for it. The default wants nothing special.
+///
+/// ```
+/// use waypost_client::{PickContext, Policy, Service};
+///
+/// # fn example(orders: &Service) -> Result<(), waypost_client::NoInstance> {
+/// // Any instance.
+/// let pick = orders.pick(&PickContext::new())?;
+/// # drop(pick);
+/// // The instance that this customer's calls go to.
+/// let sticky = orders.with_policy(Policy::Rendezvous);
+/// let pick = sticky.pick(&PickContext::new().key("customer 17"))?;
+/// # drop(pick);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PickContext<'a> {
+    pub(super) key: Option<u64>,
+    pub(super) filter: Option<&'a Filter>,
+    pub(super) healthy_only: bool,
+}
+
+impl<'a> PickContext<'a> {
+    /// A call that wants nothing special.
+    ///
+    /// ```
+    /// use waypost_client::{NoInstance, PickContext, Service};
+    ///
+    /// let none = Service::fixed([]).pick(&PickContext::new()).unwrap_err();
+    /// assert_eq!(none, NoInstance::Empty);
+    /// ```
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { key: None, filter: None, healthy_only: false }
+    }
+
+    /// What calls that belong together have in common: a customer, a session, a shard.
+    /// [`Policy::Rendezvous`](crate::Policy::Rendezvous) sends equal keys to the same instance, from
+    /// every process; the other policies don't look at it. It is hashed here (FNV-1a) and not kept.
+    ///
+    /// ```
+    /// # use waypost_client::PickContext;
+    /// let context = PickContext::new().key("customer 17");
+    /// # let _ = context;
+    /// ```
+    #[must_use]
+    pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
+        let mut hasher = FnvHasher::default();
+        hasher.write(key.as_ref());
+        self.key = Some(mix(hasher.finish()));
+        self
+    }
+
+    /// Only instances that match. Where all calls over a handle want the same ones,
+    /// [`Service::with_filter`](crate::Service::with_filter) is quicker: it looks at each instance
+    /// once, and not at some for each call.
+    ///
+    /// ```
+    /// use waypost_client::{Filter, Instance, PickContext, Service, proto::Status};
+    ///
+    /// let instance = |id: &str, version: &str| Instance {
+    ///     id: id.into(),
+    ///     version: version.into(),
+    ///     status: Status::Up.into(),
+    ///     ..Instance::default()
+    /// };
+    /// let service = Service::fixed([instance("a", "1"), instance("b", "2")]);
+    /// let second = Filter { versions: vec!["2".into()], ..Filter::default() };
+    /// let pick = service.pick(&PickContext::new().filter(&second))?;
+    /// assert_eq!(pick.instance().id, "b");
+    /// # Ok::<(), waypost_client::NoInstance>(())
+    /// ```
+    #[must_use]
+    pub const fn filter(mut self, filter: &'a Filter) -> Self {
+        self.filter = Some(filter);
+        self
+    }
+
+    /// No instance that is [left alone](crate::Policy) because it fails: rather none. Otherwise, where
+    /// most fail, they are called all the same.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, NoInstance, Outcome, PickContext, Service, proto::Status};
+    /// use std::time::Duration;
+    ///
+    /// let up = Instance { id: "a".into(), status: Status::Up.into(), ..Instance::default() };
+    /// let service = Service::fixed([up]);
+    /// for _ in 0..5 {
+    ///     let pick = service.pick(&PickContext::new())?;
+    ///     pick.report(Outcome::Failure, Duration::from_millis(1));
+    /// }
+    /// assert!(service.pick(&PickContext::new()).is_ok());
+    /// let none = service.pick(&PickContext::new().healthy_only()).unwrap_err();
+    /// assert_eq!(none, NoInstance::AllEjected { instances: 1 });
+    /// # Ok::<(), NoInstance>(())
+    /// ```
+    #[must_use]
+    pub const fn healthy_only(mut self) -> Self {
+        self.healthy_only = true;
+        self
+    }
+}
+
+/// Whether an instance is as a filter says: of all that is given, as the registry has it.
+pub(super) fn matches(filter: &Filter, endpoint: &Endpoint) -> bool {
+    let instance = endpoint.instance();
+    let one_of = |wanted: &[String], found| wanted.is_empty() || wanted.contains(found);
+    let has = |(key, value)| instance.metadata.get(key) == Some(value);
+    one_of(&filter.zones, &instance.zone)
+        && one_of(&filter.versions, &instance.version)
+        && filter.metadata.iter().all(has)
+}

@@ -1,0 +1,135 @@
+//! Which instances a handle's calls go to, and in what proportion, before a policy chooses among them.
+//! Pure; it must never select an instance that takes no traffic.
+
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
+
+use super::{context::matches, zones};
+use crate::{
+    clock::Instant,
+    endpoint::Endpoint,
+    field::Field,
+    mix::mix,
+    proto::Filter,
+    snapshot::Snapshot,
+    timeline::{Tick, Timeline},
+};
+
+/// What the shares of zones are counted in.
+const SHARE_UNIT: f64 = (1 << 30) as f64;
+
+/// What a handle selects from the instances of its service.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Selection {
+    pub(crate) filter: Filter,
+    /// Where the caller is.
+    pub(crate) zone: Option<String>,
+    pub(crate) subset: Option<Subset>,
+    /// How long an instance takes to get its full share of calls.
+    pub(crate) slow_start: Duration,
+}
+
+/// Some of many instances, the same ones for the same caller.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subset {
+    /// At least 1.
+    pub(crate) size: usize,
+    /// The hash of who calls.
+    pub(crate) caller: u64,
+}
+
+/// What was selected from a snapshot.
+#[derive(Debug)]
+pub(crate) struct Candidates {
+    /// Those to choose from.
+    pub(super) preferred: Arc<Field>,
+    /// Those to choose from where most of the preferred ones fail.
+    pub(super) others: Option<Arc<Field>>,
+    /// How many instances there are, and how many of them take traffic.
+    pub(super) instances: usize,
+    pub(super) serving: usize,
+    pub(super) slow_start_ms: Tick,
+    pub(super) timeline: Arc<Timeline>,
+}
+
+impl Candidates {
+    /// How many instances of the service take traffic, whether selected or not.
+    #[cfg(test)]
+    pub(crate) fn serving(&self) -> usize {
+        self.serving
+    }
+
+    /// Notes what time it is: otherwise that is only known from how calls went.
+    pub(crate) fn advance(&self, now: Instant) {
+        self.timeline.advance(now);
+    }
+}
+
+impl Selection {
+    /// Selects from `snapshot`.
+    pub(crate) fn select(&self, snapshot: &Snapshot) -> Candidates {
+        let serving = snapshot.field();
+        let passed = if self.filter == Filter::default() {
+            Arc::clone(serving)
+        } else {
+            let suits = |endpoint: &&Arc<Endpoint>| matches(&self.filter, endpoint);
+            Arc::new(Field::new(serving.endpoints().iter().filter(suits).cloned()))
+        };
+        let preferred = self.preferred(&passed);
+        Candidates {
+            others: preferred.is_some().then(|| Arc::clone(&passed)),
+            preferred: preferred.map_or(passed, Arc::new),
+            instances: snapshot.len(),
+            serving: serving.len(),
+            slow_start_ms: Tick::try_from(self.slow_start.as_millis()).unwrap_or(Tick::MAX),
+            timeline: Arc::clone(snapshot.timeline()),
+        }
+    }
+
+    /// Those that calls go to as a rule; none where that is all of `passed` alike.
+    fn preferred(&self, passed: &Field) -> Option<Field> {
+        let near = self.zone.as_deref().and_then(|zone| near(passed, zone));
+        let count = near.as_ref().map_or(passed.len(), Vec::len);
+        let Some(subset) = self.subset.filter(|subset| subset.size < count) else {
+            return near.map(Field::weighted);
+        };
+        let all =
+            || passed.endpoints().iter().map(|endpoint| (Arc::clone(endpoint), endpoint.weight()));
+        let mut chosen = near.unwrap_or_else(|| all().collect());
+        subset.keep(&mut chosen);
+        Some(Field::weighted(chosen))
+    }
+}
+
+impl Subset {
+    /// Keeps the caller's own: those whose hashes with its hash are highest, so that one that comes or
+    /// goes changes nothing else (as rendezvous hashing).
+    fn keep(&self, endpoints: &mut Vec<(Arc<Endpoint>, u32)>) {
+        let rank = |endpoint: &Arc<Endpoint>| Reverse(mix(self.caller ^ endpoint.id_hash()));
+        endpoints.select_nth_unstable_by_key(self.size - 1, |(endpoint, _)| rank(endpoint));
+        endpoints.truncate(self.size);
+        endpoints.sort_unstable_by(|(a, _), (b, _)| a.instance().id.cmp(&b.instance().id));
+    }
+}
+
+/// The instances that get calls from `zone`, and their weights; none where there are none in it, so that
+/// it makes no difference.
+fn near(field: &Field, zone: &str) -> Option<Vec<(Arc<Endpoint>, u32)>> {
+    let mut capacities = BTreeMap::<&str, u64>::new();
+    for endpoint in field.endpoints() {
+        *capacities.entry(&endpoint.instance().zone).or_default() += u64::from(endpoint.weight());
+    }
+    let local = capacities.keys().position(|found| *found == zone)?;
+    if capacities.len() == 1 {
+        return None;
+    }
+    let (names, capacities): (Vec<&str>, Vec<u64>) = capacities.into_iter().unzip();
+    let shares = zones::shares(&capacities, local);
+    let weighted = |endpoint: &Arc<Endpoint>| {
+        let place = names.binary_search(&endpoint.instance().zone.as_str()).ok()?;
+        let part = f64::from(endpoint.weight()) / capacities[place] as f64;
+        // At least 1, and at most 2^30.
+        let weight = (shares[place] * part * SHARE_UNIT).max(1.0) as u32;
+        (shares[place] > 0.0).then(|| (Arc::clone(endpoint), weight))
+    };
+    Some(field.endpoints().iter().filter_map(weighted).collect())
+}
