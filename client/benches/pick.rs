@@ -1,10 +1,25 @@
 //! What choosing an instance costs, with its guard dropped again, for each policy and several
-//! sizes. No registry, no network.
+//! sizes; and beside it, in the same run, what tower's balancer costs for a call that does nothing, alone
+//! and behind the buffer without which it can't be shared. No registry, no network.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock as its users would")]
 
-use std::time::Instant;
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
 
 use divan::Bencher;
+use futures_util::FutureExt;
+use tokio::runtime;
+use tower::{
+    Service as _, ServiceExt,
+    balance::p2c::Balance,
+    buffer::Buffer,
+    discover::ServiceList,
+    load::{CompleteOnResponse, PeakEwma},
+};
 use waypost_client::{Instance, Outcome, PickContext, Policy, Service, proto::Status};
 
 fn main() {
@@ -74,4 +89,82 @@ fn peak_ewma_on_two_threads(bencher: Bencher<'_, '_>, size: usize) {
 #[divan::bench(args = SIZES, threads = [2])]
 fn least_request_on_two_threads(bencher: Bencher<'_, '_>, size: usize) {
     bench(bencher, &service(size, Policy::LeastRequest, |_| 100));
+}
+
+#[divan::bench(args = SIZES)]
+fn random(bencher: Bencher<'_, '_>, size: usize) {
+    bench(bencher, &service(size, Policy::Random, |_| 100));
+}
+
+#[divan::bench(args = SIZES)]
+fn rendezvous(bencher: Bencher<'_, '_>, size: usize) {
+    let service = service(size, Policy::Rendezvous, |_| 100);
+    let mut key = 0_u64;
+    bencher.bench_local(|| {
+        key += 1;
+        let context = PickContext::new().key(key.to_ne_bytes());
+        drop(service.pick(&context).expect("the service has instances"));
+    });
+}
+
+/// Half of them in the caller's zone.
+#[divan::bench(args = SIZES)]
+fn peak_ewma_in_a_zone(bencher: Bencher<'_, '_>, size: usize) {
+    let zoned = |index: usize| Instance {
+        id: format!("orders-{index:05}"),
+        zone: ["east", "west"][index % 2].into(),
+        status: Status::Up.into(),
+        ..Instance::default()
+    };
+    bench(bencher, &Service::fixed((0..size).map(zoned)).with_zone("west"));
+}
+
+/// An instance that answers at once.
+#[derive(Clone)]
+struct AtOnce;
+
+impl tower::Service<()> for AtOnce {
+    type Response = ();
+    type Error = Infallible;
+    type Future = Ready<Result<(), Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        ready(Ok(()))
+    }
+}
+
+type Towers = Balance<ServiceList<Vec<PeakEwma<AtOnce>>>, ()>;
+
+fn towers(size: usize) -> Towers {
+    let measured = || {
+        let (first, decay) = (Duration::from_millis(1), 1e10);
+        PeakEwma::new(AtOnce, first, decay, CompleteOnResponse::default())
+    };
+    Balance::new(ServiceList::new((0..size).map(|_| measured()).collect::<Vec<_>>()))
+}
+
+#[divan::bench(args = SIZES)]
+fn towers_p2c(bencher: Bencher<'_, '_>, size: usize) {
+    let mut balance = towers(size);
+    bencher.bench_local(|| {
+        let ready = balance.ready().now_or_never().expect("all are ready").expect("none fails");
+        ready.call(()).now_or_never().expect("answered at once").expect("none fails");
+    });
+}
+
+#[divan::bench(args = SIZES)]
+fn towers_p2c_buffered(bencher: Bencher<'_, '_>, size: usize) {
+    let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
+    let buffered = runtime.block_on(async { Buffer::new(towers(size), 1_024) });
+    bencher.bench_local(|| {
+        runtime.block_on(async {
+            let mut buffered = buffered.clone();
+            let ready = buffered.ready().await.expect("none fails");
+            ready.call(()).await.expect("none fails");
+        });
+    });
 }

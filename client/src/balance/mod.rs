@@ -73,7 +73,7 @@ pub enum Policy {
     /// instance that comes or goes moves only the keys that are its own (weighted rendezvous hashing
     /// with bounded load). So do those of an instance that fails, until it does well again, as far as
     /// the others can take them. Takes a time that grows with the number of instances, about a
-    /// nanosecond for each. Calls without a key go to random ones.
+    /// nanosecond or two for each. Calls without a key go to random ones.
     Rendezvous,
 }
 
