@@ -1,10 +1,13 @@
 //! Calls at a steady rate, and what they came to.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
-use http::{Request as HttpRequest, Response as HttpResponse};
 use tokio::task::JoinSet;
-use tonic::{Request, body::Body, client::GrpcService};
+use tonic::{Request, transport::Channel};
+use waypost_client::BalancedChannel;
 
 use crate::greeter::{GreetRequest, greeter_client::GreeterClient};
 
@@ -14,9 +17,9 @@ pub(crate) const CALLS_A_SECOND: u32 = 400;
 pub(crate) const DEADLINE: Duration = Duration::from_millis(300);
 
 /// What calls came to.
-pub(crate) struct Tally {
-    pub(crate) calls: usize,
-    pub(crate) failed: usize,
+struct Tally {
+    calls: usize,
+    failed: usize,
     /// Of all calls, in order.
     took: Vec<Duration>,
 }
@@ -28,40 +31,58 @@ impl Tally {
     }
 }
 
-/// Makes calls at a steady rate.
-pub(crate) async fn load<C>(channel: C, length: Duration) -> Tally
-where
-    C: GrpcService<Body> + Clone + Send + 'static,
-    C: tower::Service<HttpRequest<Body>, Response = HttpResponse<C::ResponseBody>>,
-    <C as GrpcService<Body>>::Future: Send,
-    C::ResponseBody: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-    <C::ResponseBody as http_body::Body>::Error:
-        Into<Box<dyn std::error::Error + Send + Sync>> + Send,
-{
+/// What calls go through.
+#[derive(Clone)]
+pub(crate) enum Way {
+    Ours(BalancedChannel),
+    Tonics(Channel),
+}
+
+impl Way {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Ours(_) => "waypost",
+            Self::Tonics(_) => "tonic",
+        }
+    }
+
+    /// Whether a call is served.
+    pub(crate) async fn call(self) -> bool {
+        let mut request = Request::new(GreetRequest::default());
+        request.set_timeout(DEADLINE);
+        match self {
+            Self::Ours(channel) => GreeterClient::new(channel).greet(request).await.is_ok(),
+            Self::Tonics(channel) => GreeterClient::new(channel).greet(request).await.is_ok(),
+        }
+    }
+}
+
+/// Makes calls at a steady rate until `end`, and shows what they came to.
+pub(crate) async fn load(way: Way, end: impl Future) {
     let mut calls = JoinSet::new();
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / CALLS_A_SECOND);
-    let began = Instant::now();
-    while began.elapsed() < length {
-        ticks.tick().await;
-        let mut client = GreeterClient::new(channel.clone());
+    let mut end = pin!(end);
+    loop {
+        tokio::select! {
+            _ = &mut end => break,
+            _ = ticks.tick() => {}
+        }
+        let way = way.clone();
         calls.spawn(async move {
-            let mut request = Request::new(GreetRequest::default());
-            request.set_timeout(DEADLINE);
             let began = Instant::now();
             // A channel that never gets to its own timeout is given up as well.
-            let answer = tokio::time::timeout(DEADLINE * 2, client.greet(request)).await;
-            (matches!(answer, Ok(Ok(_))), began.elapsed())
+            let served = tokio::time::timeout(DEADLINE * 2, way.call()).await;
+            (served.unwrap_or(false), began.elapsed())
         });
     }
     let answers = calls.join_all().await;
     let failed = answers.iter().filter(|(served, _)| !served).count();
     let mut took: Vec<_> = answers.into_iter().map(|(_, took)| took).collect();
     took.sort_unstable();
-    Tally { calls: took.len(), failed, took }
+    tell(way.name(), &Tally { calls: took.len(), failed, took });
 }
 
-/// Shows a tally.
-pub(crate) fn tell(name: &str, tally: &Tally) {
+fn tell(name: &str, tally: &Tally) {
     println!(
         "  {name:8} {:6} of {:6} calls failed ({:6.2} %)   p50 {:7.1} ms   p99 {:7.1} ms",
         tally.failed,

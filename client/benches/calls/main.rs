@@ -19,8 +19,9 @@ mod replicas;
 use std::{env, fs, net::SocketAddr, time::Duration};
 
 use greeter::{GreetRequest, greeter_client::GreeterClient};
-use load::{CALLS_A_SECOND, DEADLINE, load, tell};
+use load::{CALLS_A_SECOND, DEADLINE, Way, load};
 use replicas::{Manner, Replica};
+use tokio::time::sleep;
 use tonic::transport::{Channel, Endpoint};
 use waypost_client::{Instance, Service, proto};
 
@@ -64,10 +65,10 @@ async fn main() {
     ] {
         println!("{what}");
         let replicas = start(count, odd).await;
-        tell("waypost", &load(ours(&addresses(&replicas)), length).await);
+        load(Way::Ours(ours(&addresses(&replicas))), sleep(length)).await;
         end(replicas, odd.is_some()).await;
         let replicas = start(count, odd).await;
-        tell("tonic", &load(tonics(&addresses(&replicas)), length).await);
+        load(Way::Tonics(tonics(&addresses(&replicas))), sleep(length)).await;
         end(replicas, odd.is_some()).await;
     }
     many().await;
