@@ -4,6 +4,7 @@
 use std::{error::Error, sync::Arc, time::Duration};
 
 use http::{Uri, uri::Scheme};
+use tokio::sync::watch;
 use tower::Service as TowerService;
 
 use crate::{
@@ -13,6 +14,7 @@ use crate::{
     connection::Dialer,
     connector::Connector,
     link::Link,
+    link_state::LinkState,
     register::Registered,
     registration::Registration,
     service::{Service, Services},
@@ -122,6 +124,7 @@ impl Client {
             dialer: Dialer::default(),
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(5)),
             hold: Duration::from_secs(15),
+            return_interval: Duration::from_secs(15),
         }
     }
 
@@ -208,6 +211,23 @@ impl Client {
         self.service(name).with_policy(policy)
     }
 
+    /// How the registry answers this client: now, and whenever that changes. Ends when the last clone
+    /// of the client is gone, and all that came from it.
+    ///
+    /// ```
+    /// use waypost_client::{Client, LinkState};
+    ///
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::new("http://127.0.0.1:7510")?;
+    /// assert_eq!(*client.link().borrow(), LinkState::Idle);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn link(&self) -> watch::Receiver<LinkState> {
+        self.inner.link.state()
+    }
+
     /// A channel to the service `name`, for any client that tonic generates. Short for
     /// `service(name).channel()`.
     ///
@@ -244,6 +264,7 @@ impl Client {
 ///     .keep_alive(Duration::from_secs(5), Duration::from_secs(2))
 ///     .backoff(Duration::from_millis(50), Duration::from_secs(5))
 ///     .hold(Duration::from_secs(15))
+///     .return_interval(Duration::from_secs(15))
 ///     .build()?;
 /// # Ok(())
 /// # }
@@ -256,10 +277,12 @@ pub struct Builder {
     dialer: Dialer,
     backoff: Backoff,
     hold: Duration,
+    return_interval: Duration,
 }
 
 impl Builder {
-    /// Adds an address of the registry, `http://host:port`. Where one fails, the next is used.
+    /// Adds an address of the registry, `http://host:port`. Each client begins at a random one. Where
+    /// one fails, another is used, until the first answers again ([`Self::return_interval`]).
     /// The host is an IP address (IPv6 in brackets) or a DNS name, which is looked up for each
     /// connection. Default: `http://127.0.0.1:7510` alone.
     ///
@@ -374,6 +397,29 @@ impl Builder {
         self
     }
 
+    /// Where the registry has several addresses and the one that this client began at has failed: how
+    /// long until it is asked again, at least. The wait is a random one of up to three times as long,
+    /// and becomes up to four times longer for as long as the address fails. Once it answers, watches
+    /// move back within a third of this time, and go on where they were; heartbeats follow when their
+    /// stream is opened next. Default: 15 s; at least 1 ms.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::Client;
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder()
+    ///     .registry("http://10.0.0.1:7510")
+    ///     .registry("http://10.0.0.2:7510")
+    ///     .return_interval(Duration::from_secs(60))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn return_interval(mut self, interval: Duration) -> Self {
+        self.return_interval = interval.clamp(BACKOFF_MIN, DURATION_MAX);
+        self
+    }
+
     /// Makes connections, to the registry and to instances, with `connector` instead of over TCP: it
     /// is called with an `http` URI whose host and port are the address. For simulated networks, for
     /// sockets with special options. Over TCP it should set `TCP_NODELAY`, as the default one does:
@@ -424,10 +470,11 @@ impl Builder {
         }
         let addresses: Vec<Uri> =
             self.registries.iter().map(|url| address(url)).collect::<Result<_, _>>()?;
-        let link = Link::new(&addresses, self.dialer.clone(), self.backoff);
+        let dialer = self.dialer.clone();
+        let link = Link::new(&addresses, dialer, self.backoff, self.return_interval);
         Ok(Client {
             inner: Arc::new(Inner {
-                link: Arc::new(link),
+                link,
                 dialer: self.dialer,
                 services: Arc::default(),
                 namespace: self.namespace,
@@ -469,6 +516,7 @@ mod tests {
         assert_eq!(builder.backoff.cap(), Duration::from_secs(5));
         assert_eq!(builder.backoff.clone().delay(1.0, None), Duration::from_millis(50));
         assert_eq!(builder.hold, Duration::from_secs(15));
+        assert_eq!(builder.return_interval, Duration::from_secs(15));
         // The registry's own word for no namespace.
         assert_eq!(builder.namespace, "");
         assert_eq!(REGISTRY_DEFAULT, "http://127.0.0.1:7510");
@@ -481,7 +529,8 @@ mod tests {
         let builder = Client::builder().backoff(Duration::ZERO, Duration::ZERO);
         assert_eq!(builder.backoff.cap(), BACKOFF_MIN);
         let builder = builder.connect_timeout(most).keep_alive(most, most).hold(most);
-        let builder = builder.backoff(most, most);
+        let builder = builder.backoff(most, most).return_interval(most);
+        assert_eq!(builder.return_interval, DURATION_MAX);
         assert_eq!((builder.hold, builder.backoff.cap()), (DURATION_MAX, DURATION_MAX));
         assert_eq!(builder.dialer.connect_timeout, DURATION_MAX);
         assert_eq!(builder.dialer.keep_alive_interval, DURATION_MAX);

@@ -204,9 +204,11 @@ impl Watcher {
         }
     }
 
-    /// One stream, and why it ended, and whose it was.
+    /// One stream (and those that it moves to), and why it ended, and whose it was.
     async fn watch_once(&self, cache: &mut Cache, outage: &mut Outage) -> (Arc<str>, End) {
-        let reached = match self.link.reach().await {
+        // From before an address is chosen: of a return after that it is told.
+        let homecomings = self.link.homecomings();
+        let mut reached = match self.link.reach().await {
             Ok(reached) => reached,
             Err(Missed { peer, status }) => return (peer, End::Status(Box::new(status))),
         };
@@ -216,15 +218,21 @@ impl Watcher {
                     let (namespace, service) = (&self.namespace, &self.service);
                     tracing::info!(namespace, service, peer = &*reached.peer, "watching again");
                 }
-                self.follow(stream, cache).await
+                self.follow(&mut reached, stream, homecomings, cache).await
             }
             Err(end) => end,
         };
+        self.give_up(&reached, &end);
+        (reached.peer, end)
+    }
+
+    fn give_up(&self, reached: &Reached, end: &End) {
         // A refusal says nothing against the connection, which others use.
         if end.verdict().is_transient() {
-            self.link.leave(&reached);
+            self.link.leave_for(reached, &end.to_string());
+        } else {
+            self.link.answered(reached);
         }
-        (reached.peer, end)
     }
 
     async fn open(
@@ -245,12 +253,21 @@ impl Watcher {
         Ok(opened.map_err(|status| End::Status(Box::new(status)))?.into_inner())
     }
 
-    async fn follow(&self, mut stream: Streaming<WatchResponse>, cache: &mut Cache) -> End {
+    /// Follows a stream until it ends; where the client returns to its first registry meanwhile, the
+    /// same there.
+    async fn follow(
+        &self,
+        reached: &mut Reached,
+        mut stream: Streaming<WatchResponse>,
+        mut homecomings: watch::Receiver<u64>,
+        cache: &mut Cache,
+    ) -> End {
         let mut heard = clock::now();
+        let mut move_at: Option<Instant> = None;
         loop {
             let deadline = heard + SILENCE_MAX;
-            let release = cache.next_release();
-            let wake = release.map_or(deadline, |release| release.min(deadline));
+            let wakes = [cache.next_release(), move_at, Some(deadline)];
+            let wake = wakes.into_iter().flatten().min().unwrap_or(deadline);
             // What came before the time was over is heard first: this process itself may have stood
             // still.
             tokio::select! {
@@ -260,6 +277,12 @@ impl Watcher {
                     if let Err(end) = self.take_in(message, &mut stream, cache, heard) {
                         return end;
                     }
+                    self.link.answered(reached);
+                }
+                Ok(()) = homecomings.changed() => {
+                    if !reached.is_home() {
+                        move_at = Some(clock::now() + self.link.detour(fastrand::f64()));
+                    }
                 }
                 () = clock::sleep_until(wake) => {
                     let now = clock::now();
@@ -267,7 +290,29 @@ impl Watcher {
                     if now >= deadline {
                         return End::Silent;
                     }
+                    if move_at.take_if(|at| *at <= now).is_some()
+                        && let Some((home, moved)) = self.move_home(cache).await
+                    {
+                        (*reached, stream, heard) = (home, moved, clock::now());
+                    }
                 }
+            }
+        }
+    }
+
+    /// A stream at the first registry that goes on where the present one is, which stays open until
+    /// then: where home fails again, nothing is lost.
+    async fn move_home(&self, cache: &mut Cache) -> Option<(Reached, Streaming<WatchResponse>)> {
+        let reached = self.link.reach().await.ok().filter(Reached::is_home)?;
+        match self.open(&reached, cache).await {
+            Ok(stream) => {
+                // Of half a snapshot the rest would have come over the stream before.
+                cache.disconnected();
+                Some((reached, stream))
+            }
+            Err(end) => {
+                self.give_up(&reached, &end);
+                None
             }
         }
     }

@@ -1,6 +1,9 @@
 //! A registry for tests of the client: everything in memory, killed and started at will. Each runs
 //! on a runtime of its own, so that a kill ends its connections too, without a goodbye.
 
+// Each suite uses a part of it.
+#![allow(dead_code)]
+
 #[allow(unused_qualifications)]
 mod stubs;
 
@@ -129,6 +132,8 @@ pub struct State {
     pub answers_wait: bool,
     /// Why registrations are refused.
     pub refuses: Option<&'static str>,
+    /// Whether unary heartbeats are put off, as all is by a registry that is not ready yet.
+    pub starts: bool,
     next_lease: u64,
 }
 
@@ -240,6 +245,11 @@ impl Fake {
         });
     }
 
+    /// How many watches are open.
+    pub fn watches(&self) -> usize {
+        self.revision.receiver_count()
+    }
+
     /// Waits until the registry is as `holds` says.
     pub async fn until(&self, holds: impl Fn(&State) -> bool) {
         let waiting = async {
@@ -279,9 +289,17 @@ impl Registry for Fake {
 
     async fn heartbeat(
         &self,
-        _: Request<proto::HeartbeatRequest>,
+        request: Request<proto::HeartbeatRequest>,
     ) -> Result<Response<proto::HeartbeatResponse>, Status> {
-        Err(Status::unimplemented("not needed"))
+        let lease_ids = request.into_inner().lease_ids;
+        let mut state = self.state.lock().unwrap();
+        state.heartbeats += 1;
+        if state.starts {
+            return Err(Status::unavailable("starting"));
+        }
+        let unknown = |lease: &u64| !state.leases.contains_key(lease);
+        let unknown_lease_ids = lease_ids.into_iter().filter(unknown).collect();
+        Ok(Response::new(proto::HeartbeatResponse { unknown_lease_ids }))
     }
 
     async fn keep_alive(

@@ -1,0 +1,43 @@
+//! How a client stands with its registry, as users see it. It says nothing of what is known: views
+//! outlive the registry's absence.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+/// Whether the registry can be reached, by what a client heard last. Whether a service's instances are
+/// known is told elsewhere: [`Service::ready`](crate::Service::ready).
+///
+/// ```no_run
+/// use waypost_client::{Client, LinkState};
+///
+/// # async fn example(client: Client) {
+/// let mut link = client.link();
+/// while link.changed().await.is_ok() {
+///     match &*link.borrow_and_update() {
+///         LinkState::Connected { peer } => println!("talking to {peer}"),
+///         LinkState::Away { since, reason } => println!("{:?}: {reason}", since.elapsed()),
+///         _ => {}
+///     }
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LinkState {
+    /// Nothing was asked yet.
+    Idle,
+    /// The registry answers.
+    Connected {
+        /// The address, `host:port`.
+        peer: Arc<str>,
+    },
+    /// What was asked last failed, and nothing was heard since. It is asked again, with backoff, and
+    /// at the next address where there are several.
+    Away {
+        /// When it failed first.
+        since: Instant,
+        /// Why it failed first.
+        reason: Arc<str>,
+    },
+}

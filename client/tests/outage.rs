@@ -1,0 +1,154 @@
+//! The client through outages: of one registry of several, of all of them, and of its own process.
+//! Waits for conditions, never for time.
+#![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+#[allow(clippy::all, clippy::pedantic, clippy::disallowed_types)]
+mod fake;
+
+use std::time::Duration;
+
+use fake::{Fake, Network, Process};
+use waypost_client::{Builder, Client, LinkState, Service};
+
+fn builder(network: &Network, registries: &[&str]) -> Builder {
+    let network = network.clone();
+    let connector = tower::service_fn(move |uri| network.clone().connect(uri));
+    let builder = Client::builder()
+        .connector(connector)
+        .backoff(Duration::from_millis(10), Duration::from_millis(100))
+        .return_interval(Duration::from_millis(30));
+    let registries = registries.iter().map(|name| format!("http://{name}:7510"));
+    registries.fold(builder, Builder::registry)
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it takes too long")
+}
+
+/// Waits until something is so that nobody tells of.
+async fn until(mut holds: impl FnMut() -> bool) {
+    soon(async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// Waits until the view has exactly these instances.
+async fn until_seen(service: &Service, ids: &[&str]) {
+    until(|| {
+        let snapshot = service.snapshot();
+        let is = |ids: &[&str]| {
+            let snapshot = snapshot.as_ref()?;
+            Some(snapshot.instances().map(|instance| &*instance.id).eq(ids.iter().copied()))
+        };
+        is(ids).unwrap_or(false)
+    })
+    .await;
+}
+
+/// Registries with the same history, each under its name.
+fn registries(network: &Network, names: &[&str]) -> Vec<(Fake, Option<Process>)> {
+    let registry = |name: &&str| {
+        let fake = Fake::new("h");
+        let process = fake.serve(network, name);
+        (fake, Some(process))
+    };
+    names.iter().map(registry).collect()
+}
+
+/// The registry that most watch.
+fn busiest(registries: &[(Fake, Option<Process>)]) -> usize {
+    let watches = registries.iter().map(|(fake, _)| fake.watches());
+    watches.enumerate().max_by_key(|(_, watches)| *watches).unwrap().0
+}
+
+#[tokio::test]
+async fn a_client_returns_to_its_first_registry_once_that_is_ready() {
+    let network = Network::default();
+    let names = ["first", "second"];
+    let mut registries = registries(&network, &names);
+    let client = builder(&network, &names).build().unwrap();
+    let orders = client.service("orders");
+    soon(orders.ready()).await.unwrap();
+    let home = busiest(&registries);
+    let (first, second) = (registries[home].0.clone(), registries[1 - home].0.clone());
+    first.alter(|state| state.starts = true);
+    registries[home].1 = None;
+    until(|| second.watches() == 1).await;
+
+    registries[home].1 = Some(first.serve(&network, names[home]));
+    let tried = first.state().heartbeats;
+    first.until(|state| state.heartbeats > tried + 1).await;
+    assert_eq!((first.watches(), second.watches()), (0, 1), "it is not ready");
+    first.alter(|state| state.starts = false);
+    until(|| (first.watches(), second.watches()) == (1, 0)).await;
+    first.place("orders", "a", "a");
+    until_seen(&orders, &["a"]).await;
+}
+
+#[tokio::test]
+async fn a_first_registry_that_comes_back_empty_takes_nothing_away() {
+    let network = Network::default();
+    let names = ["first", "second"];
+    let mut registries = registries(&network, &names);
+    registries.iter().for_each(|(fake, _)| fake.place("orders", "a", "a"));
+    let client = builder(&network, &names).build().unwrap();
+    let orders = client.service("orders");
+    soon(orders.ready()).await.unwrap();
+    let home = busiest(&registries);
+    registries[home].1 = None;
+    until(|| registries[1 - home].0.watches() == 1).await;
+
+    let empty = Fake::new("new");
+    let _empty = empty.serve(&network, names[home]);
+    until(|| orders.snapshot().unwrap().cursor().history_id == "new").await;
+    until_seen(&orders, &["a"]).await;
+}
+
+#[tokio::test]
+async fn the_clients_of_a_dead_registry_spread_over_the_others() {
+    let network = Network::default();
+    let names = ["first", "second", "third"];
+    let mut registries = registries(&network, &names);
+    let client = |_| builder(&network, &names).return_interval(Duration::from_secs(60)).build();
+    let clients: Vec<Client> = (0..60).map(|index| client(index).unwrap()).collect();
+    let services: Vec<Service> = clients.iter().map(|client| client.service("orders")).collect();
+    for service in &services {
+        soon(service.ready()).await.unwrap();
+    }
+    let watches = |registries: &[(Fake, Option<Process>)]| -> Vec<usize> {
+        registries.iter().map(|(fake, _)| fake.watches()).collect()
+    };
+    let before = watches(&registries);
+    let dead = busiest(&registries);
+    registries[dead].1 = None;
+    until(|| watches(&registries).iter().sum::<usize>() == clients.len()).await;
+    // Twenty at least: that chance leads all of them to the same one is one in a million.
+    let after = watches(&registries);
+    let others = (0..3).filter(|index| *index != dead);
+    others.for_each(|other| assert!(after[other] > before[other], "{before:?} {after:?}"));
+}
+
+#[tokio::test]
+async fn the_state_of_the_link_tells_of_an_outage() {
+    let (network, fake) = (Network::default(), Fake::new("h"));
+    let process = fake.serve(&network, "registry");
+    let client = builder(&network, &["registry"]).build().unwrap();
+    let mut link = client.link();
+    assert_eq!(*link.borrow(), LinkState::Idle);
+    let orders = client.service("orders");
+    let connected = LinkState::Connected { peer: "registry:7510".into() };
+    soon(link.wait_for(|state| *state == connected)).await.unwrap();
+    drop(process);
+    let away = |state: &LinkState| matches!(state, LinkState::Away { .. });
+    let since = soon(link.wait_for(away)).await.unwrap().clone();
+    soon(network.until_asked(3)).await;
+    assert_eq!(*link.borrow(), since, "it is one outage");
+    let _process = fake.serve(&network, "registry");
+    soon(link.wait_for(|state| *state == connected)).await.unwrap();
+    drop((orders, client));
+    soon(link.wait_for(|_| false)).await.unwrap_err();
+}
