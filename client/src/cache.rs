@@ -114,11 +114,19 @@ impl Cache {
         self.cursor.as_ref().filter(|_| !self.torn)
     }
 
+    /// Whether the state is what the last message told, with nothing outstanding.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.pending.is_none() && self.cursor().is_some()
+    }
+
     /// The state, to be shown.
     pub(crate) fn view(&self) -> Snapshot {
         let endpoints = self.entries.values().map(|entry| Arc::clone(&entry.endpoint)).collect();
         let timeline = Arc::clone(&self.timeline);
-        Snapshot::sorted(endpoints, self.cursor.clone().unwrap_or_default(), timeline)
+        let held = |entry: &Entry| Some((Arc::clone(&entry.endpoint), entry.held_until?));
+        let held = self.entries.values().filter_map(held).collect();
+        let cursor = self.cursor.clone().unwrap_or_default();
+        Snapshot::sorted(endpoints, cursor, timeline).with_held(held)
     }
 
     /// When the next held instance leaves.

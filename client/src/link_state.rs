@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-/// Whether the registry can be reached, by what a client heard last. Whether a service's instances are
-/// known is told elsewhere: [`Service::ready`](crate::Service::ready).
+/// Whether the registry can be reached, by what a client heard last. Two things besides are told
+/// elsewhere: whether a service's instances are known ([`Service::ready`](crate::Service::ready)), and
+/// whether they are up to date ([`Service::freshness`](crate::Service::freshness)).
 ///
 /// ```no_run
 /// use waypost_client::{Client, LinkState};

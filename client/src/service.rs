@@ -17,6 +17,7 @@ use crate::{
     clock,
     connection::Dialer,
     endpoint::Endpoint,
+    freshness::Freshness,
     lens::Lens,
     mix::mix,
     proto::{Filter, Instance},
@@ -353,6 +354,21 @@ impl Service {
     #[must_use]
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.watched.published.snapshot().load_full()
+    }
+
+    /// Whether the view is up to date, now and whenever that changes. Does not keep the watch alive: when
+    /// the last handle is gone, it ends.
+    ///
+    /// ```no_run
+    /// # async fn example(orders: waypost_client::Service) {
+    /// if let Some(since) = orders.freshness().borrow().stale_since() {
+    ///     eprintln!("orders: as they were {:?} ago", since.elapsed());
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn freshness(&self) -> watch::Receiver<Freshness> {
+        self.watched.published.freshness()
     }
 
     /// Chooses an instance for a call. Never waits, takes no lock, allocates nothing and needs no

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::{
     endpoint::Endpoint,
     field::Field,
@@ -27,6 +29,8 @@ pub struct Snapshot {
     endpoints: Box<[Arc<Endpoint>]>,
     /// Those of them that take new traffic.
     serving: Arc<Field>,
+    /// Those that the registry does not know (yet), and when they leave.
+    held: Box<[(Arc<Endpoint>, Instant)]>,
     cursor: Cursor,
     timeline: Arc<Timeline>,
 }
@@ -64,7 +68,12 @@ impl Snapshot {
         let serving = endpoints.iter().filter(|endpoint| endpoint.is_serving()).cloned();
         let serving = Arc::new(Field::new(serving));
         welcome(serving.endpoints(), timeline.latest());
-        Self { endpoints, serving, cursor, timeline }
+        Self { endpoints, serving, held: Box::default(), cursor, timeline }
+    }
+
+    /// The same with those of its endpoints named that are held over, in order of their ids.
+    pub(crate) fn with_held(self, held: Box<[(Arc<Endpoint>, Instant)]>) -> Self {
+        Self { held, ..self }
     }
 
     /// All instances, whatever their status, in order of their ids.
@@ -137,6 +146,20 @@ impl Snapshot {
     #[must_use]
     pub fn serving(&self) -> usize {
         self.serving.len()
+    }
+
+    /// The instances that the registry does not know, and until when each stays: they were known before
+    /// the registry lost its memory, and have until then to register again
+    /// ([`Builder::hold`](crate::Builder::hold)). In order of their ids; they are among
+    /// [`Self::instances`] too.
+    ///
+    /// ```
+    /// use waypost_client::Snapshot;
+    ///
+    /// assert_eq!(Snapshot::new([]).held().len(), 0);
+    /// ```
+    pub fn held(&self) -> impl ExactSizeIterator<Item = (&Instance, Instant)> {
+        self.held.iter().map(|(endpoint, until)| (endpoint.instance(), *until))
     }
 
     /// The position in the registry's history at which this is what the registry holds (and, after

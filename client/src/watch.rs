@@ -18,6 +18,7 @@ use crate::{
     balance::Selection,
     cache::{Cache, Fold, Violation},
     clock::{self, Instant},
+    freshness::Freshness,
     lens::Lens,
     link::{Link, Missed, REQUEST_TIMEOUT, Reached},
     outage::Outage,
@@ -48,6 +49,7 @@ pub(crate) struct Published {
     /// Of those that do. Locked while a view is shown, so that a new one misses none.
     lenses: Mutex<Vec<Weak<Lens>>>,
     progress: watch::Sender<Progress>,
+    freshness: watch::Sender<Freshness>,
 }
 
 /// How far the task has come.
@@ -65,12 +67,14 @@ impl Published {
     pub(crate) fn empty() -> Self {
         let (plain, lenses) = (Arc::default(), Mutex::default());
         let progress = watch::Sender::new(Progress::default());
-        Self { snapshot: ArcSwapOption::empty(), plain, lenses, progress }
+        let freshness = watch::Sender::new(Freshness::Stale { since: clock::now() });
+        Self { snapshot: ArcSwapOption::empty(), plain, lenses, progress, freshness }
     }
 
     pub(crate) fn fixed(snapshot: Snapshot) -> Self {
         let published = Self::empty();
         published.publish(snapshot);
+        published.confirm();
         published.end();
         published
     }
@@ -99,6 +103,31 @@ impl Published {
         lenses.retain(|lens| lens.strong_count() > 0);
         lenses.push(Arc::downgrade(&lens));
         lens
+    }
+
+    pub(crate) fn freshness(&self) -> watch::Receiver<Freshness> {
+        self.freshness.subscribe()
+    }
+
+    /// The view is what the registry holds.
+    fn confirm(&self) {
+        self.refresh(|freshness| freshness.stale_since().map(|_| Freshness::Live));
+    }
+
+    /// The registry is not heard from now on.
+    fn doubt(&self, now: Instant) {
+        self.refresh(|freshness| match freshness {
+            Freshness::Live => Some(Freshness::Stale { since: now }),
+            Freshness::Stale { .. } => None,
+        });
+    }
+
+    fn refresh(&self, change: impl Fn(Freshness) -> Option<Freshness>) {
+        // Looked at first, and let go of: each message confirms, and only the first one is news.
+        let changed = change(*self.freshness.borrow());
+        if let Some(changed) = changed {
+            self.freshness.send_replace(changed);
+        }
     }
 
     fn publish(&self, snapshot: Snapshot) {
@@ -148,6 +177,7 @@ pub(crate) struct Watcher {
 /// However it ends, with its runtime, say: nobody must wait for it any more.
 impl Drop for Watcher {
     fn drop(&mut self) {
+        self.published.doubt(clock::now());
         self.published.end();
     }
 }
@@ -195,6 +225,7 @@ impl Watcher {
             let began = clock::now();
             let (peer, end) = self.watch_once(&mut cache, &mut outage).await;
             cache.disconnected();
+            self.published.doubt(clock::now());
             // Only a stream that lasted proves that the registry is well.
             if clock::now() >= began + backoff.cap() {
                 backoff.reset();
@@ -340,6 +371,10 @@ impl Watcher {
         // What a violation leaves behind is not shown; what came before any other end is.
         if changed && !matches!(outcome, Err(End::Violation(_))) {
             self.show(cache);
+        }
+        // Last: who waits for it finds the view.
+        if outcome.is_ok() && cache.is_whole() {
+            self.published.confirm();
         }
         outcome
     }

@@ -9,7 +9,7 @@ mod fake;
 use std::time::Duration;
 
 use fake::{Fake, Network, Process};
-use waypost_client::{Builder, Client, LinkState, Service};
+use waypost_client::{Builder, Client, Freshness, LinkState, Service};
 
 fn builder(network: &Network, registries: &[&str]) -> Builder {
     let network = network.clone();
@@ -151,4 +151,26 @@ async fn the_state_of_the_link_tells_of_an_outage() {
     soon(link.wait_for(|state| *state == connected)).await.unwrap();
     drop((orders, client));
     soon(link.wait_for(|_| false)).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_view_is_stale_from_the_end_of_its_stream_until_the_next() {
+    let (network, fake) = (Network::default(), Fake::new("h"));
+    fake.place("orders", "a", "a");
+    let process = fake.serve(&network, "registry");
+    let client = builder(&network, &["registry"]).build().unwrap();
+    let orders = client.service("orders");
+    let mut freshness = orders.freshness();
+    assert!(freshness.borrow().stale_since().is_some(), "nothing is known yet");
+    let live = |freshness: &Freshness| *freshness == Freshness::Live;
+    soon(freshness.wait_for(live)).await.unwrap();
+    until_seen(&orders, &["a"]).await;
+    drop(process);
+    let stale = |freshness: &Freshness| freshness.stale_since().is_some();
+    let since = *soon(freshness.wait_for(stale)).await.unwrap();
+    soon(network.until_asked(3)).await;
+    assert_eq!(*freshness.borrow(), since, "however often it is tried");
+    until_seen(&orders, &["a"]).await;
+    let _process = fake.serve(&network, "registry");
+    soon(freshness.wait_for(live)).await.unwrap();
 }

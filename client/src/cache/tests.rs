@@ -48,6 +48,10 @@ fn ids(cache: &Cache) -> Vec<String> {
     cache.view().instances().map(|instance| instance.id.clone()).collect()
 }
 
+fn held(cache: &Cache) -> Vec<(String, Instant)> {
+    cache.view().held().map(|(instance, until)| (instance.id.clone(), until)).collect()
+}
+
 /// A cache that knows `a` and `b` at revision 5 of history `h`.
 fn filled(now: Instant) -> Cache {
     let mut cache = Cache::new(HOLD);
@@ -98,6 +102,20 @@ fn a_snapshot_in_parts_is_swapped_in_at_the_last() {
     assert_eq!(cache.fold(part("h", 9, &["d"], true), now), Ok(Fold::Changed));
     assert_eq!(ids(&cache), ["c", "d"]);
     assert_eq!(cache.cursor().unwrap().revision, 9);
+}
+
+#[test]
+fn it_is_whole_but_for_half_a_snapshot_and_after_a_violation() {
+    let now = clock::now();
+    assert!(!Cache::new(HOLD).is_whole());
+    let mut cache = filled(now);
+    assert!(cache.is_whole());
+    cache.fold(part("h", 9, &["c"], false), now).unwrap();
+    assert!(!cache.is_whole());
+    cache.fold(part("h", 9, &["d"], true), now).unwrap();
+    assert!(cache.is_whole());
+    cache.fold(idle("h", 4), now).unwrap_err();
+    assert!(!cache.is_whole());
 }
 
 #[test]
@@ -206,8 +224,10 @@ fn an_emptier_history_does_not_empty_the_view() {
     cache.fold(part("new", 0, &[], true), now).unwrap();
     assert_eq!(ids(&cache), ["a", "b"]);
     assert_eq!(cache.next_release(), Some(now + HOLD));
+    assert_eq!(held(&cache), [("a".into(), now + HOLD), ("b".into(), now + HOLD)]);
     // One comes back, one does not.
     cache.fold(changes("new", 1, vec![change(ChangeKind::Added, "a", 1)]), now).unwrap();
+    assert_eq!(held(&cache), [("b".into(), now + HOLD)]);
     assert_eq!(cache.release(now + HOLD - Duration::from_millis(1)), Fold::Same);
     assert_eq!(ids(&cache), ["a", "b"]);
     assert_eq!(cache.release(now + HOLD), Fold::Changed);
