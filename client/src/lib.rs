@@ -49,6 +49,7 @@ mod mix;
 mod outage;
 mod outlier;
 pub mod proto;
+mod published;
 mod refusal;
 mod register;
 mod registration;

@@ -21,10 +21,11 @@ use crate::{
     lens::Lens,
     mix::mix,
     proto::{Filter, Instance},
+    published::{Progress, Published},
     refusal::Refusal,
     snapshot::Snapshot,
     tasks,
-    watch::{Progress, Published, Watcher},
+    watch::Watcher,
 };
 
 /// The services that a client's user holds handles to.
