@@ -15,6 +15,7 @@ use crate::{
     connector::Connector,
     link::Link,
     link_state::LinkState,
+    pulse::Pulse,
     register::Registered,
     registration::Registration,
     service::{Service, Services},
@@ -55,6 +56,7 @@ pub struct Client {
 #[derive(Debug)]
 struct Inner {
     link: Arc<Link>,
+    pulse: Arc<Pulse>,
     dialer: Dialer,
     services: Arc<Services>,
     namespace: String,
@@ -161,7 +163,37 @@ impl Client {
         mut registration: Registration,
     ) -> Result<Registered, RegisterError> {
         registration.instance.namespace.clone_from(&self.inner.namespace);
-        Registered::begin(Arc::clone(&self.inner.link), registration).await
+        let (link, pulse) = (Arc::clone(&self.inner.link), Arc::clone(&self.inner.pulse));
+        Registered::begin(link, pulse, registration).await
+    }
+
+    /// Wants an instance registered, for as long as the returned guard is held: it is registered as soon
+    /// as the registry can be reached, and kept so. Returns at once.
+    ///
+    /// It never fails: what stands in the way shows in [`Registered::state`] and in the log. A refusal,
+    /// too: it is tried again from time to time, and as soon as an update changes what is registered.
+    /// [`Registered::registered`] waits until it is registered.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    ///
+    /// ```
+    /// use waypost_client::{Client, Registration, RegistrationState};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::new("http://127.0.0.1:7510")?;
+    /// let registered = client.start(Registration::new("orders", "10.0.0.7", 8080));
+    /// // ... serve, whether the registry is there or not ...
+    /// assert_eq!(*registered.state().borrow(), RegistrationState::Pending);
+    /// registered.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn start(&self, mut registration: Registration) -> Registered {
+        registration.instance.namespace.clone_from(&self.inner.namespace);
+        let (link, pulse) = (Arc::clone(&self.inner.link), Arc::clone(&self.inner.pulse));
+        Registered::start(link, pulse, registration)
     }
 
     /// A handle to the service `name`, whose instances are followed from now on. A name that no
@@ -476,6 +508,7 @@ impl Builder {
         let link = Link::new(&addresses, dialer, self.backoff, self.return_interval);
         Ok(Client {
             inner: Arc::new(Inner {
+                pulse: Pulse::new(Arc::clone(&link)),
                 link,
                 dialer: self.dialer,
                 services: Arc::default(),

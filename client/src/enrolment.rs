@@ -10,9 +10,8 @@ use uuid::Uuid;
 use crate::{
     clock,
     link::{Link, Missed},
-    outage::Outage,
     proto::{DeregisterRequest, Instance, RegisterResponse, registry_client::RegistryClient},
-    refusal::{Refusal, Verdict, told},
+    refusal::Verdict,
     registration::Registration,
     standing::CloseError,
 };
@@ -66,47 +65,6 @@ impl Enrolment {
             Err(_) => {}
         }
         Some(answer)
-    }
-
-    /// Repeats attempts until the registry answers; `None` where it was stopped before.
-    pub(crate) async fn until_answered(
-        &mut self,
-        registration: &Registration,
-        stop: &CancellationToken,
-    ) -> Option<Result<RegisterResponse, Refusal>> {
-        let (mut backoff, mut outage) = (self.link.backoff(), Outage::default());
-        let Instance { namespace, service, id, .. } = &registration.instance;
-        while !stop.is_cancelled() {
-            let Missed { peer, status } = match self.attempt(registration, stop).await? {
-                Ok(response) => {
-                    if outage.end() {
-                        tracing::info!(namespace, service, instance = id, "registry reached");
-                    }
-                    return Some(Ok(response));
-                }
-                Err(missed) => missed,
-            };
-            let after = match Verdict::of(&status) {
-                Verdict::Refused(refusal) => return Some(Err(refusal)),
-                Verdict::Transient { after } => after,
-            };
-            let (peer, reason) = (&*peer, told(&status));
-            if outage.begin() {
-                tracing::warn!(
-                    namespace,
-                    service,
-                    instance = id,
-                    peer,
-                    reason,
-                    "can't register yet, trying again"
-                );
-            } else {
-                tracing::debug!(service, instance = id, peer, reason, "registering failed again");
-            }
-            let delay = backoff.delay(fastrand::f64(), after);
-            stop.run_until_cancelled(clock::sleep(delay)).await;
-        }
-        None
     }
 
     /// Takes back what an attempt without an answer may have left behind.

@@ -3,21 +3,18 @@
 
 use std::{future, ops::RangeInclusive, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 use crate::{
     clock,
     enrolment::{Enrolment, leave},
     lease::{Fate, Grant, Lease, Step},
-    link::{Link, Missed, REQUEST_TIMEOUT, Reached},
+    link::{Link, Missed, REQUEST_TIMEOUT},
     outage::Outage,
-    proto::{
-        DeregisterRequest, Instance, KeepAliveRequest, KeepAliveResponse, RegisterResponse,
-        registry_client::RegistryClient,
-    },
+    proto::{DeregisterRequest, Instance, RegisterResponse, registry_client::RegistryClient},
+    pulse::{Break, Pulse, Renewal, Seat},
     refusal::{Refusal, Verdict, told},
     registration::Registration,
     standing::{CloseError, Held, RegisterError, RegistrationState, Shared},
@@ -33,82 +30,65 @@ const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration
 /// The task's state.
 pub(crate) struct Keeper {
     link: Arc<Link>,
+    pulse: Arc<Pulse>,
     lease: Lease,
     shared: Shared,
     amended: watch::Receiver<Registration>,
     found_lost: watch::Receiver<u64>,
-    beats: Option<Beats>,
+    /// On the stream that renews the lease. Kept until the registry has answered the deregistration:
+    /// a stream that ends before takes the instance away as one that died.
+    seat: Option<Seat>,
     enrolment: Enrolment,
     outage: Outage,
+    /// Who waits for the registry's first answer. Where somebody does, a refusal is theirs.
+    answer: Option<oneshot::Sender<Result<(), RegisterError>>>,
     stop: CancellationToken,
-}
-
-/// An open keep-alive stream.
-struct Beats {
-    reached: Reached,
-    requests: mpsc::Sender<KeepAliveRequest>,
-    answers: Streaming<KeepAliveResponse>,
-}
-
-/// Registers, says so through `answer`, keeps the registration until stopped, and deregisters.
-pub(crate) async fn stay(
-    link: Arc<Link>,
-    mut registration: Registration,
-    stop: CancellationToken,
-    answer: oneshot::Sender<Result<Shared, RegisterError>>,
-) -> Result<(), CloseError> {
-    let mut enrolment = Enrolment::new(Arc::clone(&link), &mut registration);
-    let response = match enrolment.until_answered(&registration, &stop).await {
-        Some(Ok(response)) => response,
-        unregistered => {
-            // Where nobody waits any more, nobody is to be told.
-            if let Some(Err(refusal)) = unregistered {
-                let _ = answer.send(Err(refusal.into()));
-            }
-            return enrolment.take_back(&registration.instance).await;
-        }
-    };
-    let (grant, instance) = grant(response, &registration);
-    // However it was named: registering again is registering the same.
-    registration.instance.id.clone_from(&instance.id);
-    let lease_id = grant.lease_id;
-    let shared = Shared {
-        desired: watch::Sender::new(registration),
-        held: watch::Sender::new(Held { lease_id, instance: Arc::new(instance) }),
-        state: watch::Sender::new(RegistrationState::Registered { lease_id }),
-        found_lost: watch::Sender::new(0),
-    };
-    let keeper = Keeper::new(link, enrolment, grant, shared.clone(), stop);
-    keeper.log("registered");
-    // Where nobody waits any more, the keeper was stopped, and deregisters.
-    let _ = answer.send(Ok(shared));
-    keeper.run().await
 }
 
 impl Keeper {
-    fn new(
+    /// Keeps `registration` until `stop`, once it runs.
+    pub(crate) fn new(
         link: Arc<Link>,
-        enrolment: Enrolment,
-        grant: Grant,
-        shared: Shared,
+        pulse: Arc<Pulse>,
+        mut registration: Registration,
+        answer: Option<oneshot::Sender<Result<(), RegisterError>>>,
         stop: CancellationToken,
     ) -> Self {
+        let enrolment = Enrolment::new(Arc::clone(&link), &mut registration);
+        let shared = Shared::new(registration);
         let (amended, found_lost) = (shared.desired.subscribe(), shared.found_lost.subscribe());
-        let lease = Lease::new(grant, clock::now(), link.backoff());
-        let (beats, outage) = (None, Outage::default());
-        Self { link, lease, shared, amended, found_lost, beats, enrolment, outage, stop }
+        let lease = Lease::new(clock::now(), link.backoff());
+        let (seat, outage) = (None, Outage::default());
+        Self {
+            link,
+            pulse,
+            lease,
+            shared,
+            amended,
+            found_lost,
+            seat,
+            enrolment,
+            outage,
+            answer,
+            stop,
+        }
+    }
+
+    /// What it shares with the guard.
+    pub(crate) fn shared(&self) -> Shared {
+        self.shared.clone()
     }
 
     /// Works until stopped, and then deregisters.
-    async fn run(mut self) -> Result<(), CloseError> {
+    pub(crate) async fn run(mut self) -> Result<(), CloseError> {
         while !self.stop.is_cancelled() {
             match self.lease.step(clock::now()) {
                 Step::Wait(until) => self.wait(until).await,
                 Step::Open(lease_id) => self.open(lease_id).await,
                 Step::Beat(lease_id) => self.beat(lease_id),
-                Step::Break => self.break_off(&Status::deadline_exceeded("no answer in time")),
+                Step::Break => self.give_up(),
                 Step::Ask(lease_id) => self.ask(lease_id).await,
-                Step::Register => self.register_again().await,
+                Step::Register => self.register().await,
             }
         }
         self.close().await
@@ -120,7 +100,7 @@ impl Keeper {
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            answer = next_answer(&mut self.beats) => self.hear(answer),
+            told = told_next(&mut self.seat) => self.hear(told),
             Ok(()) = self.amended.changed() => self.lease.amended(clock::now()),
             Ok(()) = self.found_lost.changed() => {
                 let lost = *self.found_lost.borrow_and_update();
@@ -133,40 +113,33 @@ impl Keeper {
     async fn open(&mut self, lease_id: u64) {
         let limit = self.lease.patience().min(REQUEST_TIMEOUT);
         let stop = self.stop.clone();
-        let opened = open(&self.link, lease_id, limit);
-        let Some(opened) = stop.run_until_cancelled(opened).await else { return };
+        let seat = self.seat.insert(self.pulse.join(lease_id));
+        let Some(opened) = stop.run_until_cancelled(seat.opened(limit)).await else { return };
         match opened {
-            Ok(beats) => {
-                self.beats = Some(beats);
-                self.lease.beaten(clock::now());
-            }
-            Err(missed) => self.broken(&missed),
+            Ok(()) => self.lease.beaten(clock::now()),
+            Err(broken) => self.broken(&broken),
         }
     }
 
     fn beat(&mut self, lease_id: u64) {
-        let request = KeepAliveRequest { lease_ids: vec![lease_id] };
-        // One heartbeat is on its way at a time, so there is room unless the stream is gone.
-        match self.beats.as_ref().map(|beats| beats.requests.try_send(request)) {
-            Some(Ok(())) => self.lease.beaten(clock::now()),
-            _ => self.break_off(&Status::unavailable("the stream takes no heartbeat")),
+        if let Some(seat) = &mut self.seat {
+            seat.beat(lease_id);
         }
+        self.lease.beaten(clock::now());
     }
 
-    fn hear(&mut self, answer: Result<Option<KeepAliveResponse>, Status>) {
-        match answer {
-            Ok(Some(answer)) => {
-                let unknown = answer.unknown_lease_ids;
-                self.lose(|lease, now| lease.answered(&unknown, now));
-                if self.outage.end() {
-                    self.log("registry reached again");
-                }
-                if let Some(lease_id) = self.lease.id() {
-                    self.show(RegistrationState::Registered { lease_id });
-                }
-            }
-            Ok(None) => self.break_off(&Status::unavailable("the registry ended the stream")),
-            Err(status) => self.break_off(&status),
+    fn hear(&mut self, told: Result<Renewal, Break>) {
+        let renewal = match told {
+            Ok(renewal) => renewal,
+            Err(broken) => return self.broken(&broken),
+        };
+        let unknown = self.lease.id().filter(|_| renewal == Renewal::Unknown);
+        self.lose(|lease, now| lease.answered(unknown.as_slice(), now));
+        if self.outage.end() {
+            self.log("registry reached again");
+        }
+        if let Some(lease_id) = self.lease.id() {
+            self.show(RegistrationState::Registered { lease_id });
         }
     }
 
@@ -180,19 +153,22 @@ impl Keeper {
         }
     }
 
-    /// Gives up the stream, of which `status` tells what is wrong with it.
-    fn break_off(&mut self, status: &Status) {
-        let Some(beats) = self.beats.take() else {
-            return self.lease.broken(clock::now(), fastrand::f64(), None);
-        };
-        self.link.leave(&beats.reached);
-        self.broken(&Missed { peer: beats.reached.peer, status: status.clone() });
+    /// Gives the stream up: no answer came in time.
+    fn give_up(&mut self) {
+        match &mut self.seat {
+            Some(seat) => {
+                let broken = seat.give_up();
+                self.broken(&broken);
+            }
+            None => self.lease.broken(clock::now(), fastrand::f64(), None),
+        }
     }
 
-    fn broken(&mut self, missed: &Missed) {
+    fn broken(&mut self, Break { missed, random }: &Break) {
+        self.seat = None;
         let after = pause(&missed.status);
         self.miss(missed, "heartbeats broke off, trying again");
-        self.lease.broken(clock::now(), fastrand::f64(), after);
+        self.lease.broken(clock::now(), *random, after);
         if let Some(lease_id) = self.lease.id() {
             self.show(RegistrationState::Retrying { lease_id });
         }
@@ -221,27 +197,23 @@ impl Keeper {
         self.lease.explained(fate, now, random);
     }
 
-    async fn register_again(&mut self) {
+    async fn register(&mut self) {
         // Seen: what changes from here on is not in this attempt.
         let desired = self.amended.borrow_and_update().clone();
         let Some(answer) = self.enrolment.attempt(&desired, &self.stop).await else { return };
-        let now = clock::now();
         let missed = match answer {
-            Ok(response) => {
-                let (grant, instance) = grant(response, &desired);
-                let lease_id = grant.lease_id;
-                self.lease.granted(grant, now);
-                self.shared.held.send_replace(Held { lease_id, instance: Arc::new(instance) });
-                self.outage.end();
-                self.log("registered again");
-                self.show(RegistrationState::Registered { lease_id });
-                return;
-            }
+            Ok(response) => return self.registered(response, &desired),
             Err(missed) => missed,
         };
+        let now = clock::now();
         match Verdict::of(&missed.status) {
             Verdict::Transient { after } => {
-                self.miss(&missed, "can't register again yet, trying again");
+                let what = if self.lease.is_new() {
+                    "can't register yet, trying again"
+                } else {
+                    "can't register again yet, trying again"
+                };
+                self.miss(&missed, what);
                 self.lease.unreachable(now, fastrand::f64(), after);
             }
             Verdict::Refused(refusal) => {
@@ -252,8 +224,37 @@ impl Keeper {
         }
     }
 
+    /// The registry holds what was `sent`.
+    fn registered(&mut self, response: RegisterResponse, sent: &Registration) {
+        let (grant, instance) = grant(response, sent);
+        let lease_id = grant.lease_id;
+        if self.outage.end() && self.lease.is_new() {
+            self.log("registry reached");
+        }
+        let what = if self.lease.is_new() { "registered" } else { "registered again" };
+        self.lease.granted(grant, clock::now());
+        // However it was named: registering again is registering the same.
+        self.shared.desired.send_if_modified(|desired| {
+            let named = desired.instance.id != instance.id;
+            desired.instance.id.clone_from(&instance.id);
+            named
+        });
+        self.shared.held.send_replace(Some(Held { lease_id, instance: Arc::new(instance) }));
+        self.log(what);
+        self.show(RegistrationState::Registered { lease_id });
+        if let Some(answer) = self.answer.take() {
+            // Where nobody waits any more, the keeper was stopped, and deregisters.
+            let _ = answer.send(Ok(()));
+        }
+    }
+
     /// Shows that the registry refuses, and says so where that is news.
-    fn refused(&self, peer: &str, refusal: Refusal) {
+    fn refused(&mut self, peer: &str, refusal: Refusal) {
+        if let Some(answer) = self.answer.take() {
+            // Who waits for it returns it, and stops the keeper.
+            let _ = answer.send(Err(refusal.into()));
+            return;
+        }
         let reason = refusal.to_string();
         let news = self.shared.state.send_if_modified(|shown| {
             // Something else is to be registered by now: whoever waits for that must not be told
@@ -268,9 +269,9 @@ impl Keeper {
             news
         });
         if news {
-            let held = self.shared.held.borrow();
-            let Instance { namespace, service, id, .. } = &*held.instance;
-            let what = "the registry refuses to register the instance again";
+            let desired = self.shared.desired.borrow();
+            let Instance { namespace, service, id, .. } = &desired.instance;
+            let what = "the registry refuses to register the instance";
             tracing::warn!(namespace, service, instance = id, peer, reason, "{what}");
         }
     }
@@ -282,11 +283,13 @@ impl Keeper {
                 leave(&self.link, &request).await
             }
             None => {
-                let instance = Arc::clone(&self.shared.held.borrow().instance);
+                let instance = self.shared.instance();
                 self.enrolment.take_back(&instance).await
             }
         };
         match &closed {
+            // It never was registered, or nobody waited for that any more.
+            Ok(()) if self.lease.is_new() => {}
             Ok(()) => self.log("deregistered"),
             Err(_) => self.log("could not deregister: it leaves when its TTL has passed"),
         }
@@ -296,8 +299,8 @@ impl Keeper {
     /// Logs a failure: once for each outage, as the attempts that follow tell nothing new.
     fn miss(&mut self, Missed { peer, status }: &Missed, what: &str) {
         let (peer, reason) = (&**peer, told(status));
-        let held = self.shared.held.borrow();
-        let Instance { namespace, service, id, .. } = &*held.instance;
+        let desired = self.shared.desired.borrow();
+        let Instance { namespace, service, id, .. } = &desired.instance;
         if self.outage.begin() {
             tracing::warn!(namespace, service, instance = id, peer, reason, "{what}");
         } else {
@@ -314,8 +317,8 @@ impl Keeper {
     }
 
     fn log(&self, what: &str) {
-        let held = self.shared.held.borrow();
-        let Instance { namespace, service, id, .. } = &*held.instance;
+        let desired = self.shared.desired.borrow();
+        let Instance { namespace, service, id, .. } = &desired.instance;
         tracing::info!(namespace, service, instance = id, "{what}");
     }
 }
@@ -336,28 +339,10 @@ fn pause(status: &Status) -> Option<Duration> {
     }
 }
 
-/// Opens a stream whose first heartbeat is on its way already. `limit` is for the registry's answer.
-async fn open(link: &Link, lease_id: u64, limit: Duration) -> Result<Beats, Missed> {
-    let reached = link.reach().await?;
-    let (requests, outgoing) = mpsc::channel(2);
-    // Not lost where the registry answers the stream's head only after the first request.
-    let first = KeepAliveRequest { lease_ids: vec![lease_id] };
-    requests.try_send(first).expect("a new channel has room");
-    let mut registry = RegistryClient::new(reached.connection.clone());
-    let opened = clock::within(limit, registry.keep_alive(ReceiverStream::new(outgoing))).await;
-    match opened.unwrap_or_else(|| Err(Status::deadline_exceeded("no stream in time"))) {
-        Ok(answers) => Ok(Beats { reached, requests, answers: answers.into_inner() }),
-        Err(status) => {
-            link.leave(&reached);
-            Err(Missed { peer: reached.peer, status })
-        }
-    }
-}
-
-/// The next answer; never one where no stream is open. Cancel safe.
-async fn next_answer(beats: &mut Option<Beats>) -> Result<Option<KeepAliveResponse>, Status> {
-    match beats {
-        Some(beats) => beats.answers.message().await,
+/// What the seat is told next; never anything where there is none. Cancel safe.
+async fn told_next(seat: &mut Option<Seat>) -> Result<Renewal, Break> {
+    match seat {
+        Some(seat) => seat.told().await,
         None => future::pending().await,
     }
 }

@@ -39,9 +39,10 @@ pub(crate) struct Grant {
 /// One registration's lease.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    grant: Grant,
+    /// The last one.
+    grant: Option<Grant>,
     granted_at: Instant,
-    /// While the lease is lost.
+    /// While there is no lease: it is lost, or none was granted yet.
     lost: Option<Lost>,
     stream: Stream,
     /// Between attempts to reach the registry.
@@ -89,16 +90,14 @@ enum Stream {
 }
 
 impl Lease {
-    /// A lease that was granted at `now`, not yet renewed.
-    pub(crate) fn new(grant: Grant, now: Instant, reconnect: Backoff) -> Self {
+    /// A lease that is to be granted, from `now` on.
+    pub(crate) fn new(now: Instant, reconnect: Backoff) -> Self {
         Self {
+            grant: None,
             granted_at: now,
-            lost: None,
+            lost: Some(Lost { at: now, explained: true }),
             stream: Stream::Closed { open_at: now },
-            // A registry that comes back gives every lease some time to be renewed. Rarer attempts
-            // than heartbeats would miss it.
-            reconnect: reconnect.capped(grant.heartbeat_interval / 2),
-            grant,
+            reconnect,
             refused: Backoff::new(Duration::from_secs(5), Duration::from_secs(60)),
             contest: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
             died_young: false,
@@ -107,16 +106,25 @@ impl Lease {
 
     /// The lease, unless it is lost.
     pub(crate) fn id(&self) -> Option<u64> {
-        self.lost.is_none().then_some(self.grant.lease_id)
+        self.grant.as_ref().filter(|_| self.lost.is_none()).map(|grant| grant.lease_id)
+    }
+
+    /// Whether there was none so far.
+    pub(crate) fn is_new(&self) -> bool {
+        self.grant.is_none()
     }
 
     /// How long a heartbeat may be on its way.
     pub(crate) fn patience(&self) -> Duration {
-        self.grant.heartbeat_interval
+        self.interval()
+    }
+
+    fn interval(&self) -> Duration {
+        self.grant.as_ref().map_or(Duration::ZERO, |grant| grant.heartbeat_interval)
     }
 
     pub(crate) fn step(&self, now: Instant) -> Step {
-        let id = self.grant.lease_id;
+        let id = self.grant.as_ref().map_or(0, |grant| grant.lease_id);
         if let Some(Lost { at, explained }) = self.lost {
             return due(at, now, if explained { Step::Register } else { Step::Ask(id) });
         }
@@ -136,14 +144,14 @@ impl Lease {
     /// An answer came; `unknown` are the leases that don't live.
     pub(crate) fn answered(&mut self, unknown: &[u64], now: Instant) {
         let Stream::Awaiting { sent_at, first } = self.stream else { return };
-        self.stream = Stream::Quiet { beat_at: sent_at + self.grant.heartbeat_interval };
+        self.stream = Stream::Quiet { beat_at: sent_at + self.interval() };
         // Only a stream that lasted proves that the registry is well: else streams that break after
         // one answer would be opened again and again without a pause.
         if !first {
             self.reconnect.reset();
         }
-        if unknown.contains(&self.grant.lease_id) {
-            self.lose(self.grant.lease_id, now);
+        if let Some(id) = self.id().filter(|id| unknown.contains(id)) {
+            self.lose(id, now);
         }
     }
 
@@ -165,7 +173,7 @@ impl Lease {
         if now >= self.granted_at + PEACE {
             self.contest.reset();
         }
-        self.died_young = now < self.granted_at + self.grant.heartbeat_interval;
+        self.died_young = now < self.granted_at + self.interval();
         self.lost = Some(Lost { at: now, explained: self.contest.is_fresh() });
     }
 
@@ -181,19 +189,21 @@ impl Lease {
         self.lost = Some(Lost { at: now + delay, explained: true });
     }
 
-    /// Registered again.
+    /// Registered, for the first time or again. The lease is not yet renewed.
     pub(crate) fn granted(&mut self, grant: Grant, now: Instant) {
-        // The identity lives on since the last time, but the lease was not ours any more: someone
-        // else had registered it. Taking it back for ever would never end. Nor would registering with
-        // a registry that forgets at once, or with two by turns.
-        if grant.origin == self.grant.origin || self.died_young {
-            if self.contest.is_fresh() {
-                self.contest.delay(0.0, None);
+        match &self.grant {
+            None => self.settle(&grant),
+            // The identity lives on since the last time, but the lease was not ours any more:
+            // someone else had registered it. Taking it back for ever would never end. Nor would
+            // registering with a registry that forgets at once, or with two by turns.
+            Some(before) if grant.origin == before.origin || self.died_young => {
+                if self.contest.is_fresh() {
+                    self.contest.delay(0.0, None);
+                }
             }
-        } else {
-            self.contest.reset();
+            Some(_) => self.contest.reset(),
         }
-        self.grant = grant;
+        self.grant = Some(grant);
         self.granted_at = now;
         self.lost = None;
         self.refused.reset();
@@ -204,7 +214,15 @@ impl Lease {
         };
     }
 
-    /// The registry could not be asked about a lost lease, or to register again.
+    /// What the way to the first lease took tells nothing about what comes after it.
+    fn settle(&mut self, grant: &Grant) {
+        self.reconnect.reset();
+        // A registry that comes back gives every lease some time to be renewed. Rarer attempts than
+        // heartbeats would miss it.
+        self.reconnect = self.reconnect.clone().capped(grant.heartbeat_interval / 2);
+    }
+
+    /// The registry could not be asked about a lost lease, or to register.
     pub(crate) fn unreachable(&mut self, now: Instant, random: f64, hint: Option<Duration>) {
         if let Some(Lost { at, explained }) = self.lost {
             let at = self.retry_at(at, now, random, hint);
@@ -212,7 +230,7 @@ impl Lease {
         }
     }
 
-    /// The registry refused to register again.
+    /// The registry refused to register.
     pub(crate) fn refuse(&mut self, now: Instant, random: f64) {
         let at = now + self.refused.delay(0.5 + random / 2.0, None);
         self.lost = Some(Lost { at, explained: true });

@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+mod amendment;
 mod backoff;
 mod balance;
 mod cache;
@@ -50,6 +51,7 @@ mod outage;
 mod outlier;
 pub mod proto;
 mod published;
+mod pulse;
 mod refusal;
 mod register;
 mod registration;

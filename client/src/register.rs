@@ -1,25 +1,25 @@
 //! The registration that is kept alive: the guard that the user holds. What happens behind it is the
 //! keeper's; here it is asked, and waited for. It must never register on its own.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::Code;
 
 use crate::{
-    backoff::Backoff,
-    clock, keeper,
-    link::{Link, Missed},
-    proto::{self, Instance, registry_client::RegistryClient},
-    refusal::{Refusal, Verdict, told},
+    amendment::Amendment,
+    keeper::Keeper,
+    link::Link,
+    proto::{self, Instance},
+    pulse::Pulse,
     registration::{Registration, Update},
     standing::{CloseError, RegisterError, RegistrationState, Shared, UpdateError},
     tasks,
 };
 
 /// An instance that stays registered for as long as this is held. Made by
-/// [`Client::register`](crate::Client::register).
+/// [`Client::start`](crate::Client::start), which returns at once, and by
+/// [`Client::register`](crate::Client::register), which waits for the registry's first answer.
 ///
 /// A background task sends heartbeats. It finds its way back after every outage of the registry, and
 /// registers again (with the same id, and with what was last set) where the registry has forgotten
@@ -44,8 +44,7 @@ use crate::{
 #[derive(Debug)]
 #[must_use = "dropping it deregisters the instance"]
 pub struct Registered {
-    link: Arc<Link>,
-    shared: Shared,
+    amendment: Amendment,
     ended: oneshot::Receiver<Result<(), CloseError>>,
     stop: DropGuard,
 }
@@ -55,21 +54,78 @@ impl Registered {
     /// it may have registered is deregistered.
     pub(crate) async fn begin(
         link: Arc<Link>,
+        pulse: Arc<Pulse>,
         registration: Registration,
     ) -> Result<Self, RegisterError> {
-        let token = CancellationToken::new();
-        let stop = token.clone().drop_guard();
-        let ((answer, answered), (end, ended)) = (oneshot::channel(), oneshot::channel());
-        let stay = keeper::stay(Arc::clone(&link), registration, token, answer);
-        tasks::spawn("registration", async move {
-            // Nobody may be waiting: then nobody is to be told.
-            let _ = end.send(stay.await);
-        });
-        let shared = answered.await.unwrap_or(Err(RegisterError::Stopped))?;
-        Ok(Self { link, shared, ended, stop })
+        let (answer, answered) = oneshot::channel();
+        let registered = Self::keep(link, pulse, registration, Some(answer));
+        answered.await.unwrap_or(Err(RegisterError::Stopped))?;
+        Ok(registered)
     }
 
-    /// The instance as the registry last said it holds it. Not changed by what an operator does.
+    /// Wants it registered from now on.
+    pub(crate) fn start(link: Arc<Link>, pulse: Arc<Pulse>, registration: Registration) -> Self {
+        Self::keep(link, pulse, registration, None)
+    }
+
+    fn keep(
+        link: Arc<Link>,
+        pulse: Arc<Pulse>,
+        registration: Registration,
+        answer: Option<oneshot::Sender<Result<(), RegisterError>>>,
+    ) -> Self {
+        let token = CancellationToken::new();
+        let stop = token.clone().drop_guard();
+        let (end, ended) = oneshot::channel();
+        let keeper = Keeper::new(Arc::clone(&link), pulse, registration, answer, token);
+        let shared = keeper.shared();
+        tasks::spawn("registration", async move {
+            // Nobody may be waiting: then nobody is to be told.
+            let _ = end.send(keeper.run().await);
+        });
+        Self { amendment: Amendment { link, shared }, ended, stop }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.amendment.shared
+    }
+
+    /// Waits until the instance is registered; returns at once where it is.
+    ///
+    /// Waits for as long as the registry can't be reached: to bound it, wrap it in
+    /// [`tokio::time::timeout`]. Cancel safe.
+    ///
+    /// # Errors
+    /// [`RegisterError`] where the registry refuses at the moment: it is asked again all the same, from
+    /// time to time and as soon as an update changes what is registered. [`RegisterError::Stopped`]
+    /// where the registration has ended with its runtime.
+    ///
+    /// ```no_run
+    /// # async fn example(client: waypost_client::Client)
+    /// # -> Result<(), waypost_client::RegisterError> {
+    /// use waypost_client::Registration;
+    ///
+    /// let registered = client.start(Registration::new("orders", "10.0.0.7", 8080));
+    /// // ... what does not need the registry ...
+    /// registered.registered().await?;
+    /// println!("registered as {}", registered.instance().id);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn registered(&self) -> Result<(), RegisterError> {
+        let mut state = self.shared().state.subscribe();
+        let known = |state: &RegistrationState| {
+            !matches!(state, RegistrationState::Pending | RegistrationState::Lost)
+        };
+        match &*state.wait_for(known).await.map_err(|_| RegisterError::Stopped)? {
+            RegistrationState::Refused(refusal) => Err(refusal.clone().into()),
+            RegistrationState::Closed => Err(RegisterError::Stopped),
+            _ => Ok(()),
+        }
+    }
+
+    /// The instance as the registry last said it holds it. Not changed by what an operator does. Before
+    /// it was registered for the first time: as it is to be.
     ///
     /// ```no_run
     /// # async fn example(mut registered: waypost_client::Registered)
@@ -80,22 +136,23 @@ impl Registered {
     /// ```
     #[must_use]
     pub fn instance(&self) -> Arc<Instance> {
-        Arc::clone(&self.shared.held.borrow().instance)
+        self.shared().instance()
     }
 
     /// The lease that keeps the instance registered. Another one each time that it had to be
-    /// registered again.
+    /// registered again; none before it was registered for the first time, which only
+    /// [`Client::start`](crate::Client::start) returns before.
     ///
     /// ```no_run
     /// # async fn example(mut registered: waypost_client::Registered)
     /// # -> Result<(), Box<dyn std::error::Error>> {
-    /// println!("lease {}", registered.lease_id());
+    /// println!("lease {:?}", registered.lease_id());
     /// # Ok(())
     /// # }
     /// ```
     #[must_use]
-    pub fn lease_id(&self) -> u64 {
-        self.shared.held.borrow().lease_id
+    pub fn lease_id(&self) -> Option<u64> {
+        self.shared().lease_id()
     }
 
     /// How the registration stands, now and as it changes.
@@ -118,7 +175,7 @@ impl Registered {
     /// ```
     #[must_use]
     pub fn state(&self) -> watch::Receiver<RegistrationState> {
-        let mut state = self.shared.state.subscribe();
+        let mut state = self.shared().state.subscribe();
         // What changed before the subscription must not go unseen.
         state.mark_changed();
         state
@@ -199,83 +256,7 @@ impl Registered {
         if update.is_empty() {
             return Ok(());
         }
-        let before = self.shared.desired.borrow().clone();
-        // First: what is registered again meanwhile is to have it.
-        self.shared.desired.send_modify(|desired| update.apply(&mut desired.instance));
-        // What was refused was something else: it does not answer this update.
-        self.shared.state.send_if_modified(|state| {
-            let refused = matches!(state, RegistrationState::Refused(_));
-            if refused {
-                *state = RegistrationState::Lost;
-            }
-            refused
-        });
-        let updated = self.update_registered(&update).await;
-        if let Err(UpdateError::Invalid(_) | UpdateError::Refused(_)) = updated {
-            self.shared.desired.send_modify(|desired| *desired = before);
-        }
-        updated
-    }
-
-    async fn update_registered(&self, update: &Update) -> Result<(), UpdateError> {
-        let mut backoff = self.link.backoff();
-        loop {
-            let lease_id = self.lease_id();
-            let attempt = || self.update_lease(update, lease_id);
-            let refusal = match until_reached(&mut backoff, attempt).await {
-                Ok(response) => {
-                    self.keep(lease_id, response.instance);
-                    return Ok(());
-                }
-                Err(refusal) => refusal,
-            };
-            if !matches!(refusal.code, Code::NotFound | Code::FailedPrecondition) {
-                return Err(refusal.into());
-            }
-            self.wait_for_another_lease(lease_id).await?;
-        }
-    }
-
-    async fn update_lease(
-        &self,
-        update: &Update,
-        lease_id: u64,
-    ) -> Result<proto::UpdateResponse, Missed> {
-        let request = update.request(lease_id);
-        self.link
-            .attempt(
-                |connection| async move { RegistryClient::new(connection).update(request).await },
-            )
-            .await
-    }
-
-    /// Remembers what the registry says it holds, unless it was registered again meanwhile.
-    fn keep(&self, lease_id: u64, instance: Option<Instance>) {
-        let Some(instance) = instance else { return };
-        self.shared.held.send_if_modified(|held| {
-            let current = held.lease_id == lease_id;
-            if current {
-                held.instance = Arc::new(instance);
-            }
-            current
-        });
-    }
-
-    async fn wait_for_another_lease(&self, lost: u64) -> Result<(), UpdateError> {
-        let mut state = self.shared.state.subscribe();
-        self.shared.found_lost.send_replace(lost);
-        let another = |state: &RegistrationState| match state {
-            RegistrationState::Registered { lease_id }
-            | RegistrationState::Retrying { lease_id } => *lease_id != lost,
-            RegistrationState::Refused(_) | RegistrationState::Closed => true,
-            RegistrationState::Lost => false,
-        };
-        let state = state.wait_for(another).await.map_err(|_| UpdateError::Stopped)?;
-        match &*state {
-            RegistrationState::Refused(refusal) => Err(refusal.clone().into()),
-            RegistrationState::Closed => Err(UpdateError::Stopped),
-            _ => Ok(()),
-        }
+        self.amendment.make(&update).await
     }
 
     /// Deregisters, and returns when the registry has said so: from then on nobody is sent here.
@@ -296,29 +277,5 @@ impl Registered {
     pub async fn close(self) -> Result<(), CloseError> {
         drop(self.stop);
         self.ended.await.unwrap_or(Err(CloseError::Stopped))
-    }
-}
-
-/// Repeats `attempt` until the registry answers, one way or the other.
-async fn until_reached<T, F>(
-    backoff: &mut Backoff,
-    mut attempt: impl FnMut() -> F,
-) -> Result<T, Refusal>
-where
-    F: Future<Output = Result<T, Missed>>,
-{
-    loop {
-        let Missed { peer, status } = match attempt().await {
-            Ok(answer) => return Ok(answer),
-            Err(missed) => missed,
-        };
-        match Verdict::of(&status) {
-            Verdict::Refused(refusal) => return Err(refusal),
-            Verdict::Transient { after } => {
-                tracing::debug!(peer = &*peer, reason = told(&status), "asking again");
-                let delay: Duration = backoff.delay(fastrand::f64(), after);
-                clock::sleep(delay).await;
-            }
-        }
     }
 }

@@ -284,6 +284,25 @@ impl Update {
         }
     }
 
+    /// Gives `instance` back what it was `before` the changes.
+    pub(crate) fn undo(&self, instance: &mut Instance, before: &Instance) {
+        if self.status.is_some() {
+            instance.status = before.status;
+        }
+        if self.weight.is_some() {
+            instance.weight = before.weight;
+        }
+        if self.metadata.is_some() {
+            instance.metadata.clone_from(&before.metadata);
+        }
+        if self.version.is_some() {
+            instance.version.clone_from(&before.version);
+        }
+        if self.zone.is_some() {
+            instance.zone.clone_from(&before.zone);
+        }
+    }
+
     pub(crate) fn request(&self, lease_id: u64) -> proto::UpdateRequest {
         let mut instance = Instance::default();
         self.apply(&mut instance);
@@ -330,6 +349,19 @@ mod tests {
         Update::new().status(Status::Draining).apply(&mut after);
         assert_eq!(after.status(), Status::Draining);
         assert_eq!(Instance { status: before.status, ..after }, before);
+    }
+
+    #[test]
+    fn an_update_is_undone_without_what_changed_besides() {
+        let before = Registration::new("orders", "h", 1).zone("a").metadata("k", "v").instance;
+        let mut now = before.clone();
+        let update = Update::new().weight(7).zone("b").version("2").metadata([("l", "w")]);
+        update.apply(&mut now);
+        now.set_status(Status::Draining);
+        update.undo(&mut now, &before);
+        assert_eq!(now.status(), Status::Draining);
+        Update::new().status(Status::Draining).undo(&mut now, &before);
+        assert_eq!(now, before);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::{
 ///
 /// fn health(registered: &Registered) -> &'static str {
 ///     match &*registered.state().borrow() {
+///         RegistrationState::Pending => "not yet registered",
 ///         RegistrationState::Registered { .. } => "registered",
 ///         RegistrationState::Retrying { .. } | RegistrationState::Lost => "on its way back",
 ///         RegistrationState::Refused(_) => "refused",
@@ -29,6 +30,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegistrationState {
+    /// The registry has not answered yet: the instance is being registered for the first time.
+    Pending,
     /// The instance is in the registry, as far as is known.
     Registered {
         /// The lease that keeps it there.
@@ -41,7 +44,7 @@ pub enum RegistrationState {
     },
     /// The registry does not know the lease any more: the instance is being registered again.
     Lost,
-    /// The registry refuses to register the instance again. It is asked again from time to time, and
+    /// The registry refuses to register the instance. It is asked again from time to time, and
     /// as soon as an update changes what is registered.
     Refused(Refusal),
     /// The guard was closed or dropped.
@@ -159,10 +162,36 @@ pub(crate) struct Held {
 /// What the guard and the keeper share.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
-    /// What is to be registered when the lease is lost.
+    /// What is to be registered, now or when the lease is lost.
     pub(crate) desired: watch::Sender<Registration>,
-    pub(crate) held: watch::Sender<Held>,
+    /// Nothing before it was registered for the first time.
+    pub(crate) held: watch::Sender<Option<Held>>,
     pub(crate) state: watch::Sender<RegistrationState>,
     /// A lease that the guard found not to live.
     pub(crate) found_lost: watch::Sender<u64>,
+}
+
+impl Shared {
+    /// What is to be registered, and is not so far.
+    pub(crate) fn new(registration: Registration) -> Self {
+        Self {
+            desired: watch::Sender::new(registration),
+            held: watch::Sender::new(None),
+            state: watch::Sender::new(RegistrationState::Pending),
+            found_lost: watch::Sender::new(0),
+        }
+    }
+
+    /// The present lease, or the last one.
+    pub(crate) fn lease_id(&self) -> Option<u64> {
+        self.held.borrow().as_ref().map(|held| held.lease_id)
+    }
+
+    /// What the registry holds, as far as it has said; what is wanted before.
+    pub(crate) fn instance(&self) -> Arc<Instance> {
+        match &*self.held.borrow() {
+            Some(held) => Arc::clone(&held.instance),
+            None => Arc::new(self.desired.borrow().instance.clone()),
+        }
+    }
 }

@@ -131,7 +131,7 @@ async fn an_instance_is_registered_kept_alive_and_deregistered() {
     let registered = client.register(registration).await.unwrap();
     let instance = registered.instance();
     assert_eq!((instance.id.as_str(), instance.zone.as_str()), ("a", "a"));
-    assert_eq!(registered.lease_id(), 1);
+    assert_eq!(registered.lease_id(), Some(1));
     fake.until(|state| state.heartbeats >= 3).await;
     assert_eq!(*registered.state().borrow(), RegistrationState::Registered { lease_id: 1 });
     soon(registered.close()).await.unwrap();
@@ -182,7 +182,7 @@ async fn a_lost_lease_is_noticed_by_an_update() {
         state.instances.clear();
     });
     soon(registered.set_status(proto::Status::Draining)).await.unwrap();
-    assert_ne!(registered.lease_id(), 1);
+    assert_ne!(registered.lease_id(), Some(1));
     assert_eq!(fake.state().instances["a"].status(), proto::Status::Draining);
     assert_eq!(registered.instance().status(), proto::Status::Draining);
 }
@@ -212,6 +212,149 @@ async fn registering_waits_for_a_registry() {
     let registered = soon(registering).await.unwrap().unwrap();
     assert_eq!(fake.state().instances.len(), 1);
     drop(registered);
+}
+
+#[tokio::test]
+async fn started_without_a_registry_it_is_registered_when_one_comes() {
+    let (network, fake) = (Network::default(), Fake::new("h"));
+    let client = client(&network, &["registry"]);
+    let mut registered = client.start(an_order());
+    assert_eq!(*registered.state().borrow(), RegistrationState::Pending);
+    assert_eq!((registered.lease_id(), &*registered.instance().id), (None, "a"));
+    soon(network.until_asked(2)).await;
+    let updating = registered.set_weight(7);
+    let starting = async {
+        soon(network.until_asked(2)).await;
+        fake.serve(&network, "registry")
+    };
+    let (updated, _process) = tokio::join!(updating, starting);
+    updated.unwrap();
+    soon(registered.registered()).await.unwrap();
+    assert_eq!(registered.lease_id(), Some(1));
+    assert_eq!(fake.state().instances["a"].weight, Some(7));
+    soon(registered.close()).await.unwrap();
+    assert!(fake.state().instances.is_empty());
+}
+
+#[tokio::test]
+async fn a_refused_start_is_shown_and_tried_again_when_it_changes() {
+    let (_network, fake, _process, client) = registry();
+    fake.alter(|state| state.refuses = Some("full"));
+    let mut registered = client.start(an_order());
+    let refused = soon(registered.registered()).await;
+    assert!(matches!(refused, Err(RegisterError::LimitReached(_))), "{refused:?}");
+    let shown = registered.state().borrow().clone();
+    assert!(matches!(shown, RegistrationState::Refused(_)), "{shown:?}");
+    fake.alter(|state| state.refuses = None);
+    soon(registered.set_weight(7)).await.unwrap();
+    assert_eq!(fake.state().instances["a"].weight, Some(7));
+    drop(registered);
+}
+
+#[tokio::test]
+async fn what_was_started_and_never_registered_leaves_at_once() {
+    let client = client(&Network::default(), &["registry"]);
+    let registered = client.start(an_order());
+    let mut state = registered.state();
+    soon(registered.close()).await.unwrap();
+    assert_eq!(*state.borrow_and_update(), RegistrationState::Closed);
+}
+
+fn many(client: &Client, count: usize) -> Vec<Registered> {
+    let registration = |id: usize| Registration::new("orders", "10.0.0.1", 80).id(id.to_string());
+    (0..count).map(|id| client.start(registration(id))).collect()
+}
+
+/// Waits until each of them stands so.
+async fn until_all(registered: &[Registered], wanted: fn(&RegistrationState) -> bool) {
+    for registered in registered {
+        soon(registered.state().wait_for(wanted)).await.unwrap();
+    }
+}
+
+fn is_registered(state: &RegistrationState) -> bool {
+    matches!(state, RegistrationState::Registered { .. })
+}
+
+fn is_retrying(state: &RegistrationState) -> bool {
+    matches!(state, RegistrationState::Retrying { .. })
+}
+
+#[tokio::test]
+async fn a_thousand_registrations_share_one_stream_and_come_back_over_one() {
+    let (network, fake, process, client) = registry();
+    // None of them has a heartbeat due after the first: they learn of the end from the stream alone.
+    fake.alter(|state| state.interval = 60);
+    let registered = many(&client, 1_000);
+    until_all(&registered, is_registered).await;
+    fake.until(|state| state.heartbeats > 0).await;
+    assert_eq!((fake.state().streams, fake.state().instances.len()), (1, 1_000));
+    drop(process);
+    until_all(&registered, is_retrying).await;
+    let asked = network.connections();
+    soon(network.until_asked(10)).await;
+    let _process = fake.serve(&network, "registry");
+    until_all(&registered, is_registered).await;
+    let attempts = network.connections() - asked;
+    assert!(attempts < 50, "{attempts} attempts");
+    let state = fake.state();
+    assert_eq!((state.streams, state.registrations), (2, 1_000));
+    // All that waited went out together.
+    assert!(state.heartbeats < 500, "{} heartbeats", state.heartbeats);
+}
+
+#[tokio::test]
+async fn a_missing_answer_breaks_the_stream_for_all_that_live_on_it() {
+    let (_network, fake, _process, client) = registry();
+    fake.alter(|state| state.interval = 60);
+    let idle = many(&client, 3);
+    until_all(&idle, is_registered).await;
+    fake.alter(|state| state.interval = 0);
+    let _busy = soon(client.register(an_order())).await.unwrap();
+    fake.until(|state| state.heartbeats > 3 && state.streams == 1).await;
+    fake.alter(|state| state.silent = true);
+    until_all(&idle, is_retrying).await;
+    fake.alter(|state| state.silent = false);
+    until_all(&idle, is_registered).await;
+    assert_eq!(fake.state().registrations, 4);
+}
+
+#[tokio::test]
+async fn the_stream_lasts_until_the_last_one_has_left() {
+    let (_network, fake, _process, client) = registry();
+    let registered = many(&client, 3);
+    until_all(&registered, is_registered).await;
+    fake.until(|state| state.heartbeats > 3).await;
+    for registered in registered {
+        soon(registered.close()).await.unwrap();
+    }
+    assert_eq!(fake.state().streams_at_leave, [1, 1, 1]);
+    fake.until(|state| state.streams_open == 0).await;
+    // The next one opens another.
+    let _registered = soon(client.register(an_order())).await.unwrap();
+    fake.until(|state| state.heartbeats > 6).await;
+    assert_eq!(fake.state().streams, 2);
+}
+
+#[test]
+fn a_stream_that_ends_with_its_runtime_ends_no_registration_of_another() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_network, fake, _process, client) = registry();
+    let (first, second) = (runtime(), runtime());
+    let other = first.block_on(async {
+        let other = client.register(nameless()).await.unwrap();
+        fake.until(|state| state.heartbeats > 1).await;
+        other
+    });
+    // Nothing happens in the first one meanwhile, and then it is gone.
+    second.block_on(async {
+        let _registered = soon(client.register(an_order())).await.unwrap();
+        fake.until(|state| state.streams == 2).await;
+        first.shutdown_background();
+        let heartbeats = fake.state().heartbeats;
+        fake.until(|state| state.heartbeats > heartbeats + 2 && state.streams == 2).await;
+    });
+    drop(other);
 }
 
 #[tokio::test]

@@ -70,7 +70,8 @@ impl Presence {
     }
 
     async fn announce(&self, registered: &Registered) -> Result<(), Failure> {
-        let (instance, lease_id) = (registered.instance(), registered.lease_id());
+        let instance = registered.instance();
+        let lease_id = registered.lease_id().expect("it is registered when register returns");
         let line = match self.output {
             Output::Json => json_line(&RegisteredRecord {
                 event: "registered",

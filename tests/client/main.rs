@@ -102,7 +102,7 @@ async fn an_evicted_instance_comes_back_as_it_last_was() {
     let mut watch = registry.watch("orders").await;
     let mut registered = client.register(orders("a", 80)).await.unwrap();
     registered.update(Update::new().weight(7)).await.unwrap();
-    let first = registered.lease_id();
+    let first = registered.lease_id().unwrap();
     let request = DeregisterRequest {
         service: "orders".to_owned(),
         id: "a".to_owned(),
@@ -128,7 +128,7 @@ async fn a_registry_that_comes_back_empty_empties_nobody() {
     let mut registry = Registry::start();
     let client = registry.client();
     let registered = client.register(orders("a", 80).ttl(Duration::from_secs(2))).await.unwrap();
-    let first = registered.lease_id();
+    let first = registered.lease_id().unwrap();
     let caller = registry.client();
     let service = caller.service("orders");
     until(&service, |snapshot| snapshot.len() == 1).await;

@@ -10,9 +10,19 @@ fn grant(lease_id: u64, created: u64) -> Grant {
     Grant { lease_id, heartbeat_interval: INTERVAL, origin: ("h".into(), created) }
 }
 
+/// One that is to be granted.
+fn wanted(now: Instant) -> Lease {
+    Lease::new(now, Backoff::new(Duration::from_millis(50), Duration::from_secs(5)))
+}
+
 fn lease(now: Instant) -> Lease {
-    let reconnect = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
-    Lease::new(grant(1, 10), now, reconnect)
+    let mut lease = wanted(now);
+    lease.granted(grant(1, 10), now);
+    lease
+}
+
+fn held(lease: &Lease) -> u64 {
+    lease.grant.as_ref().expect("granted").lease_id
 }
 
 /// A lease whose first heartbeat was answered at `now`.
@@ -27,6 +37,34 @@ fn renewed(now: Instant) -> Lease {
 fn the_first_heartbeat_goes_out_at_once() {
     let now = clock::now();
     assert_eq!(lease(now).step(now), Step::Open(1));
+}
+
+#[test]
+fn what_was_never_registered_is_registered_until_it_is() {
+    let now = clock::now();
+    let mut lease = wanted(now);
+    assert_eq!((lease.id(), lease.step(now)), (None, Step::Register));
+    for attempt in 0..10_u32 {
+        lease.unreachable(now, 1.0, None);
+        let Step::Wait(until) = lease.step(now) else { panic!("{:?}", lease.step(now)) };
+        let wait = Duration::from_millis(50) * 2_u32.pow(attempt);
+        assert!(until >= now + wait.min(SECOND * 5), "{attempt}: {:?}", until - now);
+    }
+    lease.granted(grant(1, 10), now);
+    assert_eq!((lease.id(), lease.step(now)), (Some(1), Step::Open(1)));
+    // And the first stream that breaks is opened again as soon as if nothing had failed before.
+    lease.broken(now, 1.0, None);
+    assert_eq!(lease.step(now), Step::Wait(now + Duration::from_millis(50)));
+}
+
+#[test]
+fn what_is_refused_from_the_first_is_repeated_slowly_and_at_once_when_it_changed() {
+    let now = clock::now();
+    let mut lease = wanted(now);
+    lease.refuse(now, 1.0);
+    assert_eq!(lease.step(now), Step::Wait(now + SECOND * 5));
+    lease.amended(now);
+    assert_eq!(lease.step(now), Step::Register);
 }
 
 #[test]
@@ -211,7 +249,7 @@ fn peace_ends_the_suspicion() {
     let now = clock::now();
     let mut lease = renewed(now);
     fight(&mut lease, now, 5);
-    lease.lose(lease.grant.lease_id, now + PEACE);
+    lease.lose(held(&lease), now + PEACE);
     assert_eq!(lease.step(now + PEACE), Step::Register);
 }
 
@@ -246,7 +284,7 @@ fn a_registry_that_loses_its_memory_often_is_no_fight() {
     let mut lease = renewed(now);
     for restart in 0..20 {
         now += INTERVAL;
-        lease.lose(lease.grant.lease_id, now);
+        lease.lose(held(&lease), now);
         assert_eq!(lease.step(now), Step::Register);
         let origin = (format!("history-{restart}"), 1);
         lease.granted(Grant { origin, ..grant(1000 + restart, 1) }, now);

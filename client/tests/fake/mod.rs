@@ -134,6 +134,18 @@ pub struct State {
     pub refuses: Option<&'static str>,
     /// Whether unary heartbeats are put off, as all is by a registry that is not ready yet.
     pub starts: bool,
+    /// The heartbeat interval of later registrations, in seconds; 50 ms where it is 0.
+    pub interval: i64,
+    /// How many keep-alive streams were opened.
+    pub streams: u64,
+    /// How many of them are open.
+    pub streams_open: u64,
+    /// Whether heartbeats are not answered.
+    pub silent: bool,
+    /// The statuses that updates told.
+    pub statuses: Vec<proto::Status>,
+    /// How many streams were open at each deregistration.
+    pub streams_at_leave: Vec<u64>,
     next_lease: u64,
 }
 
@@ -184,11 +196,12 @@ impl State {
             None => ChangeKind::Added,
         };
         let instance = self.change(kind, instance);
+        let nanos = if self.interval == 0 { 50_000_000 } else { 0 };
         proto::RegisterResponse {
             instance: Some(instance),
             lease_id,
             ttl: None,
-            heartbeat_interval: Some(prost_types::Duration { seconds: 0, nanos: 50_000_000 }),
+            heartbeat_interval: Some(prost_types::Duration { seconds: self.interval, nanos }),
             cursor: self.cursor(),
         }
     }
@@ -252,12 +265,36 @@ impl Fake {
 
     /// Waits until the registry is as `holds` says.
     pub async fn until(&self, holds: impl Fn(&State) -> bool) {
-        let waiting = async {
-            while !holds(&self.state()) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
+        let waiting = self.until_told(holds);
         tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("the registry's state");
+    }
+
+    /// The same, for as long as it takes.
+    async fn until_told(&self, holds: impl Fn(&State) -> bool) {
+        while !holds(&self.state.lock().unwrap()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Counts a keep-alive stream until it ends.
+struct OpenStream {
+    fake: Fake,
+}
+
+impl OpenStream {
+    fn new(fake: &Fake) -> Self {
+        fake.alter(|state| {
+            state.streams += 1;
+            state.streams_open += 1;
+        });
+        Self { fake: fake.clone() }
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.fake.alter(|state| state.streams_open -= 1);
     }
 }
 
@@ -306,14 +343,18 @@ impl Registry for Fake {
         &self,
         request: Request<Streaming<proto::KeepAliveRequest>>,
     ) -> Result<Response<Self::KeepAliveStream>, Status> {
-        let fake = self.clone();
-        let answers = request.into_inner().map(move |request| {
-            let lease_ids = request?.lease_ids;
-            let mut state = fake.state.lock().unwrap();
-            state.heartbeats += 1;
-            let unknown = |lease: &u64| !state.leases.contains_key(lease);
-            let unknown_lease_ids = lease_ids.into_iter().filter(unknown).collect();
-            Ok(proto::KeepAliveResponse { unknown_lease_ids })
+        let open = OpenStream::new(self);
+        let answers = request.into_inner().then(move |request| {
+            let fake = open.fake.clone();
+            async move {
+                fake.until_told(|state| !state.silent).await;
+                let lease_ids = request?.lease_ids;
+                let mut state = fake.state.lock().unwrap();
+                state.heartbeats += 1;
+                let unknown = |lease: &u64| !state.leases.contains_key(lease);
+                let unknown_lease_ids = lease_ids.into_iter().filter(unknown).collect();
+                Ok(proto::KeepAliveResponse { unknown_lease_ids })
+            }
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -329,7 +370,10 @@ impl Registry for Fake {
             let mut instance = state.leased(request.lease_id)?;
             for path in &paths {
                 match path.as_str() {
-                    "status" => instance.status = new.status,
+                    "status" => {
+                        instance.status = new.status;
+                        state.statuses.push(new.status());
+                    }
                     "weight" if new.weight == Some(u32::MAX) => {
                         return Err(Status::invalid_argument("too heavy"));
                     }
@@ -349,6 +393,7 @@ impl Registry for Fake {
     ) -> Result<Response<proto::DeregisterResponse>, Status> {
         let proto::DeregisterRequest { lease_id, id, .. } = request.into_inner();
         self.alter(|state| {
+            state.streams_at_leave.push(state.streams_open);
             let instance = match state.instances.get(&id) {
                 Some(instance) if lease_id == 0 => instance.clone(),
                 _ => state.leased(lease_id)?,

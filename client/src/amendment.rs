@@ -1,0 +1,140 @@
+//! Changes to a registration: what is wanted is changed first, and then the registry told until it holds
+//! it so. It must never leave what the registry refused to be registered later.
+
+use std::{future::Future, sync::Arc};
+
+use tonic::Code;
+
+use crate::{
+    backoff::Backoff,
+    clock,
+    link::{Link, Missed},
+    proto::{Instance, UpdateResponse, registry_client::RegistryClient},
+    refusal::{Refusal, Verdict, told},
+    registration::Update,
+    standing::{RegistrationState, Shared, UpdateError},
+};
+
+/// Changes one registration.
+#[derive(Clone, Debug)]
+pub(crate) struct Amendment {
+    pub(crate) link: Arc<Link>,
+    pub(crate) shared: Shared,
+}
+
+impl Amendment {
+    /// Wants `update`, and returns when the registry holds it. A refusal leaves what is wanted as it
+    /// was.
+    pub(crate) async fn make(&self, update: &Update) -> Result<(), UpdateError> {
+        let before = self.shared.desired.borrow().instance.clone();
+        // First: what is registered again meanwhile is to have it.
+        self.want(update);
+        let made = self.tell(update).await;
+        if let Err(UpdateError::Invalid(_) | UpdateError::Refused(_)) = made {
+            let undo = |instance: &mut Instance| update.undo(instance, &before);
+            self.shared.desired.send_modify(|desired| undo(&mut desired.instance));
+        }
+        made
+    }
+
+    /// Changes what is registered from now on.
+    pub(crate) fn want(&self, update: &Update) {
+        self.shared.desired.send_modify(|desired| update.apply(&mut desired.instance));
+        // What was refused was something else: it does not answer this update.
+        let asked_again = match &*self.shared.held.borrow() {
+            Some(_) => RegistrationState::Lost,
+            None => RegistrationState::Pending,
+        };
+        self.shared.state.send_if_modified(|state| {
+            let refused = matches!(state, RegistrationState::Refused(_));
+            if refused {
+                *state = asked_again;
+            }
+            refused
+        });
+    }
+
+    /// Tells the registry, and returns when it holds `update`. Cancel safe, but for an answer that is
+    /// not heard then.
+    pub(crate) async fn tell(&self, update: &Update) -> Result<(), UpdateError> {
+        let mut backoff = self.link.backoff();
+        loop {
+            let Some(lease_id) = self.shared.lease_id() else {
+                self.wait_for_another_lease(None).await?;
+                continue;
+            };
+            let attempt = || self.update_lease(update, lease_id);
+            let refusal = match until_reached(&mut backoff, attempt).await {
+                Ok(response) => {
+                    self.keep(lease_id, response.instance);
+                    return Ok(());
+                }
+                Err(refusal) => refusal,
+            };
+            if !matches!(refusal.code, Code::NotFound | Code::FailedPrecondition) {
+                return Err(refusal.into());
+            }
+            self.wait_for_another_lease(Some(lease_id)).await?;
+        }
+    }
+
+    async fn update_lease(&self, update: &Update, lease_id: u64) -> Result<UpdateResponse, Missed> {
+        let request = update.request(lease_id);
+        self.link
+            .attempt(
+                |connection| async move { RegistryClient::new(connection).update(request).await },
+            )
+            .await
+    }
+
+    /// Remembers what the registry says it holds, unless it was registered again meanwhile.
+    fn keep(&self, lease_id: u64, instance: Option<Instance>) {
+        let Some(instance) = instance else { return };
+        self.shared.held.send_if_modified(|held| {
+            let current = held.as_mut().filter(|held| held.lease_id == lease_id);
+            current.map(|held| held.instance = Arc::new(instance)).is_some()
+        });
+    }
+
+    async fn wait_for_another_lease(&self, lost: Option<u64>) -> Result<(), UpdateError> {
+        let mut state = self.shared.state.subscribe();
+        if let Some(lost) = lost {
+            self.shared.found_lost.send_replace(lost);
+        }
+        let another = |state: &RegistrationState| match state {
+            RegistrationState::Registered { lease_id }
+            | RegistrationState::Retrying { lease_id } => Some(*lease_id) != lost,
+            RegistrationState::Refused(_) | RegistrationState::Closed => true,
+            RegistrationState::Pending | RegistrationState::Lost => false,
+        };
+        let state = state.wait_for(another).await.map_err(|_| UpdateError::Stopped)?;
+        match &*state {
+            RegistrationState::Refused(refusal) => Err(refusal.clone().into()),
+            RegistrationState::Closed => Err(UpdateError::Stopped),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Repeats `attempt` until the registry answers, one way or the other.
+async fn until_reached<T, F>(
+    backoff: &mut Backoff,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, Refusal>
+where
+    F: Future<Output = Result<T, Missed>>,
+{
+    loop {
+        let Missed { peer, status } = match attempt().await {
+            Ok(answer) => return Ok(answer),
+            Err(missed) => missed,
+        };
+        match Verdict::of(&status) {
+            Verdict::Refused(refusal) => return Err(refusal),
+            Verdict::Transient { after } => {
+                tracing::debug!(peer = &*peer, reason = told(&status), "asking again");
+                clock::sleep(backoff.delay(fastrand::f64(), after)).await;
+            }
+        }
+    }
+}
