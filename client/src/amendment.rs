@@ -1,12 +1,12 @@
 //! Changes to a registration: what is wanted is changed first, and then the registry told until it holds
 //! it so. It must never leave what the registry refused to be registered later.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use crate::{
-    backoff::Backoff,
     clock,
     link::{Link, Missed},
     proto::{Instance, UpdateResponse, registry_client::RegistryClient},
@@ -29,7 +29,8 @@ impl Amendment {
         let before = self.shared.desired.borrow().instance.clone();
         // First: what is registered again meanwhile is to have it.
         self.want(update);
-        let made = self.tell(update).await;
+        let made = self.tell(update, &CancellationToken::new()).await;
+        let made = made.expect("nothing supersedes it");
         if let Err(UpdateError::Invalid(_) | UpdateError::Refused(_)) = made {
             let undo = |instance: &mut Instance| update.undo(instance, &before);
             self.shared.desired.send_modify(|desired| undo(&mut desired.instance));
@@ -54,37 +55,69 @@ impl Amendment {
         });
     }
 
-    /// Tells the registry, and returns when it holds `update`. Cancel safe, but for an answer that is
-    /// not heard then.
-    pub(crate) async fn tell(&self, update: &Update) -> Result<(), UpdateError> {
+    /// Tells the registry, and returns when it holds `update`; `None` where it is `superseded` before.
+    /// What was sent is not given up: an answer is waited for, as what is sent after it could otherwise
+    /// be overtaken.
+    pub(crate) async fn tell(
+        &self,
+        update: &Update,
+        superseded: &CancellationToken,
+    ) -> Option<Result<(), UpdateError>> {
         let mut backoff = self.link.backoff();
         loop {
             let Some(lease_id) = self.shared.lease_id() else {
-                self.wait_for_another_lease(None).await?;
-                continue;
+                let leased = self.wait_for_another_lease(None);
+                match superseded.run_until_cancelled(leased).await? {
+                    Ok(()) => continue,
+                    stopped => return Some(stopped),
+                }
             };
-            let attempt = || self.update_lease(update, lease_id);
-            let refusal = match until_reached(&mut backoff, attempt).await {
+            let Missed { peer, status } = match self.attempt(update, lease_id, superseded).await? {
                 Ok(response) => {
                     self.keep(lease_id, response.instance);
-                    return Ok(());
+                    return Some(Ok(()));
                 }
-                Err(refusal) => refusal,
+                Err(missed) => missed,
             };
-            if !matches!(refusal.code, Code::NotFound | Code::FailedPrecondition) {
-                return Err(refusal.into());
+            match Verdict::of(&status) {
+                Verdict::Transient { after } => {
+                    tracing::debug!(peer = &*peer, reason = told(&status), "asking again");
+                    let pause = clock::sleep(backoff.delay(fastrand::f64(), after));
+                    superseded.run_until_cancelled(pause).await?;
+                }
+                Verdict::Refused(Refusal {
+                    code: Code::NotFound | Code::FailedPrecondition,
+                    ..
+                }) => {
+                    let leased = self.wait_for_another_lease(Some(lease_id));
+                    if let Err(error) = superseded.run_until_cancelled(leased).await? {
+                        return Some(Err(error));
+                    }
+                }
+                Verdict::Refused(refusal) => return Some(Err(refusal.into())),
             }
-            self.wait_for_another_lease(Some(lease_id)).await?;
         }
     }
 
-    async fn update_lease(&self, update: &Update, lease_id: u64) -> Result<UpdateResponse, Missed> {
+    /// One attempt; `None` where it is superseded before anything was sent.
+    async fn attempt(
+        &self,
+        update: &Update,
+        lease_id: u64,
+        superseded: &CancellationToken,
+    ) -> Option<Result<UpdateResponse, Missed>> {
+        if superseded.is_cancelled() {
+            return None;
+        }
+        let reached = match superseded.run_until_cancelled(self.link.reach()).await? {
+            Ok(reached) => reached,
+            Err(missed) => return Some(Err(missed)),
+        };
         let request = update.request(lease_id);
-        self.link
-            .attempt(
-                |connection| async move { RegistryClient::new(connection).update(request).await },
-            )
-            .await
+        let asked = self.link.ask(&reached, |connection| async move {
+            RegistryClient::new(connection).update(request).await
+        });
+        Some(asked.await)
     }
 
     /// Remembers what the registry says it holds, unless it was registered again meanwhile.
@@ -112,29 +145,6 @@ impl Amendment {
             RegistrationState::Refused(refusal) => Err(refusal.clone().into()),
             RegistrationState::Closed => Err(UpdateError::Stopped),
             _ => Ok(()),
-        }
-    }
-}
-
-/// Repeats `attempt` until the registry answers, one way or the other.
-async fn until_reached<T, F>(
-    backoff: &mut Backoff,
-    mut attempt: impl FnMut() -> F,
-) -> Result<T, Refusal>
-where
-    F: Future<Output = Result<T, Missed>>,
-{
-    loop {
-        let Missed { peer, status } = match attempt().await {
-            Ok(answer) => return Ok(answer),
-            Err(missed) => missed,
-        };
-        match Verdict::of(&status) {
-            Verdict::Refused(refusal) => return Err(refusal),
-            Verdict::Transient { after } => {
-                tracing::debug!(peer = &*peer, reason = told(&status), "asking again");
-                clock::sleep(backoff.delay(fastrand::f64(), after)).await;
-            }
         }
     }
 }

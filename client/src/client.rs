@@ -3,6 +3,7 @@
 
 use std::{error::Error, sync::Arc, time::Duration};
 
+use futures_util::Stream;
 use http::{Uri, uri::Scheme};
 use tokio::sync::watch;
 use tower::Service as TowerService;
@@ -160,7 +161,7 @@ impl Client {
     /// ```
     pub async fn register(
         &self,
-        mut registration: Registration,
+        mut registration: Registration<impl Stream<Item = bool> + Send + 'static>,
     ) -> Result<Registered, RegisterError> {
         registration.instance.namespace.clone_from(&self.inner.namespace);
         let (link, pulse) = (Arc::clone(&self.inner.link), Arc::clone(&self.inner.pulse));
@@ -190,7 +191,10 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn start(&self, mut registration: Registration) -> Registered {
+    pub fn start(
+        &self,
+        mut registration: Registration<impl Stream<Item = bool> + Send + 'static>,
+    ) -> Registered {
         registration.instance.namespace.clone_from(&self.inner.namespace);
         let (link, pulse) = (Arc::clone(&self.inner.link), Arc::clone(&self.inner.pulse));
         Registered::start(link, pulse, registration)

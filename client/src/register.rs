@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::Stream;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -12,6 +13,7 @@ use crate::{
     link::Link,
     proto::{self, Instance},
     pulse::Pulse,
+    readiness::follow,
     registration::{Registration, Update},
     standing::{CloseError, RegisterError, RegistrationState, Shared, UpdateError},
     tasks,
@@ -55,7 +57,7 @@ impl Registered {
     pub(crate) async fn begin(
         link: Arc<Link>,
         pulse: Arc<Pulse>,
-        registration: Registration,
+        registration: Registration<impl Stream<Item = bool> + Send + 'static>,
     ) -> Result<Self, RegisterError> {
         let (answer, answered) = oneshot::channel();
         let registered = Self::keep(link, pulse, registration, Some(answer));
@@ -64,26 +66,32 @@ impl Registered {
     }
 
     /// Wants it registered from now on.
-    pub(crate) fn start(link: Arc<Link>, pulse: Arc<Pulse>, registration: Registration) -> Self {
+    pub(crate) fn start(
+        link: Arc<Link>,
+        pulse: Arc<Pulse>,
+        registration: Registration<impl Stream<Item = bool> + Send + 'static>,
+    ) -> Self {
         Self::keep(link, pulse, registration, None)
     }
 
     fn keep(
         link: Arc<Link>,
         pulse: Arc<Pulse>,
-        registration: Registration,
+        registration: Registration<impl Stream<Item = bool> + Send + 'static>,
         answer: Option<oneshot::Sender<Result<(), RegisterError>>>,
     ) -> Self {
+        let (registration, ready) = registration.split();
         let token = CancellationToken::new();
         let stop = token.clone().drop_guard();
         let (end, ended) = oneshot::channel();
-        let keeper = Keeper::new(Arc::clone(&link), pulse, registration, answer, token);
-        let shared = keeper.shared();
+        let keeper = Keeper::new(Arc::clone(&link), pulse, registration, answer, token.clone());
+        let amendment = Amendment { link, shared: keeper.shared() };
+        tasks::spawn("readiness", follow(amendment.clone(), ready, token));
         tasks::spawn("registration", async move {
             // Nobody may be waiting: then nobody is to be told.
             let _ = end.send(keeper.run().await);
         });
-        Self { amendment: Amendment { link, shared }, ended, stop }
+        Self { amendment, ended, stop }
     }
 
     fn shared(&self) -> &Shared {

@@ -3,7 +3,12 @@
 
 use std::time::Duration;
 
-use crate::proto::{self, Instance, RegisterRequest, Status};
+use futures_util::Stream;
+
+use crate::{
+    proto::{self, Instance, RegisterRequest, Status},
+    readiness::AsSet,
+};
 
 /// An instance to register with [`Client::register`](crate::Client::register): where it is reached,
 /// and what callers should know of it.
@@ -23,10 +28,12 @@ use crate::proto::{self, Instance, RegisterRequest, Status};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "nothing is registered before Client::register takes it"]
-pub struct Registration {
+pub struct Registration<R = AsSet> {
     pub(crate) instance: Instance,
     pub(crate) ttl: Option<Duration>,
     pub(crate) disconnect_grace: Option<Duration>,
+    /// A stream of words about its readiness.
+    ready: R,
 }
 
 impl Registration {
@@ -45,9 +52,11 @@ impl Registration {
             port: port.into(),
             ..Instance::default()
         };
-        Self { instance, ttl: None, disconnect_grace: None }
+        Self { instance, ttl: None, disconnect_grace: None, ready: AsSet }
     }
+}
 
+impl<R> Registration<R> {
     /// Tells this replica from the others of its service. Default: the client makes one, a UUID, when
     /// it registers. Up to 256 bytes, no control characters.
     ///
@@ -161,6 +170,77 @@ impl Registration {
     pub fn disconnect_grace(mut self, grace: Duration) -> Self {
         self.disconnect_grace = Some(grace);
         self
+    }
+
+    /// Lets the status follow what the process says of itself: it is `STARTING` until the stream's first
+    /// `true`, `UP` while that says `true`, and `DOWN` while it says `false` after that. Where the stream
+    /// ends, the last word stays. Default: the status is as set.
+    ///
+    /// The registry is told of each change until it holds it, but only of the latest: what changed
+    /// meanwhile is left out. Registering again is with the present status. A status that is set by hand
+    /// stays until the stream's next change; [`Registered::drain`](crate::Registered::drain) ends the
+    /// following.
+    ///
+    /// With a watch channel:
+    ///
+    /// ```
+    /// use tokio::sync::watch;
+    /// use tokio_stream::wrappers::WatchStream;
+    /// use waypost_client::{Client, Registration};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = Client::new("http://127.0.0.1:7510")?;
+    /// let (ready, readiness) = watch::channel(false);
+    /// let registration = Registration::new("orders", "10.0.0.7", 8080)
+    ///     .ready_when(WatchStream::new(readiness));
+    /// let registered = client.start(registration);
+    /// // ... fill the caches ...
+    /// ready.send_replace(true);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// With the health that the process serves anyway (`tonic-health`), without a call over the network:
+    ///
+    /// ```
+    /// use futures_util::StreamExt;
+    /// use tonic::Request;
+    /// use tonic_health::{
+    ///     ServingStatus,
+    ///     pb::{HealthCheckRequest, health_server::Health},
+    ///     server::{HealthReporter, HealthService},
+    /// };
+    /// use waypost_client::{Client, Registration};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = Client::new("http://127.0.0.1:7510")?;
+    /// let reporter = HealthReporter::new();
+    /// reporter.set_service_status("orders", ServingStatus::NotServing).await;
+    ///
+    /// let health = HealthService::from_health_reporter(reporter.clone());
+    /// let request = HealthCheckRequest { service: "orders".into() };
+    /// let watch = health.watch(Request::new(request)).await?.into_inner();
+    /// let serving = ServingStatus::Serving as i32;
+    /// let ready = watch.map(move |answer| answer.is_ok_and(|answer| answer.status == serving));
+    ///
+    /// let registration = Registration::new("orders", "10.0.0.7", 8080).ready_when(ready);
+    /// let registered = client.start(registration);
+    /// reporter.set_service_status("orders", ServingStatus::Serving).await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn ready_when<S: Stream<Item = bool>>(self, ready: S) -> Registration<S> {
+        let Self { mut instance, ttl, disconnect_grace, ready: _ } = self;
+        instance.set_status(Status::Starting);
+        Registration { instance, ttl, disconnect_grace, ready }
+    }
+
+    /// What is registered, and what its status follows.
+    pub(crate) fn split(self) -> (Registration, R) {
+        let Self { instance, ttl, disconnect_grace, ready } = self;
+        (Registration { instance, ttl, disconnect_grace, ready: AsSet }, ready)
     }
 
     pub(crate) fn request(&self) -> RegisterRequest {

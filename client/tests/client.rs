@@ -21,6 +21,8 @@ use greeter::{
     greeter_client::GreeterClient,
     greeter_server::{Greeter, GreeterServer},
 };
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Request, Response, Status};
 use waypost_client::{
     BalancedChannel, Client, CloseError, Instance, NoInstance, PickContext, Policy, ReadyError,
@@ -258,6 +260,81 @@ async fn what_was_started_and_never_registered_leaves_at_once() {
     let mut state = registered.state();
     soon(registered.close()).await.unwrap();
     assert_eq!(*state.borrow_and_update(), RegistrationState::Closed);
+}
+
+fn following(ready: &watch::Sender<bool>) -> Registration<WatchStream<bool>> {
+    an_order().ready_when(WatchStream::new(ready.subscribe()))
+}
+
+/// Waits until the registry holds it so.
+async fn until_held(fake: &Fake, status: proto::Status) {
+    fake.until(|state| state.instances.get("a").is_some_and(|a| a.status() == status)).await;
+}
+
+#[tokio::test]
+async fn an_instance_follows_what_it_is_told_of_its_readiness() {
+    let (_network, fake, _process, client) = registry();
+    let ready = watch::Sender::new(false);
+    let registered = soon(client.register(following(&ready))).await.unwrap();
+    fake.until(|state| state.heartbeats > 2).await;
+    assert_eq!(fake.state().instances["a"].status(), proto::Status::Starting);
+    for (word, status) in [(true, proto::Status::Up), (false, proto::Status::Down)] {
+        ready.send_replace(word);
+        until_held(&fake, status).await;
+    }
+    ready.send_replace(true);
+    until_held(&fake, proto::Status::Up).await;
+    // The last word stays.
+    drop(ready);
+    fake.alter(|state| {
+        state.leases.clear();
+        state.instances.clear();
+    });
+    until_held(&fake, proto::Status::Up).await;
+    let told = [proto::Status::Up, proto::Status::Down, proto::Status::Up];
+    assert_eq!((fake.state().statuses, fake.state().registrations), (told.into(), 2));
+    soon(registered.close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn readiness_that_changes_during_an_outage_is_told_as_it_is_in_the_end() {
+    let (network, fake, process, client) = registry();
+    let ready = watch::Sender::new(false);
+    let registered = soon(client.register(following(&ready))).await.unwrap();
+    ready.send_replace(true);
+    until_held(&fake, proto::Status::Up).await;
+    drop(process);
+    for _ in 0..10 {
+        ready.send_replace(false);
+        soon(network.until_asked(1)).await;
+        ready.send_replace(true);
+        soon(network.until_asked(1)).await;
+    }
+    ready.send_replace(false);
+    let _process = fake.serve(&network, "registry");
+    until_held(&fake, proto::Status::Down).await;
+    assert_eq!(fake.state().statuses, [proto::Status::Up, proto::Status::Down]);
+    drop(registered);
+}
+
+#[tokio::test]
+async fn what_registers_again_registers_with_its_present_readiness() {
+    let (network, before) = (Network::default(), Fake::new("before"));
+    let process = before.serve(&network, "registry");
+    let client = client(&network, &["registry"]);
+    let ready = watch::Sender::new(true);
+    let registered = soon(client.register(following(&ready))).await.unwrap();
+    until_held(&before, proto::Status::Up).await;
+    drop(process);
+    ready.send_replace(false);
+    soon(network.until_asked(3)).await;
+    let after = Fake::new("after");
+    let _process = after.serve(&network, "registry");
+    until_held(&after, proto::Status::Down).await;
+    assert!(!after.state().log.iter().any(|change| {
+        change.instance.as_ref().is_some_and(|instance| instance.status() == proto::Status::Up)
+    }));
+    drop(registered);
 }
 
 fn many(client: &Client, count: usize) -> Vec<Registered> {
