@@ -1,5 +1,5 @@
 //! A greeter that registers itself, serves, and leaves without failing a call: on SIGTERM or ctrl-c
-//! it deregisters first, so that nobody is sent here any more, and then finishes what it has.
+//! it drains first, so that nobody is sent here any more and what it has is finished, and then stops.
 //!
 //! ```sh
 //! greeter --registry http://127.0.0.1:7510 --name greeter --listen 127.0.0.1:0 [--id ID]
@@ -17,7 +17,7 @@
 #[path = "greeter/greeter.rs"]
 mod generated;
 
-use std::{env, error::Error};
+use std::{env, error::Error, time::Duration};
 
 use generated::{
     GreetRequest, GreetResponse,
@@ -25,8 +25,11 @@ use generated::{
 };
 use tokio::{net::TcpListener, signal::unix};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status, transport::Server};
-use waypost_client::{Client, Registration};
+use tonic::{Request, Response, Status, service::LayerExt, transport::Server};
+use waypost_client::{Client, InFlight, Registration};
+
+/// How long it may take to leave: less than what whoever stops it waits before it kills it.
+const GRACE: Duration = Duration::from_secs(10);
 
 struct English {
     instance: String,
@@ -85,13 +88,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let instance = registered.instance();
     println!("registered {} {} at {address}", instance.service, instance.id);
 
-    let service = GreeterServer::new(English { instance: instance.id.clone() });
-    // The server drains once this has ended: when nobody is sent here any more.
+    let in_flight = InFlight::new();
+    let greeter = GreeterServer::new(English { instance: instance.id.clone() });
+    let service = in_flight.named_layer(greeter);
+    // The server stops once this has ended: when nobody is sent here any more.
     let left = async {
         if let Err(error) = asked_to_end().await {
             eprintln!("signals can't be heard: {error}");
         }
-        if let Err(error) = registered.close().await {
+        let drained = registered.drain_calls(&in_flight, GRACE).await;
+        if let Err(error) = drained.closed {
             eprintln!("still registered until the TTL has passed: {error}");
         }
     };

@@ -1,7 +1,9 @@
 //! Client of the Waypost service-discovery registry.
 //!
 //! - [`Client::register`] puts an instance into the registry and keeps it there for as long as the
-//!   returned guard is held.
+//!   returned guard is held. [`Client::start`] does so without waiting for the registry, whatever stands
+//!   in the way; [`Registration::ready_when`] lets its status follow the process's own health, and
+//!   [`Registered::drain`] leaves without failing a call.
 //! - [`Client::service`] follows a service; [`Service::pick`] chooses an instance for a call: the one
 //!   that is likely to [answer sooner](Policy::PeakEwma), or by another [`Policy`]. Instances that fail
 //!   are left alone for a while.
@@ -35,11 +37,13 @@ mod client;
 mod clock;
 mod connection;
 mod connector;
+mod drain;
 mod endpoint;
 mod enrolment;
 mod field;
 mod freshness;
 mod homing;
+mod in_flight;
 mod keeper;
 mod latency;
 mod lease;
@@ -72,7 +76,9 @@ struct Readme;
 pub use balance::{NoInstance, Outcome, Pick, PickContext, Policy};
 pub use channel::{BalancedChannel, ResponseFuture};
 pub use client::{BuildError, Builder, Client};
+pub use drain::Drained;
 pub use freshness::Freshness;
+pub use in_flight::{Counted, CountedBody, CountedFuture, InFlight, OngoingCall};
 pub use link_state::LinkState;
 pub use proto::{Filter, Instance};
 pub use readiness::AsSet;

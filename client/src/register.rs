@@ -48,6 +48,10 @@ use crate::{
 pub struct Registered {
     amendment: Amendment,
     ended: oneshot::Receiver<Result<(), CloseError>>,
+    /// Cancelled where the status is to follow its readiness no more.
+    following: CancellationToken,
+    /// Ends with the following.
+    followed: oneshot::Receiver<()>,
     stop: DropGuard,
 }
 
@@ -82,16 +86,29 @@ impl Registered {
     ) -> Self {
         let (registration, ready) = registration.split();
         let token = CancellationToken::new();
+        let following = token.child_token();
         let stop = token.clone().drop_guard();
         let (end, ended) = oneshot::channel();
-        let keeper = Keeper::new(Arc::clone(&link), pulse, registration, answer, token.clone());
+        let keeper = Keeper::new(Arc::clone(&link), pulse, registration, answer, token);
         let amendment = Amendment { link, shared: keeper.shared() };
-        tasks::spawn("readiness", follow(amendment.clone(), ready, token));
+        let (follow_end, followed) = oneshot::channel();
+        let follow = follow(amendment.clone(), ready, following.clone());
+        tasks::spawn("readiness", async move {
+            let _end = follow_end;
+            follow.await;
+        });
         tasks::spawn("registration", async move {
             // Nobody may be waiting: then nobody is to be told.
             let _ = end.send(keeper.run().await);
         });
-        Self { amendment, ended, stop }
+        Self { amendment, ended, following, followed, stop }
+    }
+
+    /// Returns when the status is what is set: nothing else is on its way to the registry.
+    pub(crate) async fn follow_no_more(&mut self) {
+        self.following.cancel();
+        // Told by the end of the one who could tell.
+        let _ = (&mut self.followed).await;
     }
 
     fn shared(&self) -> &Shared {

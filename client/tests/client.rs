@@ -23,11 +23,11 @@ use greeter::{
 };
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, service::LayerExt};
 use waypost_client::{
-    BalancedChannel, Client, CloseError, Instance, NoInstance, PickContext, Policy, ReadyError,
-    RegisterError, Registered, Registration, RegistrationState, Service, Update, UpdateError,
-    proto,
+    BalancedChannel, Client, CloseError, InFlight, Instance, NoInstance, PickContext, Policy,
+    ReadyError, RegisterError, Registered, Registration, RegistrationState, Service, Update,
+    UpdateError, proto,
 };
 
 /// A client of the registries with these names.
@@ -335,6 +335,110 @@ async fn what_registers_again_registers_with_its_present_readiness() {
         change.instance.as_ref().is_some_and(|instance| instance.status() == proto::Status::Up)
     }));
     drop(registered);
+}
+
+#[tokio::test]
+async fn draining_waits_for_calls_in_flight() {
+    let (_network, fake, _process, client) = registry();
+    let registered = soon(client.register(an_order())).await.unwrap();
+    let in_flight = InFlight::new();
+    let call = in_flight.begin();
+    let patience = Duration::from_secs(15);
+    let ending = async {
+        until_held(&fake, proto::Status::Draining).await;
+        // Longer than callers are given to see it.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        assert!(fake.state().instances.contains_key("a"), "it left before its call had ended");
+        drop(call);
+    };
+    let began = Instant::now();
+    let (drained, ()) = tokio::join!(registered.drain_calls(&in_flight, patience), ending);
+    assert!(drained.announced && drained.closed.is_ok(), "{drained:?}");
+    assert_eq!(drained.unfinished, 0);
+    assert!(began.elapsed() < patience);
+    assert!(fake.state().instances.is_empty());
+}
+
+#[tokio::test]
+async fn draining_gives_callers_time_to_see_it() {
+    let (_network, fake, _process, client) = registry();
+    let registered = soon(client.register(an_order())).await.unwrap();
+    let began = Instant::now();
+    let drained = soon(registered.drain(Duration::from_secs(15))).await;
+    assert!(drained.closed.is_ok(), "{drained:?}");
+    assert!((Duration::from_secs(1)..Duration::from_secs(10)).contains(&began.elapsed()));
+    assert!(fake.state().instances.is_empty());
+}
+
+#[tokio::test]
+async fn draining_takes_no_longer_than_its_grace() {
+    let (_network, fake, _process, client) = registry();
+    let registered = soon(client.register(an_order())).await.unwrap();
+    let in_flight = InFlight::new();
+    let _call = in_flight.begin();
+    let drained = soon(registered.drain_calls(&in_flight, Duration::from_millis(300))).await;
+    assert_eq!((drained.announced, drained.unfinished), (true, 1));
+    assert!(fake.state().instances.is_empty());
+}
+
+#[tokio::test]
+async fn draining_does_not_wait_for_a_registry_that_is_away() {
+    let (_network, _fake, process, client) = registry();
+    let registered = soon(client.register(an_order())).await.unwrap();
+    drop(process);
+    let drained = soon(registered.drain(Duration::from_millis(300))).await;
+    assert!(!drained.announced);
+    assert!(matches!(drained.closed, Err(CloseError::Unreachable(_))), "{drained:?}");
+}
+
+#[tokio::test]
+async fn what_was_never_registered_is_drained_at_once() {
+    let client = client(&Network::default(), &["registry"]);
+    let drained = soon(client.start(an_order()).drain(Duration::MAX)).await;
+    assert!(!drained.announced && drained.closed.is_ok(), "{drained:?}");
+}
+
+#[tokio::test]
+async fn what_drains_follows_its_readiness_no_more() {
+    let (_network, fake, _process, client) = registry();
+    let ready = watch::Sender::new(true);
+    let registered = soon(client.register(following(&ready))).await.unwrap();
+    until_held(&fake, proto::Status::Up).await;
+    let turning = async {
+        until_held(&fake, proto::Status::Draining).await;
+        ready.send_replace(false);
+    };
+    let grace = Duration::from_millis(500);
+    let (drained, ()) = tokio::join!(registered.drain(grace), turning);
+    assert!(drained.announced && drained.closed.is_ok(), "{drained:?}");
+    assert_eq!(fake.state().statuses.last(), Some(&proto::Status::Draining));
+}
+
+#[tokio::test]
+async fn a_replica_that_has_drained_can_be_killed_without_a_failed_call() {
+    let (network, fake, _process, client) = registry();
+    let in_flight = InFlight::new();
+    let greeter = in_flight.named_layer(GreeterServer::new(Replica("a".into())));
+    let a = network.start("a", tonic::transport::Server::builder().add_service(greeter));
+    let registration = Registration::new("greeter", "a", 80).id("a");
+    let registered = soon(client.register(registration)).await.unwrap();
+    let _b = placed(&network, &fake, "b");
+    let channel = client.channel("greeter");
+    assert_eq!(counts(&channel, 100).await.len(), 2);
+    let leaving = async {
+        let drained = soon(registered.drain_calls(&in_flight, Duration::from_secs(10))).await;
+        assert_eq!((drained.announced, drained.unfinished), (true, 0));
+        drop(a);
+    };
+    let calls = async {
+        let mut failed = 0;
+        while in_flight.count() > 0 || fake.state().instances.contains_key("a") {
+            failed += failures(&channel, 100).await;
+        }
+        failed + failures(&channel, 500).await
+    };
+    let (failed, ()) = tokio::join!(calls, leaving);
+    assert_eq!(failed, 0);
 }
 
 fn many(client: &Client, count: usize) -> Vec<Registered> {
