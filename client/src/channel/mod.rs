@@ -1,22 +1,25 @@
 //! The tonic adapter: a service that generated clients call, and that sends each call to a picked
 //! instance. It must never send a call twice, nor keep one waiting without a deadline.
 
+mod answer;
+mod attempt;
+mod timeout;
+mod tried;
+
 use std::{
     convert::Infallible,
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
-use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
+use http::{Request, Response};
 use tokio::sync::oneshot;
-use tonic::{Code, Status, body::Body};
+use tonic::{Status, body::Body};
 
+use self::{attempt::Attempt, timeout::timeout, tried::Tried};
 use crate::{
     balance::{NoInstance, Pick, PickContext},
     clock::{self, Instant},
@@ -271,220 +274,12 @@ impl BalancedChannel {
     }
 }
 
-/// The instances that took no connection for this call.
-#[derive(Default)]
-struct Tried {
-    endpoints: Vec<Arc<Endpoint>>,
-    last: Option<ConnectError>,
-    /// Those whose connection had ended when the call was to be sent.
-    closed: Vec<Arc<Endpoint>>,
-}
-
-impl Tried {
-    fn contains(&self, endpoint: &Endpoint) -> bool {
-        self.endpoints.iter().any(|tried| tried.is_at(endpoint))
-    }
-
-    fn note(&mut self, endpoint: Arc<Endpoint>, error: ConnectError) {
-        self.endpoints.push(endpoint);
-        self.last = Some(error);
-    }
-
-    /// Notes a connection that had ended; the second time the instance counts as tried.
-    fn note_closed(&mut self, endpoint: Arc<Endpoint>) {
-        if self.closed.iter().any(|closed| closed.is_at(&endpoint)) {
-            let address = endpoint.address().into();
-            self.note(endpoint, ConnectError::Closed { address });
-        } else {
-            self.closed.push(endpoint);
-        }
-    }
-}
-
-/// A call that was sent, until it is answered or given up.
-struct Attempt {
-    /// Gone once it was answered.
-    pick: Option<Pick>,
-    began: Instant,
-    /// When the caller's patience ends, where that is known.
-    deadline: Option<Instant>,
-}
-
-impl Attempt {
-    fn begin(pick: Pick, deadline: Option<Instant>) -> Self {
-        Self { pick: Some(pick), began: clock::now(), deadline }
-    }
-
-    fn end(mut self) -> (Pick, Duration) {
-        let pick = self.pick.take().expect("it is gone with the attempt alone");
-        (pick, clock::now() - self.began)
-    }
-
-    fn answered(self, response: Response<Incoming>) -> Response<Body> {
-        let (pick, took) = self.end();
-        // An answer without a body says in its head how the call went.
-        let failed = response.status().is_server_error() || is_failure(response.headers());
-        if failed {
-            pick.endpoint().note(Sign::Bad, took);
-        }
-        let call = Call { pick, took: (!failed).then_some(took) };
-        response.map(|body| Body::new(Counted { body, call: Some(call) }))
-    }
-
-    fn unsent(self) -> Pick {
-        self.end().0
-    }
-
-    fn lost(self) -> Pick {
-        let (pick, took) = self.end();
-        pick.endpoint().note(Sign::Bad, took);
-        pick
-    }
-}
-
-impl Drop for Attempt {
-    /// Nobody waits any more: because it took too long, or for the caller's own reasons.
-    fn drop(&mut self) {
-        let Some(pick) = &self.pick else { return };
-        let now = clock::now();
-        let took = now - self.began;
-        if self.deadline.is_some_and(|deadline| now >= deadline) {
-            pick.endpoint().note(Sign::Bad, took);
-        } else {
-            pick.endpoint().note_given_up(took);
-        }
-    }
-}
-
-/// Whether trailers, or the head of an answer without any, say that the instance did not serve the
-/// call and might not serve the next one either.
-fn is_failure(headers: &HeaderMap) -> bool {
-    Status::from_header_map(headers).is_some_and(|status| {
-        matches!(
-            status.code(),
-            Code::Unknown
-                | Code::DeadlineExceeded
-                | Code::ResourceExhausted
-                | Code::Internal
-                | Code::Unavailable
-                | Code::DataLoss
-        )
-    })
-}
-
-/// A call whose answer is being read.
-struct Call {
-    pick: Pick,
-    /// Until the answer's head, where it is still to be seen how the call went.
-    took: Option<Duration>,
-}
-
-impl Call {
-    fn end(self, failed: bool) {
-        if let Some(took) = self.took {
-            let sign = if failed { Sign::Bad } else { Sign::Good };
-            self.pick.endpoint().note(sign, took);
-        }
-    }
-}
-
-/// An answer's body, which keeps the call counted as in flight.
-struct Counted {
-    body: Incoming,
-    /// Gone once the body has ended.
-    call: Option<Call>,
-}
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let frame = frame.map(|frame| {
-            frame.map_err(|error| Status::unavailable(format!("the answer broke off: {error}")))
-        });
-        // Trailers end a call; whoever read them does not always ask for more.
-        let failed = match &frame {
-            Some(Ok(frame)) => frame.trailers_ref().map(is_failure),
-            Some(Err(_)) => Some(true),
-            None => Some(false),
-        };
-        if let Some(failed) = failed
-            && let Some(call) = self.call.take()
-        {
-            call.end(failed);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Counted {
-    /// Who stops reading has been answered.
-    fn drop(&mut self) {
-        if let Some(call) = self.call.take() {
-            call.end(false);
-        }
-    }
-}
-
-/// The call's timeout, as the gRPC protocol writes it: up to 8 digits and a unit.
-fn timeout(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let count: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(count * 3600)),
-        "M" => Some(Duration::from_secs(count * 60)),
-        "S" => Some(Duration::from_secs(count)),
-        "m" => Some(Duration::from_millis(count)),
-        "u" => Some(Duration::from_micros(count)),
-        "n" => Some(Duration::from_nanos(count)),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(value: &str) -> Option<Duration> {
-        let mut headers = HeaderMap::new();
-        headers.insert("grpc-timeout", value.parse().unwrap());
-        timeout(&headers)
-    }
-
     #[test]
     fn waits_are_as_documented() {
         assert_eq!(UNSENT_MAX, Duration::from_secs(5));
-    }
-
-    #[test]
-    fn timeouts_are_read_as_the_protocol_writes_them() {
-        assert_eq!(parsed("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(parsed("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
-        assert_eq!(parsed("0n"), Some(Duration::ZERO));
-        assert_eq!(timeout(&HeaderMap::new()), None);
-    }
-
-    #[test]
-    fn what_is_no_timeout_is_left_to_the_server() {
-        for value in ["", "m", "5", "-5m", "+5m", "999999999S", "5 S", "5d", "1.5S"] {
-            assert_eq!(parsed(value), None, "{value:?}");
-        }
     }
 }
