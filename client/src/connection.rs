@@ -1,5 +1,5 @@
 //! One HTTP/2 connection to one address, which generated clients can call. It never reconnects and
-//! never sends twice: a request that was not sent comes back to the caller.
+//! never sends twice, and tells a request that nobody saw from one that may have been served.
 
 use std::{
     convert::Infallible,
@@ -79,8 +79,8 @@ impl Default for Dialer {
 /// Why a request got no answer.
 #[derive(Debug)]
 pub(crate) enum SendError {
-    /// Nothing of it was sent: it can be sent elsewhere.
-    Unsent(Box<Request<Body>>),
+    /// Nobody has begun to serve it, and nobody will: it can be sent elsewhere.
+    Unsent,
     /// It may have been received.
     Lost(hyper::Error),
 }
@@ -141,7 +141,7 @@ impl Connection {
         mut request: Request<Body>,
     ) -> Result<Response<Incoming>, SendError> {
         if self.is_closed() {
-            return Err(SendError::Unsent(Box::new(request)));
+            return Err(SendError::Unsent);
         }
         *request.uri_mut() = self.target(request.uri());
         request
@@ -149,9 +149,10 @@ impl Connection {
             .entry(header::USER_AGENT)
             .or_insert(HeaderValue::from_static(USER_AGENT));
         self.requests.try_send_request(request).await.map_err(|mut error| {
-            match error.take_message() {
-                Some(request) => SendError::Unsent(Box::new(request)),
-                None => SendError::Lost(error.into_error()),
+            if error.take_message().is_some() || is_refusal(error.error()) {
+                SendError::Unsent
+            } else {
+                SendError::Lost(error.into_error())
             }
         })
     }
@@ -186,14 +187,26 @@ impl tower::Service<Request<Body>> for Connection {
             let address = Arc::clone(&connection.address);
             Ok(match connection.send(request).await {
                 Ok(response) => response.map(Body::new),
-                Err(SendError::Unsent(_)) => {
-                    Status::unavailable(format!("the connection to {address} is closed"))
-                        .into_http()
-                }
+                Err(SendError::Unsent) => unsent(&address).into_http(),
                 Err(SendError::Lost(error)) => lost(&address, &error).into_http(),
             })
         })
     }
+}
+
+/// Whether the peer said that it has not begun to serve the call: by a reset that says so, or by a
+/// goodbye to the connection that leaves the call out (RFC 9113, 8.7).
+fn is_refusal(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        let is_refused = cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+        cause.is_remote() && (cause.is_go_away() || is_refused)
+    })
+}
+
+/// The status of a call that nobody has begun to serve.
+pub(crate) fn unsent(address: &impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("{address} did not take the call"))
 }
 
 /// The status of a call that was sent and got no answer.

@@ -1,8 +1,15 @@
 //! The tonic adapter: a service that generated clients call, and that sends each call to a picked
-//! instance. It must never send a call twice, nor keep one waiting without a deadline.
+//! instance. It must never send a call twice that may have been served, unless it was told that it may,
+//! nor keep one waiting without a deadline.
 
 mod answer;
 mod attempt;
+mod call;
+mod failure;
+mod pushback;
+mod replay;
+mod retry;
+mod route;
 mod timeout;
 mod tried;
 
@@ -16,23 +23,24 @@ use std::{
 };
 
 use http::{Request, Response};
-use tokio::sync::oneshot;
 use tonic::{Status, body::Body};
+use tower::retry::budget::{Budget, TpsBudget};
 
-use self::{attempt::Attempt, timeout::timeout, tried::Tried};
+use self::{attempt::Attempt, call::Call, failure::Failure, retry::Retry};
 use crate::{
-    balance::{NoInstance, Pick, PickContext},
     clock::{self, Instant},
-    connection::{self, Answer, ConnectError, Connection, SendError},
-    endpoint::Endpoint,
-    outlier::Sign,
-    service::{ReadyError, Service},
-    tasks,
+    connection::{self, Answer, SendError},
+    service::Service,
 };
 
 /// The longest that a call waits before it is sent: for the instances to be known, and for
 /// connections to be made.
 const UNSENT_MAX: Duration = Duration::from_secs(5);
+
+/// How many calls may be sent again: this share of those of the last 10 s, and so many more a second.
+const BUDGET_SHARE: f32 = 0.2;
+const BUDGET_RESERVE: u32 = 10;
+const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 
 /// A channel to a service, for any client that tonic generates. Each call goes to an instance of its
 /// own choice; who comes and goes is followed while calls run. Cheap to clone.
@@ -43,12 +51,18 @@ const UNSENT_MAX: Duration = Duration::from_secs(5);
 /// - Who fails is left alone for a while, as [`Policy`](crate::Policy) says: who takes no connection,
 ///   answers with one of the codes that are a server's own fault (`UNAVAILABLE`, `INTERNAL`, `UNKNOWN`,
 ///   `RESOURCE_EXHAUSTED`, `DEADLINE_EXCEEDED`, `DATA_LOSS`), or lets the call's timeout pass.
-/// - A call is sent once. Where its connection breaks after that, it fails with `UNAVAILABLE`, and
-///   the next call connects afresh.
+/// - A call that an instance has not begun to serve (its connection ended before the call left, or
+///   the instance refused it, as one that shuts down does) is sent to another one. Where its connection
+///   breaks after that, it fails with `UNAVAILABLE`, and the next call connects afresh;
+///   [`retry_idempotent`](Self::retry_idempotent) sends it again.
+/// - What is sent again has a budget, which all clones of a channel share: 20 % of the calls of the last
+///   10 s, and 10 a second. Beyond it a call fails, rather than add to an overload. To look for an
+///   instance that takes a connection costs nothing of it.
 /// - Nothing hangs: a call that could not be sent within 5 s (because the registry has not told the
 ///   instances yet, say), or for which there is no instance, fails with `UNAVAILABLE`, which says
 ///   why. A timeout that the call's request sets ([`tonic::Request::set_timeout`]) covers all of
-///   its way to the answer's head and ends in `DEADLINE_EXCEEDED`.
+///   its way to the answer's head and ends in `DEADLINE_EXCEEDED`. The instance is told what is left of
+///   it.
 /// - A call counts as in flight until its answer has been read to the end or dropped, streams
 ///   included.
 ///
@@ -69,6 +83,16 @@ const UNSENT_MAX: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct BalancedChannel {
     service: Service,
+    /// What sending again may cost: all clones pay from it.
+    budget: Arc<TpsBudget>,
+    options: Options,
+}
+
+/// What a channel was told about its calls.
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    /// How often a call is sent at most, where it may have been received.
+    attempts: u32,
 }
 
 impl tower::Service<Request<Body>> for BalancedChannel {
@@ -82,9 +106,7 @@ impl tower::Service<Request<Body>> for BalancedChannel {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let channel = self.clone();
-        ResponseFuture(Box::pin(async move {
-            Ok(channel.answer(request).await.unwrap_or_else(|status| status.into_http()))
-        }))
+        ResponseFuture(Box::pin(async move { Ok(channel.answer(request).await) }))
     }
 }
 
@@ -137,7 +159,8 @@ impl Service {
 
 impl BalancedChannel {
     pub(crate) fn new(service: Service) -> Self {
-        Self { service }
+        let budget = Arc::new(TpsBudget::new(BUDGET_WINDOW, BUDGET_RESERVE, BUDGET_SHARE));
+        Self { service, budget, options: Options { attempts: 1 } }
     }
 
     /// The service that this calls.
@@ -153,123 +176,100 @@ impl BalancedChannel {
         &self.service
     }
 
-    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        match timeout(request.headers()) {
-            None => self.dispatch(request, None).await,
+    /// The same with calls that may be sent more than once, for methods that are idempotent: a call
+    /// whose answer says `UNAVAILABLE` in its head, or whose connection is lost before an answer's
+    /// head, is sent again, up to `attempts` times in all (1 or 0: once, the default). The channel that
+    /// this was made from stays as it is; both have the same budget.
+    ///
+    /// - It goes to another instance, where there is one, after a random time of up to 50 ms the
+    ///   first, twice as much each next time, and never more than 1 s.
+    /// - Where the answer says how long to wait (`grpc-retry-pushback-ms`, or else `retry-after` in
+    ///   seconds), it is sent no sooner. Where it says anything else there, a negative number say, or
+    ///   where the wait would outlast the call's timeout (5 s, where it has none), it is not sent again.
+    /// - Requests are kept up to 64 KiB: what is longer is sent once.
+    /// - How often it was sent before is told in `grpc-previous-rpc-attempts`.
+    /// - Calls that fail when all tries are spent are answered as the last try was.
+    ///
+    /// ```
+    /// use waypost_client::Service;
+    ///
+    /// let orders = Service::fixed([]).channel();
+    /// let reading = orders.clone().retry_idempotent(3);
+    /// # drop((orders, reading));
+    /// ```
+    #[must_use]
+    pub fn retry_idempotent(mut self, attempts: u32) -> Self {
+        self.options.attempts = attempts;
+        self
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let now = clock::now();
+        let call = Call::new(request, now);
+        self.budget.deposit();
+        match call.left(now) {
+            None => self.dispatch(&call).await,
             Some(limit) => {
-                let late = || Err(Status::deadline_exceeded("the call's timeout has passed"));
-                let answered = self.dispatch(request, Some(clock::now() + limit));
-                clock::within(limit, answered).await.unwrap_or_else(late)
+                let late =
+                    || Status::deadline_exceeded("the call's timeout has passed").into_http();
+                clock::within(limit, self.dispatch(&call)).await.unwrap_or_else(late)
             }
         }
     }
 
-    async fn dispatch(
-        &self,
-        mut request: Request<Body>,
-        deadline: Option<Instant>,
-    ) -> Result<Response<Body>, Status> {
-        let give_up = clock::now() + UNSENT_MAX;
-        let mut tried = Tried::default();
+    /// Sends a call until that came to something, or may not be repeated.
+    async fn dispatch(&self, call: &Call) -> Response<Body> {
+        let mut retry = Retry::new(self.options.attempts);
+        let mut give_up = clock::now() + UNSENT_MAX;
         loop {
-            let left = give_up.saturating_duration_since(clock::now());
-            let found = clock::within(left, self.connect(&mut tried, deadline)).await;
-            let (pick, connection) = found.unwrap_or_else(|| Err(self.too_late(&tried)))?;
-            let attempt = Attempt::begin(pick, deadline);
-            match connection.clone().send(request).await {
-                Ok(response) => return Ok(attempt.answered(response)),
-                Err(SendError::Unsent(unsent)) => {
-                    // The connection ended before; another one to the same place may do, once.
-                    let pick = attempt.unsent();
-                    pick.endpoint().slot().forget(&connection);
-                    tried.note_closed(Arc::clone(pick.endpoint()));
-                    request = *unsent;
-                }
-                Err(SendError::Lost(error)) => {
-                    let pick = attempt.lost();
-                    pick.endpoint().slot().forget(&connection);
-                    return Err(connection::lost(&pick.address(), &error));
-                }
+            let failure = match self.attempt(call, give_up).await {
+                Ok(answer) => return answer,
+                Err(failure) => failure,
+            };
+            let Some(wait) = self.retry_after(&mut retry, call, &failure) else {
+                return failure.answer();
+            };
+            if !matches!(failure, Failure::Unsent(_)) {
+                give_up = clock::now() + wait + UNSENT_MAX;
             }
+            // An answer counts as in flight for as long as it is there.
+            drop(failure);
+            clock::sleep(wait).await;
         }
     }
 
-    /// Picks an instance that takes a connection. Those that don't are noted in `tried`.
-    async fn connect(
-        &self,
-        tried: &mut Tried,
-        deadline: Option<Instant>,
-    ) -> Result<(Pick, Connection), Status> {
-        if self.service.snapshot().is_none() {
-            self.service.ready().await.map_err(|error| self.unready(&error))?;
-        }
-        loop {
-            let pick = self.pick(tried)?;
-            let endpoint = pick.endpoint();
-            if let Some(connection) = endpoint.slot().current() {
-                return Ok((pick, connection));
+    /// How long to wait before a call is sent again; `None` where it is not to be.
+    fn retry_after(&self, retry: &mut Retry, call: &Call, failure: &Failure) -> Option<Duration> {
+        let cause = failure.cause()?;
+        let left = call.left(clock::now());
+        let wait = retry.wait(cause, call.sent(), left, fastrand::f64())?;
+        (call.is_whole() && self.budget.withdraw()).then_some(wait)
+    }
+
+    /// Sends a call once. `give_up`: when it has to be sent by.
+    async fn attempt(&self, call: &Call, give_up: Instant) -> Result<Response<Body>, Failure> {
+        let left = give_up.saturating_duration_since(clock::now());
+        let found = clock::within(left, self.connect(call)).await;
+        let found = found.unwrap_or_else(|| Err(self.too_late(call)));
+        let (pick, connection) = found.map_err(Failure::Nowhere)?;
+        let gone = || Failure::Nowhere(Status::internal("the request's body is gone"));
+        let (request, _) = call.attempt(clock::now()).ok_or_else(gone)?;
+        let attempt = Attempt::begin(pick, call.deadline());
+        match connection.clone().send(request).await {
+            Ok(answer) => Failure::check(attempt.answered(answer)),
+            Err(SendError::Unsent) => {
+                let pick = attempt.unsent();
+                call.note_unsent();
+                // Another connection to the same place may do, once.
+                call.tried().note_closed(pick.endpoint());
+                pick.endpoint().slot().forget(&connection);
+                Err(Failure::Unsent(connection::unsent(&pick.address())))
             }
-            // Half of the time that is left: the other half is for another instance.
-            let left = |deadline: Instant| deadline.saturating_duration_since(clock::now());
-            let limit = deadline.map_or(UNSENT_MAX, |deadline| left(deadline) / 2);
-            let dialed = clock::within(limit, self.dial(endpoint)).await;
-            match dialed {
-                Some(Ok(connection)) => return Ok((pick, connection)),
-                Some(Err(error)) => tried.note(Arc::clone(endpoint), error),
-                None => {
-                    endpoint.note(Sign::Unreached, Duration::ZERO);
-                    let address = endpoint.address().into();
-                    tried.note(Arc::clone(endpoint), ConnectError::Late { address, limit });
-                }
+            Err(SendError::Lost(error)) => {
+                let pick = attempt.lost();
+                pick.endpoint().slot().forget(&connection);
+                Err(Failure::Lost(connection::lost(&pick.address(), &error)))
             }
-        }
-    }
-
-    /// Connects to an instance. That goes on where the caller gives up: the next one finds the
-    /// connection, or that there is none.
-    async fn dial(&self, endpoint: &Arc<Endpoint>) -> Result<Connection, ConnectError> {
-        let (task, dialer) = (Arc::clone(endpoint), self.service.dialer().clone());
-        let (answer, dialed) = oneshot::channel();
-        tasks::spawn("dial", async move {
-            let connected = task.slot().connection(&dialer, task.address()).await;
-            if connected.is_err() {
-                task.note(Sign::Unreached, Duration::ZERO);
-            }
-            // Whoever waited may have given up.
-            let _gone = answer.send(connected);
-        });
-        // The runtime may be on its way down.
-        let gone = |_| Err(ConnectError::Closed { address: endpoint.address().into() });
-        dialed.await.unwrap_or_else(gone)
-    }
-
-    /// An instance that was not tried.
-    fn pick(&self, tried: &Tried) -> Result<Pick, Status> {
-        let untried = |endpoint: &Endpoint| !tried.contains(endpoint);
-        let pick = self.service.pick_where(&PickContext::new(), untried);
-        pick.map_err(|reason| self.none(reason))?.ok_or_else(|| self.exhausted(tried))
-    }
-
-    fn none(&self, reason: NoInstance) -> Status {
-        Status::unavailable(format!("no instance of {}: {reason}", self.service.name()))
-    }
-
-    fn unready(&self, error: &ReadyError) -> Status {
-        Status::unavailable(format!("no instance of {}: {error}", self.service.name()))
-    }
-
-    fn exhausted(&self, tried: &Tried) -> Status {
-        let service = self.service.name();
-        let count = tried.endpoints.len();
-        let last = tried.last.as_ref().map(|error| format!(", the last one: {error}"));
-        let last = last.unwrap_or_default();
-        Status::unavailable(format!("none of {count} instances of {service} was reached{last}"))
-    }
-
-    fn too_late(&self, tried: &Tried) -> Status {
-        match tried.last {
-            None if self.service.snapshot().is_none() => self.none(NoInstance::NotReady),
-            _ => self.exhausted(tried),
         }
     }
 }
@@ -281,5 +281,15 @@ mod tests {
     #[test]
     fn waits_are_as_documented() {
         assert_eq!(UNSENT_MAX, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_fifth_of_the_calls_and_ten_a_second_may_be_sent_again() {
+        let channel = Service::fixed([]).channel();
+        let withdrawn = || std::iter::from_fn(|| channel.budget.withdraw().then_some(())).count();
+        assert_eq!(withdrawn(), 100, "of 10 s");
+        (0..500).for_each(|_| channel.clone().budget.deposit());
+        assert_eq!(withdrawn(), 100, "of 500 calls");
+        assert_eq!(channel.options.attempts, 1);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 /// The call's timeout, as the gRPC protocol writes it: up to 8 digits and a unit.
 pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
@@ -22,6 +22,25 @@ pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
         _ => None,
     }
 }
+/// What is left of a call's time, in the finest unit that 8 digits hold; rounded down, but never nothing.
+pub(super) fn written(left: Duration) -> HeaderValue {
+    let counts = [
+        (left.as_nanos(), 'n'),
+        (left.as_micros(), 'u'),
+        (left.as_millis(), 'm'),
+        (left.as_secs().into(), 'S'),
+        ((left.as_secs() / 60).into(), 'M'),
+    ];
+    let fine = counts.into_iter().find(|(count, _)| *count <= COUNT_MAX);
+    let hours = (u128::from(left.as_secs() / 3600).min(COUNT_MAX), 'H');
+    let (count, unit) = fine.unwrap_or(hours);
+    let text = format!("{}{unit}", count.max(1));
+    HeaderValue::try_from(text).expect("digits and a letter")
+}
+
+/// 8 digits.
+const COUNT_MAX: u128 = 99_999_999;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +63,33 @@ mod tests {
     fn what_is_no_timeout_is_left_to_the_server() {
         for value in ["", "m", "5", "-5m", "+5m", "999999999S", "5 S", "5d", "1.5S"] {
             assert_eq!(parsed(value), None, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_written_as_finely_as_it_can_be() {
+        for (left, expected) in [
+            (Duration::ZERO, "1n"),
+            (Duration::from_nanos(99_999_999), "99999999n"),
+            (Duration::from_nanos(100_000_999), "100000u"),
+            (Duration::from_millis(250), "250000u"),
+            (Duration::from_micros(100_000_999), "100000m"),
+            (Duration::from_millis(100_000_999), "100000S"),
+            (Duration::from_secs(100_000_019), "1666666M"),
+            (Duration::from_secs(99_999_999 * 60 + 60), "1666666H"),
+            (Duration::MAX, "99999999H"),
+        ] {
+            assert_eq!(written(left), expected, "{left:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_no_more_and_hardly_less() {
+        let mut left = Duration::from_nanos(1);
+        while left < Duration::from_secs(99_999_999 * 3600) {
+            let read = parsed(written(left).to_str().unwrap()).unwrap();
+            assert!(read <= left && left - read <= left / 100_000, "{left:?} became {read:?}");
+            left = left * 13 / 10 + Duration::from_nanos(1);
         }
     }
 }

@@ -1,35 +1,65 @@
-//! The instances that a call was tried on in vain. It must never let a call come back to one of them.
+//! Where a call was tried. It must never let a call come back to an instance that takes no connection.
 
 use std::sync::Arc;
 
 use crate::{connection::ConnectError, endpoint::Endpoint};
 
-/// The instances that took no connection for this call.
+/// The instances that a call has to do with.
 #[derive(Default)]
 pub(super) struct Tried {
-    pub(super) endpoints: Vec<Arc<Endpoint>>,
-    pub(super) last: Option<ConnectError>,
+    /// Those that took no connection.
+    endpoints: Vec<Arc<Endpoint>>,
+    last: Option<ConnectError>,
     /// Those whose connection had ended when the call was to be sent.
     closed: Vec<Arc<Endpoint>>,
+    /// Those that it was meant for.
+    chosen: Vec<Arc<Endpoint>>,
+}
+
+fn contains(endpoints: &[Arc<Endpoint>], endpoint: &Endpoint) -> bool {
+    endpoints.iter().any(|one| one.is_at(endpoint))
 }
 
 impl Tried {
+    /// Whether this instance took no connection.
     pub(super) fn contains(&self, endpoint: &Endpoint) -> bool {
-        self.endpoints.iter().any(|tried| tried.is_at(endpoint))
+        contains(&self.endpoints, endpoint)
     }
 
-    pub(super) fn note(&mut self, endpoint: Arc<Endpoint>, error: ConnectError) {
-        self.endpoints.push(endpoint);
+    /// Whether the call was meant for this instance before.
+    pub(super) fn was_chosen(&self, endpoint: &Endpoint) -> bool {
+        contains(&self.chosen, endpoint)
+    }
+
+    /// How many took no connection.
+    pub(super) fn count(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// Why the last one took none.
+    pub(super) fn last(&self) -> Option<&ConnectError> {
+        self.last.as_ref()
+    }
+
+    pub(super) fn choose(&mut self, endpoint: &Arc<Endpoint>) {
+        if !self.was_chosen(endpoint) {
+            self.chosen.push(Arc::clone(endpoint));
+        }
+    }
+
+    pub(super) fn note(&mut self, endpoint: &Arc<Endpoint>, error: ConnectError) {
+        self.endpoints.push(Arc::clone(endpoint));
         self.last = Some(error);
     }
 
-    /// Notes a connection that had ended; the second time the instance counts as tried.
-    pub(super) fn note_closed(&mut self, endpoint: Arc<Endpoint>) {
-        if self.closed.iter().any(|closed| closed.is_at(&endpoint)) {
+    /// Notes that the call was not taken over a connection; the second time the instance counts as one
+    /// that takes none.
+    pub(super) fn note_closed(&mut self, endpoint: &Arc<Endpoint>) {
+        if contains(&self.closed, endpoint) {
             let address = endpoint.address().into();
             self.note(endpoint, ConnectError::Closed { address });
         } else {
-            self.closed.push(endpoint);
+            self.closed.push(Arc::clone(endpoint));
         }
     }
 }

@@ -1,0 +1,93 @@
+//! One call, over all of its attempts: what is sent, until when, and where it was tried. It must never
+//! claim more time than is left of it.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{HeaderName, Request, request::Parts};
+use tonic::body::Body;
+
+use super::{
+    replay::Replay,
+    timeout::{self, timeout},
+    tried::Tried,
+};
+use crate::clock::Instant;
+
+static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+
+/// A call, until it is answered.
+pub(super) struct Call {
+    head: Parts,
+    body: Replay,
+    /// When the caller's patience ends, where that is known.
+    deadline: Option<Instant>,
+    /// How often it was sent to where it may have been received.
+    sent: AtomicU32,
+    tried: Mutex<Tried>,
+}
+
+impl Call {
+    pub(super) fn new(request: Request<Body>, now: Instant) -> Self {
+        let (head, body) = request.into_parts();
+        let limit = timeout(&head.headers);
+        Self {
+            head,
+            body: Replay::new(body),
+            deadline: limit.map(|limit| now + limit),
+            sent: AtomicU32::new(0),
+            tried: Mutex::default(),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// How much of its time is left, where it has a timeout.
+    pub(super) fn left(&self, now: Instant) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(now))
+    }
+
+    /// The request of an attempt, and how many were before it; `None` where the body's beginning is
+    /// gone.
+    pub(super) fn attempt(&self, now: Instant) -> Option<(Request<Body>, u32)> {
+        let body = self.body.pass()?;
+        let previous = self.sent.fetch_add(1, Ordering::Relaxed);
+        let mut request = Request::from_parts(self.head.clone(), body);
+        let headers = request.headers_mut();
+        if let Some(left) = self.left(now) {
+            headers.insert(&TIMEOUT, timeout::written(left));
+        }
+        if previous > 0 {
+            headers.insert(&PREVIOUS_ATTEMPTS, previous.into());
+        }
+        Some((request, previous))
+    }
+
+    /// The last attempt was received by nobody.
+    pub(super) fn note_unsent(&self) {
+        self.sent.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn sent(&self) -> u32 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether it can be sent again.
+    pub(super) fn is_whole(&self) -> bool {
+        self.body.is_whole()
+    }
+
+    /// Where it was tried. Never held while anything is waited for.
+    pub(super) fn tried(&self) -> MutexGuard<'_, Tried> {
+        // Nothing that is done under the lock panics.
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,460 @@
+//! How a channel makes its calls: what it sends again and when, what it passes on, what it bounds.
+//! Waits for conditions, never for time.
+#![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+#[allow(clippy::all, clippy::pedantic, clippy::disallowed_types, dead_code)]
+mod fake;
+#[allow(clippy::all, clippy::pedantic, unused_qualifications)]
+#[path = "../examples/greeter/greeter.rs"]
+mod greeter;
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use fake::{Fake, Network, Process};
+use greeter::{
+    GreetRequest, GreetResponse,
+    greeter_client::GreeterClient,
+    greeter_server::{Greeter, GreeterServer},
+};
+use http::HeaderMap;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tonic::{Code, Request, Response, Status};
+use waypost_client::{BalancedChannel, Client, Instance, Service, proto};
+
+/// What came to a replica.
+#[derive(Clone)]
+struct Seen {
+    at: String,
+    when: Instant,
+    headers: HeaderMap,
+}
+
+impl Seen {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+/// What a replica does with a call.
+#[derive(Clone)]
+enum Act {
+    Answer,
+    Fail(Status),
+    Hang,
+}
+
+/// Replicas, what they do, and what came to them, in its order.
+#[derive(Clone)]
+struct World {
+    network: Network,
+    fake: Fake,
+    client: Client,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    _registry: Arc<Process>,
+}
+
+impl World {
+    fn new() -> Self {
+        let (network, fake) = (Network::default(), Fake::new("h"));
+        let registry = Arc::new(fake.serve(&network, "registry"));
+        let connected = network.clone();
+        let connector = tower::service_fn(move |uri| connected.clone().connect(uri));
+        let builder = Client::builder().connector(connector).registry("http://registry:7510");
+        let client = builder.build().unwrap();
+        Self { network, fake, client, seen: Arc::default(), _registry: registry }
+    }
+
+    /// A replica that does the same with every call.
+    fn replica(&self, id: &str, act: Act) -> Process {
+        let replica = Replica { id: id.into(), act, seen: Arc::clone(&self.seen) };
+        let service = GreeterServer::new(replica);
+        let process =
+            self.network.start(id, tonic::transport::Server::builder().add_service(service));
+        self.fake.place("greeter", id, id);
+        process
+    }
+
+    /// A channel that knows of so many instances.
+    async fn channel(&self, instances: usize) -> BalancedChannel {
+        let channel = self.client.channel("greeter");
+        until_seen(channel.service(), instances).await;
+        channel
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Where calls came to, in their order.
+    fn places(&self) -> Vec<String> {
+        self.seen().into_iter().map(|seen| seen.at).collect()
+    }
+
+    async fn until_called(&self, times: usize) {
+        until(|| self.seen().len() >= times).await;
+    }
+}
+
+struct Replica {
+    id: String,
+    act: Act,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+#[tonic::async_trait]
+impl Greeter for Replica {
+    async fn greet(
+        &self,
+        request: Request<GreetRequest>,
+    ) -> Result<Response<GreetResponse>, Status> {
+        let headers = request.metadata().clone().into_headers();
+        let seen = Seen { at: self.id.clone(), when: Instant::now(), headers };
+        self.seen.lock().unwrap().push(seen);
+        match &self.act {
+            Act::Answer => {}
+            Act::Fail(status) => return Err(status.clone()),
+            Act::Hang => std::future::pending().await,
+        }
+        let greeting = format!("hello {}", request.into_inner().name);
+        Ok(Response::new(GreetResponse { greeting, instance: self.id.clone() }))
+    }
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it takes too long")
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    soon(waiting).await;
+}
+
+async fn until_seen(service: &Service, instances: usize) {
+    let mut changes = service.changes();
+    while soon(changes.next()).await.unwrap().len() != instances {}
+}
+
+fn request(name: &str) -> Request<GreetRequest> {
+    Request::new(GreetRequest { name: name.into() })
+}
+
+async fn call(channel: &BalancedChannel, request: Request<GreetRequest>) -> Result<String, Status> {
+    let answer = soon(GreeterClient::new(channel.clone()).greet(request)).await?;
+    Ok(answer.into_inner().instance)
+}
+
+async fn greet(channel: &BalancedChannel) -> Result<String, Status> {
+    call(channel, request("you")).await
+}
+
+fn unavailable() -> Act {
+    Act::Fail(Status::unavailable("not now"))
+}
+
+/// `UNAVAILABLE`, with a header that says when to come back.
+fn come_back(name: &'static str, value: &'static str) -> Act {
+    let mut status = Status::unavailable("not now");
+    status.metadata_mut().insert(name, value.parse().unwrap());
+    Act::Fail(status)
+}
+
+#[tokio::test]
+async fn a_call_that_is_answered_unavailable_is_sent_once_unless_told_otherwise() {
+    let world = World::new();
+    let _a = world.replica("a", unavailable());
+    let _b = world.replica("b", unavailable());
+    let channel = world.channel(2).await;
+    for (times, channel) in [
+        (1, channel.clone()),
+        (1, channel.clone().retry_idempotent(0)),
+        (1, channel.clone().retry_idempotent(1)),
+        (3, channel.clone().retry_idempotent(3)),
+    ] {
+        let before = world.seen().len();
+        assert_eq!(greet(&channel).await.unwrap_err().message(), "not now");
+        assert_eq!(world.seen().len() - before, times);
+    }
+}
+
+#[tokio::test]
+async fn an_idempotent_call_is_sent_to_another_instance() {
+    let world = World::new();
+    let _bad = world.replica("bad", unavailable());
+    let _good = world.replica("good", Act::Answer);
+    let channel = world.channel(2).await.retry_idempotent(2);
+    until_tried_again(&world, &channel).await;
+    let seen = world.seen();
+    let [first, second] = &seen[seen.len() - 2..] else { panic!("two attempts") };
+    assert_eq!((first.at.as_str(), second.at.as_str()), ("bad", "good"));
+    assert_eq!(first.header("grpc-previous-rpc-attempts"), None);
+    assert_eq!(second.header("grpc-previous-rpc-attempts"), Some("1"));
+}
+
+/// Calls until one was sent twice. None fails.
+async fn until_tried_again(world: &World, channel: &BalancedChannel) {
+    let calling = async {
+        for calls in 1.. {
+            greet(channel).await.unwrap();
+            if world.seen().len() > calls {
+                return;
+            }
+        }
+    };
+    soon(calling).await;
+}
+
+#[tokio::test]
+async fn a_single_instance_is_tried_again() {
+    let world = World::new();
+    let _a = world.replica("a", unavailable());
+    let channel = world.channel(1).await.retry_idempotent(2);
+    greet(&channel).await.unwrap_err();
+    assert_eq!(world.places(), ["a", "a"]);
+}
+
+#[tokio::test]
+async fn a_call_whose_connection_is_lost_is_sent_again_where_that_is_allowed() {
+    for (attempts, expected) in [(1, Err(Code::Unavailable)), (2, Ok("b".to_owned()))] {
+        let world = World::new();
+        let a = world.replica("a", Act::Hang);
+        let channel = world.channel(1).await.retry_idempotent(attempts);
+        let calling = tokio::spawn(async move { greet(&channel).await });
+        world.until_called(1).await;
+        let service = world.client.service("greeter");
+        let _b = world.replica("b", Act::Answer);
+        until_seen(&service, 2).await;
+        drop(a);
+        let answer = calling.await.unwrap();
+        assert_eq!(answer.map_err(|status| status.code()), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_long_to_be_kept_is_sent_once() {
+    let world = World::new();
+    let _a = world.replica("a", unavailable());
+    let channel = world.channel(1).await.retry_idempotent(3);
+    for (length, times) in [(60_000, 3), (70_000, 1)] {
+        let before = world.seen().len();
+        let status = call(&channel, request(&"x".repeat(length))).await.unwrap_err();
+        assert_eq!(status.message(), "not now");
+        assert_eq!(world.seen().len() - before, times, "{length}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_sent_again_stays_within_the_budget() {
+    let world = World::new();
+    let _a = world.replica("a", unavailable());
+    let channel = world.channel(1).await.retry_idempotent(2);
+    let began = Instant::now();
+    for _ in 0..200 {
+        // Clones of a channel have one budget.
+        greet(&channel.clone()).await.unwrap_err();
+    }
+    let again = world.seen().len() - 200;
+    // 100 in reserve and a fifth of 200; and more the longer it takes.
+    let refilled = began.elapsed().as_secs() as usize * 30;
+    assert!((100..=140 + refilled).contains(&again), "{again}");
+}
+
+#[tokio::test]
+async fn an_instance_says_when_to_come_back() {
+    for (name, value) in [("grpc-retry-pushback-ms", "250"), ("retry-after", "1")] {
+        let world = World::new();
+        let _a = world.replica("a", come_back(name, value));
+        let channel = world.channel(1).await.retry_idempotent(2);
+        greet(&channel).await.unwrap_err();
+        let [first, second] = &world.seen()[..] else { panic!("two attempts") };
+        let wait = second.when - first.when;
+        let least = if name == "retry-after" { 1_000 } else { 250 };
+        assert!(wait >= Duration::from_millis(least), "{wait:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_instance_says_not_to_come_back() {
+    for value in ["-1", "soon"] {
+        let world = World::new();
+        let _a = world.replica("a", come_back("grpc-retry-pushback-ms", value));
+        let channel = world.channel(1).await.retry_idempotent(5);
+        greet(&channel).await.unwrap_err();
+        assert_eq!(world.seen().len(), 1, "{value}");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_that_outlasts_the_call_is_not_begun() {
+    let world = World::new();
+    let _a = world.replica("a", come_back("grpc-retry-pushback-ms", "60000"));
+    let channel = world.channel(1).await.retry_idempotent(5);
+    for timeout in [None, Some(Duration::from_secs(10))] {
+        let mut request = request("you");
+        timeout.into_iter().for_each(|timeout| request.set_timeout(timeout));
+        let began = Instant::now();
+        assert_eq!(call(&channel, request).await.unwrap_err().code(), Code::Unavailable);
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[tokio::test]
+async fn each_attempt_tells_what_is_left_of_the_calls_time() {
+    let world = World::new();
+    let _a = world.replica("a", come_back("grpc-retry-pushback-ms", "200"));
+    let channel = world.channel(1).await.retry_idempotent(2);
+    let mut request = request("you");
+    request.set_timeout(Duration::from_secs(30));
+    call(&channel, request).await.unwrap_err();
+    let seen = world.seen();
+    let left: Vec<Duration> = seen.iter().map(|seen| left(seen.header("grpc-timeout"))).collect();
+    assert!(left[0] < Duration::from_secs(30), "{left:?}");
+    assert!(left[0] > Duration::from_secs(10), "{left:?}");
+    assert!(left[1] + Duration::from_millis(200) <= left[0], "{left:?}");
+    // Nothing is made up for a call without a timeout.
+    greet(&channel).await.unwrap_err();
+    assert_eq!(world.seen()[2].header("grpc-timeout"), None);
+}
+
+/// A `grpc-timeout` in micro- or milliseconds.
+fn left(timeout: Option<&str>) -> Duration {
+    let timeout = timeout.unwrap();
+    let (count, unit) = timeout.split_at(timeout.len() - 1);
+    assert!(count.len() <= 8, "{timeout}");
+    let count = count.parse().unwrap();
+    match unit {
+        "u" => Duration::from_micros(count),
+        "m" => Duration::from_millis(count),
+        _ => panic!("{timeout}"),
+    }
+}
+
+/// A service of these ports on this machine.
+fn fixed(ports: impl IntoIterator<Item = u16>) -> Service {
+    Service::fixed(ports.into_iter().map(|port| Instance {
+        service: "greeter".into(),
+        id: port.to_string(),
+        host: "127.0.0.1".into(),
+        port: port.into(),
+        status: proto::Status::Up.into(),
+        ..Instance::default()
+    }))
+}
+
+/// How a server turns away all calls without a look at them.
+#[derive(Clone, Copy)]
+enum Refusal {
+    /// Each by a reset.
+    Reset,
+    /// By a goodbye to their connection.
+    Goodbye,
+}
+
+/// A server that turns away all calls. Its port, and how many it turned away.
+async fn refusing(refusal: Refusal) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let refused = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&refused);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(refuse(stream, refusal, Arc::clone(&count)));
+        }
+    });
+    (port, refused)
+}
+
+/// HTTP/2 as far as it is needed: frames of a length, a type, flags and a stream (RFC 9113, 4.1).
+async fn refuse(
+    mut stream: TcpStream,
+    refusal: Refusal,
+    count: Arc<AtomicUsize>,
+) -> std::io::Result<()> {
+    let (headers, reset, settings, goodbye) = (1, 3, 4, 7);
+    stream.read_exact(&mut [0; 24]).await?;
+    stream.write_all(&[0, 0, 0, settings, 0, 0, 0, 0, 0]).await?;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let [long, longer, length, kind, _, id @ ..] = head;
+        let length = u32::from_be_bytes([0, long, longer, length]);
+        stream.read_exact(&mut vec![0; length as usize]).await?;
+        if kind == headers {
+            count.fetch_add(1, Ordering::Relaxed);
+            let mut frame = match refusal {
+                Refusal::Reset => vec![0, 0, 4, reset, 0],
+                // Streams up to 0, which is none, were looked at.
+                Refusal::Goodbye => vec![0, 0, 8, goodbye, 0, 0, 0, 0, 0],
+            };
+            frame.extend(
+                match refusal {
+                    Refusal::Reset => [id, [0, 0, 0, 7]],
+                    Refusal::Goodbye => [[0; 4], [0; 4]],
+                }
+                .concat(),
+            );
+            stream.write_all(&frame).await?;
+        }
+    }
+}
+
+/// A replica on a port of this machine.
+async fn listening() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let replica = Replica { id: "good".into(), act: Act::Answer, seen: Arc::default() };
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let server = tonic::transport::Server::builder().add_service(GreeterServer::new(replica));
+    tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
+    port
+}
+
+#[tokio::test]
+async fn a_call_that_an_instance_refuses_unseen_is_sent_to_another_one_unasked() {
+    for refusal in [Refusal::Reset, Refusal::Goodbye] {
+        let (bad, refused) = refusing(refusal).await;
+        let channel = fixed([bad, listening().await]).channel();
+        let calling = async {
+            while refused.load(Ordering::Relaxed) == 0 {
+                assert_eq!(greet(&channel).await.unwrap(), "good");
+            }
+        };
+        soon(calling).await;
+    }
+}
+
+#[tokio::test]
+async fn where_all_refuse_a_call_it_fails_soon() {
+    for refusal in [Refusal::Reset, Refusal::Goodbye] {
+        let (bad, refused) = refusing(refusal).await;
+        let channel = fixed([bad]).channel();
+        assert_eq!(greet(&channel).await.unwrap_err().code(), Code::Unavailable);
+        assert_eq!(refused.load(Ordering::Relaxed), 2);
+    }
+}
+
+#[tokio::test]
+async fn where_most_take_no_connection_no_call_fails() {
+    let world = World::new();
+    for id in ["a", "b", "c", "d"] {
+        drop(world.replica(id, Act::Answer));
+    }
+    let _good = world.replica("good", Act::Answer);
+    let channel = world.channel(5).await;
+    for _ in 0..1_000 {
+        assert_eq!(greet(&channel).await.unwrap(), "good");
+    }
+}
