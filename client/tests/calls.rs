@@ -27,6 +27,7 @@ use http::HeaderMap;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
 };
 use tonic::{Code, Request, Response, Status};
 use waypost_client::{BalancedChannel, Client, Instance, Service, proto};
@@ -51,6 +52,8 @@ enum Act {
     Answer,
     Fail(Status),
     Hang,
+    /// Answers once that is true.
+    Wait(watch::Receiver<bool>),
 }
 
 /// Replicas, what they do, and what came to them, in its order.
@@ -124,6 +127,7 @@ impl Greeter for Replica {
             Act::Answer => {}
             Act::Fail(status) => return Err(status.clone()),
             Act::Hang => std::future::pending().await,
+            Act::Wait(released) => drop(released.clone().wait_for(|released| *released).await),
         }
         let greeting = format!("hello {}", request.into_inner().name);
         Ok(Response::new(GreetResponse { greeting, instance: self.id.clone() }))
@@ -456,5 +460,59 @@ async fn where_most_take_no_connection_no_call_fails() {
     let channel = world.channel(5).await;
     for _ in 0..1_000 {
         assert_eq!(greet(&channel).await.unwrap(), "good");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_instance_never_has_more_calls_in_flight_than_it_may() {
+    let world = World::new();
+    let release = watch::Sender::new(false);
+    let _a = world.replica("a", Act::Wait(release.subscribe()));
+    let channel = world.channel(1).await.concurrency_limit(3);
+    let began = Instant::now();
+    let calls: Vec<_> = (0..64)
+        .map(|_| {
+            let channel = channel.clone();
+            tokio::spawn(async move { greet(&channel).await })
+        })
+        .collect();
+    until(|| calls.iter().filter(|call| !call.is_finished()).count() <= 3).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "the others fail at once");
+    release.send_replace(true);
+    let mut passed = 0;
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(_) => passed += 1,
+            Err(status) => {
+                assert_eq!(status.code(), Code::ResourceExhausted);
+                assert!(status.message().ends_with("3 calls in flight, their limit"), "{status:?}");
+            }
+        }
+    }
+    assert!((1..=3).contains(&passed), "{passed}");
+    assert_eq!(world.seen().len(), passed);
+    // They have ended: there is room again.
+    assert_eq!(greet(&channel).await.unwrap(), "a");
+}
+
+#[tokio::test]
+async fn calls_go_to_where_there_is_room() {
+    let world = World::new();
+    let release = watch::Sender::new(false);
+    let _a = world.replica("a", Act::Wait(release.subscribe()));
+    let _b = world.replica("b", Act::Wait(release.subscribe()));
+    let channel = world.channel(2).await.concurrency_limit(4);
+    let calls: Vec<_> = (1..=8)
+        .map(|_| {
+            let channel = channel.clone();
+            tokio::spawn(async move { greet(&channel).await })
+        })
+        .collect();
+    world.until_called(8).await;
+    assert_eq!(world.places().iter().filter(|at| *at == "a").count(), 4);
+    assert_eq!(greet(&channel).await.unwrap_err().code(), Code::ResourceExhausted);
+    release.send_replace(true);
+    for call in calls {
+        call.await.unwrap().unwrap();
     }
 }

@@ -93,6 +93,14 @@ pub struct BalancedChannel {
 struct Options {
     /// How often a call is sent at most, where it may have been received.
     attempts: u32,
+    /// How many calls an instance may have in flight.
+    in_flight_max: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { attempts: 1, in_flight_max: u32::MAX }
+    }
 }
 
 impl tower::Service<Request<Body>> for BalancedChannel {
@@ -160,7 +168,7 @@ impl Service {
 impl BalancedChannel {
     pub(crate) fn new(service: Service) -> Self {
         let budget = Arc::new(TpsBudget::new(BUDGET_WINDOW, BUDGET_RESERVE, BUDGET_SHARE));
-        Self { service, budget, options: Options { attempts: 1 } }
+        Self { service, budget, options: Options::default() }
     }
 
     /// The service that this calls.
@@ -200,6 +208,26 @@ impl BalancedChannel {
     #[must_use]
     pub fn retry_idempotent(mut self, attempts: u32) -> Self {
         self.options.attempts = attempts;
+        self
+    }
+
+    /// The same with calls that go to no instance that has `limit` calls in flight already (at least 1).
+    /// Where all have, a call fails at once, with `RESOURCE_EXHAUSTED`. Default: no limit.
+    ///
+    /// A call is in flight until its answer has been read to the end; those of all handles of the
+    /// client to the same service count, and other ways of [picking](crate::Pick) too. More than `limit`
+    /// calls of this channel never pass; where several reach for the last room at once, it may stay
+    /// empty.
+    ///
+    /// ```
+    /// use waypost_client::Service;
+    ///
+    /// let channel = Service::fixed([]).channel().concurrency_limit(100);
+    /// # drop(channel);
+    /// ```
+    #[must_use]
+    pub fn concurrency_limit(mut self, limit: u32) -> Self {
+        self.options.in_flight_max = limit.max(1);
         self
     }
 
@@ -290,6 +318,13 @@ mod tests {
         assert_eq!(withdrawn(), 100, "of 10 s");
         (0..500).for_each(|_| channel.clone().budget.deposit());
         assert_eq!(withdrawn(), 100, "of 500 calls");
-        assert_eq!(channel.options.attempts, 1);
+    }
+
+    #[test]
+    fn defaults_are_as_documented() {
+        let options = Service::fixed([]).channel().options;
+        assert_eq!(options.attempts, 1);
+        assert_eq!(options.in_flight_max, u32::MAX);
+        assert_eq!(Service::fixed([]).channel().concurrency_limit(0).options.in_flight_max, 1);
     }
 }

@@ -1,7 +1,7 @@
 //! The way of a call to an instance that takes a connection. It must never wait longer than it is told
-//! to.
+//! to, nor lead to an instance that has its fill.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -17,11 +17,16 @@ use crate::{
     tasks,
 };
 
+/// How often a call looks for an instance whose last room it raced for in vain.
+const RACES_MAX: usize = 4;
+
 /// Why there is no instance for an attempt.
 enum Miss {
     None(NoInstance),
     /// None of those that are left takes a connection.
     Exhausted,
+    /// Those that are left have as many calls in flight as they may.
+    Full,
 }
 
 impl BalancedChannel {
@@ -76,26 +81,45 @@ impl BalancedChannel {
         Ok(pick)
     }
 
-    /// An instance that has not refused the call a connection; where there is one, another than those
-    /// that it was meant for before.
+    /// An instance that has not refused the call a connection, and has room for it; where there is one,
+    /// another than those that it was meant for before.
     fn pick(&self, call: &Call) -> Result<Pick, Miss> {
         let tried = call.tried();
-        let suits = |endpoint: &Endpoint| !tried.contains(endpoint);
+        let limit = self.options.in_flight_max;
+        let full = Cell::new(false);
+        let suits = |endpoint: &Endpoint| {
+            let is_left = !tried.contains(endpoint);
+            let has_room = endpoint.in_flight() < limit;
+            full.set(full.get() || (is_left && !has_room));
+            is_left && has_room
+        };
         let is_other = |endpoint: &Endpoint| !tried.was_chosen(endpoint) && suits(endpoint);
         let ways: [&dyn Fn(&Endpoint) -> bool; 2] = [&is_other, &suits];
         for way in ways {
-            let pick = self.service.pick_where(&PickContext::new(), way).map_err(Miss::None)?;
-            if let Some(pick) = pick {
-                return Ok(pick);
+            for _ in 0..RACES_MAX {
+                match self.service.pick_where(&PickContext::new(), way).map_err(Miss::None)? {
+                    // It counts by now. Of calls that race for the last room each sees all that came
+                    // before it: more than the limit never pass. Two may make way for each other.
+                    Some(pick) if pick.endpoint().in_flight() <= limit => return Ok(pick),
+                    Some(_) => full.set(true),
+                    None => break,
+                }
             }
         }
-        Err(Miss::Exhausted)
+        Err(if full.get() { Miss::Full } else { Miss::Exhausted })
     }
 
     fn missed(&self, call: &Call, miss: &Miss) -> Status {
         match miss {
             Miss::None(reason) => self.none(*reason),
             Miss::Exhausted => self.exhausted(call),
+            Miss::Full => {
+                let (service, limit) = (self.service.name(), self.options.in_flight_max);
+                let all = format!("all instances of {service} that can be reached");
+                Status::resource_exhausted(format!(
+                    "{all} have {limit} calls in flight, their limit"
+                ))
+            }
         }
     }
 
@@ -123,5 +147,38 @@ impl BalancedChannel {
         } else {
             self.exhausted(call)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use http::Request;
+    use tonic::body::Body;
+
+    use super::*;
+    use crate::{
+        proto::{Instance, Status::Up},
+        service::Service,
+    };
+
+    #[test]
+    fn of_calls_that_race_for_the_last_room_no_more_than_one_gets_it() {
+        let up = Instance { status: Up.into(), ..Instance::default() };
+        let channel = Service::fixed([up]).channel().concurrency_limit(1);
+        let (holders, passed) = (AtomicU32::new(0), AtomicU32::new(0));
+        let race = || {
+            let call = Call::new(Request::new(Body::empty()), clock::now());
+            for _ in 0..20_000 {
+                if let Ok(_pick) = channel.pick(&call) {
+                    assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
+                    passed.fetch_add(1, Ordering::SeqCst);
+                    holders.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(race))));
+        assert!(passed.into_inner() > 0);
     }
 }
