@@ -516,3 +516,41 @@ async fn calls_go_to_where_there_is_room() {
         call.await.unwrap().unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_call_waits_for_an_instance_where_that_is_asked_for() {
+    let world = World::new();
+    let channel = world.channel(0).await;
+    assert_eq!(greet(&channel).await.unwrap_err().code(), Code::Unavailable);
+    let patient = channel.wait_for_ready(Duration::from_secs(15));
+    let calling = async {
+        let mut calling = std::pin::pin!(greet(&patient));
+        // It is under way before there is an instance.
+        tokio::select! {
+            biased;
+            answer = &mut calling => panic!("{answer:?}"),
+            () = std::future::ready(()) => {}
+        }
+        let _a = world.replica("a", Act::Answer);
+        calling.await
+    };
+    assert_eq!(calling.await.unwrap(), "a");
+}
+
+#[tokio::test]
+async fn no_call_waits_for_an_instance_longer_than_it_may() {
+    let world = World::new();
+    let channel = world.channel(0).await.wait_for_ready(Duration::from_millis(100));
+    let began = Instant::now();
+    let status = greet(&channel).await.unwrap_err();
+    assert!(began.elapsed() >= Duration::from_millis(100));
+    assert_eq!(status.message(), "no instance of greeter: the service has no instances");
+    let channel = channel.wait_for_ready(Duration::MAX);
+    let mut request = request("you");
+    request.set_timeout(Duration::from_millis(100));
+    let status = call(&channel, request).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    // Of a service that never changes nothing is to be expected.
+    let fixed = Service::fixed([]).channel().wait_for_ready(Duration::MAX);
+    assert_eq!(greet(&fixed).await.unwrap_err().code(), Code::Unavailable);
+}

@@ -37,6 +37,9 @@ use crate::{
 /// connections to be made.
 const UNSENT_MAX: Duration = Duration::from_secs(5);
 
+/// Longer than any call waits for an instance, and short enough to be added to any time.
+const READY_WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// How many calls may be sent again: this share of those of the last 10 s, and so many more a second.
 const BUDGET_SHARE: f32 = 0.2;
 const BUDGET_RESERVE: u32 = 10;
@@ -60,7 +63,7 @@ const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 ///   instance that takes a connection costs nothing of it.
 /// - Nothing hangs: a call that could not be sent within 5 s (because the registry has not told the
 ///   instances yet, say), or for which there is no instance, fails with `UNAVAILABLE`, which says
-///   why. A timeout that the call's request sets ([`tonic::Request::set_timeout`]) covers all of
+///   why ([`wait_for_ready`](Self::wait_for_ready) lets it wait for one). A timeout that the call's request sets ([`tonic::Request::set_timeout`]) covers all of
 ///   its way to the answer's head and ends in `DEADLINE_EXCEEDED`. The instance is told what is left of
 ///   it.
 /// - A call counts as in flight until its answer has been read to the end or dropped, streams
@@ -95,11 +98,13 @@ struct Options {
     attempts: u32,
     /// How many calls an instance may have in flight.
     in_flight_max: u32,
+    /// How long a call waits for an instance.
+    ready_wait: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { attempts: 1, in_flight_max: u32::MAX }
+        Self { attempts: 1, in_flight_max: u32::MAX, ready_wait: Duration::ZERO }
     }
 }
 
@@ -231,6 +236,24 @@ impl BalancedChannel {
         self
     }
 
+    /// The same with calls that wait up to `limit` (at most a year) for an instance where there is none,
+    /// because the last one left, say, and its successor has not come yet. Their own timeout holds all
+    /// the same. Default: they fail at once, and say why; only for the registry to tell the instances at
+    /// all they wait, 5 s or `limit`, whichever is longer.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use waypost_client::Service;
+    ///
+    /// let channel = Service::fixed([]).channel().wait_for_ready(Duration::from_secs(2));
+    /// # drop(channel);
+    /// ```
+    #[must_use]
+    pub fn wait_for_ready(mut self, limit: Duration) -> Self {
+        self.options.ready_wait = limit.min(READY_WAIT_MAX);
+        self
+    }
+
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let now = clock::now();
         let call = Call::new(request, now);
@@ -248,7 +271,8 @@ impl BalancedChannel {
     /// Sends a call until that came to something, or may not be repeated.
     async fn dispatch(&self, call: &Call) -> Response<Body> {
         let mut retry = Retry::new(self.options.attempts);
-        let mut give_up = clock::now() + UNSENT_MAX;
+        let unsent_max = UNSENT_MAX.max(self.options.ready_wait);
+        let mut give_up = clock::now() + unsent_max;
         loop {
             let failure = match self.attempt(call, give_up).await {
                 Ok(answer) => return answer,
@@ -258,7 +282,7 @@ impl BalancedChannel {
                 return failure.answer();
             };
             if !matches!(failure, Failure::Unsent(_)) {
-                give_up = clock::now() + wait + UNSENT_MAX;
+                give_up = clock::now() + wait + unsent_max;
             }
             // An answer counts as in flight for as long as it is there.
             drop(failure);
@@ -325,6 +349,10 @@ mod tests {
         let options = Service::fixed([]).channel().options;
         assert_eq!(options.attempts, 1);
         assert_eq!(options.in_flight_max, u32::MAX);
+        assert_eq!(options.ready_wait, Duration::ZERO);
+        let for_ever =
+            Service::fixed([]).channel().wait_for_ready(Duration::MAX).options.ready_wait;
+        assert_eq!(for_ever, Duration::from_secs(365 * 24 * 3600));
         assert_eq!(Service::fixed([]).channel().concurrency_limit(0).options.in_flight_max, 1);
     }
 }

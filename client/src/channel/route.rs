@@ -36,7 +36,7 @@ impl BalancedChannel {
             self.service.ready().await.map_err(|error| self.unready(&error))?;
         }
         loop {
-            let pick = self.choose(call)?;
+            let pick = self.choose(call).await?;
             let endpoint = pick.endpoint();
             if let Some(connection) = endpoint.slot().current() {
                 return Ok((pick, connection));
@@ -74,11 +74,34 @@ impl BalancedChannel {
         dialed.await.unwrap_or_else(gone)
     }
 
-    /// An instance that takes connections, as far as is known.
-    fn choose(&self, call: &Call) -> Result<Pick, Status> {
-        let pick = self.pick(call).map_err(|miss| self.missed(call, &miss))?;
+    /// An instance that takes connections, as far as is known; waits for one where that is asked for.
+    async fn choose(&self, call: &Call) -> Result<Pick, Status> {
+        let picked = match self.pick(call) {
+            Err(Miss::None(reason)) if !self.options.ready_wait.is_zero() => {
+                self.await_instance(call, reason).await
+            }
+            picked => picked,
+        };
+        let pick = picked.map_err(|miss| self.missed(call, &miss))?;
         call.tried().choose(pick.endpoint());
         Ok(pick)
+    }
+
+    /// An instance, once a view has one. `reason`: why there is none now.
+    async fn await_instance(&self, call: &Call, mut reason: NoInstance) -> Result<Pick, Miss> {
+        let mut changes = self.service.changes();
+        let waiting = async {
+            while changes.next().await.is_some() {
+                match self.pick(call) {
+                    Err(Miss::None(still)) => reason = still,
+                    picked => return Some(picked),
+                }
+            }
+            // There will never be another view.
+            None
+        };
+        let picked = clock::within(self.options.ready_wait, waiting).await.flatten();
+        picked.unwrap_or(Err(Miss::None(reason)))
     }
 
     /// An instance that has not refused the call a connection, and has room for it; where there is one,
