@@ -443,6 +443,12 @@ impl Service {
         self.balancer.pick_where(candidates, context, suits)
     }
 
+    /// Whether there is such an instance among those that a call may go to.
+    pub(crate) fn has(&self, such: impl Fn(&Endpoint) -> bool) -> bool {
+        let candidates = self.lens.candidates().load();
+        candidates.as_ref().is_some_and(|candidates| candidates.has(such))
+    }
+
     /// Tells when the instances change. Keeps the watch alive, as the handle does.
     ///
     /// ```no_run

@@ -30,7 +30,7 @@ use tokio::{
     sync::watch,
 };
 use tonic::{Code, Request, Response, Status};
-use waypost_client::{BalancedChannel, Client, Instance, Service, proto};
+use waypost_client::{BalancedChannel, Client, Instance, Policy, Service, proto};
 
 /// What came to a replica.
 #[derive(Clone)]
@@ -553,4 +553,93 @@ async fn no_call_waits_for_an_instance_longer_than_it_may() {
     // Of a service that never changes nothing is to be expected.
     let fixed = Service::fixed([]).channel().wait_for_ready(Duration::MAX);
     assert_eq!(greet(&fixed).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_slow_call_is_sent_to_a_second_instance_and_the_first_answer_counts() {
+    let world = World::new();
+    let _slow = world.replica("slow", Act::Hang);
+    let _good = world.replica("good", Act::Answer);
+    let channel = world.channel(2).await.hedge_idempotent(Duration::from_millis(20));
+    until_tried_again(&world, &channel).await;
+    let seen = world.seen();
+    let [first, second] = &seen[seen.len() - 2..] else { panic!("two attempts") };
+    assert_eq!((first.at.as_str(), second.at.as_str()), ("slow", "good"));
+    assert_eq!(second.header("grpc-previous-rpc-attempts"), Some("1"));
+}
+
+#[tokio::test]
+async fn the_attempt_that_lost_is_cancelled() {
+    let world = World::new();
+    let _slow = world.replica("slow", Act::Hang);
+    let _good = world.replica("good", Act::Answer);
+    let service = world.channel(2).await.service().with_policy(Policy::RoundRobin);
+    // The slow one is called again only if nothing is in flight there any more.
+    let channel = service.channel().concurrency_limit(1);
+    let channel = channel.hedge_idempotent(Duration::from_millis(5));
+    let calling = async {
+        while world.places().iter().filter(|at| *at == "slow").count() < 3 {
+            assert_eq!(greet(&channel).await.unwrap(), "good");
+        }
+    };
+    soon(calling).await;
+}
+
+#[tokio::test]
+async fn a_call_is_sent_twice_at_most_and_to_two_instances() {
+    let world = World::new();
+    let release = watch::Sender::new(false);
+    let _replicas: Vec<_> =
+        ["a", "b", "c"].map(|id| world.replica(id, Act::Wait(release.subscribe()))).into();
+    let channel = world.channel(3).await.hedge_idempotent(Duration::from_millis(5));
+    let calling = tokio::spawn(async move { greet(&channel).await });
+    world.until_called(2).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    release.send_replace(true);
+    calling.await.unwrap().unwrap();
+    let mut places = world.places();
+    places.dedup();
+    assert_eq!(places.len(), 2, "{places:?}");
+    assert_eq!(world.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_second_attempt_that_fails_leaves_the_first_one_alone() {
+    let world = World::new();
+    let release = watch::Sender::new(false);
+    let _slow = world.replica("slow", Act::Wait(release.subscribe()));
+    let _bad = world.replica("bad", unavailable());
+    let channel = world.channel(2).await.hedge_idempotent(Duration::from_millis(20));
+    let seen = || world.seen();
+    let calling = async {
+        loop {
+            let before = seen().len();
+            let call = tokio::spawn({
+                let channel = channel.clone();
+                async move { greet(&channel).await }
+            });
+            until(|| seen().len() > before).await;
+            if seen()[before].at == "slow" {
+                until(|| seen().len() > before + 1).await;
+                release.send_replace(true);
+                return call.await.unwrap();
+            }
+            call.await.unwrap().unwrap_err();
+        }
+    };
+    assert_eq!(soon(calling).await.unwrap(), "slow");
+}
+
+#[tokio::test]
+async fn a_single_instance_is_not_sent_a_call_twice() {
+    let world = World::new();
+    let release = watch::Sender::new(false);
+    let _a = world.replica("a", Act::Wait(release.subscribe()));
+    let channel = world.channel(1).await.hedge_idempotent(Duration::from_millis(1));
+    let calling = tokio::spawn(async move { greet(&channel).await });
+    world.until_called(1).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    release.send_replace(true);
+    assert_eq!(calling.await.unwrap().unwrap(), "a");
+    assert_eq!(world.places(), ["a"]);
 }

@@ -58,6 +58,12 @@ impl Candidates {
         self.serving
     }
 
+    /// Whether there is such an instance.
+    pub(crate) fn has(&self, such: impl Fn(&Endpoint) -> bool) -> bool {
+        let field = self.others.as_ref().unwrap_or(&self.preferred);
+        field.endpoints().iter().any(|endpoint| such(endpoint))
+    }
+
     /// Notes what time it is: otherwise that is only known from how calls went.
     pub(crate) fn advance(&self, now: Instant) {
         self.timeline.advance(now);

@@ -2,10 +2,12 @@
 //! claim more time than is left of it.
 
 use std::{
+    future::poll_fn,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -83,6 +85,11 @@ impl Call {
     /// Whether it can be sent again.
     pub(super) fn is_whole(&self) -> bool {
         self.body.is_whole()
+    }
+
+    /// Whether all of its body is there, and short enough to be kept. Never waits for it.
+    pub(super) async fn is_at_hand(&self) -> bool {
+        poll_fn(|context| Poll::Ready(self.body.is_at_hand(context))).await
     }
 
     /// Where it was tried. Never held while anything is waited for.

@@ -49,6 +49,17 @@ impl Replay {
     pub(super) fn is_whole(&self) -> bool {
         lock(&self.kept).is_whole()
     }
+
+    /// Takes in what there is without waiting; whether that is all of it, and short enough to be kept.
+    pub(super) fn is_at_hand(&self, context: &mut Context<'_>) -> bool {
+        let mut kept = lock(&self.kept);
+        while kept.size <= KEPT_MAX && kept.source.is_some() && kept.failed.is_none() {
+            if kept.poll_source(context).is_pending() {
+                return false;
+            }
+        }
+        kept.size <= KEPT_MAX && kept.is_whole()
+    }
 }
 
 impl Drop for Replay {
@@ -226,6 +237,10 @@ mod tests {
         sizes
     }
 
+    fn is_at_hand(replay: &Replay) -> bool {
+        replay.is_at_hand(&mut Context::from_waker(std::task::Waker::noop()))
+    }
+
     #[test]
     fn a_short_body_is_passed_again_and_again() {
         let trailers = Ok(Frame::trailers(HeaderMap::new()));
@@ -292,6 +307,19 @@ mod tests {
         assert_eq!(sizes, [5]);
         assert!(matches!(end, Poll::Ready(Err(_))), "{end:?}");
         assert!(replay.pass().is_none());
+    }
+
+    #[test]
+    fn what_is_at_hand_is_taken_in_without_waiting() {
+        let short = replay([data(5), data(3)], true);
+        assert!(is_at_hand(&short));
+        assert_eq!(all(&mut short.pass().unwrap()), [5, 3]);
+        assert!(!is_at_hand(&replay([data(5)], false)));
+        assert!(!is_at_hand(&replay([data(5), Err(Status::internal("broken"))], true)));
+        assert!(is_at_hand(&Replay::new(Body::empty())));
+        let long = replay([data(KEPT_MAX), data(1), data(9)], true);
+        assert!(!is_at_hand(&long));
+        assert_eq!(all(&mut long.pass().unwrap()), [KEPT_MAX, 1, 9]);
     }
 
     #[test]

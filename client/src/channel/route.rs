@@ -17,6 +17,15 @@ use crate::{
     tasks,
 };
 
+/// Which instances an attempt may go to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// To another one than the attempts before it; where there is none, to the same.
+    All,
+    /// To another one than the attempts before it.
+    Others,
+}
+
 /// How often a call looks for an instance whose last room it raced for in vain.
 const RACES_MAX: usize = 4;
 
@@ -31,12 +40,16 @@ enum Miss {
 
 impl BalancedChannel {
     /// Picks an instance that takes a connection. Those that don't are noted in the call.
-    pub(super) async fn connect(&self, call: &Call) -> Result<(Pick, Connection), Status> {
+    pub(super) async fn connect(
+        &self,
+        call: &Call,
+        scope: Scope,
+    ) -> Result<(Pick, Connection), Status> {
         if self.service.snapshot().is_none() {
             self.service.ready().await.map_err(|error| self.unready(&error))?;
         }
         loop {
-            let pick = self.choose(call).await?;
+            let pick = self.choose(call, scope).await?;
             let endpoint = pick.endpoint();
             if let Some(connection) = endpoint.slot().current() {
                 return Ok((pick, connection));
@@ -75,10 +88,10 @@ impl BalancedChannel {
     }
 
     /// An instance that takes connections, as far as is known; waits for one where that is asked for.
-    async fn choose(&self, call: &Call) -> Result<Pick, Status> {
-        let picked = match self.pick(call) {
+    async fn choose(&self, call: &Call, scope: Scope) -> Result<Pick, Status> {
+        let picked = match self.pick(call, scope) {
             Err(Miss::None(reason)) if !self.options.ready_wait.is_zero() => {
-                self.await_instance(call, reason).await
+                self.await_instance(call, scope, reason).await
             }
             picked => picked,
         };
@@ -88,11 +101,16 @@ impl BalancedChannel {
     }
 
     /// An instance, once a view has one. `reason`: why there is none now.
-    async fn await_instance(&self, call: &Call, mut reason: NoInstance) -> Result<Pick, Miss> {
+    async fn await_instance(
+        &self,
+        call: &Call,
+        scope: Scope,
+        mut reason: NoInstance,
+    ) -> Result<Pick, Miss> {
         let mut changes = self.service.changes();
         let waiting = async {
             while changes.next().await.is_some() {
-                match self.pick(call) {
+                match self.pick(call, scope) {
                     Err(Miss::None(still)) => reason = still,
                     picked => return Some(picked),
                 }
@@ -104,9 +122,8 @@ impl BalancedChannel {
         picked.unwrap_or(Err(Miss::None(reason)))
     }
 
-    /// An instance that has not refused the call a connection, and has room for it; where there is one,
-    /// another than those that it was meant for before.
-    fn pick(&self, call: &Call) -> Result<Pick, Miss> {
+    /// An instance that has not refused the call a connection, and has room for it.
+    fn pick(&self, call: &Call, scope: Scope) -> Result<Pick, Miss> {
         let tried = call.tried();
         let limit = self.options.in_flight_max;
         let full = Cell::new(false);
@@ -118,6 +135,7 @@ impl BalancedChannel {
         };
         let is_other = |endpoint: &Endpoint| !tried.was_chosen(endpoint) && suits(endpoint);
         let ways: [&dyn Fn(&Endpoint) -> bool; 2] = [&is_other, &suits];
+        let ways = if scope == Scope::Others { &ways[..1] } else { &ways };
         for way in ways {
             for _ in 0..RACES_MAX {
                 match self.service.pick_where(&PickContext::new(), way).map_err(Miss::None)? {
@@ -130,6 +148,12 @@ impl BalancedChannel {
             }
         }
         Err(if full.get() { Miss::Full } else { Miss::Exhausted })
+    }
+
+    /// Whether there is an instance that the call was not meant for yet.
+    pub(super) fn has_another(&self, call: &Call) -> bool {
+        let tried = call.tried();
+        self.service.has(|endpoint| !tried.was_chosen(endpoint))
     }
 
     fn missed(&self, call: &Call, miss: &Miss) -> Status {
@@ -194,7 +218,7 @@ mod tests {
         let race = || {
             let call = Call::new(Request::new(Body::empty()), clock::now());
             for _ in 0..20_000 {
-                if let Ok(_pick) = channel.pick(&call) {
+                if let Ok(_pick) = channel.pick(&call, Scope::All) {
                     assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
                     passed.fetch_add(1, Ordering::SeqCst);
                     holders.fetch_sub(1, Ordering::SeqCst);
