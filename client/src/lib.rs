@@ -37,6 +37,7 @@ mod client;
 mod clock;
 mod connection;
 mod connector;
+pub mod correlation;
 mod drain;
 mod endpoint;
 mod enrolment;

@@ -31,6 +31,7 @@ use self::{attempt::Attempt, call::Call, failure::Failure, retry::Retry, route::
 use crate::{
     clock::{self, Instant},
     connection::{self, Answer, SendError},
+    correlation,
     service::Service,
 };
 
@@ -67,6 +68,8 @@ const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 ///   why ([`wait_for_ready`](Self::wait_for_ready) lets it wait for one). A timeout that the call's request sets ([`tonic::Request::set_timeout`]) covers all of
 ///   its way to the answer's head and ends in `DEADLINE_EXCEEDED`. The instance is told what is left of
 ///   it.
+/// - What tells a request apart from others travels on with the calls that are made to serve it: see
+///   [`correlation`](crate::correlation).
 /// - A call counts as in flight until its answer has been read to the end or dropped, streams
 ///   included.
 ///
@@ -120,7 +123,8 @@ impl tower::Service<Request<Body>> for BalancedChannel {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        correlation::pass_on(request.headers_mut());
         let channel = self.clone();
         ResponseFuture(Box::pin(async move { Ok(channel.answer(request).await) }))
     }
