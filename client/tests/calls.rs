@@ -691,3 +691,40 @@ async fn what_tells_a_request_apart_travels_through_a_server_to_the_next() {
     assert_eq!(of("traceparent"), [Some("00-1-2-01"), Some("00-1-2-01"), None]);
     assert_eq!(of("cookie"), [None; 3]);
 }
+
+/// What is logged by this thread.
+#[derive(Clone, Default)]
+struct Logs(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Logs {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn each_attempt_is_a_span() {
+    let logs = Logs::default();
+    let writer = logs.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::DEBUG)
+        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::NEW)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let world = World::new();
+    let _a = world.replica("a", unavailable());
+    let channel = world.channel(1).await.retry_idempotent(2);
+    greet(&channel).await.unwrap_err();
+    let logs = String::from_utf8(logs.0.lock().unwrap().clone()).unwrap();
+    for attempt in [1, 2] {
+        let span = format!("attempt{{service=\"greeter\" instance=\"a\" attempt={attempt}}}: ");
+        assert_eq!(logs.matches(&span).count(), 1, "{logs}");
+    }
+}

@@ -26,6 +26,7 @@ use std::{
 use http::{Request, Response};
 use tonic::{Status, body::Body};
 use tower::retry::budget::{Budget, TpsBudget};
+use tracing::Instrument;
 
 use self::{attempt::Attempt, call::Call, failure::Failure, retry::Retry, route::Scope};
 use crate::{
@@ -69,7 +70,8 @@ const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 ///   its way to the answer's head and ends in `DEADLINE_EXCEEDED`. The instance is told what is left of
 ///   it.
 /// - What tells a request apart from others travels on with the calls that are made to serve it: see
-///   [`correlation`](crate::correlation).
+///   [`correlation`](crate::correlation). Each attempt is a `tracing` span at `debug` (`attempt`, with
+///   `service`, `instance`, and which `attempt` it is).
 /// - A call counts as in flight until its answer has been read to the end or dropped, streams
 ///   included.
 ///
@@ -348,9 +350,11 @@ impl BalancedChannel {
         let found = found.unwrap_or_else(|| Err(self.too_late(call)));
         let (pick, connection) = found.map_err(Failure::Nowhere)?;
         let gone = || Failure::Nowhere(Status::internal("the request's body is gone"));
-        let (request, _) = call.attempt(clock::now()).ok_or_else(gone)?;
+        let (request, previous) = call.attempt(clock::now()).ok_or_else(gone)?;
+        let (service, instance) = (self.service.name(), &pick.instance().id);
+        let span = tracing::debug_span!("attempt", service, instance, attempt = previous + 1);
         let attempt = Attempt::begin(pick, call.deadline());
-        match connection.clone().send(request).await {
+        match connection.clone().send(request).instrument(span).await {
             Ok(answer) => Failure::check(attempt.answered(answer)),
             Err(SendError::Unsent) => {
                 let pick = attempt.unsent();
