@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The most instances that one service can have: as many as a registry takes in all.
-const INSTANCES_MAX: usize = 2_000_000;
+pub(crate) const INSTANCES_MAX: usize = 2_000_000;
 
 /// The state of one service.
 #[derive(Debug)]
@@ -80,6 +80,27 @@ impl Cache {
     pub(crate) fn new(hold: Duration) -> Self {
         let (entries, timeline) = (BTreeMap::new(), Arc::default());
         Self { entries, cursor: None, pending: None, torn: false, hold, timeline }
+    }
+
+    /// A cache that knows what an earlier one did, at `cursor`. What that held over has the whole time
+    /// again.
+    pub(crate) fn restored(
+        hold: Duration,
+        cursor: Cursor,
+        registered: Vec<Instance>,
+        held: Vec<Instance>,
+        now: Instant,
+    ) -> Self {
+        let mut cache = Self::new(hold);
+        let registered = registered.into_iter().map(|instance| (instance, None));
+        let held = held.into_iter().map(|instance| (instance, Some(now + hold)));
+        for (instance, held_until) in registered.chain(held) {
+            let id = instance.id.clone();
+            let endpoint = Arc::new(Endpoint::new(instance, &cache.timeline));
+            cache.entries.insert(id, Entry { endpoint, held_until });
+        }
+        cache.cursor = Some(cursor);
+        cache
     }
 
     /// Takes in one message. After a violation the state must not be shown until a snapshot came.

@@ -1,7 +1,7 @@
 //! The client: where everything is put together, and where defaults stand. Building one does no I/O
 //! and needs no runtime.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use http::{Uri, uri::Scheme};
@@ -21,6 +21,7 @@ use crate::{
     registration::Registration,
     service::{Service, Services},
     standing::RegisterError,
+    view_dir::ViewDir,
     watch::Watcher,
 };
 
@@ -62,6 +63,7 @@ struct Inner {
     services: Arc<Services>,
     namespace: String,
     hold: Duration,
+    view_dir: Option<Arc<ViewDir>>,
 }
 
 /// Why no client was built.
@@ -128,6 +130,7 @@ impl Client {
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(5)),
             hold: Duration::from_secs(15),
             return_interval: Duration::from_secs(15),
+            view_dir: None,
         }
     }
 
@@ -223,6 +226,7 @@ impl Client {
             namespace: inner.namespace.clone(),
             service: name.to_owned(),
             hold: inner.hold,
+            view_dir: inner.view_dir.clone(),
             published,
             stop,
         }))
@@ -314,6 +318,7 @@ pub struct Builder {
     backoff: Backoff,
     hold: Duration,
     return_interval: Duration,
+    view_dir: Option<PathBuf>,
 }
 
 impl Builder {
@@ -435,6 +440,31 @@ impl Builder {
         self
     }
 
+    /// Keeps the last view of each service in a file in this directory, so that a process that starts
+    /// while the registry is away knows what it knew before. What was kept is shown at once
+    /// ([`Service::ready`] returns), as [stale](crate::Freshness); once the registry answers, the watch
+    /// goes on where it was, or, in another history, with [`Self::hold`]. Default: none, nothing is kept.
+    ///
+    /// The directory is made where it is missing. Files are replaced as a whole, in the background, at
+    /// most once a second for each service; what changed in the last second before the process ends may
+    /// be missing, which costs nothing but the time to catch up. A file that is damaged, or of another
+    /// service or format, is reported (`warn`) and ignored; so is a disk that fails, once for each
+    /// outage. Nothing removes the files of services that nobody asks for any more. They hold all that
+    /// instances say of themselves, and only their owner may read them. Processes may share a directory
+    /// where they have the same registry.
+    ///
+    /// ```
+    /// # use waypost_client::Client;
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder().view_dir("/var/cache/shop/waypost").build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn view_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.view_dir = Some(path.into());
+        self
+    }
+
     /// Where the registry has several addresses and the one that this client began at has failed: how
     /// long until it is asked again, at least. The wait is a random one of up to three times as long,
     /// and becomes up to four times longer for as long as the address fails. Once it answers, watches
@@ -518,6 +548,7 @@ impl Builder {
                 services: Arc::default(),
                 namespace: self.namespace,
                 hold: self.hold,
+                view_dir: self.view_dir.map(|path| Arc::new(ViewDir::new(path))),
             }),
         })
     }

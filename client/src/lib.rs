@@ -67,6 +67,8 @@ mod snapshot;
 mod standing;
 mod tasks;
 mod timeline;
+mod view_dir;
+mod view_file;
 mod watch;
 mod weights;
 

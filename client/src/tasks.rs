@@ -19,6 +19,19 @@ pub(crate) fn spawn(name: &'static str, task: impl Future<Output = ()> + Send + 
     tokio::spawn(watched.instrument(tracing::debug_span!("waypost", task = name)));
 }
 
+/// What `work` gives, which may block: it is done away from the runtime's workers. `None` where it
+/// panicked, or where the runtime ended first. Cancel safe in that the work goes on.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub(crate) async fn block<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    if done.as_ref().is_err_and(tokio::task::JoinError::is_panic) {
+        tracing::error!("what waypost-client did on the disk panicked");
+    }
+    done.ok()
+}
+
 /// Runs what an HTTP/2 connection needs run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Executor;

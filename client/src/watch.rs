@@ -17,6 +17,9 @@ use crate::{
     proto::{WatchRequest, WatchResponse, discovery_client::DiscoveryClient},
     published::Published,
     refusal::{Verdict, told},
+    tasks,
+    view_dir::ViewDir,
+    view_file::{Kept, Subject},
 };
 
 /// A registry says something at least every 10 s: after this long without a word the stream is
@@ -38,6 +41,7 @@ pub(crate) struct Watcher {
     pub(crate) namespace: String,
     pub(crate) service: String,
     pub(crate) hold: Duration,
+    pub(crate) view_dir: Option<Arc<ViewDir>>,
     pub(crate) published: Arc<Published>,
     pub(crate) stop: CancellationToken,
 }
@@ -86,7 +90,7 @@ impl Watcher {
     }
 
     async fn keep_watching(self) {
-        let mut cache = Cache::new(self.hold);
+        let mut cache = self.restore().await;
         let mut backoff = self.link.backoff();
         let mut outage = Outage::default();
         loop {
@@ -101,6 +105,25 @@ impl Watcher {
             let delay = self.judge(&peer, &end, &mut backoff, &mut outage);
             self.rest(&mut cache, clock::now() + delay).await;
         }
+    }
+
+    /// What is known at the begin: what was kept. From here on, what is shown is kept.
+    async fn restore(&self) -> Cache {
+        let Some(views) = &self.view_dir else { return Cache::new(self.hold) };
+        let (namespace, service) = (self.namespace.clone(), self.service.clone());
+        let subject = Subject { namespace, service };
+        let cache = match views.read(&subject).await {
+            Some(Kept { cursor, registered, held }) => {
+                Cache::restored(self.hold, cursor, registered, held, clock::now())
+            }
+            None => Cache::new(self.hold),
+        };
+        if cache.is_whole() {
+            self.show(&cache);
+        }
+        let keeping = Arc::clone(views).keep(subject, Arc::clone(&self.published));
+        tasks::spawn("views", keeping);
+        cache
     }
 
     /// One stream (and those that it moves to), and why it ended, and whose it was.

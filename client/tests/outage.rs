@@ -6,10 +6,16 @@
 #[allow(clippy::all, clippy::pedantic, clippy::disallowed_types)]
 mod fake;
 
-use std::time::Duration;
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use fake::{Fake, Network, Process};
-use waypost_client::{Builder, Client, Freshness, LinkState, Service};
+use tempfile::TempDir;
+use waypost_client::{Builder, Client, Freshness, LinkState, NoInstance, Service};
 
 fn builder(network: &Network, registries: &[&str]) -> Builder {
     let network = network.clone();
@@ -173,4 +179,130 @@ async fn a_view_is_stale_from_the_end_of_its_stream_until_the_next() {
     until_seen(&orders, &["a"]).await;
     let _process = fake.serve(&network, "registry");
     soon(freshness.wait_for(live)).await.unwrap();
+}
+
+/// A process that knew these orders at revision 2 of history `h`, and is gone; its registry, too.
+async fn known(network: &Network, views: &TempDir, ids: &[&str]) -> Fake {
+    let fake = Fake::new("h");
+    ids.iter().for_each(|id| fake.place("orders", id, id));
+    let _process = fake.serve(network, "registry");
+    let client = builder(network, &["registry"]).view_dir(views.path()).build().unwrap();
+    let orders = client.service("orders");
+    until_seen(&orders, ids).await;
+    until(|| kept(views).is_some()).await;
+    fake
+}
+
+/// The file that keeps the view.
+fn kept(views: &TempDir) -> Option<PathBuf> {
+    let files = fs::read_dir(views.path()).unwrap().map(|file| file.unwrap().path());
+    files.into_iter().find(|file| file.display().to_string().contains("orders"))
+}
+
+#[tokio::test]
+async fn a_client_that_starts_without_a_registry_knows_what_it_knew() {
+    let (network, views) = (Network::default(), TempDir::new().unwrap());
+    let fake = known(&network, &views, &["a", "b"]).await;
+    let client = builder(&network, &["registry"]).view_dir(views.path()).build().unwrap();
+    let orders = client.service("orders");
+    assert_eq!(orders.pick().unwrap_err(), NoInstance::NotReady, "nobody waits for the disk");
+    soon(orders.ready()).await.unwrap();
+    until_seen(&orders, &["a", "b"]).await;
+    assert!(orders.pick().is_ok());
+    assert!(orders.freshness().borrow().stale_since().is_some());
+
+    // What changed meanwhile is told exactly.
+    fake.displace("a");
+    fake.place("orders", "c", "c");
+    let _process = fake.serve(&network, "registry");
+    until_seen(&orders, &["b", "c"]).await;
+    let live = |freshness: &Freshness| *freshness == Freshness::Live;
+    soon(orders.freshness().wait_for(live)).await.unwrap();
+    assert_eq!(orders.snapshot().unwrap().held().len(), 0);
+}
+
+#[tokio::test]
+async fn what_a_client_knew_is_held_over_in_another_history() {
+    let (network, views) = (Network::default(), TempDir::new().unwrap());
+    known(&network, &views, &["a", "b"]).await;
+    let fake = Fake::new("new");
+    fake.place("orders", "b", "b");
+    let _process = fake.serve(&network, "registry");
+    let client = builder(&network, &["registry"]).view_dir(views.path()).build().unwrap();
+    let orders = client.service("orders");
+    until(|| orders.snapshot().is_some_and(|view| view.cursor().history_id == "new")).await;
+    until_seen(&orders, &["a", "b"]).await;
+    assert!(orders.snapshot().unwrap().held().map(|(instance, _)| &*instance.id).eq(["a"]));
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Logs(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Logs {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Logs {
+    /// Logs of this thread, which the client works in, go here.
+    fn here() -> (Self, tracing::subscriber::DefaultGuard) {
+        let logs = Self::default();
+        let writer = logs.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false);
+        let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+        (logs, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// The lines with all of these parts.
+    fn with(&self, parts: &[&str]) -> usize {
+        let logs = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        logs.lines().filter(|line| parts.iter().all(|part| line.contains(part))).count()
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_reported_ignored_and_replaced() {
+    let (network, views) = (Network::default(), TempDir::new().unwrap());
+    let fake = known(&network, &views, &["a"]).await;
+    let file = kept(&views).unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&file, &bytes).unwrap();
+
+    let (logs, _guard) = Logs::here();
+    let client = builder(&network, &["registry"]).view_dir(views.path()).build().unwrap();
+    let orders = client.service("orders");
+    soon(network.until_asked(2)).await;
+    assert!(orders.snapshot().is_none());
+    let path = file.display().to_string();
+    assert_eq!(logs.with(&["WARN", "service=\"orders\"", &path, "checksum"]), 1);
+    let _process = fake.serve(&network, "registry");
+    until_seen(&orders, &["a"]).await;
+    until(|| fs::read(&file).unwrap() != bytes).await;
+}
+
+#[tokio::test]
+async fn a_directory_that_can_not_be_written_disturbs_no_view() {
+    let (network, views) = (Network::default(), TempDir::new().unwrap());
+    let (logs, _guard) = Logs::here();
+    let path = views.path().join("a file");
+    fs::write(&path, "").unwrap();
+    let fake = Fake::new("h");
+    let _process = fake.serve(&network, "registry");
+    let client = builder(&network, &["registry"]).view_dir(&path).build().unwrap();
+    let (orders, others) = (client.service("orders"), client.service("others"));
+    until(|| logs.with(&["WARN", "can't keep views"]) > 0).await;
+    fake.place("orders", "a", "a");
+    until_seen(&orders, &["a"]).await;
+    fs::remove_file(&path).unwrap();
+    until(|| logs.with(&["INFO", "keeping views again"]) > 0).await;
+    assert_eq!(logs.with(&["WARN", "can't keep views"]), 1, "for all services");
+    drop(others);
 }

@@ -278,6 +278,42 @@ fn without_a_hold_a_new_history_replaces_all() {
     assert_eq!(ids(&cache), ["a"]);
 }
 
+/// The cache of a process that starts again with what `filled` knew, `b` held over.
+fn restored(now: Instant) -> Cache {
+    let cursor = Cursor { history_id: "h".into(), revision: 5 };
+    Cache::restored(HOLD, cursor, vec![instance("a", 1)], vec![instance("b", 1)], now)
+}
+
+#[test]
+fn what_was_kept_goes_on_with_exact_changes() {
+    let now = clock::now();
+    let mut cache = restored(now);
+    assert_eq!((ids(&cache), held(&cache).len()), (vec!["a".into(), "b".into()], 1));
+    assert_eq!(cache.cursor().unwrap().revision, 5);
+    let news = vec![change(ChangeKind::Removed, "a", 6), change(ChangeKind::Added, "b", 7)];
+    cache.fold(changes("h", 7, news), now).unwrap();
+    assert_eq!((ids(&cache), held(&cache)), (vec!["b".into()], vec![]));
+}
+
+#[test]
+fn what_was_kept_of_another_history_is_held() {
+    let now = clock::now();
+    let mut cache = restored(now);
+    cache.fold(part("new", 0, &[], true), now + HOLD / 2).unwrap();
+    assert_eq!(ids(&cache), ["a", "b"]);
+    assert_eq!(cache.release(now + HOLD / 2 + HOLD), Fold::Changed);
+    assert!(ids(&cache).is_empty());
+}
+
+#[test]
+fn what_was_held_when_it_was_kept_leaves_after_another_hold() {
+    let now = clock::now();
+    let mut cache = restored(now);
+    cache.fold(idle("h", 6), now).unwrap();
+    assert_eq!(cache.release(now + HOLD), Fold::Changed);
+    assert_eq!(ids(&cache), ["a"]);
+}
+
 #[test]
 fn calls_in_flight_survive_updates_and_snapshots() {
     let now = clock::now();

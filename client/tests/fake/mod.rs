@@ -258,6 +258,14 @@ impl Fake {
         });
     }
 
+    /// Takes an instance out again.
+    pub fn displace(&self, id: &str) {
+        self.alter(|state| {
+            let gone = state.instances[id].clone();
+            state.change(ChangeKind::Removed, gone)
+        });
+    }
+
     /// How many watches are open.
     pub fn watches(&self) -> usize {
         self.revision.receiver_count()
