@@ -15,7 +15,7 @@ use std::{
 
 use fake::{Fake, Network, Process};
 use tempfile::TempDir;
-use waypost_client::{Builder, Client, Freshness, LinkState, NoInstance, Service};
+use waypost_client::{Builder, Client, Freshness, LinkState, NoInstance, Registration, Service};
 
 fn builder(network: &Network, registries: &[&str]) -> Builder {
     let network = network.clone();
@@ -157,6 +157,23 @@ async fn the_state_of_the_link_tells_of_an_outage() {
     soon(link.wait_for(|state| *state == connected)).await.unwrap();
     drop((orders, client));
     soon(link.wait_for(|_| false)).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn heartbeats_alone_end_an_outage_of_the_link() {
+    let (network, fake) = (Network::default(), Fake::new("h"));
+    let process = fake.serve(&network, "registry");
+    let client = builder(&network, &["registry"]).build().unwrap();
+    let mut link = client.link();
+    let registration = Registration::new("orders", "10.0.0.1", 80);
+    let registered = soon(client.register(registration)).await.unwrap();
+    drop(process);
+    let away = |state: &LinkState| matches!(state, LinkState::Away { .. });
+    soon(link.wait_for(away)).await.unwrap();
+    let _process = fake.serve(&network, "registry");
+    let connected = |state: &LinkState| matches!(state, LinkState::Connected { .. });
+    soon(link.wait_for(connected)).await.unwrap();
+    drop(registered);
 }
 
 #[tokio::test]
