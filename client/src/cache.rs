@@ -27,6 +27,8 @@ pub(crate) struct Cache {
     torn: bool,
     /// How long instances that a new history lacks stay.
     hold: Duration,
+    /// Since when no registry is heard in which they could register: that time does not count.
+    away_since: Option<Instant>,
     timeline: Arc<Timeline>,
 }
 
@@ -79,7 +81,7 @@ impl Cache {
     /// A cache that knows nothing. After a change of history, what is missing stays for `hold`.
     pub(crate) fn new(hold: Duration) -> Self {
         let (entries, timeline) = (BTreeMap::new(), Arc::default());
-        Self { entries, cursor: None, pending: None, torn: false, hold, timeline }
+        Self { entries, cursor: None, pending: None, torn: false, hold, away_since: None, timeline }
     }
 
     /// A cache that knows what an earlier one did, at `cursor`. What that held over has the whole time
@@ -100,14 +102,17 @@ impl Cache {
             cache.entries.insert(id, Entry { endpoint, held_until });
         }
         cache.cursor = Some(cursor);
+        cache.away_since = Some(now);
         cache
     }
 
     /// Takes in one message. After a violation the state must not be shown until a snapshot came.
     pub(crate) fn fold(&mut self, message: WatchResponse, now: Instant) -> Result<Fold, Violation> {
+        let moved = self.heard(now);
         let folded = self.fold_in(message, now);
         self.torn |= folded.is_err();
-        folded
+        // Until when something is held is a part of the view.
+        folded.map(|fold| if moved && !self.torn { Fold::Changed } else { fold })
     }
 
     fn fold_in(&mut self, message: WatchResponse, now: Instant) -> Result<Fold, Violation> {
@@ -125,9 +130,22 @@ impl Cache {
         }
     }
 
-    /// The stream ended: what was half received is void.
-    pub(crate) fn disconnected(&mut self) {
+    /// The stream ended: what was half received is void, and what is held stays until it is heard of
+    /// again.
+    pub(crate) fn disconnected(&mut self, now: Instant) {
         self.pending = None;
+        self.away_since.get_or_insert(now);
+    }
+
+    /// Puts off the end of each hold by as long as nothing was heard. Whether there are any.
+    fn heard(&mut self, now: Instant) -> bool {
+        let Some(since) = self.away_since.take() else { return false };
+        let mut moved = false;
+        for until in self.entries.values_mut().filter_map(|entry| entry.held_until.as_mut()) {
+            *until += now.saturating_duration_since(since);
+            moved = true;
+        }
+        moved
     }
 
     /// Where a new stream can go on; none where it must begin with a snapshot.
@@ -150,13 +168,19 @@ impl Cache {
         Snapshot::sorted(endpoints, cursor, timeline).with_held(held)
     }
 
-    /// When the next held instance leaves.
+    /// When the next held instance leaves; none while no registry is heard.
     pub(crate) fn next_release(&self) -> Option<Instant> {
+        if self.away_since.is_some() {
+            return None;
+        }
         self.entries.values().filter_map(|entry| entry.held_until).min()
     }
 
     /// Lets held instances go whose time is over.
     pub(crate) fn release(&mut self, now: Instant) -> Fold {
+        if self.away_since.is_some() {
+            return Fold::Same;
+        }
         let before = self.entries.len();
         self.entries.retain(|_, entry| entry.held_until.is_none_or(|until| now < until));
         if self.torn || self.entries.len() == before { Fold::Same } else { Fold::Changed }

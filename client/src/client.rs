@@ -424,8 +424,8 @@ impl Builder {
     /// memory (its history is a new one). They need a heartbeat interval to notice that they have to
     /// register again: their TTL is ample. A client does not know TTLs: where there are longer ones than
     /// this, it is to be as long as the longest of them. Which instances are held, and until when, is
-    /// told by [`Snapshot::held`](crate::Snapshot::held). Zero believes an empty registry at once.
-    /// Default: 15 s, the default TTL.
+    /// told by [`Snapshot::held`](crate::Snapshot::held). Time in which no registry is heard does not
+    /// count. Zero believes an empty registry at once. Default: 15 s, the default TTL.
     ///
     /// ```
     /// # use std::time::Duration;

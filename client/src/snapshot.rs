@@ -150,8 +150,8 @@ impl Snapshot {
 
     /// The instances that the registry does not know, and until when each stays: they were known before
     /// the registry lost its memory, and have until then to register again
-    /// ([`Builder::hold`](crate::Builder::hold)). In order of their ids; they are among
-    /// [`Self::instances`] too.
+    /// ([`Builder::hold`](crate::Builder::hold)), or longer where it is away meanwhile. In order of
+    /// their ids; they are among [`Self::instances`] too.
     ///
     /// ```
     /// use waypost_client::Snapshot;

@@ -96,14 +96,15 @@ impl Watcher {
         loop {
             let began = clock::now();
             let (peer, end) = self.watch_once(&mut cache, &mut outage).await;
-            cache.disconnected();
-            self.published.doubt(clock::now());
+            let ended = clock::now();
+            cache.disconnected(ended);
+            self.published.doubt(ended);
             // Only a stream that lasted proves that the registry is well.
-            if clock::now() >= began + backoff.cap() {
+            if ended >= began + backoff.cap() {
                 backoff.reset();
             }
             let delay = self.judge(&peer, &end, &mut backoff, &mut outage);
-            self.rest(&mut cache, clock::now() + delay).await;
+            clock::sleep(delay).await;
         }
     }
 
@@ -229,7 +230,7 @@ impl Watcher {
         match self.open(&reached, cache).await {
             Ok(stream) => {
                 // Of half a snapshot the rest would have come over the stream before.
-                cache.disconnected();
+                cache.disconnected(clock::now());
                 Some((reached, stream))
             }
             Err(end) => {
@@ -268,15 +269,6 @@ impl Watcher {
             self.published.confirm();
         }
         outcome
-    }
-
-    /// Waits until `until`; instances whose hold ends meanwhile leave.
-    async fn rest(&self, cache: &mut Cache, until: Instant) {
-        while let Some(release) = cache.next_release().filter(|release| *release < until) {
-            clock::sleep_until(release).await;
-            self.release(cache, clock::now());
-        }
-        clock::sleep_until(until).await;
     }
 
     fn release(&self, cache: &mut Cache, now: Instant) {

@@ -123,7 +123,7 @@ fn half_a_snapshot_is_void_after_a_disconnect() {
     let now = clock::now();
     let mut cache = filled(now);
     cache.fold(part("h", 9, &["c"], false), now).unwrap();
-    cache.disconnected();
+    cache.disconnected(now);
     cache.fold(idle("h", 6), now).unwrap();
     assert_eq!(ids(&cache), ["a", "b"]);
     cache.fold(part("h", 9, &["d"], true), now).unwrap();
@@ -192,9 +192,9 @@ fn after_a_violation_only_a_snapshot_counts() {
     let violation = cache.fold(changes("new", 3, news), now);
     assert_eq!(violation, Err(Violation::Unknown { revision: 3 }));
     assert_eq!(cache.cursor(), None, "nothing to resume from");
-    cache.disconnected();
-    assert_eq!(cache.cursor(), None, "however often the connection breaks");
     assert_eq!(cache.release(now + HOLD), Fold::Same, "nothing to be shown");
+    cache.disconnected(now);
+    assert_eq!(cache.cursor(), None, "however often the connection breaks");
     assert_eq!(cache.fold(idle("new", 4), now), Err(Violation::NoState));
     cache.fold(part("new", 4, &["b"], true), now).unwrap();
     assert_eq!(ids(&cache), ["b"]);
@@ -233,6 +233,24 @@ fn an_emptier_history_does_not_empty_the_view() {
     assert_eq!(cache.release(now + HOLD), Fold::Changed);
     assert_eq!(ids(&cache), ["a"]);
     assert_eq!(cache.next_release(), None);
+}
+
+#[test]
+fn a_hold_stands_still_while_the_registry_is_away_again() {
+    let now = clock::now();
+    let mut cache = filled(now);
+    cache.fold(part("new", 0, &[], true), now).unwrap();
+    let lost = now + HOLD / 3;
+    cache.disconnected(lost);
+    cache.disconnected(lost + HOLD);
+    assert_eq!((cache.next_release(), cache.release(now + 10 * HOLD)), (None, Fold::Same));
+    assert_eq!(ids(&cache), ["a", "b"]);
+    let back = lost + 10 * HOLD;
+    assert_eq!(cache.fold(idle("new", 0), back), Ok(Fold::Changed), "until when is news");
+    let until = now + 11 * HOLD;
+    assert_eq!(held(&cache), [("a".into(), until), ("b".into(), until)]);
+    assert_eq!(cache.fold(idle("new", 0), back), Ok(Fold::Same));
+    assert_eq!(cache.release(until), Fold::Changed);
 }
 
 #[test]
@@ -309,8 +327,10 @@ fn what_was_kept_of_another_history_is_held() {
 fn what_was_held_when_it_was_kept_leaves_after_another_hold() {
     let now = clock::now();
     let mut cache = restored(now);
-    cache.fold(idle("h", 6), now).unwrap();
-    assert_eq!(cache.release(now + HOLD), Fold::Changed);
+    let later = now + 10 * HOLD;
+    assert_eq!(cache.release(later), Fold::Same, "no registry was heard yet");
+    cache.fold(idle("h", 6), later).unwrap();
+    assert_eq!(cache.release(later + HOLD), Fold::Changed);
     assert_eq!(ids(&cache), ["a"]);
 }
 
@@ -419,6 +439,7 @@ fn run_model(random: &mut fastrand::Rng) {
     // When each instance that only the past knew leaves.
     let mut held: BTreeMap<String, Instant> = BTreeMap::new();
     let mut held_at_most = held.clone();
+    let mut away_since = None;
     let mut history = None;
     for _ in 0..200 {
         match random.u8(..20) {
@@ -430,10 +451,13 @@ fn run_model(random: &mut fastrand::Rng) {
             continue;
         }
         let told = registry.tell(cache.cursor(), random);
+        let away = away_since.take().map_or(Duration::ZERO, |since| now - since);
+        held.values_mut().chain(held_at_most.values_mut()).for_each(|until| *until += away);
         // A stream that breaks in the midst of a snapshot leaves things as they are.
         if told.len() > 1 && told[0].event.as_ref().is_some_and(is_part) && random.bool() {
             cache.fold(told[0].clone(), now).unwrap();
-            cache.disconnected();
+            cache.disconnected(now);
+            away_since = Some(now);
             continue;
         }
         let before = ids(&cache);
