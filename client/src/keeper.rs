@@ -164,8 +164,11 @@ impl Keeper {
         }
     }
 
-    fn broken(&mut self, Break { missed, random }: &Break) {
+    fn broken(&mut self, broken: &Break) {
         self.seat = None;
+        let Break::Missed { missed, random } = broken else {
+            return self.lease.moved(clock::now());
+        };
         let after = pause(&missed.status);
         self.miss(missed, "heartbeats broke off, trying again");
         self.lease.broken(clock::now(), *random, after);

@@ -165,6 +165,11 @@ impl Lease {
         self.stream = Stream::Closed { open_at: self.retry_at(began, now, random, hint) };
     }
 
+    /// Heartbeats are to go over another stream from now on.
+    pub(crate) fn moved(&mut self, now: Instant) {
+        self.stream = Stream::Closed { open_at: now };
+    }
+
     /// The lease `id` is known not to live.
     pub(crate) fn lose(&mut self, id: u64, now: Instant) {
         if self.id() != Some(id) {

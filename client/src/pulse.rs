@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashSet,
+    future,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use crate::{
-    clock,
+    clock::{self, Instant},
     link::{Link, Missed, REQUEST_TIMEOUT, Reached},
     proto::{KeepAliveRequest, KeepAliveResponse, registry_client::RegistryClient},
     tasks,
@@ -53,13 +54,18 @@ enum Phase {
     Broken(Break),
 }
 
-/// How a stream broke.
+/// How a stream ended.
 #[derive(Clone, Debug)]
-pub(crate) struct Break {
-    pub(crate) missed: Missed,
-    /// From 0 to 1, the same for all who lived on the stream: they come back together, over one
-    /// stream again, instead of one attempt after the other.
-    pub(crate) random: f64,
+pub(crate) enum Break {
+    /// It broke.
+    Missed {
+        missed: Missed,
+        /// From 0 to 1, the same for all who lived on the stream: they come back together, over one
+        /// stream again, instead of one attempt after the other.
+        random: f64,
+    },
+    /// It is well, but heartbeats return to the first registry.
+    Moved,
 }
 
 /// A heartbeat that waits to go out, or for its answer.
@@ -128,15 +134,15 @@ impl Pulse {
             }
             None => Arc::default(),
         };
-        self.end(line, Missed { peer, status });
+        self.end(line, Break::missed(Missed { peer, status }));
     }
 
-    fn end(&self, line: &Arc<Line>, missed: Missed) {
+    fn end(&self, line: &Arc<Line>, broken: Break) {
         lock(&self.line).take_if(|current| Arc::ptr_eq(current, line));
         line.phase.send_if_modified(|phase| {
             let first = !matches!(phase, Phase::Broken(_));
             if first {
-                *phase = Phase::Broken(Break { missed, random: fastrand::f64() });
+                *phase = Phase::Broken(broken);
             }
             first
         });
@@ -286,13 +292,24 @@ impl Run {
 
     async fn converse(&self) {
         let Self { pulse, line } = self;
+        // From before an address is chosen: of a return after that it is told.
+        let homecomings = pulse.link.homecomings();
         let reached = match pulse.link.reach().await {
             Ok(reached) => line.reached.get_or_init(|| reached),
-            Err(missed) => return pulse.end(line, missed),
+            Err(missed) => return pulse.end(line, Break::missed(missed)),
         };
         line.proceed(Phase::Opening);
-        let status = Box::pin(talk(reached, line)).await;
-        pulse.break_off(line, status);
+        match Box::pin(talk(&pulse.link, reached, line, homecomings)).await {
+            End::Status(status) => pulse.break_off(line, status),
+            End::Home(stream) => {
+                pulse.end(line, Break::Moved);
+                // Until all have renewed elsewhere: the end of this one is not to be theirs.
+                tasks::spawn("heartbeats before", async move {
+                    clock::sleep(REQUEST_TIMEOUT).await;
+                    drop(stream);
+                });
+            }
+        }
     }
 }
 
@@ -301,13 +318,41 @@ impl Drop for Run {
     fn drop(&mut self) {
         let peer = Arc::default();
         let status = Status::unavailable("the stream has ended with its runtime");
-        self.pulse.end(&self.line, Missed { peer, status });
+        self.pulse.end(&self.line, Break::missed(Missed { peer, status }));
     }
+}
+
+impl Break {
+    fn missed(missed: Missed) -> Self {
+        Self::Missed { missed, random: fastrand::f64() }
+    }
+}
+
+/// Both directions of a stream, which ends with them.
+type Stream = (mpsc::Sender<KeepAliveRequest>, Streaming<KeepAliveResponse>);
+
+/// Why heartbeats don't go over a stream any more.
+enum End {
+    Status(Status),
+    /// They return to the first registry.
+    Home(Box<Stream>),
+}
+
+/// What comes after an answer.
+enum Next {
+    Due(Vec<Due>),
+    Status(Status),
+    Home,
 }
 
 /// Sends what is due and hears the answers, one message at a time: what comes to be due while one is on
 /// its way goes out with the next.
-async fn talk(reached: &Reached, line: &Line) -> Status {
+async fn talk(
+    link: &Link,
+    reached: &Reached,
+    line: &Line,
+    mut homecomings: watch::Receiver<u64>,
+) -> End {
     let (requests, outgoing) = mpsc::channel(1);
     let mut sent = line.take_due();
     // Not lost where the registry answers the stream's head only after the first request.
@@ -315,23 +360,46 @@ async fn talk(reached: &Reached, line: &Line) -> Status {
     let mut registry = RegistryClient::new(reached.connection.clone());
     let mut answers = match registry.keep_alive(ReceiverStream::new(outgoing)).await {
         Ok(answers) => answers.into_inner(),
-        Err(status) => return status,
+        Err(status) => return End::Status(status),
     };
     line.proceed(Phase::Open);
+    let mut move_at = None;
     loop {
         match next(&mut answers).await {
             Ok(answer) => tell(sent, answer),
-            Err(status) => return status,
+            Err(status) => return End::Status(status),
         }
-        sent = tokio::select! {
-            biased;
-            status = end(&mut answers) => return status,
-            due = line.next_due() => due,
+        link.answered(reached);
+        let coming = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    status = end(&mut answers) => return Next::Status(status),
+                    due = line.next_due() => return Next::Due(due),
+                    Ok(()) = homecomings.changed(), if !reached.is_home() => {
+                        move_at = Some(clock::now() + link.detour(fastrand::f64()));
+                    }
+                    () = until(move_at) => return Next::Home,
+                }
+            }
+        };
+        sent = match coming.await {
+            Next::Due(due) => due,
+            Next::Status(status) => return End::Status(status),
+            Next::Home => return End::Home(Box::new((requests, answers))),
         };
         // The one before was answered, so there is room unless the stream is gone.
         if requests.try_send(request(&sent)).is_err() {
-            return Status::unavailable("the stream takes no heartbeat");
+            return End::Status(Status::unavailable("the stream takes no heartbeat"));
         }
+    }
+}
+
+/// Waits until then; for ever where there is no such time.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => clock::sleep_until(at).await,
+        None => future::pending().await,
     }
 }
 

@@ -15,7 +15,9 @@ use std::{
 
 use fake::{Fake, Network, Process};
 use tempfile::TempDir;
-use waypost_client::{Builder, Client, Freshness, LinkState, NoInstance, Registration, Service};
+use waypost_client::{
+    Builder, Client, Freshness, LinkState, NoInstance, PickContext, Registration, Service,
+};
 
 fn builder(network: &Network, registries: &[&str]) -> Builder {
     let network = network.clone();
@@ -93,6 +95,28 @@ async fn a_client_returns_to_its_first_registry_once_that_is_ready() {
     until(|| (first.watches(), second.watches()) == (1, 0)).await;
     first.place("orders", "a", "a");
     until_seen(&orders, &["a"]).await;
+}
+
+#[tokio::test]
+async fn heartbeats_return_to_the_first_registry_too() {
+    let network = Network::default();
+    let names = ["first", "second"];
+    let mut registries = registries(&network, &names);
+    let client = builder(&network, &names).build().unwrap();
+    let registration = Registration::new("orders", "10.0.0.1", 80).id("a");
+    let _registered = soon(client.register(registration)).await.unwrap();
+    let streams = |fake: &Fake| fake.state().streams_open;
+    let registered = |fake: &Fake| fake.state().registrations == 1;
+    let home = registries.iter().position(|(fake, _)| registered(fake)).unwrap();
+    let (first, second) = (registries[home].0.clone(), registries[1 - home].0.clone());
+    registries[home].1 = None;
+    second.until(|state| state.heartbeats > 1).await;
+
+    registries[home].1 = Some(first.serve(&network, names[home]));
+    let before = first.state().heartbeats;
+    first.until(|state| state.streams_open == 1 && state.heartbeats > before + 3).await;
+    assert_eq!(streams(&second), 1, "the one before stays until all have renewed elsewhere");
+    assert_eq!(second.state().registrations, 1);
 }
 
 #[tokio::test]
@@ -222,10 +246,14 @@ async fn a_client_that_starts_without_a_registry_knows_what_it_knew() {
     let fake = known(&network, &views, &["a", "b"]).await;
     let client = builder(&network, &["registry"]).view_dir(views.path()).build().unwrap();
     let orders = client.service("orders");
-    assert_eq!(orders.pick().unwrap_err(), NoInstance::NotReady, "nobody waits for the disk");
+    assert_eq!(
+        orders.pick(&PickContext::new()).unwrap_err(),
+        NoInstance::NotReady,
+        "nobody waits for the disk"
+    );
     soon(orders.ready()).await.unwrap();
     until_seen(&orders, &["a", "b"]).await;
-    assert!(orders.pick().is_ok());
+    assert!(orders.pick(&PickContext::new()).is_ok());
     assert!(orders.freshness().borrow().stale_since().is_some());
 
     // What changed meanwhile is told exactly.
