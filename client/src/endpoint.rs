@@ -2,7 +2,6 @@
 //! more into a call than the call came to.
 
 use std::{
-    hash::Hasher,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -10,12 +9,10 @@ use std::{
     time::Duration,
 };
 
-use fnv::FnvHasher;
-
 use crate::{
     clock,
     latency::Latency,
-    mix::mix,
+    mix::hash,
     outlier::{Health, Judgement, Sign},
     proto::{Instance, Status},
     slot::Slot,
@@ -74,7 +71,7 @@ impl Endpoint {
     pub(crate) fn new(instance: Instance, timeline: &Arc<Timeline>) -> Self {
         let reach = Reach {
             address: address(&instance.host, instance.port).into(),
-            id_hash: id_hash(&instance.id),
+            id_hash: hash(instance.id.as_bytes()),
             serving_since: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
             slot: Slot::default(),
@@ -224,12 +221,6 @@ impl Endpoint {
             tracing::warn!(namespace, service, instance = id, for_ms, "{what}");
         }
     }
-}
-
-fn id_hash(id: &str) -> u64 {
-    let mut hasher = FnvHasher::default();
-    hasher.write(id.as_bytes());
-    mix(hasher.finish())
 }
 
 fn address(host: &str, port: u32) -> String {

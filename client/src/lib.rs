@@ -76,7 +76,7 @@ mod weights;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub use balance::{NoInstance, Outcome, Pick, PickContext, Policy};
+pub use balance::{CallKey, NoInstance, Outcome, Pick, PickContext, Policy};
 pub use channel::{BalancedChannel, ResponseFuture};
 pub use client::{BuildError, Builder, Client};
 pub use drain::Drained;

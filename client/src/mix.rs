@@ -1,4 +1,15 @@
-//! Stirs the bits of a number: the same in every process and version, as clients have to agree. Pure.
+//! Hashes that are the same in every process and version, as clients have to agree. Pure.
+
+use std::hash::Hasher;
+
+use fnv::FnvHasher;
+
+/// Of some bytes: FNV-1a, stirred.
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = FnvHasher::default();
+    hasher.write(bytes);
+    mix(hasher.finish())
+}
 
 /// A permutation of all numbers in which near ones get far apart (the finalizer of SplitMix64: G.
 /// Steele, D. Lea, C. Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
@@ -11,6 +22,12 @@ pub(crate) fn mix(number: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hash_is_the_same_for_ever() {
+        // FNV-1a of "a".
+        assert_eq!(hash(b"a"), mix(0xAF63_DC4C_8601_EC8C));
+    }
 
     #[test]
     fn it_is_the_same_for_ever() {

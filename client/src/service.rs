@@ -2,13 +2,11 @@
 //! share one watch, which must never outlive the last of them.
 
 use std::{
-    hash::Hasher,
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use dashmap::DashMap;
-use fnv::FnvHasher;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -19,7 +17,7 @@ use crate::{
     endpoint::Endpoint,
     freshness::Freshness,
     lens::Lens,
-    mix::mix,
+    mix::hash,
     proto::{Filter, Instance},
     published::{Progress, Published},
     refusal::Refusal,
@@ -274,9 +272,7 @@ impl Service {
     /// ```
     #[must_use]
     pub fn with_subset(&self, size: usize, caller: impl AsRef<[u8]>) -> Self {
-        let mut hasher = FnvHasher::default();
-        hasher.write(caller.as_ref());
-        let subset = Subset { size: size.max(1), caller: mix(hasher.finish()) };
+        let subset = Subset { size: size.max(1), caller: hash(caller.as_ref()) };
         self.selecting(Selection { subset: Some(subset), ..self.lens.selection().clone() })
     }
 
@@ -430,8 +426,16 @@ impl Service {
         clock::within(max, found).await.unwrap_or_else(|| self.pick(context))
     }
 
-    /// Chooses an instance that `suits`, for a call of the channel's; none where none does. However
-    /// long nobody called: who was left alone may be due for a probe.
+    /// Chooses an instance for a call that begins now. However long nobody called: who was left alone
+    /// may be due for a probe.
+    pub(crate) fn pick_now(&self, context: &PickContext<'_>) -> Result<Pick, NoInstance> {
+        let candidates = self.lens.candidates().load();
+        let candidates = candidates.as_ref().ok_or(NoInstance::NotReady)?;
+        candidates.advance(clock::now());
+        self.balancer.pick(candidates, context)
+    }
+
+    /// The same, what `suits` the call; none where none does.
     pub(crate) fn pick_where(
         &self,
         context: &PickContext<'_>,

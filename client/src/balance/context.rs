@@ -1,11 +1,9 @@
 //! What a call wants of the instance that is chosen for it. It owns nothing, so that making one for
 //! each call costs nothing.
 
-use std::hash::Hasher;
+use http::Extensions;
 
-use fnv::FnvHasher;
-
-use crate::{endpoint::Endpoint, mix::mix, proto::Filter};
+use crate::{endpoint::Endpoint, mix::hash, proto::Filter};
 
 /// What one call wants of the instance that is chosen for it. The default wants nothing special.
 ///
@@ -28,6 +26,39 @@ pub struct PickContext<'a> {
     pub(super) key: Option<u64>,
     pub(super) filter: Option<&'a Filter>,
     pub(super) healthy_only: bool,
+}
+
+/// What calls that belong together have in common, as [`PickContext::key`] has it, for a call through a
+/// channel or a layer: it goes with the request, as an extension.
+///
+/// ```
+/// use waypost_client::CallKey;
+///
+/// let mut request = tonic::Request::new(());
+/// request.extensions_mut().insert(CallKey::new("customer 17"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CallKey(u64);
+
+impl CallKey {
+    /// The key, hashed (FNV-1a) and not kept.
+    ///
+    /// ```
+    /// use waypost_client::CallKey;
+    /// assert_eq!(CallKey::new("customer 17"), CallKey::new(b"customer 17"));
+    /// ```
+    #[must_use]
+    pub fn new(key: impl AsRef<[u8]>) -> Self {
+        Self(hash(key.as_ref()))
+    }
+}
+
+impl PickContext<'_> {
+    /// What a request says that it wants.
+    pub(crate) fn of(extensions: &Extensions) -> Self {
+        let key = extensions.get::<CallKey>().map(|CallKey(key)| *key);
+        Self { key, ..Self::new() }
+    }
 }
 
 impl<'a> PickContext<'a> {
@@ -55,9 +86,7 @@ impl<'a> PickContext<'a> {
     /// ```
     #[must_use]
     pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
-        let mut hasher = FnvHasher::default();
-        hasher.write(key.as_ref());
-        self.key = Some(mix(hasher.finish()));
+        self.key = Some(hash(key.as_ref()));
         self
     }
 

@@ -19,7 +19,7 @@ use std::sync::{
 use self::context::matches;
 pub(crate) use self::selection::{Candidates, Selection, Subset};
 pub use self::{
-    context::PickContext,
+    context::{CallKey, PickContext},
     pick::{Outcome, Pick},
 };
 use crate::{

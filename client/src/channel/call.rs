@@ -19,7 +19,7 @@ use super::{
     timeout::{self, timeout},
     tried::Tried,
 };
-use crate::clock::Instant;
+use crate::{balance::PickContext, clock::Instant};
 
 static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
@@ -46,6 +46,11 @@ impl Call {
             sent: AtomicU32::new(0),
             tried: Mutex::default(),
         }
+    }
+
+    /// What it wants of its instance.
+    pub(super) fn context(&self) -> PickContext<'_> {
+        PickContext::of(&self.head.extensions)
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {

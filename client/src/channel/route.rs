@@ -8,7 +8,7 @@ use tonic::Status;
 
 use super::{BalancedChannel, UNSENT_MAX, call::Call};
 use crate::{
-    balance::{NoInstance, Pick, PickContext},
+    balance::{NoInstance, Pick},
     clock,
     connection::{ConnectError, Connection},
     endpoint::Endpoint,
@@ -138,7 +138,7 @@ impl BalancedChannel {
         let ways = if scope == Scope::Others { &ways[..1] } else { &ways };
         for way in ways {
             for _ in 0..RACES_MAX {
-                match self.service.pick_where(&PickContext::new(), way).map_err(Miss::None)? {
+                match self.service.pick_where(&call.context(), way).map_err(Miss::None)? {
                     // It counts by now. Of calls that race for the last room each sees all that came
                     // before it: more than the limit never pass. Two may make way for each other.
                     Some(pick) if pick.endpoint().in_flight() <= limit => return Ok(pick),
