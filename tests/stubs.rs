@@ -3,16 +3,33 @@
 
 use std::{env, fs, path::Path};
 
-const STUBS: &str = "client/src/generated/waypost.v1.rs";
+use tonic_prost_build::Builder;
+
+/// What every program links.
+const CLIENTS: &str = "client/src/generated/waypost.v1.rs";
+/// What the registry for tests serves with, the messages being those of the clients.
+const SERVERS: &str = "client/src/generated/waypost.v1.servers.rs";
 
 #[test]
 fn client_stubs_are_what_the_protos_generate() {
+    let clients = tonic_prost_build::configure().build_server(false);
+    assert_current(CLIENTS, &["registry", "discovery", "admin"], clients);
+}
+
+#[test]
+fn server_stubs_are_what_the_protos_generate() {
+    let servers = tonic_prost_build::configure()
+        .build_client(false)
+        .extern_path(".waypost.v1", "crate::proto");
+    assert_current(SERVERS, &["registry", "discovery"], servers);
+}
+
+fn assert_current(stubs: &str, protos: &[&str], builder: Builder) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let protos = ["registry", "discovery", "admin"].map(|name| format!("waypost/v1/{name}.proto"));
+    let protos = protos.iter().map(|name| format!("waypost/v1/{name}.proto"));
     let descriptors = protox::compile(protos, [root.join("proto")]).expect("the protos compile");
     let out = tempfile::tempdir().expect("a temporary directory");
-    tonic_prost_build::configure()
-        .build_server(false)
+    builder
         .build_transport(false)
         .btree_map(".")
         .emit_rerun_if_changed(false)
@@ -22,8 +39,8 @@ fn client_stubs_are_what_the_protos_generate() {
     let generated =
         fs::read_to_string(out.path().join("waypost.v1.rs")).expect("the stubs are written");
     if env::var_os("BLESS").is_some() {
-        fs::write(root.join(STUBS), &generated).expect("the stubs can be replaced");
+        fs::write(root.join(stubs), &generated).expect("the stubs can be replaced");
     }
-    let committed = fs::read_to_string(root.join(STUBS)).unwrap_or_default();
-    assert!(committed == generated, "{STUBS} is out of date: run BLESS=1 cargo test --test stubs");
+    let committed = fs::read_to_string(root.join(stubs)).unwrap_or_default();
+    assert!(committed == generated, "{stubs} is out of date: run BLESS=1 cargo test --test stubs");
 }

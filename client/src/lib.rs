@@ -41,6 +41,8 @@ pub mod correlation;
 mod drain;
 mod endpoint;
 mod enrolment;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod field;
 mod freshness;
 mod homing;

@@ -4,9 +4,6 @@
 // Each suite uses a part of it.
 #![allow(dead_code)]
 
-#[allow(unused_qualifications)]
-mod stubs;
-
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -21,10 +18,6 @@ use std::{
 use futures_util::{Stream, StreamExt};
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use stubs::{
-    discovery_server::{Discovery, DiscoveryServer},
-    registry_server::{Registry, RegistryServer},
-};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Runtime,
@@ -33,7 +26,12 @@ use tokio::{
 use tokio_stream::wrappers::{TcpListenerStream, WatchStream};
 use tonic::{Code, Request, Response, Status, Streaming, transport::server::Router};
 use tonic_types::{ErrorDetails, StatusExt};
-use waypost_client::proto::{self, Change, ChangeKind, Cursor, Instance, watch_response::Event};
+use waypost_client::proto::{
+    self, Change, ChangeKind, Cursor, Instance,
+    discovery_server::{Discovery, DiscoveryServer},
+    registry_server::{Registry, RegistryServer},
+    watch_response::Event,
+};
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 

@@ -6,7 +6,7 @@ pub mod registry_server {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with RegistryServer.
@@ -19,9 +19,9 @@ pub mod registry_server {
         /// over its limit.
         async fn register(
             &self,
-            request: tonic::Request<::waypost_client::proto::RegisterRequest>,
+            request: tonic::Request<crate::proto::RegisterRequest>,
         ) -> std::result::Result<
-            tonic::Response<::waypost_client::proto::RegisterResponse>,
+            tonic::Response<crate::proto::RegisterResponse>,
             tonic::Status,
         >;
         /// Renews leases. Unknown ones (expired, fenced off, never granted) come back in the answer; the
@@ -30,25 +30,26 @@ pub mod registry_server {
         /// Errors: `RESOURCE_EXHAUSTED` for more than 65,536 leases.
         async fn heartbeat(
             &self,
-            request: tonic::Request<::waypost_client::proto::HeartbeatRequest>,
+            request: tonic::Request<crate::proto::HeartbeatRequest>,
         ) -> std::result::Result<
-            tonic::Response<::waypost_client::proto::HeartbeatResponse>,
+            tonic::Response<crate::proto::HeartbeatResponse>,
             tonic::Status,
         >;
         /// Server streaming response type for the KeepAlive method.
         type KeepAliveStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<
-                    ::waypost_client::proto::KeepAliveResponse,
+                    crate::proto::KeepAliveResponse,
                     tonic::Status,
                 >,
-            > + std::marker::Send
+            >
+            + std::marker::Send
             + 'static;
         /// Renews leases for as long as the stream lives: one answer for each request, in order.
         ///
         /// Errors end the stream: `RESOURCE_EXHAUSTED` for more than 65,536 leases in one request.
         async fn keep_alive(
             &self,
-            request: tonic::Request<tonic::Streaming<::waypost_client::proto::KeepAliveRequest>>,
+            request: tonic::Request<tonic::Streaming<crate::proto::KeepAliveRequest>>,
         ) -> std::result::Result<tonic::Response<Self::KeepAliveStream>, tonic::Status>;
         /// Changes an instance's status, weight, metadata, version or zone. What changes nothing takes no
         /// revision and wakes nobody. Named by its lease, it also renews the lease.
@@ -56,9 +57,9 @@ pub mod registry_server {
         /// Errors: `INVALID_ARGUMENT`; `NOT_FOUND`; `FAILED_PRECONDITION` for a fenced lease.
         async fn update(
             &self,
-            request: tonic::Request<::waypost_client::proto::UpdateRequest>,
+            request: tonic::Request<crate::proto::UpdateRequest>,
         ) -> std::result::Result<
-            tonic::Response<::waypost_client::proto::UpdateResponse>,
+            tonic::Response<crate::proto::UpdateResponse>,
             tonic::Status,
         >;
         /// Removes an instance.
@@ -66,9 +67,9 @@ pub mod registry_server {
         /// Errors: `INVALID_ARGUMENT`; `NOT_FOUND`; `FAILED_PRECONDITION` for a fenced lease.
         async fn deregister(
             &self,
-            request: tonic::Request<::waypost_client::proto::DeregisterRequest>,
+            request: tonic::Request<crate::proto::DeregisterRequest>,
         ) -> std::result::Result<
-            tonic::Response<::waypost_client::proto::DeregisterResponse>,
+            tonic::Response<crate::proto::DeregisterResponse>,
             tonic::Status,
         >;
     }
@@ -97,7 +98,10 @@ pub mod registry_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -152,19 +156,23 @@ pub mod registry_server {
                 "/waypost.v1.Registry/Register" => {
                     #[allow(non_camel_case_types)]
                     struct RegisterSvc<T: Registry>(pub Arc<T>);
-                    impl<T: Registry>
-                        tonic::server::UnaryService<::waypost_client::proto::RegisterRequest>
-                        for RegisterSvc<T>
-                    {
-                        type Response = ::waypost_client::proto::RegisterResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                    impl<
+                        T: Registry,
+                    > tonic::server::UnaryService<crate::proto::RegisterRequest>
+                    for RegisterSvc<T> {
+                        type Response = crate::proto::RegisterResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<::waypost_client::proto::RegisterRequest>,
+                            request: tonic::Request<crate::proto::RegisterRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Registry>::register(&inner, request).await };
+                            let fut = async move {
+                                <T as Registry>::register(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -193,19 +201,23 @@ pub mod registry_server {
                 "/waypost.v1.Registry/Heartbeat" => {
                     #[allow(non_camel_case_types)]
                     struct HeartbeatSvc<T: Registry>(pub Arc<T>);
-                    impl<T: Registry>
-                        tonic::server::UnaryService<::waypost_client::proto::HeartbeatRequest>
-                        for HeartbeatSvc<T>
-                    {
-                        type Response = ::waypost_client::proto::HeartbeatResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                    impl<
+                        T: Registry,
+                    > tonic::server::UnaryService<crate::proto::HeartbeatRequest>
+                    for HeartbeatSvc<T> {
+                        type Response = crate::proto::HeartbeatResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<::waypost_client::proto::HeartbeatRequest>,
+                            request: tonic::Request<crate::proto::HeartbeatRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Registry>::heartbeat(&inner, request).await };
+                            let fut = async move {
+                                <T as Registry>::heartbeat(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -234,23 +246,26 @@ pub mod registry_server {
                 "/waypost.v1.Registry/KeepAlive" => {
                     #[allow(non_camel_case_types)]
                     struct KeepAliveSvc<T: Registry>(pub Arc<T>);
-                    impl<T: Registry>
-                        tonic::server::StreamingService<::waypost_client::proto::KeepAliveRequest>
-                        for KeepAliveSvc<T>
-                    {
-                        type Response = ::waypost_client::proto::KeepAliveResponse;
+                    impl<
+                        T: Registry,
+                    > tonic::server::StreamingService<crate::proto::KeepAliveRequest>
+                    for KeepAliveSvc<T> {
+                        type Response = crate::proto::KeepAliveResponse;
                         type ResponseStream = T::KeepAliveStream;
-                        type Future =
-                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<
-                                tonic::Streaming<::waypost_client::proto::KeepAliveRequest>,
+                                tonic::Streaming<crate::proto::KeepAliveRequest>,
                             >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Registry>::keep_alive(&inner, request).await };
+                            let fut = async move {
+                                <T as Registry>::keep_alive(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -279,18 +294,23 @@ pub mod registry_server {
                 "/waypost.v1.Registry/Update" => {
                     #[allow(non_camel_case_types)]
                     struct UpdateSvc<T: Registry>(pub Arc<T>);
-                    impl<T: Registry>
-                        tonic::server::UnaryService<::waypost_client::proto::UpdateRequest>
-                        for UpdateSvc<T>
-                    {
-                        type Response = ::waypost_client::proto::UpdateResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                    impl<
+                        T: Registry,
+                    > tonic::server::UnaryService<crate::proto::UpdateRequest>
+                    for UpdateSvc<T> {
+                        type Response = crate::proto::UpdateResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<::waypost_client::proto::UpdateRequest>,
+                            request: tonic::Request<crate::proto::UpdateRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Registry>::update(&inner, request).await };
+                            let fut = async move {
+                                <T as Registry>::update(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -319,19 +339,23 @@ pub mod registry_server {
                 "/waypost.v1.Registry/Deregister" => {
                     #[allow(non_camel_case_types)]
                     struct DeregisterSvc<T: Registry>(pub Arc<T>);
-                    impl<T: Registry>
-                        tonic::server::UnaryService<::waypost_client::proto::DeregisterRequest>
-                        for DeregisterSvc<T>
-                    {
-                        type Response = ::waypost_client::proto::DeregisterResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                    impl<
+                        T: Registry,
+                    > tonic::server::UnaryService<crate::proto::DeregisterRequest>
+                    for DeregisterSvc<T> {
+                        type Response = crate::proto::DeregisterResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<::waypost_client::proto::DeregisterRequest>,
+                            request: tonic::Request<crate::proto::DeregisterRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Registry>::deregister(&inner, request).await };
+                            let fut = async move {
+                                <T as Registry>::deregister(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -357,16 +381,25 @@ pub mod registry_server {
                     };
                     Box::pin(fut)
                 }
-                _ => Box::pin(async move {
-                    let mut response = http::Response::new(tonic::body::Body::default());
-                    let headers = response.headers_mut();
-                    headers.insert(
-                        tonic::Status::GRPC_STATUS,
-                        (tonic::Code::Unimplemented as i32).into(),
-                    );
-                    headers.insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
-                    Ok(response)
-                }),
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
             }
         }
     }
@@ -395,7 +428,7 @@ pub mod discovery_server {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with DiscoveryServer.
@@ -405,23 +438,24 @@ pub mod discovery_server {
         /// error.
         async fn resolve(
             &self,
-            request: tonic::Request<::waypost_client::proto::ResolveRequest>,
+            request: tonic::Request<crate::proto::ResolveRequest>,
         ) -> std::result::Result<
-            tonic::Response<::waypost_client::proto::ResolveResponse>,
+            tonic::Response<crate::proto::ResolveResponse>,
             tonic::Status,
         >;
         /// The services of a namespace that have instances, in order of their names, page by page.
         async fn list_services(
             &self,
-            request: tonic::Request<::waypost_client::proto::ListServicesRequest>,
+            request: tonic::Request<crate::proto::ListServicesRequest>,
         ) -> std::result::Result<
-            tonic::Response<::waypost_client::proto::ListServicesResponse>,
+            tonic::Response<crate::proto::ListServicesResponse>,
             tonic::Status,
         >;
         /// Server streaming response type for the Watch method.
         type WatchStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<::waypost_client::proto::WatchResponse, tonic::Status>,
-            > + std::marker::Send
+                Item = std::result::Result<crate::proto::WatchResponse, tonic::Status>,
+            >
+            + std::marker::Send
             + 'static;
         /// Follows services: a snapshot (or, where `resume` names a position that is still held, the
         /// changes after it), then every change as it happens. Folding what arrives gives exactly the
@@ -430,7 +464,7 @@ pub mod discovery_server {
         /// Ends with `UNAVAILABLE` and `google.rpc.RetryInfo` when the server drains.
         async fn watch(
             &self,
-            request: tonic::Request<::waypost_client::proto::WatchRequest>,
+            request: tonic::Request<crate::proto::WatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
     }
     /// Called by whoever needs instances.
@@ -458,7 +492,10 @@ pub mod discovery_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -513,19 +550,23 @@ pub mod discovery_server {
                 "/waypost.v1.Discovery/Resolve" => {
                     #[allow(non_camel_case_types)]
                     struct ResolveSvc<T: Discovery>(pub Arc<T>);
-                    impl<T: Discovery>
-                        tonic::server::UnaryService<::waypost_client::proto::ResolveRequest>
-                        for ResolveSvc<T>
-                    {
-                        type Response = ::waypost_client::proto::ResolveResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                    impl<
+                        T: Discovery,
+                    > tonic::server::UnaryService<crate::proto::ResolveRequest>
+                    for ResolveSvc<T> {
+                        type Response = crate::proto::ResolveResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<::waypost_client::proto::ResolveRequest>,
+                            request: tonic::Request<crate::proto::ResolveRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Discovery>::resolve(&inner, request).await };
+                            let fut = async move {
+                                <T as Discovery>::resolve(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -554,15 +595,18 @@ pub mod discovery_server {
                 "/waypost.v1.Discovery/ListServices" => {
                     #[allow(non_camel_case_types)]
                     struct ListServicesSvc<T: Discovery>(pub Arc<T>);
-                    impl<T: Discovery>
-                        tonic::server::UnaryService<::waypost_client::proto::ListServicesRequest>
-                        for ListServicesSvc<T>
-                    {
-                        type Response = ::waypost_client::proto::ListServicesResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                    impl<
+                        T: Discovery,
+                    > tonic::server::UnaryService<crate::proto::ListServicesRequest>
+                    for ListServicesSvc<T> {
+                        type Response = crate::proto::ListServicesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<::waypost_client::proto::ListServicesRequest>,
+                            request: tonic::Request<crate::proto::ListServicesRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
@@ -596,20 +640,24 @@ pub mod discovery_server {
                 "/waypost.v1.Discovery/Watch" => {
                     #[allow(non_camel_case_types)]
                     struct WatchSvc<T: Discovery>(pub Arc<T>);
-                    impl<T: Discovery>
-                        tonic::server::ServerStreamingService<::waypost_client::proto::WatchRequest>
-                        for WatchSvc<T>
-                    {
-                        type Response = ::waypost_client::proto::WatchResponse;
+                    impl<
+                        T: Discovery,
+                    > tonic::server::ServerStreamingService<crate::proto::WatchRequest>
+                    for WatchSvc<T> {
+                        type Response = crate::proto::WatchResponse;
                         type ResponseStream = T::WatchStream;
-                        type Future =
-                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<::waypost_client::proto::WatchRequest>,
+                            request: tonic::Request<crate::proto::WatchRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Discovery>::watch(&inner, request).await };
+                            let fut = async move {
+                                <T as Discovery>::watch(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -635,16 +683,25 @@ pub mod discovery_server {
                     };
                     Box::pin(fut)
                 }
-                _ => Box::pin(async move {
-                    let mut response = http::Response::new(tonic::body::Body::default());
-                    let headers = response.headers_mut();
-                    headers.insert(
-                        tonic::Status::GRPC_STATUS,
-                        (tonic::Code::Unimplemented as i32).into(),
-                    );
-                    headers.insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
-                    Ok(response)
-                }),
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
             }
         }
     }

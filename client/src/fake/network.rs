@@ -1,0 +1,111 @@
+//! Where addresses lead: to services in this process, over pipes, and otherwise over TCP. It must never
+//! leave a connection open to what was taken away.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    error::Error,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use http::{Request, Response, Uri};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::io::DuplexStream;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tower::{ServiceExt, util::BoxCloneSyncService};
+
+use crate::{
+    connector::{Connector, Io},
+    tasks::{self, Executor},
+};
+
+/// How much of either direction may wait in a pipe.
+const PIPE_BYTES: usize = 64 * 1024;
+
+/// What answers under an address.
+pub(super) type Served = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
+/// All addresses.
+#[derive(Debug)]
+pub(super) struct Network {
+    places: Mutex<BTreeMap<String, Place>>,
+    elsewhere: Connector,
+}
+
+/// What is at an address.
+#[derive(Debug)]
+enum Place {
+    /// A service, and what its connections end with.
+    Open { served: Served, end: CancellationToken },
+    /// Nothing any more.
+    Closed,
+}
+
+impl Network {
+    pub(super) fn new() -> Self {
+        Self { places: Mutex::default(), elsewhere: Connector::tcp() }
+    }
+
+    /// Serves under `address` from now on; what was served there before ends.
+    pub(super) fn open(&self, address: &str, served: Served) {
+        self.put(address, Place::Open { served, end: CancellationToken::new() });
+    }
+
+    /// Breaks all connections to `address`, and refuses new ones.
+    pub(super) fn close(&self, address: &str) {
+        self.put(address, Place::Closed);
+    }
+
+    /// Whether something was taken away from `address`.
+    pub(super) fn is_closed(&self, address: &str) -> bool {
+        matches!(self.lock().get(address), Some(Place::Closed))
+    }
+
+    /// A connection to where `uri` leads.
+    pub(super) async fn connect(
+        &self,
+        uri: Uri,
+    ) -> Result<Box<dyn Io>, Arc<dyn Error + Send + Sync>> {
+        let address = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+        let pipe = match self.lock().get(address) {
+            Some(Place::Open { served, end }) => Some(pipe(served.clone(), end.clone())),
+            Some(Place::Closed) => {
+                return Err(Arc::new(io::Error::from(io::ErrorKind::ConnectionRefused)));
+            }
+            None => None,
+        };
+        match pipe {
+            Some(pipe) => Ok(Box::new(TokioIo::new(pipe))),
+            None => self.elsewhere.open(uri).await,
+        }
+    }
+
+    fn put(&self, address: &str, place: Place) {
+        let before = self.lock().insert(address.to_owned(), place);
+        if let Some(Place::Open { end, .. }) = before {
+            end.cancel();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Place>> {
+        // Nothing that is done under the lock panics.
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection to `served`, which lives until `end`.
+fn pipe(served: Served, end: CancellationToken) -> DuplexStream {
+    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+    let answer = service_fn(move |request: Request<Incoming>| {
+        served.clone().oneshot(request.map(Body::new))
+    });
+    let connection = http2::Builder::new(Executor).serve_connection(TokioIo::new(theirs), answer);
+    tasks::spawn("fake", async move {
+        // It ends with the client's end, however that comes: that is what it is there for.
+        let _ended = end.run_until_cancelled(connection).await;
+    });
+    ours
+}

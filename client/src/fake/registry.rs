@@ -1,0 +1,500 @@
+//! The handle to a registry in memory: the script that a test follows, and a look inside. It must never
+//! do what no registry could do.
+
+use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
+
+use http::{Request, Response, Uri};
+use tonic::{Status, body::Body};
+use tower::{Service, service_fn, util::BoxCloneSyncService};
+
+use super::{
+    book::Book,
+    handlers::Handlers,
+    network::{Network, Served},
+    script::Script,
+    state::{Identity, Scope, State},
+};
+use crate::{
+    client::{Builder, Client},
+    proto::{
+        ChangeReason, Instance, discovery_server::DiscoveryServer, registry_server::RegistryServer,
+    },
+    registration::{Registration, Update},
+};
+
+/// Where its clients find it. It is no name that anything else can have.
+const ADDRESS: &str = "registry.invalid:7510";
+
+/// A registry in memory, for tests: real clients register with it and watch it, and a script says
+/// what happens to them. Cheap to clone; clones are the same registry. See the [module](super).
+///
+/// What the script does is there when its method returns, and on its way to the clients: they see it
+/// once they had their turn ([`Changes`](crate::Changes) tells when).
+///
+/// ```
+/// use waypost_client::{Registration, fake};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = fake::Registry::new();
+/// registry.join(Registration::new("orders", "10.0.0.1", 8080).id("a"));
+///
+/// let orders = registry.client().service("orders");
+/// orders.ready().await?;
+/// assert!(orders.snapshot().is_some_and(|snapshot| snapshot.instance("a").is_some()));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Registry {
+    shared: Arc<Shared>,
+    namespace: String,
+}
+
+#[derive(Debug)]
+struct Shared {
+    book: Arc<Book>,
+    network: Arc<Network>,
+    script: Arc<Script>,
+}
+
+impl Registry {
+    /// A registry without instances that can be reached.
+    ///
+    /// ```
+    /// use waypost_client::fake;
+    ///
+    /// let registry = fake::Registry::new();
+    /// assert!(registry.instances("orders").is_empty());
+    /// ```
+    #[must_use]
+    pub fn new() -> Self {
+        let (book, network, script) = (Arc::default(), Arc::new(Network::new()), Arc::default());
+        let registry =
+            Self { shared: Arc::new(Shared { book, network, script }), namespace: String::new() };
+        registry.open();
+        registry
+    }
+
+    /// The same registry, where the script speaks of another namespace than `default`, and clients
+    /// belong to it.
+    ///
+    /// ```
+    /// use waypost_client::{Registration, fake};
+    ///
+    /// let registry = fake::Registry::new();
+    /// let shop = registry.in_namespace("shop");
+    /// shop.join(Registration::new("orders", "10.0.0.1", 8080));
+    /// assert_eq!(shop.instances("orders").len(), 1);
+    /// assert!(registry.instances("orders").is_empty());
+    /// ```
+    #[must_use]
+    pub fn in_namespace(&self, namespace: impl Into<String>) -> Self {
+        Self { shared: Arc::clone(&self.shared), namespace: namespace.into() }
+    }
+
+    /// A client of this registry, with all defaults.
+    ///
+    /// ```
+    /// use waypost_client::{Registration, fake};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let registry = fake::Registry::new();
+    /// let client = registry.client();
+    /// let registered = client.register(Registration::new("orders", "10.0.0.1", 8080)).await?;
+    /// assert_eq!(registry.instances("orders").len(), 1);
+    /// registered.close().await?;
+    /// assert!(registry.instances("orders").is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.builder().build().expect("the address is one of a registry")
+    }
+
+    /// Begins a client of this registry that differs from the defaults. Its connector and its registry
+    /// are set; another [`connector`](Builder::connector) takes it elsewhere.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use waypost_client::fake;
+    ///
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = fake::Registry::new().builder().hold(Duration::ZERO).build()?;
+    /// # drop(client);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder(&self) -> Builder {
+        let network = Arc::clone(&self.shared.network);
+        let connector = service_fn(move |uri: Uri| {
+            let network = Arc::clone(&network);
+            async move { network.connect(uri).await }
+        });
+        Client::builder()
+            .registry(format!("http://{ADDRESS}"))
+            .namespace(self.namespace.clone())
+            .connector(connector)
+    }
+
+    /// An instance joins, as a program does that registers so, and lives until the script says
+    /// otherwise. Gives it as the registry holds it.
+    ///
+    /// Where the service has an instance with this id, it is taken over, and the lease of whoever held
+    /// it is fenced off.
+    ///
+    /// # Panics
+    /// Where a registry would refuse it: the port is 0, say.
+    ///
+    /// ```
+    /// use waypost_client::{Registration, fake, proto::Status};
+    ///
+    /// let registry = fake::Registry::new();
+    /// let instance = registry.join(Registration::new("orders", "10.0.0.1", 8080).id("a"));
+    /// assert_eq!((instance.status(), instance.weight), (Status::Up, Some(100)));
+    /// ```
+    pub fn join(&self, mut registration: Registration) -> Instance {
+        registration.instance.namespace.clone_from(&self.namespace);
+        let request = registration.request();
+        let joined = self.shared.book.alter(|state| state.register(request));
+        joined.expect("a registration that a registry takes").instance.unwrap_or_default()
+    }
+
+    /// An instance leaves, as one that deregisters. Gives it as it was last, `None` where there is none
+    /// with this id.
+    ///
+    /// ```
+    /// use waypost_client::{Registration, fake};
+    ///
+    /// let registry = fake::Registry::new();
+    /// registry.join(Registration::new("orders", "10.0.0.1", 8080).id("a"));
+    /// assert!(registry.leave("orders", "a").is_some());
+    /// assert!(registry.leave("orders", "a").is_none());
+    /// ```
+    pub fn leave(&self, service: &str, id: &str) -> Option<Instance> {
+        self.remove(service, id, ChangeReason::Deregistered)
+    }
+
+    /// An instance's lease runs out, although its heartbeats may still come: from now on they are those
+    /// of a lease that is not known. Gives the instance as it was last, `None` where there is none with
+    /// this id.
+    ///
+    /// ```
+    /// use waypost_client::{Registration, fake};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let registry = fake::Registry::new();
+    /// let registration = Registration::new("orders", "10.0.0.1", 8080).id("a");
+    /// let registered = registry.client().register(registration).await?;
+    /// let lease = registered.lease_id();
+    ///
+    /// assert!(registry.expire("orders", "a").is_some());
+    /// // The next heartbeat finds out, and it registers again.
+    /// registry.until(|registry| !registry.instances("orders").is_empty()).await;
+    /// # let mut state = registered.state();
+    /// # while registered.lease_id() == lease { state.changed().await?; }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn expire(&self, service: &str, id: &str) -> Option<Instance> {
+        self.remove(service, id, ChangeReason::Expired)
+    }
+
+    /// Changes an instance, as an operator does. Gives it as the registry holds it.
+    ///
+    /// # Panics
+    /// Where a registry would refuse it: there is none with this id, say.
+    ///
+    /// ```
+    /// use waypost_client::{Registration, Update, fake, proto::Status};
+    ///
+    /// let registry = fake::Registry::new();
+    /// registry.join(Registration::new("orders", "10.0.0.1", 8080).id("a"));
+    /// let update = Update::new().status(Status::Draining);
+    /// assert_eq!(registry.update("orders", "a", &update).status(), Status::Draining);
+    /// ```
+    pub fn update(&self, service: &str, id: &str, update: &Update) -> Instance {
+        let mut request = update.request(0);
+        request.namespace.clone_from(&self.namespace);
+        (request.service, request.id) = (service.to_owned(), id.to_owned());
+        let updated = self.shared.book.alter(|state| state.update(request));
+        updated.expect("an update that a registry takes").instance.unwrap_or_default()
+    }
+
+    /// The registry can't be reached: all connections to it break, and new ones are refused, until it
+    /// is [restored](Self::restore). It forgets nothing meanwhile, and no lease runs out.
+    ///
+    /// ```
+    /// use waypost_client::{Registration, fake};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let registry = fake::Registry::new();
+    /// registry.join(Registration::new("orders", "10.0.0.1", 8080).id("a"));
+    /// let orders = registry.client().service("orders");
+    /// orders.ready().await?;
+    ///
+    /// registry.outage();
+    /// registry.until(|registry| registry.watchers() == 0).await;
+    /// registry.leave("orders", "a");
+    /// assert!(orders.pick(&PickContext::new()).is_ok(), "what is known stays known");
+    ///
+    /// registry.restore();
+    /// let mut changes = orders.changes();
+    /// while !changes.next().await.is_some_and(|snapshot| snapshot.is_empty()) {}
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn outage(&self) {
+        self.shared.network.close(ADDRESS);
+    }
+
+    /// The registry is well: it can be reached, takes requests and answers them at once.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use waypost_client::fake;
+    ///
+    /// let registry = fake::Registry::new();
+    /// registry.delay(Duration::from_secs(3));
+    /// registry.restore();
+    /// ```
+    pub fn restore(&self) {
+        self.shared.script.reset();
+        if self.shared.network.is_closed(ADDRESS) {
+            self.open();
+        }
+    }
+
+    /// The registry loses its memory, as one does that restarts and keeps nothing: all connections to
+    /// it break, and it begins a new history, without any instance or lease.
+    ///
+    /// ```
+    /// use waypost_client::{Registration, fake};
+    ///
+    /// let registry = fake::Registry::new();
+    /// registry.join(Registration::new("orders", "10.0.0.1", 8080));
+    /// registry.forget();
+    /// assert!(registry.instances("orders").is_empty());
+    /// ```
+    pub fn forget(&self) {
+        let away = self.shared.network.is_closed(ADDRESS);
+        self.shared.network.close(ADDRESS);
+        self.shared.book.alter(State::forget);
+        if !away {
+            self.open();
+        }
+    }
+
+    /// Requests are carried out at once and answered so much later, until the registry is
+    /// [restored](Self::restore). Of a stream that is the answer's head: what comes on it is not late.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use waypost_client::{Registration, fake};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let registry = fake::Registry::new();
+    /// registry.delay(Duration::from_secs(3));
+    /// let began = tokio::time::Instant::now();
+    /// let registration = Registration::new("orders", "10.0.0.1", 8080);
+    /// let registered = registry.client().register(registration).await?;
+    /// assert!(began.elapsed() >= Duration::from_secs(3));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn delay(&self, delay: Duration) {
+        self.shared.script.delay(delay);
+    }
+
+    /// Requests are answered with `refusal` and not carried out, until the registry is
+    /// [restored](Self::restore). Streams that are open go on.
+    ///
+    /// ```
+    /// use tonic::Status;
+    /// use waypost_client::{RegisterError, Registration, fake};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let registry = fake::Registry::new();
+    /// registry.refuse(Status::resource_exhausted("full"));
+    /// let refused = registry.client().register(Registration::new("orders", "10.0.0.1", 80)).await;
+    /// assert!(matches!(refused, Err(RegisterError::LimitReached(_))));
+    /// # }
+    /// ```
+    pub fn refuse(&self, refusal: Status) {
+        self.shared.script.refuse(refusal);
+    }
+
+    /// Serves calls to `address` (`host:port`, an IPv6 address in brackets) in this process, over pipes
+    /// instead of a network: those of this registry's clients. What was served there before ends.
+    /// Addresses that nothing was ever served under are reached over TCP.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use tonic::{Status, body::Body, client::GrpcService};
+    /// use waypost_client::{Registration, fake};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let registry = fake::Registry::new();
+    /// // Any server that tonic generates, or several in `tonic::service::Routes`; or by hand:
+    /// let fine = tower::service_fn(|_: http::Request<Body>| async {
+    ///     Ok::<_, Infallible>(Status::ok("").into_http())
+    /// });
+    /// registry.serve("10.0.0.1:8080", fine);
+    /// registry.join(Registration::new("orders", "10.0.0.1", 8080));
+    ///
+    /// let mut channel = registry.client().channel("orders");
+    /// let Ok(answer) = channel.call(http::Request::new(Body::empty())).await;
+    /// assert_eq!(answer.headers()["grpc-status"], "0");
+    /// # }
+    /// ```
+    pub fn serve<S>(&self, address: &str, service: S)
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+        S: Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+    {
+        self.shared.network.open(address, BoxCloneSyncService::new(service));
+    }
+
+    /// What is served under `address` ends, as a process does that is killed: its connections break,
+    /// and new ones are refused, until something is [served](Self::serve) there. The registry is not
+    /// told.
+    ///
+    /// ```
+    /// use tonic::{body::Body, client::GrpcService};
+    /// use waypost_client::{Registration, fake};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let registry = fake::Registry::new();
+    /// registry.join(Registration::new("orders", "10.0.0.1", 8080));
+    /// registry.stop("10.0.0.1:8080");
+    ///
+    /// let mut channel = registry.client().channel("orders");
+    /// let Ok(answer) = channel.call(http::Request::new(Body::empty())).await;
+    /// // UNAVAILABLE.
+    /// assert_eq!(answer.headers()["grpc-status"], "14");
+    /// # }
+    /// ```
+    pub fn stop(&self, address: &str) {
+        self.shared.network.close(address);
+    }
+
+    /// The instances of a service as they are now held, whatever their status, in order of their ids.
+    ///
+    /// ```
+    /// assert!(waypost_client::fake::Registry::new().instances("orders").is_empty());
+    /// ```
+    #[must_use]
+    pub fn instances(&self, service: &str) -> Vec<Instance> {
+        let scope = Scope::service(&self.namespace, service);
+        self.shared.book.look(|state| state.instances(&scope))
+    }
+
+    /// How many heartbeats have come, from all clients, whether their leases are known or not.
+    ///
+    /// ```
+    /// assert_eq!(waypost_client::fake::Registry::new().heartbeats(), 0);
+    /// ```
+    #[must_use]
+    pub fn heartbeats(&self) -> u64 {
+        self.shared.book.look(|state| state.heartbeats)
+    }
+
+    /// How many watches are open, of all clients.
+    ///
+    /// ```
+    /// assert_eq!(waypost_client::fake::Registry::new().watchers(), 0);
+    /// ```
+    #[must_use]
+    pub fn watchers(&self) -> usize {
+        self.shared.book.look(|state| state.watchers)
+    }
+
+    /// Waits until a look inside shows what `holds` asks for. Cancel safe.
+    ///
+    /// Waits for ever where that never comes: wrap it in [`tokio::time::timeout`], which costs no time
+    /// where it is paused.
+    ///
+    /// ```
+    /// use waypost_client::{Registration, fake};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let registry = fake::Registry::new();
+    /// let registration = Registration::new("orders", "10.0.0.1", 8080);
+    /// let registered = registry.client().register(registration).await?;
+    /// registry.until(|registry| registry.heartbeats() > 2).await;
+    ///
+    /// // Deregisters in the background.
+    /// drop(registered);
+    /// registry.until(|registry| registry.instances("orders").is_empty()).await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn until(&self, holds: impl Fn(&Self) -> bool) {
+        let mut bell = self.shared.book.bell();
+        loop {
+            // Before the look: what changes from here on rings again.
+            bell.mark_unchanged();
+            if holds(self) {
+                return;
+            }
+            // It can't end: the book that rings it is held here.
+            let _ = bell.changed().await;
+        }
+    }
+
+    fn remove(&self, service: &str, id: &str, reason: ChangeReason) -> Option<Instance> {
+        let identity = Identity::new(&self.namespace, service, id);
+        self.shared.book.alter(|state| state.remove(&identity, reason))
+    }
+
+    /// Lets clients reach the registry.
+    fn open(&self) {
+        let handlers = Handlers { book: Arc::clone(&self.shared.book) };
+        let served = served(&handlers, Arc::clone(&self.shared.script));
+        self.shared.network.open(ADDRESS, served);
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Registry {
+    /// Without the instances, whose metadata must not get into logs.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Registry").finish_non_exhaustive()
+    }
+}
+
+/// The methods of a registry, in the manner that the script asks for.
+fn served(handlers: &Handlers, script: Arc<Script>) -> Served {
+    let registry = RegistryServer::new(handlers.clone());
+    let discovery = DiscoveryServer::new(handlers.clone());
+    BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
+        let (mut registry, mut discovery) = (registry.clone(), discovery.clone());
+        let script = Arc::clone(&script);
+        async move {
+            let answer = match script.refusal() {
+                Some(refusal) => refusal,
+                None if request.uri().path().starts_with("/waypost.v1.Discovery/") => {
+                    discovery.call(request).await?
+                }
+                None => registry.call(request).await?,
+            };
+            script.hold_back().await;
+            Ok(answer)
+        }
+    }))
+}

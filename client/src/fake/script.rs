@@ -1,0 +1,55 @@
+//! How a registry behaves towards those who ask it, whatever they ask.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use http::Response;
+use tonic::{Status, body::Body};
+
+use crate::clock;
+
+/// What the test wants of the registry.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    manner: Mutex<Manner>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Manner {
+    delay: Duration,
+    refusal: Option<Status>,
+}
+
+impl Script {
+    pub(super) fn delay(&self, delay: Duration) {
+        self.lock().delay = delay;
+    }
+
+    pub(super) fn refuse(&self, refusal: Status) {
+        self.lock().refusal = Some(refusal);
+    }
+
+    pub(super) fn reset(&self) {
+        *self.lock() = Manner::default();
+    }
+
+    /// The refusal, where this is how requests are answered.
+    pub(super) fn refusal(&self) -> Option<Response<Body>> {
+        self.lock().refusal.clone().map(Status::into_http)
+    }
+
+    /// Waits for as long as answers are to be late.
+    pub(super) async fn hold_back(&self) {
+        let delay = self.lock().delay;
+        if !delay.is_zero() {
+            clock::sleep(delay).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Manner> {
+        // Nothing that is done under the lock panics.
+        self.manner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

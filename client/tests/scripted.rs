@@ -1,0 +1,305 @@
+//! The registry for users' tests, with real clients and paused time: what a script does to it is what
+//! clients see.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+#[allow(clippy::all, clippy::pedantic, unused_qualifications, missing_docs, unreachable_pub)]
+#[path = "../examples/greeter/greeter.rs"]
+mod greeter;
+
+use std::time::Duration;
+
+use greeter::{
+    GreetRequest, GreetResponse,
+    greeter_client::GreeterClient,
+    greeter_server::{Greeter, GreeterServer},
+};
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{Code, Request, Response, Status};
+use waypost_client::{
+    BalancedChannel, ReadyError, RegisterError, Registered, Registration, RegistrationState,
+    Service, Update, fake::Registry, proto,
+};
+
+/// Paused time passes only while nothing else goes on: a wait that takes so long is one for ever.
+const EVER: Duration = Duration::from_secs(3600);
+
+fn order(id: &str) -> Registration {
+    Registration::new("orders", "10.0.0.1", 80).id(id)
+}
+
+/// Waits until the view has exactly these instances.
+async fn until_seen(service: &Service, ids: &str) {
+    let mut changes = service.changes();
+    let seen = async {
+        while let Some(snapshot) = changes.next().await {
+            let seen: Vec<_> = snapshot.instances().map(|instance| &*instance.id).collect();
+            if seen.join(" ") == ids {
+                return;
+            }
+        }
+        panic!("the watch has ended");
+    };
+    timeout(EVER, seen).await.unwrap();
+}
+
+async fn until_another_lease(registered: &Registered, old: u64) {
+    let mut state = registered.state();
+    let another = |state: &RegistrationState| matches!(state, RegistrationState::Registered { lease_id } if *lease_id != old);
+    timeout(EVER, state.wait_for(another)).await.unwrap().unwrap();
+}
+
+async fn until(registry: &Registry, holds: impl Fn(&Registry) -> bool) {
+    timeout(EVER, registry.until(holds)).await.unwrap();
+}
+
+struct Named(&'static str);
+
+#[tonic::async_trait]
+impl Greeter for Named {
+    async fn greet(&self, _: Request<GreetRequest>) -> Result<Response<GreetResponse>, Status> {
+        let instance = self.0.to_owned();
+        Ok(Response::new(GreetResponse { greeting: "hello".to_owned(), instance }))
+    }
+}
+
+async fn greet(channel: &BalancedChannel) -> String {
+    let answer = GreeterClient::new(channel.clone()).greet(GreetRequest::default()).await;
+    answer.unwrap().into_inner().instance
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_heartbeats_every_third_of_its_ttl() {
+    let registry = Registry::new();
+    let registered = registry.client().register(order("a").ttl(Duration::from_secs(30))).await;
+    let registered = registered.unwrap();
+    until(&registry, |registry| registry.heartbeats() == 1).await;
+    let first = Instant::now();
+    until(&registry, |registry| registry.heartbeats() == 4).await;
+    assert_eq!(first.elapsed().as_secs(), 30);
+    registered.close().await.unwrap();
+    assert!(registry.instances("orders").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_whose_lease_expires_registers_again() {
+    let registry = Registry::new();
+    let client = registry.client();
+    let registered = client.register(order("a").zone("eu")).await.unwrap();
+    let orders = client.service("orders");
+    until_seen(&orders, "a").await;
+    let lease = registered.lease_id().unwrap();
+    assert_eq!(registry.expire("orders", "a").unwrap().zone, "eu");
+    until_seen(&orders, "").await;
+    until_another_lease(&registered, lease).await;
+    until_seen(&orders, "a").await;
+    assert_eq!(registry.instances("orders")[0].zone, "eu");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_identity_that_somebody_else_takes_is_fought_for() {
+    let registry = Registry::new();
+    let registered = registry.client().register(order("a")).await.unwrap();
+    let lease = registered.lease_id().unwrap();
+    registry.join(order("a").version("2"));
+    assert_eq!(registry.instances("orders")[0].version, "2");
+    until_another_lease(&registered, lease).await;
+    assert_eq!(registry.instances("orders")[0].version, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_sees_joins_changes_and_leaves() {
+    let registry = Registry::new();
+    let orders = registry.client().service("orders");
+    orders.ready().await.unwrap();
+    registry.join(order("b"));
+    registry.join(order("a"));
+    registry.join(Registration::new("others", "10.0.0.1", 80).id("x"));
+    until_seen(&orders, "a b").await;
+    registry.update("orders", "a", &Update::new().status(proto::Status::Draining));
+    registry.leave("orders", "b").unwrap();
+    until_seen(&orders, "a").await;
+    let snapshot = orders.snapshot().unwrap();
+    assert_eq!(snapshot.instance("a").unwrap().status(), proto::Status::Draining);
+    assert_eq!(registry.watchers(), 1);
+    drop(orders);
+    until(&registry, |registry| registry.watchers() == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_breaks_connections_and_a_restored_registry_tells_what_was_missed() {
+    let registry = Registry::new();
+    registry.join(order("a"));
+    let client = registry.client();
+    let orders = client.service("orders");
+    until_seen(&orders, "a").await;
+    let registered = client.register(order("b")).await.unwrap();
+    until_seen(&orders, "a b").await;
+
+    registry.outage();
+    until(&registry, |registry| registry.watchers() == 0).await;
+    registry.leave("orders", "a");
+    let (heartbeats, began) = (registry.heartbeats(), Instant::now());
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(registry.heartbeats(), heartbeats);
+    assert_eq!(orders.snapshot().unwrap().len(), 2, "what is known stays known");
+    registry.restore();
+    until_seen(&orders, "b").await;
+    until(&registry, |registry| registry.heartbeats() > heartbeats).await;
+    assert!(began.elapsed() < Duration::from_secs(75), "within the longest backoff and a beat");
+    drop(registered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_registry_forgets_is_held_for_as_long_as_the_client_holds_it() {
+    let registry = Registry::new();
+    registry.join(order("a"));
+    let client = registry.builder().hold(Duration::from_secs(40)).build().unwrap();
+    let orders = client.service("orders");
+    until_seen(&orders, "a").await;
+    let registered = client.register(order("b")).await.unwrap();
+    until_seen(&orders, "a b").await;
+    let before = orders.snapshot().unwrap().cursor().history_id.clone();
+    registry.forget();
+    let forgot = Instant::now();
+    until_seen(&orders, "b").await;
+    let held = forgot.elapsed().as_secs();
+    assert!((40..=45).contains(&held), "{held}");
+    assert_ne!(orders.snapshot().unwrap().cursor().history_id, before);
+    drop(registered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_late_is_an_answer_that_may_be_lost() {
+    let registry = Registry::new();
+    // Longer than a client waits for any answer.
+    registry.delay(Duration::from_secs(7));
+    let client = registry.client();
+    let registering = client.register(Registration::new("orders", "10.0.0.1", 80));
+    tokio::pin!(registering);
+    assert!(timeout(Duration::from_secs(30), &mut registering).await.is_err());
+    assert_eq!(registry.instances("orders").len(), 1, "every attempt is the same instance");
+    registry.restore();
+    let registered = timeout(EVER, registering).await.unwrap().unwrap();
+    assert_eq!(registry.instances("orders")[0].id, registered.instance().id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_told_until_the_registry_is_restored() {
+    let registry = Registry::new();
+    let client = registry.client();
+    registry.refuse(Status::resource_exhausted("full"));
+    let refused = client.register(order("a")).await;
+    assert!(
+        matches!(&refused, Err(RegisterError::LimitReached(refusal)) if refusal.message == "full")
+    );
+    let orders = client.service("orders");
+    assert!(matches!(orders.ready().await, Err(ReadyError::Refused(_))));
+    registry.restore();
+    drop(timeout(EVER, client.register(order("a"))).await.unwrap().unwrap());
+    until_seen(&orders, "").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_registration_is_refused_by_its_fields() {
+    let client = Registry::new().client();
+    let refused = client.register(Registration::new("orders", "10.0.0.1", 0)).await;
+    let Err(RegisterError::Invalid(refusal)) = refused else { panic!("{refused:?}") };
+    assert_eq!(refusal.violations[0].field, "instance.port");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_reach_what_is_served_and_pass_by_what_is_stopped() {
+    let registry = Registry::new();
+    for (id, host) in [("a", "10.0.0.1"), ("b", "10.0.0.2")] {
+        registry.serve(&format!("{host}:80"), GreeterServer::new(Named(id)));
+        registry.join(Registration::new("greeter", host, 80).id(id));
+    }
+    let channel = registry.client().channel("greeter");
+    while greet(&channel).await != "a" {}
+    registry.stop("10.0.0.1:80");
+    // Once the broken connection has been seen.
+    sleep(Duration::from_millis(1)).await;
+    for _ in 0..100 {
+        assert_eq!(greet(&channel).await, "b");
+    }
+    registry.stop("10.0.0.2:80");
+    registry.serve("10.0.0.1:80", GreeterServer::new(Named("a again")));
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(greet(&channel).await, "a again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn namespaces_are_apart() {
+    let registry = Registry::new();
+    let shop = registry.in_namespace("shop");
+    let orders = shop.client().service("orders");
+    registry.join(order("a"));
+    shop.join(order("b"));
+    until_seen(&orders, "b").await;
+    assert!(registry.leave("orders", "b").is_none());
+    assert!(shop.leave("orders", "b").is_some());
+    until_seen(&orders, "").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_client_asks_for_is_not_served() {
+    let registry = Registry::new();
+    registry.join(Registration::new("registries", "registry.invalid", 7510).id("a"));
+    let channel = registry.client().channel("registries");
+    let mut discovery = proto::discovery_client::DiscoveryClient::new(channel);
+    let request = proto::ResolveRequest { service: "registries".into(), ..Default::default() };
+    let resolved = discovery.resolve(request.clone()).await.unwrap().into_inner();
+    assert_eq!(resolved.instances, registry.instances("registries"));
+    let filter = Some(proto::Filter { zones: vec!["a".into()], ..Default::default() });
+    let refused = discovery.resolve(proto::ResolveRequest { filter, ..request }).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unimplemented);
+}
+
+/// What a client goes through in an eventful hour, and when.
+async fn an_hour() -> Vec<String> {
+    fastrand::seed(7);
+    let (registry, began) = (Registry::new(), Instant::now());
+    let registered = registry.client().register(order("a")).await.unwrap();
+    let orders = registry.client().service("orders");
+    let mut changes = orders.changes();
+    let mut log = Vec::new();
+    let script = async {
+        for round in 0..60 {
+            match round % 4 {
+                0 => registry.outage(),
+                1 => registry.restore(),
+                2 => registry.forget(),
+                _ => drop(registry.expire("orders", "a")),
+            }
+            sleep(Duration::from_secs(60)).await;
+        }
+    };
+    let listening = async {
+        while let Some(snapshot) = changes.next().await {
+            let (cursor, at) = (snapshot.cursor().clone(), began.elapsed());
+            log.push(format!("{at:?} {} {cursor:?}", snapshot.len()));
+        }
+    };
+    tokio::select! {
+        () = script => {}
+        () = listening => {}
+    }
+    let lease = registered.lease_id().unwrap();
+    log.push(format!("{} heartbeats, lease {lease}", registry.heartbeats()));
+    log
+}
+
+#[test]
+fn an_hour_with_paused_time_is_the_same_every_time() {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(an_hour())
+    };
+    let (first, second) = (run(), run());
+    assert!(first.len() > 15, "{first:#?}");
+    assert_eq!(first, second);
+}
