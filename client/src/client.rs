@@ -8,10 +8,11 @@ use http::{Uri, uri::Scheme};
 use tokio::sync::watch;
 use tower::Service as TowerService;
 
+#[cfg(feature = "tonic")]
+use crate::channel::BalancedChannel;
 use crate::{
     backoff::Backoff,
     balance::Policy,
-    channel::BalancedChannel,
     connection::Dialer,
     connector::Connector,
     link::Link,
@@ -283,6 +284,7 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
+    #[cfg(feature = "tonic")]
     #[must_use]
     pub fn channel(&self, name: &str) -> BalancedChannel {
         self.service(name).channel()

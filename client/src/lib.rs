@@ -27,11 +27,26 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Features
+//!
+//! - `tonic`, the only one that is on by default: [`BalancedChannel`].
+//! - `tower`: `PickLayer` picks an instance for each request, whatever a request is, and
+//!   `Service::discover` gives tower's balancers a stream of changes.
+//! - `http`: `HttpLayer` does so for HTTP clients: hyper-util's, say, in axum servers as well.
+//! - `reqwest`: a [`Service`] is what reqwest resolves its name with, for each connection alone.
+//! - `fake`: a registry in memory, for tests of what uses this crate.
 
+// What serves the channel alone is not marked one by one.
+#![cfg_attr(not(feature = "tonic"), allow(dead_code))]
+
+#[cfg(any(feature = "tower", feature = "http", feature = "reqwest"))]
+mod adapters;
 mod amendment;
 mod backoff;
 mod balance;
 mod cache;
+#[cfg(feature = "tonic")]
 mod channel;
 mod client;
 mod clock;
@@ -78,7 +93,14 @@ mod weights;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(any(feature = "tower", feature = "http"))]
+pub use adapters::CallError;
+#[cfg(feature = "tower")]
+pub use adapters::{Discover, PickLayer, PickService, Picked};
+#[cfg(feature = "http")]
+pub use adapters::{HttpLayer, HttpService, TrackedBody};
 pub use balance::{CallKey, NoInstance, Outcome, Pick, PickContext, Policy};
+#[cfg(feature = "tonic")]
 pub use channel::{BalancedChannel, ResponseFuture};
 pub use client::{BuildError, Builder, Client};
 pub use drain::Drained;

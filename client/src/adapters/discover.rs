@@ -1,0 +1,169 @@
+//! The instances of a service as tower's balancers take them: one comes, one goes.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures_util::{Stream, StreamExt, stream};
+use tower::discover::Change;
+
+use crate::{
+    proto::Instance,
+    service::{Changes, Service},
+    snapshot::Snapshot,
+};
+
+/// The instances of a service that take traffic, as tower's [`Discover`](tower::discover::Discover)
+/// tells them, by their ids: first those that are there, then who comes and who goes. Made by
+/// [`Service::discover`], with the feature `tower`.
+///
+/// An instance whose address changes is inserted again under its key, which replaces it. Other
+/// changes tell nothing. It ends when there can't be any change, as [`Changes::next`] does. Nothing
+/// waits for it: who asks seldom finds what has changed since, in one go.
+///
+/// A balancer wants services instead of instances: [`map_ok`] makes one of each.
+///
+/// [`map_ok`]: https://docs.rs/futures-util/latest/futures_util/stream/trait.TryStreamExt.html
+///
+/// ```
+/// use futures_util::TryStreamExt;
+/// use tower::{ServiceExt, balance::p2c::Balance, discover::Change, load::Constant, service_fn};
+/// use waypost_client::{Instance, Service, proto::Status};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), tower::BoxError> {
+/// # let instance =
+/// #     Instance { id: "a".into(), status: Status::Up.into(), ..Instance::default() };
+/// # let orders = Service::fixed([instance]);
+/// let services = orders.discover().map_ok(|change| match change {
+///     Change::Insert(id, instance) => {
+///         // Any transport; here one that only says who it would ask.
+///         let call = service_fn(move |()| std::future::ready(Ok::<_, tower::BoxError>(instance.id.clone())));
+///         Change::Insert(id, Constant::new(call, 1))
+///     }
+///     Change::Remove(id) => Change::Remove(id),
+/// });
+/// assert_eq!(Balance::new(services).oneshot(()).await?, "a");
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "streams do nothing unless polled"]
+pub struct Discover {
+    changes: Pin<Box<dyn Stream<Item = Change<String, Instance>> + Send>>,
+}
+
+impl Service {
+    /// The instances that take traffic, for tower's balancers. With the feature `tower`. Keeps the
+    /// watch alive, as the handle does.
+    ///
+    /// ```
+    /// use futures_util::StreamExt;
+    /// use tower::discover::Change;
+    /// use waypost_client::{Instance, Service, proto::Status};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() {
+    /// let up = Instance { id: "a".into(), status: Status::Up.into(), ..Instance::default() };
+    /// let mut changes = Service::fixed([up]).discover();
+    /// assert!(matches!(changes.next().await, Some(Ok(Change::Insert(id, _))) if id == "a"));
+    /// assert!(changes.next().await.is_none(), "a fixed service has no other");
+    /// # }
+    /// ```
+    pub fn discover(&self) -> Discover {
+        let start = (self.changes(), Told::default());
+        let changes = stream::unfold(start, async |(mut changes, mut told): (Changes, Told)| {
+            let snapshot = changes.next().await?;
+            Some((stream::iter(told.tell(&snapshot)), (changes, told)))
+        });
+        // Balancers ask again after the end.
+        Discover { changes: Box::pin(changes.flatten().fuse()) }
+    }
+}
+
+impl Stream for Discover {
+    type Item = Result<Change<String, Instance>, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.changes.as_mut().poll_next(context).map(|change| change.map(Ok))
+    }
+}
+
+impl fmt::Debug for Discover {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Discover").finish_non_exhaustive()
+    }
+}
+
+/// What was told before: the address of each id.
+#[derive(Debug, Default)]
+struct Told {
+    addresses: BTreeMap<String, (String, u32)>,
+}
+
+impl Told {
+    /// What makes `snapshot` of it. Those that go come first: a balancer that is full has room then.
+    fn tell(&mut self, snapshot: &Snapshot) -> Vec<Change<String, Instance>> {
+        let serving: BTreeMap<&str, &Instance> = snapshot
+            .field()
+            .endpoints()
+            .iter()
+            .map(|endpoint| (endpoint.instance().id.as_str(), endpoint.instance()))
+            .collect();
+        let mut changes = Vec::new();
+        self.addresses.retain(|id, _| {
+            let stays = serving.contains_key(id.as_str());
+            if !stays {
+                changes.push(Change::Remove(id.clone()));
+            }
+            stays
+        });
+        for (id, instance) in serving {
+            let address = (instance.host.clone(), instance.port);
+            if self.addresses.get(id) != Some(&address) {
+                self.addresses.insert(id.to_owned(), address);
+                changes.push(Change::Insert(id.to_owned(), instance.clone()));
+            }
+        }
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::Status;
+
+    fn instance(id: &str, port: u32, status: Status) -> Instance {
+        let (id, status) = (id.into(), status.into());
+        Instance { id, host: "h".into(), port, status, ..Instance::default() }
+    }
+
+    fn told(changes: &[Change<String, Instance>]) -> Vec<String> {
+        let word = |change: &Change<String, Instance>| match change {
+            Change::Insert(id, instance) => format!("+{id}:{}", instance.port),
+            Change::Remove(id) => format!("-{id}"),
+        };
+        changes.iter().map(word).collect()
+    }
+
+    #[test]
+    fn only_who_takes_traffic_is_told_and_only_what_changes_where_it_is() {
+        let mut before = Told::default();
+        let mut tell =
+            |instances: &[Instance]| told(&before.tell(&Snapshot::new(instances.iter().cloned())));
+        let (a, b) = (instance("a", 1, Status::Up), instance("b", 1, Status::Starting));
+        assert_eq!(tell(&[a.clone(), b.clone()]), ["+a:1"]);
+        let b = Instance { status: Status::Up.into(), ..b };
+        assert_eq!(tell(&[a.clone(), b.clone()]), ["+b:1"]);
+        let heavier = Instance { weight: Some(7), ..a.clone() };
+        assert_eq!(tell(&[heavier, b.clone()]), [""; 0]);
+        let moved = Instance { port: 2, ..a };
+        let draining = Instance { status: Status::Draining.into(), ..b };
+        assert_eq!(tell(&[moved, draining]), ["-b", "+a:2"]);
+        assert_eq!(tell(&[]), ["-a"]);
+    }
+}

@@ -1,0 +1,118 @@
+//! A call on its way to a picked instance: counted as in flight, and told to the balance in the end,
+//! however it ends. It must never be told twice.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    balance::{NoInstance, Outcome, Pick, PickContext},
+    clock::{self, Instant},
+    endpoint::Endpoint,
+    outlier::Sign,
+    service::Service,
+};
+
+/// Why a call through a layer of this crate failed.
+///
+/// ```
+/// use waypost_client::{CallError, NoInstance};
+///
+/// let error: CallError<std::io::Error> = CallError::NoInstance(NoInstance::Empty);
+/// assert_eq!(error.to_string(), "no instance for the call: the service has no instances");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError<E> {
+    /// There is none to send it to.
+    #[error("no instance for the call: {0}")]
+    NoInstance(#[source] NoInstance),
+    /// The picked instance registered an address that no URI can have.
+    #[error("{address:?} is no address")]
+    Address {
+        /// The address.
+        address: Box<str>,
+    },
+    /// The service behind the layer failed.
+    #[error(transparent)]
+    Call(E),
+}
+
+/// A call until it is answered or given up.
+#[derive(Debug)]
+pub(super) struct Trial {
+    /// Gone once it was answered.
+    pick: Option<Pick>,
+    endpoint: Arc<Endpoint>,
+    began: Instant,
+}
+
+impl Trial {
+    /// Picks an instance, now.
+    pub(super) fn begin(service: &Service, context: &PickContext<'_>) -> Result<Self, NoInstance> {
+        let pick = service.pick_now(context)?;
+        let endpoint = Arc::clone(pick.endpoint());
+        Ok(Self { endpoint, pick: Some(pick), began: clock::now() })
+    }
+
+    pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// It is over, and came to this.
+    pub(super) fn end(self, outcome: Outcome) {
+        self.answered().end(outcome);
+    }
+
+    /// The answer has begun: that is how long it took, and what it comes to is to be seen.
+    pub(super) fn answered(mut self) -> Answered {
+        let pick = self.pick.take().expect("it is gone with the trial alone");
+        Answered { pick, took: clock::now() - self.began, is_judged: false }
+    }
+}
+
+impl Drop for Trial {
+    /// Nobody waits any more. It says nothing of how it would have ended.
+    fn drop(&mut self) {
+        if self.pick.is_some() {
+            self.endpoint.note_given_up(clock::now() - self.began);
+        }
+    }
+}
+
+/// A call whose answer is being read.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pick: Pick,
+    took: Duration,
+    is_judged: bool,
+}
+
+impl Answered {
+    /// It came to nothing, whatever else is read of it.
+    #[cfg(feature = "http")]
+    pub(super) fn failed(&mut self) {
+        self.judge(Outcome::Failure);
+    }
+
+    /// It is over, and came to this.
+    pub(super) fn end(mut self, outcome: Outcome) {
+        self.judge(outcome);
+    }
+
+    fn judge(&mut self, outcome: Outcome) {
+        if std::mem::replace(&mut self.is_judged, true) {
+            return;
+        }
+        let sign = match outcome {
+            Outcome::Success => Sign::Good,
+            Outcome::Failure => Sign::Bad,
+        };
+        self.pick.endpoint().note(sign, self.took);
+    }
+}
+
+impl Drop for Answered {
+    /// Who stops reading has been answered.
+    fn drop(&mut self) {
+        self.judge(Outcome::Success);
+    }
+}

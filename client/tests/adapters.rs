@@ -1,0 +1,159 @@
+//! The ways into other crates' clients, over loopback and against the registry for tests.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use axum::{Router, extract::Request, routing::get};
+use futures_util::{StreamExt, TryStreamExt};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::{client::legacy::Client as HttpClient, rt::TokioExecutor};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    time::timeout,
+};
+use tower::{
+    Layer, Service as _, ServiceExt, balance::p2c::Balance, discover::Change, load::Constant,
+    service_fn,
+};
+use waypost_client::{
+    HttpLayer, Instance, Registration, Service, Update, fake::Registry, proto::Status,
+};
+
+/// No wait of these tests comes near it, unless something is wrong.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An HTTP server that says who it is and what `Host` it was asked as, as an instance.
+async fn served(id: &'static str) -> Instance {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = async move |request: Request| {
+        format!("{id} as {}", request.headers()["host"].to_str().unwrap())
+    };
+    let app = Router::new().route("/who", get(answer));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    instance(id, address.port())
+}
+
+fn instance(id: &str, port: u16) -> Instance {
+    Instance {
+        service: "orders".into(),
+        id: id.into(),
+        host: "127.0.0.1".into(),
+        port: port.into(),
+        status: Status::Up.into(),
+        ..Instance::default()
+    }
+}
+
+/// An instance that takes no connection, for as long as the socket lives: nobody else gets its port.
+fn gone() -> (Instance, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    (instance("gone", socket.local_addr().unwrap().port()), socket)
+}
+
+#[tokio::test]
+async fn a_balancer_follows_who_takes_traffic() {
+    let registry = Registry::new();
+    registry.join(Registration::new("orders", "10.0.0.1", 80).id("a"));
+    let changes = registry.client().service("orders").discover();
+    let services = changes.map_ok(|change| match change {
+        Change::Insert(id, instance) => {
+            let call = move |()| {
+                std::future::ready(Ok::<_, tower::BoxError>(format!(
+                    "{}:{}",
+                    instance.id, instance.port
+                )))
+            };
+            Change::Insert(id, Constant::new(service_fn(call), 1))
+        }
+        Change::Remove(id) => Change::Remove(id),
+    });
+    let mut balance = Balance::new(services);
+    let mut until = async |wanted: &str| {
+        let answered = async {
+            while balance.ready().await.unwrap().call(()).await.unwrap() != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, answered).await.unwrap();
+    };
+    until("a:80").await;
+    registry.join(Registration::new("orders", "10.0.0.2", 80).id("b"));
+    until("b:80").await;
+    registry.update("orders", "b", &Update::new().status(Status::Draining));
+    registry.join(Registration::new("orders", "10.0.0.1", 81).id("a"));
+    until("a:81").await;
+}
+
+#[tokio::test]
+async fn changes_end_with_a_service_that_can_have_none() {
+    let mut changes = Service::fixed([instance("a", 80)]).discover();
+    assert!(matches!(changes.next().await, Some(Ok(Change::Insert(..)))));
+    assert!(changes.next().await.is_none());
+    assert!(changes.next().await.is_none(), "balancers ask again");
+}
+
+#[tokio::test]
+async fn each_http_request_goes_to_an_instance_of_its_own() {
+    let (gone, _socket) = gone();
+    let orders = Service::fixed([served("a").await, served("b").await, gone]);
+    let client = HttpClient::builder(TokioExecutor::new()).build_http::<Empty<&[u8]>>();
+    let mut client = HttpLayer::new(orders).layer(client);
+    let (mut answers, mut failed) = (BTreeSet::new(), 0);
+    for _ in 0..200 {
+        let request = http::Request::get("http://orders/who").body(Empty::new()).unwrap();
+        match client.ready().await.unwrap().call(request).await {
+            Ok(answer) => {
+                let body = answer.into_body().collect().await.unwrap().to_bytes();
+                answers.insert(String::from_utf8(body.into()).unwrap());
+            }
+            Err(_) => failed += 1,
+        }
+    }
+    assert_eq!(answers, BTreeSet::from(["a as orders".into(), "b as orders".into()]));
+    // And who takes no connection is left alone.
+    assert!(failed <= 10, "{failed}");
+}
+
+#[tokio::test]
+async fn reqwest_finds_a_service_by_its_name_and_passes_by_who_takes_no_connection() {
+    let (gone, _socket) = gone();
+    // A connection for each request.
+    let client = reqwest::Client::builder()
+        .pool_max_idle_per_host(0)
+        .no_proxy()
+        .dns_resolver(Arc::new(Service::fixed([served("a").await, gone])))
+        .build()
+        .unwrap();
+    let mut failed = 0;
+    for _ in 0..40 {
+        match client.get("http://Orders/who").send().await {
+            Ok(answer) => assert_eq!(answer.text().await.unwrap(), "a as orders"),
+            Err(_) => failed += 1,
+        }
+    }
+    // All of its picks may have been the one that is gone; half of the first ones are.
+    assert!(failed <= 8, "{failed}");
+}
+
+#[tokio::test]
+async fn reqwest_looks_other_names_up_as_ever() {
+    let elsewhere = served("elsewhere").await;
+    let resolver = Arc::new(Service::fixed([instance("a", 1)]));
+    let client = reqwest::Client::builder().no_proxy().dns_resolver(resolver).build().unwrap();
+    let answer = client.get(format!("http://localhost:{}/who", elsewhere.port)).send().await;
+    assert!(answer.unwrap().text().await.unwrap().starts_with("elsewhere as localhost"));
+}
+
+#[tokio::test]
+async fn reqwest_fails_at_once_where_there_is_no_instance() {
+    let resolver = Arc::new(Service::fixed([Instance { status: 0, ..instance("a", 1) }]));
+    let client = reqwest::Client::builder().no_proxy().dns_resolver(resolver).build().unwrap();
+    let error = timeout(PATIENCE, client.get("http://orders/who").send()).await.unwrap();
+    let mut error: &dyn std::error::Error = &error.unwrap_err();
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    assert_eq!(error.to_string(), "none of the service's 1 instances takes traffic");
+}
