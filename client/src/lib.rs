@@ -93,6 +93,10 @@ mod weights;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/from-balance-channel.md")]
+struct FromBalanceChannel;
+
 #[cfg(any(feature = "tower", feature = "http"))]
 pub use adapters::CallError;
 #[cfg(feature = "tower")]
