@@ -114,12 +114,8 @@ impl Lease {
         self.grant.is_none()
     }
 
-    /// How long a heartbeat may be on its way.
+    /// How long a heartbeat may be on its way: until the next one is due.
     pub(crate) fn patience(&self) -> Duration {
-        self.interval()
-    }
-
-    fn interval(&self) -> Duration {
         self.grant.as_ref().map_or(Duration::ZERO, |grant| grant.heartbeat_interval)
     }
 
@@ -144,7 +140,7 @@ impl Lease {
     /// An answer came; `unknown` are the leases that don't live.
     pub(crate) fn answered(&mut self, unknown: &[u64], now: Instant) {
         let Stream::Awaiting { sent_at, first } = self.stream else { return };
-        self.stream = Stream::Quiet { beat_at: sent_at + self.interval() };
+        self.stream = Stream::Quiet { beat_at: sent_at + self.patience() };
         // Only a stream that lasted proves that the registry is well: else streams that break after
         // one answer would be opened again and again without a pause.
         if !first {
@@ -178,7 +174,7 @@ impl Lease {
         if now >= self.granted_at + PEACE {
             self.contest.reset();
         }
-        self.died_young = now < self.granted_at + self.interval();
+        self.died_young = now < self.granted_at + self.patience();
         self.lost = Some(Lost { at: now, explained: self.contest.is_fresh() });
     }
 

@@ -434,3 +434,78 @@ async fn end(answers: &mut Streaming<KeepAliveResponse>) -> Status {
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use http::Uri;
+
+    use super::*;
+    use crate::{backoff::Backoff, connection::Dialer, connector::Connector};
+
+    /// A pulse whose registry refuses connections, and how many were asked for.
+    fn refused() -> (Arc<Pulse>, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let connector = Connector::new(tower::service_fn(move |_: Uri| {
+            count.fetch_add(1, Ordering::Relaxed);
+            async {
+                let refused: Result<hyper_util::rt::TokioIo<tokio::net::TcpStream>, _> =
+                    Err(io::Error::from(io::ErrorKind::ConnectionRefused));
+                refused
+            }
+        }));
+        let dialer = Dialer { connector, ..Dialer::default() };
+        let backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+        let address = Uri::from_static("http://registry:7510");
+        (Pulse::new(Arc::new(Link::new(&[address], dialer, backoff))), asked)
+    }
+
+    #[tokio::test]
+    async fn who_fails_together_comes_back_together() {
+        let (pulse, asked) = refused();
+        for attempt in 1..4 {
+            let mut seats: Vec<Seat> = (1..=100).map(|lease_id| pulse.join(lease_id)).collect();
+            let mut randoms = Vec::new();
+            for seat in &mut seats {
+                let broken = seat.opened(Duration::from_secs(5)).await.unwrap_err();
+                assert_eq!(&*broken.missed.peer, "registry:7510");
+                randoms.push(broken.random);
+            }
+            randoms.dedup();
+            assert_eq!((randoms.len(), asked.load(Ordering::Relaxed)), (1, attempt));
+        }
+    }
+
+    #[test]
+    fn what_is_due_goes_out_in_messages_that_a_registry_takes_the_oldest_first() {
+        let line = Line::new();
+        let mut answers = Vec::new();
+        for lease_id in 0..LEASES_MAX as u64 + 10 {
+            let (told, answer) = oneshot::channel();
+            lock(&line.due).push(Due { lease_id, told });
+            answers.push(answer);
+        }
+        // Nobody waits for the first any more.
+        drop(answers.remove(0));
+        let first = request(&line.take_due()).lease_ids;
+        assert_eq!((first.len(), first[0]), (LEASES_MAX, 1));
+        let rest = request(&line.take_due()).lease_ids;
+        assert_eq!((rest.len(), rest[0]), (9, LEASES_MAX as u64 + 1));
+        assert!(line.take_due().is_empty());
+    }
+
+    #[tokio::test]
+    async fn each_is_told_what_its_own_heartbeat_came_to() {
+        let (told, known) = oneshot::channel();
+        let (other, unknown) = oneshot::channel();
+        let sent = vec![Due { lease_id: 1, told }, Due { lease_id: 2, told: other }];
+        tell(sent, KeepAliveResponse { unknown_lease_ids: vec![2, 7] });
+        assert_eq!(known.await.unwrap(), Renewal::Renewed);
+        assert_eq!(unknown.await.unwrap(), Renewal::Unknown);
+    }
+}

@@ -5,7 +5,7 @@
 #![allow(dead_code)]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     pin::Pin,
     sync::{
@@ -138,6 +138,8 @@ pub struct State {
     pub streams: u64,
     /// How many of them are open.
     pub streams_open: u64,
+    /// The leases that came over them.
+    pub renewed: BTreeSet<u64>,
     /// Whether heartbeats are not answered.
     pub silent: bool,
     /// The statuses that updates told.
@@ -317,7 +319,8 @@ impl Registry for Fake {
             let details = ErrorDetails::with_bad_request_violation("instance.service", "required");
             return Err(Status::with_error_details(Code::InvalidArgument, "1 bad field", details));
         }
-        if let Some(reason) = self.state().refuses {
+        let refuses = self.state.lock().unwrap().refuses;
+        if let Some(reason) = refuses {
             return Err(Status::resource_exhausted(reason));
         }
         let response = self.alter(|state| state.register(instance));
@@ -357,6 +360,7 @@ impl Registry for Fake {
                 let lease_ids = request?.lease_ids;
                 let mut state = fake.state.lock().unwrap();
                 state.heartbeats += 1;
+                state.renewed.extend(&lease_ids);
                 let unknown = |lease: &u64| !state.leases.contains_key(lease);
                 let unknown_lease_ids = lease_ids.into_iter().filter(unknown).collect();
                 Ok(proto::KeepAliveResponse { unknown_lease_ids })
