@@ -33,6 +33,15 @@ impl Failure {
         }
     }
 
+    /// What two attempts at once came to that both failed. What may have been served goes before what was
+    /// not, which would be sent again unasked.
+    pub(super) fn or(self, other: Self) -> Self {
+        match (&self, &other) {
+            (Self::Nowhere(_) | Self::Unsent(_), Self::Lost(_) | Self::Unavailable(_)) => other,
+            _ => self,
+        }
+    }
+
     /// What the caller gets.
     pub(super) fn answer(self) -> Response<Body> {
         match self {
@@ -86,5 +95,19 @@ mod tests {
         for status in [400, 401, 404, 500] {
             assert!(!is_unavailable(&answer(status, None)), "{status}");
         }
+    }
+
+    #[test]
+    fn of_two_failures_the_one_that_may_have_been_served_counts() {
+        let status = || Status::unavailable("");
+        let unsent = || Failure::Unsent(status());
+        for (first, second) in [
+            (unsent(), Failure::Lost(status())),
+            (Failure::Lost(status()), unsent()),
+            (Failure::Nowhere(status()), Failure::Lost(status())),
+        ] {
+            assert_eq!(first.or(second).cause(), Some(Cause::Lost));
+        }
+        assert_eq!(unsent().or(Failure::Nowhere(status())).cause(), Some(Cause::Unsent));
     }
 }

@@ -12,8 +12,8 @@ use super::{BalancedChannel, call::Call, failure::Failure, route::Scope};
 use crate::clock::{self, Instant};
 
 impl BalancedChannel {
-    /// Sends a call, and where it is not answered within `delay`, to another instance too. What is sent
-    /// second fails in silence: the first one's failure is told.
+    /// Sends a call, and where it is not answered within `delay`, to another instance too. Where one of
+    /// them fails, the other one decides.
     pub(super) async fn hedge(
         &self,
         call: &Call,
@@ -36,8 +36,8 @@ impl BalancedChannel {
         let second = Box::pin(self.attempt(call, Scope::Others, give_up));
         match future::select(first, second).await {
             Either::Left((Ok(answer), _)) | Either::Right((Ok(answer), _)) => Ok(answer),
-            Either::Left((Err(failure), second)) => second.await.map_err(|_| failure),
-            Either::Right((Err(_), first)) => first.await,
+            Either::Left((Err(failure), second)) => second.await.map_err(|other| failure.or(other)),
+            Either::Right((Err(other), first)) => first.await.map_err(|failure| failure.or(other)),
         }
     }
 }

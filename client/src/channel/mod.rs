@@ -66,9 +66,9 @@ const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 ///   instance that takes a connection costs nothing of it.
 /// - Nothing hangs: a call that could not be sent within 5 s (because the registry has not told the
 ///   instances yet, say), or for which there is no instance, fails with `UNAVAILABLE`, which says
-///   why ([`wait_for_ready`](Self::wait_for_ready) lets it wait for one). A timeout that the call's request sets ([`tonic::Request::set_timeout`]) covers all of
-///   its way to the answer's head and ends in `DEADLINE_EXCEEDED`. The instance is told what is left of
-///   it.
+///   why ([`wait_for_ready`](Self::wait_for_ready) lets it wait for one). A timeout that the call's
+///   request sets ([`tonic::Request::set_timeout`]) covers all of its way to the answer's head and ends
+///   in `DEADLINE_EXCEEDED`. The instance is told what is left of it.
 /// - What tells a request apart from others travels on with the calls that are made to serve it: see
 ///   [`correlation`](crate::correlation). Each attempt is a `tracing` span at `debug` (`attempt`, with
 ///   `service`, `instance`, and which `attempt` it is).
@@ -326,7 +326,10 @@ impl BalancedChannel {
             }
             // An answer counts as in flight for as long as it is there.
             drop(failure);
-            clock::sleep(wait).await;
+            if !wait.is_zero() {
+                // Even of no length it would be a wait for the next tick.
+                clock::sleep(wait).await;
+            }
         }
     }
 

@@ -188,11 +188,9 @@ impl BalancedChannel {
 
     /// Why a call was not sent in time.
     pub(super) fn too_late(&self, call: &Call) -> Status {
-        let untried = call.tried().count() == 0;
-        if untried && self.service.snapshot().is_none() {
-            self.none(NoInstance::NotReady)
-        } else {
-            self.exhausted(call)
+        match self.pick(call, Scope::All) {
+            Err(Miss::None(reason)) => self.none(reason),
+            _ => self.exhausted(call),
         }
     }
 }
