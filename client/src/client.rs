@@ -10,6 +10,8 @@ use tower::Service as TowerService;
 
 #[cfg(feature = "tonic")]
 use crate::channel::BalancedChannel;
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 use crate::{
     backoff::Backoff,
     balance::Policy,
@@ -61,6 +63,8 @@ struct Inner {
     link: Arc<Link>,
     pulse: Arc<Pulse>,
     dialer: Dialer,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
     services: Arc<Services>,
     namespace: String,
     hold: Duration,
@@ -89,6 +93,21 @@ pub enum BuildError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+impl Inner {
+    /// How connections to the instances of a service are made.
+    #[cfg(feature = "tls")]
+    fn dialer(&self, service: &str) -> Dialer {
+        self.tls
+            .as_ref()
+            .map_or_else(|| self.dialer.clone(), |tls| tls.secure(&self.dialer, service))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn dialer(&self, _: &str) -> Dialer {
+        self.dialer.clone()
+    }
 }
 
 impl Client {
@@ -128,6 +147,8 @@ impl Client {
             registries: Vec::new(),
             namespace: String::new(),
             dialer: Dialer::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(5)),
             hold: Duration::from_secs(15),
             return_interval: Duration::from_secs(15),
@@ -222,7 +243,7 @@ impl Client {
     #[must_use]
     pub fn service(&self, name: &str) -> Service {
         let inner = &self.inner;
-        Service::new(inner.services.watch(name, &inner.dialer, |published, stop| Watcher {
+        Service::new(inner.services.watch(name, &inner.dialer(name), |published, stop| Watcher {
             link: Arc::clone(&inner.link),
             namespace: inner.namespace.clone(),
             service: name.to_owned(),
@@ -317,6 +338,8 @@ pub struct Builder {
     registries: Vec<String>,
     namespace: String,
     dialer: Dialer,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
     backoff: Backoff,
     hold: Duration,
     return_interval: Duration,
@@ -523,6 +546,24 @@ impl Builder {
         self
     }
 
+    /// Makes connections to instances over TLS (feature `tls`), which the [connector](Self::connector), or
+    /// TCP, carries. The registry is reached as before. Default: no TLS.
+    ///
+    /// ```no_run
+    /// use waypost_client::{Client, Tls};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tls = Tls::new(&std::fs::read("ca.pem")?)?;
+    /// let client = Client::builder().tls(tls).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// The client. Connects to nothing yet.
     ///
     /// # Errors
@@ -547,6 +588,8 @@ impl Builder {
                 pulse: Pulse::new(Arc::clone(&link)),
                 link,
                 dialer: self.dialer,
+                #[cfg(feature = "tls")]
+                tls: self.tls,
                 services: Arc::default(),
                 namespace: self.namespace,
                 hold: self.hold,
@@ -589,6 +632,8 @@ mod tests {
         assert_eq!(builder.backoff.clone().delay(1.0, None), Duration::from_millis(50));
         assert_eq!(builder.hold, Duration::from_secs(15));
         assert_eq!(builder.return_interval, Duration::from_secs(15));
+        #[cfg(feature = "tls")]
+        assert!(builder.tls.is_none());
         // The registry's own word for no namespace.
         assert_eq!(builder.namespace, "");
         assert_eq!(REGISTRY_DEFAULT, "http://127.0.0.1:7510");

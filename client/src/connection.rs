@@ -34,6 +34,8 @@ pub(crate) struct Dialer {
     pub(crate) keep_alive_interval: Duration,
     /// How long the answer may take.
     pub(crate) keep_alive_timeout: Duration,
+    /// Whom calls say they are for, where that is not the address.
+    pub(crate) origin: Option<Uri>,
 }
 
 /// Why no connection was made.
@@ -72,6 +74,7 @@ impl Default for Dialer {
             connect_timeout: Duration::from_secs(1),
             keep_alive_interval: Duration::from_secs(5),
             keep_alive_timeout: Duration::from_secs(2),
+            origin: None,
         }
     }
 }
@@ -114,7 +117,8 @@ impl Dialer {
                 tracing::debug!(%error, "connection ended");
             }
         });
-        Ok(Connection { requests, address: Arc::new(address) })
+        let origin = self.origin.clone().unwrap_or_else(|| address.clone());
+        Ok(Connection { requests, address: Arc::new(address), origin })
     }
 }
 
@@ -124,6 +128,8 @@ pub(crate) struct Connection {
     requests: http2::SendRequest<Body>,
     /// Also tells connections to the same address apart: each has its own allocation.
     address: Arc<Uri>,
+    /// Whom calls are for.
+    origin: Uri,
 }
 
 impl Connection {
@@ -159,8 +165,8 @@ impl Connection {
 
     fn target(&self, path: &Uri) -> Uri {
         let mut parts = uri::Parts::default();
-        parts.scheme = self.address.scheme().cloned();
-        parts.authority = self.address.authority().cloned();
+        parts.scheme = self.origin.scheme().cloned();
+        parts.authority = self.origin.authority().cloned();
         parts.path_and_query =
             path.path_and_query().cloned().or_else(|| Some(uri::PathAndQuery::from_static("/")));
         Uri::from_parts(parts).expect("scheme and authority of a URI, with a path")

@@ -7,7 +7,8 @@
 //! - [`Client::service`] follows a service; [`Service::pick`] chooses an instance for a call: the one
 //!   that is likely to [answer sooner](Policy::PeakEwma), or by another [`Policy`]. Instances that fail
 //!   are left alone for a while.
-//! - [`Client::channel`] is a channel for generated tonic clients that balances over the instances.
+//! - [`Client::channel`] is a channel for generated tonic clients that balances over the instances; with
+//!   the feature `tls` over TLS (`Builder::tls`).
 //!
 //! The registry may go away at any time, for as long as it likes: what is known stays known, calls
 //! go on, and everything finds its way back by itself. Connect timeouts, keep-alive and jittered
@@ -84,6 +85,8 @@ mod snapshot;
 mod standing;
 mod tasks;
 mod timeline;
+#[cfg(feature = "tls")]
+mod tls;
 mod view_dir;
 mod view_file;
 mod watch;
@@ -119,3 +122,5 @@ pub use registration::{Registration, Update};
 pub use service::{Changes, ReadyError, Service};
 pub use snapshot::Snapshot;
 pub use standing::{CloseError, RegisterError, RegistrationState, UpdateError};
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};

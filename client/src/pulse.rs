@@ -462,7 +462,7 @@ mod tests {
         let dialer = Dialer { connector, ..Dialer::default() };
         let backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
         let address = Uri::from_static("http://registry:7510");
-        (Pulse::new(Arc::new(Link::new(&[address], dialer, backoff))), asked)
+        (Pulse::new(Link::new(&[address], dialer, backoff, Duration::from_secs(15))), asked)
     }
 
     #[tokio::test]
@@ -473,8 +473,9 @@ mod tests {
             let mut randoms = Vec::new();
             for seat in &mut seats {
                 let broken = seat.opened(Duration::from_secs(5)).await.unwrap_err();
-                assert_eq!(&*broken.missed.peer, "registry:7510");
-                randoms.push(broken.random);
+                let Break::Missed { missed, random } = broken else { panic!("it broke") };
+                assert_eq!(&*missed.peer, "registry:7510");
+                randoms.push(random);
             }
             randoms.dedup();
             assert_eq!((randoms.len(), asked.load(Ordering::Relaxed)), (1, attempt));

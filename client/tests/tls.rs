@@ -1,0 +1,220 @@
+//! Calls over TLS: who proves to be of its service is called, whoever does not is not.
+#![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+#[allow(clippy::all, clippy::pedantic, clippy::disallowed_types, dead_code)]
+mod fake;
+#[allow(clippy::all, clippy::pedantic, unused_qualifications)]
+#[path = "../examples/greeter/greeter.rs"]
+mod greeter;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use fake::{Fake, Network, Process};
+use greeter::{
+    GreetRequest, GreetResponse,
+    greeter_client::GreeterClient,
+    greeter_server::{Greeter, GreeterServer},
+};
+use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::{
+    io::{DuplexStream, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        RootCertStore, ServerConfig,
+        crypto::ring,
+        pki_types::{PrivateKeyDer, pem::PemObject},
+        server::WebPkiClientVerifier,
+    },
+};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::{Code, Request, Response, Status};
+use waypost_client::{BalancedChannel, Client, Tls, TlsError};
+
+/// Who vouches for others.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for a name, and its key.
+    fn vouch(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.0).unwrap(), key)
+    }
+
+    /// A server that shows a certificate for a name, and asks for one of `clients`, where that is given.
+    fn serves(&self, name: &str, clients: Option<&Self>) -> TlsAcceptor {
+        let (certificate, key) = self.vouch(name);
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(clients.0.der().clone()).unwrap();
+                let roots = Arc::new(roots);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        let mut config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
+/// Says whom a call was for.
+struct Replica;
+
+#[tonic::async_trait]
+impl Greeter for Replica {
+    async fn greet(
+        &self,
+        request: Request<GreetRequest>,
+    ) -> Result<Response<GreetResponse>, Status> {
+        let greeting = format!("hello {}", request.into_inner().name);
+        Ok(Response::new(GreetResponse { greeting, instance: "a".into() }))
+    }
+}
+
+/// A replica of `greeter` behind TLS. tonic knows pipes as connections, but not these streams.
+async fn serve(tls: TlsAcceptor) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (opened, incoming) = mpsc::channel::<DuplexStream>(8);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = tls.accept(stream).await else { continue };
+            let (mut near, far) = tokio::io::duplex(64 * 1024);
+            tokio::spawn(async move { copy_bidirectional(&mut stream, &mut near).await });
+            opened.send(far).await.unwrap();
+        }
+    });
+    let server = tonic::transport::Server::builder().add_service(GreeterServer::new(Replica));
+    let incoming = ReceiverStream::new(incoming).map(Ok::<_, std::io::Error>);
+    tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
+    address
+}
+
+/// A channel to the replica at `address`, as the registry, which speaks no TLS, tells of it.
+fn channel(tls: Tls, address: SocketAddr) -> (BalancedChannel, Process) {
+    let (network, fake) = (Network::default(), Fake::new("h"));
+    let process = fake.serve(&network, "registry");
+    fake.place("greeter", "a", "10.0.0.1");
+    let connector = tower::service_fn(move |uri: http::Uri| {
+        let network = network.clone();
+        async move {
+            if uri.host() == Some("registry") {
+                return network.connect(uri).await;
+            }
+            assert_eq!(uri.host(), Some("10.0.0.1"));
+            TcpStream::connect(address).await.map(TokioIo::new)
+        }
+    });
+    let builder = Client::builder().connector(connector).registry("http://registry:7510");
+    (builder.tls(tls).build().unwrap().channel("greeter"), process)
+}
+
+async fn greet(tls: Tls, address: SocketAddr) -> Result<String, Status> {
+    let (channel, _registry) = channel(tls, address);
+    let calling = async {
+        let request = GreetRequest { name: "you".into() };
+        let answer = GreeterClient::new(channel).greet(request).await?;
+        Ok(answer.into_inner().greeting)
+    };
+    tokio::time::timeout(Duration::from_secs(20), calling).await.expect("it takes too long")
+}
+
+#[tokio::test]
+async fn an_instance_with_its_services_name_is_called_wherever_it_is() {
+    let authority = Authority::new();
+    let address = serve(authority.serves("greeter", None)).await;
+    let tls = Tls::new(authority.pem().as_bytes()).unwrap();
+    assert_eq!(greet(tls, address).await.unwrap(), "hello you");
+}
+
+#[tokio::test]
+async fn an_instance_with_another_name_is_not_called() {
+    let authority = Authority::new();
+    for name in ["orders", "10.0.0.1"] {
+        let address = serve(authority.serves(name, None)).await;
+        let tls = Tls::new(authority.pem().as_bytes()).unwrap();
+        let status = greet(tls, address).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().contains("certificate"), "{status:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_name_may_be_another_than_the_services() {
+    let authority = Authority::new();
+    let address = serve(authority.serves("backends.internal", None)).await;
+    let tls = Tls::new(authority.pem().as_bytes()).unwrap();
+    let named = tls.clone().server_name("backends.internal").unwrap();
+    assert_eq!(greet(named, address).await.unwrap(), "hello you");
+    assert_eq!(greet(tls, address).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn an_instance_that_nobody_vouches_for_is_not_called() {
+    let address = serve(Authority::new().serves("greeter", None)).await;
+    let tls = Tls::new(Authority::new().pem().as_bytes()).unwrap();
+    let status = greet(tls, address).await.unwrap_err();
+    assert!(status.message().contains("certificate"), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_client_shows_who_it_is_where_it_is_asked() {
+    let authority = Authority::new();
+    let address = serve(authority.serves("greeter", Some(&authority))).await;
+    let nameless = Tls::new(authority.pem().as_bytes()).unwrap();
+    let (certificate, key) = authority.vouch("caller");
+    let (certificate, key) = (certificate.pem(), key.serialize_pem());
+    let known = nameless.clone().identity(certificate.as_bytes(), key.as_bytes()).unwrap();
+    assert_eq!(greet(known, address).await.unwrap(), "hello you");
+    assert_eq!(greet(nameless, address).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[test]
+fn what_is_no_certificate_key_or_name_is_refused() {
+    let authority = Authority::new();
+    let pem = authority.pem();
+    let tls = Tls::new(pem.as_bytes()).unwrap();
+    let (certificate, key) = authority.vouch("caller");
+    let (_, another) = authority.vouch("caller");
+    let (certificate, key) = (certificate.pem(), key.serialize_pem());
+    let damaged = pem.replacen('M', "!", 1);
+    for roots in ["", "no PEM", &key, &damaged, "-----BEGIN CERTIFICATE-----\nAAAA\n"] {
+        let refused = Tls::new(roots.as_bytes());
+        assert!(matches!(refused, Err(TlsError::BadRoots { .. })), "{roots:?}");
+    }
+    let another = another.serialize_pem();
+    for (chain, key) in [("", &*key), (&certificate, ""), (&certificate, &another), (&key, &key)] {
+        let refused = tls.clone().identity(chain.as_bytes(), key.as_bytes());
+        assert!(matches!(refused, Err(TlsError::BadIdentity { .. })));
+    }
+    for name in ["", "no name", "a:1", "-"] {
+        let refused = tls.clone().server_name(name);
+        assert!(matches!(refused, Err(TlsError::BadName { .. })), "{name:?}");
+    }
+    // Nothing secret is shown.
+    let known = tls.identity(certificate.as_bytes(), key.as_bytes()).unwrap();
+    assert_eq!(format!("{known:?}"), "Tls { server_name: None, .. }");
+}
