@@ -6,9 +6,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::{
     clock::Instant,
     endpoint::Endpoint,
+    group::Group,
     proto::{self, ChangeKind, Cursor, Instance, WatchResponse, watch_response::Event},
     snapshot::Snapshot,
-    timeline::{Tick, Timeline},
+    timeline::Tick,
 };
 
 /// The most instances that one service can have: as many as a registry takes in all.
@@ -29,7 +30,7 @@ pub(crate) struct Cache {
     hold: Duration,
     /// Since when no registry is heard in which they could register: that time does not count.
     away_since: Option<Instant>,
-    timeline: Arc<Timeline>,
+    group: Arc<Group>,
 }
 
 #[derive(Debug)]
@@ -79,31 +80,30 @@ pub(crate) enum Violation {
 
 impl Cache {
     /// A cache that knows nothing. After a change of history, what is missing stays for `hold`.
-    pub(crate) fn new(hold: Duration) -> Self {
-        let (entries, timeline) = (BTreeMap::new(), Arc::default());
-        Self { entries, cursor: None, pending: None, torn: false, hold, away_since: None, timeline }
+    pub(crate) fn new(hold: Duration, group: Arc<Group>) -> Self {
+        let entries = BTreeMap::new();
+        Self { entries, cursor: None, pending: None, torn: false, hold, away_since: None, group }
     }
 
-    /// A cache that knows what an earlier one did, at `cursor`. What that held over has the whole time
-    /// again.
-    pub(crate) fn restored(
-        hold: Duration,
+    /// Makes a cache that knows nothing know what an earlier one did, at `cursor`. What that held over
+    /// has the whole time again.
+    pub(crate) fn restore(
+        &mut self,
         cursor: Cursor,
         registered: Vec<Instance>,
         held: Vec<Instance>,
         now: Instant,
-    ) -> Self {
-        let mut cache = Self::new(hold);
+    ) {
+        let hold = self.hold;
         let registered = registered.into_iter().map(|instance| (instance, None));
         let held = held.into_iter().map(|instance| (instance, Some(now + hold)));
         for (instance, held_until) in registered.chain(held) {
             let id = instance.id.clone();
-            let endpoint = Arc::new(Endpoint::new(instance, &cache.timeline));
-            cache.entries.insert(id, Entry { endpoint, held_until });
+            let endpoint = Arc::new(Endpoint::new(instance, &self.group));
+            self.entries.insert(id, Entry { endpoint, held_until });
         }
-        cache.cursor = Some(cursor);
-        cache.away_since = Some(now);
-        cache
+        self.cursor = Some(cursor);
+        self.away_since = Some(now);
     }
 
     /// Takes in one message. After a violation the state must not be shown until a snapshot came.
@@ -117,7 +117,7 @@ impl Cache {
 
     fn fold_in(&mut self, message: WatchResponse, now: Instant) -> Result<Fold, Violation> {
         let cursor = message.cursor.ok_or(Violation::Incomplete)?;
-        let tick = self.timeline.advance(now);
+        let tick = self.group.advance(now);
         match message.event.ok_or(Violation::Incomplete)? {
             Event::Snapshot(part) => self.fold_part(part, &cursor, now),
             Event::Changes(changes) => self.fold_changes(changes, cursor, tick),
@@ -161,11 +161,11 @@ impl Cache {
     /// The state, to be shown.
     pub(crate) fn view(&self) -> Snapshot {
         let endpoints = self.entries.values().map(|entry| Arc::clone(&entry.endpoint)).collect();
-        let timeline = Arc::clone(&self.timeline);
+        let group = Arc::clone(&self.group);
         let held = |entry: &Entry| Some((Arc::clone(&entry.endpoint), entry.held_until?));
         let held = self.entries.values().filter_map(held).collect();
         let cursor = self.cursor.clone().unwrap_or_default();
-        Snapshot::sorted(endpoints, cursor, timeline).with_held(held)
+        Snapshot::sorted(endpoints, cursor, group).with_held(held)
     }
 
     /// When the next held instance leaves; none while no registry is heard.
@@ -220,11 +220,11 @@ impl Cache {
                 // An equal instance keeps its allocation: fewer bytes to move.
                 Some(known) if *known.endpoint.instance() == instance => known.endpoint,
                 Some(known) => Arc::new(Endpoint::succeed(&known.endpoint, instance)),
-                None => Arc::new(Endpoint::new(instance, &self.timeline)),
+                None => Arc::new(Endpoint::new(instance, &self.group)),
             };
             // At first all are new, so that none is.
             if self.cursor.is_some() && !served && endpoint.is_serving() {
-                endpoint.begin_serving(self.timeline.latest());
+                endpoint.begin_serving(self.group.latest());
             }
             self.entries.insert(id, Entry { endpoint, held_until: None });
         }
@@ -289,7 +289,7 @@ impl Cache {
         let id = instance.id.clone();
         let endpoint = match known {
             Some(entry) => Endpoint::succeed(&entry.endpoint, instance),
-            None => Endpoint::new(instance, &self.timeline),
+            None => Endpoint::new(instance, &self.group),
         };
         let served = known.is_some_and(|entry| entry.endpoint.is_serving());
         if endpoint.is_serving() && !served {

@@ -243,15 +243,20 @@ impl Client {
     #[must_use]
     pub fn service(&self, name: &str) -> Service {
         let inner = &self.inner;
-        Service::new(inner.services.watch(name, &inner.dialer(name), |published, stop| Watcher {
-            link: Arc::clone(&inner.link),
-            namespace: inner.namespace.clone(),
-            service: name.to_owned(),
-            hold: inner.hold,
-            view_dir: inner.view_dir.clone(),
-            published,
-            stop,
-        }))
+        Service::new(inner.services.watch(
+            &inner.namespace,
+            name,
+            &inner.dialer(name),
+            |published, stop| Watcher {
+                link: Arc::clone(&inner.link),
+                namespace: inner.namespace.clone(),
+                service: name.to_owned(),
+                hold: inner.hold,
+                view_dir: inner.view_dir.clone(),
+                published,
+                stop,
+            },
+        ))
     }
 
     /// The same with another way to spread calls than the default one.

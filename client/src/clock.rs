@@ -1,6 +1,8 @@
-//! The one place that reads time. It must never hand out wall-clock time: a step of the wall clock
-//! changes nothing here, and paused time works in tests.
+//! The one place that reads time. Nothing may be decided by the wall clock: its steps change nothing
+//! here, and paused time works in tests.
 
+#[cfg(feature = "metrics")]
+use std::time::SystemTime;
 use std::{future::Future, time::Duration};
 
 use tokio::time;
@@ -10,6 +12,13 @@ pub(crate) use tokio::time::Instant;
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// The present by the wall clock, which may step: for what is told to users alone.
+#[cfg(feature = "metrics")]
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub(crate) fn wall_now() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Waits until `deadline`; at once where it has passed.

@@ -11,12 +11,13 @@ use std::{
 
 use crate::{
     clock,
+    group::Group,
     latency::Latency,
     mix::hash,
     outlier::{Health, Judgement, Sign},
     proto::{Instance, Status},
     slot::Slot,
-    timeline::{Tick, Timeline},
+    timeline::Tick,
 };
 
 /// The weight of an instance that was given none.
@@ -53,7 +54,7 @@ pub(crate) struct Reach {
     health: Mutex<Health>,
     /// 0, or when the next call may try whether it does well again: until then it is left alone.
     probe_at: AtomicU64,
-    timeline: Arc<Timeline>,
+    group: Arc<Group>,
 }
 
 /// Whether an instance is to be called.
@@ -68,7 +69,7 @@ pub(crate) enum Gate {
 
 impl Endpoint {
     /// An instance that was not known before.
-    pub(crate) fn new(instance: Instance, timeline: &Arc<Timeline>) -> Self {
+    pub(crate) fn new(instance: Instance, group: &Arc<Group>) -> Self {
         let reach = Reach {
             address: address(&instance.host, instance.port).into(),
             id_hash: hash(instance.id.as_bytes()),
@@ -78,7 +79,7 @@ impl Endpoint {
             latency: Latency::default(),
             health: Mutex::default(),
             probe_at: AtomicU64::new(0),
-            timeline: Arc::clone(timeline),
+            group: Arc::clone(group),
         };
         Self { instance, reach: Arc::new(reach) }
     }
@@ -90,7 +91,7 @@ impl Endpoint {
         if stays {
             Self { instance, reach: Arc::clone(&before.reach) }
         } else {
-            Self::new(instance, &before.reach.timeline)
+            Self::new(instance, &before.reach.group)
         }
     }
 
@@ -148,10 +149,12 @@ impl Endpoint {
 
     pub(crate) fn begin(&self) {
         self.reach.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.reach.group.meters().begun();
     }
 
     pub(crate) fn end(&self) {
         self.reach.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.reach.group.meters().ended();
     }
 
     pub(crate) fn latency(&self) -> &Latency {
@@ -175,10 +178,15 @@ impl Endpoint {
 
     /// Takes in what a call came to that took so long.
     pub(crate) fn note(&self, sign: Sign, took: Duration) {
-        let now = self.reach.timeline.advance(clock::now());
+        let now = self.reach.group.advance(clock::now());
+        let meters = self.reach.group.meters();
         let took = match sign {
-            Sign::Good => took,
+            Sign::Good => {
+                meters.served(took);
+                took
+            }
             Sign::Bad => {
+                meters.failed(took);
                 let expected = Duration::from_nanos(self.latency().nanos(now) as u64);
                 took.max(expected).saturating_mul(FAILURE_PENALTY)
             }
@@ -191,7 +199,7 @@ impl Endpoint {
     /// Takes in that a call has taken so long and nobody waits for it any more. It says nothing of how
     /// it would have ended.
     pub(crate) fn note_given_up(&self, took: Duration) {
-        let now = self.reach.timeline.advance(clock::now());
+        let now = self.reach.group.advance(clock::now());
         if took.as_nanos() as f32 > self.latency().nanos(now) {
             self.latency().observe(took.min(LATENCY_MAX), now);
         }
@@ -219,6 +227,7 @@ impl Endpoint {
         } else {
             let what = "the instance fails and is left alone for a while";
             tracing::warn!(namespace, service, instance = id, for_ms, "{what}");
+            self.reach.group.meters().ejected();
         }
     }
 }

@@ -36,6 +36,13 @@
 //!   `Service::discover` gives tower's balancers a stream of changes.
 //! - `http`: `HttpLayer` does so for HTTP clients: hyper-util's, say, in axum servers as well.
 //! - `reqwest`: a [`Service`] is what reqwest resolves its name with, for each connection alone.
+//! - `metrics`: figures of each service, told to the recorder of the `metrics` facade that is installed
+//!   when the service is first asked for, labelled `namespace` and `service`: counters
+//!   `waypost_client_picks_total`, `…_picks_failed_total`, `…_ejections_total`, `…_retries_total`; gauges
+//!   `…_calls_in_flight`, `…_view_stale_seconds` (as of the last attempt to reach the registry);
+//!   histograms `…_call_seconds` (labelled `outcome`, too) and `…_propagation_seconds` (from a
+//!   registration at the registry, by its wall clock, until it is known here).
+//! - `tls`: calls to instances over TLS.
 //! - `fake`: a registry in memory, for tests of what uses this crate.
 
 // What serves the channel alone is not marked one by one.
@@ -61,6 +68,7 @@ mod enrolment;
 pub mod fake;
 mod field;
 mod freshness;
+mod group;
 mod homing;
 mod in_flight;
 mod keeper;
@@ -69,6 +77,7 @@ mod lease;
 mod lens;
 mod link;
 mod link_state;
+mod meters;
 mod mix;
 mod outage;
 mod outlier;

@@ -1,7 +1,10 @@
 //! What is known of a service, where the task that watches shows it and others look. It must never
 //! make anybody wait who only looks.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
@@ -10,6 +13,7 @@ use crate::{
     balance::Selection,
     clock::{self, Instant},
     freshness::Freshness,
+    group::Group,
     lens::Lens,
     refusal::Refusal,
     snapshot::Snapshot,
@@ -23,6 +27,7 @@ pub(crate) struct Published {
     plain: Arc<Lens>,
     /// Of those that do. Locked while a view is shown, so that a new one misses none.
     lenses: Mutex<Vec<Weak<Lens>>>,
+    group: Arc<Group>,
     progress: watch::Sender<Progress>,
     freshness: watch::Sender<Freshness>,
 }
@@ -39,8 +44,10 @@ pub(crate) struct Progress {
 }
 
 impl Published {
-    pub(crate) fn empty() -> Self {
+    /// Nothing, as yet, of a service.
+    pub(crate) fn of(group: Arc<Group>) -> Self {
         Self {
+            group,
             snapshot: ArcSwapOption::empty(),
             plain: Arc::default(),
             lenses: Mutex::default(),
@@ -50,11 +57,15 @@ impl Published {
     }
 
     pub(crate) fn fixed(snapshot: Snapshot) -> Self {
-        let published = Self::empty();
+        let published = Self::of(Arc::clone(snapshot.group()));
         published.publish(snapshot);
         published.confirm();
         published.end();
         published
+    }
+
+    pub(crate) fn group(&self) -> &Arc<Group> {
+        &self.group
     }
 
     pub(crate) fn snapshot(&self) -> &ArcSwapOption<Snapshot> {
@@ -71,7 +82,9 @@ impl Published {
 
     /// The view is what the registry holds.
     pub(crate) fn confirm(&self) {
-        self.refresh(|freshness| freshness.stale_since().map(|_| Freshness::Live));
+        if self.refresh(|freshness| freshness.stale_since().map(|_| Freshness::Live)) {
+            self.group.meters().stale(Duration::ZERO);
+        }
     }
 
     /// The registry is not heard from now on.
@@ -80,14 +93,19 @@ impl Published {
             Freshness::Live => Some(Freshness::Stale { since: now }),
             Freshness::Stale { .. } => None,
         });
+        if let Some(since) = self.freshness.borrow().stale_since() {
+            self.group.meters().stale(now - since);
+        }
     }
 
-    fn refresh(&self, change: impl Fn(Freshness) -> Option<Freshness>) {
+    /// Whether that is news.
+    fn refresh(&self, change: impl Fn(Freshness) -> Option<Freshness>) -> bool {
         // Looked at first, and let go of: each message confirms, and only the first one is news.
         let changed = change(*self.freshness.borrow());
-        if let Some(changed) = changed {
+        changed.is_some_and(|changed| {
             self.freshness.send_replace(changed);
-        }
+            true
+        })
     }
 
     /// What handles see that select nothing.
@@ -160,7 +178,7 @@ mod tests {
     #[test]
     fn a_count_of_views_goes_with_the_view_that_it_counts() {
         const VIEWS: u64 = 100_000;
-        let published = Published::empty();
+        let published = Published::of(Arc::default());
         let progress = published.progress();
         std::thread::scope(|scope| {
             scope.spawn(|| (1..=VIEWS).for_each(|revision| published.publish(view(revision))));
@@ -178,7 +196,7 @@ mod tests {
 
     #[test]
     fn every_lens_has_the_latest_view() {
-        let published = Published::empty();
+        let published = Published::of(Arc::default());
         let early = published.select(Selection::default());
         let serving = || {
             let lenses = [published.plain(), &early, &published.select(Selection::default())];
@@ -202,7 +220,7 @@ mod tests {
         let Verdict::Refused(refusal) = Verdict::of(&Status::invalid_argument("no")) else {
             unreachable!()
         };
-        let published = Published::empty();
+        let published = Published::of(Arc::default());
         assert!(published.refuse(refusal.clone()));
         assert!(!published.refuse(refusal.clone()));
         published.publish(view(1));

@@ -16,7 +16,9 @@ use crate::{
     connection::Dialer,
     endpoint::Endpoint,
     freshness::Freshness,
+    group::Group,
     lens::Lens,
+    meters::Meters,
     mix::hash,
     proto::{Filter, Instance},
     published::{Progress, Published},
@@ -48,6 +50,7 @@ impl Services {
     /// The service that `watcher` would watch; where it is watched already, that.
     pub(crate) fn watch(
         self: &Arc<Self>,
+        namespace: &str,
         name: &str,
         dialer: &Dialer,
         watcher: impl FnOnce(Arc<Published>, CancellationToken) -> Watcher,
@@ -59,7 +62,8 @@ impl Services {
         {
             return watched;
         }
-        let published = Arc::new(Published::empty());
+        let group = Arc::new(Group::new(namespace, name));
+        let published = Arc::new(Published::of(group));
         let stop = CancellationToken::new();
         tasks::spawn("watch", watcher(Arc::clone(&published), stop.clone()).run());
         let watched = Arc::new(Watched {
@@ -387,8 +391,14 @@ impl Service {
     /// ```
     pub fn pick(&self, context: &PickContext<'_>) -> Result<Pick, NoInstance> {
         let candidates = self.lens.candidates().load();
-        let candidates = candidates.as_ref().ok_or(NoInstance::NotReady)?;
-        self.balancer.pick(candidates, context)
+        let picked = match candidates.as_ref() {
+            Some(candidates) => self.balancer.pick(candidates, context),
+            None => Err(NoInstance::NotReady),
+        };
+        if picked.is_err() {
+            self.meters().found_none();
+        }
+        picked
     }
 
     /// The same for a call that can wait: where there is no instance, until there is one, but no longer
@@ -428,11 +438,12 @@ impl Service {
 
     /// Chooses an instance for a call that begins now. However long nobody called: who was left alone
     /// may be due for a probe.
+    #[cfg(any(feature = "tower", feature = "http", feature = "reqwest"))]
     pub(crate) fn pick_now(&self, context: &PickContext<'_>) -> Result<Pick, NoInstance> {
-        let candidates = self.lens.candidates().load();
-        let candidates = candidates.as_ref().ok_or(NoInstance::NotReady)?;
-        candidates.advance(clock::now());
-        self.balancer.pick(candidates, context)
+        if let Some(candidates) = self.lens.candidates().load().as_ref() {
+            candidates.advance(clock::now());
+        }
+        self.pick(context)
     }
 
     /// The same, what `suits` the call; none where none does.
@@ -445,6 +456,10 @@ impl Service {
         let candidates = candidates.as_ref().ok_or(NoInstance::NotReady)?;
         candidates.advance(clock::now());
         self.balancer.pick_where(candidates, context, suits)
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        self.watched.published.group().meters()
     }
 
     /// Whether there is such an instance among those that a call may go to.

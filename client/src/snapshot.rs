@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use crate::{
     endpoint::Endpoint,
     field::Field,
+    group::Group,
     proto::{Cursor, Instance},
-    timeline::{Tick, Timeline},
+    timeline::Tick,
 };
 
 /// The instances of one service at one position of the registry's history.
@@ -32,7 +33,7 @@ pub struct Snapshot {
     /// Those that the registry does not know (yet), and when they leave.
     held: Box<[(Arc<Endpoint>, Instant)]>,
     cursor: Cursor,
-    timeline: Arc<Timeline>,
+    group: Arc<Group>,
 }
 
 impl Snapshot {
@@ -47,28 +48,28 @@ impl Snapshot {
     /// assert!(snapshot.instances().map(|instance| instance.weight).eq([Some(2)]));
     /// ```
     pub fn new(instances: impl IntoIterator<Item = Instance>) -> Self {
-        let timeline = Arc::default();
-        let mut endpoints: Vec<_> = instances
-            .into_iter()
-            .map(|instance| Arc::new(Endpoint::new(instance, &timeline)))
-            .collect();
+        let mut instances = instances.into_iter().peekable();
+        let named = |first: &Instance| Group::new(&first.namespace, &first.service);
+        let group = Arc::new(instances.peek().map(named).unwrap_or_default());
+        let mut endpoints: Vec<_> =
+            instances.map(|instance| Arc::new(Endpoint::new(instance, &group))).collect();
         // The sort is stable: the last of equals comes first after the reversal.
         endpoints.reverse();
         endpoints.sort_by(|a, b| a.instance().id.cmp(&b.instance().id));
         endpoints.dedup_by(|later, first| later.instance().id == first.instance().id);
-        Self::sorted(endpoints.into_boxed_slice(), Cursor::default(), timeline)
+        Self::sorted(endpoints.into_boxed_slice(), Cursor::default(), group)
     }
 
     /// A snapshot of endpoints that are in order of their ids.
     pub(crate) fn sorted(
         endpoints: Box<[Arc<Endpoint>]>,
         cursor: Cursor,
-        timeline: Arc<Timeline>,
+        group: Arc<Group>,
     ) -> Self {
         let serving = endpoints.iter().filter(|endpoint| endpoint.is_serving()).cloned();
         let serving = Arc::new(Field::new(serving));
-        welcome(serving.endpoints(), timeline.latest());
-        Self { endpoints, serving, held: Box::default(), cursor, timeline }
+        welcome(serving.endpoints(), group.latest());
+        Self { endpoints, serving, held: Box::default(), cursor, group }
     }
 
     /// The same with those of its endpoints named that are held over, in order of their ids.
@@ -180,8 +181,8 @@ impl Snapshot {
         &self.serving
     }
 
-    pub(crate) fn timeline(&self) -> &Arc<Timeline> {
-        &self.timeline
+    pub(crate) fn group(&self) -> &Arc<Group> {
+        &self.group
     }
 }
 

@@ -197,7 +197,7 @@ mod tests {
     async fn views_are_kept_one_a_second_and_the_last_one_always() {
         let directory = tempfile::tempdir().unwrap();
         let views = Arc::new(ViewDir::new(directory.path().into()));
-        let published = Arc::new(Published::empty());
+        let published = Arc::new(Published::of(Arc::default()));
         published.publish(view(&["read"]));
         let keeping = Arc::clone(&views).keep(orders(), Arc::clone(&published));
         let began = clock::now();
@@ -224,7 +224,7 @@ mod tests {
         // A file where the directory is to be.
         fs::write(&path, "").unwrap();
         let views = Arc::new(ViewDir::new(path.clone()));
-        let published = Arc::new(Published::empty());
+        let published = Arc::new(Published::of(Arc::default()));
         let keeping = Arc::clone(&views).keep(orders(), Arc::clone(&published));
         published.publish(view(&["a"]));
         let recovering = async {

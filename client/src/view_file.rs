@@ -167,7 +167,7 @@ mod tests {
 
     /// A view with `b` held over from another history.
     fn view() -> Snapshot {
-        let mut cache = Cache::new(Duration::from_secs(15));
+        let mut cache = Cache::new(Duration::from_secs(15), std::sync::Arc::default());
         for (history, ids) in [("h", vec!["b"]), ("new", vec!["a", "c"])] {
             let instances = ids.into_iter().map(instance).collect();
             let part = proto::Snapshot { instances, last: true };

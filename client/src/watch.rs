@@ -110,15 +110,13 @@ impl Watcher {
 
     /// What is known at the begin: what was kept. From here on, what is shown is kept.
     async fn restore(&self) -> Cache {
-        let Some(views) = &self.view_dir else { return Cache::new(self.hold) };
+        let mut cache = Cache::new(self.hold, Arc::clone(self.published.group()));
+        let Some(views) = &self.view_dir else { return cache };
         let (namespace, service) = (self.namespace.clone(), self.service.clone());
         let subject = Subject { namespace, service };
-        let cache = match views.read(&subject).await {
-            Some(Kept { cursor, registered, held }) => {
-                Cache::restored(self.hold, cursor, registered, held, clock::now())
-            }
-            None => Cache::new(self.hold),
-        };
+        if let Some(Kept { cursor, registered, held }) = views.read(&subject).await {
+            cache.restore(cursor, registered, held, clock::now());
+        }
         if cache.is_whole() {
             self.show(&cache);
         }
@@ -253,6 +251,9 @@ impl Watcher {
         let mut folds = 0;
         let outcome = loop {
             let Some(message) = next else { break Ok(()) };
+            if let Ok(Some(message)) = &message {
+                self.published.group().meters().received(message);
+            }
             match fold(message, cache, now) {
                 Ok(fold) => changed |= fold == Fold::Changed,
                 Err(end) => break Err(end),

@@ -188,7 +188,7 @@ impl Balancer {
         if field.is_empty() {
             return Err(candidates.none());
         }
-        let now = candidates.timeline.latest();
+        let now = candidates.group.latest();
         let among = |field| Choice { candidates, field, context, suits, now };
         let mut chosen = self.choose(&among(field));
         if chosen.is_none()

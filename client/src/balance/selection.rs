@@ -5,13 +5,8 @@ use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{context::matches, zones};
 use crate::{
-    clock::Instant,
-    endpoint::Endpoint,
-    field::Field,
-    mix::mix,
-    proto::Filter,
-    snapshot::Snapshot,
-    timeline::{Tick, Timeline},
+    clock::Instant, endpoint::Endpoint, field::Field, group::Group, mix::mix, proto::Filter,
+    snapshot::Snapshot, timeline::Tick,
 };
 
 /// What the shares of zones are counted in.
@@ -48,7 +43,7 @@ pub(crate) struct Candidates {
     pub(super) instances: usize,
     pub(super) serving: usize,
     pub(super) slow_start_ms: Tick,
-    pub(super) timeline: Arc<Timeline>,
+    pub(super) group: Arc<Group>,
 }
 
 impl Candidates {
@@ -66,7 +61,7 @@ impl Candidates {
 
     /// Notes what time it is: otherwise that is only known from how calls went.
     pub(crate) fn advance(&self, now: Instant) {
-        self.timeline.advance(now);
+        self.group.advance(now);
     }
 }
 
@@ -87,7 +82,7 @@ impl Selection {
             instances: snapshot.len(),
             serving: serving.len(),
             slow_start_ms: Tick::try_from(self.slow_start.as_millis()).unwrap_or(Tick::MAX),
-            timeline: Arc::clone(snapshot.timeline()),
+            group: Arc::clone(snapshot.group()),
         }
     }
 

@@ -54,7 +54,7 @@ fn held(cache: &Cache) -> Vec<(String, Instant)> {
 
 /// A cache that knows `a` and `b` at revision 5 of history `h`.
 fn filled(now: Instant) -> Cache {
-    let mut cache = Cache::new(HOLD);
+    let mut cache = Cache::new(HOLD, Arc::default());
     assert_eq!(cache.fold(part("h", 5, &["a", "b"], true), now), Ok(Fold::Changed));
     cache
 }
@@ -67,7 +67,7 @@ fn refuses(message: WatchResponse, violation: &Violation) {
 /// Those that are to get less than their share, as they take traffic only since shortly before `now`.
 fn cold(cache: &Cache, now: Instant) -> Vec<String> {
     let (view, window) = (cache.view(), 10_000);
-    let now = view.timeline().advance(now);
+    let now = view.group().advance(now);
     let endpoints = view.field().endpoints().iter();
     let cold = endpoints.filter(|endpoint| endpoint.warmth(now, window) < 1.0);
     cold.map(|endpoint| endpoint.instance().id.clone()).collect()
@@ -107,7 +107,7 @@ fn a_snapshot_in_parts_is_swapped_in_at_the_last() {
 #[test]
 fn it_is_whole_but_for_half_a_snapshot_and_after_a_violation() {
     let now = clock::now();
-    assert!(!Cache::new(HOLD).is_whole());
+    assert!(!Cache::new(HOLD, Arc::default()).is_whole());
     let mut cache = filled(now);
     assert!(cache.is_whole());
     cache.fold(part("h", 9, &["c"], false), now).unwrap();
@@ -204,8 +204,11 @@ fn after_a_violation_only_a_snapshot_counts() {
 #[test]
 fn changes_before_any_snapshot_are_a_violation() {
     let now = clock::now();
-    assert_eq!(Cache::new(HOLD).fold(changes("h", 6, vec![]), now), Err(Violation::NoState));
-    assert_eq!(Cache::new(HOLD).fold(idle("h", 6), now), Err(Violation::NoState));
+    assert_eq!(
+        Cache::new(HOLD, Arc::default()).fold(changes("h", 6, vec![]), now),
+        Err(Violation::NoState)
+    );
+    assert_eq!(Cache::new(HOLD, Arc::default()).fold(idle("h", 6), now), Err(Violation::NoState));
 }
 
 #[test]
@@ -290,7 +293,7 @@ fn another_loss_of_memory_grants_a_full_hold_again() {
 #[test]
 fn without_a_hold_a_new_history_replaces_all() {
     let now = clock::now();
-    let mut cache = Cache::new(Duration::ZERO);
+    let mut cache = Cache::new(Duration::ZERO, Arc::default());
     cache.fold(part("h", 5, &["a", "b"], true), now).unwrap();
     cache.fold(part("new", 0, &["a"], true), now).unwrap();
     assert_eq!(ids(&cache), ["a"]);
@@ -299,7 +302,9 @@ fn without_a_hold_a_new_history_replaces_all() {
 /// The cache of a process that starts again with what `filled` knew, `b` held over.
 fn restored(now: Instant) -> Cache {
     let cursor = Cursor { history_id: "h".into(), revision: 5 };
-    Cache::restored(HOLD, cursor, vec![instance("a", 1)], vec![instance("b", 1)], now)
+    let mut cache = Cache::new(HOLD, Arc::default());
+    cache.restore(cursor, vec![instance("a", 1)], vec![instance("b", 1)], now);
+    cache
 }
 
 #[test]
@@ -435,7 +440,7 @@ fn folding_gives_the_registrys_state_whatever_happens() {
 fn run_model(random: &mut fastrand::Rng) {
     let mut now = clock::now();
     let mut registry = Registry::start(0);
-    let mut cache = Cache::new(HOLD);
+    let mut cache = Cache::new(HOLD, Arc::default());
     // When each instance that only the past knew leaves.
     let mut held: BTreeMap<String, Instant> = BTreeMap::new();
     let mut held_at_most = held.clone();

@@ -338,7 +338,11 @@ impl BalancedChannel {
         let cause = failure.cause()?;
         let left = call.left(clock::now());
         let wait = retry.wait(cause, call.sent(), left, fastrand::f64())?;
-        (call.is_whole() && self.budget.withdraw()).then_some(wait)
+        let again = call.is_whole() && self.budget.withdraw();
+        if again {
+            self.service.meters().retried();
+        }
+        again.then_some(wait)
     }
 
     /// Sends a call once. `give_up`: when it has to be sent by.

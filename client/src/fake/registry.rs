@@ -228,7 +228,7 @@ impl Registry {
     /// is [restored](Self::restore). It forgets nothing meanwhile, and no lease runs out.
     ///
     /// ```
-    /// use waypost_client::{Registration, fake};
+    /// use waypost_client::{PickContext, Registration, fake};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

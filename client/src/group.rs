@@ -1,0 +1,42 @@
+//! What the instances of one service share, from view to view. It must never be written to by a choice:
+//! all choices read it.
+
+use crate::{
+    clock::Instant,
+    meters::Meters,
+    timeline::{Tick, Timeline},
+};
+
+/// The instances of a service, as a whole.
+#[derive(Debug)]
+pub(crate) struct Group {
+    timeline: Timeline,
+    meters: Meters,
+}
+
+impl Default for Group {
+    /// Of a service without a name.
+    fn default() -> Self {
+        Self::new("", "")
+    }
+}
+
+impl Group {
+    pub(crate) fn new(namespace: &str, service: &str) -> Self {
+        Self { timeline: Timeline::default(), meters: Meters::new(namespace, service) }
+    }
+
+    /// Notes what time it is, and gives that.
+    pub(crate) fn advance(&self, now: Instant) -> Tick {
+        self.timeline.advance(now)
+    }
+
+    /// What time it was last; 0 before it was told any.
+    pub(crate) fn latest(&self) -> Tick {
+        self.timeline.latest()
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.meters
+    }
+}

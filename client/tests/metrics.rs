@@ -1,0 +1,89 @@
+//! What is told through the `metrics` facade.
+#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
+
+use std::{collections::BTreeMap, time::Duration};
+
+use metrics::with_local_recorder;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use waypost_client::{
+    Freshness, Instance, NoInstance, Outcome, PickContext, Registration, Service, fake,
+    proto::Status,
+};
+
+/// What was told so far, of the service `orders`: by name, and outcome where there is one. Of
+/// histograms, how much they hold. Counts go from the last look on.
+fn told(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
+    let told = snapshotter.snapshot().into_vec().into_iter();
+    told.map(|(key, _, _, value)| {
+        let label = |name| {
+            let mut labels = key.key().labels();
+            labels.find_map(|label| (label.key() == name).then(|| label.value().to_owned()))
+        };
+        assert_eq!(label("namespace").unwrap(), "default");
+        assert_eq!(label("service").unwrap(), "orders");
+        let outcome = label("outcome").map(|outcome| format!(" {outcome}"));
+        let name = key.key().name().strip_prefix("waypost_client_").unwrap().to_owned();
+        let value = match value {
+            DebugValue::Counter(count) => count as f64,
+            DebugValue::Gauge(value) => value.0,
+            DebugValue::Histogram(values) => values.len() as f64,
+        };
+        (name + &outcome.unwrap_or_default(), value)
+    })
+    .collect()
+}
+
+#[test]
+fn picks_calls_and_ejections_are_told() {
+    let recorder = DebuggingRecorder::new();
+    let up = |id: &str| Instance {
+        service: "orders".into(),
+        id: id.into(),
+        status: Status::Up.into(),
+        ..Instance::default()
+    };
+    let service = with_local_recorder(&recorder, || Service::fixed([up("a"), up("b")]));
+    let pick = || service.pick(&PickContext::new()).unwrap();
+    let ongoing = (pick(), pick());
+    pick().report(Outcome::Success, Duration::from_millis(2));
+    while service.pick(&PickContext::new().healthy_only()).is_ok() {
+        pick().report(Outcome::Failure, Duration::from_millis(2));
+    }
+    let told = told(&recorder.snapshotter());
+    assert_eq!(told["ejections_total"], 2.0);
+    assert_eq!(told["calls_in_flight"], 2.0);
+    assert_eq!(told["call_seconds success"], 1.0);
+    let failures = told["call_seconds failure"];
+    assert!(failures >= 10.0, "{told:?}");
+    // The two that go on, the good one, and two for each that failed.
+    assert_eq!(told["picks_total"], 3.0 + 2.0 * failures);
+    assert_eq!(told["picks_failed_total"], 1.0);
+    drop(ongoing);
+    assert_eq!(self::told(&recorder.snapshotter())["calls_in_flight"], -2.0);
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn staleness_is_told() {
+    let recorder = DebuggingRecorder::new();
+    let registry = fake::Registry::new();
+    let client = registry.client();
+    let orders = with_local_recorder(&recorder, || client.service("orders"));
+    let none = orders.pick(&PickContext::new()).unwrap_err();
+    assert_eq!(none, NoInstance::NotReady);
+    orders.ready().await.unwrap();
+    let mut freshness = orders.freshness();
+    freshness.wait_for(|freshness| *freshness == Freshness::Live).await.unwrap();
+    registry.join(Registration::new("orders", "10.0.0.1", 80).id("a"));
+    while orders.pick(&PickContext::new()).is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let before = told(&recorder.snapshotter());
+    assert_eq!(before["view_stale_seconds"], 0.0);
+    registry.outage();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let age = told(&recorder.snapshotter())["view_stale_seconds"];
+    assert!((50.0..61.0).contains(&age), "as of the last attempt: {age}");
+    registry.restore();
+    freshness.wait_for(|freshness| *freshness == Freshness::Live).await.unwrap();
+    assert_eq!(told(&recorder.snapshotter())["view_stale_seconds"], 0.0);
+}
