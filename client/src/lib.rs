@@ -1,33 +1,90 @@
 //! Client of the Waypost service-discovery registry.
 //!
-//! - [`Client::register`] puts an instance into the registry and keeps it there for as long as the
-//!   returned guard is held. [`Client::start`] does so without waiting for the registry, whatever stands
-//!   in the way; [`Registration::ready_when`] lets its status follow the process's own health, and
-//!   [`Registered::drain`] leaves without failing a call.
-//! - [`Client::service`] follows a service; [`Service::pick`] chooses an instance for a call: the one
-//!   that is likely to [answer sooner](Policy::PeakEwma), or by another [`Policy`]. Instances that fail
-//!   are left alone for a while.
-//! - [`Client::channel`] is a channel for generated tonic clients that balances over the instances; with
-//!   the feature `tls` over TLS (`Builder::tls`).
+//! Instances of services come and go; a registry knows who is there. This crate puts a process into
+//! the registry, and shows it the others, as they are now, so that each call goes to an instance that is
+//! likely to answer it soon.
 //!
-//! The registry may go away at any time, for as long as it likes: what is known stays known, calls
-//! go on, and everything finds its way back by itself. Connect timeouts, keep-alive and jittered
-//! backoff are on by default. Each outage is logged once (`tracing`, at `warn` with the reason and the
-//! registry's address as `peer`, and at `info` when it is over).
+//! # Ten minutes
+//!
+//! **A client** is built once, connects when it is first used, and is cheap to clone:
 //!
 //! ```
-//! use waypost_client::{Client, PickContext};
+//! use waypost_client::Client;
 //!
-//! # #[tokio::main]
-//! # async fn main() -> Result<(), waypost_client::BuildError> {
-//! let client = Client::new("http://127.0.0.1:7510")?;
-//! let orders = client.service("orders");
-//! if let Ok(pick) = orders.pick(&PickContext::new()) {
-//!     println!("calling {}", pick.address());
-//! }
+//! # fn main() -> Result<(), waypost_client::BuildError> {
+//! let client = Client::builder()
+//!     .registry("http://10.0.0.1:7510")
+//!     .registry("http://10.0.0.2:7510")
+//!     .build()?;
+//! # drop(client);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! **Registering**: [`Client::register`] puts an instance into the registry, and keeps it there for as
+//! long as the returned guard is held. [`Client::start`] does so without waiting for the registry;
+//! [`Registration::ready_when`] lets the status follow the process's own health; and
+//! [`Registered::drain`] leaves without failing a call.
+//!
+//! ```no_run
+//! # async fn example(client: waypost_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use waypost_client::Registration;
+//!
+//! let registered = client.register(Registration::new("billing", "10.0.0.7", 8080)).await?;
+//! // ... serve, until SIGTERM ...
+//! registered.drain(Duration::from_secs(10)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **Calling**: [`Client::channel`] is a channel for any client that tonic generates. Each call goes to an
+//! instance of its own choice; who takes no connection or fails is left alone for a while. Sending again
+//! what is [idempotent](BalancedChannel::retry_idempotent), a second attempt beside a
+//! [slow one](BalancedChannel::hedge_idempotent), a bound of the
+//! [calls in flight](BalancedChannel::concurrency_limit) are asked for, channel by channel.
+//!
+//! ```no_run
+//! # fn example(client: waypost_client::Client) {
+//! // let orders = OrdersClient::new(client.channel("orders"));
+//! let reading = client.channel("orders").retry_idempotent(3).concurrency_limit(100);
+//! # drop(reading);
+//! # }
+//! ```
+//!
+//! **Choosing for oneself**, for any transport: [`Client::service`] follows a service, and
+//! [`Service::pick`] chooses, in nanoseconds and without a runtime. Keep the [`Pick`] until the call has
+//! ended, and [report](Pick::report) what it came to. The [`Policy`] says how calls are spread;
+//! `Service::with_…` says over whom: a zone, a version, a subset.
+//!
+//! ```no_run
+//! # async fn example(client: waypost_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Instant;
+//! use waypost_client::{Outcome, PickContext};
+//!
+//! let orders = client.service("orders").with_zone("eu-1");
+//! orders.ready().await?;
+//! let pick = orders.pick(&PickContext::new())?;
+//! let began = Instant::now();
+//! println!("calling {} at {}", pick.instance().id, pick.address());
+//! pick.report(Outcome::Success, began.elapsed());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **When the registry is away**, for as long as it likes: what is known stays known, calls go on, and
+//! everything finds its way back by itself, jittered. A registry that comes back without its memory does
+//! not empty a view ([`Builder::hold`]); with [`Builder::view_dir`] a process that starts meanwhile knows
+//! what it knew before. [`Service::freshness`] and [`Client::link`] tell how things stand, and each outage
+//! is logged once (`tracing`, at `warn` with the reason and the registry's address as `peer`, and at `info`
+//! when it is over).
+//!
+//! Three things are kept apart: who is a member, which only the registry says; who does well, which only
+//! calls say; and how fresh the view is. An outage removes nobody, and an instance that fails is still
+//! there.
+//!
+//! **Testing** what uses this crate needs no registry: [`Service::fixed`] is a service whose instances
+//! are given, and with the feature `fake` a registry in memory does what the test says.
 //!
 //! # Features
 //!
