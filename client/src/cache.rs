@@ -215,7 +215,7 @@ impl Cache {
     fn swap_in(&mut self, pending: Pending, now: Instant) {
         let mut before = std::mem::take(&mut self.entries);
         for (id, instance) in pending.instances {
-            let served = before.get(&id).is_some_and(|known| known.endpoint.is_serving());
+            let known = before.get(&id).map(|known| Arc::clone(&known.endpoint));
             let endpoint = match before.remove(&id) {
                 // An equal instance keeps its allocation: fewer bytes to move.
                 Some(known) if *known.endpoint.instance() == instance => known.endpoint,
@@ -223,8 +223,8 @@ impl Cache {
                 None => Arc::new(Endpoint::new(instance, &self.group)),
             };
             // At first all are new, so that none is.
-            if self.cursor.is_some() && !served && endpoint.is_serving() {
-                endpoint.begin_serving(self.group.latest());
+            if self.cursor.is_some() {
+                endpoint.come_after(known.as_deref(), self.group.latest());
             }
             self.entries.insert(id, Entry { endpoint, held_until: None });
         }
@@ -291,10 +291,7 @@ impl Cache {
             Some(entry) => Endpoint::succeed(&entry.endpoint, instance),
             None => Endpoint::new(instance, &self.group),
         };
-        let served = known.is_some_and(|entry| entry.endpoint.is_serving());
-        if endpoint.is_serving() && !served {
-            endpoint.begin_serving(now);
-        }
+        endpoint.come_after(known.map(|entry| &*entry.endpoint), now);
         self.entries.insert(id, Entry { endpoint: Arc::new(endpoint), held_until: None });
         Ok(())
     }

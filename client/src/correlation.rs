@@ -182,7 +182,9 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Correlated<S> {
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let carried = carried(request.headers());
-        CARRIED.scope(carried, self.inner.call(request))
+        // Calls may be made before the answer is waited for.
+        let answer = CARRIED.sync_scope(carried.clone(), || self.inner.call(request));
+        CARRIED.scope(carried, answer)
     }
 }
 

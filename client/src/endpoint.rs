@@ -108,9 +108,12 @@ impl Endpoint {
         self.reach.id_hash
     }
 
-    /// Notes that it takes traffic from now on, and has not before.
-    pub(crate) fn begin_serving(&self, now: Tick) {
-        self.reach.serving_since.store(now, Ordering::Relaxed);
+    /// Notes where it takes traffic from now on, and did not `before`, or not at this place.
+    pub(crate) fn come_after(&self, before: Option<&Self>, now: Tick) {
+        let served = before.is_some_and(|before| before.is_serving() && before.is_at(self));
+        if self.is_serving() && !served {
+            self.reach.serving_since.store(now, Ordering::Relaxed);
+        }
     }
 
     /// What part of its share an instance is to get that has its full share after `slow_start_ms`:

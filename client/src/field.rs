@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     endpoint::Endpoint,
-    weights::{Weights, scale_index},
+    weights::{Weights, scale},
 };
 
 /// Instances that take traffic, in order of their ids.
@@ -55,10 +55,27 @@ impl Field {
         self.endpoints.is_empty()
     }
 
-    /// The first that suits from the place `random` / 2^64 on: those behind one that does not must not
-    /// get all of its calls.
-    pub(crate) fn around(&self, random: u64, suits: impl Fn(&Endpoint) -> bool) -> Option<usize> {
-        let from = scale_index(random, self.len());
-        (from..self.len()).chain(0..from).find(|index| suits(&self.endpoints[*index]))
+    /// Two of those that suit, each drawn by weight at its fraction of 2^64; none where none suits. Looks
+    /// at all of them.
+    pub(crate) fn draw_where(
+        &self,
+        first: u64,
+        second: u64,
+        suits: impl Fn(&Endpoint) -> bool,
+    ) -> Option<(usize, usize)> {
+        let suiting = || {
+            let all = self.endpoints.iter().enumerate();
+            all.filter(|(_, endpoint)| suits(endpoint)).map(|(index, _)| index)
+        };
+        let total: u64 = suiting().map(|index| self.weights.of(index)).sum();
+        let at = |fraction| {
+            let point = scale(fraction, total);
+            let mut end = 0;
+            suiting().find(|index| {
+                end += self.weights.of(*index);
+                point < end
+            })
+        };
+        Some((at(first)?, at(second)?))
     }
 }

@@ -1,5 +1,5 @@
-//! What one kind of handle sees of a service: the selected part of the latest view. Handles that select
-//! alike share it; it must never be behind the view.
+//! What one kind of handle sees of a service: the selected part of the latest view. Handles that
+//! are made from one share it; it must never be behind the view.
 
 use arc_swap::ArcSwapOption;
 

@@ -28,6 +28,9 @@ use crate::{
     watch::Watcher,
 };
 
+/// How often to look whether an instance that failed is to be tried again.
+const EJECTED_PAUSE: Duration = Duration::from_millis(100);
+
 /// The services that a client's user holds handles to.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
@@ -55,12 +58,15 @@ impl Services {
         dialer: &Dialer,
         watcher: impl FnOnce(Arc<Published>, CancellationToken) -> Watcher,
     ) -> Arc<Watched> {
+        // Let go of after the place, which its end needs where this is the last handle to it.
+        let before;
         let mut place = self.watched.entry(name.to_owned()).or_default();
+        before = place.upgrade();
         // A watch that ended with the runtime that it ran in is begun again in this one.
-        if let Some(watched) = place.upgrade()
+        if let Some(watched) = &before
             && !watched.published.has_ended()
         {
-            return watched;
+            return Arc::clone(watched);
         }
         let group = Arc::new(Group::new(namespace, name));
         let published = Arc::new(Published::of(group));
@@ -283,7 +289,7 @@ impl Service {
     /// The same service, with instances that begin to take traffic getting a tenth of their share of
     /// calls at first, and more as time passes: all of it after `window`. For services whose instances
     /// have to warm up. Time passes with what calls [report](Pick::report) and with what the registry
-    /// says, at least every 10 s. Default: zero, all at once.
+    /// says, every 10 s at least while it is there. Default: zero, all at once.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -392,7 +398,12 @@ impl Service {
     pub fn pick(&self, context: &PickContext<'_>) -> Result<Pick, NoInstance> {
         let candidates = self.lens.candidates().load();
         let picked = match candidates.as_ref() {
-            Some(candidates) => self.balancer.pick(candidates, context),
+            Some(candidates) => self.balancer.pick(candidates, context).or_else(|none| {
+                // Whose time is over is known by the clock, where no call tells what time it is.
+                let NoInstance::AllEjected { .. } = none else { return Err(none) };
+                candidates.advance(clock::now());
+                self.balancer.pick(candidates, context)
+            }),
             None => Err(NoInstance::NotReady),
         };
         if picked.is_err() {
@@ -427,6 +438,8 @@ impl Service {
             loop {
                 match self.pick(context) {
                     Ok(pick) => return Ok(pick),
+                    // Time alone ends that.
+                    Err(NoInstance::AllEjected { .. }) => clock::sleep(EJECTED_PAUSE).await,
                     // No other view can come.
                     Err(none) if changes.next().await.is_none() => return Err(none),
                     Err(_) => {}

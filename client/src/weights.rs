@@ -45,14 +45,23 @@ impl Weights {
         Self::Table { ends, guide }
     }
 
+    /// A weight; 1 where all are the same.
+    pub(crate) fn of(&self, index: usize) -> u64 {
+        match self {
+            Self::Equal { .. } => 1,
+            Self::Table { ends, .. } => {
+                ends[index] - index.checked_sub(1).map_or(0, |before| ends[before])
+            }
+        }
+    }
+
     /// A weight, relative to the mean of all.
     pub(crate) fn relative(&self, index: usize) -> f32 {
         match self {
             Self::Equal { .. } => 1.0,
             Self::Table { ends, .. } => {
-                let before = index.checked_sub(1).map_or(0, |before| ends[before]);
                 let total = ends[ends.len() - 1];
-                ((ends[index] - before) as f64 * ends.len() as f64 / total as f64) as f32
+                (self.of(index) as f64 * ends.len() as f64 / total as f64) as f32
             }
         }
     }
@@ -104,7 +113,7 @@ fn guide(ends: &[u64], total: u64) -> Box<[u32]> {
 }
 
 /// `fraction` / 2^64 of `whole`, rounded down: always less than `whole`, unless that is 0.
-fn scale(fraction: u64, whole: u64) -> u64 {
+pub(crate) fn scale(fraction: u64, whole: u64) -> u64 {
     ((u128::from(fraction) * u128::from(whole)) >> 64) as u64
 }
 

@@ -29,7 +29,7 @@ pub struct PickContext<'a> {
 }
 
 /// What calls that belong together have in common, as [`PickContext::key`] has it, for a call through a
-/// channel or a layer: it goes with the request, as an extension.
+/// channel or an `HttpLayer`: it goes with the request, as an extension.
 ///
 /// ```
 /// use waypost_client::CallKey;

@@ -226,12 +226,28 @@ impl Balancer {
     fn choose_by_key<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, S>) -> Option<usize> {
         let field = choice.field;
         let key = choice.context.key.unwrap_or_else(|| self.random());
-        let admits = |index| match self.admits(choice, index) {
-            Admission::Yes => !rendezvous::is_overloaded(field, index, self.random()),
-            Admission::Probe => true,
-            Admission::No => false,
+        let choose = |probe: bool| {
+            rendezvous::choose(field, key, |index| {
+                let endpoint = &field.endpoints()[index];
+                (choice.suits)(endpoint)
+                    && match endpoint.gate(choice.now) {
+                        Gate::Open => {
+                            !self.is_too_cold(choice, endpoint)
+                                && !rendezvous::is_overloaded(field, index, self.random())
+                        }
+                        Gate::Probe(_) => probe,
+                        Gate::Closed => false,
+                    }
+            })
         };
-        rendezvous::choose(field, key, admits).or_else(|| self.choose_healthy(choice))
+        // A probe is taken by the call that is it, and not by each that passes by.
+        let is_taken = |index: &usize| match field.endpoints()[*index].gate(choice.now) {
+            Gate::Probe(at) => !field.endpoints()[*index].take_probe(at, choice.now),
+            Gate::Open | Gate::Closed => false,
+        };
+        let first = choose(true);
+        let chosen = if first.as_ref().is_some_and(is_taken) { choose(false) } else { first };
+        chosen.or_else(|| self.choose_healthy(choice))
     }
 
     /// Where the draws found none, as they do where few suit: looks at all.
@@ -264,14 +280,13 @@ impl Balancer {
         }
     }
 
-    /// The better of two such.
+    /// The better of two such, drawn by weight.
     fn choose_from<S>(
         &self,
         choice: &Choice<'_, S>,
         such: impl Fn(&Endpoint) -> bool,
     ) -> Option<usize> {
-        let first = choice.field.around(self.random(), &such)?;
-        let second = choice.field.around(self.random(), &such)?;
+        let (first, second) = choice.field.draw_where(self.random(), self.random(), such)?;
         Some(self.better(choice, first, second))
     }
 
@@ -280,8 +295,9 @@ impl Balancer {
         let field = choice.field;
         if self.policy == Policy::RoundRobin {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-            let at = |turn| round_robin::choose(field.weights(), turn);
-            return (at(turn), at(turn.wrapping_add(1)));
+            // Where it is not its turn, the call is anyone's: not the next one's alone.
+            let other = field.weights().at(self.random());
+            return (round_robin::choose(field.weights(), turn), other);
         }
         least_request::draw(field, self.random(), self.random())
     }

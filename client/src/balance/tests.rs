@@ -566,7 +566,7 @@ fn a_newcomer_gets_its_share_bit_by_bit() {
         let candidates = selection.select(&snapshot(&[100; 4]));
         let origin = clock::now();
         candidates.advance(origin);
-        candidates.preferred.endpoints()[3].begin_serving(1);
+        candidates.preferred.endpoints()[3].come_after(None, 1);
         let balancer = Balancer::seeded(policy, 3);
         for (seconds, least, most) in [(0, 0.005, 0.06), (5, 0.07, 0.19), (10, 0.2, 0.3)] {
             candidates.advance(origin + Duration::from_secs(seconds));
@@ -576,4 +576,49 @@ fn a_newcomer_gets_its_share_bit_by_bit() {
             assert!((least..most).contains(&share), "{policy:?} after {seconds} s: {share}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_pass_by_take_no_probe() {
+    let (candidates, balancer) = (candidates(&[100; 20]), Balancer::new(Policy::Rendezvous));
+    let home = |key: u32| {
+        let context = PickContext::new().key(key.to_be_bytes());
+        balancer.pick(&candidates, &context).unwrap()
+    };
+    // The first of all: each key asks for its admission, and few belong to it.
+    let first = Arc::clone(&candidates.preferred.endpoints()[0]);
+    let key = (0..).find(|key| home(*key).endpoint().is_at(&first)).unwrap();
+    first.note(Sign::Unreached, Duration::ZERO);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    candidates.advance(clock::now());
+    for other in (0..1_000).filter(|other| *other != key) {
+        if home(other).endpoint().is_at(&first) {
+            return;
+        }
+    }
+    unreachable!("one of a thousand is the probe");
+}
+
+#[test]
+fn those_that_are_few_share_calls_by_weight() {
+    let weights: Vec<u32> = (0..100).map(|index| if index == 50 { 300 } else { 100 }).collect();
+    let candidates = candidates(&weights);
+    let two = |endpoint: &Endpoint| ["00049", "00050"].contains(&&*endpoint.instance().id);
+    for policy in [Policy::PeakEwma, Policy::Random, Policy::RoundRobin] {
+        let balancer = Balancer::seeded(policy, 5);
+        let picks = (0..4_000).map(|_| balancer.pick_where(&candidates, &ANY, two));
+        let heavy =
+            picks.filter(|pick| pick.as_ref().unwrap().as_ref().unwrap().instance().id == "00050");
+        let share = heavy.count() as f64 / 4_000.0;
+        assert!((0.7..0.8).contains(&share), "{policy:?}: {share}");
+    }
+}
+
+#[test]
+fn the_turn_of_one_that_fails_is_shared_by_all() {
+    let (candidates, balancer) = (candidates(&[100; 3]), Balancer::seeded(Policy::RoundRobin, 9));
+    candidates.preferred.endpoints()[0].note(Sign::Unreached, Duration::ZERO);
+    let picks = (0..4_000).map(|_| balancer.pick(&candidates, &ANY).unwrap());
+    let second = picks.filter(|pick| pick.instance().id == "00001").count();
+    assert!((1_850..2_150).contains(&second), "{second} of 4,000");
 }

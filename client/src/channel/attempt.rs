@@ -7,7 +7,10 @@ use http::Response;
 use hyper::body::Incoming;
 use tonic::body::Body;
 
-use super::answer::{Answered, Counted, is_failure};
+use super::{
+    answer::{Answered, Counted, is_failure},
+    failure::is_unavailable,
+};
 use crate::{
     balance::Pick,
     clock::{self, Instant},
@@ -36,7 +39,9 @@ impl Attempt {
     pub(super) fn answered(self, response: Response<Incoming>) -> Response<Body> {
         let (pick, took) = self.end();
         // An answer without a body says in its head how the call went.
-        let failed = response.status().is_server_error() || is_failure(response.headers());
+        let failed = response.status().is_server_error()
+            || is_unavailable(&response)
+            || is_failure(response.headers());
         if failed {
             pick.endpoint().note(Sign::Bad, took);
         }

@@ -53,7 +53,7 @@ impl Failure {
 
 /// Whether an answer's head says that the call is not served now: with gRPC's word for it, or, from what
 /// stands between and speaks HTTP alone, with those that gRPC takes for the same.
-fn is_unavailable<B>(answer: &Response<B>) -> bool {
+pub(super) fn is_unavailable<B>(answer: &Response<B>) -> bool {
     match Status::from_header_map(answer.headers()) {
         Some(status) => status.code() == Code::Unavailable,
         None => matches!(

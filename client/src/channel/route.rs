@@ -29,6 +29,9 @@ pub(super) enum Scope {
 /// How often a call looks for an instance whose last room it raced for in vain.
 const RACES_MAX: usize = 4;
 
+/// Who takes no connection for so long is left alone, whatever the call's own time was.
+const LATE_MIN: Duration = Duration::from_millis(100);
+
 /// Why there is no instance for an attempt.
 enum Miss {
     None(NoInstance),
@@ -61,7 +64,10 @@ impl BalancedChannel {
                 Some(Ok(connection)) => return Ok((pick, connection)),
                 Some(Err(error)) => call.tried().note(endpoint, error),
                 None => {
-                    endpoint.note(Sign::Unreached, Duration::ZERO);
+                    // What little was left of a call's time says nothing of the instance.
+                    if limit >= LATE_MIN {
+                        endpoint.note(Sign::Unreached, Duration::ZERO);
+                    }
                     let address = endpoint.address().into();
                     call.tried().note(endpoint, ConnectError::Late { address, limit });
                 }
@@ -157,6 +163,7 @@ impl BalancedChannel {
     }
 
     fn missed(&self, call: &Call, miss: &Miss) -> Status {
+        self.service.meters().found_none();
         match miss {
             Miss::None(reason) => self.none(*reason),
             Miss::Exhausted => self.exhausted(call),
@@ -188,9 +195,9 @@ impl BalancedChannel {
 
     /// Why a call was not sent in time.
     pub(super) fn too_late(&self, call: &Call) -> Status {
-        match self.pick(call, Scope::All) {
-            Err(Miss::None(reason)) => self.none(reason),
-            _ => self.exhausted(call),
+        match self.service.snapshot() {
+            None => self.none(NoInstance::NotReady),
+            Some(_) => self.exhausted(call),
         }
     }
 }

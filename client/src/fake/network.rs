@@ -102,7 +102,9 @@ fn pipe(served: Served, end: CancellationToken) -> DuplexStream {
     let answer = service_fn(move |request: Request<Incoming>| {
         served.clone().oneshot(request.map(Body::new))
     });
-    let connection = http2::Builder::new(Executor).serve_connection(TokioIo::new(theirs), answer);
+    let connection = http2::Builder::new(Executor)
+        .max_concurrent_streams(None)
+        .serve_connection(TokioIo::new(theirs), answer);
     tasks::spawn("fake", async move {
         // It ends with the client's end, however that comes: that is what it is there for.
         let _ended = end.run_until_cancelled(connection).await;
