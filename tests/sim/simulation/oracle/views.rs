@@ -1,6 +1,8 @@
 //! Compares the views that the client crate shows with the reference: each is a state that the
 //! registry had, and none stays behind. Instances of a history that ended may be held for a while.
 
+use std::collections::BTreeSet;
+
 use waypost_client::{Snapshot, proto::Cursor};
 
 use super::{
@@ -8,7 +10,8 @@ use super::{
     Conditions, Histories, Oracle, WATCHER_RECOVERY_MS, overdue_for,
 };
 
-/// How long the client holds what a new history lacks, with room for a check.
+/// How long the client holds what a new history lacks while it hears the registry, with room for a
+/// check.
 const HOLD_MS: Millis = 16_000;
 
 /// What is known of a view.
@@ -17,15 +20,17 @@ pub(crate) struct ViewRecord {
     pub(crate) node: usize,
     pub(crate) subject: Subject,
     since: Millis,
-    /// The history of the last view, and since when.
-    history: Option<(String, Millis)>,
+    /// The history of the last view.
+    history: Option<String>,
+    /// Whether there was one before it, of which something may be held.
+    may_hold: bool,
     /// The revision that was compared last.
     compared: u64,
 }
 
 impl ViewRecord {
     pub(crate) fn new(node: usize, subject: Subject, since: Millis) -> Self {
-        Self { node, subject, since, history: None, compared: 0 }
+        Self { node, subject, since, history: None, may_hold: false, compared: 0 }
     }
 
     fn title(&self) -> String {
@@ -33,26 +38,16 @@ impl ViewRecord {
     }
 
     /// Whether the view is a state that the registry had.
-    fn compare(
-        &mut self,
-        view: &Snapshot,
-        histories: &Histories,
-        now: Millis,
-    ) -> Result<bool, String> {
+    fn compare(&mut self, view: &Snapshot, histories: &Histories) -> Result<bool, String> {
         let Cursor { history_id, revision } = view.cursor();
         let Some(reference) = histories.get(history_id) else { return Ok(false) };
         if reference.revision() < *revision {
             return Ok(false);
         }
-        let history = match self.history.take() {
-            Some((known, since)) if known == *history_id => (known, since),
-            Some(_) => (history_id.clone(), now),
-            // Nothing was known before that could be held.
-            None => (history_id.clone(), 0),
-        };
-        let holds = history.1 > 0 && now < history.1 + HOLD_MS;
-        self.history = Some(history);
-        if self.compared == *revision && !holds {
+        self.may_hold |= self.history.as_ref().is_some_and(|known| known != history_id);
+        self.history = Some(history_id.clone());
+        let held: BTreeSet<&str> = view.held().map(|(instance, _)| &*instance.id).collect();
+        if self.compared == *revision && held.is_empty() {
             return Ok(false);
         }
         self.compared = *revision;
@@ -63,21 +58,23 @@ impl ViewRecord {
                 return Err(format!("at {revision} it shows {shown:?} for {instance:?}"));
             }
         }
-        if view.len() > state.len() && !holds {
-            let place = |id: &String| (self.subject.services[0].clone(), id.clone());
-            let extra = view.instances().find(|shown| !state.contains_key(&place(&shown.id)));
-            return Err(format!("at {revision} it shows {extra:?}, which is not there"));
+        let place = |id: &String| (self.subject.services[0].clone(), id.clone());
+        let extra = view.instances().find(|shown| {
+            let is_held = self.may_hold && held.contains(&*shown.id);
+            !state.contains_key(&place(&shown.id)) && !is_held
+        });
+        match extra {
+            Some(extra) => Err(format!("at {revision} it shows {extra:?}, which is not there")),
+            None => Ok(true),
         }
-        Ok(true)
     }
 }
 
 impl Oracle {
     /// Looks at a view as it is now.
     pub(crate) fn look_at_view(&mut self, record: &mut ViewRecord, view: Option<&Snapshot>) {
-        let now = self.conditions.now.at;
         let judged = match view {
-            Some(view) => record.compare(view, &self.histories, now),
+            Some(view) => record.compare(view, &self.histories),
             None => Ok(false),
         };
         let judged = judged.and_then(|compared| self.in_time(record, view).map(|()| compared));
@@ -104,6 +101,11 @@ impl Oracle {
                 "it shows another history, {history_id} instead of {}",
                 present.id
             ));
+        }
+        let long = WATCHER_RECOVERY_MS + HOLD_MS;
+        let heard = now.at >= shaken.at + long && self.conditions.is_well(record.node, long);
+        if let Some((instance, _)) = view.held().next().filter(|_| heard) {
+            return Err(format!("it still holds {instance:?}"));
         }
         overdue_for(present, &record.subject, *revision, now.run).map_or(Ok(()), Err)
     }
