@@ -3,14 +3,16 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    mem,
     num::NonZeroU16,
+    ops::Range,
     sync::Arc,
     time::Duration,
 };
 
 use prost::{
     Enumeration, Message,
-    encoding::{WireType, encode_key, encode_varint},
+    encoding::{WireType, encode_key, encode_varint, encoded_len_varint},
 };
 
 use crate::{
@@ -98,7 +100,7 @@ pub(super) struct StayRecord {
     pub(super) instance: Vec<u8>,
 }
 
-/// A change.
+/// A change, and those that follow it in one row.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ChangeRecord {
     /// An [`InstanceRecord`].
@@ -112,6 +114,9 @@ pub(super) struct ChangeRecord {
     /// Of a removal.
     #[prost(enumeration = "ReasonRecord", tag = "4")]
     removed: i32,
+    /// The changes that follow, each a [`ChangeRecord`] that none follows. There are none in format 1.
+    #[prost(bytes = "vec", repeated, tag = "5")]
+    next: Vec<Vec<u8>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enumeration)]
@@ -124,9 +129,9 @@ enum ReasonRecord {
     Evicted = 4,
 }
 
-/// The bytes of an [`InstanceRecord`], made without making one: each batch makes one for each of its
-/// changes.
-pub(super) fn encode_instance(instance: &Instance) -> Vec<u8> {
+/// Puts the bytes of an [`InstanceRecord`] behind others, without making one: each batch puts one for
+/// each of its changes.
+pub(super) fn put_instance(instance: &Instance, bytes: &mut Vec<u8>) {
     let content = &instance.content;
     let status = match content.status {
         Status::Starting => StatusRecord::Starting,
@@ -134,43 +139,113 @@ pub(super) fn encode_instance(instance: &Instance) -> Vec<u8> {
         Status::Draining => StatusRecord::Draining,
         Status::Down => StatusRecord::Down,
     };
-    let mut fields = Fields(Vec::with_capacity(256));
+    let mut fields = Fields(bytes);
     fields.text(1, instance.service.namespace.as_str());
     fields.text(2, instance.service.service.as_str());
     fields.text(3, instance.id.as_str());
     fields.text(4, content.host.as_str());
     fields.number(5, content.port.get().into());
     for (name, port) in &content.ports {
-        fields.entry(6, |entry| {
-            entry.text(1, name.as_str());
-            entry.number(2, port.get().into());
-        });
+        let port = u64::from(port.get());
+        fields.begin(6, text_len(name.as_str()) + number_len(port));
+        fields.text(1, name.as_str());
+        fields.number(2, port);
     }
     fields.number(7, status as u64);
     fields.text(8, content.zone.as_ref().map(Name::as_str).unwrap_or_default());
     fields.text(9, content.version.as_str());
     fields.number(10, content.weight.into());
     for (key, value) in content.metadata.iter() {
-        fields.entry(11, |entry| {
-            entry.text(1, key);
-            entry.text(2, value);
-        });
+        fields.begin(11, text_len(key) + text_len(value));
+        fields.text(1, key);
+        fields.text(2, value);
     }
     fields.number(12, u64::from(instance.presence == Presence::Suspect));
     fields.number(13, instance.created.0);
     fields.number(14, instance.modified.0);
     fields.number(15, instance.registered_at.0);
-    fields.0
+}
+
+/// Puts the bytes of a [`StayRecord`], with its instance's from elsewhere.
+pub(super) fn put_stay(stay: &StayRecord, instance: &[u8], bytes: &mut Vec<u8>) {
+    let mut fields = Fields(bytes);
+    fields.fixed(1, stay.lease);
+    fields.number(2, stay.first_generation);
+    fields.number(3, stay.ttl_ns);
+    fields.number(4, stay.disconnect_grace_ns);
+    fields.bytes(5, instance);
+}
+
+/// A change on its way into a row: what a [`ChangeRecord`] has, by reference.
+pub(super) struct NewChange<'a> {
+    /// The bytes of an [`InstanceRecord`].
+    instance: &'a [u8],
+    /// As well; empty where it is no update.
+    before: &'a [u8],
+    replaced: bool,
+    removed: ReasonRecord,
+}
+
+impl<'a> NewChange<'a> {
+    pub(super) fn new(kind: &ChangeKind, instance: &'a [u8], before: &'a [u8]) -> Self {
+        let (replaced, removed) = match kind {
+            ChangeKind::Added => (false, ReasonRecord::NotRemoved),
+            ChangeKind::Updated { replaced, .. } => (*replaced, ReasonRecord::NotRemoved),
+            ChangeKind::Removed(RemovalReason::Deregistered) => (false, ReasonRecord::Deregistered),
+            ChangeKind::Removed(RemovalReason::Expired) => (false, ReasonRecord::Expired),
+            ChangeKind::Removed(RemovalReason::Disconnected) => (false, ReasonRecord::Disconnected),
+            ChangeKind::Removed(RemovalReason::Evicted) => (false, ReasonRecord::Evicted),
+        };
+        Self { instance, before, replaced, removed }
+    }
+
+    /// How many bytes it adds to a row that goes on with it.
+    pub(super) fn next_len(&self) -> usize {
+        let len = self.len();
+        1 + encoded_len_varint(len as u64) + len
+    }
+
+    pub(super) fn len(&self) -> usize {
+        let before = if self.before.is_empty() { 0 } else { bytes_len(self.before) };
+        let kind = number_len(self.replaced.into()) + number_len(self.removed as u64);
+        bytes_len(self.instance) + before + kind
+    }
+
+    /// Begins a row; says where the instance's bytes are.
+    pub(super) fn put_first(&self, row: &mut Vec<u8>) -> Range<usize> {
+        let mut fields = Fields(row);
+        fields.bytes(1, self.instance);
+        let end = fields.0.len();
+        if !self.before.is_empty() {
+            fields.bytes(2, self.before);
+        }
+        fields.number(3, self.replaced.into());
+        fields.number(4, self.removed as u64);
+        end - self.instance.len()..end
+    }
+
+    /// Goes on with a row; says as well where the instance's bytes are.
+    pub(super) fn put_next(&self, row: &mut Vec<u8>) -> Range<usize> {
+        Fields(row).begin(5, self.len());
+        self.put_first(row)
+    }
 }
 
 /// Fields on the wire. Those that are empty or 0 are left out.
-struct Fields(Vec<u8>);
+struct Fields<'a>(&'a mut Vec<u8>);
 
-impl Fields {
+impl Fields<'_> {
     fn number(&mut self, tag: u32, number: u64) {
         if number != 0 {
-            encode_key(tag, WireType::Varint, &mut self.0);
-            encode_varint(number, &mut self.0);
+            encode_key(tag, WireType::Varint, self.0);
+            encode_varint(number, self.0);
+        }
+    }
+
+    fn fixed(&mut self, tag: u32, number: u64) {
+        if number != 0 {
+            encode_key(tag, WireType::SixtyFourBit, self.0);
+            self.0.extend_from_slice(&number.to_le_bytes());
         }
     }
 
@@ -181,17 +256,29 @@ impl Fields {
     }
 
     fn bytes(&mut self, tag: u32, bytes: &[u8]) {
-        encode_key(tag, WireType::LengthDelimited, &mut self.0);
-        encode_varint(bytes.len() as u64, &mut self.0);
+        self.begin(tag, bytes.len());
         self.0.extend_from_slice(bytes);
     }
 
-    /// An entry of a map.
-    fn entry(&mut self, tag: u32, put: impl FnOnce(&mut Self)) {
-        let mut entry = Self(Vec::new());
-        put(&mut entry);
-        self.bytes(tag, &entry.0);
+    /// Begins what has so many bytes.
+    fn begin(&mut self, tag: u32, bytes: usize) {
+        encode_key(tag, WireType::LengthDelimited, self.0);
+        encode_varint(bytes as u64, self.0);
     }
+}
+
+// How long fields are, all of whose keys are of one byte.
+
+fn number_len(number: u64) -> usize {
+    if number == 0 { 0 } else { 1 + encoded_len_varint(number) }
+}
+
+fn bytes_len(bytes: &[u8]) -> usize {
+    1 + encoded_len_varint(bytes.len() as u64) + bytes.len()
+}
+
+fn text_len(text: &str) -> usize {
+    if text.is_empty() { 0 } else { bytes_len(text.as_bytes()) }
 }
 
 impl InstanceRecord {
@@ -276,46 +363,42 @@ impl StayRecord {
 
 impl From<&Stay> for StayRecord {
     fn from(stay: &Stay) -> Self {
-        let (first_generation, instance) = (stay.first_generation, encode_instance(&stay.instance));
+        let (first_generation, mut instance) = (stay.first_generation, Vec::new());
+        put_instance(&stay.instance, &mut instance);
         Self { first_generation, instance, ..Self::new(stay.lease, stay.terms) }
     }
 }
 
 impl ChangeRecord {
-    /// A change of the given kind to what was `before`, if it was.
-    pub(super) fn new(kind: &ChangeKind, instance: Vec<u8>, before: Vec<u8>) -> Self {
-        let mut record = Self { instance, ..Self::default() };
-        match kind {
-            ChangeKind::Added => {}
-            ChangeKind::Updated { replaced, .. } => {
-                record.before = before;
-                record.replaced = *replaced;
+    /// The changes of a row, one after the other; `Err` names the field that can't be one of ours.
+    pub(super) fn read(row: &[u8], keys: &mut Keys) -> Result<Vec<Change>, &'static str> {
+        let mut record = Self::decode(row).map_err(|_| "record")?;
+        let next = mem::take(&mut record.next);
+        let mut changes = Vec::with_capacity(1 + next.len());
+        changes.push(record.into_change(keys)?);
+        for bytes in next {
+            let record = Self::decode(bytes.as_slice()).map_err(|_| "next")?;
+            if !record.next.is_empty() {
+                return Err("next");
             }
-            ChangeKind::Removed(reason) => record.set_removed(match reason {
-                RemovalReason::Deregistered => ReasonRecord::Deregistered,
-                RemovalReason::Expired => ReasonRecord::Expired,
-                RemovalReason::Disconnected => ReasonRecord::Disconnected,
-                RemovalReason::Evicted => ReasonRecord::Evicted,
-            }),
+            changes.push(record.into_change(keys)?);
         }
-        record
+        Ok(changes)
     }
 
-    /// As [`InstanceRecord::read`].
-    pub(super) fn read(bytes: &[u8], keys: &mut Keys) -> Result<Change, &'static str> {
-        let record = Self::decode(bytes).map_err(|_| "record")?;
-        let kind = match record.removed() {
-            ReasonRecord::NotRemoved if record.before.is_empty() => ChangeKind::Added,
+    fn into_change(self, keys: &mut Keys) -> Result<Change, &'static str> {
+        let kind = match self.removed() {
+            ReasonRecord::NotRemoved if self.before.is_empty() => ChangeKind::Added,
             ReasonRecord::NotRemoved => ChangeKind::Updated {
-                before: Arc::new(InstanceRecord::read(&record.before, keys)?),
-                replaced: record.replaced,
+                before: Arc::new(InstanceRecord::read(&self.before, keys)?),
+                replaced: self.replaced,
             },
             ReasonRecord::Deregistered => ChangeKind::Removed(RemovalReason::Deregistered),
             ReasonRecord::Expired => ChangeKind::Removed(RemovalReason::Expired),
             ReasonRecord::Disconnected => ChangeKind::Removed(RemovalReason::Disconnected),
             ReasonRecord::Evicted => ChangeKind::Removed(RemovalReason::Evicted),
         };
-        let instance = Arc::new(InstanceRecord::read(&record.instance, keys)?);
+        let instance = Arc::new(InstanceRecord::read(&self.instance, keys)?);
         Ok(Change { kind, instance })
     }
 }

@@ -39,6 +39,8 @@ struct Work {
     leases: BTreeMap<Identity, (LeaseId, LeaseTerms)>,
     /// Every change.
     changes: Vec<Arc<Change>>,
+    /// How many there were before each of the batches.
+    begun: Vec<usize>,
     /// The batch that was refused last.
     refused: Option<Vec<Transition>>,
 }
@@ -55,6 +57,7 @@ impl Work {
             state: BTreeMap::new(),
             leases: BTreeMap::new(),
             changes: Vec::new(),
+            begun: Vec::new(),
             refused: None,
         }
     }
@@ -118,6 +121,7 @@ impl Work {
     }
 
     fn absorb(&mut self, transitions: Vec<Transition>) {
+        self.begun.push(self.changes.len());
         for transition in transitions {
             if let Transition::Added { instance, lease, terms }
             | Transition::TakenOver { instance, lease, terms, .. } = &transition
@@ -140,6 +144,7 @@ impl Work {
         self.compare(&loaded);
         let (registry, log) = Registry::restore(0, seed, &limits(), loaded.restored, Tick(0));
         assert_eq!(registry.instances(), self.registry.instances());
+        // In memory there are no more than the limits say.
         let kept = self.changes.len().min(CHANGES_MAX) as u64;
         assert_eq!(log.floor().0, self.registry.revision().0 - kept);
         let table = registry.lease_table();
@@ -157,8 +162,23 @@ impl Work {
         let (state, leases) = kept(loaded);
         assert_eq!(state, self.state);
         assert_eq!(leases, self.leases);
-        let oldest = self.changes.len().saturating_sub(CHANGES_MAX);
-        assert_eq!(loaded.restored.changes, self.changes[oldest..]);
+        let kept = &loaded.restored.changes;
+        assert!(self.may_keep(kept.len(), self.changes.len().min(CHANGES_MAX)));
+        assert_eq!(*kept, self.latest(kept.len()));
+    }
+
+    /// The latest changes, so many.
+    fn latest(&self, count: usize) -> &[Arc<Change>] {
+        &self.changes[self.changes.len() - count..]
+    }
+
+    /// Whether so many of the latest changes may be kept where fewer need not be: those before them
+    /// share a batch with one of them.
+    fn may_keep(&self, kept: usize, needed: usize) -> bool {
+        let oldest = self.changes.len() - needed;
+        let begun = self.begun.partition_point(|begun| *begun <= oldest);
+        let batch = begun.checked_sub(1).map_or(0, |latest| self.begun[latest]);
+        (batch..=oldest).contains(&(self.changes.len() - kept))
     }
 
     fn agrees(&self, loaded: &Loaded) -> bool {

@@ -26,6 +26,7 @@ use std::{
 
 use prost_types::FieldMask;
 use record::{Golden, change_record, instance_record};
+use serde_json::Value;
 use support::{
     Follower, Identity, channel_to, identity,
     process::{ServerProcess, output, waypost},
@@ -42,26 +43,40 @@ use tonic::transport::Channel;
 
 const NAMESPACES: [&str; 2] = ["default", "shop"];
 
-/// Where the store is, once it is made if that is asked for.
-async fn format_1() -> PathBuf {
+/// The present format.
+const FORMAT: u32 = 2;
+
+/// Where the store of a format is, once it is made if that is asked for.
+async fn format(number: u32) -> PathBuf {
     static MADE: OnceCell<()> = OnceCell::const_new();
-    let format = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/format-1");
+    let place = |number| {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/format-{number}"))
+    };
     MADE.get_or_init(async || {
-        if env::var_os("BLESS").is_some() && !format.exists() {
-            making::make(&format).await;
+        if env::var_os("BLESS").is_some() && !place(FORMAT).exists() {
+            making::make(&place(FORMAT)).await;
         }
     })
     .await;
-    format
+    place(number)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_server_of_format_1_kept_comes_back() {
-    let format = format_1().await;
+    what_a_server_kept_comes_back(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_of_format_2_kept_comes_back() {
+    what_a_server_kept_comes_back(2).await;
+}
+
+async fn what_a_server_kept_comes_back(number: u32) {
+    let format = format(number).await;
     let golden = Golden::read(&format.join("expected.json"));
     // From after a kill and from after an end in order.
     for store in ["killed", "stopped"] {
-        println!("{store}");
+        eprintln!("{store}");
         let directory = TempDir::new().expect("a directory");
         let file = directory.path().join("registry.redb");
         fs::copy(format.join(store).join("registry.redb"), file).expect("it can be copied");
@@ -73,12 +88,30 @@ async fn what_a_server_of_format_1_kept_comes_back() {
             compare_watches(&channel, namespace, &golden).await;
         }
         compare(&channel, &golden).await;
+        // What was written since stands behind what was there.
+        server.kill().await;
+        let mut check = waypost(directory.path());
+        check.args(["check", "--data-dir", ".", "--output", "json"]);
+        let checked = output(check).await;
+        let kept: Value = serde_json::from_slice(&checked.stdout).expect("it is JSON");
+        let revision = kept["revision"].as_u64().expect("a number");
+        assert!(revision >= golden.revision + golden.leases.len() as u64, "{kept}");
+        assert_eq!(kept["changes"], revision);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_image_of_format_1_held_comes_back() {
-    let format = format_1().await;
+    what_an_image_held_comes_back(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_image_of_format_2_held_comes_back() {
+    what_an_image_held_comes_back(2).await;
+}
+
+async fn what_an_image_held_comes_back(number: u32) {
+    let format = format(number).await;
     let golden = Golden::read(&format.join("expected.json"));
     let directory = TempDir::new().expect("a directory");
     let mut restore = waypost(directory.path());

@@ -1,95 +1,115 @@
 //! One batch on its way into the tables, and the way back.
 
-use std::mem;
-
 use prost::Message;
 use redb::{AccessGuard, ReadableTable, Table, WriteTransaction};
 
 use super::{
     backlog::Backlog,
-    tables::{BATCH_ROW, CHANGES, META, REVISION_ROW, STAYS},
+    rows::Rows,
+    tables::{CHANGES, META, STAYS},
 };
 use crate::{
     registry::Transition,
-    store::record::{ChangeRecord, StayRecord, encode_instance},
+    store::record::{StayRecord, put_stay},
 };
 
-/// The tables while a batch is written.
-pub(super) struct Batch<'a> {
-    stays: Table<'a, u32, &'static [u8]>,
-    changes: Table<'a, u64, &'static [u8]>,
-    meta: Table<'a, &'static str, &'static [u8]>,
-    undo: &'a mut Undo,
-    /// The revision of the batch's latest change.
-    revision: Option<u64>,
+/// Puts what transitions made of stays, and their changes, and says which revision is the latest of
+/// these.
+pub(super) fn put(
+    transaction: &WriteTransaction,
+    transitions: &[Transition],
+    backlog: &mut Backlog,
+    undo: &mut Undo,
+) -> Result<Option<u64>, redb::Error> {
+    let mut stays = Stays { table: transaction.open_table(STAYS)?, undo, row: Vec::new() };
+    let (mut rows, mut revision) = (Rows::default(), None);
+    for transition in transitions {
+        let Some(change) = transition.change() else {
+            stays.put(transition, None)?;
+            continue;
+        };
+        revision = Some(change.revision().0);
+        let place = rows.push(&change);
+        stays.put(transition, Some(rows.instance(place)))?;
+    }
+    drop(stays);
+    if let Some(revision) = revision {
+        put_rows(transaction.open_table(CHANGES)?, &rows, revision, backlog, undo)?;
+    }
+    Ok(revision)
 }
 
-impl<'a> Batch<'a> {
-    pub(super) fn open(
-        transaction: &'a WriteTransaction,
-        undo: &'a mut Undo,
-    ) -> Result<Self, redb::Error> {
-        Ok(Self {
-            stays: transaction.open_table(STAYS)?,
-            changes: transaction.open_table(CHANGES)?,
-            meta: transaction.open_table(META)?,
-            undo,
-            revision: None,
-        })
-    }
+struct Stays<'a> {
+    table: Table<'a, u32, &'static [u8]>,
+    undo: &'a mut Undo,
+    /// One on its way there.
+    row: Vec<u8>,
+}
 
-    pub(super) fn put(
-        &mut self,
-        transition: &Transition,
-        backlog: &mut Backlog,
-    ) -> Result<(), redb::Error> {
+impl Stays<'_> {
+    /// Puts what a transition made of its slot; it came with an instance where there is a change.
+    fn put(&mut self, transition: &Transition, instance: Option<&[u8]>) -> Result<(), redb::Error> {
         let slot = transition.slot();
-        let row_before = match transition {
+        let before = match transition {
             Transition::Added { .. } => None,
-            Transition::Removed { .. } => owned(self.stays.remove(slot)?),
-            _ => owned(self.stays.get(slot)?),
+            Transition::Removed { .. } => owned(self.table.remove(slot)?),
+            _ => owned(self.table.get(slot)?),
         };
-        let mut stay = match (&row_before, transition) {
-            (_, Transition::Added { lease, terms, .. }) => StayRecord::new(*lease, *terms),
+        let stay = match (&before, transition) {
+            (_, Transition::Added { lease, terms, .. }) => Some(StayRecord::new(*lease, *terms)),
             (None, _) => return Err(redb::Error::Corrupted(format!("no stay in slot {slot}"))),
-            (Some(row), _) => StayRecord::decode(row.as_slice())
-                .map_err(|_| redb::Error::Corrupted(format!("the stay in slot {slot}")))?,
+            (Some(_), Transition::Removed { .. }) => None,
+            (Some(row), _) => Some(
+                StayRecord::decode(row.as_slice())
+                    .map_err(|_| redb::Error::Corrupted(format!("the stay in slot {slot}")))?,
+            ),
         };
-        if let Transition::TakenOver { lease, terms, .. } = transition {
-            stay = stay.under(*lease, *terms);
+        if let Some(mut stay) = stay {
+            if let Transition::TakenOver { lease, terms, .. } = transition {
+                stay = stay.under(*lease, *terms);
+            }
+            self.row.clear();
+            put_stay(&stay, instance.unwrap_or(&stay.instance), &mut self.row);
+            self.table.insert(slot, self.row.as_slice())?;
         }
-        let change = transition.change();
-        let instance_before = match &change {
-            Some(change) => mem::replace(&mut stay.instance, encode_instance(&change.instance)),
-            None => Vec::new(),
-        };
-        if !matches!(transition, Transition::Removed { .. }) {
-            self.stays.insert(slot, stay.encode_to_vec().as_slice())?;
-        }
-        self.undo.stays.push((slot, row_before));
-        let Some(change) = change else { return Ok(()) };
-        let revision = change.revision().0;
-        let record = ChangeRecord::new(&change.kind, stay.instance, instance_before);
-        let record = record.encode_to_vec();
-        let before = self.changes.insert(revision, record.as_slice())?;
-        self.undo.changes.push((revision, owned(before)));
-        backlog.push(revision, record.len());
-        while let Some(oldest) = backlog.pop_excess() {
-            self.undo.changes.push((oldest, owned(self.changes.remove(oldest)?)));
-        }
-        self.revision = Some(revision);
+        self.undo.stays.push((slot, before));
         Ok(())
     }
+}
 
-    pub(super) fn end(&mut self, batch: u64) -> Result<(), redb::Error> {
-        let before = self.meta.insert(BATCH_ROW, batch.to_be_bytes().as_slice())?;
-        self.undo.meta.push((BATCH_ROW, owned(before)));
-        if let Some(revision) = self.revision {
-            let before = self.meta.insert(REVISION_ROW, revision.to_be_bytes().as_slice())?;
-            self.undo.meta.push((REVISION_ROW, owned(before)));
-        }
-        Ok(())
+/// Puts the rows of the log, and takes out those that it no longer needs.
+fn put_rows(
+    mut table: Table<'_, u64, &'static [u8]>,
+    rows: &Rows,
+    revision: u64,
+    backlog: &mut Backlog,
+    undo: &mut Undo,
+) -> Result<(), redb::Error> {
+    for (first, row) in rows.iter() {
+        let before = table.insert(first, row)?;
+        undo.changes.push((first, owned(before)));
+        backlog.push(first, row.len());
     }
+    backlog.reach(revision);
+    while let Some(oldest) = backlog.pop_excess() {
+        undo.changes.push((oldest, owned(table.remove(oldest)?)));
+    }
+    Ok(())
+}
+
+/// Puts those of the numbers that there are.
+pub(super) fn put_numbers(
+    transaction: &WriteTransaction,
+    numbers: [(&'static str, Option<u64>); 3],
+    undo: &mut Undo,
+) -> Result<(), redb::Error> {
+    let mut table = transaction.open_table(META)?;
+    for (row, number) in numbers {
+        let Some(number) = number else { continue };
+        let before = table.insert(row, number.to_be_bytes().as_slice())?;
+        undo.meta.push((row, owned(before)));
+    }
+    Ok(())
 }
 
 /// The rows before a batch, each as often as it changed.

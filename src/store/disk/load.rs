@@ -1,6 +1,6 @@
 //! Reads what was kept.
 
-use std::{iter, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use redb::{ReadTransaction, ReadableTable};
 
@@ -8,7 +8,8 @@ use super::{
     backlog::Backlog,
     file::{damaged, explain, unusable},
     tables::{
-        BATCH_ROW, CHANGES, FORMAT, FORMAT_ROW, HISTORY_ROW, META, REVISION_ROW, STAYS, number,
+        BATCH_ROW, CHANGES, FORMAT, FORMAT_MIN, FORMAT_ROW, HISTORY_ROW, META, REVISION_ROW, STAYS,
+        number,
     },
 };
 use crate::{
@@ -58,17 +59,22 @@ impl Fault {
     }
 }
 
-/// Everything that was kept, and how many batches were committed. The backlog takes note of the
-/// changes.
-pub(super) fn load(
-    transaction: &ReadTransaction,
-    backlog: &mut Backlog,
-) -> Result<(Loaded, u64), Fault> {
+/// Everything that was kept.
+pub(super) struct Found {
+    pub(super) loaded: Loaded,
+    /// The batches that were committed, ever.
+    pub(super) batch: u64,
+    /// The version of what was written.
+    pub(super) format: u64,
+}
+
+/// Reads everything. The backlog takes note of the changes.
+pub(super) fn load(transaction: &ReadTransaction, backlog: &mut Backlog) -> Result<Found, Fault> {
     let meta = transaction.open_table(META)?;
-    let format = number(meta.get(FORMAT_ROW)?);
-    if format != Some(FORMAT) {
-        return Err(Fault::Format(format));
-    }
+    let format = match number(meta.get(FORMAT_ROW)?) {
+        Some(format) if (FORMAT_MIN..=FORMAT).contains(&format) => format,
+        other => return Err(Fault::Format(other)),
+    };
     let history = meta.get(HISTORY_ROW)?;
     let history = history.as_ref().and_then(|row| std::str::from_utf8(row.value()).ok());
     let history = history.and_then(HistoryId::parse);
@@ -88,7 +94,7 @@ pub(super) fn load(
     }
     let changes = changes(transaction, &mut keys, revision, backlog)?;
     let restored = Restored { revision: Revision(revision), stays, changes };
-    Ok((Loaded { history, restored }, batch))
+    Ok(Found { loaded: Loaded { history, restored }, batch, format })
 }
 
 /// The latest changes, one revision after the other up to the given one.
@@ -98,20 +104,30 @@ fn changes(
     revision: u64,
     backlog: &mut Backlog,
 ) -> Result<Vec<Arc<Change>>, Fault> {
+    let damaged = |at: u64| Fault::Damaged(format!("changes/{at}"));
     let mut changes = Vec::new();
+    // The revision that has to come.
+    let mut next = None;
     for row in transaction.open_table(CHANGES)?.iter()? {
-        let (at, change) = row?;
-        backlog.push(at.value(), change.value().len());
-        match ChangeRecord::read(change.value(), keys) {
-            Ok(change) if change.revision().0 == at.value() => changes.push(Arc::new(change)),
-            _ => return Err(Fault::Damaged(format!("changes/{}", at.value()))),
+        let (first, row) = row?;
+        let first = first.value();
+        // The first change of a history has revision 1.
+        if !(1..=revision).contains(&first) || next.is_some_and(|next| next != first) {
+            return Err(damaged(next.unwrap_or(first)));
+        }
+        backlog.push(first, row.value().len());
+        let row = ChangeRecord::read(row.value(), keys).map_err(|_| damaged(first))?;
+        for (at, change) in (first..).zip(row) {
+            if change.revision().0 != at || at > revision {
+                return Err(damaged(at));
+            }
+            changes.push(Arc::new(change));
+            next = Some(at + 1);
         }
     }
-    // The first change of a history has revision 1.
-    let expected = (1..=revision).rev().map(Some).chain(iter::repeat(None));
-    let mut pairs = changes.iter().rev().map(|change| change.revision().0).zip(expected);
-    match pairs.find(|(at, expected)| Some(*at) != *expected) {
-        Some((at, expected)) => Err(Fault::Damaged(format!("changes/{}", expected.unwrap_or(at)))),
-        None => Ok(changes),
+    backlog.reach(revision);
+    match next {
+        Some(next) if next <= revision => Err(damaged(next)),
+        _ => Ok(changes),
     }
 }

@@ -6,6 +6,7 @@ mod batch;
 mod file;
 mod image;
 mod load;
+mod rows;
 mod tables;
 
 use std::{
@@ -18,11 +19,11 @@ use redb::{Database, ReadableDatabase};
 
 use self::{
     backlog::Backlog,
-    batch::{Batch, Undo},
+    batch::Undo,
     file::{Directory, Opener, unusable},
     image::DiskImage,
     load::Fault,
-    tables::{BATCH_ROW, META, number},
+    tables::{BATCH_ROW, FORMAT, FORMAT_ROW, META, REVISION_ROW, number},
 };
 use super::{Image, ImageError, Loaded, Store, StoreError, image::read_image};
 use crate::{
@@ -38,6 +39,8 @@ pub struct DiskStore {
     database: Option<Database>,
     /// The batches that were committed, ever.
     batch: u64,
+    /// The version of what is in the file, which a batch raises to the present one.
+    format: u64,
     /// How to take back the batch whose commit failed.
     in_doubt: Option<Undo>,
     backlog: Backlog,
@@ -106,18 +109,19 @@ impl DiskStore {
         let database = open().map_err(|error| unusable(&path, file::explain(&error)))?;
         let mut backlog = Backlog::new(limits);
         let mut read = || load::load(&database.begin_read()?, &mut backlog);
-        let (loaded, batch) = read().map_err(|fault: Fault| fault.into_error(&path))?;
+        let found = read().map_err(|fault: Fault| fault.into_error(&path))?;
         let store = Self {
             path,
             open,
             database: Some(database),
-            batch,
+            batch: found.batch,
+            format: found.format,
             in_doubt: None,
             backlog,
             full: false,
             _directory: directory,
         };
-        Ok((store, loaded))
+        Ok((store, found.loaded))
     }
 
     /// Reads all of a directory that no server works with. Blocks.
@@ -174,16 +178,14 @@ impl DiskStore {
         let number = self.batch + 1;
         let transaction = self.settle()?.begin_write()?;
         let mut undo = Undo::default();
-        let mut batch = Batch::open(&transaction, &mut undo)?;
-        for transition in transitions {
-            batch.put(transition, &mut self.backlog)?;
-        }
-        batch.end(number)?;
-        drop(batch);
+        let revision = batch::put(&transaction, transitions, &mut self.backlog, &mut undo)?;
+        let format = (self.format < FORMAT).then_some(FORMAT);
+        let numbers = [(FORMAT_ROW, format), (BATCH_ROW, Some(number)), (REVISION_ROW, revision)];
+        batch::put_numbers(&transaction, numbers, &mut undo)?;
         self.in_doubt = Some(undo);
         transaction.commit()?;
         self.in_doubt = None;
-        self.batch = number;
+        (self.batch, self.format) = (number, FORMAT);
         Ok(())
     }
 

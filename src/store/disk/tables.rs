@@ -3,13 +3,17 @@
 use redb::{AccessGuard, TableDefinition};
 
 /// The version of what is written here. A server refuses what a newer one wrote.
-pub(super) const FORMAT: u64 = 1;
+///
+/// 2: a row of changes may have several. One of format 1 has one, and is a row of format 2 as well.
+pub(super) const FORMAT: u64 = 2;
+/// The oldest version that is read.
+pub(super) const FORMAT_MIN: u64 = 1;
 
 /// What is not in the other tables, by name.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// By the slot of the lease, so that one batch writes to few pages.
 pub(super) const STAYS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("stays");
-/// By revision.
+/// By the revision of a row's first change; the others follow one revision after the other.
 pub(super) const CHANGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("changes");
 
 // The rows of `META`.

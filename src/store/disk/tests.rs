@@ -5,11 +5,7 @@ use std::sync::{Arc, Mutex};
 use fastrand::Rng;
 use redb::StorageBackend;
 
-use super::{
-    tables::{CHANGES, REVISION_ROW},
-    *,
-};
-use crate::store::record::{ChangeRecord, Keys};
+use super::{tables::CHANGES, *};
 
 /// What a disc holds.
 #[derive(Debug, Default)]
@@ -94,6 +90,25 @@ impl Disc {
         Ok(())
     }
 
+    fn database(&self) -> Database {
+        file::builder().create_with_backend(self.clone()).unwrap()
+    }
+
+    /// Writes to it past the store.
+    fn rewrite(&self, rewrite: impl FnOnce(&redb::WriteTransaction)) {
+        let database = self.database();
+        let transaction = database.begin_write().unwrap();
+        rewrite(&transaction);
+        transaction.commit().unwrap();
+    }
+
+    /// The version of what is on it.
+    fn format(&self) -> Option<u64> {
+        let database = self.database();
+        let transaction = database.begin_read().unwrap();
+        number(transaction.open_table(META).unwrap().get(FORMAT_ROW).unwrap())
+    }
+
     /// A store on the disc, begun where there is none.
     pub(in crate::store) fn open(
         &self,
@@ -135,32 +150,123 @@ impl StorageBackend for Disc {
     }
 }
 
-/// An addition at revision 0, which is before the first change of any history.
-const ADDED_AT_0: &[u8] =
-    b"\x0a\x15\x0a\x01a\x12\x01b\x1a\x01c\x22\x01h\x28\x50\x38\x02\x4a\x011\x50\x64";
+/// What is in a store after somebody else has written to it.
+fn forged(forge: impl FnOnce(&redb::WriteTransaction)) -> Result<Loaded, String> {
+    let disc = Disc::default();
+    drop(disc.open(&Limits::default()).unwrap());
+    disc.rewrite(forge);
+    disc.open(&Limits::default()).map(|(_, loaded)| loaded).map_err(|error| error.to_string())
+}
+
+fn put_number(transaction: &redb::WriteTransaction, row: &'static str, number: u64) {
+    let mut meta = transaction.open_table(META).unwrap();
+    meta.insert(row, number.to_be_bytes().as_slice()).unwrap();
+}
+
+/// An addition at a revision.
+fn added(revision: u8) -> Vec<u8> {
+    const INSTANCE: &[u8] =
+        b"\x0a\x01a\x12\x01b\x1a\x01c\x22\x01h\x28\x50\x38\x02\x4a\x011\x50\x64";
+    let mut instance = INSTANCE.to_vec();
+    if revision > 0 {
+        instance.extend([0x70, revision]);
+    }
+    [&[0x0a, u8::try_from(instance.len()).unwrap()], instance.as_slice()].concat()
+}
+
+/// A row that begins with one change and goes on with others.
+fn row(first: Vec<u8>, next: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
+    next.into_iter().fold(first, |row, next| {
+        [row.as_slice(), &[0x2a, u8::try_from(next.len()).unwrap()], next.as_slice()].concat()
+    })
+}
+
+fn additions(revisions: &[u8]) -> Vec<u8> {
+    row(added(revisions[0]), revisions[1..].iter().copied().map(added))
+}
+
+/// The rows of a log, by the revisions of their first changes.
+type Log<'a> = &'a [(u64, Vec<u8>)];
+
+/// What is found of a log that ends at revision 3.
+fn forged_log(rows: Log<'_>) -> Result<Loaded, String> {
+    forged(|transaction| {
+        put_number(transaction, REVISION_ROW, 3);
+        let mut changes = transaction.open_table(CHANGES).unwrap();
+        for (first, row) in rows {
+            changes.insert(first, row.as_slice()).unwrap();
+        }
+    })
+}
+
+#[test]
+fn a_log_is_read_whatever_its_rows_have() {
+    let logs: [Log<'_>; 5] = [
+        &[],
+        &[(3, additions(&[3]))],
+        &[(1, additions(&[1, 2, 3]))],
+        &[(1, additions(&[1, 2])), (3, additions(&[3]))],
+        &[(1, additions(&[1])), (2, additions(&[2])), (3, additions(&[3]))],
+    ];
+    for (log, count) in logs.into_iter().zip([0, 1, 3, 3, 3]) {
+        let changes = forged_log(log).unwrap().restored.changes;
+        let revisions: Vec<_> = changes.iter().map(|change| change.revision().0).collect();
+        assert_eq!(revisions, [1, 2, 3][3 - count..]);
+    }
+}
 
 #[test]
 fn what_no_registry_can_have_written_is_refused() {
-    let read = ChangeRecord::read(ADDED_AT_0, &mut Keys::default()).unwrap();
-    assert_eq!(read.revision().0, 0);
-    let forge = |forge: &dyn Fn(&redb::WriteTransaction)| {
-        let disc = Disc::default();
-        drop(disc.open(&Limits::default()).unwrap());
-        let database = file::builder().create_with_backend(disc.clone()).unwrap();
-        let transaction = database.begin_write().unwrap();
-        forge(&transaction);
-        transaction.commit().unwrap();
-        drop(database);
-        disc.open(&Limits::default()).unwrap_err().to_string()
-    };
-    let early = forge(&|transaction| {
-        let mut changes = transaction.open_table(CHANGES).unwrap();
-        changes.insert(0, ADDED_AT_0).unwrap();
+    let endless = forged(|transaction| put_number(transaction, REVISION_ROW, u64::MAX));
+    assert!(endless.unwrap_err().contains("meta"));
+    let cut = |row: Vec<u8>| row[..row.len() - 1].to_vec();
+    let logs: [(&str, Log<'_>); 13] = [
+        ("changes/0", &[(0, additions(&[0, 1, 2, 3]))]),
+        ("changes/1", &[(1, additions(&[0]))]),
+        ("changes/2", &[(2, additions(&[1, 2, 3]))]),
+        ("changes/2", &[(1, additions(&[1, 3]))]),
+        ("changes/2", &[(1, additions(&[1, 1, 2, 3]))]),
+        ("changes/2", &[(1, additions(&[1])), (3, additions(&[3]))]),
+        ("changes/3", &[(1, additions(&[1, 2])), (2, additions(&[2, 3]))]),
+        ("changes/3", &[(1, additions(&[1, 2]))]),
+        ("changes/4", &[(1, additions(&[1, 2, 3, 4]))]),
+        ("changes/4", &[(4, additions(&[4]))]),
+        (&u64::MAX.to_string(), &[(u64::MAX, additions(&[3]))]),
+        ("changes/1", &[(1, row(added(1), [additions(&[2, 3])]))]),
+        ("changes/1", &[(1, cut(additions(&[1, 2, 3])))]),
+    ];
+    for (place, log) in logs {
+        let refused = forged_log(log).unwrap_err();
+        assert!(refused.contains(&format!("{place})")), "{place}: {refused}");
+    }
+}
+
+/// A row may have several changes only in what calls itself of a format that knows such rows.
+#[tokio::test]
+async fn a_batch_raises_the_format() {
+    let disc = Disc::default();
+    drop(disc.open(&Limits::default()).unwrap());
+    disc.rewrite(|transaction| {
+        put_number(transaction, FORMAT_ROW, 1);
+        put_number(transaction, REVISION_ROW, 1);
+        transaction.open_table(CHANGES).unwrap().insert(1, added(1).as_slice()).unwrap();
     });
-    assert!(early.contains("changes/0"), "{early}");
-    let endless = forge(&|transaction| {
-        let mut meta = transaction.open_table(META).unwrap();
-        meta.insert(REVISION_ROW, u64::MAX.to_be_bytes().as_slice()).unwrap();
-    });
-    assert!(endless.contains("meta"), "{endless}");
+    let (mut store, loaded) = disc.open(&Limits::default()).unwrap();
+    assert_eq!(loaded.restored.changes.len(), 1);
+    drop(store);
+    assert_eq!(disc.format(), Some(1), "nothing was written");
+    (store, _) = disc.open(&Limits::default()).unwrap();
+    store.commit(&[]).await.unwrap();
+    drop(store);
+    assert_eq!(disc.format(), Some(FORMAT));
+    assert_eq!(disc.open(&Limits::default()).unwrap().1.restored.changes.len(), 1);
+}
+
+#[test]
+fn a_format_that_is_not_known_is_refused() {
+    for format in [0, FORMAT + 1] {
+        let refused = forged(|transaction| put_number(transaction, FORMAT_ROW, format));
+        let said = format!("its format is {format}, and this version knows {FORMAT}");
+        assert!(refused.unwrap_err().contains(&said));
+    }
 }

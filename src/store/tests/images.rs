@@ -67,6 +67,7 @@ async fn what_an_image_held_is_what_the_registry_had() {
         let (mut store, again) = DiskStore::open(place.path(), &limits()).unwrap();
         work.history = done.history;
         work.changes.clear();
+        work.begun.clear();
         work.restart(again, seed);
         for _ in 0..20 {
             work.turn(&mut store).await.unwrap();

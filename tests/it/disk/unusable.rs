@@ -74,16 +74,16 @@ async fn a_disk_that_cannot_be_written_to_is_refused() {
 async fn a_store_of_a_newer_version_is_refused_and_left_as_it_is() {
     let (_place, data) = a_store().await;
     let file = data.join(FILE);
-    write_format(&file, &2_u64.to_be_bytes());
+    write_format(&file, &3_u64.to_be_bytes());
     for _ in 0..2 {
         let said = expect_refused_start(&data).await;
-        assert!(said.contains("its format is 2"), "{said}");
+        assert!(said.contains("its format is 3"), "{said}");
         assert!(said.contains("start the version that wrote it"), "{said}");
     }
     write_format(&file, b"noise");
     let said = expect_refused_start(&data).await;
     assert!(said.contains("its format is unknown"), "{said}");
-    write_format(&file, &1_u64.to_be_bytes());
+    write_format(&file, &2_u64.to_be_bytes());
     let server = serve(&data).await;
     assert_eq!(Clients::of(&server).await.status().await.instances, INSTANCES as u64);
 }
