@@ -1,5 +1,7 @@
 //! One batch on its way into the tables, and the way back.
 
+use std::ops::{Bound, Range, RangeInclusive};
+
 use prost::Message;
 use redb::{AccessGuard, ReadableTable, Table, WriteTransaction};
 
@@ -21,16 +23,21 @@ pub(super) fn put(
     backlog: &mut Backlog,
     undo: &mut Undo,
 ) -> Result<Option<u64>, redb::Error> {
-    let mut stays = Stays { table: transaction.open_table(STAYS)?, undo, row: Vec::new() };
     let (mut rows, mut revision) = (Rows::default(), None);
+    let mut steps = Vec::with_capacity(transitions.len());
     for transition in transitions {
-        let Some(change) = transition.change() else {
-            stays.put(transition, None)?;
-            continue;
-        };
-        revision = Some(change.revision().0);
-        let place = rows.push(&change);
-        stays.put(transition, Some(rows.instance(place)))?;
+        let instance = transition.change().map(|change| {
+            revision = Some(change.revision().0);
+            rows.push(&change)
+        });
+        steps.push(Step { slot: transition.slot(), transition, instance });
+    }
+    // By page. What happens in a slot keeps its order.
+    steps.sort_by_key(|step| step.slot);
+    let row = Vec::new();
+    let mut stays = Stays { table: transaction.open_table(STAYS)?, rows: &rows, undo, row };
+    for run in steps.chunk_by(Step::goes_on) {
+        stays.put_run(run)?;
     }
     drop(stays);
     if let Some(revision) = revision {
@@ -39,42 +46,116 @@ pub(super) fn put(
     Ok(revision)
 }
 
+/// A transition on its way into its slot.
+struct Step<'a> {
+    slot: u32,
+    transition: &'a Transition,
+    /// Where in the rows the instance is that it came with; `None`: it has the one that is there.
+    instance: Option<Range<usize>>,
+}
+
+impl Step<'_> {
+    /// Whether both do the same in neighbouring slots, so that it is done at once.
+    fn goes_on(&self, next: &Self) -> bool {
+        let same = matches!(
+            (self.transition, next.transition),
+            (Transition::Added { .. }, Transition::Added { .. })
+                | (Transition::Removed { .. }, Transition::Removed { .. })
+        );
+        same && self.slot.checked_add(1) == Some(next.slot)
+    }
+}
+
 struct Stays<'a> {
     table: Table<'a, u32, &'static [u8]>,
+    rows: &'a Rows,
     undo: &'a mut Undo,
     /// One on its way there.
     row: Vec<u8>,
 }
 
 impl Stays<'_> {
-    /// Puts what a transition made of its slot; it came with an instance where there is a change.
-    fn put(&mut self, transition: &Transition, instance: Option<&[u8]>) -> Result<(), redb::Error> {
-        let slot = transition.slot();
-        let before = match transition {
+    fn put_run(&mut self, run: &[Step<'_>]) -> Result<(), redb::Error> {
+        match run {
+            [] => Ok(()),
+            [step] => self.put(step),
+            [first, .., last] => match first.transition {
+                Transition::Removed { .. } => self.remove(first.slot..=last.slot, run.len()),
+                _ => self.add(first.slot, run),
+            },
+        }
+    }
+
+    /// Adds stays in slots that follow one upon another, where none is.
+    fn add(&mut self, first: u32, run: &[Step<'_>]) -> Result<(), redb::Error> {
+        let mut place = self.table.lower_bound_mut(Bound::Included(first))?;
+        for step in run {
+            encode(step, None, self.rows, &mut self.row)?;
+            place.insert_before(step.slot, self.row.as_slice())?;
+            self.undo.stays.push((step.slot, None));
+        }
+        Ok(place.close()?)
+    }
+
+    /// Removes stays from slots that follow one upon another.
+    fn remove(&mut self, slots: RangeInclusive<u32>, count: usize) -> Result<(), redb::Error> {
+        let (first, undo) = (*slots.start(), &mut self.undo.stays);
+        let before = undo.len();
+        self.table.retain_in(slots, |slot, row| {
+            undo.push((slot, Some(row.to_vec())));
+            false
+        })?;
+        if undo.len() - before < count { Err(no_stay(first)) } else { Ok(()) }
+    }
+
+    /// Puts what one transition made of its slot.
+    fn put(&mut self, step: &Step<'_>) -> Result<(), redb::Error> {
+        let slot = step.slot;
+        let before = match step.transition {
             Transition::Added { .. } => None,
-            Transition::Removed { .. } => owned(self.table.remove(slot)?),
+            Transition::Removed { .. } => {
+                let before = owned(self.table.remove(slot)?);
+                self.undo.stays.push((slot, Some(before.ok_or_else(|| no_stay(slot))?)));
+                return Ok(());
+            }
             _ => owned(self.table.get(slot)?),
         };
-        let stay = match (&before, transition) {
-            (_, Transition::Added { lease, terms, .. }) => Some(StayRecord::new(*lease, *terms)),
-            (None, _) => return Err(redb::Error::Corrupted(format!("no stay in slot {slot}"))),
-            (Some(_), Transition::Removed { .. }) => None,
-            (Some(row), _) => Some(
-                StayRecord::decode(row.as_slice())
-                    .map_err(|_| redb::Error::Corrupted(format!("the stay in slot {slot}")))?,
-            ),
-        };
-        if let Some(mut stay) = stay {
-            if let Transition::TakenOver { lease, terms, .. } = transition {
-                stay = stay.under(*lease, *terms);
-            }
-            self.row.clear();
-            put_stay(&stay, instance.unwrap_or(&stay.instance), &mut self.row);
-            self.table.insert(slot, self.row.as_slice())?;
+        encode(step, before.as_deref(), self.rows, &mut self.row)?;
+        let replaced = self.table.insert(slot, self.row.as_slice())?.is_some();
+        if replaced != before.is_some() {
+            return Err(redb::Error::Corrupted(format!("a stay in slot {slot}")));
         }
         self.undo.stays.push((slot, before));
         Ok(())
     }
+}
+
+/// Encodes the stay that a transition leaves in place of the one before.
+fn encode(
+    step: &Step<'_>,
+    before: Option<&[u8]>,
+    rows: &Rows,
+    row: &mut Vec<u8>,
+) -> Result<(), redb::Error> {
+    let stay = match (step.transition, before) {
+        (Transition::Added { lease, terms, .. }, _) => StayRecord::new(*lease, *terms),
+        (transition, Some(before)) => {
+            let stay = StayRecord::decode(before).map_err(|_| no_stay(step.slot))?;
+            match transition {
+                Transition::TakenOver { lease, terms, .. } => stay.under(*lease, *terms),
+                _ => stay,
+            }
+        }
+        (_, None) => return Err(no_stay(step.slot)),
+    };
+    let instance = step.instance.clone().map(|place| rows.instance(place));
+    row.clear();
+    put_stay(&stay, instance.unwrap_or(&stay.instance), row);
+    Ok(())
+}
+
+fn no_stay(slot: u32) -> redb::Error {
+    redb::Error::Corrupted(format!("no stay in slot {slot}"))
 }
 
 /// Puts the rows of the log, and takes out those that it no longer needs.

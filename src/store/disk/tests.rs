@@ -1,11 +1,21 @@
 //! A disc that fails and crashes at any step, with whatever it had not been told to sync torn.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use fastrand::Rng;
 use redb::StorageBackend;
 
 use super::{tables::CHANGES, *};
+use crate::{
+    model::{LeaseTerms, Tick, WallTime},
+    registry::{
+        Command, Now, Registry, Target,
+        tests::{content, id, key},
+    },
+};
 
 /// What a disc holds.
 #[derive(Debug, Default)]
@@ -269,4 +279,45 @@ fn a_format_that_is_not_known_is_refused() {
         let said = format!("its format is {format}, and this version knows {FORMAT}");
         assert!(refused.unwrap_err().contains(&said));
     }
+}
+
+/// What a registry made of commands.
+fn transitions(registry: &mut Registry, commands: Vec<Command>) -> Vec<Transition> {
+    let mut plan = registry.plan(Now { tick: Tick(1), wall: WallTime(1) });
+    for command in commands {
+        plan.decide(command).unwrap();
+    }
+    let transitions = plan.into_transitions();
+    for transition in &transitions {
+        registry.absorb(transition.clone(), Tick(1));
+    }
+    transitions
+}
+
+#[tokio::test]
+async fn a_batch_that_does_not_fit_what_is_there_is_refused() {
+    let ids = || (0..4).map(|number| id(&format!("i{number}")));
+    let terms = LeaseTerms { ttl: Duration::from_secs(5), disconnect_grace: Duration::ZERO };
+    let register = |id| {
+        let content = Box::new(content(1));
+        Command::Register { service: key("a"), id, content, terms }
+    };
+    let deregister = |id| Command::Deregister { target: Target::Identity(key("a"), id) };
+    let mut registry = Registry::new(0, 1, &Limits::default());
+    let added = transitions(&mut registry, ids().map(register).collect());
+    let removed = transitions(&mut registry, ids().map(deregister).collect());
+
+    let disc = Disc::default();
+    let (mut store, _) = disc.open(&Limits::default()).unwrap();
+    // One alone, and several in neighbouring slots.
+    for (done, again) in [(&added, &added[2..3]), (&removed, &removed[2..3])] {
+        store.commit(done).await.unwrap();
+        for misfit in [again, done] {
+            let refused = store.commit(misfit).await;
+            assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+        }
+    }
+    drop(store);
+    let (_, loaded) = disc.open(&Limits::default()).unwrap();
+    assert_eq!((loaded.restored.stays.len(), loaded.restored.changes.len()), (0, 8));
 }
