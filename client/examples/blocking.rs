@@ -66,7 +66,12 @@ fn call(service: &Service, line: &str) -> Result<(String, String), Box<dyn Error
         let id = pick.instance().id.clone();
         let began = Instant::now();
         let answer = ask(pick.address(), line);
-        let outcome = if answer.is_ok() { Outcome::Success } else { Outcome::Failure };
+        let outcome = match &answer {
+            Ok(_) => Outcome::Success,
+            // It is left alone at once: the next attempt goes elsewhere.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Outcome::Unreached,
+            Err(_) => Outcome::Failure,
+        };
         pick.report(outcome, began.elapsed());
         match answer {
             Ok(answer) => return Ok((id, answer)),

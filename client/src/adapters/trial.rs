@@ -102,10 +102,7 @@ impl Answered {
         if std::mem::replace(&mut self.is_judged, true) {
             return;
         }
-        let sign = match outcome {
-            Outcome::Success => Sign::Good,
-            Outcome::Failure => Sign::Bad,
-        };
+        let sign = Sign::from(outcome);
         self.pick.endpoint().note(sign, self.took);
     }
 }

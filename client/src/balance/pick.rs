@@ -25,6 +25,18 @@ pub enum Outcome {
     Success,
     /// The instance did not, and might not serve the next one either.
     Failure,
+    /// The instance took no connection: it is left alone at once, for a second at first.
+    Unreached,
+}
+
+impl From<Outcome> for Sign {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Success => Self::Good,
+            Outcome::Failure => Self::Bad,
+            Outcome::Unreached => Self::Unreached,
+        }
+    }
 }
 
 /// An instance chosen for one call. Keep it until the call has ended: choices go by the calls in
@@ -112,11 +124,7 @@ impl Pick {
     /// # Ok::<(), waypost_client::NoInstance>(())
     /// ```
     pub fn report(self, outcome: Outcome, took: Duration) {
-        let sign = match outcome {
-            Outcome::Success => Sign::Good,
-            Outcome::Failure => Sign::Bad,
-        };
-        self.endpoint.note(sign, took);
+        self.endpoint.note(outcome.into(), took);
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {

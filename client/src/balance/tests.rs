@@ -622,3 +622,15 @@ fn the_turn_of_one_that_fails_is_shared_by_all() {
     let second = picks.filter(|pick| pick.instance().id == "00001").count();
     assert!((1_850..2_150).contains(&second), "{second} of 4,000");
 }
+
+#[test]
+fn who_takes_no_connection_is_left_alone_at_once() {
+    for policy in POLICIES {
+        let (candidates, balancer) = (candidates(&[100; 3]), Balancer::new(policy));
+        let pick = || balancer.pick(&candidates, &ANY).unwrap();
+        let first = pick();
+        let id = first.instance().id.clone();
+        first.report(Outcome::Unreached, Duration::ZERO);
+        assert!((0..100).all(|_| pick().instance().id != id), "{policy:?}");
+    }
+}
