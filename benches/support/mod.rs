@@ -19,6 +19,8 @@ pub(crate) const CALLERS: usize = 64;
 /// Instances of a service.
 pub(crate) const A_SERVICE: u64 = 20;
 
+const ANY_PORT: &str = "127.0.0.1:0";
+
 /// A server in a process of its own, ended with this value.
 pub(crate) struct Process {
     child: Child,
@@ -32,18 +34,25 @@ impl Process {
         // A disk where builds are kept: elsewhere temporary files may lie in memory.
         let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let data = directory.path().join("data");
-        Self::start(store, &data, directory)
+        Self::start(store, &data, ANY_PORT, directory)
     }
 
     /// The registry with what is kept in a directory.
     pub(crate) fn waypost_on(data: &Path) -> Self {
-        Self::start("disk", data, TempDir::new().unwrap())
+        Self::start("disk", data, ANY_PORT, TempDir::new().unwrap())
     }
 
-    fn start(store: &str, data: &Path, directory: TempDir) -> Self {
+    /// An empty registry that remembers nothing, where another one listened before.
+    pub(crate) fn forgetful_at(address: &str) -> Self {
+        let directory = TempDir::new().unwrap();
+        let data = directory.path().join("data");
+        Self::start("memory", &data, address, directory)
+    }
+
+    fn start(store: &str, data: &Path, listen: &str, directory: TempDir) -> Self {
         let port_file = directory.path().join("port");
         let child = Command::new(env!("CARGO_BIN_EXE_waypost"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--store", store, "--port-file"])
+            .args(["serve", "--listen", listen, "--store", store, "--port-file"])
             .arg(&port_file)
             .arg("--data-dir")
             .arg(data)
@@ -61,6 +70,11 @@ impl Process {
     /// Another server, which listens on the address and may work in the directory.
     pub(crate) fn new(child: Child, address: &str, directory: TempDir) -> Self {
         Self { child, address: address.trim().to_owned(), _directory: directory }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     pub(crate) async fn connect_once(&self) -> Channel {
@@ -82,9 +96,7 @@ impl Process {
 
     /// Resident bytes.
     pub(crate) fn memory(&self) -> u64 {
-        let status = self.told("status");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+        memory_of(&self.child.id().to_string())
     }
 
     /// The time that it ran, in the kernel or not.
@@ -102,6 +114,13 @@ impl Process {
         let io = self.told("io");
         io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).unwrap().parse().unwrap()
     }
+}
+
+/// Resident bytes of a process.
+pub(crate) fn memory_of(process: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
 impl Drop for Process {
