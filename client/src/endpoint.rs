@@ -32,29 +32,33 @@ const WARMTH_MIN: f32 = 0.1;
 /// The longest that a call counts for.
 const LATENCY_MAX: Duration = Duration::from_secs(10);
 
-/// An instance as one snapshot knows it.
+/// An instance as one snapshot knows it. In this order: what choices look at lies in one cache line
+/// with the count of references.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Endpoint {
-    instance: Instance,
     reach: Arc<Reach>,
+    instance: Instance,
 }
 
-/// What stays with an identity for as long as it is reached at the same place.
+/// What stays with an identity for as long as it is reached at the same place. In this order: what
+/// choices look at lies side by side.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Reach {
+    /// 0, or when the next call may try whether it does well again: until then it is left alone.
+    probe_at: AtomicU64,
+    latency: Latency,
+    in_flight: AtomicU32,
+    /// Since when it takes traffic; 0 where it always has, as far as is known.
+    serving_since: AtomicU64,
+    group: Arc<Group>,
     /// `host:port`, an IPv6 address in brackets.
     address: Box<str>,
     /// Of the id.
     id_hash: u64,
-    /// Since when it takes traffic; 0 where it always has, as far as is known.
-    serving_since: AtomicU64,
-    in_flight: AtomicU32,
     slot: Slot,
-    latency: Latency,
     health: Mutex<Health>,
-    /// 0, or when the next call may try whether it does well again: until then it is left alone.
-    probe_at: AtomicU64,
-    group: Arc<Group>,
 }
 
 /// Whether an instance is to be called.

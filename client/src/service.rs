@@ -398,18 +398,34 @@ impl Service {
     pub fn pick(&self, context: &PickContext<'_>) -> Result<Pick, NoInstance> {
         let candidates = self.lens.candidates().load();
         let picked = match candidates.as_ref() {
-            Some(candidates) => self.balancer.pick(candidates, context).or_else(|none| {
-                // Whose time is over is known by the clock, where no call tells what time it is.
-                let NoInstance::AllEjected { .. } = none else { return Err(none) };
-                candidates.advance(clock::now());
-                self.balancer.pick(candidates, context)
-            }),
+            Some(candidates) => self.balancer.pick(candidates, context),
             None => Err(NoInstance::NotReady),
         };
-        if picked.is_err() {
-            self.meters().found_none();
+        match picked {
+            Ok(pick) => Ok(pick),
+            Err(none) => self.pick_late(none, context),
         }
-        picked
+    }
+
+    /// Where there is `none`: whose time is over is known by the clock, where no call tells what time it
+    /// is.
+    #[cold]
+    fn pick_late(
+        &self,
+        mut none: NoInstance,
+        context: &PickContext<'_>,
+    ) -> Result<Pick, NoInstance> {
+        if let NoInstance::AllEjected { .. } = none
+            && let Some(candidates) = self.lens.candidates().load().as_ref()
+        {
+            candidates.advance(clock::now());
+            match self.balancer.pick(candidates, context) {
+                Ok(pick) => return Ok(pick),
+                Err(still) => none = still,
+            }
+        }
+        self.meters().found_none();
+        Err(none)
     }
 
     /// The same for a call that can wait: where there is no instance, until there is one, but no longer

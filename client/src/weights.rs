@@ -57,11 +57,17 @@ impl Weights {
 
     /// A weight, relative to the mean of all.
     pub(crate) fn relative(&self, index: usize) -> f32 {
+        1.0 / self.inverse(index)
+    }
+
+    /// The mean of all, relative to a weight: what there is to divide by it is multiplied by this.
+    #[inline]
+    pub(crate) fn inverse(&self, index: usize) -> f32 {
         match self {
             Self::Equal { .. } => 1.0,
             Self::Table { ends, .. } => {
                 let total = ends[ends.len() - 1];
-                (self.of(index) as f64 * ends.len() as f64 / total as f64) as f32
+                (total as f64 / (self.of(index) as f64 * ends.len() as f64)) as f32
             }
         }
     }
@@ -76,19 +82,23 @@ impl Weights {
     }
 
     /// Whose share holds the point at `fraction` / 2^64 of the line. 0 where there are none.
+    #[inline]
     pub(crate) fn at(&self, fraction: u64) -> usize {
         match self {
             Self::Equal { count } => scale_index(fraction, *count),
-            Self::Table { ends, guide } => {
-                let total = ends[ends.len() - 1];
-                let point = scale(fraction, total);
-                let cell = scale_down(point, guide.len(), total);
-                let low = guide[cell] as usize;
-                let high = guide.get(cell + 1).map_or(ends.len() - 1, |next| *next as usize);
-                low + ends[low..=high].partition_point(|end| *end <= point)
-            }
+            Self::Table { ends, guide } => look_up(ends, guide, fraction),
         }
     }
+}
+
+#[inline(never)]
+fn look_up(ends: &[u64], guide: &[u32], fraction: u64) -> usize {
+    let total = ends[ends.len() - 1];
+    let point = scale(fraction, total);
+    let cell = scale_down(point, guide.len(), total);
+    let low = guide[cell] as usize;
+    let high = guide.get(cell + 1).map_or(ends.len() - 1, |next| *next as usize);
+    low + ends[low..=high].partition_point(|end| *end <= point)
 }
 
 /// Another one than `first` among `count`, of which there are at least two: each as likely as the

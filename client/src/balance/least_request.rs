@@ -6,6 +6,7 @@ use crate::{field::Field, weights::other_than};
 ///
 /// Both in proportion to weights: the first so that an idle service shares its calls exactly by weight,
 /// the second so that a share that was made small on purpose stays small where it has nothing to do.
+#[inline]
 pub(super) fn draw(field: &Field, first: u64, second: u64) -> (usize, usize) {
     let (one, other) = (field.weights().at(first), field.weights().at(second));
     if one != other || field.len() < 2 {
@@ -18,7 +19,7 @@ pub(super) fn draw(field: &Field, first: u64, second: u64) -> (usize, usize) {
 pub(super) fn is_lighter(field: &Field, other: usize, chosen: usize) -> bool {
     let load = |index: usize| {
         let in_flight = field.endpoints()[index].in_flight();
-        (in_flight, (in_flight as f32 + 1.0) / field.weights().relative(index))
+        (in_flight, (in_flight as f32 + 1.0) * field.weights().inverse(index))
     };
     let (busy, ours) = load(chosen);
     busy > 0 && load(other).1 < ours

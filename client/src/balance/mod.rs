@@ -126,11 +126,11 @@ pub(crate) struct Balancer {
 }
 
 /// What one choice goes by.
-struct Choice<'a, S> {
+struct Choice<'a, 'b, S> {
     candidates: &'a Candidates,
     field: &'a Field,
-    context: &'a PickContext<'a>,
-    suits: &'a S,
+    context: &'b PickContext<'b>,
+    suits: &'b S,
     now: Tick,
 }
 
@@ -151,6 +151,7 @@ impl Balancer {
     }
 
     /// Chooses from `candidates` for a call. Constant time for most policies, no lock.
+    #[inline]
     pub(crate) fn pick(
         &self,
         candidates: &Candidates,
@@ -160,8 +161,11 @@ impl Balancer {
             None => self.find(candidates, context, &|_| true),
             Some(filter) => self.find(candidates, context, &|endpoint| matches(filter, endpoint)),
         };
-        let serving = candidates.serving;
-        found?.map(Pick::of).ok_or(NoInstance::AllFiltered { serving })
+        match found {
+            Ok(Some(endpoint)) => Ok(Pick::of(endpoint)),
+            Ok(None) => Err(NoInstance::AllFiltered { serving: candidates.serving }),
+            Err(none) => Err(none),
+        }
     }
 
     /// Chooses from `candidates` what `suits` the call; none where none does.
@@ -178,36 +182,57 @@ impl Balancer {
     }
 
     /// Any that suits, and that is not to be left alone; where most are to be, any.
+    #[inline]
     fn find<'a>(
         &self,
         candidates: &'a Candidates,
         context: &PickContext<'_>,
         suits: &impl Fn(&Endpoint) -> bool,
     ) -> Result<Option<&'a Arc<Endpoint>>, NoInstance> {
-        let mut field = &*candidates.preferred;
+        let field = &*candidates.preferred;
         if field.is_empty() {
             return Err(candidates.none());
         }
         let now = candidates.group.latest();
-        let among = |field| Choice { candidates, field, context, suits, now };
-        let mut chosen = self.choose(&among(field));
-        if chosen.is_none()
-            && let Some(others) = &candidates.others
-        {
-            field = others;
-            chosen = self.choose(&among(field));
+        let choice = Choice { candidates, field, context, suits, now };
+        match self.choose(&choice) {
+            Some(index) => Ok(Some(&field.endpoints()[index])),
+            None => self.find_beyond(&choice),
         }
-        if chosen.is_none() {
-            chosen = self.choose_regardless(&among(field))?;
-        }
-        Ok(chosen.map(|index| &field.endpoints()[index]))
     }
 
-    /// The place of one that is not left alone; none where more than half of them are.
-    fn choose<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, S>) -> Option<usize> {
-        if self.policy == Policy::Rendezvous {
-            return self.choose_by_key(choice);
+    /// The same where the first draw gave none.
+    #[cold]
+    fn find_beyond<'a, S: Fn(&Endpoint) -> bool>(
+        &self,
+        choice: &Choice<'a, '_, S>,
+    ) -> Result<Option<&'a Arc<Endpoint>>, NoInstance> {
+        let mut choice = Choice { ..*choice };
+        let mut chosen = self.choose_healthy(&choice);
+        if chosen.is_none()
+            && let Some(others) = &choice.candidates.others
+        {
+            choice.field = others;
+            chosen = self.choose(&choice).or_else(|| self.choose_healthy(&choice));
         }
+        if chosen.is_none() {
+            chosen = self.choose_regardless(&choice)?;
+        }
+        Ok(chosen.map(|index| &choice.field.endpoints()[index]))
+    }
+
+    /// The place of one that is not left alone; none where those that come first are.
+    #[inline]
+    fn choose<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, '_, S>) -> Option<usize> {
+        match self.policy {
+            Policy::Rendezvous => self.choose_by_key(choice),
+            _ => self.choose_drawn(choice),
+        }
+    }
+
+    /// The better of two that are drawn; none where both are to be left alone.
+    #[inline]
+    fn choose_drawn<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, '_, S>) -> Option<usize> {
         let (first, second) = self.draw(choice);
         let is_first = match self.admits(choice, first) {
             Admission::Probe => return Some(first),
@@ -219,11 +244,11 @@ impl Balancer {
             (true, Admission::Yes) => Some(self.better(choice, first, second)),
             (true, Admission::No) => Some(first),
             (false, Admission::Yes) => Some(second),
-            (false, Admission::No) => self.choose_healthy(choice),
+            (false, Admission::No) => None,
         }
     }
 
-    fn choose_by_key<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, S>) -> Option<usize> {
+    fn choose_by_key<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, '_, S>) -> Option<usize> {
         let field = choice.field;
         let key = choice.context.key.unwrap_or_else(|| self.random());
         let choose = |probe: bool| {
@@ -246,12 +271,15 @@ impl Balancer {
             Gate::Open | Gate::Closed => false,
         };
         let first = choose(true);
-        let chosen = if first.as_ref().is_some_and(is_taken) { choose(false) } else { first };
-        chosen.or_else(|| self.choose_healthy(choice))
+        if first.as_ref().is_some_and(is_taken) { choose(false) } else { first }
     }
 
-    /// Where the draws found none, as they do where few suit: looks at all.
-    fn choose_healthy<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, S>) -> Option<usize> {
+    /// Where the draws found none, as they do where few suit: looks at all. None where more than half of
+    /// them are left alone.
+    fn choose_healthy<S: Fn(&Endpoint) -> bool>(
+        &self,
+        choice: &Choice<'_, '_, S>,
+    ) -> Option<usize> {
         let (field, now) = (choice.field, choice.now);
         let suiting = || field.endpoints().iter().filter(|endpoint| (choice.suits)(endpoint));
         let open = suiting().filter(|endpoint| endpoint.gate(now) == Gate::Open).count();
@@ -265,7 +293,7 @@ impl Balancer {
     /// Where most are left alone: any; or, for a call that wants that, one of the few others.
     fn choose_regardless<S: Fn(&Endpoint) -> bool>(
         &self,
-        choice: &Choice<'_, S>,
+        choice: &Choice<'_, '_, S>,
     ) -> Result<Option<usize>, NoInstance> {
         let now = choice.now;
         if !choice.context.healthy_only {
@@ -283,7 +311,7 @@ impl Balancer {
     /// The better of two such, drawn by weight.
     fn choose_from<S>(
         &self,
-        choice: &Choice<'_, S>,
+        choice: &Choice<'_, '_, S>,
         such: impl Fn(&Endpoint) -> bool,
     ) -> Option<usize> {
         let (first, second) = choice.field.draw_where(self.random(), self.random(), such)?;
@@ -291,7 +319,8 @@ impl Balancer {
     }
 
     /// Two places to choose from, which may be the same.
-    fn draw<S>(&self, choice: &Choice<'_, S>) -> (usize, usize) {
+    #[inline]
+    fn draw<S>(&self, choice: &Choice<'_, '_, S>) -> (usize, usize) {
         let field = choice.field;
         if self.policy == Policy::RoundRobin {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -302,7 +331,8 @@ impl Balancer {
         least_request::draw(field, self.random(), self.random())
     }
 
-    fn better<S>(&self, choice: &Choice<'_, S>, first: usize, second: usize) -> usize {
+    #[inline]
+    fn better<S>(&self, choice: &Choice<'_, '_, S>, first: usize, second: usize) -> usize {
         let is_second = match self.policy {
             Policy::PeakEwma => peak_ewma::is_quicker(choice.field, second, first, choice.now),
             Policy::LeastRequest => least_request::is_lighter(choice.field, second, first),
@@ -311,7 +341,12 @@ impl Balancer {
         if is_second { second } else { first }
     }
 
-    fn admits<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, S>, index: usize) -> Admission {
+    #[inline(always)]
+    fn admits<S: Fn(&Endpoint) -> bool>(
+        &self,
+        choice: &Choice<'_, '_, S>,
+        index: usize,
+    ) -> Admission {
         let (endpoint, now) = (&choice.field.endpoints()[index], choice.now);
         if !(choice.suits)(endpoint) {
             return Admission::No;
@@ -325,14 +360,17 @@ impl Balancer {
     }
 
     /// Whether a newcomer is spared this call.
-    fn is_too_cold<S>(&self, choice: &Choice<'_, S>, endpoint: &Endpoint) -> bool {
+    fn is_too_cold<S>(&self, choice: &Choice<'_, '_, S>, endpoint: &Endpoint) -> bool {
         let slow_start_ms = choice.candidates.slow_start_ms;
-        slow_start_ms > 0 && {
-            let warmth = endpoint.warmth(choice.now, slow_start_ms);
-            warmth < 1.0 && (self.random() >> 40) as f32 >= warmth * (1 << 24) as f32
-        }
+        slow_start_ms > 0 && self.is_spared(endpoint.warmth(choice.now, slow_start_ms))
     }
 
+    #[inline(never)]
+    fn is_spared(&self, warmth: f32) -> bool {
+        warmth < 1.0 && (self.random() >> 40) as f32 >= warmth * (1 << 24) as f32
+    }
+
+    #[inline]
     fn random(&self) -> u64 {
         match &self.seeded {
             None => fastrand::u64(..),

@@ -6,6 +6,7 @@ use crate::{field::Field, timeline::Tick};
 const EQUAL_BELOW: f32 = 1_048_576.0;
 
 /// Whether a call to `other` is likely to be answered sooner than one to `chosen`.
+#[inline]
 pub(super) fn is_quicker(field: &Field, other: usize, chosen: usize, now: Tick) -> bool {
     let nanos = |index: usize| field.endpoints()[index].latency().nanos(now);
     let (theirs, ours) = (nanos(other), nanos(chosen));
@@ -26,6 +27,7 @@ fn coarse(nanos: f32) -> f32 {
 }
 
 /// With one call more, for its weight.
+#[inline]
 fn load(field: &Field, index: usize) -> f32 {
-    1.0 + field.endpoints()[index].in_flight() as f32 / field.weights().relative(index)
+    1.0 + field.endpoints()[index].in_flight() as f32 * field.weights().inverse(index)
 }
