@@ -1,0 +1,1 @@
+//! The entrypoint of a platform of services: one URL over all of them.
