@@ -82,10 +82,12 @@ impl Default for Dialer {
 /// Why a request got no answer.
 #[derive(Debug)]
 pub(crate) enum SendError {
+    /// There is no connection to send it over.
+    Unreached(ConnectError),
     /// Nobody has begun to serve it, and nobody will: it can be sent elsewhere.
     Unsent,
     /// It may have been received.
-    Lost(hyper::Error),
+    Lost(Box<dyn Error + Send + Sync>),
 }
 
 impl Dialer {
@@ -158,7 +160,7 @@ impl Connection {
             if error.take_message().is_some() || is_refusal(error.error()) {
                 SendError::Unsent
             } else {
-                SendError::Lost(error.into_error())
+                SendError::Lost(error.into_error().into())
             }
         })
     }
@@ -193,8 +195,11 @@ impl tower::Service<Request<Body>> for Connection {
             let address = Arc::clone(&connection.address);
             Ok(match connection.send(request).await {
                 Ok(response) => response.map(Body::new),
+                Err(SendError::Unreached(error)) => {
+                    Status::unavailable(error.to_string()).into_http()
+                }
                 Err(SendError::Unsent) => unsent(&address).into_http(),
-                Err(SendError::Lost(error)) => lost(&address, &error).into_http(),
+                Err(SendError::Lost(error)) => lost(&address, &*error).into_http(),
             })
         })
     }
@@ -216,7 +221,7 @@ pub(crate) fn unsent(address: &impl std::fmt::Display) -> Status {
 }
 
 /// The status of a call that was sent and got no answer.
-pub(crate) fn lost(address: &impl std::fmt::Display, error: &hyper::Error) -> Status {
+pub(crate) fn lost(address: &impl std::fmt::Display, error: &(dyn Error + 'static)) -> Status {
     let reason = root(error);
     Status::unavailable(format!("the call to {address} got no answer: {reason}"))
 }

@@ -91,7 +91,8 @@
 //! - `tonic`, the only one that is on by default: [`BalancedChannel`].
 //! - `tower`: `PickLayer` picks an instance for each request, whatever a request is, and
 //!   `Service::discover` gives tower's balancers a stream of changes.
-//! - `http`: `HttpLayer` does so for HTTP clients: hyper-util's, say, in axum servers as well.
+//! - `http`: `HttpChannel` is a [`BalancedChannel`] for requests of plain HTTP; `HttpLayer` picks an
+//!   instance for each request of an HTTP client: hyper-util's, say.
 //! - `reqwest`: a [`Service`] is what reqwest resolves its name with, for each connection alone.
 //! - `metrics`: figures of each service, told to the recorder of the `metrics` facade that is installed
 //!   when the service is first asked for, labelled `namespace` and `service`: counters
@@ -102,8 +103,8 @@
 //! - `tls`: calls to instances over TLS.
 //! - `fake`: a registry in memory, for tests of what uses this crate.
 
-// What serves the channel alone is not marked one by one.
-#![cfg_attr(not(feature = "tonic"), allow(dead_code))]
+// What serves the channels alone is not marked one by one.
+#![cfg_attr(not(all(feature = "tonic", feature = "http")), allow(dead_code))]
 
 #[cfg(any(feature = "tower", feature = "http", feature = "reqwest"))]
 mod adapters;
@@ -111,7 +112,7 @@ mod amendment;
 mod backoff;
 mod balance;
 mod cache;
-#[cfg(feature = "tonic")]
+#[cfg(any(feature = "tonic", feature = "http"))]
 mod channel;
 mod client;
 mod clock;
@@ -174,7 +175,11 @@ pub use adapters::{Discover, PickLayer, PickService, Picked};
 pub use adapters::{HttpLayer, HttpService, TrackedBody};
 pub use balance::{CallKey, NoInstance, Outcome, Pick, PickContext, Policy};
 #[cfg(feature = "tonic")]
-pub use channel::{BalancedChannel, ResponseFuture};
+pub use channel::ResponseFuture;
+#[cfg(any(feature = "tonic", feature = "http"))]
+pub use channel::{AnsweredBy, BalancedChannel, CallTimeout, Grpc, Http, Protocol};
+#[cfg(feature = "http")]
+pub use channel::{CallFailed, FailureKind, HttpChannel, HttpFuture};
 pub use client::{BuildError, Builder, Client};
 pub use drain::Drained;
 pub use freshness::Freshness;

@@ -11,18 +11,11 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, Request, request::Parts};
+use http::{Request, request::Parts};
 use tonic::body::Body;
 
-use super::{
-    replay::Replay,
-    timeout::{self, timeout},
-    tried::Tried,
-};
+use super::{protocol::Protocol, replay::Replay, tried::Tried};
 use crate::{balance::PickContext, clock::Instant};
-
-static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
 /// A call, until it is answered.
 pub(super) struct Call {
@@ -36,9 +29,9 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn new(request: Request<Body>, now: Instant) -> Self {
+    pub(super) fn new<P: Protocol>(request: Request<Body>, now: Instant) -> Self {
         let (head, body) = request.into_parts();
-        let limit = timeout(&head.headers);
+        let limit = P::timeout(&head);
         Self {
             head,
             body: Replay::new(body),
@@ -64,17 +57,11 @@ impl Call {
 
     /// The request of an attempt, and how many were before it; `None` where the body's beginning is
     /// gone.
-    pub(super) fn attempt(&self, now: Instant) -> Option<(Request<Body>, u32)> {
+    pub(super) fn attempt<P: Protocol>(&self, now: Instant) -> Option<(Request<Body>, u32)> {
         let body = self.body.pass()?;
         let previous = self.sent.fetch_add(1, Ordering::Relaxed);
         let mut request = Request::from_parts(self.head.clone(), body);
-        let headers = request.headers_mut();
-        if let Some(left) = self.left(now) {
-            headers.insert(&TIMEOUT, timeout::written(left));
-        }
-        if previous > 0 {
-            headers.insert(&PREVIOUS_ATTEMPTS, previous.into());
-        }
+        P::tell(request.headers_mut(), self.left(now), previous);
         Some((request, previous))
     }
 

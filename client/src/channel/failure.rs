@@ -9,12 +9,16 @@ use super::{pushback::Pushback, retry::Cause};
 pub(super) enum Failure {
     /// There is no instance to send it to.
     Nowhere(Status),
+    /// The instance took no connection.
+    Unreached(Status),
     /// No instance has seen to it, and none will.
     Unsent(Status),
     /// Its connection was lost before an answer.
     Lost(Status),
     /// The answer says that the instance does not serve it now.
     Unavailable(Box<Response<Body>>),
+    /// The caller's time is over.
+    Late,
 }
 
 impl Failure {
@@ -26,8 +30,8 @@ impl Failure {
     /// What follows from it for another attempt; `None` where none can help.
     pub(super) fn cause(&self) -> Option<Cause> {
         match self {
-            Self::Nowhere(_) => None,
-            Self::Unsent(_) => Some(Cause::Unsent),
+            Self::Nowhere(_) | Self::Late => None,
+            Self::Unreached(_) | Self::Unsent(_) => Some(Cause::Unsent),
             Self::Lost(_) => Some(Cause::Lost),
             Self::Unavailable(answer) => Some(Cause::Unavailable(Pushback::of(answer.headers()))),
         }
@@ -37,7 +41,10 @@ impl Failure {
     /// not, which would be sent again unasked.
     pub(super) fn or(self, other: Self) -> Self {
         match (&self, &other) {
-            (Self::Nowhere(_) | Self::Unsent(_), Self::Lost(_) | Self::Unavailable(_)) => other,
+            (
+                Self::Nowhere(_) | Self::Unreached(_) | Self::Unsent(_),
+                Self::Lost(_) | Self::Unavailable(_),
+            ) => other,
             _ => self,
         }
     }
@@ -45,7 +52,11 @@ impl Failure {
     /// What the caller gets.
     pub(super) fn answer(self) -> Response<Body> {
         match self {
-            Self::Nowhere(status) | Self::Unsent(status) | Self::Lost(status) => status.into_http(),
+            Self::Nowhere(status)
+            | Self::Unreached(status)
+            | Self::Unsent(status)
+            | Self::Lost(status) => status.into_http(),
+            Self::Late => Status::deadline_exceeded("the call's timeout has passed").into_http(),
             Self::Unavailable(answer) => *answer,
         }
     }

@@ -8,10 +8,10 @@ use http::Response;
 use tonic::body::Body;
 use tower::retry::budget::Budget;
 
-use super::{BalancedChannel, call::Call, failure::Failure, route::Scope};
+use super::{BalancedChannel, call::Call, failure::Failure, protocol::Protocol, route::Scope};
 use crate::clock::{self, Instant};
 
-impl BalancedChannel {
+impl<P: Protocol> BalancedChannel<P> {
     /// Sends a call, and where it is not answered within `delay`, to another instance too. Where one of
     /// them fails, the other one decides.
     pub(super) async fn hedge(

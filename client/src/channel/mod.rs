@@ -1,12 +1,19 @@
-//! The tonic adapter: a service that generated clients call, and that sends each call to a picked
-//! instance. It must never send a call twice that may have been served, unless it was told that it may,
-//! nor keep one waiting without a deadline.
+//! Services that send each call to a picked instance: for clients that tonic generates, and for plain
+//! HTTP. They must never send a call twice that may have been served, unless they were told that they
+//! may, nor keep one waiting without a deadline.
 
 mod answer;
+mod answered_by;
 mod attempt;
 mod call;
 mod failure;
+#[cfg(feature = "tonic")]
+mod grpc;
 mod hedge;
+#[cfg(feature = "http")]
+mod http;
+mod pool;
+mod protocol;
 mod pushback;
 mod replay;
 mod retry;
@@ -14,25 +21,31 @@ mod route;
 mod timeout;
 mod tried;
 
-use std::{
-    convert::Infallible,
-    fmt,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
-use http::{Request, Response};
+use ::http::{Request, Response};
+use hyper::body::Incoming;
 use tonic::{Status, body::Body};
 use tower::retry::budget::{Budget, TpsBudget};
 use tracing::Instrument;
 
-use self::{attempt::Attempt, call::Call, failure::Failure, retry::Retry, route::Scope};
+#[cfg(feature = "tonic")]
+pub use self::grpc::ResponseFuture;
+#[cfg(feature = "http")]
+pub use self::http::{CallFailed, FailureKind, HttpChannel, HttpFuture};
+pub use self::{
+    answered_by::AnsweredBy,
+    protocol::{Grpc, Http, Protocol},
+    timeout::CallTimeout,
+};
+use self::{
+    attempt::Attempt, call::Call, failure::Failure, pool::Pool, retry::Retry, route::Scope,
+};
 use crate::{
     clock::{self, Instant},
-    connection::{self, Answer, SendError},
-    correlation,
+    connection::{self, Connection, SendError},
+    endpoint::Endpoint,
+    outlier::Sign,
     service::Service,
 };
 
@@ -89,12 +102,36 @@ const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
-pub struct BalancedChannel {
+pub struct BalancedChannel<P = Grpc> {
     service: Service,
     /// What sending again may cost: all clones pay from it.
     budget: Arc<TpsBudget>,
     options: Options,
+    /// Absent where all calls to an instance share one connection of HTTP/2.
+    pool: Option<Pool>,
+    protocol: PhantomData<P>,
+}
+
+impl<P> Clone for BalancedChannel<P> {
+    fn clone(&self) -> Self {
+        Self {
+            service: self.service.clone(),
+            budget: Arc::clone(&self.budget),
+            options: self.options,
+            pool: self.pool.clone(),
+            protocol: PhantomData,
+        }
+    }
+}
+
+impl<P> fmt::Debug for BalancedChannel<P> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("BalancedChannel")
+            .field("service", &self.service)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a channel was told about its calls.
@@ -116,73 +153,10 @@ impl Default for Options {
     }
 }
 
-impl tower::Service<Request<Body>> for BalancedChannel {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = ResponseFuture;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        correlation::pass_on(request.headers_mut());
-        let channel = self.clone();
-        ResponseFuture(Box::pin(async move { Ok(channel.answer(request).await) }))
-    }
-}
-
-/// The answer to a call, to come. Dropping it cancels the call. Clients that tonic generates wait for
-/// it by themselves.
-///
-/// ```
-/// use tower::Service as _;
-/// use waypost_client::Service;
-///
-/// # #[tokio::main]
-/// # async fn main() {
-/// let mut channel = Service::fixed([]).channel();
-/// let request = http::Request::new(tonic::body::Body::empty());
-/// let Ok(answer) = channel.call(request).await;
-/// // No instance: UNAVAILABLE is 14.
-/// assert_eq!(answer.headers()["grpc-status"], "14");
-/// # }
-/// ```
-#[must_use = "futures do nothing unless polled"]
-pub struct ResponseFuture(Answer);
-
-impl Future for ResponseFuture {
-    type Output = Result<Response<Body>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(context)
-    }
-}
-
-impl fmt::Debug for ResponseFuture {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("ResponseFuture")
-    }
-}
-
-impl Service {
-    /// A channel that generated tonic clients can call this service through.
-    ///
-    /// ```
-    /// # use waypost_client::Service;
-    /// let channel = Service::fixed([]).channel();
-    /// # drop(channel);
-    /// ```
-    #[must_use]
-    pub fn channel(&self) -> BalancedChannel {
-        BalancedChannel::new(self.clone())
-    }
-}
-
-impl BalancedChannel {
-    pub(crate) fn new(service: Service) -> Self {
+impl<P: Protocol> BalancedChannel<P> {
+    fn new(service: Service, pool: Option<Pool>) -> Self {
         let budget = Arc::new(TpsBudget::new(BUDGET_WINDOW, BUDGET_RESERVE, BUDGET_SHARE));
-        Self { service, budget, options: Options::default() }
+        Self { service, budget, options: Options::default(), pool, protocol: PhantomData }
     }
 
     /// The service that this calls.
@@ -290,22 +264,20 @@ impl BalancedChannel {
         self
     }
 
-    async fn answer(&self, request: Request<Body>) -> Response<Body> {
-        let now = clock::now();
-        let call = Call::new(request, now);
+    /// Sees a call through, for as long as its caller waits.
+    async fn run(&self, call: &Call) -> Result<Response<Body>, Failure> {
         self.budget.deposit();
-        match call.left(now) {
-            None => self.dispatch(&call).await,
+        match call.left(clock::now()) {
+            None => self.dispatch(call).await,
             Some(limit) => {
-                let late =
-                    || Status::deadline_exceeded("the call's timeout has passed").into_http();
-                clock::within(limit, self.dispatch(&call)).await.unwrap_or_else(late)
+                let answered = clock::within(limit, self.dispatch(call)).await;
+                answered.unwrap_or(Err(Failure::Late))
             }
         }
     }
 
     /// Sends a call until that came to something, or may not be repeated.
-    async fn dispatch(&self, call: &Call) -> Response<Body> {
+    async fn dispatch(&self, call: &Call) -> Result<Response<Body>, Failure> {
         let mut retry = Retry::new(self.options.attempts);
         let unsent_max = UNSENT_MAX.max(self.options.ready_wait);
         let mut give_up = clock::now() + unsent_max;
@@ -314,14 +286,11 @@ impl BalancedChannel {
                 None => self.attempt(call, Scope::All, give_up).await,
                 Some(delay) => self.hedge(call, give_up, delay).await,
             };
-            let failure = match answered {
-                Ok(answer) => return answer,
-                Err(failure) => failure,
-            };
+            let Err(failure) = answered else { return answered };
             let Some(wait) = self.retry_after(&mut retry, call, &failure) else {
-                return failure.answer();
+                return Err(failure);
             };
-            if !matches!(failure, Failure::Unsent(_)) {
+            if !matches!(failure, Failure::Unsent(_) | Failure::Unreached(_)) {
                 give_up = clock::now() + wait + unsent_max;
             }
             // An answer counts as in flight for as long as it is there.
@@ -335,6 +304,10 @@ impl BalancedChannel {
 
     /// How long to wait before a call is sent again; `None` where it is not to be.
     fn retry_after(&self, retry: &mut Retry, call: &Call, failure: &Failure) -> Option<Duration> {
+        if let Failure::Unreached(_) = failure {
+            // Looking for an instance that takes a connection costs nothing.
+            return call.is_whole().then_some(Duration::ZERO);
+        }
         let cause = failure.cause()?;
         let left = call.left(clock::now());
         let wait = retry.wait(cause, call.sent(), left, fastrand::f64())?;
@@ -355,27 +328,70 @@ impl BalancedChannel {
         let left = give_up.saturating_duration_since(clock::now());
         let found = clock::within(left, self.connect(call, scope)).await;
         let found = found.unwrap_or_else(|| Err(self.too_late(call)));
-        let (pick, connection) = found.map_err(Failure::Nowhere)?;
+        let (pick, way) = found.map_err(Failure::Nowhere)?;
         let gone = || Failure::Nowhere(Status::internal("the request's body is gone"));
-        let (request, previous) = call.attempt(clock::now()).ok_or_else(gone)?;
-        let (service, instance) = (self.service.name(), &pick.instance().id);
+        let (request, previous) = call.attempt::<P>(clock::now()).ok_or_else(gone)?;
+        let endpoint = Arc::clone(pick.endpoint());
+        let (service, instance) = (self.service.name(), &endpoint.instance().id);
         let span = tracing::debug_span!("attempt", service, instance, attempt = previous + 1);
         let attempt = Attempt::begin(pick, call.deadline());
-        match connection.clone().send(request).instrument(span).await {
-            Ok(answer) => Failure::check(attempt.answered(answer)),
+        match way.send(request, endpoint.address()).instrument(span).await {
+            Ok(answer) => {
+                let mut answer = attempt.answered(answer);
+                answer.extensions_mut().insert(AnsweredBy { endpoint, attempts: previous + 1 });
+                Failure::check(answer)
+            }
+            Err(SendError::Unreached(error)) => {
+                drop(attempt.unsent());
+                call.note_unsent();
+                endpoint.note(Sign::Unreached, Duration::ZERO);
+                let status = Status::unavailable(error.to_string());
+                call.tried().note(&endpoint, error);
+                Err(Failure::Unreached(status))
+            }
             Err(SendError::Unsent) => {
-                let pick = attempt.unsent();
+                drop(attempt.unsent());
                 call.note_unsent();
                 // Another connection to the same place may do, once.
-                call.tried().note_closed(pick.endpoint());
-                pick.endpoint().slot().forget(&connection);
-                Err(Failure::Unsent(connection::unsent(&pick.address())))
+                call.tried().note_closed(&endpoint);
+                way.forget(&endpoint);
+                Err(Failure::Unsent(connection::unsent(&endpoint.address())))
             }
             Err(SendError::Lost(error)) => {
-                let pick = attempt.lost();
-                pick.endpoint().slot().forget(&connection);
-                Err(Failure::Lost(connection::lost(&pick.address(), &error)))
+                drop(attempt.lost());
+                way.forget(&endpoint);
+                Err(Failure::Lost(connection::lost(&endpoint.address(), &*error)))
             }
+        }
+    }
+}
+
+/// How a request gets to an instance.
+enum Way {
+    /// Over a connection that all calls share.
+    Connection(Connection),
+    /// Over one that it has for itself.
+    Pool(Pool),
+}
+
+impl Way {
+    async fn send(
+        &self,
+        request: Request<Body>,
+        address: &str,
+    ) -> Result<Response<Incoming>, SendError> {
+        match self {
+            Self::Connection(connection) => connection.clone().send(request).await,
+            Self::Pool(pool) => pool.send(request, address).await,
+        }
+    }
+
+    /// The next call is not to go the same way.
+    fn forget(&self, endpoint: &Endpoint) {
+        match self {
+            Self::Connection(connection) => endpoint.slot().forget(connection),
+            // It keeps none that was lost.
+            Self::Pool(_) => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::{BalancedChannel, UNSENT_MAX, call::Call};
+use super::{BalancedChannel, UNSENT_MAX, Way, call::Call, protocol::Protocol};
 use crate::{
     balance::{NoInstance, Pick},
     clock,
@@ -41,27 +41,26 @@ enum Miss {
     Full,
 }
 
-impl BalancedChannel {
+impl<P: Protocol> BalancedChannel<P> {
     /// Picks an instance that takes a connection. Those that don't are noted in the call.
-    pub(super) async fn connect(
-        &self,
-        call: &Call,
-        scope: Scope,
-    ) -> Result<(Pick, Connection), Status> {
+    pub(super) async fn connect(&self, call: &Call, scope: Scope) -> Result<(Pick, Way), Status> {
         if self.service.snapshot().is_none() {
             self.service.ready().await.map_err(|error| self.unready(&error))?;
         }
         loop {
             let pick = self.choose(call, scope).await?;
+            if let Some(pool) = &self.pool {
+                return Ok((pick, Way::Pool(pool.clone())));
+            }
             let endpoint = pick.endpoint();
             if let Some(connection) = endpoint.slot().current() {
-                return Ok((pick, connection));
+                return Ok((pick, Way::Connection(connection)));
             }
             // Half of the time that is left: the other half is for another instance.
             let limit = call.left(clock::now()).map_or(UNSENT_MAX, |left| left / 2);
             let dialed = clock::within(limit, self.dial(endpoint)).await;
             match dialed {
-                Some(Ok(connection)) => return Ok((pick, connection)),
+                Some(Ok(connection)) => return Ok((pick, Way::Connection(connection))),
                 Some(Err(error)) => call.tried().note(endpoint, error),
                 None => {
                     // What little was left of a call's time says nothing of the instance.
@@ -209,7 +208,7 @@ mod tests {
     use http::Request;
     use tonic::body::Body;
 
-    use super::*;
+    use super::{super::protocol::Grpc, *};
     use crate::{
         proto::{Instance, Status::Up},
         service::Service,
@@ -221,7 +220,7 @@ mod tests {
         let channel = Service::fixed([up]).channel().concurrency_limit(1);
         let (holders, passed) = (AtomicU32::new(0), AtomicU32::new(0));
         let race = || {
-            let call = Call::new(Request::new(Body::empty()), clock::now());
+            let call = Call::new::<Grpc>(Request::new(Body::empty()), clock::now());
             for _ in 0..20_000 {
                 if let Ok(_pick) = channel.pick(&call, Scope::All) {
                     assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);

@@ -2,7 +2,26 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, request::Parts};
+
+/// How long the caller of a request waits for the head of its answer: goes with the request, as an
+/// extension. Where the request says so itself as well (`grpc-timeout`), the shorter time counts.
+///
+/// ```
+/// use std::time::Duration;
+/// use waypost_client::CallTimeout;
+///
+/// let mut request = http::Request::new(tonic::body::Body::empty());
+/// request.extensions_mut().insert(CallTimeout(Duration::from_secs(2)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallTimeout(pub Duration);
+
+impl CallTimeout {
+    pub(super) fn of(head: &Parts) -> Option<Duration> {
+        head.extensions.get::<Self>().map(|Self(timeout)| *timeout)
+    }
+}
 
 /// The call's timeout, as the gRPC protocol writes it: up to 8 digits and a unit.
 pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {

@@ -41,6 +41,11 @@ impl Tried {
         self.last.as_ref()
     }
 
+    /// The instance that it was meant for last.
+    pub(super) fn latest(&self) -> Option<Arc<Endpoint>> {
+        self.chosen.last().cloned()
+    }
+
     pub(super) fn choose(&mut self, endpoint: &Arc<Endpoint>) {
         if !self.was_chosen(endpoint) {
             self.chosen.push(Arc::clone(endpoint));

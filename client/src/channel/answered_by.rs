@@ -1,0 +1,63 @@
+//! Who answered a call: told with the answer.
+
+use std::{fmt, sync::Arc};
+
+use crate::{endpoint::Endpoint, proto::Instance};
+
+/// Which instance answered a call through a channel: an extension of the answer.
+///
+/// ```
+/// use waypost_client::AnsweredBy;
+///
+/// fn log(answer: &http::Response<tonic::body::Body>) {
+///     if let Some(by) = answer.extensions().get::<AnsweredBy>() {
+///         println!("{} after {} attempts", by.instance().id, by.attempts());
+///     }
+/// }
+/// # let _ = log;
+/// ```
+#[derive(Clone)]
+pub struct AnsweredBy {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) attempts: u32,
+}
+
+impl AnsweredBy {
+    /// The instance, as it was when the call was sent.
+    ///
+    /// ```
+    /// # use waypost_client::AnsweredBy;
+    /// fn id(by: &AnsweredBy) -> &str {
+    ///     &by.instance().id
+    /// }
+    /// # let _ = id;
+    /// ```
+    #[must_use]
+    pub fn instance(&self) -> &Instance {
+        self.endpoint.instance()
+    }
+
+    /// How often the call was sent, this attempt included.
+    ///
+    /// ```
+    /// # use waypost_client::AnsweredBy;
+    /// fn was_sent_again(by: &AnsweredBy) -> bool {
+    ///     by.attempts() > 1
+    /// }
+    /// # let _ = was_sent_again;
+    /// ```
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+}
+
+impl fmt::Debug for AnsweredBy {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("AnsweredBy")
+            .field("id", &self.instance().id)
+            .field("attempts", &self.attempts)
+            .finish_non_exhaustive()
+    }
+}

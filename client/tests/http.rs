@@ -1,0 +1,295 @@
+//! The channel for plain HTTP, over loopback: where requests go, what is sent again, what is told.
+//! Waits for conditions, never for time.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+use std::{
+    convert::Infallible,
+    future::pending,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::{body::Frame, body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket},
+    time::timeout,
+};
+use tonic::body::Body;
+use tower::Service as _;
+use waypost_client::{
+    AnsweredBy, CallTimeout, FailureKind, HttpChannel, Instance, Policy, Service, proto::Status,
+};
+
+/// No wait of these tests comes near it, unless something is wrong.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What an instance does with a request.
+#[derive(Clone, Copy)]
+enum Act {
+    /// Answers with what it was sent.
+    Echo,
+    /// Says that it does not serve now.
+    Unavailable,
+    /// Reads the head, and closes the connection.
+    Die,
+    /// Never answers.
+    Hang,
+}
+
+/// A request as an instance saw it.
+#[derive(Clone, Debug)]
+struct Seen {
+    at: &'static str,
+    method: Method,
+    path: String,
+    version: Version,
+    headers: HeaderMap,
+}
+
+/// What came to instances, in order.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<Seen>>>);
+
+impl Log {
+    fn all(&self) -> Vec<Seen> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn at(&self) -> Vec<&'static str> {
+        self.all().iter().map(|seen| seen.at).collect()
+    }
+}
+
+/// An instance that does so with all requests.
+async fn served(id: &'static str, act: Act, log: &Log) -> Instance {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let log = log.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            stream.set_nodelay(true).unwrap();
+            let log = log.clone();
+            tokio::spawn(async move {
+                let answer = service_fn(move |request| answer(id, act, log.clone(), request));
+                let server = auto::Builder::new(TokioExecutor::new());
+                let served =
+                    server.serve_connection_with_upgrades(TokioIo::new(stream), answer).await;
+                drop(served);
+            });
+        }
+    });
+    instance(id, port)
+}
+
+async fn answer(
+    at: &'static str,
+    act: Act,
+    log: Log,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, &'static str> {
+    log.0.lock().unwrap().push(Seen {
+        at,
+        method: request.method().clone(),
+        path: request.uri().path_and_query().unwrap().to_string(),
+        version: request.version(),
+        headers: request.headers().clone(),
+    });
+    match act {
+        Act::Echo if request.headers().contains_key(header::UPGRADE) => {
+            let upgrade = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let mut stream = TokioIo::new(upgrade.await.unwrap());
+                let mut bytes = [0; 4];
+                stream.read_exact(&mut bytes).await.unwrap();
+                stream.write_all(&bytes).await.unwrap();
+            });
+            let switching = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+            let switching = switching.header(header::CONNECTION, "upgrade");
+            Ok(switching.header(header::UPGRADE, "echo").body(Body::empty()).unwrap())
+        }
+        Act::Echo => Ok(Response::new(Body::new(request.into_body()))),
+        Act::Unavailable => Ok(status(StatusCode::SERVICE_UNAVAILABLE)),
+        Act::Die => Err("closes the connection"),
+        Act::Hang => pending().await,
+    }
+}
+
+fn status(status: StatusCode) -> Response<Body> {
+    Response::builder().status(status).body(Body::empty()).unwrap()
+}
+
+fn instance(id: &str, port: u16) -> Instance {
+    Instance {
+        service: "orders".into(),
+        id: id.into(),
+        host: "127.0.0.1".into(),
+        port: port.into(),
+        status: Status::Up.into(),
+        ..Instance::default()
+    }
+}
+
+/// An instance that takes no connection, for as long as the socket lives: nobody else gets its port.
+fn gone() -> (Instance, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    (instance("gone", socket.local_addr().unwrap().port()), socket)
+}
+
+/// By turns, so that each instance gets its calls.
+fn channel(instances: impl IntoIterator<Item = Instance>) -> HttpChannel {
+    Service::fixed(instances).with_policy(Policy::RoundRobin).http_channel()
+}
+
+fn get(path: &str) -> Request<Body> {
+    Request::get(path).body(Body::empty()).unwrap()
+}
+
+fn post(body: &'static [u8]) -> Request<Body> {
+    let frames = stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(body)))]);
+    let body = Body::new(StreamBody::new(frames).map_err(|never| match never {}));
+    Request::post("/").body(body).unwrap()
+}
+
+async fn text(answer: Response<Body>) -> Bytes {
+    answer.into_body().collect().await.unwrap().to_bytes()
+}
+
+#[tokio::test]
+async fn a_request_goes_to_an_instance_as_it_is() {
+    let log = Log::default();
+    let mut channel = channel([served("a", Act::Echo, &log).await]);
+    let mut request = post(b"four");
+    *request.uri_mut() = "http://gateway/v1/orders?id=7".parse().unwrap();
+    request.headers_mut().insert(header::HOST, "orders.internal".parse().unwrap());
+    request.extensions_mut().insert(CallTimeout(Duration::from_secs(60)));
+    let answer = channel.call(request).await.unwrap();
+    let by = answer.extensions().get::<AnsweredBy>().unwrap();
+    assert_eq!((by.instance().id.as_str(), by.attempts()), ("a", 1));
+    assert_eq!(text(answer).await, "four");
+    let seen = &log.all()[0];
+    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/v1/orders?id=7"));
+    assert_eq!(seen.headers[header::HOST], "orders.internal");
+    assert_eq!(seen.version, Version::HTTP_11);
+    let left: u64 = seen.headers["x-waypost-timeout-ms"].to_str().unwrap().parse().unwrap();
+    assert!((1..=60_000).contains(&left), "{left}");
+    assert!(!seen.headers.contains_key("x-waypost-previous-attempts"));
+}
+
+#[tokio::test]
+async fn instances_may_be_spoken_to_in_http2() {
+    let log = Log::default();
+    let mut channel = channel([served("a", Act::Echo, &log).await]).http2();
+    let answer = channel.call(post(b"four")).await.unwrap();
+    assert_eq!(text(answer).await, "four");
+    assert_eq!(log.all()[0].version, Version::HTTP_2);
+}
+
+#[tokio::test]
+async fn who_takes_no_connection_costs_no_request() {
+    let log = Log::default();
+    let (gone, _socket) = gone();
+    for http2 in [false, true] {
+        let channel = channel([gone.clone(), served("a", Act::Echo, &log).await]);
+        let mut channel = if http2 { channel.http2() } else { channel };
+        for _ in 0..200 {
+            let answer = channel.call(post(b"once")).await.unwrap();
+            assert_eq!(text(answer).await, "once");
+        }
+    }
+    assert_eq!(log.at(), ["a"; 400]);
+}
+
+#[tokio::test]
+async fn what_may_have_been_served_is_sent_again_only_where_that_is_allowed() {
+    let log = Log::default();
+    let instances = [served("a", Act::Die, &log).await, served("b", Act::Die, &log).await];
+    let mut once = channel(instances);
+    let failed = once.call(post(b"pay")).await.unwrap_err();
+    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::Lost, 1));
+    assert_eq!(failed.instance().unwrap().id, log.at()[0]);
+    let mut again = once.clone().retry_idempotent(3);
+    let failed = again.call(get("/")).await.unwrap_err();
+    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::Lost, 3));
+    let seen = log.all();
+    assert_eq!(seen.len(), 4);
+    let attempts = seen.iter().map(|seen| seen.headers.get("x-waypost-previous-attempts"));
+    let attempts: Vec<_> =
+        attempts.map(|value| value.map(|value| value.to_str().unwrap())).collect();
+    assert_eq!(attempts, [None, None, Some("1"), Some("2")]);
+    assert_ne!(seen[1].at, seen[2].at, "another instance is asked");
+}
+
+#[tokio::test]
+async fn what_is_not_served_now_goes_to_another_instance() {
+    let log = Log::default();
+    let instances = [served("a", Act::Unavailable, &log).await, served("b", Act::Echo, &log).await];
+    let once = channel(instances);
+    let mut again = once.clone().retry_idempotent(2);
+    for _ in 0..10 {
+        let answer = again.call(post(b"body")).await.unwrap();
+        assert_eq!(text(answer).await, "body");
+    }
+    // Where it may not, the answer is passed on.
+    let mut alone = channel([served("c", Act::Unavailable, &log).await]);
+    let answer = alone.call(post(b"body")).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn nobody_waits_longer_than_the_timeout() {
+    let log = Log::default();
+    let mut channel = channel([served("a", Act::Hang, &log).await]);
+    let mut request = get("/");
+    request.extensions_mut().insert(CallTimeout(Duration::from_millis(50)));
+    let failed = timeout(PATIENCE, channel.call(request)).await.unwrap().unwrap_err();
+    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::Late, 1));
+    assert_eq!(failed.to_string(), "the call's timeout has passed");
+}
+
+#[tokio::test]
+async fn who_has_its_fill_is_spared() {
+    let log = Log::default();
+    let mut channel = channel([served("a", Act::Echo, &log).await]).concurrency_limit(1);
+    let held = channel.call(post(b"held")).await.unwrap();
+    let failed = channel.call(get("/")).await.unwrap_err();
+    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::Full, 0));
+    drop(held);
+    assert!(channel.call(get("/")).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_upgrade_passes_through() {
+    let log = Log::default();
+    let mut channel = channel([served("a", Act::Echo, &log).await]);
+    let mut request = get("/chat");
+    request.headers_mut().insert(header::CONNECTION, "upgrade".parse().unwrap());
+    request.headers_mut().insert(header::UPGRADE, "echo".parse().unwrap());
+    let mut answer = channel.call(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let mut stream = TokioIo::new(hyper::upgrade::on(&mut answer).await.unwrap());
+    stream.write_all(b"ping").await.unwrap();
+    let mut bytes = [0; 4];
+    timeout(PATIENCE, stream.read_exact(&mut bytes)).await.unwrap().unwrap();
+    assert_eq!(&bytes, b"ping");
+}
+
+#[tokio::test]
+async fn a_call_counts_until_its_answer_is_read() {
+    let log = Log::default();
+    let service = Service::fixed([served("a", Act::Echo, &log).await]);
+    let mut channel = service.http_channel().concurrency_limit(1);
+    let answer = channel.call(post(b"four")).await.unwrap();
+    assert_eq!(channel.call(get("/")).await.unwrap_err().kind(), FailureKind::Full);
+    assert_eq!(text(answer).await, "four");
+    assert!(channel.call(get("/")).await.is_ok());
+}
