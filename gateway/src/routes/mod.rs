@@ -1,0 +1,192 @@
+//! The routes: which request goes to which service. Pure, and the same for all requests until there is
+//! another table; it must never make a request wait or allocate for a route that is written down.
+
+mod host;
+mod methods;
+mod name;
+mod path;
+mod route;
+mod tree;
+
+use std::{borrow::Cow, ops::Deref, sync::Arc, time::Duration};
+
+use http::{HeaderValue, Method};
+
+use self::{host::without_port, tree::Tree};
+pub use self::{
+    host::{HostError, HostPattern},
+    methods::Methods,
+    name::{Name, NameError},
+    path::{PathError, PathPrefix},
+    route::{Access, KeySource, Prefix, Rate, Route},
+};
+
+/// Finds the route of a request.
+///
+/// ```
+/// use std::time::Duration;
+/// use http::Method;
+/// use waypost_gateway::routes::{Found, Implicit, Prefix, Route, RouteTable};
+///
+/// let timeout = Duration::from_secs(30);
+/// let mut orders = Route::to("orders".parse()?, timeout);
+/// orders.path = "/v1/orders".parse()?;
+/// orders.prefix = Prefix::Stripped;
+/// let table = RouteTable::new([orders], Implicit::Routed { timeout });
+///
+/// let Found::Route { route, path } = table.find(None, "/v1/orders/7", &Method::GET) else { panic!() };
+/// assert_eq!((route.service.as_str(), &*path), ("orders", "/7"));
+/// // Nothing is written down for this one.
+/// let Found::Route { route, path } = table.find(None, "/stock/7", &Method::GET) else { panic!() };
+/// assert_eq!((route.service.as_str(), &*path), ("stock", "/7"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct RouteTable {
+    /// In the order in which they were written down.
+    routes: Vec<Arc<Route>>,
+    /// In order of their hosts.
+    exact: Vec<(Box<str>, Tree)>,
+    /// In order of the names that the hosts are below.
+    below: Vec<(Box<str>, Tree)>,
+    any: Tree,
+    implicit: Implicit,
+}
+
+/// Whether there is a way to services that no route leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Implicit {
+    /// The first segment of the path names the service, and is taken away.
+    Routed {
+        /// The time until the head of the answer is there.
+        timeout: Duration,
+    },
+    /// There is none. The default.
+    #[default]
+    Off,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug)]
+pub enum Found<'a> {
+    /// It goes this way.
+    Route {
+        /// The way.
+        route: Way<'a>,
+        /// The path that the instance is asked for. Begins with `/`.
+        path: Cow<'a, str>,
+    },
+    /// There are routes for its host and path, though none for its method.
+    MethodNotAllowed {
+        /// The methods that there are routes for, as the header `Allow` has them.
+        allow: &'a HeaderValue,
+    },
+    /// It leads nowhere.
+    None,
+}
+
+/// The route of a request.
+#[derive(Clone, Debug)]
+pub enum Way<'a> {
+    /// One that was written down: the same for all of its requests.
+    Written(&'a Arc<Route>),
+    /// One that was made for this request, as none was written down. Of its service nothing is known but
+    /// that its name is valid.
+    Implicit(Arc<Route>),
+}
+
+impl Deref for Way<'_> {
+    type Target = Arc<Route>;
+
+    fn deref(&self) -> &Arc<Route> {
+        match self {
+            Self::Written(route) => route,
+            Self::Implicit(route) => route,
+        }
+    }
+}
+
+impl RouteTable {
+    /// A table of `routes`. Of two for the same requests the first has them.
+    #[must_use]
+    pub fn new(routes: impl IntoIterator<Item = Route>, implicit: Implicit) -> Self {
+        let mut table = Self { implicit, ..Self::default() };
+        for route in routes.into_iter().map(Arc::new) {
+            let tree = match &route.host {
+                HostPattern::Exact(host) => tree_of(&mut table.exact, host),
+                HostPattern::Below(name) => tree_of(&mut table.below, name),
+                HostPattern::Any => &mut table.any,
+            };
+            tree.insert(Arc::clone(&route));
+            table.routes.push(route);
+        }
+        table
+    }
+
+    /// The routes that were written down, in that order.
+    #[must_use]
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+
+    /// Whether there is a way to services that no route leads to.
+    #[must_use]
+    pub fn implicit(&self) -> Implicit {
+        self.implicit
+    }
+
+    /// What becomes of a request for `path`, its raw path (percent-encoded, without the query), which is
+    /// compared as it is. Of `host` (`Host`, or the URI's authority) case and port say nothing.
+    ///
+    /// Among the routes for its host and path those count that say most about it: that name the host
+    /// rather than what it is below, a longer name that it is below rather than a shorter one, and
+    /// either rather than no host; with the same host the longest path. If none of those that count
+    /// takes the method, it is not allowed, even where a less particular route takes it. Where there
+    /// is no route for host and path, the implicit way is taken, if there is one.
+    #[must_use]
+    pub fn find<'a>(&'a self, host: Option<&str>, path: &'a str, method: &Method) -> Found<'a> {
+        if !path.starts_with('/') {
+            return Found::None;
+        }
+        let place =
+            self.trees(without_port(host.unwrap_or_default())).find_map(|tree| tree.find(path));
+        match place.map(|place| place.route(method)) {
+            Some(Ok(route)) => Found::Route { path: route.asked(path), route: Way::Written(route) },
+            Some(Err(allow)) => Found::MethodNotAllowed { allow },
+            None => self.find_implicit(path),
+        }
+    }
+
+    /// Those for a host, the most particular first.
+    fn trees(&self, host: &str) -> impl Iterator<Item = &Tree> {
+        let below = host::parents(host).filter_map(|name| search(&self.below, name));
+        search(&self.exact, host).into_iter().chain(below).chain([&self.any])
+    }
+
+    fn find_implicit<'a>(&self, path: &'a str) -> Found<'a> {
+        let Implicit::Routed { timeout } = self.implicit else { return Found::None };
+        let trimmed = path.strip_prefix('/').unwrap_or(path);
+        let (segment, rest) = trimmed.split_at(trimmed.find('/').unwrap_or(trimmed.len()));
+        let Ok(service) = segment.parse() else { return Found::None };
+        let path = Cow::Borrowed(if rest.is_empty() { "/" } else { rest });
+        Found::Route { route: Way::Implicit(Arc::new(Route::to(service, timeout))), path }
+    }
+}
+
+/// The tree of a host among those that are in order.
+fn search<'a>(trees: &'a [(Box<str>, Tree)], host: &str) -> Option<&'a Tree> {
+    let at = trees.binary_search_by(|(known, _)| host::compare(known, host)).ok()?;
+    Some(&trees[at].1)
+}
+
+/// The same; there is one afterwards.
+fn tree_of<'a>(trees: &'a mut Vec<(Box<str>, Tree)>, host: &str) -> &'a mut Tree {
+    let at = trees.binary_search_by(|(known, _)| host::compare(known, host)).unwrap_or_else(|at| {
+        trees.insert(at, (host.into(), Tree::default()));
+        at
+    });
+    &mut trees[at].1
+}
+
+#[cfg(test)]
+mod tests;
