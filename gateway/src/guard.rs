@@ -13,6 +13,8 @@ mod path;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, request::Parts};
 use thiserror::Error;
 
+pub(crate) use authority::is_authority;
+
 /// More fields are refused. HTTP/2 bounds their bytes alone, so that nearly empty ones could be many.
 pub const FIELDS_MAX: usize = 100;
 

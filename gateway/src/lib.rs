@@ -1,4 +1,5 @@
 //! The entrypoint of a platform of services: one URL over all of them.
 
+pub mod forwarded;
 pub mod guard;
 pub mod hop;

@@ -41,7 +41,7 @@ pub(super) fn check(parts: &Parts) -> Result<(), Refused> {
 
 /// A name or an address with or without a port, in letters that mean themselves: nobody can take a
 /// part of it for a user or a path.
-fn is_authority(value: &[u8]) -> bool {
+pub(crate) fn is_authority(value: &[u8]) -> bool {
     let Ok(value) = str::from_utf8(value) else { return false };
     if let Some(rest) = value.strip_prefix('[') {
         let Some((address, port)) = rest.split_once(']') else { return false };
