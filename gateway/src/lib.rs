@@ -3,3 +3,4 @@
 pub mod forwarded;
 pub mod guard;
 pub mod hop;
+pub mod via;
