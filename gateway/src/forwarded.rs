@@ -1,0 +1,410 @@
+//! Where a request came from, for the instances behind (`X-Forwarded-*`, and `Forwarded` of RFC 7239).
+//! Pure; it must never pass on what a caller says about itself: only what proxies say whom the
+//! configuration trusts, and only as far back as they do.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{FORWARDED, HOST},
+};
+use ipnet::IpNet;
+
+use crate::{
+    guard::{is_authority, members},
+    hop::remove_family,
+};
+
+static FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// All of `X-Forwarded-*`, of which some are nobody's standard.
+const FAMILY: &str = "x-forwarded-";
+
+/// What else is taken for the address of a caller.
+static OTHERS: [HeaderName; 5] = [
+    FORWARDED,
+    HeaderName::from_static("true-client-ip"),
+    HeaderName::from_static("x-client-ip"),
+    HeaderName::from_static("x-cluster-client-ip"),
+    HeaderName::from_static("x-real-ip"),
+];
+
+/// Proxies in front of the gateway are believed no further back.
+const HOPS_MAX: usize = 16;
+
+/// How a caller spoke to the first of us.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scheme {
+    /// In the clear.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As it stands in a URL.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// The networks of the proxies whose word counts.
+///
+/// ```
+/// use waypost_gateway::forwarded::TrustedProxies;
+///
+/// let trusted = TrustedProxies::new(["10.0.0.0/8".parse().expect("a network")]);
+/// assert!(trusted.contain("10.1.2.3".parse().expect("an address")));
+/// assert!(!trusted.contain("192.0.2.1".parse().expect("an address")));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+impl TrustedProxies {
+    /// No networks: nobody is believed.
+    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
+        Self(networks.into_iter().collect())
+    }
+
+    /// Whether one of the networks holds an address. An IPv4 address is one in any form.
+    #[must_use]
+    pub fn contain(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// How a request arrived, as the gateway saw it itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// The other end of the connection.
+    pub peer: IpAddr,
+    /// Of the connection.
+    pub scheme: Scheme,
+    /// Of the target if it has one, else `Host`: the guard saw to it that they agree. Callers of
+    /// HTTP/1.0 need not name one.
+    pub host: Option<&'a str>,
+}
+
+/// Where a request came from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Origin {
+    /// From the gateway's peer back to the first that is no trusted proxy. Never empty.
+    hops: Vec<IpAddr>,
+    scheme: Scheme,
+    host: Option<HeaderValue>,
+}
+
+impl Origin {
+    /// What is known of where a request with these `headers` came from.
+    ///
+    /// `X-Forwarded-For` is read from its end for as long as the hop before it is trusted. A trusted
+    /// peer's `X-Forwarded-Proto` and `-Host` count if there is one of each and it makes sense.
+    /// `Forwarded` is never read: a proxy that writes only one of the two passes the caller's word on in
+    /// the other.
+    #[must_use]
+    pub fn read(headers: &HeaderMap, arrival: Arrival<'_>, trusted: &TrustedProxies) -> Self {
+        let mut origin = Self {
+            hops: vec![arrival.peer.to_canonical()],
+            scheme: arrival.scheme,
+            host: arrival.host.and_then(|host| HeaderValue::from_str(host).ok()),
+        };
+        if !trusted.contain(arrival.peer) {
+            return origin;
+        }
+        let claimed: Vec<&[u8]> = members(headers, &FOR).collect();
+        for claim in claimed.iter().rev() {
+            let believed = origin.hops.last().is_some_and(|hop| trusted.contain(*hop));
+            let Some(hop) = parse_address(claim).filter(|_| believed) else { break };
+            if origin.hops.len() == HOPS_MAX {
+                break;
+            }
+            origin.hops.push(hop);
+        }
+        origin.scheme = claimed_scheme(headers).unwrap_or(origin.scheme);
+        origin.host = claimed_host(headers).or(origin.host);
+        origin
+    }
+
+    /// The address of the caller: the nearest one that is not a trusted proxy's.
+    #[must_use]
+    pub fn client(&self) -> IpAddr {
+        // There is always one.
+        self.hops.last().copied().unwrap_or(IpAddr::from([0; 4]))
+    }
+
+    /// How the caller spoke to the first of us.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// Tells the instance, in place of all that the request said about it.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        remove_family(headers, FAMILY);
+        for name in &OTHERS {
+            headers.remove(name);
+        }
+        headers.insert(&PROTO, HeaderValue::from_static(self.scheme.as_str()));
+        if let Some(host) = &self.host {
+            headers.insert(&FORWARDED_HOST, host.clone());
+        }
+        let (chain, forwarded) = self.lists();
+        // Addresses, and a host that was a value before.
+        for (name, list) in [(&FOR, chain), (&FORWARDED, forwarded)] {
+            if let Ok(value) = HeaderValue::try_from(list) {
+                headers.insert(name, value);
+            }
+        }
+    }
+
+    /// `X-Forwarded-For`, and `Forwarded`, whose first element tells what the caller asked for.
+    fn lists(&self) -> (String, String) {
+        let (mut chain, mut forwarded) = (String::new(), String::new());
+        for (index, hop) in self.hops.iter().rev().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            // Strings take everything.
+            let _written = write!(chain, "{comma}{hop}");
+            let _written = match hop {
+                IpAddr::V4(hop) => write!(forwarded, "{comma}for={hop}"),
+                IpAddr::V6(hop) => write!(forwarded, "{comma}for=\"[{hop}]\""),
+            };
+            if index == 0 {
+                if let Some(host) = self.host.as_ref().and_then(|host| host.to_str().ok()) {
+                    let _written = write!(forwarded, ";host=\"{host}\"");
+                }
+                let _written = write!(forwarded, ";proto={}", self.scheme.as_str());
+            }
+        }
+        (chain, forwarded)
+    }
+}
+
+/// An address, maybe with a port, which some proxies add.
+fn parse_address(claim: &[u8]) -> Option<IpAddr> {
+    let claim = str::from_utf8(claim).ok()?;
+    let address = claim.parse().or_else(|_| {
+        let with_port = claim.parse::<std::net::SocketAddr>();
+        with_port.map(|address| address.ip()).or_else(|_| bracketed(claim).parse())
+    });
+    address.ok().map(|address| address.to_canonical())
+}
+
+fn bracketed(claim: &str) -> &str {
+    claim.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(claim)
+}
+
+/// The value of a field that is there once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
+fn claimed_scheme(headers: &HeaderMap) -> Option<Scheme> {
+    let claim = only(headers, &PROTO)?.as_bytes();
+    [Scheme::Http, Scheme::Https]
+        .into_iter()
+        .find(|scheme| claim.eq_ignore_ascii_case(scheme.as_str().as_bytes()))
+}
+
+fn claimed_host(headers: &HeaderMap) -> Option<HeaderValue> {
+    only(headers, &FORWARDED_HOST).filter(|claim| is_authority(claim.as_bytes())).cloned()
+}
+
+/// The host a request is for, as [`Arrival`] wants it.
+#[must_use]
+pub fn host_of(parts: &http::request::Parts) -> Option<&str> {
+    let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+    authority.or_else(|| parts.headers.get(HOST).and_then(|host| host.to_str().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    const PROXIES: &str = "10.0.0.0/8";
+    const PROXIES_6: &str = "fd00::/8";
+    const CALLER: &str = "192.0.2.1";
+    const SPOOFED: &str = "198.51.100.66";
+
+    fn address(address: &str) -> IpAddr {
+        address.parse().unwrap()
+    }
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn read(peer: &str, fields: &[(&'static str, &str)]) -> Origin {
+        let trusted = TrustedProxies::new([PROXIES, PROXIES_6].map(|text| text.parse().unwrap()));
+        let arrival =
+            Arrival { peer: address(peer), scheme: Scheme::Http, host: Some("shop.example:8080") };
+        Origin::read(&headers(fields), arrival, &trusted)
+    }
+
+    /// What an instance gets.
+    fn told(peer: &str, fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut told = headers(fields);
+        read(peer, fields).write(&mut told);
+        told
+    }
+
+    #[test]
+    fn an_instance_is_told_where_a_request_came_from() {
+        let told = told(CALLER, &[]);
+        assert_eq!(told["x-forwarded-for"], "192.0.2.1");
+        assert_eq!(told["x-forwarded-proto"], "http");
+        assert_eq!(told["x-forwarded-host"], "shop.example:8080");
+        assert_eq!(told["forwarded"], "for=192.0.2.1;host=\"shop.example:8080\";proto=http");
+        assert_eq!(told.len(), 4);
+    }
+
+    #[test]
+    fn what_a_caller_says_about_itself_is_replaced() {
+        let said = [
+            ("x-forwarded-for", SPOOFED),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil.example"),
+            ("x-forwarded-port", "443"),
+            ("x-forwarded-prefix", "/admin"),
+            ("x-real-ip", SPOOFED),
+            ("true-client-ip", SPOOFED),
+            ("x-client-ip", SPOOFED),
+            ("x-cluster-client-ip", SPOOFED),
+            ("forwarded", "for=198.51.100.66"),
+        ];
+        assert_eq!(told(CALLER, &said), told(CALLER, &[]));
+        assert_eq!(read(CALLER, &said).client(), address(CALLER));
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed() {
+        let said = [
+            ("x-forwarded-for", CALLER),
+            ("x-forwarded-proto", "HTTPS"),
+            ("x-forwarded-host", "www.example"),
+        ];
+        let origin = read("10.0.0.1", &said);
+        assert_eq!(origin.client(), address(CALLER));
+        assert_eq!(origin.scheme(), Scheme::Https);
+        let told = told("10.0.0.1", &said);
+        assert_eq!(told["x-forwarded-for"], "192.0.2.1, 10.0.0.1");
+        assert_eq!(told["x-forwarded-proto"], "https");
+        assert_eq!(told["x-forwarded-host"], "www.example");
+        let forwarded = "for=192.0.2.1;host=\"www.example\";proto=https, for=10.0.0.1";
+        assert_eq!(told["forwarded"], forwarded);
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_no_further_than_its_caller() {
+        let chain = format!("{SPOOFED}, 10.9.9.9, {CALLER}, 10.0.0.2");
+        let origin = read("10.0.0.1", &[("x-forwarded-for", &chain)]);
+        assert_eq!(origin.client(), address(CALLER));
+        let told = told("10.0.0.1", &[("x-forwarded-for", &chain)]);
+        assert_eq!(told["x-forwarded-for"], "192.0.2.1, 10.0.0.2, 10.0.0.1");
+    }
+
+    #[test]
+    fn a_chain_is_read_over_all_its_lines() {
+        let said = [("x-forwarded-for", SPOOFED), ("x-forwarded-for", CALLER)];
+        assert_eq!(read("10.0.0.1", &said).client(), address(CALLER));
+    }
+
+    #[test]
+    fn what_is_no_address_ends_the_chain() {
+        for claim in ["unknown", "_hidden", "10.0.0.256", "", "a, \u{7f}", "[10.0.0.1"] {
+            let Ok(claim) = HeaderValue::from_str(&format!("{SPOOFED}, {claim}, 10.0.0.2")) else {
+                continue;
+            };
+            let client = read("10.0.0.1", &[("x-forwarded-for", claim.to_str().unwrap())]).client();
+            let skipped = claim.to_str().unwrap().contains(", ,");
+            let expected = if skipped { SPOOFED } else { "10.0.0.2" };
+            assert_eq!(client, address(expected), "{claim:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_may_have_a_port() {
+        for (claim, expected) in [
+            ("192.0.2.1:4711", "192.0.2.1"),
+            ("[2001:db8::1]:4711", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+        ] {
+            let origin = read("10.0.0.1", &[("x-forwarded-for", claim)]);
+            assert_eq!(origin.client(), address(expected), "{claim}");
+        }
+    }
+
+    #[test]
+    fn a_chain_is_bounded() {
+        let chain = vec!["10.0.0.2"; 1000].join(",");
+        let origin = read("10.0.0.1", &[("x-forwarded-for", &chain)]);
+        assert_eq!(origin.hops.len(), HOPS_MAX);
+    }
+
+    #[test]
+    fn nonsense_of_a_trusted_proxy_does_not_count() {
+        let plain = told("10.0.0.1", &[]);
+        for said in [
+            vec![("x-forwarded-proto", "https, http")],
+            vec![("x-forwarded-proto", "ftp")],
+            vec![("x-forwarded-proto", "https"), ("x-forwarded-proto", "http")],
+            vec![("x-forwarded-host", "a/b")],
+            vec![("x-forwarded-host", "a\", for=\"b")],
+            vec![("x-forwarded-host", "a"), ("x-forwarded-host", "b")],
+            vec![("forwarded", "for=198.51.100.66;proto=https")],
+        ] {
+            assert_eq!(told("10.0.0.1", &said), plain, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_the_other_family_is_written_so() {
+        let told = told("fd00::1", &[("x-forwarded-for", "2001:db8::1")]);
+        assert_eq!(told["x-forwarded-for"], "2001:db8::1, fd00::1");
+        let forwarded =
+            "for=\"[2001:db8::1]\";host=\"shop.example:8080\";proto=http, for=\"[fd00::1]\"";
+        assert_eq!(told["forwarded"], forwarded);
+    }
+
+    #[test]
+    fn an_ipv4_peer_of_a_socket_for_both_families_is_known() {
+        let origin = read("::ffff:10.0.0.1", &[("x-forwarded-for", CALLER)]);
+        assert_eq!(origin.client(), address(CALLER));
+        assert_eq!(read("::ffff:192.0.2.1", &[]).client(), address(CALLER));
+    }
+
+    #[test]
+    fn a_caller_may_name_no_host() {
+        let arrival = Arrival { peer: address(CALLER), scheme: Scheme::Https, host: None };
+        let mut headers = HeaderMap::new();
+        Origin::read(&headers, arrival, &TrustedProxies::default()).write(&mut headers);
+        assert_eq!(headers["forwarded"], "for=192.0.2.1;proto=https");
+        assert!(!headers.contains_key("x-forwarded-host"));
+    }
+
+    #[test]
+    fn the_host_is_that_of_the_target_first() {
+        let of = |target: &str, host: &str| {
+            let request = Request::get(target).header("host", host).body(()).unwrap();
+            host_of(&request.into_parts().0).map(str::to_owned)
+        };
+        assert_eq!(of("http://a/", "b").as_deref(), Some("a"));
+        assert_eq!(of("/", "b").as_deref(), Some("b"));
+    }
+}

@@ -1,0 +1,256 @@
+//! Refuses requests that two parties could read in two ways: what the gateway took for one thing, an
+//! instance behind it could take for another. Pure; it must never change what it looks at.
+//!
+//! It stands behind hyper, which refuses by itself what is no HTTP at all: see `tests/hostile`, which
+//! shows both. Nothing here says which service is meant, or who may call it.
+
+mod authority;
+mod connection;
+mod fields;
+mod framing;
+mod path;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, request::Parts};
+use thiserror::Error;
+
+pub(crate) use authority::is_authority;
+
+/// More fields are refused. HTTP/2 bounds their bytes alone, so that nearly empty ones could be many.
+pub const FIELDS_MAX: usize = 100;
+
+/// The bytes of all names and values together.
+pub const FIELDS_BYTES_MAX: usize = 64 * 1024;
+
+/// The bytes of path and query together.
+pub const TARGET_BYTES_MAX: usize = 16 * 1024;
+
+/// What a gateway passes on. Others are not known to be harmless: `TRACE` shows a caller what was added
+/// on the way, `CONNECT` opens a tunnel.
+const METHODS: [Method; 7] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+];
+
+/// Why a request is not passed on, and the status that its caller gets.
+///
+/// The reason never repeats what the caller sent, so that it may go into an answer and a log as it is.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error("{reason}")]
+pub struct Refused {
+    /// Always a client error, but for methods and versions that are not served, and loops.
+    pub status: StatusCode,
+    /// A sentence without its full stop.
+    pub reason: &'static str,
+}
+
+impl Refused {
+    pub(crate) const fn new(status: StatusCode, reason: &'static str) -> Self {
+        Self { status, reason }
+    }
+
+    const fn bad(reason: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, reason)
+    }
+}
+
+/// Whether a request can be passed on: everyone behind will read it as it was read here.
+///
+/// # Errors
+/// What is wrong first, in the order: method, target, size, path, host, length, connection, the rest.
+///
+/// ```
+/// use http::Request;
+/// use waypost_gateway::guard;
+///
+/// let head = |path| {
+///     let request = Request::get(path).header("host", "shop.example").body(()).expect("a request");
+///     request.into_parts().0
+/// };
+/// assert!(guard::check(&head("/orders/7")).is_ok());
+/// assert!(guard::check(&head("/orders/%2e%2e/admin")).is_err());
+/// ```
+pub fn check(parts: &Parts) -> Result<(), Refused> {
+    check_line(&parts.method, parts.version)?;
+    check_target(&parts.method, &parts.uri)?;
+    check_size(&parts.headers)?;
+    if parts.uri.path() != "*" {
+        path::check(parts.uri.path())?;
+    }
+    authority::check(parts)?;
+    framing::check(parts)?;
+    connection::check(parts)?;
+    fields::check(parts)
+}
+
+fn check_line(method: &Method, version: Version) -> Result<(), Refused> {
+    if !METHODS.contains(method) {
+        return Err(Refused::new(StatusCode::NOT_IMPLEMENTED, "the method is not served"));
+    }
+    match version {
+        Version::HTTP_10 | Version::HTTP_11 | Version::HTTP_2 => Ok(()),
+        _ => {
+            let status = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+            Err(Refused::new(status, "the version of HTTP is not served"))
+        }
+    }
+}
+
+/// The forms of RFC 9112, 3.2: origin-form, absolute-form, and `*` for `OPTIONS`.
+fn check_target(method: &Method, uri: &Uri) -> Result<(), Refused> {
+    let Some(target) = uri.path_and_query() else {
+        return Err(Refused::bad("the target is no path"));
+    };
+    if target.as_str().len() > TARGET_BYTES_MAX {
+        return Err(Refused::new(StatusCode::URI_TOO_LONG, "the target is too long"));
+    }
+    match uri.scheme_str() {
+        None if uri.authority().is_some() => return Err(Refused::bad("the target is no path")),
+        None | Some("http" | "https") => {}
+        Some(_) => return Err(Refused::bad("the scheme of the target is not served")),
+    }
+    match target.as_str() {
+        "*" if method == Method::OPTIONS => Ok(()),
+        path if path.starts_with('/') => Ok(()),
+        _ => Err(Refused::bad("the path does not begin with a slash")),
+    }
+}
+
+fn check_size(headers: &HeaderMap) -> Result<(), Refused> {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers.len() > FIELDS_MAX || bytes > FIELDS_BYTES_MAX {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(Refused::new(status, "the header is too large"));
+    }
+    Ok(())
+}
+
+/// The one value of a field, if it is there: of two, one party could take the first, another the last.
+fn at_most_one<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+    reason: &'static str,
+) -> Result<Option<&'a HeaderValue>, Refused> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() { Err(Refused::bad(reason)) } else { Ok(first) }
+}
+
+/// The members of a list that may be spread over several lines, without the empty ones (RFC 9110,
+/// 5.6.1).
+pub(crate) fn members<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    /// A head with a `Host`, and what it is refused with.
+    pub(super) fn judge(
+        method: &str,
+        target: &str,
+        version: Version,
+        fields: &[(&str, &str)],
+    ) -> Option<u16> {
+        let mut request = Request::builder().method(method).uri(target).version(version);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        check(&parts).err().map(|refused| refused.status.as_u16())
+    }
+
+    /// The same for a `GET` over HTTP/1.1 with a `Host`.
+    pub(super) fn with(fields: &[(&str, &str)]) -> Option<u16> {
+        let fields: Vec<_> = [("host", "a")].into_iter().chain(fields.iter().copied()).collect();
+        judge("GET", "/orders/7", Version::HTTP_11, &fields)
+    }
+
+    fn line(method: &str, target: &str) -> Option<u16> {
+        judge(method, target, Version::HTTP_11, &[("host", "a")])
+    }
+
+    #[test]
+    fn the_methods_of_an_api_pass() {
+        for method in METHODS {
+            assert_eq!(line(method.as_str(), "/orders/7"), None, "{method}");
+        }
+    }
+
+    #[test]
+    fn other_methods_are_not_served() {
+        for method in ["TRACE", "TRACK", "CONNECT", "DEBUG", "PROPFIND", "get", "Get", "PRI"] {
+            assert_eq!(line(method, "/orders/7"), Some(501), "{method}");
+        }
+    }
+
+    #[test]
+    fn versions_that_a_server_cannot_have_read_are_not_served() {
+        for version in [Version::HTTP_09, Version::HTTP_3] {
+            assert_eq!(judge("GET", "/", version, &[("host", "a")]), Some(505));
+        }
+    }
+
+    #[test]
+    fn an_asterisk_is_for_options() {
+        assert_eq!(line("OPTIONS", "*"), None);
+        assert_eq!(line("GET", "*"), Some(400));
+    }
+
+    #[test]
+    fn a_target_is_a_path_or_has_a_scheme_that_is_served() {
+        assert_eq!(line("GET", "http://a/orders/7"), None);
+        assert_eq!(line("GET", "https://a/orders/7"), None);
+        assert_eq!(line("GET", "http://a"), None);
+        assert_eq!(line("GET", "ftp://a/orders/7"), Some(400));
+        assert_eq!(line("GET", "a:80"), Some(400));
+        assert_eq!(line("GET", "a"), Some(400));
+        // Over HTTP/2 a target is not parsed as a whole.
+        let mut parts = Uri::default().into_parts();
+        parts.path_and_query = Some("?x=1".parse().unwrap());
+        let query = Uri::from_parts(parts).unwrap();
+        assert!(check_target(&Method::GET, &query).is_err());
+        assert_eq!(line("GET", "http://a?x=1"), Some(400));
+    }
+
+    #[test]
+    fn a_target_may_be_long_but_not_too_long() {
+        let query = |len: usize| format!("/o?{}", "x".repeat(len - 3));
+        assert_eq!(line("GET", &query(TARGET_BYTES_MAX)), None);
+        assert_eq!(line("GET", &query(TARGET_BYTES_MAX + 1)), Some(414));
+    }
+
+    #[test]
+    fn fields_are_bounded_in_number_and_in_bytes() {
+        let many = |count: usize| vec![("x-a", "1"); count];
+        assert_eq!(with(&many(FIELDS_MAX - 1)), None);
+        assert_eq!(with(&many(FIELDS_MAX)), Some(431));
+        let value = "x".repeat(FIELDS_BYTES_MAX - "host".len() - "a".len() - "x-a".len());
+        assert_eq!(with(&[("x-a", &value)]), None);
+        assert_eq!(with(&[("x-aa", &value)]), Some(431));
+    }
+
+    #[test]
+    fn a_list_is_read_over_all_its_lines() {
+        let mut headers = HeaderMap::new();
+        headers.append("connection", HeaderValue::from_static("a, ,b"));
+        headers.append("connection", HeaderValue::from_static(",c\t"));
+        let members: Vec<_> = members(&headers, &http::header::CONNECTION).collect();
+        assert_eq!(members, [b"a", b"b", b"c"]);
+    }
+}

@@ -1,0 +1,175 @@
+//! What concerns the connection alone, and is taken away on it. It must never let a caller choose what
+//! else is taken away: a field that the gateway adds, or that an instance decides by.
+
+use http::{
+    HeaderMap, HeaderName, Method, Version,
+    header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE},
+    request::Parts,
+};
+
+use super::{Refused, at_most_one, members};
+
+/// What may be named in `Connection`. Other extensions of a connection are unheard of, other uses are
+/// not.
+const NAMES: [&str; 6] = ["close", "keep-alive", "upgrade", "te", "trailer", "http2-settings"];
+
+/// What HTTP/2 has no place for (RFC 9113, 8.2.2).
+static OF_HTTP_1: [HeaderName; 5] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+pub(super) fn check(parts: &Parts) -> Result<(), Refused> {
+    let headers = &parts.headers;
+    if parts.version == Version::HTTP_2 && OF_HTTP_1.iter().any(|name| headers.contains_key(name)) {
+        return Err(Refused::bad("HTTP/2 has no connection fields"));
+    }
+    if !members(headers, &CONNECTION).all(|name| NAMES.iter().any(|known| is(name, known))) {
+        return Err(Refused::bad("the connection names a field that is not its own"));
+    }
+    check_codings(headers, parts.version)?;
+    check_upgrade(parts)
+}
+
+fn check_codings(headers: &HeaderMap, version: Version) -> Result<(), Refused> {
+    if headers.contains_key(TE) && version == Version::HTTP_10 {
+        return Err(Refused::bad("this version of HTTP has no codings"));
+    }
+    if !members(headers, &TE).all(|coding| is(coding, "trailers")) {
+        return Err(Refused::bad("a coding is accepted that is not served"));
+    }
+    Ok(())
+}
+
+/// An upgrade to WebSockets is a `GET` without a body (RFC 6455, 4.1): what follows it belongs to the
+/// other protocol. Other upgrades are passed on without being asked for, which RFC 9110, 7.8, allows.
+fn check_upgrade(parts: &Parts) -> Result<(), Refused> {
+    let headers = &parts.headers;
+    let Some(protocol) = at_most_one(headers, &UPGRADE, "there is more than one upgrade")? else {
+        return Ok(());
+    };
+    if !members(headers, &CONNECTION).any(|name| is(name, "upgrade")) {
+        return Err(Refused::bad("the connection does not name the upgrade"));
+    }
+    let body = headers.contains_key(TRANSFER_ENCODING)
+        || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
+    if is(protocol.as_bytes(), "websocket") && (parts.method != Method::GET || body) {
+        return Err(Refused::bad("an upgrade is a GET without a body"));
+    }
+    Ok(())
+}
+
+fn is(token: &[u8], known: &str) -> bool {
+    token.eq_ignore_ascii_case(known.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{judge, with};
+    use super::*;
+
+    #[test]
+    fn a_connection_names_what_is_its_own() {
+        for names in [
+            "close",
+            "Keep-Alive",
+            "keep-alive, Upgrade",
+            "Upgrade, HTTP2-Settings",
+            "TE, close",
+            "",
+            ", close,",
+        ] {
+            assert_eq!(with(&[("connection", names)]), None, "{names:?}");
+        }
+        assert_eq!(with(&[("connection", "close"), ("connection", "te")]), None);
+    }
+
+    #[test]
+    fn a_connection_names_nothing_else() {
+        for name in [
+            "authorization",
+            "Authorization",
+            "cookie",
+            "host",
+            "content-length",
+            "content-type",
+            "transfer-encoding",
+            "x-waypost-subject",
+            "x-forwarded-for",
+            "forwarded",
+            "via",
+            "x-anything",
+            "close, authorization",
+            "close authorization",
+            "close;x",
+            "\"close\"",
+        ] {
+            assert_eq!(with(&[("connection", name)]), Some(400), "{name:?}");
+        }
+        assert_eq!(with(&[("connection", "close"), ("connection", "cookie")]), Some(400));
+        let many = vec!["x"; 50].join(",");
+        assert_eq!(with(&[("connection", &many)]), Some(400));
+    }
+
+    #[test]
+    fn trailers_are_all_that_can_be_accepted() {
+        assert_eq!(with(&[("te", "trailers")]), None);
+        assert_eq!(with(&[("te", "Trailers"), ("connection", "te")]), None);
+        for codings in ["gzip", "trailers, gzip", "trailers;q=0.5", "chunked", "deflate;q=0.3"] {
+            assert_eq!(with(&[("te", codings)]), Some(400), "{codings:?}");
+        }
+        let fields = [("host", "a"), ("te", "trailers")];
+        assert_eq!(judge("GET", "/", Version::HTTP_10, &fields), Some(400));
+        assert_eq!(judge("GET", "/", Version::HTTP_2, &fields), None);
+    }
+
+    #[test]
+    fn an_upgrade_is_named_by_its_connection() {
+        assert_eq!(with(&[("upgrade", "websocket"), ("connection", "Upgrade")]), None);
+        assert_eq!(with(&[("upgrade", "websocket")]), Some(400));
+        assert_eq!(with(&[("upgrade", "websocket"), ("connection", "close")]), Some(400));
+        let two = [("upgrade", "h2c"), ("upgrade", "websocket"), ("connection", "upgrade")];
+        assert_eq!(with(&two), Some(400));
+    }
+
+    #[test]
+    fn an_upgrade_has_no_body() {
+        let upgrade = [("host", "a"), ("upgrade", "WebSocket"), ("connection", "upgrade")];
+        let judge = |method, more: &[(&str, &str)]| {
+            let fields: Vec<_> = upgrade.iter().chain(more).copied().collect();
+            judge(method, "/", Version::HTTP_11, &fields)
+        };
+        assert_eq!(judge("GET", &[("content-length", "0")]), None);
+        assert_eq!(judge("GET", &[("content-length", "5")]), Some(400));
+        assert_eq!(judge("GET", &[("transfer-encoding", "chunked")]), Some(400));
+        assert_eq!(judge("POST", &[]), Some(400));
+    }
+
+    #[test]
+    fn callers_that_offer_http_2_with_every_request_are_served() {
+        let offer = [
+            ("connection", "Upgrade, HTTP2-Settings"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAAAAUAAEAAAAYABgAA"),
+            ("content-length", "5"),
+        ];
+        assert_eq!(with(&offer), None);
+    }
+
+    #[test]
+    fn http_2_has_no_connection_fields() {
+        for (name, value) in [
+            ("connection", "close"),
+            ("keep-alive", "5"),
+            ("proxy-connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+        ] {
+            let fields = [("host", "a"), (name, value)];
+            assert_eq!(judge("GET", "/", Version::HTTP_2, &fields), Some(400), "{name}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Paths that can be read in two ways: one party decodes before it looks for segments, another after;
+//! one takes a backslash for a slash, cuts parameters off, or resolves dots. It must never refuse what
+//! is merely unusual.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use super::Refused;
+
+/// How often a path can be percent-encoded and still be looked through. Each round copies it once.
+const ROUNDS_MAX: usize = 3;
+
+/// Looks at a path as it came, and at everything it turns into when it is decoded, however often.
+pub(super) fn check(path: &str) -> Result<(), Refused> {
+    if !path.is_ascii() {
+        return Err(Refused::bad("the path holds bytes that have to be encoded"));
+    }
+    check_segments(path)?;
+    if !path.contains('%') {
+        return Ok(());
+    }
+    check_encoding(path)?;
+    let slashes = count_slashes(path);
+    let mut encoded = Cow::Borrowed(path);
+    for _ in 0..=ROUNDS_MAX {
+        let bytes: Vec<u8> = percent_decode_str(&encoded).collect();
+        if bytes.len() == encoded.len() {
+            return Ok(());
+        }
+        // Overlong forms of a slash or a dot are no UTF-8.
+        let decoded =
+            String::from_utf8(bytes).map_err(|_| Refused::bad("the path is not UTF-8"))?;
+        if count_slashes(&decoded) != slashes {
+            return Err(Refused::bad("the path holds an encoded slash"));
+        }
+        check_segments(&decoded)?;
+        encoded = Cow::Owned(decoded);
+    }
+    Err(Refused::bad("the path is encoded too often"))
+}
+
+/// Each `%` is followed by two hexadecimal digits.
+fn check_encoding(path: &str) -> Result<(), Refused> {
+    let sound = path.split('%').skip(1).all(|rest| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    });
+    if sound { Ok(()) } else { Err(Refused::bad("the path is not percent-encoded")) }
+}
+
+fn count_slashes(path: &str) -> usize {
+    path.bytes().filter(|byte| *byte == b'/').count()
+}
+
+fn check_segments(path: &str) -> Result<(), Refused> {
+    if path.chars().any(char::is_control) {
+        return Err(Refused::bad("the path holds a control character"));
+    }
+    if path.contains('\\') {
+        return Err(Refused::bad("the path holds a backslash"));
+    }
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        // Java's servers cut parameters off before they resolve dots.
+        let name = segment.split(';').next().unwrap_or_default();
+        let last = segments.peek().is_none();
+        if name.is_empty() && !(last && segment.is_empty()) {
+            return Err(Refused::bad("the path holds an empty segment"));
+        }
+        // Windows drops dots and spaces at the end of a name.
+        if name.contains('.') && name.bytes().all(|byte| matches!(byte, b'.' | b' ')) {
+            return Err(Refused::bad("the path holds a dot segment"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(paths: &[&str], reason: &str) {
+        for path in paths {
+            let found = check(path).expect_err(path);
+            assert!(found.reason.contains(reason), "{path}: {}", found.reason);
+        }
+    }
+
+    #[test]
+    fn unusual_paths_pass() {
+        for path in [
+            "/",
+            "/orders",
+            "/orders/",
+            "/orders/7",
+            "/orders/a.b",
+            "/orders/.hidden",
+            "/orders/..hidden",
+            "/orders/hidden..",
+            "/orders/a..b",
+            "/orders/a%2epdf",
+            "/orders/%2ehidden",
+            "/orders/M%C3%BCnchen",
+            "/orders/%E6%9D%B1%E4%BA%AC",
+            "/orders/%F0%9F%9A%80",
+            "/orders/a%20b",
+            "/orders/a+b",
+            "/orders/~user",
+            "/orders/%7Euser",
+            "/orders/100%25",
+            "/orders/100%25%20sure",
+            "/orders/c%23",
+            "/orders/what%3f",
+            "/orders;v=1/7;color=red",
+            "/orders/a%3bb",
+            "/orders/(1)!*'$&,=:@-_",
+            "/orders/%41",
+            "/orders/%2541",
+            "/orders/[a]|{b}",
+        ] {
+            assert_eq!(check(path), Ok(()), "{path}");
+        }
+    }
+
+    #[test]
+    fn dot_segments_are_refused_however_they_are_written() {
+        refused(
+            &[
+                "/.",
+                "/..",
+                "/orders/..",
+                "/orders/.",
+                "/orders/./7",
+                "/orders/../admin",
+                "/orders/%2e%2e/admin",
+                "/orders/%2E%2E/admin",
+                "/orders/.%2e/admin",
+                "/orders/%2e./admin",
+                "/orders/%2e",
+                "/orders/%2e%2e",
+                "/orders/..;/admin",
+                "/orders/..;x=1/admin",
+                "/orders/.;/admin",
+                "/orders/%2e%2e;/admin",
+                "/orders/..%3b/admin",
+                "/orders/..%20/admin",
+                "/orders/.../admin",
+            ],
+            "dot segment",
+        );
+    }
+
+    #[test]
+    fn what_becomes_dangerous_when_it_is_decoded_again_is_refused() {
+        refused(
+            &[
+                "/orders/%252e%252e/admin",
+                "/orders/%252e./admin",
+                "/orders/%25%32%65%25%32%65/admin",
+                "/orders/%25%32e",
+                "/orders/%25252e%25252e/admin",
+                "/orders/..%253b/admin",
+            ],
+            "dot segment",
+        );
+        refused(&["/a%252fb", "/a%252Fb", "/a%25252fb", "/a%25%32%66b"], "encoded slash");
+        refused(&["/a%255cb"], "backslash");
+        refused(&["/a%2500b", "/a%250d%250ab"], "control");
+        refused(&["/a%25c0%25af"], "UTF-8");
+        refused(&["/a%252525252e", "/a%25252525252525252541"], "too often");
+    }
+
+    #[test]
+    fn encoded_slashes_are_refused() {
+        refused(&["/orders/a%2fb", "/orders/a%2Fb", "/orders%2f7", "/%2f", "/a%2f"], "slash");
+    }
+
+    #[test]
+    fn backslashes_are_refused() {
+        refused(
+            &["/orders\\7", "/orders/..\\admin", "/orders/a%5cb", "/orders/a%5Cb"],
+            "backslash",
+        );
+    }
+
+    #[test]
+    fn empty_segments_are_refused() {
+        refused(
+            &["//", "//orders", "/orders//7", "/orders//", "/;/orders", "/orders/;x/7", "/a/;x"],
+            "empty segment",
+        );
+    }
+
+    #[test]
+    fn control_characters_are_refused() {
+        refused(
+            &["/a%00", "/a%0a", "/a%0d%0aX:1", "/a%09b", "/a%1f", "/a%7f", "/a%c2%85", "/a\u{1}"],
+            "control",
+        );
+    }
+
+    #[test]
+    fn what_is_not_percent_encoded_is_refused() {
+        refused(
+            &["/%", "/a%", "/a%2", "/a%zz", "/a%2g", "/a%%", "/a%u002e", "/a% 20", "/%-1"],
+            "percent",
+        );
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_refused() {
+        refused(
+            &[
+                "/%c0%af",
+                "/%c0%ae%c0%ae/admin",
+                "/%e0%80%af",
+                "/%f0%80%80%af",
+                "/%c1%9c",
+                "/M%fcnchen",
+                "/%ed%a0%80",
+                "/%c3",
+            ],
+            "UTF-8",
+        );
+        refused(&["/München"], "encoded");
+    }
+
+    #[test]
+    fn no_soup_of_the_dangerous_pieces_passes_and_decodes_to_danger() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let pieces = ["%", "25", "2", "e", "E", "f", "/", ".", ";", "5c", "a", "%2e", "%2f", "32"];
+        for _ in 0..50_000 {
+            let count = random.usize(1..12);
+            let soup: String = (0..count).map(|_| pieces[random.usize(..pieces.len())]).collect();
+            let path = format!("/{soup}");
+            if check(&path).is_err() {
+                continue;
+            }
+            let mut decoded = path.clone();
+            for _ in 0..12 {
+                let segments: Vec<_> = decoded.split('/').collect();
+                let dots = segments.iter().any(|segment| {
+                    let name = segment.split(';').next().unwrap();
+                    name == "." || name == ".."
+                });
+                assert!(!dots && !decoded.contains('\\'), "{path} becomes {decoded}");
+                assert_eq!(segments.len(), path.split('/').count(), "{path} becomes {decoded}");
+                let bytes: Vec<u8> = percent_decode_str(&decoded).collect();
+                decoded = String::from_utf8(bytes).unwrap();
+            }
+        }
+    }
+}
