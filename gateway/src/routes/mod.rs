@@ -41,7 +41,7 @@ pub use self::{
 /// assert_eq!((route.service.as_str(), &*path), ("stock", "/7"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RouteTable {
     /// In the order in which they were written down.
     routes: Vec<Arc<Route>>,
