@@ -2,6 +2,7 @@
 //! mistakes are found at once; what has one is never in force.
 
 mod cors;
+mod file;
 mod limits;
 mod mistakes;
 mod route;
@@ -18,6 +19,7 @@ use toml::{
 
 pub use self::{
     cors::{Allowed, Cors},
+    file::{ConfigFile, OpenError, Reload},
     limits::Limits,
     mistakes::{Mistake, Mistakes},
 };
