@@ -1,9 +1,29 @@
-//! The entrypoint of a platform of services: one URL over all of them.
+//! The entrypoint of a platform of services: one URL over all of them, balanced over the replicas that a
+//! Waypost registry knows. The binary is `waypost-gateway`; this library is what it is made of.
 
+mod access_log;
+mod admin;
 pub mod auth;
+mod clock;
+pub mod config;
+mod correlation;
+mod exchange;
 pub mod forwarded;
+mod gateway;
 pub mod guard;
 pub mod hop;
+mod lines;
+mod measures;
+mod problem;
 pub mod rate;
 pub mod routes;
+mod server;
+mod settings;
+mod settings_file;
+mod tasks;
+mod tunnel;
+mod upstreams;
 pub mod via;
+
+pub use gateway::{Advertised, Options, Running, StartError, start};
+pub use settings_file::OpenError;

@@ -41,7 +41,7 @@ pub use self::{
 /// assert_eq!((route.service.as_str(), &*path), ("stock", "/7"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RouteTable {
     /// In the order in which they were written down.
     routes: Vec<Arc<Route>>,
@@ -72,7 +72,7 @@ pub enum Found<'a> {
     /// It goes this way.
     Route {
         /// The way.
-        route: Way<'a>,
+        route: Way,
         /// The path that the instance is asked for. Begins with `/`.
         path: Cow<'a, str>,
     },
@@ -87,15 +87,15 @@ pub enum Found<'a> {
 
 /// The route of a request.
 #[derive(Clone, Debug)]
-pub enum Way<'a> {
+pub enum Way {
     /// One that was written down: the same for all of its requests.
-    Written(&'a Arc<Route>),
+    Written(Arc<Route>),
     /// One that was made for this request, as none was written down. Of its service nothing is known but
     /// that its name is valid.
     Implicit(Arc<Route>),
 }
 
-impl Deref for Way<'_> {
+impl Deref for Way {
     type Target = Arc<Route>;
 
     fn deref(&self) -> &Arc<Route> {
@@ -151,7 +151,9 @@ impl RouteTable {
         let place =
             self.trees(without_port(host.unwrap_or_default())).find_map(|tree| tree.find(path));
         match place.map(|place| place.route(method)) {
-            Some(Ok(route)) => Found::Route { path: route.asked(path), route: Way::Written(route) },
+            Some(Ok(route)) => {
+                Found::Route { path: route.asked(path), route: Way::Written(Arc::clone(route)) }
+            }
             Some(Err(allow)) => Found::MethodNotAllowed { allow },
             None => self.find_implicit(path),
         }

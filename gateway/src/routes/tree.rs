@@ -8,7 +8,7 @@ use http::{HeaderValue, Method};
 use super::{Methods, Route};
 
 /// What follows a path that some routes have in common.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Tree {
     place: Option<Place>,
     /// By their segment, in order.
@@ -16,7 +16,7 @@ pub(super) struct Tree {
 }
 
 /// The routes of one path.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Place {
     routes: Vec<Arc<Route>>,
     /// The methods of them all, as the header `Allow` has them.

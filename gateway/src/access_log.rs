@@ -1,0 +1,229 @@
+//! One line for each request, as JSON, once its answer has been sent to the end or given up. It must never
+//! hold a request up: lines that can't be written in time are counted, and left out.
+
+use std::{
+    io::Write,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Mutex,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Version};
+use http_body::{Frame, SizeHint};
+use serde::Serialize;
+use tonic::{Status, body::Body};
+use waypost_client::{AnsweredBy, CallFailed};
+
+use crate::{clock, correlation::Correlation, problem::Problem, routes::Name};
+
+/// A request, from its head on.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    began: Instant,
+    at: SystemTime,
+    peer: IpAddr,
+    method: Method,
+    path: Box<str>,
+    version: Version,
+    correlation: Correlation,
+}
+
+/// What a request came to, and who had to do with it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) route: Option<Name>,
+    pub(crate) service: Option<Name>,
+    pub(crate) instance: Option<Box<str>>,
+    pub(crate) attempts: u32,
+    /// Until the head of the answer.
+    pub(crate) upstream_time: Option<Duration>,
+    pub(crate) problem: Option<Box<str>>,
+}
+
+impl Entry {
+    pub(crate) fn begin<B>(
+        request: &Request<B>,
+        peer: SocketAddr,
+        correlation: &Correlation,
+    ) -> Self {
+        Self {
+            began: clock::now(),
+            at: clock::wall_now(),
+            peer: peer.ip(),
+            method: request.method().clone(),
+            path: request.uri().path().into(),
+            version: request.version(),
+            correlation: correlation.clone(),
+        }
+    }
+
+    pub(crate) fn took(&self) -> Duration {
+        clock::now() - self.began
+    }
+}
+
+impl Outcome {
+    pub(crate) fn with_problem(mut self, problem: &Problem) -> Self {
+        self.problem = Some(problem.to_string().into());
+        self
+    }
+
+    pub(crate) fn answered_by(&mut self, by: &AnsweredBy) {
+        self.instance = Some(by.instance().id.as_str().into());
+        self.attempts = by.attempts();
+    }
+
+    pub(crate) fn failed(&mut self, failed: &CallFailed) {
+        self.instance = failed.instance().map(|instance| instance.id.as_str().into());
+        self.attempts = failed.attempts();
+    }
+}
+
+/// A line. Times in milliseconds.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    request_id: &'a str,
+    trace_id: &'a str,
+    client: IpAddr,
+    method: &'a str,
+    path: &'a str,
+    protocol: &'static str,
+    route: Option<&'a str>,
+    service: Option<&'a str>,
+    instance: Option<&'a str>,
+    status: u16,
+    attempts: u32,
+    upstream_ms: Option<f64>,
+    total_ms: f64,
+    bytes: u64,
+    /// Whether the answer was sent to its end.
+    complete: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'a str>,
+}
+
+/// Where lines go.
+pub(crate) struct AccessLog {
+    to: Mutex<Box<dyn Write + Send>>,
+}
+
+impl AccessLog {
+    /// `to` must not block: each line is one write.
+    pub(crate) fn new(to: Box<dyn Write + Send>) -> Self {
+        Self { to: Mutex::new(to) }
+    }
+
+    fn write(&self, line: &Line<'_>) {
+        let Ok(mut text) = serde_json::to_vec(line) else { return };
+        text.push(b'\n');
+        let mut to = self.to.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Nobody to tell of it.
+        let _written = to.write_all(&text);
+    }
+}
+
+impl std::fmt::Debug for AccessLog {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("AccessLog")
+    }
+}
+
+/// An answer's body, that tells of the request when it has ended.
+pub(crate) struct Told<F: FnOnce(Sent)> {
+    body: Body,
+    sent: Sent,
+    /// Gone once it was told.
+    tell: Option<F>,
+}
+
+/// How much of an answer was sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) bytes: u64,
+    pub(crate) complete: bool,
+}
+
+impl<F: FnOnce(Sent)> Told<F> {
+    pub(crate) fn new(body: Body, tell: F) -> Self {
+        use http_body::Body as _;
+        // Of an answer without a body nothing is asked for.
+        let sent = Sent { bytes: 0, complete: body.is_end_stream() };
+        Self { body, sent, tell: Some(tell) }
+    }
+}
+
+impl<F: FnOnce(Sent) + Unpin> http_body::Body for Told<F> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        match &frame {
+            None => self.sent.complete = true,
+            Some(Err(_)) => {}
+            Some(Ok(frame)) => {
+                self.sent.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                // Whoever read the last frame does not always ask for more.
+                self.sent.complete = frame.is_trailers() || self.body.is_end_stream();
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<F: FnOnce(Sent)> Drop for Told<F> {
+    fn drop(&mut self) {
+        if let Some(tell) = self.tell.take() {
+            tell(self.sent);
+        }
+    }
+}
+
+/// Writes the line of a request.
+pub(crate) fn write(
+    log: &AccessLog,
+    entry: &Entry,
+    outcome: &Outcome,
+    status: StatusCode,
+    sent: Sent,
+) {
+    let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    log.write(&Line {
+        time: humantime::format_rfc3339_millis(entry.at).to_string(),
+        request_id: &entry.correlation.request_id,
+        trace_id: &entry.correlation.trace_id,
+        client: entry.peer,
+        method: entry.method.as_str(),
+        path: &entry.path,
+        protocol: match entry.version {
+            Version::HTTP_10 => "HTTP/1.0",
+            Version::HTTP_2 => "HTTP/2",
+            _ => "HTTP/1.1",
+        },
+        route: outcome.route.as_ref().map(Name::as_str),
+        service: outcome.service.as_ref().map(Name::as_str),
+        instance: outcome.instance.as_deref(),
+        status: status.as_u16(),
+        attempts: outcome.attempts,
+        upstream_ms: outcome.upstream_time.map(millis),
+        total_ms: millis(entry.took()),
+        bytes: sent.bytes,
+        complete: sent.complete,
+        problem: outcome.problem.as_deref(),
+    });
+}

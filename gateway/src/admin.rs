@@ -1,0 +1,36 @@
+//! The operators' port: figures, and whether the gateway lives and is ready.
+
+use std::sync::Arc;
+
+use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use tokio::net::TcpListener;
+
+use crate::gateway::Gateway;
+
+/// Serves operators until the gateway closes.
+pub(crate) async fn run(listener: TcpListener, gateway: Arc<Gateway>) {
+    let closing = gateway.closing.clone();
+    let router = Router::new()
+        .route("/metrics", get(figures))
+        .route("/health/live", get(|| async { "alive\n" }))
+        .route("/health/ready", get(ready))
+        .with_state(gateway);
+    let serving = axum::serve(listener, router).into_future();
+    if let Some(Err(error)) = closing.run_until_cancelled(serving).await {
+        tracing::error!(%error, "the operators' port is closed");
+    }
+}
+
+async fn figures(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
+    match &gateway.figures {
+        Some(figures) => (StatusCode::OK, figures.render()),
+        None => (StatusCode::NOT_FOUND, "nothing is measured\n".to_owned()),
+    }
+}
+
+async fn ready(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
+    match gateway.unready() {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+    }
+}

@@ -1,0 +1,127 @@
+//! What pages of other origins may do (CORS, of the Fetch standard): what there is to say, and how the
+//! file says it.
+
+use std::{str::FromStr, time::Duration};
+
+use http::{HeaderName, HeaderValue, Method, Uri};
+
+use super::{
+    mistakes::Noted,
+    section::Section,
+    value::{Value, about, duration, flag, header, method, text},
+};
+
+/// What pages of other origins may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cors {
+    /// The origins of the pages.
+    pub origins: Allowed<HeaderValue>,
+    /// The methods of their requests, apart from GET, HEAD and POST, which need no permission. Default:
+    /// no others.
+    pub methods: Allowed<Method>,
+    /// The headers that they may set, apart from those that need no permission. Default: no others.
+    pub headers: Allowed<HeaderName>,
+    /// The headers of answers that they see, apart from those that need no permission. Default: no
+    /// others.
+    pub exposed: Allowed<HeaderName>,
+    /// Whether requests come with cookies and the like. Not where one of the others is
+    /// [`Allowed::Any`]. Default: no.
+    pub credentials: bool,
+    /// How long a browser may remember all this. Default: it is not told.
+    pub max_age: Option<Duration>,
+}
+
+/// What is allowed of a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Allowed<T> {
+    /// All there is; `["*"]` in the file.
+    Any,
+    /// These, and no others.
+    These(Vec<T>),
+}
+
+impl Cors {
+    /// Reads `[cors]`.
+    pub(super) fn read(section: &mut Section<'_>) -> Result<Self, Noted> {
+        let origins = match allowed(section, "origins", origin) {
+            Ok(None) => {
+                Err(section.note("origins", "is missing: name origins, or [\"*\"] for all"))
+            }
+            Ok(Some(origins)) => Ok(origins),
+            Err(noted) => Err(noted),
+        };
+        let methods = allowed(section, "methods", method);
+        let headers = allowed(section, "headers", header);
+        let exposed = allowed(section, "exposed", header);
+        let credentials = section.read("credentials", flag);
+        let max_age = section.read("max_age", duration);
+        let cors = Self {
+            origins: origins?,
+            methods: methods?.unwrap_or_default(),
+            headers: headers?.unwrap_or_default(),
+            exposed: exposed?.unwrap_or_default(),
+            credentials: credentials?.unwrap_or_default(),
+            max_age: max_age?,
+        };
+        cors.check(section)?;
+        Ok(cors)
+    }
+
+    /// Browsers refuse answers that allow all there is to requests with credentials.
+    fn check(&self, section: &mut Section<'_>) -> Result<(), Noted> {
+        let any = [
+            ("origins", self.origins == Allowed::Any),
+            ("methods", self.methods == Allowed::Any),
+            ("headers", self.headers == Allowed::Any),
+            ("exposed", self.exposed == Allowed::Any),
+        ];
+        let mut outcome = Ok(());
+        for (key, _) in any.into_iter().filter(|(_, any)| *any && self.credentials) {
+            let message = "must be named one by one, as credentials are allowed: '*' does not do";
+            outcome = Err(section.note(key, message));
+        }
+        outcome
+    }
+}
+
+impl<T> Default for Allowed<T> {
+    /// Nothing.
+    fn default() -> Self {
+        Self::These(Vec::new())
+    }
+}
+
+/// The value of a key: `["*"]`, or a list of what is allowed.
+fn allowed<T>(
+    section: &mut Section<'_>,
+    key: &'static str,
+    read: impl Fn(Value<'_>) -> Result<T, String>,
+) -> Result<Option<Allowed<T>>, Noted> {
+    let listed = section.list(key, |value| match value.as_str() {
+        Some("*") => Ok(None),
+        _ => read(value).map(Some),
+    })?;
+    let Some(listed) = listed else { return Ok(None) };
+    match &listed[..] {
+        [None] => Ok(Some(Allowed::Any)),
+        _ if listed.iter().any(Option::is_none) => {
+            Err(section.note(key, "must have nothing beside '*'"))
+        }
+        _ => Ok(Some(Allowed::These(listed.into_iter().flatten().collect()))),
+    }
+}
+
+/// An origin as browsers write it: a scheme, a host, and the port, if it is not the scheme's own.
+fn origin(value: Value<'_>) -> Result<HeaderValue, String> {
+    let text = text(value)?.to_ascii_lowercase();
+    let canonical = Uri::from_str(&text).ok().and_then(|uri| {
+        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+        Some(format!("{}://{authority}", uri.scheme_str()?))
+    });
+    canonical
+        .filter(|canonical| *canonical == text)
+        .and_then(|origin| HeaderValue::try_from(origin).ok())
+        .ok_or_else(|| {
+            about(&text, &"must be an origin such as https://app.example.com, and no more")
+        })
+}

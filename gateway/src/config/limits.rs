@@ -1,0 +1,38 @@
+//! The bounds of each request: what they are, and how the file names them.
+
+use std::time::Duration;
+
+use super::{
+    mistakes::Noted,
+    section::Section,
+    value::{bytes, wait},
+};
+
+/// The bounds of each request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many bytes a request's body has, at most; none: any number. Default: 16 MiB.
+    pub body: Option<u64>,
+    /// The time until the head of the answer is there, where the route says nothing of it. Never 0.
+    /// Default: 30 s.
+    pub timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { body: Some(16 << 20), timeout: Duration::from_secs(30) }
+    }
+}
+
+impl Limits {
+    /// Reads `[limits]`.
+    pub(super) fn read(section: &mut Section<'_>) -> Result<Self, Noted> {
+        let default = Self::default();
+        let body = section.read("body", bytes);
+        let timeout = section.read("timeout", wait);
+        Ok(Self {
+            body: body?.map_or(default.body, |bytes| (bytes > 0).then_some(bytes)),
+            timeout: timeout?.unwrap_or(default.timeout),
+        })
+    }
+}

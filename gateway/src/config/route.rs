@@ -1,0 +1,310 @@
+//! Routes as the file has them: each by itself, and what two of them can't have both.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    str::FromStr,
+    time::Duration,
+};
+
+use http::HeaderName;
+use waypost_client::{Filter, Policy};
+
+use super::{
+    mistakes::Noted,
+    section::Section,
+    value::{count, flag, integer, method, parsed, text, wait, word},
+};
+use crate::routes::{
+    Access, HostPattern, KeySource, Methods, Name, PathPrefix, Prefix, Rate, Route,
+};
+
+/// How often more a request can be sent, at most.
+const RETRIES_MAX: u32 = 10;
+
+/// What routes need to know of the rest of the file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rest {
+    /// The time until an answer's head is there, where a route says nothing of it.
+    pub(super) timeout: Duration,
+    /// Whether it says how clients tell who they are.
+    pub(super) auth: bool,
+}
+
+/// One route, as far as it could be read.
+#[derive(Debug)]
+struct Draft {
+    path: String,
+    begin: usize,
+    line: usize,
+    name: Option<Name>,
+    requests: Option<Requests>,
+    route: Result<Route, Noted>,
+}
+
+/// Which requests a route is for.
+#[derive(Clone, Debug)]
+struct Requests {
+    host: HostPattern,
+    path: PathPrefix,
+    methods: Methods,
+}
+
+/// Reads `[[routes]]`.
+pub(super) fn read_routes(file: &mut Section<'_>, rest: Rest) -> Result<Vec<Route>, Noted> {
+    let drafts = file.sections("routes", |section| read_draft(section, rest))?;
+    let outcome = check_names(file, &drafts).and(check_requests(file, &drafts));
+    let routes: Result<_, _> = drafts.into_iter().map(|draft| draft.route).collect();
+    outcome.and(routes)
+}
+
+fn read_draft(section: &mut Section<'_>, rest: Rest) -> Draft {
+    let requests = read_requests(section);
+    let name = section.read("name", parsed::<Name>);
+    Draft {
+        path: section.path().to_owned(),
+        begin: section.begin(),
+        line: section.line(section.begin()),
+        name: name.clone().ok().flatten(),
+        requests: requests.clone().ok(),
+        route: read_route(section, requests, name, rest),
+    }
+}
+
+fn read_requests(section: &mut Section<'_>) -> Result<Requests, Noted> {
+    let host = section.read("host", parsed::<HostPattern>);
+    let path = section.read("path", parsed::<PathPrefix>);
+    let methods = section.list("methods", method);
+    Ok(Requests {
+        host: host?.unwrap_or_default(),
+        path: path?.unwrap_or_default(),
+        methods: methods?.map_or(Methods::All, Methods::These),
+    })
+}
+
+/// All is read before anything that is bad ends it.
+fn read_route(
+    section: &mut Section<'_>,
+    requests: Result<Requests, Noted>,
+    given_name: Result<Option<Name>, Noted>,
+    rest: Rest,
+) -> Result<Route, Noted> {
+    let service = read_service(section);
+    let prefix = read_prefix(section);
+    let filter = read_filter(section);
+    let balance = read_balance(section);
+    let timeout = section.read("timeout", wait);
+    let retries = section.read("retries", |value| integer(value, 0..=RETRIES_MAX));
+    let idempotent = section.read("idempotent", flag);
+    let hedge = section.read("hedge", wait);
+    let in_flight = section.read("in_flight", count);
+    let http2 = section.read("http2", flag);
+    let auth = read_access(section, rest.auth);
+    let rate = section.section("rate", read_rate);
+    let Requests { host, path, methods } = requests?;
+    let (policy, key) = balance?;
+    Ok(Route {
+        given_name: given_name?,
+        host,
+        path,
+        methods,
+        service: service?,
+        prefix: prefix?,
+        filter: filter?,
+        policy,
+        key,
+        timeout: timeout?.unwrap_or(rest.timeout),
+        retries: retries?.unwrap_or(Route::RETRIES),
+        idempotent: idempotent?.unwrap_or_default(),
+        hedge: hedge?,
+        in_flight: in_flight?,
+        http2: http2?.unwrap_or_default(),
+        auth: auth?,
+        rate: rate?,
+    })
+}
+
+fn read_service(section: &mut Section<'_>) -> Result<Name, Noted> {
+    match section.read("service", parsed::<Name>)? {
+        Some(service) => Ok(service),
+        None => Err(section.note("service", "is missing: name the service that answers")),
+    }
+}
+
+fn read_prefix(section: &mut Section<'_>) -> Result<Prefix, Noted> {
+    let strip = section.read("strip", flag);
+    let rewrite = section.read("rewrite", parsed::<PathPrefix>);
+    match (strip?, rewrite?) {
+        (Some(false), Some(_)) => {
+            let message =
+                "takes the place of the prefix, which strip = false keeps: leave one away";
+            Err(section.note("rewrite", message))
+        }
+        (_, Some(rewrite)) => Ok(Prefix::Replaced(rewrite)),
+        (Some(true), None) => Ok(Prefix::Stripped),
+        (Some(false) | None, None) => Ok(Prefix::Kept),
+    }
+}
+
+fn read_filter(section: &mut Section<'_>) -> Result<Filter, Noted> {
+    let version = section.read("version", text);
+    let versions = section.list("versions", text);
+    let zones = section.list("zones", text);
+    let metadata = section.texts("metadata");
+    let versions = match (version?, versions?) {
+        (Some(_), Some(_)) => {
+            return Err(section.note("version", "is given beside versions: leave one away"));
+        }
+        (Some(version), None) => vec![version],
+        (None, versions) => versions.unwrap_or_default(),
+    };
+    let (zones, metadata) = (zones?.unwrap_or_default(), metadata?.unwrap_or_default());
+    Ok(Filter { zones, versions, metadata })
+}
+
+fn read_balance(section: &mut Section<'_>) -> Result<(Policy, Option<KeySource>), Noted> {
+    let policies = [
+        ("peak-ewma", Policy::PeakEwma),
+        ("least-request", Policy::LeastRequest),
+        ("random", Policy::Random),
+        ("round-robin", Policy::RoundRobin),
+        ("rendezvous", Policy::Rendezvous),
+    ];
+    let policy = section.read("policy", |value| word(value, &policies));
+    let key = section.read("key", parsed::<KeyText>);
+    match (policy?.unwrap_or_default(), key?) {
+        (Policy::Rendezvous, Some(KeyText(key))) => Ok((Policy::Rendezvous, Some(key))),
+        (Policy::Rendezvous, None) => {
+            let message = "is missing: rendezvous needs header:NAME, or client";
+            Err(section.note("key", message))
+        }
+        (_, Some(_)) => Err(section.note("key", "is of no use but with policy = \"rendezvous\"")),
+        (policy, None) => Ok((policy, None)),
+    }
+}
+
+/// A key as the file has it.
+struct KeyText(KeySource);
+
+impl FromStr for KeyText {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let header = |name: &str| name.parse::<HeaderName>().ok().map(KeySource::Header);
+        match text.strip_prefix("header:") {
+            Some(name) => {
+                header(name).map(Self).ok_or("must have the name of a header after header:")
+            }
+            None if text == "client" => Ok(Self(KeySource::Client)),
+            None => Err("must be header:NAME, or client"),
+        }
+    }
+}
+
+/// Whether who a client is has to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    None,
+    Optional,
+    Required,
+}
+
+fn read_access(section: &mut Section<'_>, told: bool) -> Result<Access, Noted> {
+    let levels =
+        [("none", Level::None), ("optional", Level::Optional), ("required", Level::Required)];
+    let level = section.read("auth", |value| word(value, &levels));
+    let scopes = section.list("scopes", parsed::<Scope>);
+    let (level, scopes) = (level?, scopes?);
+    // Where there are scopes and no level, they are what asks for a client that is known.
+    let asking = if level.is_some() { "auth" } else { "scopes" };
+    let access = match (level, scopes) {
+        (None | Some(Level::None), None) => return Ok(Access::Open),
+        (Some(Level::Optional), None) => Access::Optional,
+        (Some(Level::Required), None) => Access::Required { scopes: Vec::new() },
+        (None | Some(Level::Required), Some(scopes)) => {
+            Access::Required { scopes: scopes.into_iter().map(|Scope(scope)| scope).collect() }
+        }
+        (Some(Level::None | Level::Optional), Some(_)) => {
+            return Err(
+                section.note("scopes", "must come with auth = \"required\", or without auth")
+            );
+        }
+    };
+    if !told {
+        let message = "needs the table [auth], which says how clients tell who they are";
+        return Err(section.note(asking, message));
+    }
+    Ok(access)
+}
+
+/// A scope as tokens have it (RFC 6749, section 3.3).
+struct Scope(String);
+
+impl FromStr for Scope {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let valid = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+        if !text.is_empty() && text.bytes().all(valid) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("must be one scope, without blanks and quotes")
+        }
+    }
+}
+
+fn read_rate(section: &mut Section<'_>) -> Result<Rate, Noted> {
+    let per_second = section.read("per_second", count);
+    let burst = section.read("burst", count);
+    let Some(per_second) = per_second? else {
+        return Err(section.note("per_second", "is missing: say how many requests a second"));
+    };
+    Ok(Rate { per_second, burst: burst?.unwrap_or(per_second) })
+}
+
+/// No two routes have the same name.
+fn check_names(file: &mut Section<'_>, drafts: &[Draft]) -> Result<(), Noted> {
+    let mut outcome = Ok(());
+    let mut named: BTreeMap<&Name, &Draft> = BTreeMap::new();
+    for draft in drafts {
+        let Some(name) = &draft.name else { continue };
+        match named.entry(name) {
+            Entry::Vacant(entry) => drop(entry.insert(draft)),
+            Entry::Occupied(first) => {
+                let first = first.get();
+                let message =
+                    format!("'{name}' is the name of {} (line {}), too", first.path, first.line);
+                let path = format!("{}.name", draft.path);
+                outcome = Err(file.note_at(draft.begin, path, message));
+            }
+        }
+    }
+    outcome
+}
+
+/// No two routes are for the same requests.
+fn check_requests(file: &mut Section<'_>, drafts: &[Draft]) -> Result<(), Noted> {
+    let mut outcome = Ok(());
+    let mut places: BTreeMap<_, Vec<(&Methods, &Draft)>> = BTreeMap::new();
+    for draft in drafts {
+        let Some(Requests { host, path, methods }) = &draft.requests else { continue };
+        let place = places.entry((host, path)).or_default();
+        if let Some((_, first)) = place.iter().find(|(taken, _)| taken.overlap(methods)) {
+            let message = format!(
+                "takes requests for {path} on {host} that {} takes, too: each needs its own methods",
+                first.title(),
+            );
+            outcome = Err(file.note_at(draft.begin, draft.path.clone(), message));
+        }
+        place.push((methods, draft));
+    }
+    outcome
+}
+
+impl Draft {
+    /// What it is called where two are told apart.
+    fn title(&self) -> String {
+        let name = self.name.as_ref().or_else(|| self.route.as_ref().ok().map(Route::name));
+        let name = name.map_or_else(String::new, |name| format!("'{name}', "));
+        format!("{} ({name}line {})", self.path, self.line)
+    }
+}

@@ -1,0 +1,349 @@
+//! Whole files: what they say, and what is wrong with them.
+
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+
+use http::{HeaderName, HeaderValue, Method};
+use waypost_client::{Filter, Policy};
+
+use super::*;
+use crate::routes::{Access, HostPattern, KeySource, Methods, Prefix, Rate, Route};
+
+fn parse(text: &str) -> Config {
+    Config::parse(text).expect("it has no mistakes")
+}
+
+/// The only route of a file, given all but its service.
+fn route(text: &str) -> Route {
+    let config = parse(&format!("[[routes]]\nservice = 'orders'\n{text}\n[auth]\n"));
+    (*config.routes.routes()[0]).clone()
+}
+
+/// The mistakes of a file, one a line.
+fn mistakes(text: &str) -> String {
+    Config::parse(text).expect_err("it has mistakes").to_string()
+}
+
+/// The only mistake of a route, without its line.
+#[track_caller]
+fn assert_mistake(text: &str, expected: &str) {
+    let shown = mistakes(&format!("[[routes]]\nservice = 'orders'\n{text}\n"));
+    assert_eq!(shown.lines().count(), 1, "{shown}");
+    let (line, message) = shown.split_once(": ").expect("a line and a message");
+    assert!(line.starts_with("line "), "{shown}");
+    assert!(message.starts_with(&format!("routes[0]{expected}")), "{shown}\n{expected}");
+}
+
+fn count(count: u32) -> NonZeroU32 {
+    NonZeroU32::new(count).expect("not 0")
+}
+
+#[test]
+fn an_empty_file_is_the_default() {
+    let config = parse("");
+    assert_eq!(config, Config::default());
+    assert_eq!(config.limits.body, Some(16 << 20));
+    assert_eq!(config.limits.timeout, Duration::from_secs(30));
+    let implicit = Implicit::Routed { timeout: Duration::from_secs(30) };
+    assert_eq!(config.routes.implicit(), implicit);
+}
+
+#[test]
+fn a_route_that_names_its_service_alone_has_the_defaults() {
+    let expected = Route::to("orders".parse().expect("a name"), Duration::from_secs(30));
+    assert_eq!(route(""), expected);
+    assert_eq!(expected.retries, 1);
+    assert_eq!(expected.policy, Policy::PeakEwma);
+    assert_eq!(expected.auth, Access::Open);
+    assert_eq!(expected.prefix, Prefix::Kept);
+    assert!(!expected.http2 && !expected.idempotent);
+}
+
+#[test]
+fn a_route_says_all_that_it_can_say() {
+    let read = route(
+        "name = 'orders-read'
+        host = 'API.example.com'
+        path = '/v1/orders/'
+        methods = ['GET', 'HEAD']
+        rewrite = '/internal'
+        versions = ['2', '3']
+        zones = ['a']
+        metadata = { tier = 'gold' }
+        policy = 'rendezvous'
+        key = 'header:X-Customer'
+        timeout = '5s'
+        retries = 2
+        idempotent = true
+        hedge = '50ms'
+        in_flight = 100
+        http2 = true
+        auth = 'required'
+        scopes = ['orders:read']
+        rate = { per_second = 100, burst = 200 }",
+    );
+    let expected = Route {
+        given_name: "orders-read".parse().ok(),
+        host: HostPattern::Exact("api.example.com".into()),
+        path: "/v1/orders".parse().expect("a path"),
+        methods: Methods::These(vec![Method::GET, Method::HEAD]),
+        service: "orders".parse().expect("a name"),
+        prefix: Prefix::Replaced("/internal".parse().expect("a path")),
+        filter: Filter {
+            versions: vec!["2".into(), "3".into()],
+            zones: vec!["a".into()],
+            metadata: BTreeMap::from([("tier".into(), "gold".into())]),
+        },
+        policy: Policy::Rendezvous,
+        key: Some(KeySource::Header(HeaderName::from_static("x-customer"))),
+        timeout: Duration::from_secs(5),
+        retries: 2,
+        idempotent: true,
+        hedge: Some(Duration::from_millis(50)),
+        in_flight: Some(count(100)),
+        http2: true,
+        auth: Access::Required { scopes: vec!["orders:read".into()] },
+        rate: Some(Rate { per_second: count(100), burst: count(200) }),
+    };
+    assert_eq!(read, expected);
+}
+
+#[test]
+fn what_is_left_away_follows_from_what_is_given() {
+    let rate = route("rate = { per_second = 7 }").rate;
+    assert_eq!(rate, Some(Rate { per_second: count(7), burst: count(7) }));
+    assert_eq!(route("scopes = ['a']").auth, Access::Required { scopes: vec!["a".into()] });
+    assert_eq!(route("auth = 'required'").auth, Access::Required { scopes: vec![] });
+    assert_eq!(route("auth = 'optional'").auth, Access::Optional);
+    assert_eq!(route("auth = 'none'").auth, Access::Open);
+    assert_eq!(route("version = '2'").filter.versions, ["2"]);
+    assert_eq!(route("strip = true").prefix, Prefix::Stripped);
+    assert_eq!(route("strip = false").prefix, Prefix::Kept);
+    let replaced = Prefix::Replaced("/in".parse().expect("a path"));
+    assert_eq!(route("strip = true\nrewrite = '/in'").prefix, replaced);
+    let sticky = route("policy = 'rendezvous'\nkey = 'client'");
+    assert_eq!(sticky.key, Some(KeySource::Client));
+}
+
+#[test]
+fn each_policy_has_a_word() {
+    for (word, policy) in [
+        ("peak-ewma", Policy::PeakEwma),
+        ("least-request", Policy::LeastRequest),
+        ("random", Policy::Random),
+        ("round-robin", Policy::RoundRobin),
+    ] {
+        assert_eq!(route(&format!("policy = '{word}'")).policy, policy);
+    }
+}
+
+#[test]
+fn a_route_waits_as_long_as_all_requests_unless_it_says_otherwise() {
+    let text = "[limits]\ntimeout = '7s'\nbody = 0\n[[routes]]\nservice = 'a'\npath = '/a'\n\
+                [[routes]]\nservice = 'b'\ntimeout = '1s'\n";
+    let config = parse(text);
+    let timeouts = config.routes.routes().iter().map(|route| route.timeout.as_secs());
+    assert_eq!(timeouts.collect::<Vec<_>>(), [7, 1]);
+    assert_eq!(config.limits.body, None);
+    let implicit = Implicit::Routed { timeout: Duration::from_secs(7) };
+    assert_eq!(config.routes.implicit(), implicit);
+    assert_eq!(parse("implicit = false").routes.implicit(), Implicit::Off);
+}
+
+#[test]
+fn cors_is_read() {
+    let text = "[cors]\norigins = ['https://App.example.com', 'http://localhost:3000']\n\
+                methods = ['PUT']\nheaders = ['X-Customer']\nexposed = ['x-trace']\n\
+                credentials = true\nmax_age = '1h'\n";
+    let origins = ["https://app.example.com", "http://localhost:3000"];
+    let expected = Cors {
+        origins: Allowed::These(origins.map(HeaderValue::from_static).into()),
+        methods: Allowed::These(vec![Method::PUT]),
+        headers: Allowed::These(vec![HeaderName::from_static("x-customer")]),
+        exposed: Allowed::These(vec![HeaderName::from_static("x-trace")]),
+        credentials: true,
+        max_age: Some(Duration::from_secs(60 * 60)),
+    };
+    assert_eq!(parse(text).cors, Some(expected));
+    let all = parse("[cors]\norigins = ['*']\nheaders = ['*']\n").cors.expect("it is there");
+    assert_eq!((all.origins, all.headers), (Allowed::Any, Allowed::Any));
+    assert_eq!((all.methods, all.credentials), (Allowed::default(), false));
+}
+
+#[test]
+fn mistakes_of_cors_are_told() {
+    let shown = mistakes(
+        "[cors]\norigins = ['*', 'https://a']\nmethods = ['put']\nheaders = ['a b']\n\
+         max_age = 5\n",
+    );
+    let expected = [
+        "line 2: cors.origins: must have nothing beside '*'",
+        "line 3: cors.methods[0]: 'put' must be a method in capital letters, such as GET",
+        "line 4: cors.headers[0]: 'a b' must be the name of a header, such as x-customer",
+        "line 5: cors.max_age: must be a string, and is of type integer",
+    ];
+    assert_eq!(shown.lines().collect::<Vec<_>>(), expected);
+    for origin in ["a", "a.b", "https://", "https://a/", "https://a/b", "https://u@a", "null", ""] {
+        let shown = mistakes(&format!("[cors]\norigins = ['{origin}']\n"));
+        assert!(shown.contains("cors.origins[0]: "), "{shown}");
+    }
+    assert!(mistakes("[cors]\n").starts_with("line 1: cors.origins: is missing"));
+    let shown = mistakes("[cors]\norigins = ['*']\nexposed = ['*']\ncredentials = true\n");
+    assert_eq!(shown.lines().count(), 2, "{shown}");
+}
+
+#[test]
+fn auth_is_left_to_who_knows_it_and_never_shown() {
+    let config = parse("implicit = true\n[auth]\nsecret = 'hush'\n[auth.more]\nkeys = [1, 'a']\n");
+    let auth = config.auth.as_ref().expect("it is there");
+    assert_eq!(auth.line, 2);
+    assert_eq!(auth.table["secret"].as_str(), Some("hush"));
+    assert_eq!(auth.table["more"]["keys"][0].as_integer(), Some(1));
+    assert!(!format!("{config:?}").contains("hush"));
+    let shown = mistakes("auth = 'hush'");
+    assert_eq!(shown, "line 1: auth: must be a table, and is of type string");
+    let shown = mistakes("[auth]\nnumber = 99999999999999999999\n");
+    assert!(shown.starts_with("line 1: auth: has a number"), "{shown}");
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_with_their_lines() {
+    let text = "implicit = 1
+[limits]
+body = '10MB'
+timeout = '0s'
+more = 1
+[[routes]]
+name = 'a b'
+host = 'a:80'
+path = 'v1'
+methods = ['GET', 'get', 7]
+timeout = 'soon'
+retries = 11
+rate = { burst = 0, other = 1 }
+metadata = { tier = 1 }
+[[routes]]
+service = 'orders'
+colour = 'red'
+[other]
+";
+    let expected = [
+        "line 1: implicit: must be true or false, and is of type integer",
+        "line 3: limits.body: '10MB' must be",
+        "line 4: limits.timeout: '0s' must be more than 0s, and at most 24h",
+        "line 5: limits.more: is no known key",
+        "line 6: routes[0].service: is missing",
+        "line 7: routes[0].name: 'a b' must be",
+        "line 8: routes[0].host: 'a:80' must be",
+        "line 9: routes[0].path: 'v1' must begin with '/'",
+        "line 10: routes[0].methods[1]: 'get' must be",
+        "line 10: routes[0].methods[2]: must be a string, and is of type integer",
+        "line 11: routes[0].timeout: 'soon' must be",
+        "line 12: routes[0].retries: '11' must be 0 to 10",
+        "line 13: routes[0].rate.burst: '0' must be 1 to 4294967295",
+        "line 13: routes[0].rate.per_second: is missing",
+        "line 13: routes[0].rate.other: is no known key",
+        "line 14: routes[0].metadata.tier: must be a string, and is of type integer",
+        "line 17: routes[1].colour: is no known key",
+        "line 18: other: is no known key",
+    ];
+    let shown = mistakes(text);
+    for (shown, expected) in shown.lines().zip(expected) {
+        assert!(shown.starts_with(expected), "{shown}\n{expected}");
+    }
+    assert_eq!(shown.lines().count(), expected.len(), "{shown}");
+}
+
+#[test]
+fn what_does_not_go_together_is_a_mistake() {
+    assert_mistake("strip = false\nrewrite = '/a'", ".rewrite: takes the place");
+    assert_mistake("version = '1'\nversions = ['1']", ".version: is given beside versions");
+    assert_mistake("key = 'client'", ".key: is of no use");
+    assert_mistake("policy = 'random'\nkey = 'client'", ".key: is of no use");
+    assert_mistake("policy = 'rendezvous'", ".key: is missing");
+    assert_mistake("policy = 'rendezvous'\nkey = 'header:'", ".key: 'header:' must");
+    assert_mistake("policy = 'rendezvous'\nkey = 'cookie:a'", ".key: 'cookie:a' must");
+    assert_mistake("policy = 'least'\nkey = 'client'", ".policy: 'least' must be one of peak-ewma");
+    assert_mistake("auth = 'none'\nscopes = ['a']", ".scopes: must come with");
+    assert_mistake("auth = 'optional'\nscopes = ['a']", ".scopes: must come with");
+    assert_mistake("auth = 'required'", ".auth: needs the table [auth]");
+    assert_mistake("auth = 'optional'", ".auth: needs the table [auth]");
+    assert_mistake("scopes = ['a']", ".scopes: needs the table [auth]");
+    assert_mistake("scopes = ['a b']", ".scopes[0]: 'a b' must be one scope");
+    assert_mistake("methods = []", ".methods: must not be empty");
+    assert_mistake("in_flight = 0", ".in_flight: '0' must be 1 to");
+    assert_mistake("hedge = '0s'", ".hedge: '0s' must be more than 0s");
+    assert_mistake("retries = -1", ".retries: '-1' must be 0 to 10");
+    assert_mistake("rate = 7", ".rate: must be a table");
+    assert_mistake("path = '/a/../b'", ".path: '/a/../b' must not have a segment");
+    assert_mistake("path = '/a%20b'", ".path: '/a%20b' must be of letters");
+    assert_mistake("version = 2", ".version: must be a string");
+}
+
+#[test]
+fn two_routes_with_one_name_are_a_mistake() {
+    let text = "[[routes]]\nname = 'a'\nservice = 'a'\n\
+                [[routes]]\nname = 'a'\nservice = 'b'\npath = '/b'\n\
+                [[routes]]\nservice = 'a'\npath = '/c'\n";
+    let shown = mistakes(text);
+    assert_eq!(shown, "line 4: routes[1].name: 'a' is the name of routes[0] (line 1), too");
+}
+
+#[test]
+fn two_routes_for_the_same_requests_are_a_mistake_that_names_both() {
+    let text = "[[routes]]\nname = 'reads'\nservice = 'a'\npath = '/v1'\nmethods = ['GET']\n\
+                [[routes]]\nservice = 'b'\npath = '/v1'\nmethods = ['POST']\n\
+                [[routes]]\nservice = 'c'\npath = '/v1/'\nmethods = ['PUT', 'GET']\ntimeout = 1\n\
+                [[routes]]\nservice = 'd'\npath = '/v1'\nhost = 'A.b'\n\
+                [[routes]]\nservice = 'e'\npath = '/v1'\nhost = 'a.B'\nmethods = ['GET']\n";
+    let shown = mistakes(text);
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines.len(), 3, "{shown}");
+    assert!(lines[0].starts_with("line 10: routes[2]: "), "{shown}");
+    assert!(lines[0].contains("/v1 on any host that routes[0] ('reads', line 1)"), "{shown}");
+    assert!(lines[1].starts_with("line 14: routes[2].timeout: "), "{shown}");
+    assert!(lines[2].starts_with("line 19: routes[4]: "), "{shown}");
+    assert!(lines[2].contains("routes[3] ('d', line 15)"), "{shown}");
+    assert!(lines[2].contains("/v1 on a.b "), "{shown}");
+}
+
+#[test]
+fn what_is_no_toml_is_told_with_its_line() {
+    for (text, line) in [("a = 1\nwhat\n", 2), ("[a]\n\n[a]\n", 3), ("a = \"\n", 1)] {
+        let mistakes = Config::parse(text).expect_err("no TOML");
+        assert_eq!(mistakes.0.len(), 1, "{mistakes}");
+        assert_eq!(mistakes.0[0].line, Some(line), "{mistakes}");
+        assert!(!mistakes.0[0].message.contains('\n'), "{mistakes}");
+    }
+}
+
+#[test]
+fn routes_that_are_no_tables_are_mistakes() {
+    assert!(mistakes("routes = 7").starts_with("line 1: routes: must be an array of tables"));
+    assert!(mistakes("[routes]\n").starts_with("line 1: routes: must be an array of tables"));
+    assert!(mistakes("routes = [{service = 'a'}, 7]").starts_with("line 1: routes[1]: must be a"));
+    assert_eq!(parse("routes = [{service = 'a'}]").routes.routes().len(), 1);
+}
+
+#[test]
+fn no_damage_to_a_file_does_harm() {
+    let good = "implicit = false\n[limits]\nbody = '1MiB'\n[cors]\norigins = ['*']\n[auth]\n\
+                [[routes]]\nservice = 'a'\nhost = '*.b.c'\nmethods = ['GET']\nretries = 2\n\
+                rate = { per_second = 1 }\nscopes = ['a']\nmetadata = { 'ü' = 'b' }\n";
+    parse(good);
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for _ in 0..2_000 {
+        let mut bytes = good.as_bytes().to_vec();
+        for _ in 0..random.usize(1..4) {
+            let place = random.usize(..bytes.len());
+            bytes[place] = random.u8(..);
+        }
+        // Whatever comes of it, it is no panic, and mistakes have a line each.
+        let text = String::from_utf8_lossy(&bytes);
+        if let Err(mistakes) = Config::parse(&text) {
+            assert!(!mistakes.0.is_empty(), "{text}");
+            assert_eq!(mistakes.to_string().lines().count(), mistakes.0.len(), "{text}");
+        }
+    }
+}

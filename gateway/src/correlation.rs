@@ -1,0 +1,165 @@
+//! What tells a request apart from all others: `x-request-id`, and the `traceparent` of W3C Trace Context
+//! (level 1). What comes from outside is passed on where it is well-formed, and made anew where it is not.
+
+use std::{fmt::Write, ops::Range};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use uuid::Uuid;
+
+pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// A longer id is not a caller's, but somebody's who means to fill logs.
+const ID_MAX: usize = 128;
+
+const VERSION: Range<usize> = 0..2;
+const TRACE_ID: Range<usize> = 3..35;
+const PARENT_ID: Range<usize> = 36..52;
+const FLAGS: Range<usize> = 53..55;
+
+/// What a request is known by.
+#[derive(Clone, Debug)]
+pub(crate) struct Correlation {
+    /// Without control characters and blanks.
+    pub(crate) request_id: Box<str>,
+    /// 32 digits, hexadecimal.
+    pub(crate) trace_id: Box<str>,
+}
+
+impl Correlation {
+    /// What `headers` say, or else something new; and sees to it that they say so to the instance, with
+    /// this gateway as the parent.
+    pub(crate) fn of(headers: &mut HeaderMap) -> Self {
+        let asked = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
+        let asked = asked.filter(|id| is_id(id)).map(Box::from);
+        let request_id = asked.unwrap_or_else(|| Uuid::now_v7().to_string().into());
+        let mut parents = headers.get_all(&TRACE_PARENT).iter();
+        let parent = parents.next().filter(|_| parents.next().is_none());
+        let parent = parent.and_then(|value| value.to_str().ok()).filter(|value| is_parent(value));
+        let (trace_id, flags): (Box<str>, Box<str>) = match parent {
+            Some(parent) => (parent[TRACE_ID].into(), parent[FLAGS].into()),
+            None => {
+                headers.remove(&TRACE_STATE);
+                (Uuid::new_v4().simple().to_string().into(), "00".into())
+            }
+        };
+        let mut next = String::with_capacity(FLAGS.end);
+        // Never zero, which means that there is none.
+        let span = fastrand::u64(1..);
+        let written = write!(next, "00-{trace_id}-{span:016x}-{flags}");
+        debug_assert!(written.is_ok(), "a string takes what is written");
+        if let Ok(value) = HeaderValue::from_str(&next) {
+            headers.insert(&TRACE_PARENT, value);
+        }
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            headers.insert(&REQUEST_ID, value);
+        }
+        Self { request_id, trace_id }
+    }
+}
+
+fn is_id(id: &str) -> bool {
+    (1..=ID_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Whether it is a `traceparent` that this version of the format understands: of later versions the
+/// fields of this one.
+fn is_parent(value: &str) -> bool {
+    let bytes = value.as_bytes();
+    let is_hex = |range: Range<usize>| {
+        bytes[range].iter().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte))
+    };
+    let is_zero = |range: Range<usize>| bytes[range].iter().all(|byte| *byte == b'0');
+    bytes.len() >= FLAGS.end
+        && [2, 35, 52].into_iter().all(|at| bytes[at] == b'-')
+        && [VERSION, TRACE_ID, PARENT_ID, FLAGS].into_iter().all(is_hex)
+        && !is_zero(TRACE_ID)
+        && !is_zero(PARENT_ID)
+        && match &bytes[VERSION] {
+            b"ff" => false,
+            b"00" => bytes.len() == FLAGS.end,
+            _ => bytes.len() == FLAGS.end || bytes[FLAGS.end] == b'-',
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn headers<const N: usize>(pairs: [(&'static str, &str); N]) -> HeaderMap {
+        let pair = |(name, value): (&'static str, &str)| {
+            (HeaderName::from_static(name), value.parse().expect("a header's value"))
+        };
+        pairs.into_iter().map(pair).collect()
+    }
+
+    #[test]
+    fn what_is_well_formed_is_passed_on() {
+        let mut headers =
+            headers([("x-request-id", "r-7"), ("traceparent", PARENT), ("tracestate", "a=b")]);
+        let correlation = Correlation::of(&mut headers);
+        assert_eq!(&*correlation.request_id, "r-7");
+        assert_eq!(&*correlation.trace_id, &PARENT[TRACE_ID]);
+        let passed_on = headers["traceparent"].to_str().expect("text");
+        assert_eq!(passed_on[..36], PARENT[..36]);
+        assert_ne!(passed_on[PARENT_ID], PARENT[PARENT_ID], "the gateway is the parent");
+        assert_eq!(&passed_on[FLAGS], "01");
+        assert!(is_parent(passed_on));
+        assert_eq!(headers["tracestate"], "a=b");
+    }
+
+    #[test]
+    fn what_is_missing_is_made() {
+        let mut headers = HeaderMap::new();
+        let correlation = Correlation::of(&mut headers);
+        assert_eq!(headers["x-request-id"], &*correlation.request_id);
+        assert!(is_parent(headers["traceparent"].to_str().expect("text")));
+        assert_ne!(Correlation::of(&mut HeaderMap::new()).request_id, correlation.request_id);
+    }
+
+    #[test]
+    fn what_is_malformed_is_made_anew() {
+        let long = "x".repeat(ID_MAX + 1);
+        for id in ["", "two words", "tab\there", &long] {
+            let mut headers = headers([("x-request-id", id)]);
+            assert_ne!(&*Correlation::of(&mut headers).request_id, id);
+        }
+        for parent in [
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00_0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "",
+        ] {
+            let mut headers = headers([("traceparent", parent), ("tracestate", "a=b")]);
+            let correlation = Correlation::of(&mut headers);
+            assert_ne!(parent.get(TRACE_ID), Some(&*correlation.trace_id), "{parent}");
+            assert!(!headers.contains_key("tracestate"), "it belongs to the parent: {parent}");
+        }
+    }
+
+    #[test]
+    fn of_later_versions_the_known_fields_count() {
+        for parent in [
+            "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what-comes",
+            &PARENT.replacen("00", "cc", 1),
+        ] {
+            let mut headers = headers([("traceparent", parent)]);
+            assert_eq!(&*Correlation::of(&mut headers).trace_id, &PARENT[TRACE_ID]);
+        }
+    }
+
+    #[test]
+    fn of_two_parents_neither_counts() {
+        let mut headers = headers([("traceparent", PARENT)]);
+        headers.append("traceparent", PARENT.parse().expect("a header's value"));
+        assert_ne!(&*Correlation::of(&mut headers).trace_id, &PARENT[TRACE_ID]);
+        assert_eq!(headers.get_all("traceparent").iter().count(), 1);
+    }
+}

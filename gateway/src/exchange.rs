@@ -1,0 +1,442 @@
+//! One request's way through the gateway: what it must be, where it goes, what comes back. It must never
+//! let anything through to an instance that it has not looked at.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{
+    HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Version, header,
+    request::Parts, uri::PathAndQuery,
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use tonic::{Status, body::Body};
+use tower::Service as _;
+use tower_http::timeout::{TimeoutBody, TimeoutError};
+use waypost_client::{AnsweredBy, CallFailed, CallKey, CallTimeout, FailureKind, NoInstance};
+
+use crate::{
+    access_log::{Entry, Outcome},
+    auth::{self, Identity, Unauthorized},
+    clock,
+    correlation::{Correlation, REQUEST_ID},
+    forwarded::{Arrival, Origin, Scheme, host_of},
+    gateway::Gateway,
+    guard::{self, Refused},
+    hop::{self, Passage},
+    lines::Repeat,
+    problem::Problem,
+    rate::ClientKey,
+    routes::{Access, Found, KeySource, Route, Way},
+    settings::Settings,
+    tunnel,
+    upstreams::{Standing, Upstream},
+};
+
+static TIMEOUT_MS: HeaderName = HeaderName::from_static("x-waypost-timeout-ms");
+
+/// How long a request's body may be silent.
+const BODY_SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// Answers a request, and tells of it.
+pub(crate) async fn answer(
+    gateway: Arc<Gateway>,
+    peer: SocketAddr,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let correlation = Correlation::of(request.headers_mut());
+    let entry = Entry::begin(&request, peer, &correlation);
+    let settings = gateway.settings();
+    let is_grpc = is_grpc(request.headers());
+    let answered = tower::service_fn(|request| {
+        let (gateway, settings, correlation) = (&gateway, &settings, &correlation);
+        async move {
+            let answered = pass(gateway, settings, peer, request).await;
+            let (answer, outcome) = answered.unwrap_or_else(|(problem, outcome)| {
+                let outcome = outcome.with_problem(&problem);
+                let id = &correlation.request_id;
+                let answer = if is_grpc { problem.answer_grpc(id) } else { problem.answer(id) };
+                (answer, outcome)
+            });
+            let mut answer = answer;
+            answer.extensions_mut().insert(outcome);
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let Ok(mut answer) = settings.dress(answered, request).await;
+    if let Ok(id) = correlation.request_id.parse() {
+        answer.headers_mut().insert(REQUEST_ID.clone(), id);
+    }
+    let outcome = answer.extensions_mut().remove::<Outcome>().unwrap_or_default();
+    Ok(gateway.tell(entry, outcome, answer))
+}
+
+/// What a request came to, and who had to do with it.
+type Passed = Result<(Response<Body>, Outcome), (Problem, Outcome)>;
+
+async fn pass(
+    gateway: &Gateway,
+    settings: &Settings,
+    peer: SocketAddr,
+    mut request: Request<Incoming>,
+) -> Passed {
+    let mut outcome = Outcome::default();
+    let upgrade = hyper::upgrade::on(&mut request);
+    let (mut head, body) = request.into_parts();
+    match admit(gateway, settings, peer, &mut head, &mut outcome).await {
+        Ok(admitted) => {
+            match forward(gateway, settings, admitted, head, body, upgrade, &mut outcome).await {
+                Ok(answer) => Ok((answer, outcome)),
+                Err(problem) => Err((problem, outcome)),
+            }
+        }
+        Err(problem) => Err((problem, outcome)),
+    }
+}
+
+/// What is known of a request that may pass.
+struct Admitted {
+    route: Way,
+    upstream: Arc<Upstream>,
+    /// What the instance is asked.
+    path: PathAndQuery,
+    passage: Passage,
+    is_grpc: bool,
+    key: Option<CallKey>,
+}
+
+/// Looks at the head of a request, finds its route, and makes the head what the instance is to see.
+async fn admit(
+    gateway: &Gateway,
+    settings: &Settings,
+    peer: SocketAddr,
+    head: &mut Parts,
+    outcome: &mut Outcome,
+) -> Result<Admitted, Problem> {
+    guard::check(head).map_err(refused)?;
+    let host = host_of(head).map(str::to_owned);
+    let arrival = Arrival { peer: peer.ip(), scheme: Scheme::Http, host: host.as_deref() };
+    let origin = Origin::read(&head.headers, arrival, &gateway.trusted);
+    let is_grpc = is_grpc(&head.headers);
+    let (mut route, mut path) = find(settings, host.as_deref(), head)?;
+    if is_grpc && matches!(route, Way::Implicit(_)) {
+        // The path of a call names what it calls, whole.
+        path = head.uri.path().to_owned();
+        route = of_call(gateway, route, host.as_deref()).await;
+    }
+    let upstream = gateway.upstreams.get(route.service.as_str());
+    outcome.route = Some(route.name().clone());
+    outcome.service = Some(route.service.clone());
+    let identity = identify(settings, &route.auth, &head.headers)?;
+    limit(settings, &route, identity.as_ref(), &origin)?;
+    introduced(upstream.standing().await, route.service.as_str(), &route)?;
+    let key = key(&route.key, &head.headers, identity.as_ref(), &origin);
+    let passage = hop::strip_request(&mut head.headers, head.version);
+    gateway.pseudonym.pass(&mut head.headers, head.version).map_err(refused)?;
+    origin.write(&mut head.headers);
+    match &settings.auth {
+        Some(auth) => auth.pass_on(&mut head.headers, identity.as_ref()),
+        None => auth::remove_forged(&mut head.headers),
+    }
+    let path = asked(&path, head.uri.query())?;
+    Ok(Admitted { route, upstream, path, passage, is_grpc, key })
+}
+
+fn find(settings: &Settings, host: Option<&str>, head: &Parts) -> Result<(Way, String), Problem> {
+    let path = head.uri.path();
+    match settings.config.routes.find(host, path, &head.method) {
+        Found::Route { route, path } => Ok((route, path.into_owned())),
+        Found::MethodNotAllowed { allow } => {
+            let detail = "the route takes other methods";
+            let problem =
+                Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", detail);
+            Err(problem.with(header::ALLOW, allow.clone()))
+        }
+        Found::None => {
+            Err(Problem::new(StatusCode::NOT_FOUND, "No route", "no route leads from this path"))
+        }
+    }
+}
+
+/// The way of a call that no route was written for: to the service that its path names, or, where there is
+/// none, to the one that its host names.
+async fn of_call(gateway: &Gateway, route: Way, host: Option<&str>) -> Way {
+    if gateway.upstreams.get(route.service.as_str()).standing().await == Standing::Known {
+        return route;
+    }
+    let name = host.and_then(|host| host.split(':').next()?.parse().ok());
+    match name {
+        Some(name) => Way::Implicit(Arc::new(Route::to(name, route.timeout))),
+        None => route,
+    }
+}
+
+fn identify(
+    settings: &Settings,
+    access: &Access,
+    headers: &HeaderMap,
+) -> Result<Option<Identity>, Problem> {
+    let (Some(auth), Access::Optional | Access::Required { .. }) = (&settings.auth, access) else {
+        return Ok(None);
+    };
+    let identity = auth.identify(headers, clock::wall_now()).map_err(unauthorized)?;
+    let Access::Required { scopes } = access else { return Ok(identity) };
+    let identity = identity.ok_or_else(|| unauthorized(Unauthorized::NothingGiven))?;
+    match identity.missing_scope(scopes) {
+        None => Ok(Some(identity)),
+        Some(missing) => {
+            let problem = Problem::new(StatusCode::FORBIDDEN, "Not allowed", missing.to_string());
+            Err(problem.with(header::WWW_AUTHENTICATE, missing.www_authenticate()))
+        }
+    }
+}
+
+fn unauthorized(reason: Unauthorized) -> Problem {
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, "Not known", reason.to_string());
+    problem.with(header::WWW_AUTHENTICATE, reason.www_authenticate())
+}
+
+fn limit(
+    settings: &Settings,
+    route: &Way,
+    identity: Option<&Identity>,
+    origin: &Origin,
+) -> Result<(), Problem> {
+    if route.rate.is_none() {
+        return Ok(());
+    }
+    let client = ClientKey::new(identity, origin.client());
+    settings.rates.check(route.name().as_str(), client).map_err(|limited| {
+        let detail = "the client has asked too often";
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests", detail);
+        problem.of(route.service.as_str()).with(header::RETRY_AFTER, limited.retry_after_header())
+    })
+}
+
+fn introduced(standing: Standing, service: &str, route: &Way) -> Result<(), Problem> {
+    match (standing, route) {
+        (Standing::Known, _) => Ok(()),
+        // Who wrote the route knows of the service: it is not there yet.
+        (Standing::Unknown, Way::Written(_)) => {
+            Err(nobody(service, "the service has no instances".into()))
+        }
+        (Standing::Unknown, Way::Implicit(_)) => {
+            let title = "No such service";
+            Err(Problem::new(StatusCode::NOT_FOUND, title, "no instance was ever seen").of(service))
+        }
+        (Standing::Untold, _) => {
+            Err(nobody(service, "the registry has not told the service's instances yet".into()))
+        }
+    }
+}
+
+fn nobody(service: &str, detail: String) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "No instance", detail).of(service).retry_after(1)
+}
+
+fn refused(refused: Refused) -> Problem {
+    Problem::new(refused.status, "Refused", refused.reason)
+}
+
+/// What the calls of a client that belong together have in common.
+fn key(
+    source: &Option<KeySource>,
+    headers: &HeaderMap,
+    identity: Option<&Identity>,
+    origin: &Origin,
+) -> Option<CallKey> {
+    match source.as_ref()? {
+        KeySource::Header(name) => headers.get(name).map(CallKey::new),
+        KeySource::Client => Some(match identity {
+            Some(identity) => CallKey::new(&identity.subject),
+            None => CallKey::new(origin.client().to_string()),
+        }),
+    }
+}
+
+fn asked(path: &str, query: Option<&str>) -> Result<PathAndQuery, Problem> {
+    let bad = |_| Problem::new(StatusCode::BAD_REQUEST, "Refused", "the path can't be passed on");
+    match query {
+        None => path.parse().map_err(bad),
+        Some(query) => format!("{path}?{query}").parse().map_err(bad),
+    }
+}
+
+/// Why a request's body was not passed on to its end.
+#[derive(Clone, Default)]
+struct BodyFate(Arc<AtomicU8>);
+
+impl BodyFate {
+    const TOO_LONG: u8 = 1;
+    const TOO_SLOW: u8 = 2;
+
+    fn note(&self, fate: u8) {
+        self.0.store(fate, Ordering::Relaxed);
+    }
+
+    fn problem(&self) -> Option<Problem> {
+        match self.0.load(Ordering::Relaxed) {
+            Self::TOO_LONG => Some(too_long()),
+            Self::TOO_SLOW => {
+                let detail = "the request's body was silent for too long";
+                Some(Problem::new(StatusCode::REQUEST_TIMEOUT, "Too slow", detail))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn too_long() -> Problem {
+    let detail = "the request's body is longer than the gateway takes";
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "Too long", detail)
+}
+
+/// The body of a request, within its bounds.
+fn bounded(settings: &Settings, is_grpc: bool, body: Incoming, fate: &BodyFate) -> Body {
+    use http_body::Body as _;
+    if body.is_end_stream() {
+        return Body::empty();
+    }
+    let fate = fate.clone();
+    let broken = move |error: Box<dyn std::error::Error + Send + Sync>| {
+        if error.is::<LengthLimitError>() {
+            fate.note(BodyFate::TOO_LONG);
+        } else if error.is::<TimeoutError>() {
+            fate.note(BodyFate::TOO_SLOW);
+        }
+        Status::cancelled(error.to_string())
+    };
+    // A call of gRPC may be a stream that is silent for as long as it likes, and its messages are its
+    // own business.
+    if is_grpc {
+        return Body::new(body);
+    }
+    let body = TimeoutBody::new(BODY_SILENCE_MAX, body);
+    match settings.body_max() {
+        None => Body::new(body.map_err(broken)),
+        Some(limit) => Body::new(Limited::new(body, limit).map_err(broken)),
+    }
+}
+
+async fn forward(
+    gateway: &Gateway,
+    settings: &Settings,
+    admitted: Admitted,
+    head: Parts,
+    body: Incoming,
+    upgrade: OnUpgrade,
+    outcome: &mut Outcome,
+) -> Result<Response<Body>, Problem> {
+    use http_body::Body as _;
+    let Admitted { route, upstream, path, passage, is_grpc, key } = admitted;
+    let service = route.service.as_str();
+    let length = body.size_hint().lower();
+    if !is_grpc && settings.body_max().is_some_and(|limit| length > limit as u64) {
+        return Err(too_long().of(service));
+    }
+    let fate = BodyFate::default();
+    let mut request = Request::new(bounded(settings, is_grpc, body, &fate));
+    *request.method_mut() = head.method;
+    *request.uri_mut() = Uri::from(path);
+    *request.headers_mut() = head.headers;
+    let timeout = request.headers_mut().remove(&TIMEOUT_MS);
+    let asked = timeout.and_then(|ms| ms.to_str().ok()?.parse().ok()).map(Duration::from_millis);
+    let timeout = asked.into_iter().chain([route.timeout]).min().unwrap_or(route.timeout);
+    let repeat = repeat(&route, request.method());
+    if !is_grpc {
+        request.extensions_mut().insert(CallTimeout(timeout));
+        if route.http2 {
+            request.headers_mut().remove(header::HOST);
+        }
+    }
+    if let Some(key) = key {
+        request.extensions_mut().insert(key);
+    }
+    let line = settings.lines.line(&route, &upstream);
+    let began = clock::now();
+    let answered = if is_grpc {
+        let Ok(answer) = line.grpc(repeat).call(request).await;
+        Ok(answer)
+    } else {
+        line.http(repeat).call(request).await
+    };
+    outcome.upstream_time = Some(clock::now() - began);
+    match answered {
+        Ok(mut answer) => {
+            if let Some(by) = answer.extensions_mut().remove::<AnsweredBy>() {
+                outcome.answered_by(&by);
+            }
+            Ok(passed_back(gateway, answer, passage, upgrade))
+        }
+        Err(failed) => {
+            outcome.failed(&failed);
+            Err(fate.problem().unwrap_or_else(|| unanswered(&failed, line.service())).of(service))
+        }
+    }
+}
+
+fn repeat(route: &Way, method: &Method) -> Repeat {
+    if route.hedge_of(method).is_some() {
+        Repeat::Safe
+    } else if route.may_repeat(method) {
+        Repeat::Idempotent
+    } else {
+        Repeat::Never
+    }
+}
+
+/// What an instance answered, as the caller is to see it.
+fn passed_back(
+    gateway: &Gateway,
+    mut answer: Response<Body>,
+    passage: Passage,
+    upgrade: OnUpgrade,
+) -> Response<Body> {
+    let status = answer.status();
+    hop::strip_response(answer.headers_mut(), status, passage);
+    *answer.version_mut() = Version::default();
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        let there = hyper::upgrade::on(&mut answer);
+        let (head, body) = answer.into_parts();
+        // Its body counts the call as in flight: for as long as the tunnel is there.
+        gateway.tasks.spawn("tunnel", tunnel::run(upgrade, there, body, gateway.closing.clone()));
+        return Response::from_parts(head, Body::empty());
+    }
+    answer
+}
+
+fn unanswered(failed: &CallFailed, service: &waypost_client::Service) -> Problem {
+    let detail = failed.to_string();
+    match failed.kind() {
+        FailureKind::Late => Problem::new(StatusCode::GATEWAY_TIMEOUT, "Too late", detail),
+        FailureKind::Full => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Busy", detail).retry_after(1)
+        }
+        FailureKind::Unsent if nobody_is_up(service) => nobody(service.name(), detail),
+        FailureKind::Unsent => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Not reached", detail).retry_after(1)
+        }
+        _ => Problem::new(StatusCode::BAD_GATEWAY, "No answer", detail),
+    }
+}
+
+fn nobody_is_up(service: &waypost_client::Service) -> bool {
+    use waypost_client::PickContext;
+    let picked = service.pick(&PickContext::new());
+    matches!(picked, Err(NoInstance::Empty | NoInstance::NoneServing { .. }))
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| {
+        let rest = kind.strip_prefix("application/grpc");
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+    })
+}

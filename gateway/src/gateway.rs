@@ -1,0 +1,260 @@
+//! The gateway as a whole: what it is made of, how it begins and ends. It must never let a request that
+//! it has taken in go unanswered, but for those that outlast the time it is given.
+
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use http::Response;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::{net::TcpListener, time};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use waypost_client::{Client, Registered, Registration};
+
+use crate::{
+    access_log::{self, AccessLog, Entry, Outcome, Told},
+    admin, exchange,
+    forwarded::TrustedProxies,
+    measures, server,
+    settings::Settings,
+    settings_file::{OpenError, SettingsFile},
+    tasks::Tasks,
+    upstreams::Upstreams,
+    via::{NoPseudonym, Pseudonym},
+};
+
+/// What a gateway is started with.
+pub struct Options {
+    /// Where requests come in.
+    pub listen: SocketAddr,
+    /// Where operators look: metrics, health, readiness.
+    pub admin_listen: SocketAddr,
+    /// The file of routes and the rest; none: the first segment of each path names the service.
+    pub config: Option<PathBuf>,
+    /// Knows the services.
+    pub client: Client,
+    /// Who speaks for clients behind them.
+    pub trusted: TrustedProxies,
+    /// What this gateway is called in `Via`, other than all others.
+    pub name: String,
+    /// How it is registered as a service itself, so that others find it.
+    pub advertised: Option<Advertised>,
+    /// What is measured, where something is.
+    pub figures: Option<PrometheusHandle>,
+    /// Where a line for each request goes, one write a line; it must not block.
+    pub access_log: Option<Box<dyn io::Write + Send>>,
+    /// How long requests that are under way may take when it ends.
+    pub drain: Duration,
+}
+
+/// How a gateway is registered.
+#[derive(Clone, Debug)]
+pub struct Advertised {
+    /// The service that it is a replica of.
+    pub service: String,
+    /// Where others reach it, at the port that it listens on.
+    pub host: String,
+}
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// It can't listen there.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file can't be read, or has mistakes.
+    #[error(transparent)]
+    Config(#[from] OpenError),
+    /// It can't be called so.
+    #[error("the gateway's name: {0}")]
+    Name(#[from] NoPseudonym),
+}
+
+/// How often measured times are summed up, so that they take no room.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Where no route names a service, the registry is asked for this one, to see whether it answers at all.
+const OWN_SERVICE: &str = "gateway";
+
+/// What serves requests.
+pub(crate) struct Gateway {
+    settings: Arc<SettingsFile>,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) trusted: TrustedProxies,
+    pub(crate) pseudonym: Pseudonym,
+    pub(crate) tasks: Tasks,
+    /// Ends what would not end by itself.
+    pub(crate) closing: CancellationToken,
+    pub(crate) figures: Option<PrometheusHandle>,
+    access_log: Option<AccessLog>,
+    is_leaving: CancellationToken,
+}
+
+impl Gateway {
+    /// Why it should get no traffic yet, or no more.
+    pub(crate) fn unready(&self) -> Option<String> {
+        if self.is_leaving.is_cancelled() {
+            return Some("the gateway is leaving".into());
+        }
+        let settings = self.settings();
+        let routes = settings.config.routes.routes().iter().map(|route| route.service.as_str());
+        let untold = routes
+            .chain([OWN_SERVICE])
+            .find(|service| self.upstreams.get(service).service.snapshot().is_none());
+        untold.map(|service| format!("the registry has not told of {service} yet"))
+    }
+
+    /// What is in force.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.settings.current()
+    }
+
+    /// Sees to it that a request is told of once its answer was sent.
+    pub(crate) fn tell(
+        self: Arc<Self>,
+        entry: Entry,
+        outcome: Outcome,
+        answer: Response<Body>,
+    ) -> Response<Body> {
+        let status = answer.status();
+        measures::began(&outcome);
+        let tell = move |sent| {
+            measures::ended(&outcome, status, entry.took());
+            if let Some(log) = &self.access_log {
+                access_log::write(log, &entry, &outcome, status, sent);
+            }
+        };
+        answer.map(|body| Body::new(Told::new(body, tell)))
+    }
+}
+
+/// A gateway that works, until it is [closed](Self::close). Dropping it ends it at once.
+pub struct Running {
+    address: SocketAddr,
+    admin_address: SocketAddr,
+    gateway: Arc<Gateway>,
+    registered: Option<Registered>,
+    /// No more connections.
+    leaving: CancellationToken,
+    drain: Duration,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Running").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Options").field("listen", &self.listen).finish_non_exhaustive()
+    }
+}
+
+/// Starts a gateway.
+///
+/// # Errors
+/// It can't listen, or its configuration has mistakes: nothing was started then.
+pub async fn start(options: Options) -> Result<Running, StartError> {
+    let settings = Arc::new(match options.config {
+        Some(path) => SettingsFile::open(path)?,
+        None => SettingsFile::none(),
+    });
+    let pseudonym = Pseudonym::new(&options.name)?;
+    let (listener, address) = listen(options.listen).await?;
+    let (admin_listener, admin_address) = listen(options.admin_listen).await?;
+    let leaving = CancellationToken::new();
+    let gateway = Arc::new(Gateway {
+        settings: Arc::clone(&settings),
+        upstreams: Upstreams::new(options.client.clone()),
+        trusted: options.trusted,
+        pseudonym,
+        tasks: Tasks::default(),
+        closing: CancellationToken::new(),
+        figures: options.figures,
+        access_log: options.access_log.map(AccessLog::new),
+        is_leaving: leaving.clone(),
+    });
+    // From now on the registry is asked.
+    let _untold = gateway.unready();
+    let tasks = &gateway.tasks;
+    tasks.spawn("configuration", settings.follow(leaving.clone()));
+    let answer = {
+        let gateway = Arc::clone(&gateway);
+        move |peer, request| exchange::answer(Arc::clone(&gateway), peer, request)
+    };
+    let ends = server::Ends { leaving: leaving.clone(), closing: gateway.closing.clone() };
+    tasks.spawn("requests", server::run(listener, gateway.tasks.clone(), ends, answer));
+    let registered = options.advertised.map(|Advertised { service, host }| {
+        options.client.start(Registration::new(service, host, address.port()))
+    });
+    Tasks::default().spawn("admin", admin::run(admin_listener, Arc::clone(&gateway)));
+    if let Some(figures) = gateway.figures.clone() {
+        tasks.spawn("figures", tend(figures, leaving.clone()));
+    }
+    tracing::info!(%address, %admin_address, "the gateway serves");
+    let drain = options.drain;
+    Ok(Running { address, admin_address, gateway, registered, leaving, drain })
+}
+
+/// Forgets what nobody adds to any more, in time.
+async fn tend(figures: PrometheusHandle, leaving: CancellationToken) {
+    let tending = async {
+        loop {
+            time::sleep(UPKEEP_INTERVAL).await;
+            figures.run_upkeep();
+        }
+    };
+    leaving.run_until_cancelled(tending).await;
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+impl Running {
+    /// Where requests come in.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where operators look.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Leaves: says so to the registry, takes no more requests, and waits for those under way, as long as
+    /// they may take. Cancel safe in that it then ends at once.
+    pub async fn close(mut self) {
+        let end = time::sleep(self.drain);
+        tokio::pin!(end);
+        if let Some(registered) = self.registered.take() {
+            // Callers are told first, and have time to hear it.
+            let _drained = registered.drain(self.drain / 2).await;
+        }
+        self.leaving.cancel();
+        tokio::select! {
+            () = self.gateway.tasks.ended() => {}
+            () = end => {}
+        }
+        self.gateway.closing.cancel();
+        self.gateway.tasks.ended().await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.leaving.cancel();
+        self.gateway.closing.cancel();
+    }
+}

@@ -1,0 +1,119 @@
+//! What the configuration file comes to: all that is made of one of its versions. Never changes once
+//! made; a request goes by one of them from its beginning to its end.
+
+use std::{convert::Infallible, path::Path};
+
+use http::{Request, Response};
+use tonic::body::Body;
+use tower::{Layer, Service, ServiceExt};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
+
+use crate::{
+    auth::Authenticator,
+    config::{Allowed, Config, Cors, Mistake, Mistakes},
+    lines::Lines,
+    rate::{self, RateLimits},
+    routes::Route,
+};
+
+/// One version of them.
+pub(crate) struct Settings {
+    pub(crate) config: Config,
+    pub(crate) auth: Option<Authenticator>,
+    pub(crate) rates: RateLimits,
+    pub(crate) lines: Lines,
+    cors: Option<CorsLayer>,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Settings").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Default for Settings {
+    /// Those of an empty file.
+    fn default() -> Self {
+        let rates = RateLimits::new([]);
+        Self { auth: None, rates, lines: Lines::default(), cors: None, config: Config::default() }
+    }
+}
+
+impl Settings {
+    /// Those of a file's `text`, whose paths begin at `base`. What clients have used of their rates
+    /// `before` stays used.
+    pub(crate) fn read(text: &str, base: &Path, before: Option<&Self>) -> Result<Self, Mistakes> {
+        let config = Config::parse(text)?;
+        let auth = match &config.auth {
+            None => None,
+            Some(auth) => Some(Authenticator::load(&auth.table, base).map_err(|mistakes| {
+                let line = Some(auth.line);
+                let mistake = |message| Mistake { line, path: String::new(), message };
+                Mistakes(mistakes.into_iter().map(mistake).collect())
+            })?),
+        };
+        let rates = config
+            .routes
+            .routes()
+            .iter()
+            .filter_map(|route| Some((route.name().as_str().to_owned(), rate_of(route)?)));
+        let rates = match before {
+            Some(before) => before.rates.changed(rates),
+            None => RateLimits::new(rates),
+        };
+        let cors = config.cors.as_ref().map(layer);
+        Ok(Self { auth, rates, lines: Lines::default(), cors, config })
+    }
+
+    /// The longest body of a request, in bytes.
+    pub(crate) fn body_max(&self) -> Option<usize> {
+        self.config.limits.body.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
+
+    /// What `inner` answers, and what pages of other origins have to be told; preflights are answered
+    /// here.
+    pub(crate) async fn dress<B, S>(
+        &self,
+        inner: S,
+        request: Request<B>,
+    ) -> Result<Response<Body>, Infallible>
+    where
+        S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+    {
+        match &self.cors {
+            None => inner.oneshot(request).await,
+            Some(cors) => cors.layer(inner).oneshot(request).await,
+        }
+    }
+}
+
+fn rate_of(route: &Route) -> Option<rate::Rate> {
+    let rate = route.rate?;
+    rate::Rate::new(rate.per_second, std::time::Duration::from_secs(1))?.with_burst(rate.burst)
+}
+
+fn layer(cors: &Cors) -> CorsLayer {
+    let layer = CorsLayer::new().allow_credentials(cors.credentials);
+    let layer = match &cors.origins {
+        Allowed::Any => layer.allow_origin(AllowOrigin::any()),
+        Allowed::These(origins) => layer.allow_origin(AllowOrigin::list(origins.iter().cloned())),
+    };
+    let layer = match &cors.methods {
+        Allowed::Any => layer.allow_methods(AllowMethods::any()),
+        Allowed::These(methods) => layer.allow_methods(AllowMethods::list(methods.iter().cloned())),
+    };
+    let layer = match &cors.headers {
+        Allowed::Any => layer.allow_headers(AllowHeaders::any()),
+        Allowed::These(headers) => layer.allow_headers(AllowHeaders::list(headers.iter().cloned())),
+    };
+    let layer = match &cors.exposed {
+        Allowed::Any => layer.expose_headers(ExposeHeaders::any()),
+        Allowed::These(exposed) => {
+            layer.expose_headers(ExposeHeaders::list(exposed.iter().cloned()))
+        }
+    };
+    match cors.max_age {
+        None => layer,
+        Some(age) => layer.max_age(age),
+    }
+}

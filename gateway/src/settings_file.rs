@@ -1,0 +1,446 @@
+//! The settings that are in force, and the file that they are read from. It must never put a
+//! configuration with mistakes in force, nor one of which only a part was written yet.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    io::AsyncReadExt,
+    select,
+    signal::unix::{Signal, SignalKind, signal},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{
+    config::{Mistake, Mistakes},
+    settings::Settings,
+};
+
+/// The time between two looks at the file.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a file has to stay the same before it counts as written.
+const SETTLE_TIME: Duration = Duration::from_millis(100);
+/// How many bytes a file has, at most.
+const BYTES_MAX: u64 = 4 << 20;
+
+/// The settings that are in force: always the last ones without mistakes that their file had.
+#[derive(Debug)]
+pub(crate) struct SettingsFile {
+    /// None: they never change.
+    path: Option<PathBuf>,
+    current: ArcSwap<Settings>,
+    /// What the file was when it was last judged. Also keeps two judgements apart.
+    judged: Mutex<Content>,
+}
+
+/// What a file is. Compared as a whole: times and inodes tell too little of files that are replaced, or
+/// reached through links that are.
+#[derive(Debug, PartialEq, Eq)]
+enum Content {
+    Bytes(Vec<u8>),
+    /// Why it can't be read.
+    Unreadable(String),
+}
+
+/// Why there is no configuration to begin with.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file can't be read.
+    #[error("{} can't be read", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It can be read, and has mistakes.
+    #[error("{} has {} mistake(s):\n{mistakes}", .path.display(), .mistakes.0.len())]
+    Mistakes {
+        /// The file.
+        path: PathBuf,
+        /// All of them.
+        mistakes: Mistakes,
+    },
+}
+
+/// What came of another look at the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reload {
+    /// The file is what it was.
+    Unchanged,
+    /// What it says now is in force.
+    Swapped,
+    /// It can't be read, or has mistakes: what was in force still is.
+    Refused,
+}
+
+impl SettingsFile {
+    /// Reads the file. Blocks.
+    ///
+    /// Errors: it can't be read, or has mistakes.
+    pub(crate) fn open(path: impl Into<PathBuf>) -> Result<Self, OpenError> {
+        let path = path.into();
+        let read = fs::File::open(&path).and_then(|file| {
+            let mut bytes = Vec::new();
+            io::Read::read_to_end(&mut io::Read::take(file, BYTES_MAX + 1), &mut bytes)?;
+            checked(bytes)
+        });
+        let bytes = match read {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(OpenError::Read { path, source }),
+        };
+        match parse(&bytes, &path, None) {
+            Ok(settings) => {
+                let current = ArcSwap::from_pointee(settings);
+                let judged = Mutex::new(Content::Bytes(bytes));
+                Ok(Self { path: Some(path), current, judged })
+            }
+            Err(mistakes) => Err(OpenError::Mistakes { path, mistakes }),
+        }
+    }
+
+    /// Settings without a file: those of an empty one.
+    pub(crate) fn none() -> Self {
+        let judged = Mutex::new(Content::Bytes(Vec::new()));
+        Self { path: None, current: ArcSwap::from_pointee(Settings::default()), judged }
+    }
+
+    /// What is in force. A request takes it once: the next one may find others.
+    pub(crate) fn current(&self) -> Arc<Settings> {
+        self.current.load_full()
+    }
+
+    /// Looks at the file, and takes what it says now, or logs what is wrong with it; the same thing only
+    /// once. Cancel safe: then nothing has changed.
+    async fn reload(&self, path: &Path) -> Reload {
+        self.judge(path, read(path).await)
+    }
+
+    /// Looks at the file each second, and when the process gets SIGHUP, until `shutdown`. What is found
+    /// each second counts once it has stayed the same for 100 ms, so that an editor that writes in place
+    /// can come to its end; SIGHUP says that it has. Cancel safe.
+    pub(crate) async fn follow(self: Arc<Self>, shutdown: CancellationToken) {
+        let Some(path) = &self.path else { return };
+        shutdown.run_until_cancelled(self.follow_each(path, LOOK_INTERVAL)).await;
+    }
+
+    async fn follow_each(&self, path: &Path, interval: Duration) {
+        let mut hangup = signal(SignalKind::hangup())
+            .inspect_err(|error| warn!(%error, "SIGHUP can't be heard: the file is looked at only"))
+            .ok();
+        loop {
+            select! {
+                () = sleep(interval) => self.look(path).await,
+                () = received(&mut hangup) => { self.reload(path).await; }
+            }
+        }
+    }
+
+    /// As [`Self::reload`], for a file that may be in the middle of being written.
+    async fn look(&self, path: &Path) {
+        let mut found = read(path).await;
+        while !self.is_judged(&found) {
+            sleep(SETTLE_TIME).await;
+            let again = read(path).await;
+            if again == found {
+                self.judge(path, again);
+                return;
+            }
+            found = again;
+        }
+    }
+
+    fn is_judged(&self, content: &Content) -> bool {
+        *self.judged.lock().unwrap_or_else(PoisonError::into_inner) == *content
+    }
+
+    fn judge(&self, path: &Path, content: Content) -> Reload {
+        let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        if *judged == content {
+            return Reload::Unchanged;
+        }
+        *judged = content;
+        let shown = path.display();
+        let bytes = match &*judged {
+            Content::Bytes(bytes) => bytes,
+            Content::Unreadable(error) => {
+                error!(path = %shown, error, "the configuration can't be read: the one before stays");
+                return Reload::Refused;
+            }
+        };
+        match parse(bytes, path, Some(&self.current())) {
+            Ok(settings) => {
+                let routes = settings.config.routes.routes().len();
+                self.current.store(Arc::new(settings));
+                info!(path = %shown, routes, "the configuration was read again");
+                Reload::Swapped
+            }
+            Err(mistakes) => {
+                let count = mistakes.0.len();
+                error!(path = %shown, count, %mistakes, "the configuration has mistakes: the one before stays");
+                Reload::Refused
+            }
+        }
+    }
+}
+
+/// Waits for a signal; forever where none can be heard.
+async fn received(hangup: &mut Option<Signal>) {
+    let heard = match hangup {
+        Some(hangup) => hangup.recv().await,
+        None => None,
+    };
+    if heard.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn read(path: &Path) -> Content {
+    match read_bytes(path).await {
+        Ok(bytes) => Content::Bytes(bytes),
+        Err(error) => Content::Unreadable(error.to_string()),
+    }
+}
+
+async fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    tokio::fs::File::open(path).await?.take(BYTES_MAX + 1).read_to_end(&mut bytes).await?;
+    checked(bytes)
+}
+
+fn checked(bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 4 MiB"));
+    }
+    Ok(bytes)
+}
+
+fn parse(bytes: &[u8], path: &Path, before: Option<&Settings>) -> Result<Settings, Mistakes> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => {
+            let base = path.parent().unwrap_or_else(|| Path::new(""));
+            Settings::read(text, base, before)
+        }
+        Err(error) => {
+            let valid = &bytes[..error.valid_up_to()];
+            let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
+            let message = "must be UTF-8".to_owned();
+            Err(Mistakes(vec![Mistake { line: Some(line), path: String::new(), message }]))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+    use tokio::time::timeout;
+    use tracing::subscriber::DefaultGuard;
+
+    use super::*;
+
+    const ONE: &str = "limits.timeout = '1s'";
+    const TWO: &str = "limits.timeout = '2s'";
+    const BAD: &str = "limits.timeout = 'soon'\nlimits.body = -1";
+
+    fn in_force(file: &SettingsFile) -> u64 {
+        file.current().config.limits.timeout.as_secs()
+    }
+
+    /// A file that says `ONE`, and its directory.
+    fn opened() -> (TempDir, PathBuf, Arc<SettingsFile>) {
+        let directory = TempDir::new().expect("a directory");
+        let path = directory.path().join("gateway.toml");
+        write(&path, ONE);
+        let file = SettingsFile::open(&path).expect("a configuration");
+        (directory, path, Arc::new(file))
+    }
+
+    fn write(path: &Path, text: &str) {
+        fs::write(path, text).expect("the file can be written");
+    }
+
+    /// As many editors do: a new file takes the place of the old one.
+    fn replace(path: &Path, text: &str) {
+        let new = path.with_extension("new");
+        write(&new, text);
+        fs::rename(&new, path).expect("the file can be renamed");
+    }
+
+    async fn wait_for(file: &SettingsFile, seconds: u64) {
+        let there = async {
+            while in_force(file) != seconds {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), there).await.expect("it comes into force");
+    }
+
+    /// The log of this thread, as long as the guard lives.
+    fn log() -> (Arc<Mutex<Vec<u8>>>, DefaultGuard) {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let writer = Arc::clone(&lines);
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || Lines(Arc::clone(&writer)))
+            .with_ansi(false)
+            .finish();
+        (lines, tracing::subscriber::set_default(subscriber))
+    }
+
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_missing_or_wrong_is_not_opened() {
+        let directory = TempDir::new().expect("a directory");
+        let path = directory.path().join("gateway.toml");
+        assert!(matches!(SettingsFile::open(&path), Err(OpenError::Read { .. })));
+        write(&path, BAD);
+        let error = SettingsFile::open(&path).expect_err("mistakes");
+        assert!(error.to_string().contains("2 mistake(s):\nline 1: limits.timeout: "), "{error}");
+        fs::write(&path, b"\n# \xff").expect("the file can be written");
+        let error = SettingsFile::open(&path).expect_err("no text");
+        assert!(error.to_string().ends_with("line 2: must be UTF-8"), "{error}");
+        write(&path, &"#".repeat((4 << 20) + 1));
+        assert!(matches!(SettingsFile::open(&path), Err(OpenError::Read { .. })));
+        write(&path, &"#".repeat(4 << 20));
+        assert!(SettingsFile::open(&path).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_file_without_mistakes_comes_into_force() {
+        let (_directory, path, file) = opened();
+        assert_eq!(file.reload(&path).await, Reload::Unchanged);
+        write(&path, TWO);
+        assert_eq!(in_force(&file), 1);
+        assert_eq!(file.reload(&path).await, Reload::Swapped);
+        assert_eq!(in_force(&file), 2);
+        assert_eq!(file.reload(&path).await, Reload::Unchanged);
+    }
+
+    #[tokio::test]
+    async fn mistakes_leave_what_is_in_force_and_are_logged_once() {
+        let (_directory, path, file) = opened();
+        let (lines, _guard) = log();
+        write(&path, BAD);
+        assert_eq!(file.reload(&path).await, Reload::Refused);
+        assert_eq!(file.reload(&path).await, Reload::Unchanged);
+        assert_eq!(in_force(&file), 1);
+        fs::remove_file(&path).expect("the file is there");
+        assert_eq!(file.reload(&path).await, Reload::Refused);
+        assert_eq!(file.reload(&path).await, Reload::Unchanged);
+        assert_eq!(in_force(&file), 1);
+        write(&path, ONE);
+        assert_eq!(
+            file.reload(&path).await,
+            Reload::Swapped,
+            "the operator wants to know that it is well"
+        );
+        let lines = String::from_utf8(lines.lock().expect("no panic").clone()).expect("text");
+        assert_eq!(lines.matches("ERROR").count(), 2, "{lines}");
+        assert_eq!(lines.matches("INFO").count(), 1, "{lines}");
+        for part in ["limits.timeout: 'soon'", "limits.body: '-1'", "can't be read"] {
+            assert!(lines.contains(part), "{part} in {lines}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_followed_however_it_is_made() {
+        let (directory, path, file) = opened();
+        let follow = file.follow_each(&path, LOOK_INTERVAL);
+        let changes = async {
+            write(&path, TWO);
+            wait_for(&file, 2).await;
+            replace(&path, ONE);
+            wait_for(&file, 1).await;
+            fs::remove_file(&path).expect("the file is there");
+            sleep(LOOK_INTERVAL * 3).await;
+            assert_eq!(in_force(&file), 1);
+            // As mounted volumes do: what a link leads to is replaced as a whole.
+            let data = |name: &str| directory.path().join(name);
+            for (name, text) in [("first", TWO), ("second", ONE)] {
+                fs::create_dir(data(name)).expect("a directory");
+                write(&data(name).join("gateway.toml"), text);
+            }
+            symlink("first", data("now")).expect("a link");
+            symlink("now/gateway.toml", &path).expect("a link");
+            wait_for(&file, 2).await;
+            symlink("second", data("next")).expect("a link");
+            fs::rename(data("next"), data("now")).expect("the link can be renamed");
+            wait_for(&file, 1).await;
+        };
+        select! {
+            () = follow => unreachable!("nothing ends it"),
+            () = changes => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_counts_once_it_stays_the_same() {
+        let (_directory, path, file) = opened();
+        replace(&path, "");
+        // Replaced, as each look has to find one of the contents: which it is is what matters.
+        let writer = async {
+            for length in 1..TWO.len() {
+                sleep(SETTLE_TIME / 2).await;
+                replace(&path, &format!("#{}", &TWO[..length]));
+                assert_eq!(in_force(&file), 1);
+            }
+            replace(&path, TWO);
+        };
+        tokio::join!(file.look(&path), writer);
+        assert_eq!(in_force(&file), 2);
+    }
+
+    #[tokio::test]
+    async fn a_signal_makes_it_look_at_once() {
+        let (_directory, path, file) = opened();
+        // Until this is there, the signal would end the process.
+        let _heard = signal(SignalKind::hangup()).expect("signals can be heard");
+        write(&path, TWO);
+        let process = rustix::process::getpid();
+        let follow = file.follow_each(&path, Duration::from_secs(60 * 60));
+        let change = async {
+            // The other half has been polled once by then.
+            tokio::task::yield_now().await;
+            rustix::process::kill_process(process, rustix::process::Signal::HUP).expect("a signal");
+            wait_for(&file, 2).await;
+        };
+        select! {
+            biased;
+            () = follow => unreachable!("nothing ends it"),
+            () = change => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_the_process_ends_it() {
+        let (_directory, _path, file) = opened();
+        let shutdown = CancellationToken::new();
+        let follow = file.follow(shutdown.clone());
+        let stop = async {
+            sleep(LOOK_INTERVAL * 5 / 2).await;
+            shutdown.cancel();
+        };
+        let both = async { tokio::join!(follow, stop) };
+        timeout(LOOK_INTERVAL * 3, both).await.expect("it ends");
+    }
+}

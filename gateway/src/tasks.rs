@@ -1,0 +1,37 @@
+//! The one place that spawns. A task here is named, is waited for when the gateway ends, and never ends by
+//! a panic in silence.
+
+use std::{future::Future, panic::AssertUnwindSafe};
+
+use futures_util::FutureExt;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+/// The tasks of one gateway.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tasks {
+    tracker: TaskTracker,
+}
+
+impl Tasks {
+    /// Runs `task` in the background; its log lines carry `name`.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    pub(crate) fn spawn(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let watched = async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                tracing::error!(task = name, "a background task panicked");
+            }
+        };
+        self.tracker.spawn(watched.instrument(tracing::debug_span!("gateway", task = name)));
+    }
+
+    /// Waits until all have ended. Cancel safe.
+    pub(crate) async fn ended(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
