@@ -12,6 +12,8 @@ use http::{
     },
 };
 
+use http_body::Body;
+
 use crate::guard::members;
 
 static HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -84,6 +86,19 @@ pub fn strip_request(headers: &mut HeaderMap, version: Version) -> Passage {
     join_cookies(headers);
     restore(headers, passage);
     passage
+}
+
+/// Adds to a request that goes to an instance over HTTP/1.1 what that hop needs: the coding of a body
+/// whose length is not known, without which hyper would leave the body of a `GET` out, and the name of
+/// `Te` in `Connection`. To be called after [`strip_request`].
+pub fn frame_for_http1(headers: &mut HeaderMap, body: &impl Body) {
+    let known = headers.contains_key(CONTENT_LENGTH) || body.size_hint().exact().is_some();
+    if !known && !body.is_end_stream() {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if headers.contains_key(TE) {
+        headers.append(CONNECTION, HeaderValue::from_static("te"));
+    }
 }
 
 /// Takes from an answer what belongs to the hop to the instance. `passage` is what its request asked
@@ -170,7 +185,38 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        convert::Infallible,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use bytes::Bytes;
+    use http_body::Frame;
+    use http_body_util::Full;
+
     use super::*;
+
+    /// A body that does not tell its length.
+    struct Unknown {
+        ended: bool,
+    }
+
+    impl Body for Unknown {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(None)
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.ended
+        }
+    }
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -286,6 +332,31 @@ mod tests {
             assert_eq!(strip_request(&mut headers, version), Passage::Http);
             assert!(!headers.contains_key("upgrade"));
         }
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_is_chunked() {
+        let framed = |fields: &[(&'static str, &'static str)], body: &Unknown| {
+            let mut headers = headers(fields);
+            frame_for_http1(&mut headers, body);
+            headers.contains_key("transfer-encoding")
+        };
+        assert!(framed(&[], &Unknown { ended: false }));
+        assert!(!framed(&[], &Unknown { ended: true }));
+        assert!(!framed(&[("content-length", "5")], &Unknown { ended: false }));
+        let mut headers = HeaderMap::new();
+        frame_for_http1(&mut headers, &Full::new(Bytes::from_static(b"hello")));
+        assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn accepted_trailers_are_named_beside_an_upgrade() {
+        let mut headers = headers(&WEBSOCKET);
+        headers.insert("te", HeaderValue::from_static("trailers"));
+        strip_request(&mut headers, Version::HTTP_11);
+        frame_for_http1(&mut headers, &Full::<Bytes>::default());
+        let names: Vec<_> = members(&headers, &CONNECTION).collect();
+        assert_eq!(names, [&b"upgrade"[..], b"te"]);
     }
 
     #[test]

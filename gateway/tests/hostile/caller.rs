@@ -1,0 +1,61 @@
+//! Writes bytes to a socket and reads what comes back, with no opinion about HTTP of its own.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, tcp::OwnedReadHalf},
+    time::timeout,
+};
+
+use crate::{
+    case::{Case, Outcome},
+    frames,
+};
+
+/// Long enough for whatever has to come to be there.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Writes all of a case at once, and reads until the connection is closed or its stream ends.
+pub async fn speak(gateway: SocketAddr, case: &Case) -> Outcome {
+    let (mut read, mut write) = TcpStream::connect(gateway).await.unwrap().into_split();
+    let said = async {
+        // The gateway may have heard enough before it is all said.
+        let _heard = write.write_all(&case.bytes).await;
+        // Held open: that there is no more to come is for the gateway to know.
+        std::future::pending::<()>().await;
+    };
+    let answered = async {
+        if case.multiplexed() { frames::outcome(&mut read).await } else { outcome(&mut read).await }
+    };
+    tokio::select! {
+        () = said => unreachable!("it never ends"),
+        outcome = answered => outcome,
+    }
+}
+
+/// What comes back over HTTP/1.
+pub async fn outcome(read: &mut OwnedReadHalf) -> Outcome {
+    let mut bytes = Vec::new();
+    let closed = read_to_end(read, &mut bytes).await;
+    let statuses = statuses(&bytes);
+    match (statuses.as_slice(), closed) {
+        (_, false) => Outcome::Open,
+        ([], true) => Outcome::Cut,
+        ([status], true) => Outcome::Answered(*status),
+        ([.., status], true) => Outcome::AnsweredAgain(*status),
+    }
+}
+
+/// Whether there was an end within [`PATIENCE`]. One by force is one.
+async fn read_to_end(read: &mut OwnedReadHalf, bytes: &mut Vec<u8>) -> bool {
+    timeout(PATIENCE, read.read_to_end(bytes)).await.is_ok()
+}
+
+/// The statuses of all answers, without interim ones. The bodies that they come with hold none.
+pub fn statuses(bytes: &[u8]) -> Vec<u16> {
+    let text = String::from_utf8_lossy(bytes);
+    let lines = text.split("HTTP/1.").skip(1);
+    let statuses = lines.filter_map(|line| line.get(2..5)?.parse().ok());
+    statuses.filter(|status| *status >= 200).collect()
+}

@@ -1,0 +1,65 @@
+//! Callers that mean harm, as bytes on a socket: requests that are no HTTP, that could be read in two
+//! ways, that are too large, or that never end. None may reach an instance. Beside them callers that
+//! are merely unusual: all of them must.
+
+#![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+mod bodies;
+mod caller;
+mod case;
+mod controls;
+mod frames;
+mod heads;
+mod http2;
+mod slow;
+mod stand_in;
+mod upstream;
+
+use std::net::SocketAddr;
+
+use case::{Case, Expected};
+use upstream::Upstream;
+
+/// A gateway before `upstream`, which is the one instance of a service `orders`. Its heads have to be
+/// there within [`slow::HEADER_TIMEOUT`].
+async fn start(upstream: SocketAddr) -> SocketAddr {
+    stand_in::start(upstream).await
+}
+
+/// Speaks all cases, and says which went otherwise than expected, and how.
+async fn run(cases: Vec<Case>) {
+    let upstream = Upstream::start().await;
+    let gateway = start(upstream.address()).await;
+    let mut surprises = Vec::new();
+    for case in &cases {
+        let before = upstream.counts();
+        let outcome = caller::speak(gateway, case).await;
+        let after = upstream.counts();
+        if !case.expected.covers(outcome) {
+            surprises.push(format!("{}: {outcome:?} for {:?}", case.name, case.expected));
+        }
+        // An instance may see how a body begins that turns out to be none.
+        let begun = after.begun > before.begun && case.expected != Expected::BodyCut;
+        if begun || after.whole > before.whole {
+            surprises.push(format!("{}: the instance was asked", case.name));
+        }
+    }
+    assert_eq!(upstream.counts().whole, 0, "{surprises:#?}");
+    assert!(surprises.is_empty(), "{surprises:#?}");
+}
+
+#[tokio::test]
+async fn no_hostile_head_reaches_an_instance() {
+    run(heads::cases()).await;
+}
+
+#[tokio::test]
+async fn no_hostile_body_reaches_an_instance_whole() {
+    run(bodies::cases()).await;
+}
+
+#[tokio::test]
+async fn no_hostile_stream_reaches_an_instance() {
+    run(http2::cases()).await;
+}

@@ -1,0 +1,92 @@
+//! Callers that hold a connection by saying nothing, or ever so little.
+
+use std::time::Duration;
+
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpStream, tcp::OwnedWriteHalf},
+    time::sleep,
+};
+
+use crate::{
+    caller,
+    case::Outcome,
+    frames::{self, Block},
+    start,
+    upstream::{Counts, Upstream},
+};
+
+/// Short, for tests.
+pub const HEADER_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Between two bytes: many fit into the timeout.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Says `first` at once, then `rest` in bytes, over and over, and must be shown the door.
+async fn is_closed(first: &[u8], rest: &[u8]) {
+    let upstream = Upstream::start().await;
+    let gateway = start(upstream.address()).await;
+    let (mut read, mut write) = TcpStream::connect(gateway).await.unwrap().into_split();
+    write.write_all(first).await.unwrap();
+    let outcome = tokio::select! {
+        () = dribble(&mut write, rest) => unreachable!("it never ends"),
+        outcome = caller::outcome(&mut read) => outcome,
+    };
+    assert!(matches!(outcome, Outcome::Cut | Outcome::Answered(408)), "{outcome:?}");
+    assert_eq!(upstream.counts(), Counts::default());
+}
+
+async fn dribble(write: &mut OwnedWriteHalf, bytes: &[u8]) {
+    for byte in bytes.iter().cycle() {
+        if write.write_all(&[*byte]).await.is_err() {
+            break;
+        }
+        sleep(PAUSE).await;
+    }
+    // Nothing to say, or nobody to say it to: what is left is to listen.
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn a_silent_caller_is_closed() {
+    is_closed(b"", b"").await;
+}
+
+#[tokio::test]
+async fn a_caller_who_never_says_which_version_is_closed() {
+    is_closed(b"P", b"").await;
+    is_closed(b"PRI * HTTP/2.0\r\n\r\n", b"").await;
+}
+
+#[tokio::test]
+async fn a_head_that_stops_is_closed() {
+    is_closed(b"GET /orders/7 HTTP/1.1\r\nHost: a\r\n", b"").await;
+}
+
+#[tokio::test]
+async fn a_head_that_dribbles_is_closed() {
+    is_closed(b"GET /orders/7 HTTP/1.1\r\nHost: a\r\n", b"X: y\r\n").await;
+    is_closed(b"", b"GET /orders/7").await;
+}
+
+#[tokio::test]
+async fn a_connection_without_a_second_request_is_closed() {
+    let upstream = Upstream::start().await;
+    let gateway = start(upstream.address()).await;
+    let (mut read, mut write) = TcpStream::connect(gateway).await.unwrap().into_split();
+    let head = b"GET /orders/7 HTTP/1.1\r\nHost: a\r\n\r\nGET /orders/8";
+    write.write_all(head).await.unwrap();
+    assert_eq!(caller::outcome(&mut read).await, Outcome::Answered(200));
+    assert_eq!(upstream.counts().whole, 1);
+}
+
+#[tokio::test]
+async fn streams_that_never_begin_are_closed() {
+    is_closed(&frames::opening(), b"").await;
+}
+
+#[tokio::test]
+async fn streams_whose_head_never_ends_are_closed() {
+    let begun = frames::headers(&Block::get("/orders/7"), frames::END_STREAM);
+    is_closed(&[frames::opening(), begun].concat(), b"").await;
+}
