@@ -1,0 +1,151 @@
+//! Who calls: by a token or by an API key. Nothing that callers say about themselves is believed, and
+//! nothing of a token or a key may get into a reason, a log or a header that is passed on.
+
+mod api_keys;
+mod claims;
+mod identity;
+mod keys;
+mod passed_on;
+mod section;
+mod tokens;
+mod unauthorized;
+
+use std::{fmt, path::Path, time::SystemTime};
+
+use http::HeaderMap;
+use toml::Table;
+
+pub use identity::{Identity, Method, MissingScope};
+pub use passed_on::remove_forged;
+pub use unauthorized::Unauthorized;
+
+use api_keys::ApiKeys;
+use section::Section;
+use tokens::Tokens;
+
+/// Tells who calls, by the `[auth]` table of the configuration.
+///
+/// ```toml
+/// [auth]
+/// # Whether instances get the token that the gateway has checked. Default: they don't.
+/// forward_authorization = false
+///
+/// [auth.jwt]
+/// # A set of keys (RFC 7517): RSA of 2048 to 4096 bits, EC P-256 and P-384, OKP Ed25519, oct.
+/// jwks = "keys.json"
+/// # Single keys, instead of or beside it: a secret, or the PEM of a public key.
+/// keys = [
+///     { kid = "a", alg = "HS256", secret_file = "a.secret" },
+///     { alg = "RS256", public_key_file = "b.pem" },
+/// ]
+/// # One or a list; a token has to be from and for one of them. Default: not asked.
+/// issuer = "https://id.example.com"
+/// audience = "api"
+/// # Default: what the keys are for. `none` never is.
+/// algorithms = ["RS256", "ES256", "EdDSA"]
+/// # How far clocks may be apart, at most 5min.
+/// leeway = "30s"
+///
+/// [auth.api_keys]
+/// # [[keys]] id = "ci", sha256 = "<64 hex digits>", scopes = ["a"], expires = "2027-01-01T00:00:00Z"
+/// file = "api-keys.toml"
+/// header = "x-api-key"
+/// ```
+///
+/// One of `[auth.jwt]` and `[auth.api_keys]` has to be there. What the other one would look at is then not
+/// the gateway's: it neither judges nor removes it.
+pub struct Authenticator {
+    tokens: Option<Tokens>,
+    api_keys: Option<ApiKeys>,
+    authorization: Authorization,
+}
+
+/// What becomes of the token that has told who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Authorization {
+    Removed,
+    PassedOn,
+}
+
+impl Authenticator {
+    /// Reads the `[auth]` table and the files that it names; relative paths are below `base`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with its key.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use waypost_gateway::auth::Authenticator;
+    ///
+    /// let table = "forward_authorisation = true".parse()?;
+    /// let mistakes = Authenticator::load(&table, Path::new("/etc/gateway")).unwrap_err();
+    /// assert_eq!(mistakes, [
+    ///     "auth: needs auth.jwt or auth.api_keys",
+    ///     "auth.forward_authorisation: is no known key",
+    /// ]);
+    /// # Ok::<(), toml::de::Error>(())
+    /// ```
+    pub fn load(table: &Table, base: &Path) -> Result<Self, Vec<String>> {
+        let mut mistakes = Vec::new();
+        let mut section = Section::new(table.clone(), "auth.", &mut mistakes);
+        if !section.has("jwt") && !section.has("api_keys") {
+            section.mistakes.push("auth: needs auth.jwt or auth.api_keys".to_owned());
+        }
+        let authorization = match section.take("forward_authorization") {
+            Some(true) => Authorization::PassedOn,
+            Some(false) | None => Authorization::Removed,
+        };
+        let (jwt, api_keys) = (section.take("jwt"), section.take("api_keys"));
+        section.finish();
+        let tokens = jwt.map(|table| Tokens::load(table, base, &mut mistakes));
+        let api_keys = api_keys.and_then(|table| ApiKeys::load(table, base, &mut mistakes));
+        let loaded = Self { tokens, api_keys, authorization };
+        if mistakes.is_empty() { Ok(loaded) } else { Err(mistakes) }
+    }
+
+    /// Who calls with these headers at `now`; `None`: somebody who doesn't say.
+    ///
+    /// # Errors
+    /// Where credentials are given, but don't hold. Two are none, as it would depend on the reader who
+    /// calls.
+    ///
+    /// ```
+    /// # use std::path::Path;
+    /// use std::time::SystemTime;
+    /// use http::{HeaderMap, HeaderValue};
+    /// use waypost_gateway::auth::{Authenticator, Unauthorized};
+    ///
+    /// # fn example(authenticator: &Authenticator, now: SystemTime) {
+    /// let mut headers = HeaderMap::new();
+    /// assert_eq!(authenticator.identify(&headers, now), Ok(None));
+    /// headers.insert("authorization", HeaderValue::from_static("Bearer me"));
+    /// assert_eq!(authenticator.identify(&headers, now), Err(Unauthorized::NoToken));
+    /// # }
+    /// ```
+    pub fn identify(
+        &self,
+        headers: &HeaderMap,
+        now: SystemTime,
+    ) -> Result<Option<Identity>, Unauthorized> {
+        let token = self.tokens.as_ref().map(|_| tokens::given(headers)).transpose()?.flatten();
+        let key = self.api_keys.as_ref().map(|keys| keys.given(headers)).transpose()?.flatten();
+        match (token, key, &self.tokens, &self.api_keys) {
+            (Some(_), Some(_), ..) => Err(Unauthorized::TwoCredentials),
+            (Some(token), None, Some(tokens), _) => tokens.identify(token, now).map(Some),
+            (None, Some(key), _, Some(keys)) => keys.identify(key, now).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl fmt::Debug for Authenticator {
+    /// Without the keys, which must not get into logs.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("Authenticator");
+        debug.field("jwt", &self.tokens.is_some()).field("api_keys", &self.api_keys.is_some());
+        debug.field("authorization", &self.authorization).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

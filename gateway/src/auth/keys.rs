@@ -1,0 +1,312 @@
+//! The keys that tokens may be signed with. Each is for algorithms of its own type alone: a public key that
+//! is taken for a secret would be one that everybody knows.
+
+use std::path::Path;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{
+    Algorithm, AlgorithmFamily, DecodingKey, crypto,
+    jwk::{AlgorithmParameters, Jwk as PublicKey},
+};
+use serde::Deserialize;
+use serde_json::Value;
+use toml::Table;
+
+use super::section::Section;
+
+/// A token without a key's name is tried with each of them.
+const KEYS_MAX: usize = 64;
+
+/// Shorter ones can be factored, longer ones cost too much.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
+
+/// A key and what it is for.
+pub(super) struct Key {
+    pub(super) kid: Option<String>,
+    pub(super) algorithms: Vec<Algorithm>,
+    pub(super) key: DecodingKey,
+}
+
+/// A key of a set (RFC 7517, section 4; RFC 7518, section 6; RFC 8037, section 2).
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    kid: Option<String>,
+    alg: Option<String>,
+    #[serde(rename = "use")]
+    purpose: Option<String>,
+    key_ops: Option<Vec<String>>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+    k: Option<String>,
+}
+
+/// Why a key of a set is not there.
+enum Skipped {
+    /// It is for something else, or of a kind that is not known: sets may hold such keys.
+    Foreign,
+    Broken(&'static str),
+}
+
+/// Reads the keys of `[auth.jwt]`: those of the set, then the single ones.
+pub(super) fn load(section: &mut Section<'_>, base: &Path) -> Vec<Key> {
+    if !section.has("jwks") && !section.has("keys") {
+        section.mistake("jwks", "is missing, and so is keys: one of them has to be there");
+        return Vec::new();
+    }
+    let mistakes = section.mistakes.len();
+    let mut keys = Vec::new();
+    if let Some(json) = section.file("jwks", base) {
+        read_set(&json, section, &mut keys);
+    }
+    let tables: Vec<Table> = section.take("keys").unwrap_or_default();
+    for (index, table) in tables.into_iter().enumerate() {
+        let place = format!("auth.jwt.keys[{index}].");
+        let mut single = Section::new(table, place, section.mistakes);
+        let key = read_key(&mut single, base);
+        single.finish();
+        let Some(key) = key else { continue };
+        if is_taken(&key, &keys) {
+            section.mistake(&format!("keys[{index}].kid"), "is the one of another key");
+        }
+        keys.push(key);
+    }
+    if keys.is_empty() && section.mistakes.len() == mistakes {
+        section.mistake("jwks", "there is no key for signatures");
+    }
+    if keys.len() > KEYS_MAX {
+        section.mistake("keys", format!("there are {}, at most {KEYS_MAX} can be", keys.len()));
+    }
+    keys
+}
+
+/// Whether a token could be of two keys by their name. Equal names of keys for different algorithms are
+/// allowed (RFC 7517, section 4.5).
+fn is_taken(key: &Key, keys: &[Key]) -> bool {
+    key.kid.is_some()
+        && keys.iter().any(|other| {
+            let shared = other.algorithms.iter().any(|each| key.algorithms.contains(each));
+            other.kid == key.kid && shared
+        })
+}
+
+fn read_set(json: &[u8], section: &mut Section<'_>, keys: &mut Vec<Key>) {
+    let set: Option<Value> = serde_json::from_slice(json).ok();
+    let Some(Value::Array(set)) = set.and_then(|mut set| Some(set.get_mut("keys")?.take())) else {
+        section.mistake("jwks", "is no JSON object with a list of keys");
+        return;
+    };
+    for (index, value) in set.into_iter().enumerate() {
+        let read = serde_json::from_value(value).map_err(|_| Skipped::Broken("is no JSON Web Key"));
+        match read.and_then(Jwk::key) {
+            Ok(key) if is_taken(&key, keys) => {
+                section
+                    .mistake("jwks", format!("keys[{index}]: its kid is the one of another key"));
+            }
+            Ok(key) => keys.push(key),
+            Err(Skipped::Foreign) => {}
+            Err(Skipped::Broken(reason)) => {
+                section.mistake("jwks", format!("keys[{index}]: {reason}"));
+            }
+        }
+    }
+}
+
+/// Reads one of `auth.jwt.keys`. `None`: there is a mistake.
+fn read_key(section: &mut Section<'_>, base: &Path) -> Option<Key> {
+    let kid = section.take("kid");
+    let name: String = section.require("alg")?;
+    let Ok(algorithm) = name.parse::<Algorithm>() else {
+        section.mistake("alg", format!("'{name}' is no known algorithm"));
+        return None;
+    };
+    let (wanted, other) = match algorithm.family() {
+        AlgorithmFamily::Hmac => ("secret_file", "public_key_file"),
+        _ => ("public_key_file", "secret_file"),
+    };
+    if section.take::<toml::Value>(other).is_some() {
+        section.mistake(other, format!("is not for {name}, which needs {wanted}"));
+    }
+    if !section.has(wanted) {
+        section.mistake(wanted, format!("is missing, which {name} needs"));
+    }
+    let bytes = section.file(wanted, base)?;
+    let key = match algorithm.family() {
+        AlgorithmFamily::Hmac => secret_of_file(&bytes, algorithm),
+        family => public_key(&bytes, family, algorithm),
+    };
+    let key = key.map_err(|reason| section.mistake(wanted, reason)).ok()?;
+    Some(Key { kid, algorithms: vec![algorithm], key })
+}
+
+impl Jwk {
+    fn key(self) -> Result<Key, Skipped> {
+        let signs = self.purpose.as_deref().is_none_or(|purpose| purpose == "sig")
+            && self.key_ops.as_ref().is_none_or(|all| all.iter().any(|one| one == "verify"));
+        if !signs {
+            return Err(Skipped::Foreign);
+        }
+        let (key, mut algorithms) = self.material()?;
+        if let Some(alg) = &self.alg {
+            let alg: Algorithm = alg.parse().map_err(|_| Skipped::Foreign)?;
+            if !algorithms.contains(&alg) {
+                return Err(Skipped::Broken("its alg is none that it can be for"));
+            }
+            algorithms = vec![alg];
+        }
+        Ok(Key { kid: self.kid, algorithms, key })
+    }
+
+    /// The key, and all algorithms that one like it can be for.
+    fn material(&self) -> Result<(DecodingKey, Vec<Algorithm>), Skipped> {
+        let curve = self.crv.as_deref();
+        match (self.kty.as_str(), curve) {
+            ("RSA", _) => {
+                let key = rsa(&bytes(self.n.as_ref())?, &bytes(self.e.as_ref())?);
+                let all = AlgorithmFamily::Rsa.algorithms().to_vec();
+                key.map(|key| (key, all)).map_err(Skipped::Broken)
+            }
+            ("EC", Some("P-256")) => self.elliptic(32, Algorithm::ES256),
+            ("EC", Some("P-384")) => self.elliptic(48, Algorithm::ES384),
+            ("OKP", Some("Ed25519")) => {
+                let key = edwards(&bytes(self.x.as_ref())?).map_err(Skipped::Broken)?;
+                Ok((key, vec![Algorithm::EdDSA]))
+            }
+            ("oct", _) => {
+                let secret = bytes(self.k.as_ref())?;
+                let mut all = AlgorithmFamily::Hmac.algorithms().to_vec();
+                all.retain(|algorithm| secret.len() >= secret_bytes_min(*algorithm));
+                if all.is_empty() {
+                    return Err(Skipped::Broken(TOO_SHORT));
+                }
+                Ok((DecodingKey::from_secret(&secret), all))
+            }
+            _ => Err(Skipped::Foreign),
+        }
+    }
+
+    fn elliptic(
+        &self,
+        length: usize,
+        algorithm: Algorithm,
+    ) -> Result<(DecodingKey, Vec<Algorithm>), Skipped> {
+        let (x, y) = (bytes(self.x.as_ref())?, bytes(self.y.as_ref())?);
+        if x.len() != length || y.len() != length {
+            return Err(Skipped::Broken("its point is of another length than its curve's"));
+        }
+        let point = [&[0x04], x.as_slice(), y.as_slice()].concat();
+        let key = DecodingKey::from_ec_der(&point);
+        match is_usable(&key, algorithm) {
+            true => Ok((key, vec![algorithm])),
+            false => Err(Skipped::Broken("its point is not on its curve")),
+        }
+    }
+}
+
+/// A member that has to be there, and is base64url.
+fn bytes(member: Option<&String>) -> Result<Vec<u8>, Skipped> {
+    let text = member.ok_or(Skipped::Broken("a member that its kty needs is missing"))?;
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| Skipped::Broken("a member is no base64url"))
+}
+
+const TOO_SHORT: &str = "is shorter than the hash of its algorithm, so that it could be guessed";
+
+/// A secret has to be as long as the hash (RFC 7518, section 3.2).
+fn secret_bytes_min(algorithm: Algorithm) -> usize {
+    match algorithm {
+        Algorithm::HS256 => 32,
+        Algorithm::HS384 => 48,
+        _ => 64,
+    }
+}
+
+/// All of the file; of a text file without the end of its last line, which editors put there.
+fn secret_of_file(bytes: &[u8], algorithm: Algorithm) -> Result<DecodingKey, &'static str> {
+    let secret = match str::from_utf8(bytes) {
+        Ok(text) => {
+            text.strip_suffix('\n').map_or(text, |text| text.trim_end_matches('\r')).as_bytes()
+        }
+        Err(_) => bytes,
+    };
+    if secret.starts_with(b"-----BEGIN ") {
+        return Err("is a PEM, and no secret");
+    }
+    if secret.len() < secret_bytes_min(algorithm) {
+        return Err(TOO_SHORT);
+    }
+    Ok(DecodingKey::from_secret(secret))
+}
+
+/// The public key of a PEM.
+fn public_key(
+    pem: &[u8],
+    family: AlgorithmFamily,
+    algorithm: Algorithm,
+) -> Result<DecodingKey, &'static str> {
+    let text = str::from_utf8(pem).map_err(|_| "is no PEM")?;
+    if text.contains("PRIVATE KEY-----") {
+        return Err("is a private key: nobody but the issuer should have it");
+    }
+    if !text.contains("PUBLIC KEY-----") {
+        return Err("is no PEM of a public key");
+    }
+    let other = |_| "is a key of another type than its alg, or broken";
+    match family {
+        AlgorithmFamily::Rsa => {
+            let key = DecodingKey::from_rsa_pem(pem).map_err(other)?;
+            let key = PublicKey::from_decoding_key(&key, None).map_err(other)?;
+            let AlgorithmParameters::RSA(key) = key.algorithm else { return Err("is no RSA key") };
+            let decoded = |text| URL_SAFE_NO_PAD.decode(text).map_err(|_| "is broken");
+            rsa(&decoded(key.n)?, &decoded(key.e)?)
+        }
+        AlgorithmFamily::Ec => {
+            let key = DecodingKey::from_ec_pem(pem).map_err(other)?;
+            is_usable(&key, algorithm)
+                .then_some(key)
+                .ok_or("is a key of another curve than its alg")
+        }
+        AlgorithmFamily::Ed => {
+            let key = DecodingKey::from_ed_pem(pem).map_err(other)?;
+            edwards(key.try_get_as_bytes().map_err(other)?)
+        }
+        AlgorithmFamily::Hmac => Err("is no secret"),
+    }
+}
+
+/// An RSA key by its big-endian numbers. They are judged here: a bad key would be found by each signature
+/// that it never fits.
+fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<DecodingKey, &'static str> {
+    let (modulus, exponent) = (unpadded(modulus), unpadded(exponent));
+    let unused = modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
+    if !RSA_BITS.contains(&(modulus.len() * 8 - unused)) {
+        return Err("is an RSA key of less than 2048 or more than 4096 bits");
+    }
+    let is_odd = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
+    let is_small = exponent.len() <= 4 && exponent != [1];
+    if !is_odd(modulus) || !is_odd(exponent) || !is_small {
+        return Err("is no RSA key");
+    }
+    Ok(DecodingKey::from_rsa_raw_components(modulus, exponent))
+}
+
+/// An Ed25519 key. Verifying with one of another length would panic or take a part of it.
+fn edwards(key: &[u8]) -> Result<DecodingKey, &'static str> {
+    let read = DecodingKey::from_ed_der(key);
+    let usable = key.len() == 32 && is_usable(&read, Algorithm::EdDSA);
+    usable.then_some(read).ok_or("is no Ed25519 key")
+}
+
+fn unpadded(mut number: &[u8]) -> &[u8] {
+    while let [0, rest @ ..] = number {
+        number = rest;
+    }
+    number
+}
+
+/// Whether signatures can be verified with it at all: this one can't be any.
+fn is_usable(key: &DecodingKey, algorithm: Algorithm) -> bool {
+    crypto::verify("", b"", key, algorithm).is_ok()
+}

@@ -1,0 +1,178 @@
+//! Signed tokens (JWT, RFC 7519, as compact JWS, RFC 7515). Nothing in a token may choose the key, other
+//! than by the name of one that is configured, nor the algorithm, other than one that this key is for.
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, header::AUTHORIZATION};
+use jsonwebtoken::{Algorithm, crypto};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, IgnoredAny},
+};
+use toml::Table;
+
+use super::{
+    Identity, Unauthorized,
+    claims::{Claims, Terms},
+    keys::{self, Key},
+    section::Section,
+};
+
+/// What is not even looked at beyond.
+pub(super) const CREDENTIAL_BYTES_MAX: usize = 8 << 10;
+
+const LEEWAY: Duration = Duration::from_secs(30);
+const LEEWAY_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// The tokens that are taken.
+pub(super) struct Tokens {
+    keys: Vec<Key>,
+    terms: Terms,
+}
+
+/// What a token says about itself (RFC 7515, section 4.1). Where else keys could be had (`jwk`, `jku`,
+/// `x5c`, `x5u`) is left alone: it is whoever wrote the token that says so.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    crit: bool,
+    #[serde(default, deserialize_with = "present")]
+    b64: bool,
+    /// It holds another token.
+    #[serde(default, deserialize_with = "present")]
+    cty: bool,
+    #[serde(default, deserialize_with = "present")]
+    enc: bool,
+    #[serde(default, deserialize_with = "present")]
+    zip: bool,
+}
+
+/// The token that the caller gives.
+pub(super) fn given(headers: &HeaderMap) -> Result<Option<&str>, Unauthorized> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value.as_bytes(),
+        (Some(_), Some(_)) => return Err(Unauthorized::GivenTwice),
+    };
+    let (scheme, token) = match value.iter().position(|byte| *byte == b' ') {
+        Some(end) => value.split_at(end),
+        None => (value, [].as_slice()),
+    };
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return Err(Unauthorized::NotBearer);
+    }
+    let token = token.trim_ascii_start();
+    if token.len() > CREDENTIAL_BYTES_MAX {
+        return Err(Unauthorized::TooLong);
+    }
+    str::from_utf8(token).map(Some).map_err(|_| Unauthorized::NoToken)
+}
+
+impl Tokens {
+    /// Reads `[auth.jwt]` and its files.
+    pub(super) fn load(table: Table, base: &Path, mistakes: &mut Vec<String>) -> Self {
+        let mut section = Section::new(table, "auth.jwt.", mistakes);
+        let issuers = section.texts("issuer");
+        let audiences = section.texts("audience");
+        let leeway = leeway(&mut section);
+        let allowed = allowed(&mut section);
+        let mut keys = keys::load(&mut section, base);
+        let found = !keys.is_empty();
+        if let Some(allowed) = allowed {
+            for key in &mut keys {
+                key.algorithms.retain(|algorithm| allowed.contains(algorithm));
+            }
+            keys.retain(|key| !key.algorithms.is_empty());
+            if found && keys.is_empty() {
+                section.mistake("algorithms", "no key is for any of these");
+            }
+        }
+        section.finish();
+        Self { keys, terms: Terms { issuers, audiences, leeway } }
+    }
+
+    /// Whose token it is.
+    pub(super) fn identify(&self, token: &str, now: SystemTime) -> Result<Identity, Unauthorized> {
+        let (message, signature) = token.rsplit_once('.').ok_or(Unauthorized::NoToken)?;
+        let (header, claims) = message.split_once('.').ok_or(Unauthorized::NoToken)?;
+        if claims.contains('.') {
+            return Err(Unauthorized::NoToken);
+        }
+        let header: Header = read(header).ok_or(Unauthorized::UnreadableHeader)?;
+        if header.crit || header.b64 || header.cty || header.enc || header.zip {
+            return Err(Unauthorized::Unsupported);
+        }
+        self.verify(&header, message, signature)?;
+        let claims: Claims = read(claims).ok_or(Unauthorized::UnreadableClaims)?;
+        self.terms.accept(claims, now)
+    }
+
+    /// Whether a key that the token may be signed with has signed the `message`.
+    fn verify(&self, header: &Header, message: &str, signature: &str) -> Result<(), Unauthorized> {
+        let algorithm: Algorithm =
+            header.alg.parse().map_err(|_| Unauthorized::AlgorithmRefused)?;
+        // Without a name it may be any key's; they are few (`keys::KEYS_MAX`).
+        let named = |key: &&Key| header.kid.is_none() || header.kid == key.kid;
+        if !self.keys.iter().any(|key| named(&key)) {
+            return Err(Unauthorized::UnknownKey);
+        }
+        let mut verdict = Unauthorized::AlgorithmRefused;
+        for key in self.keys.iter().filter(named) {
+            if !key.algorithms.contains(&algorithm) {
+                continue;
+            }
+            let verified = crypto::verify(signature, message.as_bytes(), &key.key, algorithm);
+            if let Ok(true) = verified {
+                return Ok(());
+            }
+            verdict = Unauthorized::BadSignature;
+        }
+        Err(verdict)
+    }
+}
+
+fn leeway(section: &mut Section<'_>) -> Duration {
+    let Some(text) = section.take::<String>("leeway") else { return LEEWAY };
+    match humantime::parse_duration(&text) {
+        Ok(leeway) if leeway <= LEEWAY_MAX => leeway,
+        _ => {
+            section.mistake("leeway", format!("'{text}' must be 0s to 5min"));
+            LEEWAY
+        }
+    }
+}
+
+/// The algorithms that the operator allows; `None`: all that the keys are for.
+fn allowed(section: &mut Section<'_>) -> Option<Vec<Algorithm>> {
+    let mut allowed = Vec::new();
+    for name in section.texts("algorithms")? {
+        match name.parse() {
+            Ok(algorithm) => allowed.push(algorithm),
+            Err(_) if name.eq_ignore_ascii_case("none") => {
+                section.mistake("algorithms", "none would let everybody in");
+            }
+            Err(_) => section.mistake("algorithms", format!("'{name}' is no known algorithm")),
+        }
+    }
+    (!allowed.is_empty()).then_some(allowed)
+}
+
+/// A part of a token: base64url of a JSON object. Names that are there twice are refused with it, as
+/// readers differ in which they take.
+fn read<T: DeserializeOwned>(part: &str) -> Option<T> {
+    let json = URL_SAFE_NO_PAD.decode(part).ok()?;
+    // A list would be read as the fields of the type in their order.
+    json.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(&json).ok())?
+}
+
+/// That a field is there, whatever it holds.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
+}
