@@ -196,6 +196,32 @@ fn a_token_of_each_kind_of_key_is_taken() {
 }
 
 #[test]
+fn a_key_of_a_set_without_alg_is_for_all_of_its_type() {
+    let rsa = without(jwk(Algorithm::RS256, &key(Algorithm::RS256, RSA), "r"), "alg");
+    let secret = json!({ "kty": "oct", "kid": "s", "k": URL_SAFE_NO_PAD.encode([7; 48]) });
+    let dir = tempfile::tempdir().expect("a directory");
+    let set = json!({ "keys": [rsa, secret] }).to_string();
+    fs::write(dir.path().join("set.json"), set).expect("a file");
+    let table = "[jwt]\njwks = 'set.json'".parse().expect("TOML");
+    let authenticator = Authenticator::load(&table, dir.path()).expect("a configuration");
+    let (rsa, secret) = (key(Algorithm::RS256, RSA), EncodingKey::from_secret(&[7; 48]));
+    let refused = Err(Unauthorized::AlgorithmRefused);
+    for (algorithm, kid, key, expected) in [
+        (Algorithm::RS384, "r", &rsa, Ok(())),
+        (Algorithm::PS512, "r", &rsa, Ok(())),
+        (Algorithm::HS256, "r", &secret, refused),
+        (Algorithm::HS256, "s", &secret, Ok(())),
+        (Algorithm::HS384, "s", &secret, Ok(())),
+        // It is too short for it.
+        (Algorithm::HS512, "s", &secret, refused),
+    ] {
+        let token = signed(&json!({ "alg": algorithm, "kid": kid }), &claims(), algorithm, key);
+        let taken = authenticator.identify(&bearer(&token), now());
+        assert_eq!(taken.map(|_| ()), expected, "{algorithm:?}");
+    }
+}
+
+#[test]
 fn a_token_is_taken_by_what_it_says() {
     let authenticator = authenticator();
     for changes in [
@@ -708,6 +734,10 @@ fn a_set_with_a_broken_key_is_a_mistake() {
     let good = jwk(Algorithm::ES256, &key(Algorithm::ES256, P256), "p");
     let rsa = jwk(Algorithm::RS256, &key(Algorithm::RS256, RSA), "r");
     let x = &good["x"];
+    let even = rsa["n"].as_str().and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+    let mut even = even.expect("a modulus");
+    *even.last_mut().expect("a byte") &= 0xfe;
+    let even = with(rsa.clone(), json!({ "n": URL_SAFE_NO_PAD.encode(even) }));
     for (set, told) in [
         ("no JSON".to_owned(), "is no JSON object"),
         ("{}".to_owned(), "is no JSON object"),
@@ -749,6 +779,7 @@ fn a_set_with_a_broken_key_is_a_mistake() {
             json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": "AAAA" }] }).to_string(),
             "keys[0]: is no Ed25519",
         ),
+        (json!({ "keys": [even] }).to_string(), "keys[0]: is no RSA"),
         (json!({ "keys": vec![without(rsa, "kid"); 65] }).to_string(), "there are 65"),
         (
             json!({ "keys": [with(good.clone(), json!({ "use": "enc" }))] }).to_string(),
