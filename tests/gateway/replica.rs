@@ -64,6 +64,8 @@ impl Replica {
     /// Asks it to leave, and waits until it has. Blocks.
     pub(crate) fn leave(mut self) {
         let id = i32::try_from(self.child.id()).expect("an id");
+        // Whoever waits for a process ends its input first.
+        let _input = self.child.stdin.take();
         kill_process(Pid::from_raw(id).expect("an id"), Signal::TERM).expect("it can be signalled");
         self.child.wait().expect("it can be waited for");
     }
@@ -125,6 +127,8 @@ async fn serve(terms: &str) {
             registered.drain_calls(&in_flight, LEAVING).await;
             // The last answers are on their way.
             tokio::time::sleep(Duration::from_millis(50)).await;
+            // A thread of the runtime still waits for input.
+            std::process::exit(0);
         }
         _ended = input.read_to_end(&mut nothing) => {}
     }
