@@ -42,6 +42,8 @@ pub struct Options {
     pub figures: Option<PrometheusHandle>,
     /// Where a line for each request goes, one write a line; it must not block.
     pub access_log: Option<Box<dyn io::Write + Send>>,
+    /// How long the head of a request may take to come.
+    pub head_timeout: Duration,
     /// How long requests that are under way may take when it ends.
     pub drain: Duration,
 }
@@ -189,7 +191,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         move |peer, request| exchange::answer(Arc::clone(&gateway), peer, request)
     };
     let ends = server::Ends { leaving: leaving.clone(), closing: gateway.closing.clone() };
-    tasks.spawn("requests", server::run(listener, gateway.tasks.clone(), ends, answer));
+    let serving = server::run(listener, options.head_timeout, tasks.clone(), ends, answer);
+    tasks.spawn("requests", serving);
     let registered = options.advertised.map(|Advertised { service, host }| {
         options.client.start(Registration::new(service, host, address.port()))
     });

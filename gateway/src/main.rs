@@ -74,6 +74,9 @@ struct Arguments {
     /// Networks of proxies whose X-Forwarded headers are believed
     #[arg(long, env = "WAYPOST_GATEWAY_TRUST", value_name = "CIDR", value_delimiter = ',')]
     trust: Vec<IpNet>,
+    /// How long the head of a request may take to come
+    #[arg(long, env = "WAYPOST_GATEWAY_HEAD_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    head_timeout: Duration,
     /// How long requests under way may take when it ends
     #[arg(long, env = "WAYPOST_GATEWAY_DRAIN", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     drain: Duration,
@@ -165,6 +168,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         advertised,
         figures: Some(figures),
         access_log,
+        head_timeout: arguments.head_timeout,
         drain: arguments.drain,
     })
     .await?;
