@@ -44,6 +44,8 @@ pub struct Options {
     pub access_log: Option<Box<dyn io::Write + Send>>,
     /// How long the head of a request may take to come.
     pub head_timeout: Duration,
+    /// How long nothing of a request's body may come, but for calls of gRPC.
+    pub body_silence_max: Duration,
     /// How long requests that are under way may take when it ends.
     pub drain: Duration,
 }
@@ -89,6 +91,7 @@ pub(crate) struct Gateway {
     pub(crate) upstreams: Upstreams,
     pub(crate) trusted: TrustedProxies,
     pub(crate) pseudonym: Pseudonym,
+    pub(crate) body_silence_max: Duration,
     pub(crate) tasks: Tasks,
     /// Ends what would not end by itself.
     pub(crate) closing: CancellationToken,
@@ -176,6 +179,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         upstreams: Upstreams::new(options.client.clone()),
         trusted: options.trusted,
         pseudonym,
+        body_silence_max: options.body_silence_max,
         tasks: Tasks::default(),
         closing: CancellationToken::new(),
         figures: options.figures,

@@ -36,6 +36,10 @@ const METHODS: [Method; 7] = [
     Method::OPTIONS,
 ];
 
+/// The same, as the header `Allow` has them.
+pub(crate) const ALLOW: HeaderValue =
+    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
 /// Why a request is not passed on, and the status that its caller gets.
 ///
 /// The reason never repeats what the caller sent, so that it may go into an answer and a log as it is.
@@ -190,6 +194,12 @@ mod tests {
         for method in METHODS {
             assert_eq!(line(method.as_str(), "/orders/7"), None, "{method}");
         }
+    }
+
+    #[test]
+    fn the_methods_that_pass_are_told() {
+        let names: Vec<_> = METHODS.iter().map(Method::as_str).collect();
+        assert_eq!(ALLOW, names.join(", "));
     }
 
     #[test]

@@ -22,7 +22,9 @@ mod server;
 mod settings;
 mod settings_file;
 mod tasks;
+mod trimmed;
 mod tunnel;
+mod upload;
 mod upstreams;
 pub mod via;
 
