@@ -38,16 +38,23 @@ static TIMEOUT_MS: HeaderName = HeaderName::from_static("x-waypost-timeout-ms");
 pub(crate) async fn answer(
     gateway: Arc<Gateway>,
     peer: SocketAddr,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let correlation = Correlation::of(request.headers_mut());
+    let (mut head, body) = request.into_parts();
+    // As it came: what is added to it is none of its caller's doing.
+    let checked = guard::check(&head);
+    let correlation = Correlation::of(&mut head.headers);
+    let request = Request::from_parts(head, body);
     let entry = Entry::begin(&request, peer, &correlation);
     let settings = gateway.settings();
     let is_grpc = is_grpc(request.version(), request.headers());
     let answered = tower::service_fn(|request| {
         let (gateway, settings, correlation) = (&gateway, &settings, &correlation);
         async move {
-            let answered = pass(gateway, settings, peer, request).await;
+            let answered = match checked {
+                Ok(()) => pass(gateway, settings, peer, request).await,
+                Err(reason) => Err((refused(reason).last(request.version()), Outcome::default())),
+            };
             let (answer, outcome) = answered.unwrap_or_else(|(problem, outcome)| {
                 let outcome = outcome.with_problem(&problem);
                 let id = &correlation.request_id;
@@ -80,9 +87,6 @@ async fn pass(
     let upgrade = hyper::upgrade::on(&mut request);
     let (mut head, body) = request.into_parts();
     let (version, has_body) = (head.version, !http_body::Body::is_end_stream(&body));
-    if let Err(reason) = guard::check(&head) {
-        return Err((refused(reason).last(version), outcome));
-    }
     if head.uri.path() == "*" {
         return Ok((of_the_whole(), outcome));
     }
