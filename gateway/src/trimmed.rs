@@ -1,0 +1,40 @@
+//! A body whose trailers say nothing that only a header, or only the gateway, may say. Its data it never
+//! looks at.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http_body::{Body, Frame, SizeHint};
+
+use crate::{auth, hop};
+
+pub(crate) struct Trimmed<B>(pub(crate) B);
+
+impl<B: Body + Unpin> Body for Trimmed<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let mut frame = ready!(Pin::new(&mut self.0).poll_frame(context));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            hop::strip_trailers(trailers);
+            auth::remove_forged(trailers);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
