@@ -354,6 +354,10 @@ async fn forward(
         request.extensions_mut().insert(CallTimeout(timeout));
         if route.http2 {
             request.headers_mut().remove(header::HOST);
+        } else {
+            let (mut head, body) = request.into_parts();
+            hop::frame_for_http1(&mut head.headers, &body);
+            request = Request::from_parts(head, body);
         }
     }
     if let Some(key) = key {
