@@ -110,6 +110,7 @@ struct Admitted {
     passage: Passage,
     is_grpc: bool,
     key: Option<CallKey>,
+    timeout: Duration,
 }
 
 /// Looks at the head of a request, finds its route, and makes the head what the instance is to see.
@@ -138,6 +139,7 @@ async fn admit(
     limit(settings, &route, identity.as_ref(), &origin)?;
     introduced(upstream.standing().await, route.service.as_str(), &route)?;
     let key = key(&route.key, &head.headers, identity.as_ref(), &origin);
+    let timeout = timeout(&route, &head.headers);
     let passage = hop::strip_request(&mut head.headers, head.version);
     gateway.pseudonym.pass(&mut head.headers, head.version).map_err(refused)?;
     origin.write(&mut head.headers);
@@ -146,7 +148,7 @@ async fn admit(
         None => auth::remove_forged(&mut head.headers),
     }
     let path = asked(&path, head.uri.query())?;
-    Ok(Admitted { route, upstream, path, passage, is_grpc, key })
+    Ok(Admitted { route, upstream, path, passage, is_grpc, key, timeout })
 }
 
 fn find(settings: &Settings, host: Option<&str>, head: &Parts) -> Result<(Way, String), Problem> {
@@ -261,6 +263,12 @@ fn key(
     }
 }
 
+/// Until the head of the answer: what the route gives, or less where the caller asks for less.
+fn timeout(route: &Route, headers: &HeaderMap) -> Duration {
+    let asked = headers.get(&TIMEOUT_MS).and_then(|ms| ms.to_str().ok()?.parse().ok());
+    asked.map_or(route.timeout, |ms| route.timeout.min(Duration::from_millis(ms)))
+}
+
 fn asked(path: &str, query: Option<&str>) -> Result<PathAndQuery, Problem> {
     let bad = |_| Problem::new(StatusCode::BAD_REQUEST, "Refused", "the path can't be passed on");
     match query {
@@ -335,7 +343,7 @@ async fn forward(
     outcome: &mut Outcome,
 ) -> Result<Response<Body>, Problem> {
     use http_body::Body as _;
-    let Admitted { route, upstream, path, passage, is_grpc, key } = admitted;
+    let Admitted { route, upstream, path, passage, is_grpc, key, timeout } = admitted;
     let service = route.service.as_str();
     let length = body.size_hint().lower();
     if !is_grpc && settings.body_max().is_some_and(|limit| length > limit as u64) {
@@ -346,9 +354,6 @@ async fn forward(
     *request.method_mut() = head.method;
     *request.uri_mut() = Uri::from(path);
     *request.headers_mut() = head.headers;
-    let timeout = request.headers_mut().remove(&TIMEOUT_MS);
-    let asked = timeout.and_then(|ms| ms.to_str().ok()?.parse().ok()).map(Duration::from_millis);
-    let timeout = asked.into_iter().chain([route.timeout]).min().unwrap_or(route.timeout);
     let repeat = repeat(&route, request.method());
     if !is_grpc {
         request.extensions_mut().insert(CallTimeout(timeout));
