@@ -5,5 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 mod bodies;
+mod deadlines;
+mod errors;
 mod proxying;
+mod repeats;
+mod routes;
 mod support;
+mod upgrade;
