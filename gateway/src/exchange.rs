@@ -36,6 +36,7 @@ use crate::{
     rate::ClientKey,
     routes::{Access, Found, KeySource, Route, Way},
     settings::Settings,
+    trailers::Checked,
     tunnel,
     upstreams::{Standing, Upstream},
 };
@@ -135,7 +136,8 @@ async fn admit(
     let upstream = gateway.upstreams.get(route.service.as_str());
     outcome.route = Some(route.name().clone());
     outcome.service = Some(route.service.clone());
-    let identity = identify(settings, &route.auth, &head.headers)?;
+    let identity = identify(settings, &route.auth, &head.headers);
+    let identity = identity.map_err(|problem| problem.of(route.service.as_str()))?;
     limit(settings, &route, identity.as_ref(), &origin)?;
     introduced(upstream.standing().await, route.service.as_str(), &route)?;
     let key = key(&route.key, &head.headers, identity.as_ref(), &origin);
@@ -312,6 +314,7 @@ fn bounded(settings: &Settings, is_grpc: bool, body: Incoming, fate: &BodyFate) 
     if body.is_end_stream() {
         return Body::empty();
     }
+    let body = Checked(body);
     let fate = fate.clone();
     let broken = move |error: Box<dyn std::error::Error + Send + Sync>| {
         if error.is::<LengthLimitError>() {

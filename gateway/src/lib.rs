@@ -21,6 +21,7 @@ mod server;
 mod settings;
 mod settings_file;
 mod tasks;
+mod trailers;
 mod tunnel;
 mod upstreams;
 pub mod via;
