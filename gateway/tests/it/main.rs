@@ -4,10 +4,18 @@
 #![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
+mod auth;
 mod bodies;
+mod cors;
 mod deadlines;
 mod errors;
+#[allow(clippy::all, clippy::pedantic, unused_qualifications, dead_code)]
+#[path = "../../../client/examples/greeter/greeter.rs"]
+mod greeter;
+mod greetings;
+mod grpc;
 mod proxying;
+mod rate;
 mod repeats;
 mod routes;
 mod support;
