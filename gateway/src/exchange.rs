@@ -53,7 +53,7 @@ pub(crate) async fn answer(
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let correlation = Correlation::of(request.headers_mut());
-    let entry = Entry::begin(&request, peer, &correlation);
+    let untold = gateway.begin(Entry::begin(&request, peer, &correlation));
     let settings = gateway.settings();
     let is_grpc = is_grpc(request.headers());
     let answered = tower::service_fn(|request| {
@@ -76,7 +76,7 @@ pub(crate) async fn answer(
         answer.headers_mut().insert(REQUEST_ID.clone(), id);
     }
     let outcome = answer.extensions_mut().remove::<Outcome>().unwrap_or_default();
-    Ok(gateway.tell(entry, outcome, answer))
+    Ok(untold.tell(outcome, answer))
 }
 
 /// What a request came to, and who had to do with it.
