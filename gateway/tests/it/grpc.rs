@@ -14,7 +14,7 @@ use tonic_prost::ProstCodec;
 use crate::{
     greeter::{GreetRequest, GreetResponse},
     greetings::{GREET, GREET_EACH, GREET_MANY, greet},
-    support::{Gateway, Instance, act, full, soon, whole},
+    support::{Gateway, Instance, act, full, soon, until, whole},
 };
 
 /// A client that asks the gateway for this host.
@@ -186,10 +186,14 @@ async fn a_call_to_a_service_without_instances_is_unavailable() {
 async fn the_deadline_of_a_call_holds_and_is_told() {
     let gateway = Gateway::new("").await;
     let instance = gateway.instance("greeter", "a", act::hang).await;
-    // By hand, as a client of tonic does not wait for the answer.
-    let request = HttpRequest::post(GREET).header("content-type", "application/grpc");
-    let request = request.header("host", "greeter").header("grpc-timeout", "50m");
-    let answer = gateway.http2().send(request.body(full(vec![0; 5])).unwrap()).await;
-    assert_eq!(whole(answer).await.header("grpc-status"), Some("4"));
+    until(async || {
+        // By hand, as a client of tonic does not wait for the answer.
+        let request = HttpRequest::post(GREET).header("content-type", "application/grpc");
+        let request = request.header("host", "greeter").header("grpc-timeout", "50m");
+        let answer = gateway.http2().send(request.body(full(vec![0; 5])).unwrap()).await;
+        assert_eq!(whole(answer).await.header("grpc-status"), Some("4"));
+        !instance.seen().is_empty()
+    })
+    .await;
     assert!(instance.last().header("grpc-timeout").is_some());
 }

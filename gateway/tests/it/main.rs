@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 mod auth;
+mod availability;
 mod bodies;
+mod correlation;
 mod cors;
 mod deadlines;
 mod errors;
@@ -14,8 +16,11 @@ mod errors;
 mod greeter;
 mod greetings;
 mod grpc;
+mod leaving;
+mod operators;
 mod proxying;
 mod rate;
+mod reload;
 mod repeats;
 mod routes;
 mod support;
