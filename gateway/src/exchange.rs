@@ -45,7 +45,7 @@ pub(crate) async fn answer(
     let checked = guard::check(&head);
     let correlation = Correlation::of(&mut head.headers);
     let request = Request::from_parts(head, body);
-    let entry = Entry::begin(&request, peer, &correlation);
+    let untold = gateway.begin(Entry::begin(&request, peer, &correlation));
     let settings = gateway.settings();
     let is_grpc = is_grpc(request.version(), request.headers());
     let answered = tower::service_fn(|request| {
@@ -71,7 +71,7 @@ pub(crate) async fn answer(
         answer.headers_mut().insert(REQUEST_ID.clone(), id);
     }
     let outcome = answer.extensions_mut().remove::<Outcome>().unwrap_or_default();
-    Ok(gateway.tell(entry, outcome, answer))
+    Ok(untold.tell(outcome, answer))
 }
 
 /// What a request came to, and who had to do with it.
@@ -144,7 +144,8 @@ async fn admit(
     let upstream = gateway.upstreams.get(route.service.as_str());
     outcome.route = Some(route.name().clone());
     outcome.service = Some(route.service.clone());
-    let identity = identify(settings, &route.auth, &head.headers)?;
+    let identity = identify(settings, &route.auth, &head.headers);
+    let identity = identity.map_err(|problem| problem.of(route.service.as_str()))?;
     limit(settings, &route, identity.as_ref(), &origin)?;
     introduced(upstream.standing().await, route.service.as_str(), &route)?;
     let key = key(&route.key, &head.headers, identity.as_ref(), &origin);
@@ -158,12 +159,6 @@ async fn admit(
     }
     let path = asked(&path, head.uri.query())?;
     Ok(Admitted { route, upstream, path, timeout, passage, is_grpc, key })
-}
-
-/// That of the route; callers may be less patient.
-fn timeout(route: &Route, headers: &HeaderMap) -> Duration {
-    let asked = headers.get(&TIMEOUT_MS).and_then(|ms| ms.to_str().ok()?.parse().ok());
-    asked.map_or(route.timeout, |ms| route.timeout.min(Duration::from_millis(ms)))
 }
 
 fn find(settings: &Settings, host: Option<&str>, head: &Parts) -> Result<(Way, String), Problem> {
@@ -276,6 +271,12 @@ fn key(
             None => CallKey::new(origin.client().to_string()),
         }),
     }
+}
+
+/// Until the head of the answer: what the route gives, or less where the caller asks for less.
+fn timeout(route: &Route, headers: &HeaderMap) -> Duration {
+    let asked = headers.get(&TIMEOUT_MS).and_then(|ms| ms.to_str().ok()?.parse().ok());
+    asked.map_or(route.timeout, |ms| route.timeout.min(Duration::from_millis(ms)))
 }
 
 fn asked(path: &str, query: Option<&str>) -> Result<PathAndQuery, Problem> {

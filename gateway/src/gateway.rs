@@ -3,7 +3,7 @@
 
 use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use http::Response;
+use http::{Response, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, time};
 use tokio_util::sync::CancellationToken;
@@ -11,7 +11,7 @@ use tonic::body::Body;
 use waypost_client::{Client, Registered, Registration};
 
 use crate::{
-    access_log::{self, AccessLog, Entry, Outcome, Told},
+    access_log::{self, AccessLog, Entry, Outcome, Sent, Told},
     admin, exchange,
     forwarded::TrustedProxies,
     measures, server,
@@ -119,22 +119,46 @@ impl Gateway {
         self.settings.current()
     }
 
+    /// A request was taken in: it will be told of.
+    pub(crate) fn begin(self: &Arc<Self>, entry: Entry) -> Untold {
+        measures::began();
+        Untold { gateway: Arc::clone(self), entry: Some(entry) }
+    }
+
+    fn tell(&self, entry: &Entry, outcome: &Outcome, status: StatusCode, sent: Sent) {
+        measures::ended(outcome, status, entry.took());
+        if let Some(log) = &self.access_log {
+            access_log::write(log, entry, outcome, status, sent);
+        }
+    }
+}
+
+/// A request of which nothing was told yet. Who drops it tells that the caller went away before there
+/// was an answer.
+pub(crate) struct Untold {
+    gateway: Arc<Gateway>,
+    /// Gone once there is an answer.
+    entry: Option<Entry>,
+}
+
+impl Untold {
+    /// What is told of a request whose caller did not wait, by a custom of logs; nobody is answered so.
+    const GONE: u16 = 499;
+
     /// Sees to it that a request is told of once its answer was sent.
-    pub(crate) fn tell(
-        self: Arc<Self>,
-        entry: Entry,
-        outcome: Outcome,
-        answer: Response<Body>,
-    ) -> Response<Body> {
-        let status = answer.status();
-        measures::began(&outcome);
-        let tell = move |sent| {
-            measures::ended(&outcome, status, entry.took());
-            if let Some(log) = &self.access_log {
-                access_log::write(log, &entry, &outcome, status, sent);
-            }
-        };
+    pub(crate) fn tell(mut self, outcome: Outcome, answer: Response<Body>) -> Response<Body> {
+        let Some(entry) = self.entry.take() else { return answer };
+        let (gateway, status) = (Arc::clone(&self.gateway), answer.status());
+        let tell = move |sent| gateway.tell(&entry, &outcome, status, sent);
         answer.map(|body| Body::new(Told::new(body, tell)))
+    }
+}
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        if let (Some(entry), Ok(gone)) = (self.entry.take(), StatusCode::from_u16(Self::GONE)) {
+            self.gateway.tell(&entry, &Outcome::default(), gone, Sent::default());
+        }
     }
 }
 

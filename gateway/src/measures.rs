@@ -7,12 +7,12 @@ use metrics::{counter, gauge, histogram};
 
 use crate::access_log::Outcome;
 
-/// A request has been answered, as far as its head.
-pub(crate) fn began(_outcome: &Outcome) {
+/// A request was taken in.
+pub(crate) fn began() {
     gauge!("waypost_gateway_requests_in_flight").increment(1.0);
 }
 
-/// The answer has been sent, or given up.
+/// Its answer has been sent, or given up.
 pub(crate) fn ended(outcome: &Outcome, status: StatusCode, took: Duration) {
     gauge!("waypost_gateway_requests_in_flight").decrement(1.0);
     // What strangers ask for is not told apart: each name would be another series.

@@ -3,7 +3,7 @@
 
 use std::{convert::Infallible, path::Path};
 
-use http::{Request, Response};
+use http::{Method, Request, Response, header};
 use tonic::body::Body;
 use tower::{Layer, Service, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
@@ -81,10 +81,17 @@ impl Settings {
         S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
     {
         match &self.cors {
-            None => inner.oneshot(request).await,
-            Some(cors) => cors.layer(inner).oneshot(request).await,
+            // The layer would take every OPTIONS for a preflight.
+            Some(cors) if !is_other_options(&request) => cors.layer(inner).oneshot(request).await,
+            _ => inner.oneshot(request).await,
         }
     }
+}
+
+/// Whether it is an OPTIONS that is no preflight (Fetch standard, section 3.3.2).
+fn is_other_options<B>(request: &Request<B>) -> bool {
+    let mut names = [header::ORIGIN, header::ACCESS_CONTROL_REQUEST_METHOD].into_iter();
+    request.method() == Method::OPTIONS && !names.all(|name| request.headers().contains_key(name))
 }
 
 fn rate_of(route: &Route) -> Option<rate::Rate> {

@@ -1,0 +1,77 @@
+//! What pages of other origins may do.
+
+use http::Request;
+use tonic::body::Body;
+
+use crate::support::{Answer, Gateway, orders};
+
+const CONFIG: &str = "
+    [cors]
+    origins = ['https://app.example']
+    methods = ['PUT']
+    headers = ['x-own']
+    exposed = ['x-request-id']
+    max_age = '10m'";
+
+async fn ask(gateway: &Gateway, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    gateway.send(request.body(Body::empty()).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_preflight_is_answered_without_an_instance() {
+    let gateway = Gateway::new(CONFIG).await;
+    let instance = orders(&gateway).await;
+    let asked = [
+        ("origin", "https://app.example"),
+        ("access-control-request-method", "PUT"),
+        ("access-control-request-headers", "x-own"),
+    ];
+    let answer = ask(&gateway, "OPTIONS", "/orders", &asked).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example"));
+    assert_eq!(answer.header("access-control-allow-methods"), Some("PUT"));
+    assert_eq!(answer.header("access-control-allow-headers"), Some("x-own"));
+    assert_eq!(answer.header("access-control-max-age"), Some("600"));
+    assert!(instance.seen().is_empty());
+    assert_eq!(gateway.told(1).await[0]["status"], 200);
+}
+
+#[tokio::test]
+async fn answers_and_problems_are_for_pages_that_may_see_them() {
+    let gateway = Gateway::new(CONFIG).await;
+    let _instance = orders(&gateway).await;
+    for (path, status) in [("/orders", 200), ("/nobody", 404)] {
+        for (origin, allowed) in
+            [("https://app.example", Some("https://app.example")), ("https://evil.example", None)]
+        {
+            let answer = ask(&gateway, "GET", path, &[("origin", origin)]).await;
+            assert_eq!(answer.status, status);
+            assert_eq!(answer.header("access-control-allow-origin"), allowed);
+            assert!(answer.header("vary").unwrap().contains("origin"));
+            assert_eq!(answer.header("access-control-expose-headers"), Some("x-request-id"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_preflight_reaches_the_instance() {
+    let gateway = Gateway::new(CONFIG).await;
+    let instance = orders(&gateway).await;
+    for headers in [&[][..], &[("origin", "https://app.example")]] {
+        assert_eq!(ask(&gateway, "OPTIONS", "/orders/7", headers).await.status, 200);
+        assert_eq!(instance.last().path, "/7");
+    }
+    assert_eq!(instance.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn nothing_is_said_where_nothing_is_configured() {
+    let gateway = Gateway::new("").await;
+    let _instance = orders(&gateway).await;
+    let answer = ask(&gateway, "GET", "/orders", &[("origin", "https://app.example")]).await;
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+}

@@ -1,0 +1,93 @@
+//! How a gateway ends: it says so, takes no more, and waits for what is under way.
+
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use tokio::{net::TcpStream, sync::watch};
+use tonic::body::Body;
+use waypost_client::fake::Registry;
+use waypost_gateway::Advertised;
+
+use crate::support::{Gateway, Setup, act, soon, until, whole};
+
+#[tokio::test]
+async fn what_is_under_way_is_waited_for_and_nothing_new_is_taken() {
+    let gateway = Gateway::new("").await;
+    let (release, released) = watch::channel(false);
+    let hold = move |request: Request<Incoming>| {
+        let mut released = released.clone();
+        async move {
+            released.wait_for(|released| *released).await.unwrap();
+            act::echo(request).await
+        }
+    };
+    let instance = gateway.instance("orders", "a", hold).await;
+    let calls = [gateway.http1(), gateway.http2()].map(|caller| {
+        tokio::spawn(async move {
+            let request = Request::get("/orders").body(Body::empty()).unwrap();
+            whole(caller.send(request).await).await.status.as_u16()
+        })
+    });
+    instance.until_asked(2).await;
+    let address = gateway.running.address();
+    let closing = tokio::spawn(gateway.running.close());
+    until(async || TcpStream::connect(address).await.is_err()).await;
+    assert!(!closing.is_finished());
+    release.send(true).unwrap();
+    for call in calls {
+        assert_eq!(soon(call).await.unwrap(), 200);
+    }
+    soon(closing).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_outlasts_its_time_is_ended() {
+    let drain = Duration::from_millis(50);
+    let gateway = Gateway::set_up(Setup { drain, ..Setup::default() }).await;
+    let instance = gateway.instance("orders", "a", act::hang).await;
+    let caller = gateway.http1();
+    let request = Request::get("/orders").body(Body::empty()).unwrap();
+    let calling = tokio::spawn(caller.try_send(request));
+    instance.until_asked(1).await;
+    soon(gateway.running.close()).await;
+    assert!(soon(calling).await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_gateway_is_registered_for_as_long_as_it_works() {
+    let registry = Registry::new();
+    let advertised = Advertised { service: "gateway".into(), host: "127.0.0.1".into() };
+    let gateway = Gateway::set_up(Setup {
+        registry: registry.clone(),
+        advertised: Some(advertised),
+        drain: Duration::from_millis(500),
+        ..Setup::default()
+    })
+    .await;
+    soon(registry.until(|registry| !registry.instances("gateway").is_empty())).await;
+    let registered = registry.instances("gateway").remove(0);
+    assert_eq!(registered.host, "127.0.0.1");
+    assert_eq!(registered.port, u32::from(gateway.running.address().port()));
+    soon(gateway.running.close()).await;
+    assert!(registry.instances("gateway").is_empty());
+}
+
+#[tokio::test]
+async fn operators_see_that_it_leaves() {
+    let gateway = Gateway::new("").await;
+    let instance = gateway.instance("orders", "a", act::hang).await;
+    until(async || gateway.operator("/health/ready").await.status == 200).await;
+    let request = Request::get("/orders").body(Body::empty()).unwrap();
+    let calling = tokio::spawn(gateway.http1().try_send(request));
+    instance.until_asked(1).await;
+    let admin = crate::support::Caller::Http1(gateway.running.admin_address());
+    let closing = tokio::spawn(gateway.running.close());
+    until(async || {
+        let request = Request::get("/health/ready").body(Body::empty()).unwrap();
+        whole(admin.send(request).await).await.status == 503
+    })
+    .await;
+    calling.abort();
+    soon(closing).await.unwrap();
+}

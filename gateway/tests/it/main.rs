@@ -1,0 +1,27 @@
+//! The gateway as its callers, its instances and its operators see it: in this process, over loopback,
+//! with a registry in memory. Waits for conditions, never for time.
+
+#![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+mod auth;
+mod availability;
+mod bodies;
+mod correlation;
+mod cors;
+mod deadlines;
+mod errors;
+#[allow(clippy::all, clippy::pedantic, unused_qualifications, dead_code)]
+#[path = "../../../client/examples/greeter/greeter.rs"]
+mod greeter;
+mod greetings;
+mod grpc;
+mod leaving;
+mod operators;
+mod proxying;
+mod rate;
+mod reload;
+mod repeats;
+mod routes;
+mod support;
+mod upgrade;

@@ -1,0 +1,69 @@
+//! What operators see: figures, and whether the gateway lives and is ready.
+
+use std::time::Duration;
+
+use waypost_client::fake::Registry;
+
+use crate::support::{Gateway, Setup, act, soon, until};
+
+#[tokio::test]
+async fn figures_tell_of_each_service_and_instance() {
+    let gateway = Gateway::new("").await;
+    let _instance = gateway.instance("measured", "m-1", act::echo).await;
+    for _ in 0..3 {
+        assert_eq!(gateway.get("/measured").await.status, 200);
+    }
+    gateway.told(3).await;
+    let figures = gateway.operator("/metrics").await;
+    assert_eq!(figures.status, 200);
+    for line in [
+        "waypost_gateway_requests_total{service=\"measured\",status=\"2xx\"} 3",
+        "waypost_gateway_instance_requests_total{service=\"measured\",instance=\"m-1\",status=\"2xx\"} 3",
+        "waypost_gateway_request_seconds_count{service=\"measured\"} 3",
+        "waypost_gateway_instance_seconds_count{service=\"measured\",instance=\"m-1\"} 3",
+    ] {
+        assert!(figures.text().contains(line), "{line} in\n{}", figures.text());
+    }
+    assert!(figures.text().contains("waypost_gateway_requests_in_flight"));
+}
+
+#[tokio::test]
+async fn names_that_strangers_make_up_have_no_figures() {
+    let gateway = Gateway::new("").await;
+    gateway.get("/made-up-by-a-stranger").await;
+    gateway.told(1).await;
+    let figures = gateway.operator("/metrics").await;
+    let ours = figures.text().lines().filter(|line| line.starts_with("waypost_gateway_"));
+    let told: Vec<_> = ours.filter(|line| line.contains("made-up")).collect();
+    assert!(told.is_empty(), "{told:#?}");
+}
+
+#[tokio::test]
+async fn a_gateway_lives_at_once_and_is_ready_once_the_registry_has_told() {
+    let registry = Registry::new();
+    registry.outage();
+    let config = "[[routes]]\npath = '/v1'\nservice = 'orders'";
+    let setup = Setup { registry, config, ..Setup::default() };
+    let gateway = Gateway::set_up(setup).await;
+    assert_eq!(gateway.operator("/health/live").await.status, 200);
+    let unready = gateway.operator("/health/ready").await;
+    assert_eq!(unready.status, 503);
+    assert!(unready.text().starts_with("not ready: "), "{}", unready.text());
+    gateway.registry.restore();
+    until(async || gateway.operator("/health/ready").await.status == 200).await;
+    // Once it has been, it stays: what is known stays known.
+    gateway.registry.outage();
+    soon(gateway.registry.until(|registry| registry.watchers() == 0)).await;
+    assert_eq!(gateway.operator("/health/ready").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_registry_that_is_late_is_waited_for() {
+    let registry = Registry::new();
+    registry.delay(Duration::from_millis(300));
+    let gateway = Gateway::set_up(Setup { registry, ..Setup::default() }).await;
+    let _instance = gateway.instance("orders", "a", act::echo).await;
+    assert_eq!(gateway.operator("/health/ready").await.status, 503);
+    assert_eq!(gateway.get("/orders").await.status, 200, "the first request waits, and goes on");
+    until(async || gateway.operator("/health/ready").await.status == 200).await;
+}

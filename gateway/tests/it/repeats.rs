@@ -1,0 +1,133 @@
+//! What is sent again, what goes to two instances, and what is held back.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use tonic::body::Body;
+
+use crate::support::{Acted, Gateway, Instance, act, full, orders, soon, until, whole};
+
+/// An instance of `orders` that dies of each first of `deaths` requests, and then serves.
+async fn dies_first(gateway: &Gateway, deaths: usize) -> Instance {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let act = move |request: Request<Incoming>| {
+        let asked = asked.fetch_add(1, Ordering::Relaxed);
+        async move { if asked < deaths { act::die(request).await } else { act::echo(request).await } }
+    };
+    gateway.instance("orders", "a", act).await
+}
+
+fn post(path: &str) -> Request<Body> {
+    Request::post(path).body(full("pay")).unwrap()
+}
+
+#[tokio::test]
+async fn a_get_whose_connection_is_lost_is_sent_again() {
+    let gateway = Gateway::new("").await;
+    let instance = dies_first(&gateway, 1).await;
+    assert_eq!(gateway.get("/orders").await.status, 200);
+    let attempts: Vec<_> = instance
+        .seen()
+        .iter()
+        .map(|seen| seen.header("x-waypost-previous-attempts").map(str::to_owned))
+        .collect();
+    assert_eq!(attempts, [None, Some("1".into())]);
+    assert_eq!(gateway.told(1).await[0]["attempts"], 2);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_again_where_the_route_says_so() {
+    let gateway = Gateway::new("[[routes]]\npath = '/v1'\nservice = 'orders'\nretries = 0").await;
+    let instance = dies_first(&gateway, 1).await;
+    assert_eq!(gateway.get("/v1").await.status, 502);
+    assert_eq!(instance.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_route_may_say_how_often_more() {
+    let gateway = Gateway::new("[[routes]]\npath = '/v1'\nservice = 'orders'\nretries = 3").await;
+    let instance = dies_first(&gateway, 3).await;
+    assert_eq!(gateway.get("/v1").await.status, 200);
+    assert_eq!(instance.seen().len(), 4);
+}
+
+#[tokio::test]
+async fn a_post_is_sent_again_only_where_the_route_says_that_it_may() {
+    let gateway =
+        Gateway::new("[[routes]]\npath = '/v1'\nservice = 'orders'\nidempotent = true").await;
+    let instance = dies_first(&gateway, 1).await;
+    let answer = gateway.send(post("/v1")).await;
+    assert_eq!((answer.status.as_u16(), answer.text()), (200, "pay"));
+    assert_eq!(instance.seen().len(), 2);
+    let gateway = Gateway::new("").await;
+    let instance = dies_first(&gateway, 1).await;
+    assert_eq!(gateway.send(post("/orders")).await.status, 502);
+    assert_eq!(instance.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn who_does_not_serve_now_is_passed_over() {
+    let gateway = Gateway::new("").await;
+    let busy = async |_| Ok(Response::builder().status(503).body(Body::empty()).unwrap());
+    let busy = gateway.instance("orders", "busy", busy).await;
+    let _well = gateway.instance("orders", "well", act::echo).await;
+    until(async || {
+        let status = gateway.get("/orders").await.status;
+        // Alone at first, for all that the gateway knows.
+        assert!(status == 200 || gateway.registry.instances("orders").len() < 2);
+        !busy.seen().is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_slow_instance_has_a_quick_one_beside_it() {
+    let gateway = Gateway::new(
+        "[[routes]]
+        path = '/v1'
+        service = 'orders'
+        hedge = '20ms'
+        policy = 'round-robin'",
+    )
+    .await;
+    let _quick = gateway.instance("orders", "quick", act::echo).await;
+    let slow = gateway.instance("orders", "slow", act::hang).await;
+    let mut asked = 0;
+    until(async || {
+        assert_eq!(gateway.get("/v1").await.status, 200);
+        asked += 1;
+        !slow.seen().is_empty()
+    })
+    .await;
+    let line = gateway.told(asked).await.pop().unwrap();
+    assert_eq!((&line["instance"], &line["attempts"]), (&"quick".into(), &2.into()));
+}
+
+#[tokio::test]
+async fn an_instance_that_has_its_fill_gets_no_more() {
+    let gateway = Gateway::new("[[routes]]\npath = '/v1'\nservice = 'orders'\nin_flight = 1").await;
+    let (release, released) = watch::channel(false);
+    let hold = move |request: Request<Incoming>| {
+        let mut released = released.clone();
+        async move {
+            released.wait_for(|released| *released).await.unwrap();
+            act::echo(request).await
+        }
+    };
+    let instance = gateway.instance("orders", "a", hold).await;
+    let caller = gateway.http1();
+    let held = tokio::spawn(async move { whole(caller.send(post("/v1")).await).await });
+    instance.until_asked(1).await;
+    let full = gateway.get("/v1").await;
+    assert_eq!(full.status, 503);
+    assert_eq!(full.json()["title"], "Busy");
+    assert_eq!(full.header("retry-after"), Some("1"));
+    release.send(true).unwrap();
+    assert_eq!(soon(held).await.unwrap().status, 200);
+    until(async || gateway.get("/v1").await.status == 200).await;
+}
