@@ -1,9 +1,11 @@
 //! What the gateway says of each request: whom it sent it to, and how often.
 
+use std::{io, process::ChildStdout};
+
 use serde::Deserialize;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    process::ChildStdout,
+    process,
     task::JoinSet,
 };
 
@@ -18,11 +20,12 @@ struct Line {
 }
 
 /// Reads all of it, until what it returns is dropped.
-pub(crate) fn follow(log: Option<ChildStdout>, tally: &Tally) -> JoinSet<()> {
-    log.into_iter().map(|log| read(log, tally.clone())).collect()
+pub(crate) fn follow(log: ChildStdout, tally: &Tally) -> io::Result<JoinSet<()>> {
+    let log = process::ChildStdout::from_std(log)?;
+    Ok([read(log, tally.clone())].into_iter().collect())
 }
 
-async fn read(log: ChildStdout, tally: Tally) {
+async fn read(log: process::ChildStdout, tally: Tally) {
     let mut lines = BufReader::new(log).lines();
     while let Ok(Some(text)) = lines.next_line().await {
         // What can't be read is no failure of a request: those are counted by who sends them.

@@ -100,13 +100,12 @@ async fn perform(arguments: &Arguments) -> Outcome<Tally> {
     let (mut stage, members) = set().await?;
     let (tally, journal) = (Tally::new(READING), Journal::begin(Instant::now()));
     let _following = members.follow(&journal);
-    let _reading = access_log::follow(stage.access_log(), &tally);
+    let _reading = access_log::follow(stage.access_log()?, &tally)?;
     let traffic = Traffic::start(stage.gateway(), &tally, &journal);
     let mut view = View::new(arguments.hold.then(|| stage.invitation()));
     let began = tokio::time::Instant::now();
-    let end = async {
-        if arguments.hold { pending().await } else { sleep_until(began + LENGTH).await }
-    };
+    let end =
+        async { if arguments.hold { pending().await } else { sleep_until(began + LENGTH).await } };
     tokio::pin!(end);
     let mut script = Script::begin(began);
     let mut frames = interval(FRAME);

@@ -5,12 +5,12 @@ use std::{
     env,
     ffi::OsStr,
     io::{self, Read},
-    process::{self, Stdio},
+    os::unix::process::CommandExt,
+    process::{self, Child, ChildStdout, Command, Stdio},
     thread,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, ChildStdout, Command};
 
 /// What a process finds in its environment that is to play a part.
 const PART: &str = "DEMO_PART";
@@ -55,7 +55,7 @@ pub(crate) fn end_with_starter() {
     });
 }
 
-/// A running part. Ended with `kill -9` when dropped.
+/// A running part. Dropping it is `kill -9`, and waits until it is dead.
 pub(crate) struct Process {
     child: Child,
 }
@@ -79,7 +79,6 @@ impl Process {
             .stdout(output)
             // Ctrl-C is for who started it, who then ends it.
             .process_group(0)
-            .kill_on_drop(true)
             .spawn()?;
         Ok(Self { child })
     }
@@ -96,13 +95,14 @@ impl Process {
 
     /// Asks it to end.
     pub(crate) fn terminate(&self) -> io::Result<()> {
-        let id = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        let id = id.ok_or(io::ErrorKind::NotFound)?;
-        Ok(kill_process(id, Signal::TERM)?)
+        Ok(kill_process(Pid::from_child(&self.child), Signal::TERM)?)
     }
+}
 
-    /// `kill -9`, and waits until it is dead.
-    pub(crate) async fn kill(mut self) -> io::Result<()> {
-        self.child.kill().await
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only where the process has ended already.
+        let _killed = self.child.kill();
+        let _ended = self.child.wait();
     }
 }

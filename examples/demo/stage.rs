@@ -6,14 +6,12 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::ChildStdout,
     time::Duration,
 };
 
 use tempfile::TempDir;
-use tokio::{
-    process::ChildStdout,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 use crate::{
     Outcome,
@@ -90,17 +88,14 @@ impl Stage {
 
     pub(crate) async fn act(&mut self, act: Act) -> Outcome<()> {
         match act {
-            Act::Kill(id) => self.take(id)?.kill().await?,
+            Act::Kill(id) => drop(self.take(id)?),
             Act::Drain(id) => {
                 let process = self.take(id)?;
                 process.terminate()?;
                 self.leaving.push(process);
             }
             Act::Start(id) => self.start(id)?,
-            Act::KillRegistry => match self.registry.take() {
-                Some(registry) => registry.kill().await?,
-                None => return Err("the registry is away".into()),
-            },
+            Act::KillRegistry => self.registry = None,
             Act::StartRegistry => {
                 let (registry, _) =
                     start_registry(self.directory.path(), self.registry_address).await?;
@@ -115,8 +110,8 @@ impl Stage {
     }
 
     /// What the gateway says of each request. Once.
-    pub(crate) fn access_log(&mut self) -> Option<ChildStdout> {
-        self.gateway.output()
+    pub(crate) fn access_log(&mut self) -> Outcome<ChildStdout> {
+        Ok(self.gateway.output().ok_or("the log is read already")?)
     }
 
     pub(crate) fn gateway(&self) -> SocketAddr {

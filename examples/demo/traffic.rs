@@ -27,8 +27,9 @@ use crate::{
 };
 
 const CALLERS: u32 = 20;
-/// Of each caller.
-const CALL_INTERVAL: Duration = Duration::from_millis(50);
+/// Of each caller. What is not optimized takes several times as long.
+const CALL_INTERVAL: Duration =
+    Duration::from_millis(if cfg!(debug_assertions) { 100 } else { 25 });
 /// No request takes so long, unless something is wrong.
 const CALL_MAX: Duration = Duration::from_secs(10);
 /// One of so many requests is a POST.

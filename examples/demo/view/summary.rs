@@ -60,7 +60,10 @@ fn write_spread(
         let answers: Vec<u64> = stayed.map(|id| total.replica(id).answers).collect();
         if let (Some(least), Some(most)) = (answers.iter().min(), answers.iter().max()) {
             let count = answers.len();
-            writeln!(text, "  {service:12}  {least} to {most} answers of each of {count} that stayed")?;
+            writeln!(
+                text,
+                "  {service:12}  {least} to {most} answers of each of {count} that stayed"
+            )?;
         }
     }
     Ok(())
