@@ -102,7 +102,9 @@ async fn perform(arguments: &Arguments) -> Outcome<Tally> {
     let _following = members.follow(&journal);
     let _reading = access_log::follow(stage.access_log()?, &tally)?;
     let traffic = Traffic::start(stage.gateway(), &tally, &journal);
-    let mut view = View::new(arguments.hold.then(|| stage.invitation()));
+    let invitation = arguments.hold.then(|| stage.invitation());
+    let head = [stage.title()].into_iter().chain(invitation.into_iter().flatten());
+    let mut view = View::new(head.collect());
     let began = tokio::time::Instant::now();
     let end =
         async { if arguments.hold { pending().await } else { sleep_until(began + LENGTH).await } };

@@ -122,11 +122,17 @@ impl Stage {
         format!("http://{}", self.registry_address)
     }
 
+    /// What it is, in a line.
+    pub(crate) fn title(&self) -> String {
+        let (gateway, registry) = (self.gateway_address, self.registry_address);
+        format!("a gateway at http://{gateway}, over the registry at {registry}")
+    }
+
     /// What can be tried while all of it is there.
-    pub(crate) fn invitation(&self) -> Vec<String> {
+    pub(crate) fn invitation(&self) -> [String; 3] {
         let (gateway, admin, registry) =
             (self.gateway_address, self.admin_address, self.registry_address);
-        vec![
+        [
             format!("curl -i http://{gateway}/orders/7"),
             format!("curl http://{admin}/health/ready; curl http://{admin}/metrics"),
             format!(

@@ -19,14 +19,14 @@ pub(crate) enum View {
 }
 
 impl View {
-    /// `invitation`: what can be tried meanwhile.
-    pub(crate) fn new(invitation: Option<Vec<String>>) -> Self {
+    /// `head`: what is said of it first.
+    pub(crate) fn new(head: Vec<String>) -> Self {
         let output = io::stdout();
         let is_plain = AutoStream::choice(&output) == ColorChoice::Never;
         if output.is_terminal() && !is_plain && picture::fits() {
-            Self::Picture(Picture::new(invitation.unwrap_or_default()))
+            Self::Picture(Picture::new(head))
         } else {
-            Self::Lines(Lines::new(invitation.unwrap_or_default()))
+            Self::Lines(Lines::new(head))
         }
     }
 

@@ -7,8 +7,8 @@ use waypost_client::proto::Status;
 use crate::{figures::Tally, journal::Journal, members::Members};
 
 pub(crate) struct Lines {
-    /// What is still to be said at the beginning.
-    invitation: Vec<String>,
+    /// What is to be said first, until it is.
+    head: Vec<String>,
     /// How much of the journal was told.
     told: usize,
     /// The number of the latest reading that was told.
@@ -16,8 +16,8 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn new(invitation: Vec<String>) -> Self {
-        Self { invitation, told: 0, reading: 0 }
+    pub(super) fn new(head: Vec<String>) -> Self {
+        Self { head, told: 0, reading: 0 }
     }
 
     pub(super) fn draw(
@@ -27,8 +27,8 @@ impl Lines {
         journal: &Journal,
     ) -> io::Result<()> {
         let mut output = anstream::stdout().lock();
-        for line in self.invitation.drain(..) {
-            writeln!(output, "try: {line}")?;
+        for line in self.head.drain(..) {
+            writeln!(output, "{line}")?;
         }
         for entry in journal.since(self.told) {
             writeln!(output, "      {}", entry.event)?;

@@ -12,7 +12,7 @@ use waypost_client::proto::Status;
 
 use crate::{
     figures::{Figures, Tally},
-    journal::Journal,
+    journal::{Entry, Journal},
     members::{self, Members, Statuses},
 };
 
@@ -30,7 +30,7 @@ const GONE: Style = Style::new().dimmed();
 const BAD: Style = AnsiColor::Red.on_default();
 
 pub(crate) struct Picture {
-    invitation: Vec<String>,
+    head: Vec<String>,
     /// Everybody who was ever there.
     seen: BTreeSet<String>,
     /// How many lines the last drawing had.
@@ -50,8 +50,8 @@ fn room() -> usize {
 }
 
 impl Picture {
-    pub(super) fn new(invitation: Vec<String>) -> Self {
-        Self { invitation, seen: BTreeSet::new(), height: 0 }
+    pub(super) fn new(head: Vec<String>) -> Self {
+        Self { head, seen: BTreeSet::new(), height: 0 }
     }
 
     pub(super) fn draw(
@@ -61,7 +61,7 @@ impl Picture {
         journal: &Journal,
     ) -> io::Result<()> {
         let room = room();
-        let mut lines = self.invitation.clone();
+        let mut lines: Vec<String> = self.head.iter().map(|line| cut(line)).collect();
         let (_, latest) = tally.latest();
         for (service, statuses) in members.present() {
             lines.extend(self.service(service, &statuses, &latest));
@@ -135,9 +135,14 @@ fn totals(total: &Figures, latest: &Figures, journal: &Journal) -> String {
 fn events(journal: &Journal, room: usize) -> Vec<String> {
     let entries = journal.since(0);
     let latest = entries.iter().skip(entries.len().saturating_sub(room));
-    let line = |entry: &crate::journal::Entry| {
+    let line = |entry: &Entry| {
         let text = format!("{:5.1} s {}", entry.at.as_secs_f64(), entry.event);
-        text.chars().take(usize::from(WIDTH) - 1).collect()
+        cut(&text)
     };
     latest.map(line).collect()
+}
+
+/// What of a line without styles fits.
+fn cut(line: &str) -> String {
+    line.chars().take(usize::from(WIDTH) - 1).collect()
 }
