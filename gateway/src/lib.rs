@@ -4,6 +4,7 @@
 mod access_log;
 mod admin;
 pub mod auth;
+pub mod cli;
 mod clock;
 pub mod config;
 mod correlation;

@@ -48,6 +48,8 @@ impl Entrance {
             advertised: None,
             figures: None,
             access_log: Some(Box::new(lines.clone())),
+            head_timeout: Duration::from_secs(10),
+            body_silence_max: Duration::from_secs(30),
             drain: Duration::from_secs(5),
         })
         .await

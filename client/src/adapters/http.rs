@@ -138,7 +138,7 @@ impl HttpLayer {
 
     /// Makes `request` one to `address`.
     fn aim<B>(&self, request: &mut Request<B>, address: &str) -> Result<(), Box<str>> {
-        let bad = || Box::from(address);
+        let bad = || Box::<str>::from(address);
         let authority: Authority = address.parse().map_err(|_| bad())?;
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.authority = Some(authority);

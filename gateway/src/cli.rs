@@ -1,0 +1,206 @@
+//! The command line: what a gateway is started with, and how it ends.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Parser, ValueEnum};
+use ipnet::IpNet;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_util::MetricKindMask;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use waypost_client::{BuildError, Client};
+
+use crate::{Advertised, Options, StartError, forwarded::TrustedProxies, start};
+
+/// How long a series of figures is kept that nothing adds to: instances come and go.
+const FIGURES_IDLE_MAX: Duration = Duration::from_secs(15 * 60);
+/// What times are counted by, in seconds.
+const BUCKETS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// How many lines of the access log may wait to be written.
+const LINES_MAX: usize = 65_536;
+
+/// One URL over all services that a Waypost registry knows: `http://gateway/orders/7` reaches a live replica
+/// of `orders`.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Where requests come in
+    #[arg(
+        long,
+        env = "WAYPOST_GATEWAY_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8080"
+    )]
+    listen: SocketAddr,
+    /// Where operators look: /metrics, /health/live, /health/ready
+    #[arg(
+        long,
+        env = "WAYPOST_GATEWAY_ADMIN_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8081"
+    )]
+    admin_listen: SocketAddr,
+    /// A registry; several, in the order in which they are asked
+    #[arg(
+        long,
+        env = "WAYPOST_REGISTRY",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7510"
+    )]
+    registry: Vec<String>,
+    /// The namespace of the services
+    #[arg(long, env = "WAYPOST_NAMESPACE", value_name = "NAME", default_value = "default")]
+    namespace: String,
+    /// Routes and the rest, in TOML; read again when it changes, and at SIGHUP
+    #[arg(long, env = "WAYPOST_GATEWAY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where views of services are kept, for a start without a registry
+    #[arg(long, env = "WAYPOST_GATEWAY_VIEW_DIR", value_name = "DIR")]
+    view_dir: Option<PathBuf>,
+    /// The host that others reach this gateway at: it is registered then
+    #[arg(long, env = "WAYPOST_GATEWAY_ADVERTISE", value_name = "HOST")]
+    advertise: Option<String>,
+    /// The service that it is registered as
+    #[arg(long, env = "WAYPOST_GATEWAY_SERVICE", value_name = "NAME", default_value = "gateway")]
+    service: String,
+    /// What it is called in Via; made up where it is not said
+    #[arg(long, env = "WAYPOST_GATEWAY_NAME", value_name = "NAME")]
+    name: Option<String>,
+    /// Networks of proxies whose X-Forwarded headers are believed
+    #[arg(long, env = "WAYPOST_GATEWAY_TRUST", value_name = "CIDR", value_delimiter = ',')]
+    trust: Vec<IpNet>,
+    /// How long the head of a request may take to come
+    #[arg(
+        long,
+        env = "WAYPOST_GATEWAY_HEAD_TIMEOUT",
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = humantime::parse_duration
+    )]
+    head_timeout: Duration,
+    /// How long nothing of a request's body may come
+    #[arg(
+        long,
+        env = "WAYPOST_GATEWAY_BODY_SILENCE_MAX",
+        value_name = "TIME",
+        default_value = "30s",
+        value_parser = humantime::parse_duration
+    )]
+    body_silence_max: Duration,
+    /// How long requests under way may take when it ends
+    #[arg(long, env = "WAYPOST_GATEWAY_DRAIN", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    drain: Duration,
+    /// Where the line of each request goes
+    #[arg(
+        long,
+        env = "WAYPOST_GATEWAY_ACCESS_LOG",
+        value_name = "WHERE",
+        default_value = "stdout"
+    )]
+    access_log: AccessLogTo,
+    /// What else is logged, on standard error
+    #[arg(long, env = "WAYPOST_LOG", value_name = "FILTER", default_value = "info")]
+    log: String,
+    /// Where the two addresses are written to once it serves: requests, operators, a line each
+    #[arg(long, value_name = "FILE")]
+    port_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AccessLogTo {
+    Stdout,
+    Off,
+}
+
+/// Why it ends with 1.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the registry: {0}")]
+    Client(#[from] BuildError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("{}: {source}", .path.display())]
+    PortFile { path: PathBuf, source: std::io::Error },
+    #[error("signals can't be heard: {0}")]
+    Signals(std::io::Error),
+    #[error("figures can't be kept: {0}")]
+    Figures(#[from] metrics_exporter_prometheus::BuildError),
+    #[error("--log: {0}")]
+    Log(#[from] tracing_subscriber::filter::ParseError),
+}
+
+/// Runs the program with the process's arguments.
+#[tokio::main]
+pub async fn run() -> ExitCode {
+    match serve(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tracing::error!("{failure}");
+            let mut shown = anstream::stderr();
+            // Nobody to tell of it.
+            let _written = std::io::Write::write_all(
+                &mut shown,
+                format!("waypost-gateway: {failure}\n").as_bytes(),
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(arguments: Arguments) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&arguments.log)?;
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let recorder = PrometheusBuilder::new()
+        .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM, Some(FIGURES_IDLE_MAX))
+        .set_buckets(&BUCKETS)?;
+    let figures = recorder.install_recorder()?;
+    let mut builder = Client::builder().namespace(&arguments.namespace);
+    for registry in &arguments.registry {
+        builder = builder.registry(registry);
+    }
+    if let Some(directory) = &arguments.view_dir {
+        builder = builder.view_dir(directory);
+    }
+    let (lines, _writer) = tracing_appender::non_blocking::NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LINES_MAX)
+        .finish(std::io::stdout());
+    let access_log = (arguments.access_log == AccessLogTo::Stdout).then(|| Box::new(lines) as _);
+    let name = arguments.name.unwrap_or_else(|| format!("waypost-{:016x}", fastrand::u64(..)));
+    let advertised =
+        arguments.advertise.map(|host| Advertised { service: arguments.service, host });
+    let running = start(Options {
+        listen: arguments.listen,
+        admin_listen: arguments.admin_listen,
+        config: arguments.config,
+        client: builder.build()?,
+        trusted: TrustedProxies::new(arguments.trust),
+        name,
+        advertised,
+        figures: Some(figures),
+        access_log,
+        head_timeout: arguments.head_timeout,
+        body_silence_max: arguments.body_silence_max,
+        drain: arguments.drain,
+    })
+    .await?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Signals)?;
+    if let Some(path) = arguments.port_file {
+        let text = format!("{}\n{}\n", running.address(), running.admin_address());
+        // Whole or not at all: others wait for it.
+        let part = path.with_extension("part");
+        std::fs::write(&part, text)
+            .and_then(|()| std::fs::rename(&part, &path))
+            .map_err(|source| Failure::PortFile { path, source })?;
+    }
+    tokio::select! {
+        _terminated = terminate.recv() => {}
+        _interrupted = interrupt.recv() => {}
+    }
+    tracing::info!("the gateway leaves");
+    running.close().await;
+    Ok(())
+}
