@@ -3,9 +3,10 @@
 
 use std::{
     io::Write,
+    mem,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Mutex,
+    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::{Duration, Instant, SystemTime},
 };
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use serde::Serialize;
+use tokio::time;
 use tonic::{Status, body::Body};
 use waypost_client::{AnsweredBy, CallFailed};
 
@@ -106,24 +108,65 @@ struct Line<'a> {
     problem: Option<&'a str>,
 }
 
-/// Where lines go.
+/// How often lines are passed on.
+const PASS_ON_INTERVAL: Duration = Duration::from_millis(100);
+/// How many bytes of lines may wait for that: what is more is left out.
+const WAITING_MAX: usize = 16 << 20;
+
+/// Where lines go. They are passed on together: to wake up who writes them for each would cost more than
+/// the line.
 pub(crate) struct AccessLog {
+    waiting: Mutex<Waiting>,
     to: Mutex<Box<dyn Write + Send>>,
 }
 
+#[derive(Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    left_out: u64,
+}
+
 impl AccessLog {
-    /// `to` must not block: each line is one write.
+    /// `to` must not block.
     pub(crate) fn new(to: Box<dyn Write + Send>) -> Self {
-        Self { to: Mutex::new(to) }
+        Self { waiting: Mutex::default(), to: Mutex::new(to) }
     }
 
-    fn write(&self, line: &Line<'_>) {
-        let Ok(mut text) = serde_json::to_vec(line) else { return };
-        text.push(b'\n');
-        let mut to = self.to.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // Nobody to tell of it.
-        let _written = to.write_all(&text);
+    fn add(&self, line: &Line<'_>) {
+        let mut waiting = lock(&self.waiting);
+        if waiting.lines.len() >= WAITING_MAX {
+            waiting.left_out += 1;
+            return;
+        }
+        // Into memory: it always takes it.
+        let _written = serde_json::to_writer(&mut waiting.lines, line);
+        waiting.lines.push(b'\n');
     }
+
+    /// Passes on what waits.
+    pub(crate) fn pass_on(&self) {
+        let Waiting { lines, left_out } = mem::take(&mut *lock(&self.waiting));
+        if left_out > 0 {
+            tracing::warn!(left_out, "lines of the access log were left out");
+        }
+        if !lines.is_empty() {
+            // Nobody to tell of it.
+            let _written = lock(&self.to).write_all(&lines);
+        }
+    }
+
+    /// Passes lines on for ever.
+    pub(crate) async fn run(&self) {
+        loop {
+            time::sleep(PASS_ON_INTERVAL).await;
+            self.pass_on();
+        }
+    }
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a panic leaves behind is at worst half a line.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for AccessLog {
@@ -203,7 +246,7 @@ pub(crate) fn write(
     sent: Sent,
 ) {
     let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
-    log.write(&Line {
+    log.add(&Line {
         time: humantime::format_rfc3339_millis(entry.at).to_string(),
         request_id: &entry.correlation.request_id,
         trace_id: &entry.correlation.trace_id,

@@ -1,10 +1,12 @@
 //! What tells a request apart from all others: `x-request-id`, and the `traceparent` of W3C Trace Context
 //! (level 1). What comes from outside is passed on where it is well-formed, and made anew where it is not.
 
-use std::{fmt::Write, ops::Range};
+use std::{fmt::Write, ops::Range, time::UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use uuid::Uuid;
+use uuid::Builder;
+
+use crate::clock;
 
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -33,7 +35,7 @@ impl Correlation {
     pub(crate) fn of(headers: &mut HeaderMap) -> Self {
         let asked = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
         let asked = asked.filter(|id| is_id(id)).map(Box::from);
-        let request_id = asked.unwrap_or_else(|| Uuid::now_v7().to_string().into());
+        let request_id = asked.unwrap_or_else(new_id);
         let mut parents = headers.get_all(&TRACE_PARENT).iter();
         let parent = parents.next().filter(|_| parents.next().is_none());
         let parent = parent.and_then(|value| value.to_str().ok()).filter(|value| is_parent(value));
@@ -41,7 +43,7 @@ impl Correlation {
             Some(parent) => (parent[TRACE_ID].into(), parent[FLAGS].into()),
             None => {
                 headers.remove(&TRACE_STATE);
-                (Uuid::new_v4().simple().to_string().into(), "00".into())
+                (format!("{:032x}", fastrand::u128(1..)).into(), "00".into())
             }
         };
         let mut next = String::with_capacity(FLAGS.end);
@@ -57,6 +59,16 @@ impl Correlation {
         }
         Self { request_id, trace_id }
     }
+}
+
+/// A UUID of version 7: ids that come later sort behind.
+fn new_id() -> Box<str> {
+    let since = clock::wall_now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(since.as_millis()).unwrap_or_default();
+    // It tells requests apart, and keeps no secret.
+    let mut random = [0; 10];
+    fastrand::fill(&mut random);
+    Builder::from_unix_timestamp_millis(millis, &random).into_uuid().to_string().into()
 }
 
 fn is_id(id: &str) -> bool {

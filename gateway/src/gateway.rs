@@ -14,7 +14,8 @@ use crate::{
     access_log::{self, AccessLog, Entry, Outcome, Sent, Told},
     admin, exchange,
     forwarded::TrustedProxies,
-    measures, server,
+    measures::Measures,
+    server,
     settings::Settings,
     settings_file::{OpenError, SettingsFile},
     tasks::Tasks,
@@ -96,7 +97,8 @@ pub(crate) struct Gateway {
     /// Ends what would not end by itself.
     pub(crate) closing: CancellationToken,
     pub(crate) figures: Option<PrometheusHandle>,
-    access_log: Option<AccessLog>,
+    access_log: Option<Arc<AccessLog>>,
+    measures: Measures,
     is_leaving: CancellationToken,
 }
 
@@ -121,12 +123,12 @@ impl Gateway {
 
     /// A request was taken in: it will be told of.
     pub(crate) fn begin(self: &Arc<Self>, entry: Entry) -> Untold {
-        measures::began();
+        self.measures.began();
         Untold { gateway: Arc::clone(self), entry: Some(entry) }
     }
 
     fn tell(&self, entry: &Entry, outcome: &Outcome, status: StatusCode, sent: Sent) {
-        measures::ended(outcome, status, entry.took());
+        self.measures.ended(outcome, status, entry.took());
         if let Some(log) = &self.access_log {
             access_log::write(log, entry, outcome, status, sent);
         }
@@ -207,7 +209,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         tasks: Tasks::default(),
         closing: CancellationToken::new(),
         figures: options.figures,
-        access_log: options.access_log.map(AccessLog::new),
+        access_log: options.access_log.map(AccessLog::new).map(Arc::new),
+        measures: Measures::new(),
         is_leaving: leaving.clone(),
     });
     // From now on the registry is asked.
@@ -216,7 +219,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     tasks.spawn("configuration", settings.follow(leaving.clone()));
     let answer = {
         let gateway = Arc::clone(&gateway);
-        move |peer, request| exchange::answer(Arc::clone(&gateway), peer, request)
+        // Boxed: a connection without a request stays small.
+        move |peer, request| Box::pin(exchange::answer(Arc::clone(&gateway), peer, request))
     };
     let ends = server::Ends { leaving: leaving.clone(), closing: gateway.closing.clone() };
     let serving = server::run(listener, options.head_timeout, tasks.clone(), ends, answer);
@@ -225,6 +229,12 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         options.client.start(Registration::new(service, host, address.port()))
     });
     Tasks::default().spawn("admin", admin::run(admin_listener, Arc::clone(&gateway)));
+    if let Some(log) = gateway.access_log.clone() {
+        let leaving = leaving.clone();
+        tasks.spawn("access log", async move {
+            leaving.run_until_cancelled(log.run()).await;
+        });
+    }
     if let Some(figures) = gateway.figures.clone() {
         tasks.spawn("figures", tend(figures, leaving.clone()));
     }
@@ -280,6 +290,9 @@ impl Running {
         }
         self.gateway.closing.cancel();
         self.gateway.tasks.ended().await;
+        if let Some(log) = &self.gateway.access_log {
+            log.pass_on();
+        }
     }
 }
 
