@@ -1,25 +1,15 @@
 //! One request's way through the gateway: what it must be, where it goes, what comes back. It must never
 //! let anything through to an instance that it has not looked at.
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{
-    HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Version, header,
-    request::Parts, uri::PathAndQuery,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header, request::Parts, uri::PathAndQuery,
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use tonic::{Status, body::Body};
+use tonic::body::Body;
 use tower::Service as _;
-use tower_http::timeout::{TimeoutBody, TimeoutError};
 use waypost_client::{AnsweredBy, CallFailed, CallKey, CallTimeout, FailureKind, NoInstance};
 
 use crate::{
@@ -36,30 +26,35 @@ use crate::{
     rate::ClientKey,
     routes::{Access, Found, KeySource, Route, Way},
     settings::Settings,
-    trailers::Checked,
+    trimmed::Trimmed,
     tunnel,
+    upload::{self, Bounds, Fault},
     upstreams::{Standing, Upstream},
 };
 
 static TIMEOUT_MS: HeaderName = HeaderName::from_static("x-waypost-timeout-ms");
 
-/// How long a request's body may be silent.
-const BODY_SILENCE_MAX: Duration = Duration::from_secs(30);
-
 /// Answers a request, and tells of it.
 pub(crate) async fn answer(
     gateway: Arc<Gateway>,
     peer: SocketAddr,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let correlation = Correlation::of(request.headers_mut());
+    let (mut head, body) = request.into_parts();
+    // As it came: what is added to it is none of its caller's doing.
+    let checked = guard::check(&head);
+    let correlation = Correlation::of(&mut head.headers);
+    let request = Request::from_parts(head, body);
     let untold = gateway.begin(Entry::begin(&request, peer, &correlation));
     let settings = gateway.settings();
-    let is_grpc = is_grpc(request.headers());
+    let is_grpc = is_grpc(request.version(), request.headers());
     let answered = tower::service_fn(|request| {
         let (gateway, settings, correlation) = (&gateway, &settings, &correlation);
         async move {
-            let answered = pass(gateway, settings, peer, request).await;
+            let answered = match checked {
+                Ok(()) => pass(gateway, settings, peer, request).await,
+                Err(reason) => Err((refused(reason).last(request.version()), Outcome::default())),
+            };
             let (answer, outcome) = answered.unwrap_or_else(|(problem, outcome)| {
                 let outcome = outcome.with_problem(&problem);
                 let id = &correlation.request_id;
@@ -91,15 +86,28 @@ async fn pass(
     let mut outcome = Outcome::default();
     let upgrade = hyper::upgrade::on(&mut request);
     let (mut head, body) = request.into_parts();
-    match admit(gateway, settings, peer, &mut head, &mut outcome).await {
-        Ok(admitted) => {
-            match forward(gateway, settings, admitted, head, body, upgrade, &mut outcome).await {
-                Ok(answer) => Ok((answer, outcome)),
-                Err(problem) => Err((problem, outcome)),
-            }
-        }
-        Err(problem) => Err((problem, outcome)),
+    let (version, has_body) = (head.version, !http_body::Body::is_end_stream(&body));
+    if head.uri.path() == "*" {
+        return Ok((of_the_whole(), outcome));
     }
+    let answered = match admit(gateway, settings, peer, &mut head, &mut outcome).await {
+        Ok(admitted) => {
+            forward(gateway, settings, admitted, head, body, upgrade, &mut outcome).await
+        }
+        Err(problem) => Err(problem),
+    };
+    match answered {
+        Ok(answer) => Ok((answer, outcome)),
+        Err(problem) => Err((if has_body { problem.last(version) } else { problem }, outcome)),
+    }
+}
+
+/// What a caller is told who asks what the gateway can do, of no path in particular.
+fn of_the_whole() -> Response<Body> {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer.headers_mut().insert(header::ALLOW, guard::ALLOW);
+    answer
 }
 
 /// What is known of a request that may pass.
@@ -108,10 +116,11 @@ struct Admitted {
     upstream: Arc<Upstream>,
     /// What the instance is asked.
     path: PathAndQuery,
+    /// Until the head of the answer is there.
+    timeout: Duration,
     passage: Passage,
     is_grpc: bool,
     key: Option<CallKey>,
-    timeout: Duration,
 }
 
 /// Looks at the head of a request, finds its route, and makes the head what the instance is to see.
@@ -122,11 +131,10 @@ async fn admit(
     head: &mut Parts,
     outcome: &mut Outcome,
 ) -> Result<Admitted, Problem> {
-    guard::check(head).map_err(refused)?;
     let host = host_of(head).map(str::to_owned);
     let arrival = Arrival { peer: peer.ip(), scheme: Scheme::Http, host: host.as_deref() };
     let origin = Origin::read(&head.headers, arrival, &gateway.trusted);
-    let is_grpc = is_grpc(&head.headers);
+    let is_grpc = is_grpc(head.version, &head.headers);
     let (mut route, mut path) = find(settings, host.as_deref(), head)?;
     if is_grpc && matches!(route, Way::Implicit(_)) {
         // The path of a call names what it calls, whole.
@@ -150,7 +158,7 @@ async fn admit(
         None => auth::remove_forged(&mut head.headers),
     }
     let path = asked(&path, head.uri.query())?;
-    Ok(Admitted { route, upstream, path, passage, is_grpc, key, timeout })
+    Ok(Admitted { route, upstream, path, timeout, passage, is_grpc, key })
 }
 
 fn find(settings: &Settings, host: Option<&str>, head: &Parts) -> Result<(Way, String), Problem> {
@@ -279,60 +287,22 @@ fn asked(path: &str, query: Option<&str>) -> Result<PathAndQuery, Problem> {
     }
 }
 
-/// Why a request's body was not passed on to its end.
-#[derive(Clone, Default)]
-struct BodyFate(Arc<AtomicU8>);
-
-impl BodyFate {
-    const TOO_LONG: u8 = 1;
-    const TOO_SLOW: u8 = 2;
-
-    fn note(&self, fate: u8) {
-        self.0.store(fate, Ordering::Relaxed);
-    }
-
-    fn problem(&self) -> Option<Problem> {
-        match self.0.load(Ordering::Relaxed) {
-            Self::TOO_LONG => Some(too_long()),
-            Self::TOO_SLOW => {
-                let detail = "the request's body was silent for too long";
-                Some(Problem::new(StatusCode::REQUEST_TIMEOUT, "Too slow", detail))
-            }
-            _ => None,
-        }
-    }
-}
-
 fn too_long() -> Problem {
     let detail = "the request's body is longer than the gateway takes";
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "Too long", detail)
 }
 
-/// The body of a request, within its bounds.
-fn bounded(settings: &Settings, is_grpc: bool, body: Incoming, fate: &BodyFate) -> Body {
-    use http_body::Body as _;
-    if body.is_end_stream() {
-        return Body::empty();
-    }
-    let body = Checked(body);
-    let fate = fate.clone();
-    let broken = move |error: Box<dyn std::error::Error + Send + Sync>| {
-        if error.is::<LengthLimitError>() {
-            fate.note(BodyFate::TOO_LONG);
-        } else if error.is::<TimeoutError>() {
-            fate.note(BodyFate::TOO_SLOW);
+/// What a caller is told whose request came to nothing by its own body.
+fn faulty(fault: Fault) -> Problem {
+    match fault {
+        Fault::TooLong => too_long(),
+        Fault::TooSlow => {
+            let detail = "the request's body was silent for too long";
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "Too slow", detail)
         }
-        Status::cancelled(error.to_string())
-    };
-    // A call of gRPC may be a stream that is silent for as long as it likes, and its messages are its
-    // own business.
-    if is_grpc {
-        return Body::new(body);
-    }
-    let body = TimeoutBody::new(BODY_SILENCE_MAX, body);
-    match settings.body_max() {
-        None => Body::new(body.map_err(broken)),
-        Some(limit) => Body::new(Limited::new(body, limit).map_err(broken)),
+        Fault::Broken => {
+            Problem::new(StatusCode::BAD_REQUEST, "Broken", "the request's body has no end")
+        }
     }
 }
 
@@ -340,58 +310,85 @@ async fn forward(
     gateway: &Gateway,
     settings: &Settings,
     admitted: Admitted,
-    head: Parts,
+    mut head: Parts,
     body: Incoming,
     upgrade: OnUpgrade,
     outcome: &mut Outcome,
 ) -> Result<Response<Body>, Problem> {
-    use http_body::Body as _;
-    let Admitted { route, upstream, path, passage, is_grpc, key, timeout } = admitted;
+    let Admitted { route, upstream, path, timeout, passage, is_grpc, key } = admitted;
     let service = route.service.as_str();
-    let length = body.size_hint().lower();
-    if !is_grpc && settings.body_max().is_some_and(|limit| length > limit as u64) {
+    let bounds = bounds(gateway, settings, is_grpc);
+    let length = http_body::Body::size_hint(&body).lower();
+    if bounds.bytes_max.is_some_and(|bytes_max| length > bytes_max) {
         return Err(too_long().of(service));
     }
-    let fate = BodyFate::default();
-    let mut request = Request::new(bounded(settings, is_grpc, body, &fate));
+    let (body, mut faults) = upload::begin(body, bounds);
+    if !is_grpc {
+        address(&route, &mut head, &body);
+    }
+    let mut request = Request::new(body);
     *request.method_mut() = head.method;
     *request.uri_mut() = Uri::from(path);
     *request.headers_mut() = head.headers;
-    let repeat = repeat(&route, request.method());
     if !is_grpc {
         request.extensions_mut().insert(CallTimeout(timeout));
-        if route.http2 {
-            request.headers_mut().remove(header::HOST);
-        } else {
-            let (mut head, body) = request.into_parts();
-            hop::frame_for_http1(&mut head.headers, &body);
-            request = Request::from_parts(head, body);
-        }
     }
     if let Some(key) = key {
         request.extensions_mut().insert(key);
     }
     let line = settings.lines.line(&route, &upstream);
+    let repeat = repeat(&route, request.method());
     let began = clock::now();
-    let answered = if is_grpc {
-        let Ok(answer) = line.grpc(repeat).call(request).await;
-        Ok(answer)
-    } else {
+    let answered = async {
+        if is_grpc {
+            let Ok(answer) = line.grpc(repeat).call(request).await;
+            return Ok(answer);
+        }
         line.http(repeat).call(request).await
     };
+    let answered = tokio::select! {
+        biased;
+        fault = faults.next() => return Err(faulty(fault).of(service)),
+        answered = answered => answered,
+    };
     outcome.upstream_time = Some(clock::now() - began);
+    if let Some(fault) = faults.last() {
+        return Err(faulty(fault).of(service));
+    }
     match answered {
         Ok(mut answer) => {
             if let Some(by) = answer.extensions_mut().remove::<AnsweredBy>() {
                 outcome.answered_by(&by);
             }
-            Ok(passed_back(gateway, answer, passage, upgrade))
+            passed_back(gateway, answer, passage, upgrade).map_err(|problem| problem.of(service))
         }
         Err(failed) => {
             outcome.failed(&failed);
-            Err(fate.problem().unwrap_or_else(|| unanswered(&failed, line.service())).of(service))
+            Err(unanswered(&failed, line.service()).of(service))
         }
     }
+}
+
+/// A call of gRPC may be a stream that is silent for as long as it likes, and its messages are its own
+/// business.
+fn bounds(gateway: &Gateway, settings: &Settings, is_grpc: bool) -> Bounds {
+    if is_grpc {
+        return Bounds::default();
+    }
+    Bounds { bytes_max: settings.body_max(), silence_max: Some(gateway.body_silence_max) }
+}
+
+/// Says whom a request is for, and where its body ends, as the instance's version of HTTP has it.
+fn address(route: &Route, head: &mut Parts, body: &Body) {
+    if route.http2 {
+        head.headers.remove(header::HOST);
+        return;
+    }
+    let host = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    if let Some(host) = host {
+        head.headers.insert(header::HOST, host);
+    }
+    hop::frame_for_http1(&mut head.headers, body);
 }
 
 fn repeat(route: &Way, method: &Method) -> Repeat {
@@ -410,8 +407,12 @@ fn passed_back(
     mut answer: Response<Body>,
     passage: Passage,
     upgrade: OnUpgrade,
-) -> Response<Body> {
+) -> Result<Response<Body>, Problem> {
     let status = answer.status();
+    if status == StatusCode::SWITCHING_PROTOCOLS && passage != Passage::WebSocket {
+        let detail = "the instance switches to a protocol that it was not asked for";
+        return Err(Problem::new(StatusCode::BAD_GATEWAY, "No answer", detail));
+    }
     hop::strip_response(answer.headers_mut(), status, passage);
     *answer.version_mut() = Version::default();
     if status == StatusCode::SWITCHING_PROTOCOLS {
@@ -419,9 +420,9 @@ fn passed_back(
         let (head, body) = answer.into_parts();
         // Its body counts the call as in flight: for as long as the tunnel is there.
         gateway.tasks.spawn("tunnel", tunnel::run(upgrade, there, body, gateway.closing.clone()));
-        return Response::from_parts(head, Body::empty());
+        return Ok(Response::from_parts(head, Body::empty()));
     }
-    answer
+    Ok(answer.map(|body| Body::new(Trimmed(body))))
 }
 
 fn unanswered(failed: &CallFailed, service: &waypost_client::Service) -> Problem {
@@ -445,10 +446,12 @@ fn nobody_is_up(service: &waypost_client::Service) -> bool {
     matches!(picked, Err(NoInstance::Empty | NoInstance::NoneServing { .. }))
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+/// Whether it is a call of gRPC, which knows no other version of HTTP.
+fn is_grpc(version: Version, headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| {
-        let rest = kind.strip_prefix("application/grpc");
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
-    })
+    version == Version::HTTP_2
+        && kind.is_some_and(|kind| {
+            let rest = kind.strip_prefix("application/grpc");
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+        })
 }

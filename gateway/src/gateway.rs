@@ -42,6 +42,10 @@ pub struct Options {
     pub figures: Option<PrometheusHandle>,
     /// Where a line for each request goes, one write a line; it must not block.
     pub access_log: Option<Box<dyn io::Write + Send>>,
+    /// How long the head of a request may take to come.
+    pub head_timeout: Duration,
+    /// How long nothing of a request's body may come, but for calls of gRPC.
+    pub body_silence_max: Duration,
     /// How long requests that are under way may take when it ends.
     pub drain: Duration,
 }
@@ -87,6 +91,7 @@ pub(crate) struct Gateway {
     pub(crate) upstreams: Upstreams,
     pub(crate) trusted: TrustedProxies,
     pub(crate) pseudonym: Pseudonym,
+    pub(crate) body_silence_max: Duration,
     pub(crate) tasks: Tasks,
     /// Ends what would not end by itself.
     pub(crate) closing: CancellationToken,
@@ -198,6 +203,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         upstreams: Upstreams::new(options.client.clone()),
         trusted: options.trusted,
         pseudonym,
+        body_silence_max: options.body_silence_max,
         tasks: Tasks::default(),
         closing: CancellationToken::new(),
         figures: options.figures,
@@ -213,7 +219,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         move |peer, request| exchange::answer(Arc::clone(&gateway), peer, request)
     };
     let ends = server::Ends { leaving: leaving.clone(), closing: gateway.closing.clone() };
-    tasks.spawn("requests", server::run(listener, gateway.tasks.clone(), ends, answer));
+    let serving = server::run(listener, options.head_timeout, tasks.clone(), ends, answer);
+    tasks.spawn("requests", serving);
     let registered = options.advertised.map(|Advertised { service, host }| {
         options.client.start(Registration::new(service, host, address.port()))
     });

@@ -15,8 +15,9 @@ use thiserror::Error;
 
 pub(crate) use authority::is_authority;
 
-/// More fields are refused. HTTP/2 bounds their bytes alone, so that nearly empty ones could be many.
-pub const FIELDS_MAX: usize = 100;
+/// More fields are refused. HTTP/2 bounds their bytes alone, so that nearly empty ones could be many. Most
+/// instances take 100, and the gateway adds some.
+pub const FIELDS_MAX: usize = 80;
 
 /// The bytes of all names and values together.
 pub const FIELDS_BYTES_MAX: usize = 64 * 1024;
@@ -35,6 +36,10 @@ const METHODS: [Method; 7] = [
     Method::DELETE,
     Method::OPTIONS,
 ];
+
+/// The same, as the header `Allow` has them.
+pub(crate) const ALLOW: HeaderValue =
+    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 /// Why a request is not passed on, and the status that its caller gets.
 ///
@@ -190,6 +195,12 @@ mod tests {
         for method in METHODS {
             assert_eq!(line(method.as_str(), "/orders/7"), None, "{method}");
         }
+    }
+
+    #[test]
+    fn the_methods_that_pass_are_told() {
+        let names: Vec<_> = METHODS.iter().map(Method::as_str).collect();
+        assert_eq!(ALLOW, names.join(", "));
     }
 
     #[test]

@@ -15,14 +15,16 @@ pub mod hop;
 mod lines;
 mod measures;
 mod problem;
+mod prompt;
 pub mod rate;
 pub mod routes;
 mod server;
 mod settings;
 mod settings_file;
 mod tasks;
-mod trailers;
+mod trimmed;
 mod tunnel;
+mod upload;
 mod upstreams;
 pub mod via;
 

@@ -74,6 +74,12 @@ struct Arguments {
     /// Networks of proxies whose X-Forwarded headers are believed
     #[arg(long, env = "WAYPOST_GATEWAY_TRUST", value_name = "CIDR", value_delimiter = ',')]
     trust: Vec<IpNet>,
+    /// How long the head of a request may take to come
+    #[arg(long, env = "WAYPOST_GATEWAY_HEAD_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    head_timeout: Duration,
+    /// How long nothing of a request's body may come
+    #[arg(long, env = "WAYPOST_GATEWAY_BODY_SILENCE_MAX", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    body_silence_max: Duration,
     /// How long requests under way may take when it ends
     #[arg(long, env = "WAYPOST_GATEWAY_DRAIN", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     drain: Duration,
@@ -165,6 +171,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         advertised,
         figures: Some(figures),
         access_log,
+        head_timeout: arguments.head_timeout,
+        body_silence_max: arguments.body_silence_max,
         drain: arguments.drain,
     })
     .await?;

@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use serde::Serialize;
 use tonic::{Code, Status, body::Body};
 
@@ -53,6 +53,15 @@ impl Problem {
     /// Says that it may be tried again after so many seconds.
     pub(crate) fn retry_after(self, seconds: u64) -> Self {
         self.with(header::RETRY_AFTER, seconds)
+    }
+
+    /// Says that no other request is read from the connection that this one came over, where it is of
+    /// HTTP/1: what follows a request that was refused, or not read to its end, is none.
+    pub(crate) fn last(self, version: Version) -> Self {
+        match version {
+            Version::HTTP_2 => self,
+            _ => self.with(header::CONNECTION, HeaderValue::from_static("close")),
+        }
     }
 
     /// As an answer of plain HTTP.

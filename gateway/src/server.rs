@@ -16,16 +16,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
-use crate::{guard, tasks::Tasks};
+use crate::{guard, prompt::Prompt, tasks::Tasks};
 
-/// How long the head of a request may take to come.
-const HEAD_MAX: Duration = Duration::from_secs(10);
 /// How many bytes of a request's head are read.
 const HEAD_BYTES_MAX: u32 = 64 * 1024;
 /// How many requests one connection of HTTP/2 may have under way.
 const STREAMS_MAX: u32 = 1_000;
-/// After so long without a word a connection of HTTP/2 is asked whether it lives.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How long to wait where no connection can be taken in, for want of file descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -38,9 +34,15 @@ pub(crate) struct Ends {
     pub(crate) closing: CancellationToken,
 }
 
-/// Serves what comes to `listener` until it is to leave; connections end by themselves after that.
-pub(crate) async fn run<F, A>(listener: TcpListener, tasks: Tasks, ends: Ends, answer: F)
-where
+/// Serves what comes to `listener` until it is to leave; connections end by themselves after that. Heads
+/// of requests have to be there within `head_timeout`.
+pub(crate) async fn run<F, A>(
+    listener: TcpListener,
+    head_timeout: Duration,
+    tasks: Tasks,
+    ends: Ends,
+    answer: F,
+) where
     F: Fn(SocketAddr, Request<Incoming>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
 {
@@ -48,8 +50,9 @@ where
     while let Some(accepted) = leaving.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
-                let connection = connection(stream, peer, ends.clone(), answer.clone());
-                tasks.spawn("connection", connection);
+                let (ends, answer) = (ends.clone(), answer.clone());
+                let answer = move |request| answer(peer, request);
+                tasks.spawn("connection", connection(stream, head_timeout, ends, answer));
             }
             Err(error) => {
                 tracing::warn!(%error, "no connection can be taken in");
@@ -59,9 +62,9 @@ where
     }
 }
 
-async fn connection<F, A>(stream: TcpStream, peer: SocketAddr, ends: Ends, answer: F)
+async fn connection<F, A>(stream: TcpStream, head_timeout: Duration, ends: Ends, answer: F)
 where
-    F: Fn(SocketAddr, Request<Incoming>) -> A + Send + 'static,
+    F: Fn(Request<Incoming>) -> A + Send + 'static,
     A: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
 {
     // Small answers go at once; where that can't be had, they go later.
@@ -70,18 +73,19 @@ where
     server
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_MAX)
+        .header_read_timeout(head_timeout)
         .max_headers(guard::FIELDS_MAX)
         .max_buf_size(HEAD_BYTES_MAX as usize);
     server
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(SILENCE_MAX)
-        .keep_alive_timeout(HEAD_MAX)
+        // Who says nothing is asked whether it lives.
+        .keep_alive_interval(head_timeout)
+        .keep_alive_timeout(head_timeout)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEAD_BYTES_MAX);
-    let service = service_fn(move |request| answer(peer, request));
-    let serving = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let stream = TokioIo::new(Prompt::new(stream, head_timeout));
+    let serving = server.serve_connection_with_upgrades(stream, service_fn(answer));
     tokio::pin!(serving);
     tokio::select! {
         () = ends.closing.cancelled() => return,

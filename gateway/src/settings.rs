@@ -66,8 +66,8 @@ impl Settings {
     }
 
     /// The longest body of a request, in bytes.
-    pub(crate) fn body_max(&self) -> Option<usize> {
-        self.config.limits.body.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+    pub(crate) fn body_max(&self) -> Option<u64> {
+        self.config.limits.body
     }
 
     /// What `inner` answers, and what pages of other origins have to be told; preflights are answered

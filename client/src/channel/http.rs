@@ -30,7 +30,7 @@ use crate::{clock, correlation, endpoint::Endpoint, proto::Instance, service::Se
 /// - The timeout is that of [`CallTimeout`](crate::CallTimeout). What is left of it is told to the
 ///   instance in `x-waypost-timeout-ms`; which attempt it is, after the first, in
 ///   `x-waypost-previous-attempts`.
-/// - Which instance answered is an extension of the answer: [`AnsweredBy`].
+/// - Which instance answered is an extension of the answer: [`AnsweredBy`](crate::AnsweredBy).
 ///
 /// ```
 /// use std::time::Duration;

@@ -12,7 +12,7 @@ use std::{borrow::Cow, ops::Deref, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method};
 
-use self::{host::without_port, tree::Tree};
+use self::{host::without_port, path::decoded, tree::Tree};
 pub use self::{
     host::{HostError, HostPattern},
     methods::Methods,
@@ -135,8 +135,9 @@ impl RouteTable {
         self.implicit
     }
 
-    /// What becomes of a request for `path`, its raw path (percent-encoded, without the query), which is
-    /// compared as it is. Of `host` (`Host`, or the URI's authority) case and port say nothing.
+    /// What becomes of a request for `path`, its raw path (percent-encoded, without the query). Its
+    /// segments are decoded to be compared, and where no route is for one with its parameters (`;v=1`),
+    /// they are left away; what the instance is asked for stays as it came. Of `host` (`Host`, or the URI's authority) case and port say nothing.
     ///
     /// Among the routes for its host and path those count that say most about it: that name the host
     /// rather than what it is below, a longer name that it is below rather than a shorter one, and
@@ -169,7 +170,7 @@ impl RouteTable {
         let Implicit::Routed { timeout } = self.implicit else { return Found::None };
         let trimmed = path.strip_prefix('/').unwrap_or(path);
         let (segment, rest) = trimmed.split_at(trimmed.find('/').unwrap_or(trimmed.len()));
-        let Ok(service) = segment.parse() else { return Found::None };
+        let Ok(service) = decoded(segment).parse() else { return Found::None };
         let path = Cow::Borrowed(if rest.is_empty() { "/" } else { rest });
         Found::Route { route: Way::Implicit(Arc::new(Route::to(service, timeout))), path }
     }

@@ -1,7 +1,9 @@
-//! Prefixes of paths, by whole segments. Paths are taken as they are: nothing is decoded, and no dots
-//! are resolved.
+//! Prefixes of paths, by whole segments. A segment is known however it is encoded; paths themselves stay
+//! as they are, and no dots are resolved.
 
 use std::{borrow::Cow, fmt, str::FromStr};
+
+use percent_encoding::percent_decode_str;
 
 /// The begin of a path: some of its segments. `/v1/orders` is the begin of itself, of `/v1/orders/`
 /// and of `/v1/orders/7`, not of `/v1/orders-old`. A `/` at the end is left away.
@@ -48,7 +50,9 @@ impl PathPrefix {
 
     /// What follows it in a path that begins with it: nothing, or `/` and more.
     pub(super) fn rest<'a>(&self, path: &'a str) -> &'a str {
-        path.get(self.text.len()..).unwrap_or_default()
+        // By segments: their bytes may be more than its own.
+        let end = path.match_indices('/').nth(self.segments().count());
+        end.map_or("", |(end, _)| &path[end..])
     }
 
     /// It, followed by the rest of a path.
@@ -88,6 +92,17 @@ impl fmt::Display for PathPrefix {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.before(""))
     }
+}
+
+/// What a segment of a request's path says to those who decode it, as nearly all instances do: `%61` is
+/// an `a` (RFC 3986, 6.2.2.2), and `%40` an `@` to them.
+pub(super) fn decoded(segment: &str) -> Cow<'_, str> {
+    percent_decode_str(segment).decode_utf8_lossy()
+}
+
+/// A segment without its parameters, which some instances do not look at (RFC 3986, 3.3).
+pub(super) fn without_parameters(segment: &str) -> &str {
+    segment.split(';').next().unwrap_or_default()
 }
 
 /// Whether it is a `pchar` of RFC 3986 (section 3.3) that is not percent-encoded.
@@ -141,6 +156,7 @@ mod tests {
         assert_eq!(prefix("/v1").rest("/v1/orders"), "/orders");
         assert_eq!(prefix("/v1").rest("/v1"), "");
         assert_eq!(prefix("/").rest("/v1"), "/v1");
+        assert_eq!(prefix("/v1/orders").rest("/v1/%6frders/%37"), "/%37");
         assert_eq!(prefix("/in").before("/orders"), "/in/orders");
         assert_eq!(prefix("/in").before(""), "/in");
         assert_eq!(prefix("/").before("/orders"), "/orders");

@@ -82,7 +82,12 @@ fn the_longest_path_of_whole_segments_counts() {
         ("/v1//orders", "root"),
         ("//v1/orders", "root"),
         ("/V1/orders", "root"),
-        ("/v1/%6frders", "root"),
+        ("/v1/%6frders", "orders"),
+        ("/%761/%6Frder%73/7", "orders"),
+        ("/v1/orders;v=1/7", "orders"),
+        ("/v1/orders%3bv=1/7", "orders"),
+        ("/v1/%256frders", "root"),
+        ("/v1/%ffrders", "root"),
     ] {
         assert_eq!(found(&table, "", path, "GET"), format!("{service} {path}"));
     }
@@ -132,7 +137,8 @@ fn the_implicit_way_needs_the_name_of_a_service() {
         ("//orders", "none"),
         ("/..", "none"),
         ("/-orders/7", "none"),
-        ("/or%64ers", "none"),
+        ("/or%64ers/%37", "orders /%37"),
+        ("/orders;v=1", "none"),
         ("", "none"),
         ("*", "none"),
         ("orders", "none"),

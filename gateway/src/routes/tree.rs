@@ -1,11 +1,15 @@
 //! The routes of one set of hosts, by the segments of their paths. A lookup takes no more steps than the
-//! longest path of a route has segments, however long the request's is, and allocates nothing.
+//! longest path of a route has segments, however long the request's is, and allocates nothing for those
+//! that are not percent-encoded.
 
 use std::sync::Arc;
 
 use http::{HeaderValue, Method};
 
-use super::{Methods, Route};
+use super::{
+    Methods, Route,
+    path::{decoded, without_parameters},
+};
 
 /// What follows a path that some routes have in common.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -38,12 +42,15 @@ impl Tree {
         *place = Some(Place { allow: allow(&routes), routes });
     }
 
-    /// The place with the longest path that `path` begins with, by whole segments.
+    /// The place with the longest path that `path` begins with, by whole segments. However these are
+    /// spelled: a route that asks who calls must not be got around by another spelling.
     pub(super) fn find(&self, path: &str) -> Option<&Place> {
         let mut found = self.place.as_ref();
         let mut tree = self;
         for segment in path.split('/').skip(1) {
-            let Ok(at) = tree.search(segment) else { break };
+            let segment = decoded(segment);
+            let at = tree.search(&segment).or_else(|_| tree.search(without_parameters(&segment)));
+            let Ok(at) = at else { break };
             tree = &tree.children[at].1;
             found = tree.place.as_ref().or(found);
         }

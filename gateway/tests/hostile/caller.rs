@@ -47,6 +47,15 @@ pub async fn outcome(read: &mut OwnedReadHalf) -> Outcome {
     }
 }
 
+/// Says something, and hears all that comes back until the connection is closed.
+pub async fn hear(gateway: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
+    let (mut read, mut write) = TcpStream::connect(gateway).await.unwrap().into_split();
+    write.write_all(bytes.as_ref()).await.unwrap();
+    let mut heard = Vec::new();
+    assert!(read_to_end(&mut read, &mut heard).await, "it is left open");
+    String::from_utf8(heard).unwrap()
+}
+
 /// Whether there was an end within [`PATIENCE`]. One by force is one.
 async fn read_to_end(read: &mut OwnedReadHalf, bytes: &mut Vec<u8>) -> bool {
     timeout(PATIENCE, read.read_to_end(bytes)).await.is_ok()

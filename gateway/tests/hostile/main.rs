@@ -10,31 +10,32 @@ mod caller;
 mod case;
 mod controls;
 mod frames;
+mod gateway;
 mod heads;
 mod http2;
+mod identities;
+mod limits;
 mod slow;
-mod stand_in;
 mod upstream;
 
-use std::net::SocketAddr;
-
 use case::{Case, Expected};
+use gateway::start;
 use upstream::Upstream;
+use waypost_gateway::Running;
 
-/// A gateway before `upstream`, which is the one instance of a service `orders`. Its heads have to be
-/// there within [`slow::HEADER_TIMEOUT`].
-async fn start(upstream: SocketAddr) -> SocketAddr {
-    stand_in::start(upstream).await
-}
-
-/// Speaks all cases, and says which went otherwise than expected, and how.
+/// Speaks all cases to a gateway without a configuration.
 async fn run(cases: Vec<Case>) {
     let upstream = Upstream::start().await;
     let gateway = start(upstream.address()).await;
+    judge(&gateway, &upstream, &cases).await;
+}
+
+/// Speaks all cases, and says which went otherwise than expected, and how.
+async fn judge(gateway: &Running, upstream: &Upstream, cases: &[Case]) {
     let mut surprises = Vec::new();
-    for case in &cases {
+    for case in cases {
         let before = upstream.counts();
-        let outcome = caller::speak(gateway, case).await;
+        let outcome = caller::speak(gateway.address(), case).await;
         let after = upstream.counts();
         if !case.expected.covers(outcome) {
             surprises.push(format!("{}: {outcome:?} for {:?}", case.name, case.expected));

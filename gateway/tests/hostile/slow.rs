@@ -12,12 +12,9 @@ use crate::{
     caller,
     case::Outcome,
     frames::{self, Block},
-    start,
+    gateway::start,
     upstream::{Counts, Upstream},
 };
-
-/// Short, for tests.
-pub const HEADER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Between two bytes: many fit into the timeout.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -26,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 async fn is_closed(first: &[u8], rest: &[u8]) {
     let upstream = Upstream::start().await;
     let gateway = start(upstream.address()).await;
-    let (mut read, mut write) = TcpStream::connect(gateway).await.unwrap().into_split();
+    let (mut read, mut write) = TcpStream::connect(gateway.address()).await.unwrap().into_split();
     write.write_all(first).await.unwrap();
     let outcome = tokio::select! {
         () = dribble(&mut write, rest) => unreachable!("it never ends"),
@@ -73,7 +70,7 @@ async fn a_head_that_dribbles_is_closed() {
 async fn a_connection_without_a_second_request_is_closed() {
     let upstream = Upstream::start().await;
     let gateway = start(upstream.address()).await;
-    let (mut read, mut write) = TcpStream::connect(gateway).await.unwrap().into_split();
+    let (mut read, mut write) = TcpStream::connect(gateway.address()).await.unwrap().into_split();
     let head = b"GET /orders/7 HTTP/1.1\r\nHost: a\r\n\r\nGET /orders/8";
     write.write_all(head).await.unwrap();
     assert_eq!(caller::outcome(&mut read).await, Outcome::Answered(200));

@@ -7,14 +7,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
-use http_body_util::{BodyExt, Full};
+use futures_util::stream;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
 use tokio::net::TcpListener;
+
+type Answer = BoxBody<Bytes, Infallible>;
 
 /// A request whose body was whole.
 #[derive(Clone, Debug)]
@@ -23,6 +27,7 @@ pub struct Seen {
     pub target: String,
     pub headers: HeaderMap,
     pub body: Bytes,
+    pub trailers: HeaderMap,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -84,14 +89,41 @@ async fn serve(listener: TcpListener, log: Arc<Mutex<Log>>) {
 async fn answer(
     request: Request<Incoming>,
     log: Arc<Mutex<Log>>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Answer>, Infallible> {
     log.lock().unwrap().begun += 1;
     let (parts, body) = request.into_parts();
+    let target = parts.uri.to_string();
     if let Ok(body) = body.collect().await {
-        let target = parts.uri.to_string();
-        let body = body.to_bytes();
-        let seen = Seen { method: parts.method, target, headers: parts.headers, body };
+        let trailers = body.trailers().cloned().unwrap_or_default();
+        let (target, body) = (target.clone(), body.to_bytes());
+        let seen = Seen { method: parts.method, target, headers: parts.headers, body, trailers };
         log.lock().unwrap().whole.push(seen);
     }
-    Ok(Response::new(Full::new(Bytes::from_static(b"served"))))
+    Ok(match target.as_str() {
+        "/switched" => switched(),
+        "/trailed" => trailed(),
+        _ => Response::new(Full::new(Bytes::from_static(b"served")).boxed()),
+    })
+}
+
+/// An upgrade that nobody has asked for.
+fn switched() -> Response<Answer> {
+    let mut answer = Response::new(Answer::default());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    answer.headers_mut().insert("connection", HeaderValue::from_static("upgrade"));
+    answer.headers_mut().insert("upgrade", HeaderValue::from_static("websocket"));
+    answer
+}
+
+/// An answer that says more at its end.
+fn trailed() -> Response<Answer> {
+    let names = ["x-checksum", "x-forwarded-for", "x-waypost-subject"];
+    let trailers = names.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("7")));
+    let frames = [
+        Frame::data(Bytes::from_static(b"served")),
+        Frame::trailers(trailers.into_iter().collect()),
+    ];
+    let mut answer = Response::new(BodyExt::boxed(StreamBody::new(stream::iter(frames.map(Ok)))));
+    answer.headers_mut().insert("trailer", HeaderValue::try_from(names.join(", ")).unwrap());
+    answer
 }

@@ -82,6 +82,8 @@ impl Gateway {
             advertised: setup.advertised,
             figures: Some(figures().clone()),
             access_log: Some(Box::new(lines.clone())),
+            head_timeout: Duration::from_secs(10),
+            body_silence_max: Duration::from_secs(30),
             drain: setup.drain,
         };
         let running = start(options).await.unwrap();

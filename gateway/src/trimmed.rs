@@ -1,5 +1,5 @@
-//! What follows a request's body on its way to an instance. It must never say what only a head may say,
-//! or only the gateway.
+//! A body whose trailers say nothing that only a header, or only the gateway, may say. Its data it never
+//! looks at.
 
 use std::{
     pin::Pin,
@@ -10,10 +10,9 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::{auth, hop};
 
-/// A body whose trailers are looked at.
-pub(crate) struct Checked<B>(pub(crate) B);
+pub(crate) struct Trimmed<B>(pub(crate) B);
 
-impl<B: Body + Unpin> Body for Checked<B> {
+impl<B: Body + Unpin> Body for Trimmed<B> {
     type Data = B::Data;
     type Error = B::Error;
 

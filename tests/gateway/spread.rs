@@ -1,0 +1,88 @@
+//! How requests are spread over replicas that stay.
+
+use std::{collections::BTreeMap, convert::Infallible, time::Duration};
+
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::{body::Bytes, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpListener, time::sleep};
+use waypost_client::{Client, Registered, Registration};
+
+use crate::{
+    crowd::Crowd,
+    entrance::Entrance,
+    registry::{Registry, client},
+    replica::SERVICE,
+};
+
+const REPLICAS: usize = 15;
+const CALLERS: usize = 30;
+const WORK: Duration = Duration::from_millis(5);
+/// Of all of them, at least.
+const REQUESTS: usize = 15_000;
+
+/// A replica in this process, that takes so long for each request.
+async fn replica(client: &Client, id: String, work: Duration) -> Registered {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let port = listener.local_addr().expect("an address").port();
+    let name = Bytes::from(id.clone());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let name = name.clone();
+            let answer = service_fn(move |_: Request<_>| {
+                let name = name.clone();
+                async move {
+                    sleep(work).await;
+                    Ok::<_, Infallible>(Response::new(Full::new(name)))
+                }
+            });
+            let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
+            // Connections end as they like.
+            tokio::spawn(async move { drop(serving.await) });
+        }
+    });
+    let registration = Registration::new(SERVICE, "127.0.0.1", port).id(id);
+    client.register(registration).await.expect("registered")
+}
+
+/// How many requests each replica got, where the first one takes so long.
+async fn spread(first: Duration) -> BTreeMap<String, usize> {
+    let registry = Registry::start().await;
+    let client = client(&registry.port_file()).build().expect("a client");
+    let mut registered = Vec::new();
+    for index in 0..REPLICAS {
+        let work = if index == 0 { first } else { WORK };
+        registered.push(replica(&client, format!("orders-{index:02}"), work).await);
+    }
+    let entrance = Entrance::start(&registry.port_file()).await;
+    let mut counts = BTreeMap::new();
+    while counts.values().sum::<usize>() < REQUESTS {
+        let crowd = Crowd::start(entrance.address(), CALLERS, Duration::ZERO);
+        sleep(Duration::from_secs(2)).await;
+        for asked in crowd.stop().await {
+            assert!(!asked.failed(), "{asked:?}");
+            *counts.entry(asked.body).or_default() += 1;
+        }
+    }
+    eprintln!("{counts:?}");
+    counts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn equal_replicas_get_equal_shares() {
+    let counts = spread(WORK).await;
+    let fair = counts.values().sum::<usize>() / REPLICAS;
+    assert_eq!(counts.len(), REPLICAS);
+    for (replica, count) in &counts {
+        assert!(count.abs_diff(fair) * 10 <= fair, "{replica} got {count}, and not {fair}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_slow_gets_little() {
+    let counts = spread(10 * WORK).await;
+    let fair = counts.values().sum::<usize>() / REPLICAS;
+    let slow = counts.get("orders-00").copied().unwrap_or_default();
+    assert!(slow * 5 < fair, "{slow} of {fair}");
+}
