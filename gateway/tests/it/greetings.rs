@@ -1,6 +1,6 @@
 //! An instance that greets over gRPC: one, many, and whoever comes.
 
-use std::{pin::Pin, sync::Arc};
+use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt, stream};
 use http::Request as HttpRequest;
@@ -29,8 +29,8 @@ pub async fn greet(request: HttpRequest<Incoming>) -> Acted {
     let mut grpc = Grpc::new(ProstCodec::<GreetResponse, GreetRequest>::default());
     Ok(match path.as_str() {
         GREET => {
-            let one = |request: Request<GreetRequest>| async {
-                greeting(request.into_inner()).map(Response::new)
+            let one = |request: Request<GreetRequest>| async move {
+                greeting(request.get_ref()).map(Response::new)
             };
             grpc.unary(service_fn(one), request).await
         }
@@ -40,7 +40,7 @@ pub async fn greet(request: HttpRequest<Incoming>) -> Acted {
         }
         GREET_EACH => {
             let each = |request: Request<Streaming<GreetRequest>>| async {
-                let greetings = request.into_inner().map(|asked| greeting(asked?));
+                let greetings = request.into_inner().map(|asked| greeting(&asked?));
                 Ok::<_, Status>(Response::new(Box::pin(greetings) as Greetings))
             };
             grpc.streaming(service_fn(each), request).await
@@ -50,16 +50,15 @@ pub async fn greet(request: HttpRequest<Incoming>) -> Acted {
 }
 
 fn many(asked: GreetRequest) -> Result<Response<Greetings>, Status> {
-    let asked = Arc::new(asked);
     let last = asked.name == "last";
     let greetings = stream::iter(0..3).map(move |turn| match turn {
         2 if last => Err(farewell()),
-        _ => greeting(GreetRequest::clone(&asked)),
+        _ => greeting(&asked),
     });
     Ok(Response::new(Box::pin(greetings)))
 }
 
-fn greeting(asked: GreetRequest) -> Result<GreetResponse, Status> {
+fn greeting(asked: &GreetRequest) -> Result<GreetResponse, Status> {
     if asked.name == "nobody" {
         return Err(farewell());
     }

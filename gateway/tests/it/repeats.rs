@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 use tonic::body::Body;
 
-use crate::support::{Acted, Gateway, Instance, act, full, orders, soon, until, whole};
+use crate::support::{Gateway, Instance, act, full, soon, until, whole};
 
 /// An instance of `orders` that dies of each first of `deaths` requests, and then serves.
 async fn dies_first(gateway: &Gateway, deaths: usize) -> Instance {

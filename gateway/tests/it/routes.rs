@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 use tonic::body::Body;
 use waypost_client::Registration;
 
-use crate::support::{Answer, Gateway, Instance, act, full, soon, until};
+use crate::support::{Answer, Gateway, Instance, act, full, until};
 
 /// An instance that answers with its id and the path that it is asked.
 async fn named(
@@ -158,10 +158,10 @@ async fn requests_with_the_same_key_go_to_the_same_instance() {
     };
     let counts = || instances.each_ref().map(|instance| instance.seen().len());
     let mut customer = 0..;
-    soon(until(async || {
+    until(async || {
         ask(customer.next().unwrap().to_string()).await;
         counts().into_iter().all(|count| count > 0)
-    }))
+    })
     .await;
     let before = counts();
     for _ in 0..30 {

@@ -13,7 +13,7 @@ use tonic::body::Body;
 use super::soon;
 
 /// What a body is made of while it is sent; it ends when this is dropped.
-pub type Feed = mpsc::Sender<Frame<Bytes>>;
+type Feed = mpsc::Sender<Frame<Bytes>>;
 
 /// A body that is sent as it is fed.
 pub fn fed() -> (Feed, Body) {

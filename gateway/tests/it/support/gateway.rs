@@ -161,7 +161,7 @@ fn config_of(directory: &TempDir) -> PathBuf {
 }
 
 /// What all gateways of this process measure: services tell them apart.
-pub fn figures() -> &'static PrometheusHandle {
+fn figures() -> &'static PrometheusHandle {
     static FIGURES: OnceLock<PrometheusHandle> = OnceLock::new();
     FIGURES.get_or_init(|| PrometheusBuilder::new().install_recorder().unwrap())
 }

@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tonic::body::Body;
 use waypost_client::Registration;
 
-use super::{soon, until};
+use super::until;
 
 /// An answer; or none, and the connection is closed.
 pub type Acted = Result<Response<Body>, &'static str>;
@@ -54,10 +54,6 @@ impl Instance {
         Self { port, seen, _running: running }
     }
 
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// How it says to the registry where it is.
     pub fn registration(&self, service: &str, id: &str) -> Registration {
         Registration::new(service, "127.0.0.1", self.port).id(id)
@@ -74,7 +70,7 @@ impl Instance {
 
     /// Waits until so many requests came to it.
     pub async fn until_asked(&self, times: usize) {
-        soon(until(async || self.seen().len() >= times)).await;
+        until(async || self.seen().len() >= times).await;
     }
 }
 
@@ -113,7 +109,7 @@ pub async fn orders(gateway: &super::Gateway) -> Instance {
 
 /// What instances do with a request.
 pub mod act {
-    use std::future::pending;
+    use std::future::{Ready, pending, ready};
 
     use super::{Acted, Body, Incoming, Request, Response};
 
@@ -123,8 +119,8 @@ pub mod act {
     }
 
     /// Reads the head, and closes the connection.
-    pub async fn die(_: Request<Incoming>) -> Acted {
-        Err("closes the connection")
+    pub fn die(_: Request<Incoming>) -> Ready<Acted> {
+        ready(Err("closes the connection"))
     }
 
     /// Never answers.

@@ -11,9 +11,9 @@ use std::{future::Future, time::Duration};
 use tokio::time::{sleep, timeout};
 
 pub use self::{
-    body::{Feed, fed, frames, full, next_data, pieces},
+    body::{fed, frames, full, next_data, pieces},
     caller::{Answer, Caller, whole},
-    gateway::{Gateway, Setup, figures},
+    gateway::{Gateway, Setup},
     instance::{Acted, Instance, Seen, act, orders},
     log::Lines,
 };
