@@ -450,6 +450,6 @@ async fn renew(channel: &Channel, leases: &[u64]) {
     for leases in leases.chunks(LEASES_A_HEARTBEAT) {
         let request = HeartbeatRequest { lease_ids: leases.to_vec() };
         let answer = registry.heartbeat(request).await.unwrap().into_inner();
-        assert_eq!(answer.unknown_lease_ids, [], "they live");
+        assert_eq!(answer.unknown_lease_ids, [0_u64; 0], "they live");
     }
 }
