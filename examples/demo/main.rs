@@ -1,0 +1,143 @@
+//! Shows the main job on real processes, on loopback: a registry, a gateway, and two services behind it,
+//! `orders` (15 replicas) and `prices` (2), which `orders` calls for each of its requests. Under steady
+//! traffic replicas are killed with `kill -9`, leave in an orderly way and are started, and the registry
+//! itself is killed and comes back. Ends by itself after about twenty seconds; with 1 where a request
+//! failed that may be sent again.
+//!
+//! ```sh
+//! cargo run --release --example demo
+//! cargo run --release --example demo -- --hold
+//! ```
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a program that shows others, with a clock and tasks of its own"
+)]
+
+mod access_log;
+mod figures;
+mod journal;
+mod members;
+mod orders;
+mod prices;
+mod process;
+mod replica;
+mod script;
+mod stage;
+mod traffic;
+mod view;
+
+use std::{
+    error::Error,
+    future::pending,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use tokio::{
+    signal::ctrl_c,
+    time::{interval, sleep_until},
+};
+
+use crate::{
+    figures::Tally,
+    journal::Journal,
+    members::Members,
+    process::{Part, end_with_starter},
+    script::Script,
+    stage::Stage,
+    traffic::Traffic,
+    view::View,
+};
+
+/// As the registry and the gateway have it, which are this program in another part.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long all of it goes on.
+const LENGTH: Duration = Duration::from_secs(20);
+/// How often figures are taken, which are then what happened within so long.
+const READING: Duration = Duration::from_secs(1);
+/// How often they are looked for, as is what happened meanwhile.
+const FRAME: Duration = Duration::from_millis(250);
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Shows a registry, a gateway and two services under traffic, while replicas come and go.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Stay until Ctrl-C, and say what to try meanwhile.
+    #[arg(long)]
+    hold: bool,
+}
+
+fn main() -> ExitCode {
+    let Some(part) = Part::of_this_process() else { return show(&Arguments::parse()) };
+    end_with_starter();
+    match part {
+        Part::Registry => waypost::cli::run(),
+        Part::Gateway => waypost_gateway::cli::run(),
+        Part::Replica => replica::run(),
+    }
+}
+
+#[tokio::main]
+async fn show(arguments: &Arguments) -> ExitCode {
+    // On the heap: what it holds is large.
+    match Box::pin(perform(arguments)).await {
+        Ok(tally) if tally.total().failed_idempotent == 0 => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("demo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// All of it, from the registry's start to the summary; what requests came to.
+async fn perform(arguments: &Arguments) -> Outcome<Tally> {
+    let (mut stage, members) = set().await?;
+    let (tally, journal) = (Tally::new(READING), Journal::begin(Instant::now()));
+    let _following = members.follow(&journal);
+    let _reading = access_log::follow(stage.access_log()?, &tally)?;
+    let traffic = Traffic::start(stage.gateway(), &tally, &journal);
+    let invitation = arguments.hold.then(|| stage.invitation());
+    let head = [stage.title()].into_iter().chain(invitation.into_iter().flatten());
+    let mut view = View::new(head.collect());
+    let began = tokio::time::Instant::now();
+    let end =
+        async { if arguments.hold { pending().await } else { sleep_until(began + LENGTH).await } };
+    tokio::pin!(end);
+    let mut script = Script::begin(began);
+    let mut frames = interval(FRAME);
+    loop {
+        tokio::select! {
+            act = script.next() => {
+                journal.note(act);
+                stage.act(act).await?;
+            }
+            _ = frames.tick() => view.draw(&tally, &members, &journal)?,
+            () = &mut end => break,
+            interrupted = ctrl_c() => break interrupted?,
+        }
+    }
+    traffic.end().await;
+    view.draw(&tally, &members, &journal)?;
+    view.sum_up(&tally, &members, &journal)?;
+    Ok(tally)
+}
+
+/// The stage with everybody on it who is there at the beginning.
+async fn set() -> Outcome<(Stage, Members)> {
+    let mut stage = Stage::set().await?;
+    let members = Members::new(&stage.registry_url())?;
+    // Those who are called before those who call them.
+    for (service, replicas) in [(prices::SERVICE, 2), (orders::SERVICE, 15)] {
+        for number in 1..=replicas {
+            stage.start(&format!("{service}-{number:02}"))?;
+        }
+        members.wait_for(service, replicas).await?;
+    }
+    Ok((stage, members))
+}

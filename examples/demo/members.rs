@@ -1,0 +1,93 @@
+//! Who is in the registry, as a client of it sees it.
+
+use std::collections::BTreeMap;
+
+use tokio::{task::JoinSet, time::timeout};
+use waypost_client::{Client, Service, Snapshot, proto::Status};
+
+use crate::{
+    Outcome,
+    journal::{Event, Journal},
+    orders, prices,
+    stage::START_MAX,
+};
+
+/// The instances of both services.
+pub(crate) struct Members {
+    services: [Service; 2],
+}
+
+/// Each instance's status, by its id.
+pub(crate) type Statuses = BTreeMap<String, Status>;
+
+impl Members {
+    pub(crate) fn new(registry: &str) -> Outcome<Self> {
+        let client = Client::new(registry)?;
+        Ok(Self { services: [orders::SERVICE, prices::SERVICE].map(|name| client.service(name)) })
+    }
+
+    /// Waits until so many instances of a service take traffic.
+    pub(crate) async fn wait_for(&self, service: &str, count: usize) -> Outcome<()> {
+        let service = self.services.iter().find(|known| known.name() == service);
+        let mut changes = service.ok_or("no such service")?.changes();
+        let there = async {
+            while let Some(snapshot) = changes.next().await {
+                if statuses(&snapshot).values().filter(|&&status| status == Status::Up).count()
+                    >= count
+                {
+                    return Ok(());
+                }
+            }
+            Err("nobody follows the service any more".into())
+        };
+        timeout(START_MAX, there).await?
+    }
+
+    /// Those who are there now, service by service.
+    pub(crate) fn present(&self) -> impl Iterator<Item = (&str, Statuses)> {
+        self.services.iter().map(|service| {
+            let snapshot = service.snapshot();
+            (service.name(), snapshot.as_deref().map(statuses).unwrap_or_default())
+        })
+    }
+
+    /// Notes who comes and goes from now on, until what it returns is dropped.
+    pub(crate) fn follow(&self, journal: &Journal) -> JoinSet<()> {
+        self.services.iter().map(|service| follow(service.clone(), journal.clone())).collect()
+    }
+}
+
+async fn follow(service: Service, journal: Journal) {
+    let mut changes = service.changes();
+    let mut known: Option<Statuses> = None;
+    while let Some(snapshot) = changes.next().await {
+        let present = statuses(&snapshot);
+        if let Some(known) = &known {
+            tell(known, &present, &journal);
+        }
+        known = Some(present);
+    }
+}
+
+/// Notes what is different.
+fn tell(known: &Statuses, present: &Statuses, journal: &Journal) {
+    for (id, status) in present {
+        match known.get(id) {
+            None => journal.note(Event::Joined(id.clone())),
+            Some(before) if before == status => {}
+            Some(_) => journal.note(Event::Changed { id: id.clone(), status: name(*status) }),
+        }
+    }
+    for id in known.keys().filter(|id| !present.contains_key(*id)) {
+        journal.note(Event::Left(id.clone()));
+    }
+}
+
+/// What a status is called on a terminal.
+pub(crate) fn name(status: Status) -> &'static str {
+    status.as_str_name().trim_start_matches("STATUS_")
+}
+
+fn statuses(snapshot: &Snapshot) -> Statuses {
+    snapshot.instances().map(|instance| (instance.id.clone(), instance.status())).collect()
+}

@@ -1,0 +1,180 @@
+//! The processes: the registry, the gateway, and the replicas by their ids. What can be done to them is
+//! here, when it is done is the script's.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ChildStdout,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    Outcome,
+    process::{Part, Process},
+    script::Act,
+};
+
+/// How long a process may take until it serves.
+pub(crate) const START_MAX: Duration = Duration::from_secs(30);
+/// How often to look whether it does.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// In the order in which they end: the directory after those who write to it.
+pub(crate) struct Stage {
+    /// By their ids.
+    replicas: BTreeMap<String, Process>,
+    /// Those that were asked to leave.
+    leaving: Vec<Process>,
+    gateway: Process,
+    /// Where requests come in.
+    gateway_address: SocketAddr,
+    admin_address: SocketAddr,
+    /// None while it is away.
+    registry: Option<Process>,
+    /// The same whenever it comes back.
+    registry_address: SocketAddr,
+    directory: TempDir,
+}
+
+impl Stage {
+    /// A registry and a gateway, and no replicas.
+    pub(crate) async fn set() -> Outcome<Self> {
+        let directory = TempDir::new()?;
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (registry, registry_address) = start_registry(directory.path(), anywhere).await?;
+        let port_file = directory.path().join("gateway");
+        let mut gateway = Process::start(
+            Part::Gateway,
+            [
+                "--listen",
+                &anywhere.to_string(),
+                "--admin-listen",
+                &anywhere.to_string(),
+                "--registry",
+                &format!("http://{registry_address}"),
+                "--log",
+                "error",
+                "--port-file",
+                &port_file.to_string_lossy(),
+            ],
+        )?;
+        let said = said(&mut gateway, &port_file).await?;
+        let (gateway_address, admin_address) =
+            said.trim().split_once('\n').ok_or("the gateway says one address")?;
+        Ok(Self {
+            replicas: BTreeMap::new(),
+            leaving: Vec::new(),
+            gateway_address: gateway_address.parse()?,
+            admin_address: admin_address.parse()?,
+            gateway,
+            registry: Some(registry),
+            registry_address,
+            directory,
+        })
+    }
+
+    /// Starts a replica. Its id begins with the name of its service.
+    pub(crate) fn start(&mut self, id: &str) -> Outcome<()> {
+        let (service, _) = id.rsplit_once('-').ok_or("the id names no service")?;
+        let process = Process::start(Part::Replica, [service, id, &self.registry_url()])?;
+        self.replicas.insert(id.to_owned(), process);
+        Ok(())
+    }
+
+    pub(crate) async fn act(&mut self, act: Act) -> Outcome<()> {
+        match act {
+            Act::Kill(id) => drop(self.take(id)?),
+            Act::Drain(id) => {
+                let process = self.take(id)?;
+                process.terminate()?;
+                self.leaving.push(process);
+            }
+            Act::Start(id) => self.start(id)?,
+            Act::KillRegistry => self.registry = None,
+            Act::StartRegistry => {
+                let (registry, _) =
+                    start_registry(self.directory.path(), self.registry_address).await?;
+                self.registry = Some(registry);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, id: &str) -> Outcome<Process> {
+        Ok(self.replicas.remove(id).ok_or_else(|| format!("{id} is not there"))?)
+    }
+
+    /// What the gateway says of each request. Once.
+    pub(crate) fn access_log(&mut self) -> Outcome<ChildStdout> {
+        Ok(self.gateway.output().ok_or("the log is read already")?)
+    }
+
+    pub(crate) fn gateway(&self) -> SocketAddr {
+        self.gateway_address
+    }
+
+    pub(crate) fn registry_url(&self) -> String {
+        format!("http://{}", self.registry_address)
+    }
+
+    /// What it is, in a line.
+    pub(crate) fn title(&self) -> String {
+        let (gateway, registry) = (self.gateway_address, self.registry_address);
+        format!("a gateway at http://{gateway}, over the registry at {registry}")
+    }
+
+    /// What can be tried while all of it is there; lines that fit a terminal.
+    pub(crate) fn invitation(&self) -> [String; 4] {
+        let (gateway, admin, registry) =
+            (self.gateway_address, self.admin_address, self.registry_address);
+        [
+            format!("  curl -i http://{gateway}/orders/7"),
+            format!("  curl http://{admin}/health/ready; curl http://{admin}/metrics"),
+            r#"  grpcurl -plaintext -d '{"service":"orders"}' \"#.to_owned(),
+            format!("    {registry} waypost.v1.Discovery/Resolve"),
+        ]
+    }
+}
+
+/// Starts the registry with what it kept in `directory`, if there is something; where it listens.
+async fn start_registry(directory: &Path, listen: SocketAddr) -> Outcome<(Process, SocketAddr)> {
+    let port_file = directory.join("registry");
+    // Of the one before.
+    let _gone = fs::remove_file(&port_file);
+    let arguments: [PathBuf; 9] = [
+        "serve".into(),
+        "--listen".into(),
+        listen.to_string().into(),
+        "--data-dir".into(),
+        directory.join("data"),
+        "--log".into(),
+        "error".into(),
+        "--port-file".into(),
+        port_file.clone(),
+    ];
+    let mut registry = Process::start(Part::Registry, &arguments)?;
+    let address = said(&mut registry, &port_file).await?.trim().parse()?;
+    Ok((registry, address))
+}
+
+/// What a process writes to its port file once it serves.
+async fn said(process: &mut Process, port_file: &Path) -> Outcome<String> {
+    let said = async {
+        loop {
+            // The file appears whole or not at all.
+            if let Ok(said) = fs::read_to_string(port_file) {
+                return Ok(said);
+            }
+            if process.has_ended()? {
+                return Err("a process ended before it served".into());
+            }
+            sleep(LOOK_INTERVAL).await;
+        }
+    };
+    timeout(START_MAX, said).await?
+}

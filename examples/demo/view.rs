@@ -1,0 +1,56 @@
+//! What is shown of it all: on a terminal one picture that is drawn again and again, anywhere else a line a
+//! second and what happened in between.
+
+mod lines;
+mod picture;
+mod summary;
+
+use std::io::{self, IsTerminal, Write};
+
+use anstream::{AutoStream, ColorChoice};
+
+use self::{lines::Lines, picture::Picture};
+use crate::{figures::Tally, journal::Journal, members::Members};
+
+/// One of the two, as standard output is.
+pub(crate) enum View {
+    Picture(Picture),
+    Lines(Lines),
+}
+
+impl View {
+    /// `head`: what is said of it first.
+    pub(crate) fn new(head: Vec<String>) -> Self {
+        let output = io::stdout();
+        let is_plain = AutoStream::choice(&output) == ColorChoice::Never;
+        if output.is_terminal() && !is_plain && picture::fits() {
+            Self::Picture(Picture::new(head))
+        } else {
+            Self::Lines(Lines::new(head))
+        }
+    }
+
+    /// Shows what is new.
+    pub(crate) fn draw(
+        &mut self,
+        tally: &Tally,
+        members: &Members,
+        journal: &Journal,
+    ) -> io::Result<()> {
+        match self {
+            Self::Picture(picture) => picture.draw(tally, members, journal),
+            Self::Lines(lines) => lines.draw(tally, members, journal),
+        }
+    }
+
+    /// Shows what it came to.
+    pub(crate) fn sum_up(
+        &self,
+        tally: &Tally,
+        members: &Members,
+        journal: &Journal,
+    ) -> io::Result<()> {
+        let text = summary::text(&tally.total(), members, journal);
+        write!(anstream::stdout(), "\n{text}")
+    }
+}
