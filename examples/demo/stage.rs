@@ -128,16 +128,15 @@ impl Stage {
         format!("a gateway at http://{gateway}, over the registry at {registry}")
     }
 
-    /// What can be tried while all of it is there.
-    pub(crate) fn invitation(&self) -> [String; 3] {
+    /// What can be tried while all of it is there; lines that fit a terminal.
+    pub(crate) fn invitation(&self) -> [String; 4] {
         let (gateway, admin, registry) =
             (self.gateway_address, self.admin_address, self.registry_address);
         [
-            format!("curl -i http://{gateway}/orders/7"),
-            format!("curl http://{admin}/health/ready; curl http://{admin}/metrics"),
-            format!(
-                "grpcurl -plaintext -d '{{\"service\":\"orders\"}}' {registry} waypost.v1.Discovery/Resolve"
-            ),
+            format!("  curl -i http://{gateway}/orders/7"),
+            format!("  curl http://{admin}/health/ready; curl http://{admin}/metrics"),
+            r#"  grpcurl -plaintext -d '{"service":"orders"}' \"#.to_owned(),
+            format!("    {registry} waypost.v1.Discovery/Resolve"),
         ]
     }
 }

@@ -124,10 +124,10 @@ impl Caller {
         }
         let order: Order = serde_json::from_slice(&body)?;
         // The id went along, from the gateway to the last replica.
-        match id.is_some_and(|id| id == order.price.request_id) {
-            true if order.number == number => Ok(order),
-            _ => Err("the answer is another request's".into()),
+        if order.number != number || id.is_none_or(|id| id != order.price.request_id) {
+            return Err("the answer is another request's".into());
         }
+        Ok(order)
     }
 }
 

@@ -112,7 +112,7 @@ impl Gateway {
         let routes = settings.config.routes.routes().iter().map(|route| route.service.as_str());
         let untold = routes
             .chain([OWN_SERVICE])
-            .find(|service| self.upstreams.get(service).service.snapshot().is_none());
+            .find(|service| self.upstreams.keep(service).service.snapshot().is_none());
         untold.map(|service| format!("the registry has not told of {service} yet"))
     }
 

@@ -69,6 +69,11 @@ where
 {
     // Small answers go at once; where that can't be had, they go later.
     let _later = stream.set_nodelay(true);
+    // What serves it is large, and is not needed for a connection that says nothing.
+    let begun = time::timeout(head_timeout, stream.readable());
+    if !matches!(ends.leaving.run_until_cancelled(begun).await, Some(Ok(Ok(())))) {
+        return;
+    }
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()
@@ -85,8 +90,7 @@ where
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEAD_BYTES_MAX);
     let stream = TokioIo::new(Prompt::new(stream, head_timeout));
-    let serving = server.serve_connection_with_upgrades(stream, service_fn(answer));
-    tokio::pin!(serving);
+    let mut serving = Box::pin(server.serve_connection_with_upgrades(stream, service_fn(answer)));
     tokio::select! {
         () = ends.closing.cancelled() => return,
         // Connections end as they like.

@@ -34,6 +34,8 @@ pub(crate) struct Upstream {
     pub(crate) grpc: BalancedChannel,
     /// Whether it has had instances.
     was_seen: AtomicBool,
+    /// Whether the gateway itself asks for it.
+    is_kept: AtomicBool,
 }
 
 /// What the registry says of a service.
@@ -61,9 +63,22 @@ impl Upstreams {
             self.meet(name);
             let service = self.client.service(name);
             let (http, grpc) = (service.http_channel(), service.channel());
-            Arc::new(Upstream { service, http, grpc, was_seen: AtomicBool::new(false) })
+            Arc::new(Upstream {
+                service,
+                http,
+                grpc,
+                was_seen: AtomicBool::new(false),
+                is_kept: AtomicBool::new(false),
+            })
         }));
         self.part();
+        upstream
+    }
+
+    /// The same, watched for good.
+    pub(crate) fn keep(&self, name: &str) -> Arc<Upstream> {
+        let upstream = self.get(name);
+        upstream.is_kept.store(true, Ordering::Relaxed);
         upstream
     }
 
@@ -78,7 +93,9 @@ impl Upstreams {
         while strangers.len() > STRANGERS_MAX {
             let oldest = strangers.pop_front();
             if let Some(name) = oldest {
-                self.known.remove_if(&name, |_, upstream| !upstream.is_known());
+                self.known.remove_if(&name, |_, upstream| {
+                    !upstream.is_known() && !upstream.is_kept.load(Ordering::Relaxed)
+                });
             }
         }
     }
@@ -128,11 +145,13 @@ mod tests {
         let upstreams = Upstreams::new(registry.client());
         assert_eq!(upstreams.get("orders").standing().await, Standing::Known);
         assert_eq!(upstreams.get("nobody").standing().await, Standing::Unknown);
+        assert_eq!(upstreams.keep("prices").standing().await, Standing::Unknown);
         for stranger in 0..2 * STRANGERS_MAX {
             upstreams.get(&format!("stranger-{stranger}"));
         }
-        assert!(upstreams.known.len() <= STRANGERS_MAX + 1, "{}", upstreams.known.len());
+        assert!(upstreams.known.len() <= STRANGERS_MAX + 2, "{}", upstreams.known.len());
         assert!(upstreams.known.contains_key("orders"));
+        assert!(upstreams.known.contains_key("prices"), "the gateway asks for it itself");
         assert!(!upstreams.known.contains_key("nobody"));
     }
 
