@@ -68,7 +68,7 @@ for port in "${instances[@]}"; do
     --address "127.0.0.1:$port" -- sleep 100000 >/dev/null 2>&1 & pids+=($!)
 done
 "$bin/waypost-gateway" --listen "127.0.0.1:$gateway" --admin-listen "127.0.0.1:$admin" \
-  --registry "http://127.0.0.1:$registry" --log error > "$work/gateway-access.log" & pids+=($!)
+  --registry "http://127.0.0.1:$registry" --head-timeout 60s --log error > "$work/gateway-access.log" & pids+=($!)
 gateway_pid=$!
 until curl -sf "http://127.0.0.1:$gateway/orders/7" >/dev/null; do sleep 0.1; done
 
@@ -105,12 +105,11 @@ def resident():
     with open(f"/proc/{pid}/status") as status:
         return next(int(line.split()[1]) // 1024 for line in status if line.startswith("VmRSS"))
 before = resident()
-sockets = []
-for _ in range(count):
-    one = socket.create_connection(("127.0.0.1", port))
+sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
+silent = resident()
+for one in sockets:
     one.sendall(b"GET /orders/7 HTTP/1.1\r\nHost: gateway\r\n\r\n")
     while b"\r\n\r\n" not in one.recv(4096):
         pass
-    sockets.append(one)
-print(f"memory, MiB: {before} before, {resident()} with {count} idle connections that have asked once")
+print(f"memory, MiB: {before} before, {silent} with {count} idle connections, {resident()} once each has asked")
 EOF

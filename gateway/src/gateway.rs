@@ -41,7 +41,7 @@ pub struct Options {
     pub advertised: Option<Advertised>,
     /// What is measured, where something is.
     pub figures: Option<PrometheusHandle>,
-    /// Where a line for each request goes, one write a line; it must not block.
+    /// Where a line for each request goes, some of them with each write; it must not block.
     pub access_log: Option<Box<dyn io::Write + Send>>,
     /// How long the head of a request may take to come.
     pub head_timeout: Duration,

@@ -67,13 +67,20 @@ where
     F: Fn(Request<Incoming>) -> A + Send + 'static,
     A: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
 {
+    let begun = time::timeout(head_timeout, stream.readable());
+    if let Some(Ok(Ok(()))) = ends.leaving.run_until_cancelled(begun).await {
+        // Boxed: it is large, and a connection that says nothing does not need it.
+        Box::pin(serve(stream, head_timeout, ends, answer)).await;
+    }
+}
+
+async fn serve<F, A>(stream: TcpStream, head_timeout: Duration, ends: Ends, answer: F)
+where
+    F: Fn(Request<Incoming>) -> A + Send + 'static,
+    A: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+{
     // Small answers go at once; where that can't be had, they go later.
     let _later = stream.set_nodelay(true);
-    // What serves it is large, and is not needed for a connection that says nothing.
-    let begun = time::timeout(head_timeout, stream.readable());
-    if !matches!(ends.leaving.run_until_cancelled(begun).await, Some(Ok(Ok(())))) {
-        return;
-    }
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()
@@ -90,7 +97,8 @@ where
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEAD_BYTES_MAX);
     let stream = TokioIo::new(Prompt::new(stream, head_timeout));
-    let mut serving = Box::pin(server.serve_connection_with_upgrades(stream, service_fn(answer)));
+    let serving = server.serve_connection_with_upgrades(stream, service_fn(answer));
+    tokio::pin!(serving);
     tokio::select! {
         () = ends.closing.cancelled() => return,
         // Connections end as they like.

@@ -7,23 +7,22 @@ use std::{
 
 use serde_json::Value;
 
-/// What was written, a line for each write.
+/// What was written: whole lines, one or more with each write.
 #[derive(Clone, Default)]
 pub struct Lines(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Lines {
-    /// All lines so far. Each is one write and one document.
+    /// All lines so far. Each is one document.
     pub fn all(&self) -> Vec<Value> {
-        let lines = self.0.lock().unwrap();
-        lines.iter().map(|line| read(line)).collect()
+        let writes = self.0.lock().unwrap();
+        writes.iter().flat_map(|write| read(write)).collect()
     }
 }
 
-fn read(line: &[u8]) -> Value {
-    let text = std::str::from_utf8(line).unwrap();
+fn read(write: &[u8]) -> Vec<Value> {
+    let text = std::str::from_utf8(write).unwrap();
     let text = text.strip_suffix('\n').expect("a line has an end");
-    assert!(!text.contains('\n'), "{text}");
-    serde_json::from_str(text).unwrap()
+    text.split('\n').map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 impl Write for Lines {
