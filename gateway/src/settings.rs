@@ -6,7 +6,10 @@ use std::{convert::Infallible, path::Path};
 use http::{Method, Request, Response, header};
 use tonic::body::Body;
 use tower::{Layer, Service, ServiceExt};
-use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
+use tower_http::{
+    compression::CompressionLayer,
+    cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders},
+};
 
 use crate::{
     auth::Authenticator,
@@ -70,13 +73,25 @@ impl Settings {
         self.config.limits.body
     }
 
-    /// What `inner` answers, and what pages of other origins have to be told; preflights are answered
-    /// here.
+    /// What `inner` answers, as its caller takes it, and with what pages of other origins have to be told;
+    /// preflights are answered here.
     pub(crate) async fn dress<B, S>(
         &self,
         inner: S,
         request: Request<B>,
     ) -> Result<Response<Body>, Infallible>
+    where
+        S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+    {
+        if !self.config.compression {
+            return self.share(inner, request).await;
+        }
+        let inner = CompressionLayer::new().layer(inner);
+        self.share(inner.map_response(|answer| answer.map(Body::new)), request).await
+    }
+
+    /// What `inner` answers, and what pages of other origins have to be told.
+    async fn share<B, S>(&self, inner: S, request: Request<B>) -> Result<Response<Body>, Infallible>
     where
         S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
     {

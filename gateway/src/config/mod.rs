@@ -52,6 +52,9 @@ use crate::routes::{Implicit, RouteTable};
 pub struct Config {
     /// The bounds of each request.
     pub limits: Limits,
+    /// Whether answers are compressed for callers that take that. Default: they aren't, as what is secret
+    /// and what a caller chose, in one answer, can be told apart by its length (BREACH).
+    pub compression: bool,
     /// What pages of other origins may do. Default: nothing is said of it.
     pub cors: Option<Cors>,
     /// How clients tell who they are. Default: they can't.
@@ -74,7 +77,8 @@ impl Default for Config {
     fn default() -> Self {
         let limits = Limits::default();
         let implicit = Implicit::Routed { timeout: limits.timeout };
-        Self { limits, cors: None, auth: None, routes: RouteTable::new([], implicit) }
+        let routes = RouteTable::new([], implicit);
+        Self { limits, compression: false, cors: None, auth: None, routes }
     }
 }
 
@@ -108,6 +112,7 @@ impl Config {
     fn read(file: &mut Section<'_>) -> Result<Self, Noted> {
         let implicit = file.read("implicit", flag);
         let limits = file.section("limits", Limits::read).map(Option::unwrap_or_default);
+        let compression = file.read("compression", flag);
         let cors = file.section("cors", Cors::read);
         let auth = read_auth(file);
         let timeout = limits.clone().unwrap_or_default().timeout;
@@ -117,7 +122,8 @@ impl Config {
             Some(false) => Implicit::Off,
         };
         let routes = RouteTable::new(routes?, implicit);
-        Ok(Self { limits: limits?, cors: cors?, auth: auth?, routes })
+        let compression = compression?.unwrap_or_default();
+        Ok(Self { limits: limits?, compression, cors: cors?, auth: auth?, routes })
     }
 }
 

@@ -147,6 +147,7 @@ fn a_route_waits_as_long_as_all_requests_unless_it_says_otherwise() {
     let implicit = Implicit::Routed { timeout: Duration::from_secs(7) };
     assert_eq!(config.routes.implicit(), implicit);
     assert_eq!(parse("implicit = false").routes.implicit(), Implicit::Off);
+    assert!(parse("compression = true").compression && !parse("").compression);
 }
 
 #[test]

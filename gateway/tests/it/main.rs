@@ -7,6 +7,7 @@
 mod auth;
 mod availability;
 mod bodies;
+mod compression;
 mod correlation;
 mod cors;
 mod deadlines;
