@@ -99,13 +99,14 @@ pub(crate) struct Gateway {
     pub(crate) figures: Option<PrometheusHandle>,
     access_log: Option<Arc<AccessLog>>,
     measures: Measures,
-    is_leaving: CancellationToken,
+    /// No more requests.
+    leaving: CancellationToken,
 }
 
 impl Gateway {
     /// Why it should get no traffic yet, or no more.
     pub(crate) fn unready(&self) -> Option<String> {
-        if self.is_leaving.is_cancelled() {
+        if self.leaving.is_cancelled() {
             return Some("the gateway is leaving".into());
         }
         let settings = self.settings();
@@ -170,8 +171,6 @@ pub struct Running {
     admin_address: SocketAddr,
     gateway: Arc<Gateway>,
     registered: Option<Registered>,
-    /// No more connections.
-    leaving: CancellationToken,
     drain: Duration,
 }
 
@@ -211,7 +210,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         figures: options.figures,
         access_log: options.access_log.map(AccessLog::new).map(Arc::new),
         measures: Measures::new(),
-        is_leaving: leaving.clone(),
+        leaving: leaving.clone(),
     });
     // From now on the registry is asked.
     let _untold = gateway.unready();
@@ -236,11 +235,11 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         });
     }
     if let Some(figures) = gateway.figures.clone() {
-        tasks.spawn("figures", tend(figures, leaving.clone()));
+        tasks.spawn("figures", tend(figures, leaving));
     }
     tracing::info!(%address, %admin_address, "the gateway serves");
     let drain = options.drain;
-    Ok(Running { address, admin_address, gateway, registered, leaving, drain })
+    Ok(Running { address, admin_address, gateway, registered, drain })
 }
 
 /// Forgets what nobody adds to any more, in time.
@@ -283,7 +282,7 @@ impl Running {
             // Callers are told first, and have time to hear it.
             let _drained = registered.drain(self.drain / 2).await;
         }
-        self.leaving.cancel();
+        self.gateway.leaving.cancel();
         tokio::select! {
             () = self.gateway.tasks.ended() => {}
             () = end => {}
@@ -298,7 +297,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.leaving.cancel();
+        self.gateway.leaving.cancel();
         self.gateway.closing.cancel();
     }
 }

@@ -67,18 +67,6 @@ where
     F: Fn(Request<Incoming>) -> A + Send + 'static,
     A: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
 {
-    let begun = time::timeout(head_timeout, stream.readable());
-    if let Some(Ok(Ok(()))) = ends.leaving.run_until_cancelled(begun).await {
-        // Boxed: it is large, and a connection that says nothing does not need it.
-        Box::pin(serve(stream, head_timeout, ends, answer)).await;
-    }
-}
-
-async fn serve<F, A>(stream: TcpStream, head_timeout: Duration, ends: Ends, answer: F)
-where
-    F: Fn(Request<Incoming>) -> A + Send + 'static,
-    A: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
-{
     // Small answers go at once; where that can't be had, they go later.
     let _later = stream.set_nodelay(true);
     let mut server = auto::Builder::new(TokioExecutor::new());
