@@ -10,9 +10,9 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 use tonic::{Code, Status};
 
+use super::inflow::Inflow;
 use crate::{balance::Pick, outlier::Sign};
 
 /// Whether trailers, or the head of an answer without any, say that the instance did not serve the
@@ -49,7 +49,7 @@ impl Answered {
 
 /// An answer's body, which keeps the call counted as in flight.
 pub(super) struct Counted {
-    pub(super) body: Incoming,
+    pub(super) body: Inflow,
     /// Gone once the body has ended.
     pub(super) call: Option<Answered>,
 }

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use http::Response;
-use hyper::body::Incoming;
 use tonic::body::Body;
 
 use super::{
     answer::{Answered, Counted, is_failure},
     failure::is_unavailable,
+    inflow::Inflow,
 };
 use crate::{
     balance::Pick,
@@ -36,7 +36,7 @@ impl Attempt {
         (pick, clock::now() - self.began)
     }
 
-    pub(super) fn answered(self, response: Response<Incoming>) -> Response<Body> {
+    pub(super) fn answered(self, response: Response<Inflow>) -> Response<Body> {
         let (pick, took) = self.end();
         // An answer without a body says in its head how the call went.
         let failed = response.status().is_server_error()

@@ -12,6 +12,8 @@ mod grpc;
 mod hedge;
 #[cfg(feature = "http")]
 mod http;
+mod http1;
+mod inflow;
 mod pool;
 mod protocol;
 mod pushback;
@@ -24,7 +26,6 @@ mod tried;
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use ::http::{Request, Response};
-use hyper::body::Incoming;
 use tonic::{Status, body::Body};
 use tower::retry::budget::{Budget, TpsBudget};
 use tracing::Instrument;
@@ -39,7 +40,8 @@ pub use self::{
     timeout::CallTimeout,
 };
 use self::{
-    attempt::Attempt, call::Call, failure::Failure, pool::Pool, retry::Retry, route::Scope,
+    attempt::Attempt, call::Call, failure::Failure, inflow::Inflow, pool::Pool, retry::Retry,
+    route::Scope,
 };
 use crate::{
     clock::{self, Instant},
@@ -379,9 +381,11 @@ impl Way {
         &self,
         request: Request<Body>,
         address: &str,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<Inflow>, SendError> {
         match self {
-            Self::Connection(connection) => connection.clone().send(request).await,
+            Self::Connection(connection) => {
+                Ok(connection.clone().send(request).await?.map(Inflow::shared))
+            }
             Self::Pool(pool) => pool.send(request, address).await,
         }
     }

@@ -1,52 +1,53 @@
-//! Connections of HTTP/1.1, each for one call at a time, kept for a while for the next one. What is left
-//! to the pool of hyper-util: it must never be asked to send a call twice that may have been received.
+//! Connections of HTTP/1.1, each for one call at a time, kept for a while for the next one. A call must
+//! never be sent twice that may have been received.
 
 use std::{
-    fmt, io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    fmt,
+    sync::{Arc, Once, Weak},
     time::Duration,
 };
 
-use http::{Request, Response, Uri, Version, uri};
-use hyper::{
-    body::Incoming,
-    rt::{Read, ReadBufCursor, Write},
-};
-use hyper_util::{
-    client::legacy::{
-        Client,
-        connect::{Connected, Connection},
-    },
-    rt::TokioTimer,
-};
+use dashmap::DashMap;
+use http::{Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use hyper::body::Incoming;
 use tonic::body::Body;
 
+use super::{http1::Http1, inflow::Inflow};
 use crate::{
-    clock,
-    connection::{ConnectError, Dialer, SendError},
-    connector::Io,
-    tasks::Executor,
+    clock::{self, Instant},
+    connection::{Dialer, SendError},
+    tasks,
 };
 
 /// How long a connection that nobody uses is kept: less than servers do, most of which keep one for
 /// 5 s and more, so that no call is sent while its instance closes.
 const IDLE_MAX: Duration = Duration::from_secs(4);
+/// How often those that nobody uses are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The connections to the instances of a service.
 #[derive(Clone)]
 pub(super) struct Pool {
-    client: Arc<Client<Connect, Body>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dialer: Dialer,
+    /// Those that nobody uses, by address; the last one used is the last.
+    idle: DashMap<Arc<str>, Vec<Idle>>,
+    /// Somebody looks at them from time to time.
+    sweep: Once,
+}
+
+struct Idle {
+    connection: Box<Http1>,
+    since: Instant,
 }
 
 impl Pool {
     pub(super) fn new(dialer: &Dialer) -> Self {
-        let client = Client::builder(Executor)
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_MAX)
-            .build(Connect { dialer: dialer.clone() });
-        Self { client: Arc::new(client) }
+        let (dialer, idle) = (dialer.clone(), DashMap::new());
+        Self { shared: Arc::new(Shared { dialer, idle, sweep: Once::new() }) }
     }
 
     /// Sends `request` to `address`. Cancel safe: dropping closes the connection.
@@ -54,16 +55,51 @@ impl Pool {
         &self,
         mut request: Request<Body>,
         address: &str,
-    ) -> Result<Response<Incoming>, SendError> {
-        *request.uri_mut() = target(address, request.uri()).map_err(SendError::Unreached)?;
+    ) -> Result<Response<Inflow>, SendError> {
+        *request.uri_mut() = origin_form(request.uri());
         *request.version_mut() = Version::HTTP_11;
-        self.client.request(request).await.map_err(|error| {
-            if error.is_connect() {
-                SendError::Unreached(unreached(address, error))
-            } else {
-                SendError::Lost(Box::new(error))
+        loop {
+            let idle = self.shared.take(address);
+            let is_fresh = idle.is_none();
+            let mut connection = match idle {
+                Some(connection) => connection,
+                None => Box::new(self.connect(address).await?),
+            };
+            let host = &connection.host;
+            request.headers_mut().entry(header::HOST).or_insert_with(|| host.clone());
+            match connection.send(request).await {
+                Ok(answer) => return Ok(self.lend(answer, connection)),
+                Err(failed) => match failed.request {
+                    // It was closed while nobody used it.
+                    Some(unsent) if !is_fresh => request = unsent,
+                    Some(_) => return Err(SendError::Unsent),
+                    None => return Err(SendError::Lost(failed.error.into())),
+                },
             }
-        })
+        }
+    }
+
+    async fn connect(&self, address: &str) -> Result<Http1, SendError> {
+        let sweeping = || tasks::spawn("idle connections", sweep(Arc::downgrade(&self.shared)));
+        self.shared.sweep.call_once(sweeping);
+        Http1::open(&self.shared.dialer, address).await.map_err(SendError::Unreached)
+    }
+
+    fn lend(&self, answer: Response<Incoming>, connection: Box<Http1>) -> Response<Inflow> {
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            connection.detach();
+            return answer.map(Inflow::shared);
+        }
+        answer.map(|body| Inflow::own(body, connection, self.clone()))
+    }
+
+    /// Takes a connection back, where it can have another call.
+    pub(super) fn give_back(&self, mut connection: Box<Http1>) {
+        if connection.is_ready() {
+            let address = Arc::clone(&connection.address);
+            let idle = Idle { connection, since: clock::now() };
+            self.shared.idle.entry(address).or_default().push(idle);
+        }
     }
 }
 
@@ -73,99 +109,45 @@ impl fmt::Debug for Pool {
     }
 }
 
-fn target(address: &str, path: &Uri) -> Result<Uri, ConnectError> {
-    let bad = |source| ConnectError::Address { address: address.into(), source: Arc::new(source) };
-    let mut parts: uri::Parts =
-        format!("http://{address}").parse::<Uri>().map_err(bad)?.into_parts();
-    let path = path.path_and_query().cloned();
-    parts.path_and_query = path.or_else(|| Some(uri::PathAndQuery::from_static("/")));
-    Ok(Uri::from_parts(parts).expect("scheme and authority of a URI, with a path"))
+/// Of a URI what one instance is asked.
+fn origin_form(uri: &Uri) -> Uri {
+    let path = uri.path_and_query().cloned();
+    path.unwrap_or_else(|| PathAndQuery::from_static("/")).into()
 }
 
-/// What kept a connection from being made: the dialer's own word where there is one.
-fn unreached(address: &str, error: hyper_util::client::legacy::Error) -> ConnectError {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(found) = cause {
-        if let Some(known) = found.downcast_ref::<ConnectError>() {
-            return known.clone();
-        }
-        cause = found.source();
-    }
-    let address = address.parse().unwrap_or_default();
-    ConnectError::Refused { address, source: Arc::new(error) }
-}
-
-#[derive(Clone)]
-struct Connect {
-    dialer: Dialer,
-}
-
-impl tower::Service<Uri> for Connect {
-    type Response = Stream;
-    type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Stream, ConnectError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, address: Uri) -> Self::Future {
-        let Dialer { connector, connect_timeout: limit, .. } = self.dialer.clone();
-        Box::pin(async move {
-            match clock::within(limit, connector.open(address.clone())).await {
-                Some(Ok(stream)) => Ok(Stream(stream)),
-                Some(Err(source)) => Err(ConnectError::Refused { address, source }),
-                None => Err(ConnectError::Timeout { address, limit }),
+impl Shared {
+    /// One to `address` that is open, as far as is known.
+    fn take(&self, address: &str) -> Option<Box<Http1>> {
+        let now = clock::now();
+        let mut idle = self.idle.get_mut(address)?;
+        while let Some(mut last) = idle.pop() {
+            if last.is_of_use(now) {
+                return Some(last.connection);
             }
-        })
+        }
+        None
+    }
+
+    fn drop_useless(&self) {
+        let now = clock::now();
+        self.idle.retain(|_, idle| {
+            idle.retain_mut(|one| one.is_of_use(now));
+            !idle.is_empty()
+        });
     }
 }
 
-/// A connection's byte stream.
-struct Stream(Box<dyn Io>);
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        Connected::new()
+impl Idle {
+    fn is_of_use(&mut self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < IDLE_MAX && self.connection.is_ready()
     }
 }
 
-impl Read for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl Write for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, buffer)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, buffers)
+/// Closes what nobody has used for long, and what its instance has closed, for as long as there is a pool.
+async fn sweep(pool: Weak<Shared>) {
+    loop {
+        clock::sleep(SWEEP_INTERVAL).await;
+        let Some(pool) = pool.upgrade() else { return };
+        pool.drop_useless();
     }
 }
