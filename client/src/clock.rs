@@ -5,6 +5,7 @@
 use std::time::SystemTime;
 use std::{future::Future, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::time;
 pub(crate) use tokio::time::Instant;
 
@@ -32,6 +33,11 @@ pub(crate) async fn sleep(duration: Duration) {
 }
 
 /// What `future` gives within `limit`, or `None`; the future is dropped then.
-pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    time::timeout(limit, future).await.ok()
+///
+/// No `async fn`, which would have room for `future` twice.
+pub(crate) fn within<F: Future>(
+    limit: Duration,
+    future: F,
+) -> impl Future<Output = Option<F::Output>> {
+    time::timeout(limit, future).map(Result::ok)
 }

@@ -16,7 +16,6 @@ pub mod hop;
 mod lines;
 mod measures;
 mod problem;
-mod prompt;
 pub mod rate;
 pub mod routes;
 mod server;

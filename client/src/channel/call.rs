@@ -30,8 +30,8 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) fn new<P: Protocol>(request: Request<Body>, now: Instant) -> Self {
-        let (head, body) = request.into_parts();
-        let limit = P::timeout(&head);
+        let (mut head, body) = request.into_parts();
+        let limit = P::timeout(&mut head);
         Self {
             head,
             body: Replay::new(body),

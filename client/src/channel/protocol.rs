@@ -24,8 +24,9 @@ pub struct Http;
 
 /// What this crate knows of a protocol.
 pub trait Sealed: Send + Sync + 'static {
-    /// How long the caller waits for an answer, where a request says so.
-    fn timeout(head: &Parts) -> Option<Duration>;
+    /// How long the caller waits for an answer, where a request says so. What only this crate understands
+    /// is taken off it.
+    fn timeout(head: &mut Parts) -> Option<Duration>;
 
     /// Tells the instance how much time is `left`, and how many attempts there were before.
     fn tell(headers: &mut HeaderMap, left: Option<Duration>, previous: u32);
@@ -34,9 +35,9 @@ pub trait Sealed: Send + Sync + 'static {
 impl Protocol for Grpc {}
 
 impl Sealed for Grpc {
-    fn timeout(head: &Parts) -> Option<Duration> {
+    fn timeout(head: &mut Parts) -> Option<Duration> {
         let asked = timeout::timeout(&head.headers);
-        asked.into_iter().chain(CallTimeout::of(head)).min()
+        asked.into_iter().chain(CallTimeout::take(&mut head.extensions)).min()
     }
 
     fn tell(headers: &mut HeaderMap, left: Option<Duration>, previous: u32) {
@@ -52,8 +53,8 @@ impl Sealed for Grpc {
 impl Protocol for Http {}
 
 impl Sealed for Http {
-    fn timeout(head: &Parts) -> Option<Duration> {
-        CallTimeout::of(head)
+    fn timeout(head: &mut Parts) -> Option<Duration> {
+        CallTimeout::take(&mut head.extensions)
     }
 
     fn tell(headers: &mut HeaderMap, left: Option<Duration>, previous: u32) {

@@ -21,38 +21,43 @@ const FRAME_MIN: usize = 64;
 /// A body and what of it was sent. Each attempt sends a pass over it; once this is dropped, nothing is
 /// kept any more.
 pub(super) struct Replay {
-    kept: Arc<Mutex<Kept>>,
+    /// Absent where there is nothing to send.
+    kept: Option<Arc<Mutex<Kept>>>,
 }
 
 impl Replay {
     pub(super) fn new(body: Body) -> Self {
+        if body.is_end_stream() {
+            return Self { kept: None };
+        }
         let size_hint = body.size_hint();
-        let source = Some(body).filter(|body| !body.is_end_stream());
-        let kept = Kept { source, size_hint, is_kept: true, ..Kept::default() };
-        Self { kept: Arc::new(Mutex::new(kept)) }
+        let kept = Kept { source: Some(body), size_hint, is_kept: true, ..Kept::default() };
+        Self { kept: Some(Arc::new(Mutex::new(kept))) }
     }
 
     /// The body from its beginning, which ends all passes before this one that have not ended; `None`
     /// where its beginning was let go.
     pub(super) fn pass(&self) -> Option<Body> {
-        let mut kept = lock(&self.kept);
+        let Some(shared) = &self.kept else { return Some(Body::empty()) };
+        let mut kept = lock(shared);
         if kept.let_go > 0 {
             return None;
         }
         kept.passes += 1;
         let number = kept.passes;
         drop(kept);
-        Some(Body::new(Pass { kept: Arc::clone(&self.kept), number, at: 0 }))
+        Some(Body::new(Pass { kept: Arc::clone(shared), number, at: 0 }))
     }
 
     /// Whether it can be sent from its beginning.
     pub(super) fn is_whole(&self) -> bool {
-        lock(&self.kept).is_whole()
+        self.kept.as_deref().is_none_or(|kept| lock(kept).is_whole())
     }
 
     /// Takes in what there is without waiting; whether that is all of it, and short enough to be kept.
     pub(super) fn is_at_hand(&self, context: &mut Context<'_>) -> bool {
-        let mut kept = lock(&self.kept);
+        let Some(kept) = &self.kept else { return true };
+        let mut kept = lock(kept);
         while kept.size <= KEPT_MAX && kept.source.is_some() && kept.failed.is_none() {
             if kept.poll_source(context).is_pending() {
                 return false;
@@ -64,7 +69,9 @@ impl Replay {
 
 impl Drop for Replay {
     fn drop(&mut self) {
-        lock(&self.kept).is_kept = false;
+        if let Some(kept) = &self.kept {
+            lock(kept).is_kept = false;
+        }
     }
 }
 
@@ -293,7 +300,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_once_the_call_is_answered() {
         let replay = replay([data(5), data(3)], true);
-        let kept = Arc::clone(&replay.kept);
+        let kept = replay.kept.clone().unwrap();
         let mut pass = replay.pass().unwrap();
         drop(replay);
         assert_eq!(all(&mut pass), [5, 3]);

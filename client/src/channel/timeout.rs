@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, request::Parts};
+use http::{Extensions, HeaderMap, HeaderValue};
 
 /// How long the caller of a request waits for the head of its answer: goes with the request, as an
 /// extension. Where the request says so itself as well (`grpc-timeout`), the shorter time counts.
@@ -18,8 +18,14 @@ use http::{HeaderMap, HeaderValue, request::Parts};
 pub struct CallTimeout(pub Duration);
 
 impl CallTimeout {
-    pub(super) fn of(head: &Parts) -> Option<Duration> {
-        head.extensions.get::<Self>().map(|Self(timeout)| *timeout)
+    /// The timeout, which is not needed there any more.
+    pub(super) fn take(extensions: &mut Extensions) -> Option<Duration> {
+        let Self(timeout) = extensions.remove::<Self>()?;
+        if extensions.is_empty() {
+            // Their place is copied with each attempt, even where it is empty.
+            *extensions = Extensions::new();
+        }
+        Some(timeout)
     }
 }
 

@@ -23,6 +23,7 @@ mod proxying;
 mod rate;
 mod reload;
 mod repeats;
+mod resting;
 mod routes;
 mod support;
 mod upgrade;

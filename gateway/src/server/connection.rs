@@ -1,0 +1,151 @@
+//! A connection, from its first byte to its end. It must never keep more than its socket for one that
+//! rests, nor wait longer for the head of a request than it is given.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{net::TcpStream, time};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+
+use super::{
+    turns::{InTurn, State},
+    wire::{self, Spoken, Wire},
+};
+use crate::{clock, guard};
+
+/// How many bytes of a request's head are read.
+const HEAD_BYTES_MAX: u32 = 64 * 1024;
+/// How many requests one connection of HTTP/2 may have under way.
+const STREAMS_MAX: u32 = 1_000;
+/// How long a connection has no request before it rests, about: what is kept for the next one is made
+/// anew then.
+const REST_AFTER: Duration = Duration::from_secs(1);
+
+/// What a connection is served with.
+pub(super) struct Connection<F> {
+    pub(super) head_timeout: Duration,
+    /// No more requests.
+    pub(super) leaving: CancellationToken,
+    pub(super) answer: F,
+}
+
+/// A connection that rests.
+struct Resting {
+    stream: TcpStream,
+    /// Of the next request.
+    ahead: Bytes,
+    /// Since when its head is waited for.
+    since: Instant,
+}
+
+impl<F, A> Connection<F>
+where
+    F: Fn(Request<Incoming>) -> A + Send + Sync,
+    A: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+{
+    /// Serves it to its end.
+    pub(super) async fn run(self, mut stream: TcpStream) {
+        let since = clock::now();
+        let spoken = self.waiting(since, wire::spoken(&mut stream)).await;
+        let Some(Ok(Some((spoken, ahead)))) = spoken else { return };
+        // Boxed: one that rests stays small.
+        match spoken {
+            Spoken::Http2 => Box::pin(self.http2(Wire::new(stream, ahead))).await,
+            Spoken::Http1 => {
+                let mut resting = Resting { stream, ahead, since };
+                while let Some(rests) = Box::pin(self.http1(resting)).await {
+                    resting = rests;
+                    if resting.ahead.is_empty()
+                        && self.waiting(resting.since, resting.stream.readable()).await.is_none()
+                    {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What `heard` comes to while the head of a request is waited for, `since` when; `None`: nothing, in
+    /// time.
+    async fn waiting<T>(&self, since: Instant, heard: impl Future<Output = T>) -> Option<T> {
+        let left = self.head_timeout.saturating_sub(clock::now() - since);
+        self.leaving.run_until_cancelled(time::timeout(left, heard)).await?.ok()
+    }
+
+    async fn http2(&self, wire: Wire) {
+        let mut server = http2::Builder::new(TokioExecutor::new());
+        server
+            .timer(TokioTimer::new())
+            // Who says nothing is asked whether it lives.
+            .keep_alive_interval(self.head_timeout)
+            .keep_alive_timeout(self.head_timeout)
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(HEAD_BYTES_MAX);
+        let serving = server.serve_connection(TokioIo::new(wire), service_fn(&self.answer));
+        tokio::pin!(serving);
+        tokio::select! {
+            _ended = serving.as_mut() => return,
+            () = self.leaving.cancelled() => serving.as_mut().graceful_shutdown(),
+        }
+        let _ended = serving.await;
+    }
+
+    /// Serves requests until there are no more, or none for a while.
+    async fn http1(&self, resting: Resting) -> Option<Resting> {
+        let Resting { stream, ahead, mut since } = resting;
+        let wire = Wire::new(stream, ahead);
+        let turns = wire.turns.clone();
+        let answer = service_fn(|request| {
+            let (turn, answered) = (turns.begin(), (self.answer)(request));
+            async move {
+                let Ok(answer) = answered.await;
+                Ok::<_, Infallible>(answer.map(|body| InTurn { body, _turn: turn }))
+            }
+        });
+        let mut serving = http1::Builder::new()
+            .max_headers(guard::FIELDS_MAX)
+            .max_buf_size(HEAD_BYTES_MAX as usize)
+            .serve_connection(TokioIo::new(wire), answer)
+            .with_upgrades();
+        let pause = REST_AFTER.min(self.head_timeout / 2);
+        let look = time::sleep(pause);
+        tokio::pin!(look);
+        let (mut is_leaving, mut seen) = (false, 0);
+        loop {
+            tokio::select! {
+                // They end as they like.
+                _ended = &mut serving => return None,
+                () = self.leaving.cancelled(), if !is_leaving => {
+                    is_leaving = true;
+                    Pin::new(&mut serving).graceful_shutdown();
+                    continue;
+                }
+                () = look.as_mut() => {}
+            }
+            let now = clock::now();
+            let state = turns.state(&mut seen);
+            match state {
+                State::Busy => since = now,
+                _ if now - since >= self.head_timeout => return None,
+                State::Resting if !is_leaving => break,
+                _ => {}
+            }
+            look.as_mut().reset((now + pause).into());
+        }
+        let parts = serving.into_parts()?;
+        let stream = parts.io.into_inner().into_stream();
+        Some(Resting { stream, ahead: parts.read_buf, since })
+    }
+}

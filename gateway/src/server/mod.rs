@@ -1,0 +1,63 @@
+//! Takes connections in and serves the requests on them, in HTTP/1.1 and HTTP/2. It must never be held up
+//! by a connection that says nothing, or too much.
+
+mod connection;
+mod turns;
+mod wire;
+
+use std::{convert::Infallible, future::Future, net::SocketAddr, time::Duration};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::{net::TcpListener, time};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+
+use self::connection::Connection;
+use crate::tasks::Tasks;
+
+/// How long to wait where no connection can be taken in, for want of file descriptors, say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// When to stop.
+#[derive(Clone)]
+pub(crate) struct Ends {
+    /// No more connections, and no more requests on those that there are.
+    pub(crate) leaving: CancellationToken,
+    /// At once.
+    pub(crate) closing: CancellationToken,
+}
+
+/// Serves what comes to `listener` until it is to leave; connections end by themselves after that. Heads
+/// of requests have to be there within `head_timeout`.
+pub(crate) async fn run<F, A>(
+    listener: TcpListener,
+    head_timeout: Duration,
+    tasks: Tasks,
+    ends: Ends,
+    answer: F,
+) where
+    F: Fn(SocketAddr, Request<Incoming>) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+{
+    let leaving = ends.leaving.clone();
+    while let Some(accepted) = leaving.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((stream, peer)) => {
+                // Small answers go at once; where that can't be had, they go later.
+                let _later = stream.set_nodelay(true);
+                let (ends, answer) = (ends.clone(), answer.clone());
+                let answer = move |request| answer(peer, request);
+                let connection = Connection { head_timeout, leaving: ends.leaving, answer };
+                tasks.spawn("connection", async move {
+                    // They end as they like.
+                    let _ended = ends.closing.run_until_cancelled(connection.run(stream)).await;
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be taken in");
+                time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

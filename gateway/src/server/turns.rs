@@ -1,0 +1,94 @@
+//! What is under way on a connection of HTTP/1.1: whether it rests, and since when. It must never call one
+//! at rest that has something to say yet.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tonic::{Status, body::Body};
+
+/// All of it happens in the one task of its connection.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    begun: AtomicU64,
+    ended: AtomicU64,
+    /// Whether bytes came that are no request yet.
+    pub(super) heard: AtomicBool,
+    /// Whether there are bytes that the caller does not take.
+    pub(super) held_up: AtomicBool,
+}
+
+/// What a connection is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// A request is under way, or was since it was looked at before.
+    Busy,
+    /// A request has begun to come.
+    Listening,
+    /// Nothing at all.
+    Resting,
+}
+
+impl Turns {
+    /// What it is about, where `seen` requests had begun when it was looked at before.
+    pub(super) fn state(&self, seen: &mut u64) -> State {
+        let (begun, ended) = (self.begun.load(Relaxed), self.ended.load(Relaxed));
+        if begun != *seen || begun != ended || self.held_up.load(Relaxed) {
+            *seen = begun;
+            State::Busy
+        } else if self.heard.load(Relaxed) {
+            State::Listening
+        } else {
+            State::Resting
+        }
+    }
+
+    /// A request is there: its turn ends when this is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> Turn {
+        self.begun.fetch_add(1, Relaxed);
+        self.heard.store(false, Relaxed);
+        Turn(Arc::clone(self))
+    }
+}
+
+/// A request, until its answer was sent.
+pub(super) struct Turn(Arc<Turns>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Relaxed);
+    }
+}
+
+/// The body of an answer, with its request's turn.
+pub(super) struct InTurn {
+    pub(super) body: Body,
+    pub(super) _turn: Turn,
+}
+
+impl http_body::Body for InTurn {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

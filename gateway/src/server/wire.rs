@@ -1,0 +1,183 @@
+//! The bytes of a connection, and what of them was read ahead: that tells the versions of HTTP apart, and
+//! a connection that rests from one that has begun to say something. It must never lose any.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use super::turns::Turns;
+
+/// How HTTP/2 begins (RFC 9113, 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+pub(super) struct Wire {
+    stream: TcpStream,
+    /// Read, and not looked at yet.
+    ahead: Bytes,
+    pub(super) turns: Arc<Turns>,
+}
+
+/// Which version a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    Http1,
+    Http2,
+}
+
+impl Wire {
+    pub(super) fn new(stream: TcpStream, ahead: Bytes) -> Self {
+        let turns = Turns::default();
+        turns.heard.store(!ahead.is_empty(), Relaxed);
+        Self { stream, ahead, turns: Arc::new(turns) }
+    }
+
+    /// The byte stream, once all was read that was read ahead.
+    pub(super) fn into_stream(self) -> TcpStream {
+        debug_assert!(self.ahead.is_empty(), "hyper reads all before it waits");
+        self.stream
+    }
+}
+
+/// Which version a connection speaks, by what comes first on it, which is given back. `None`: it ends
+/// before that can be told.
+pub(super) async fn spoken(stream: &mut TcpStream) -> io::Result<Option<(Spoken, Bytes)>> {
+    let (mut bytes, mut len) = ([0; PREFACE.len()], 0);
+    loop {
+        let read = stream.read(&mut bytes[len..]).await?;
+        len += read;
+        let is_preface = PREFACE.starts_with(&bytes[..len]);
+        let spoken = match is_preface {
+            true if len == PREFACE.len() => Spoken::Http2,
+            true if read == 0 => return Ok(None),
+            true => continue,
+            false => Spoken::Http1,
+        };
+        return Ok(Some((spoken, Bytes::copy_from_slice(&bytes[..len]))));
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = if self.ahead.is_empty() {
+            Pin::new(&mut self.stream).poll_read(context, buffer)
+        } else {
+            let count = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead.split_to(count));
+            Poll::Ready(Ok(()))
+        };
+        if buffer.filled().len() > before {
+            self.turns.heard.store(true, Relaxed);
+        }
+        read
+    }
+}
+
+impl Wire {
+    fn written<T>(&self, written: Poll<T>) -> Poll<T> {
+        self.turns.held_up.store(written.is_pending(), Relaxed);
+        written
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.written(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        self.written(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::AsyncWriteExt,
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    /// A connection, from both ends.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let caller = TcpStream::connect(listener.local_addr().unwrap());
+        let (caller, accepted) = tokio::join!(caller, listener.accept());
+        (caller.unwrap(), accepted.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn the_version_is_told_by_the_first_bytes_and_none_is_lost() {
+        let differs = b"PRI * HTTP/2.0\r\n\r\nSX";
+        for (said, version) in [
+            (&b"G"[..], Spoken::Http1),
+            (b"PO", Spoken::Http1),
+            (b"PROPFIND", Spoken::Http1),
+            (differs, Spoken::Http1),
+            (PREFACE, Spoken::Http2),
+        ] {
+            let (mut caller, mut stream) = pair().await;
+            caller.set_nodelay(true).unwrap();
+            let says = async {
+                for byte in said {
+                    caller.write_all(&[*byte]).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+            };
+            let (heard, ()) = tokio::join!(spoken(&mut stream), says);
+            let (spoken, ahead) = heard.unwrap().unwrap();
+            assert_eq!(spoken, version, "{said:?}");
+            caller.write_all(b", and more").await.unwrap();
+            drop(caller);
+            let mut all = Vec::new();
+            Wire::new(stream, ahead).read_to_end(&mut all).await.unwrap();
+            assert_eq!(all, [said, b", and more"].concat());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_leaves_before_that_is_not_served() {
+        for said in [&b""[..], b"P", &PREFACE[..23]] {
+            let (mut caller, mut stream) = pair().await;
+            caller.write_all(said).await.unwrap();
+            drop(caller);
+            assert_eq!(spoken(&mut stream).await.unwrap(), None, "{said:?}");
+        }
+    }
+}
