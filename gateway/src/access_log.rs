@@ -19,7 +19,12 @@ use tokio::time;
 use tonic::{Status, body::Body};
 use waypost_client::{AnsweredBy, CallFailed};
 
-use crate::{clock, correlation::Correlation, problem::Problem, routes::Name};
+use crate::{
+    clock,
+    correlation::{Correlation, TraceId},
+    problem::Problem,
+    routes::Name,
+};
 
 /// A request, from its head on.
 #[derive(Debug)]
@@ -89,7 +94,7 @@ impl Outcome {
 struct Line<'a> {
     time: String,
     request_id: &'a str,
-    trace_id: &'a str,
+    trace_id: TraceId,
     client: IpAddr,
     method: &'a str,
     path: &'a str,
@@ -248,8 +253,8 @@ pub(crate) fn write(
     let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
     log.add(&Line {
         time: humantime::format_rfc3339_millis(entry.at).to_string(),
-        request_id: &entry.correlation.request_id,
-        trace_id: &entry.correlation.trace_id,
+        request_id: entry.correlation.request_id_text(),
+        trace_id: entry.correlation.trace_id(),
         client: entry.peer,
         method: entry.method.as_str(),
         path: &entry.path,

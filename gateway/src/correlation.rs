@@ -1,10 +1,11 @@
 //! What tells a request apart from all others: `x-request-id`, and the `traceparent` of W3C Trace Context
 //! (level 1). What comes from outside is passed on where it is well-formed, and made anew where it is not.
 
-use std::{fmt::Write, ops::Range, time::UNIX_EPOCH};
+use std::{fmt, ops::Range, time::UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use uuid::Builder;
+use serde::{Serialize, Serializer};
+use uuid::{Builder, fmt::Hyphenated};
 
 use crate::clock;
 
@@ -23,56 +24,81 @@ const FLAGS: Range<usize> = 53..55;
 /// What a request is known by.
 #[derive(Clone, Debug)]
 pub(crate) struct Correlation {
-    /// Without control characters and blanks.
-    pub(crate) request_id: Box<str>,
-    /// 32 digits, hexadecimal.
-    pub(crate) trace_id: Box<str>,
+    request_id: HeaderValue,
+    trace_id: u128,
 }
 
 impl Correlation {
     /// What `headers` say, or else something new; and sees to it that they say so to the instance, with
     /// this gateway as the parent.
     pub(crate) fn of(headers: &mut HeaderMap) -> Self {
-        let asked = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
-        let asked = asked.filter(|id| is_id(id)).map(Box::from);
+        let asked = headers.get(&REQUEST_ID).filter(|id| is_id(id)).cloned();
         let request_id = asked.unwrap_or_else(new_id);
         let mut parents = headers.get_all(&TRACE_PARENT).iter();
         let parent = parents.next().filter(|_| parents.next().is_none());
         let parent = parent.and_then(|value| value.to_str().ok()).filter(|value| is_parent(value));
-        let (trace_id, flags): (Box<str>, Box<str>) = match parent {
-            Some(parent) => (parent[TRACE_ID].into(), parent[FLAGS].into()),
-            None => {
-                headers.remove(&TRACE_STATE);
-                (format!("{:032x}", fastrand::u128(1..)).into(), "00".into())
-            }
-        };
-        let mut next = String::with_capacity(FLAGS.end);
+        let told = parent.and_then(|parent| {
+            let trace_id = u128::from_str_radix(&parent[TRACE_ID], 16).ok()?;
+            Some((trace_id, u8::from_str_radix(&parent[FLAGS], 16).ok()?))
+        });
         // Never zero, which means that there is none.
+        let (trace_id, flags) = told.unwrap_or_else(|| (fastrand::u128(1..), 0));
+        if told.is_none() {
+            headers.remove(&TRACE_STATE);
+        }
         let span = fastrand::u64(1..);
-        let written = write!(next, "00-{trace_id}-{span:016x}-{flags}");
-        debug_assert!(written.is_ok(), "a string takes what is written");
-        if let Ok(value) = HeaderValue::from_str(&next) {
+        if let Ok(value) = format!("00-{trace_id:032x}-{span:016x}-{flags:02x}").try_into() {
             headers.insert(&TRACE_PARENT, value);
         }
-        if let Ok(value) = HeaderValue::from_str(&request_id) {
-            headers.insert(&REQUEST_ID, value);
-        }
+        headers.insert(&REQUEST_ID, request_id.clone());
         Self { request_id, trace_id }
+    }
+
+    /// What the request is called.
+    pub(crate) fn request_id(&self) -> &HeaderValue {
+        &self.request_id
+    }
+
+    /// The same as text, without control characters and blanks.
+    pub(crate) fn request_id_text(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+
+    /// What all requests that serve the same purpose have in common.
+    pub(crate) fn trace_id(&self) -> TraceId {
+        TraceId(self.trace_id)
+    }
+}
+
+/// Written as 32 digits, hexadecimal.
+pub(crate) struct TraceId(u128);
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:032x}", self.0)
+    }
+}
+
+impl Serialize for TraceId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
 /// A UUID of version 7: ids that come later sort behind.
-fn new_id() -> Box<str> {
+fn new_id() -> HeaderValue {
     let since = clock::wall_now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let millis = u64::try_from(since.as_millis()).unwrap_or_default();
     // It tells requests apart, and keeps no secret.
     let mut random = [0; 10];
     fastrand::fill(&mut random);
-    Builder::from_unix_timestamp_millis(millis, &random).into_uuid().to_string().into()
+    let id = Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
+    let mut text = [0; Hyphenated::LENGTH];
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)).expect("digits and hyphens")
 }
 
-fn is_id(id: &str) -> bool {
-    (1..=ID_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+fn is_id(id: &HeaderValue) -> bool {
+    (1..=ID_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
 }
 
 /// Whether it is a `traceparent` that this version of the format understands: of later versions the
@@ -113,8 +139,8 @@ mod tests {
         let mut headers =
             headers([("x-request-id", "r-7"), ("traceparent", PARENT), ("tracestate", "a=b")]);
         let correlation = Correlation::of(&mut headers);
-        assert_eq!(&*correlation.request_id, "r-7");
-        assert_eq!(&*correlation.trace_id, &PARENT[TRACE_ID]);
+        assert_eq!(correlation.request_id_text(), "r-7");
+        assert_eq!(correlation.trace_id().to_string(), PARENT[TRACE_ID]);
         let passed_on = headers["traceparent"].to_str().expect("text");
         assert_eq!(passed_on[..36], PARENT[..36]);
         assert_ne!(passed_on[PARENT_ID], PARENT[PARENT_ID], "the gateway is the parent");
@@ -127,7 +153,7 @@ mod tests {
     fn what_is_missing_is_made() {
         let mut headers = HeaderMap::new();
         let correlation = Correlation::of(&mut headers);
-        assert_eq!(headers["x-request-id"], &*correlation.request_id);
+        assert_eq!(&headers["x-request-id"], correlation.request_id());
         assert!(is_parent(headers["traceparent"].to_str().expect("text")));
         assert_ne!(Correlation::of(&mut HeaderMap::new()).request_id, correlation.request_id);
     }
@@ -137,7 +163,7 @@ mod tests {
         let long = "x".repeat(ID_MAX + 1);
         for id in ["", "two words", "tab\there", &long] {
             let mut headers = headers([("x-request-id", id)]);
-            assert_ne!(&*Correlation::of(&mut headers).request_id, id);
+            assert_ne!(Correlation::of(&mut headers).request_id_text(), id);
         }
         for parent in [
             "00-00000000000000000000000000000000-b7ad6b7169203331-01",
@@ -151,7 +177,11 @@ mod tests {
         ] {
             let mut headers = headers([("traceparent", parent), ("tracestate", "a=b")]);
             let correlation = Correlation::of(&mut headers);
-            assert_ne!(parent.get(TRACE_ID), Some(&*correlation.trace_id), "{parent}");
+            assert_ne!(
+                parent.get(TRACE_ID),
+                Some(&*correlation.trace_id().to_string()),
+                "{parent}"
+            );
             assert!(!headers.contains_key("tracestate"), "it belongs to the parent: {parent}");
         }
     }
@@ -163,7 +193,7 @@ mod tests {
             &PARENT.replacen("00", "cc", 1),
         ] {
             let mut headers = headers([("traceparent", parent)]);
-            assert_eq!(&*Correlation::of(&mut headers).trace_id, &PARENT[TRACE_ID]);
+            assert_eq!(Correlation::of(&mut headers).trace_id().to_string(), PARENT[TRACE_ID]);
         }
     }
 
@@ -171,7 +201,7 @@ mod tests {
     fn of_two_parents_neither_counts() {
         let mut headers = headers([("traceparent", PARENT)]);
         headers.append("traceparent", PARENT.parse().expect("a header's value"));
-        assert_ne!(&*Correlation::of(&mut headers).trace_id, &PARENT[TRACE_ID]);
+        assert_ne!(Correlation::of(&mut headers).trace_id().to_string(), PARENT[TRACE_ID]);
         assert_eq!(headers.get_all("traceparent").iter().count(), 1);
     }
 }

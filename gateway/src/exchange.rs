@@ -21,10 +21,10 @@ use crate::{
     gateway::Gateway,
     guard::{self, Refused},
     hop::{self, Passage},
-    lines::Repeat,
+    lines::{Repeat, Way},
     problem::Problem,
     rate::ClientKey,
-    routes::{Access, Found, KeySource, Route, Way},
+    routes::{Access, Found, KeySource, Route},
     settings::Settings,
     trimmed::Trimmed,
     tunnel,
@@ -34,44 +34,75 @@ use crate::{
 
 static TIMEOUT_MS: HeaderName = HeaderName::from_static("x-waypost-timeout-ms");
 
+/// A request, as it came in.
+struct Incomer {
+    peer: SocketAddr,
+    request: Request<Incoming>,
+    /// Whether it is fit to be looked at.
+    checked: Result<(), Refused>,
+}
+
 /// Answers a request, and tells of it.
 pub(crate) async fn answer(
     gateway: Arc<Gateway>,
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
+    let settings = gateway.settings();
     let (mut head, body) = request.into_parts();
     // As it came: what is added to it is none of its caller's doing.
     let checked = guard::check(&head);
     let correlation = Correlation::of(&mut head.headers);
     let request = Request::from_parts(head, body);
     let untold = gateway.begin(Entry::begin(&request, peer, &correlation));
-    let settings = gateway.settings();
-    let is_grpc = is_grpc(request.version(), request.headers());
-    let answered = tower::service_fn(|request| {
-        let (gateway, settings, correlation) = (&gateway, &settings, &correlation);
-        async move {
-            let answered = match checked {
-                Ok(()) => pass(gateway, settings, peer, request).await,
-                Err(reason) => Err((refused(reason).last(request.version()), Outcome::default())),
-            };
-            let (answer, outcome) = answered.unwrap_or_else(|(problem, outcome)| {
-                let outcome = outcome.with_problem(&problem);
-                let id = &correlation.request_id;
-                let answer = if is_grpc { problem.answer_grpc(id) } else { problem.answer(id) };
-                (answer, outcome)
-            });
-            let mut answer = answer;
-            answer.extensions_mut().insert(outcome);
-            Ok::<_, Infallible>(answer)
-        }
+    let incomer = Incomer { peer, request, checked };
+    let (mut answer, outcome) = if settings.dresses() {
+        // Boxed: it has room for what most requests do without.
+        Box::pin(dressed(&gateway, &settings, &correlation, incomer)).await
+    } else {
+        respond(&gateway, &settings, &correlation, incomer).await
+    };
+    answer.headers_mut().insert(REQUEST_ID.clone(), correlation.request_id().clone());
+    Ok(untold.tell(outcome, answer))
+}
+
+/// An answer that browsers of other origins may see, or whose coding is the caller's choice.
+async fn dressed(
+    gateway: &Gateway,
+    settings: &Settings,
+    correlation: &Correlation,
+    incomer: Incomer,
+) -> (Response<Body>, Outcome) {
+    let Incomer { peer, request, checked } = incomer;
+    let answered = tower::service_fn(|request| async move {
+        let incomer = Incomer { peer, request, checked };
+        let (mut answer, outcome) = respond(gateway, settings, correlation, incomer).await;
+        answer.extensions_mut().insert(outcome);
+        Ok::<_, Infallible>(answer)
     });
     let Ok(mut answer) = settings.dress(answered, request).await;
-    if let Ok(id) = correlation.request_id.parse() {
-        answer.headers_mut().insert(REQUEST_ID.clone(), id);
-    }
     let outcome = answer.extensions_mut().remove::<Outcome>().unwrap_or_default();
-    Ok(untold.tell(outcome, answer))
+    (answer, outcome)
+}
+
+async fn respond(
+    gateway: &Gateway,
+    settings: &Settings,
+    correlation: &Correlation,
+    incomer: Incomer,
+) -> (Response<Body>, Outcome) {
+    let Incomer { peer, request, checked } = incomer;
+    let is_grpc = is_grpc(request.version(), request.headers());
+    let answered = match checked {
+        Ok(()) => pass(gateway, settings, peer, request).await,
+        Err(reason) => Err((refused(reason).last(request.version()), Outcome::default())),
+    };
+    answered.unwrap_or_else(|(problem, outcome)| {
+        let outcome = outcome.with_problem(&problem);
+        let id = correlation.request_id_text();
+        let answer = if is_grpc { problem.answer_grpc(id) } else { problem.answer(id) };
+        (answer, outcome)
+    })
 }
 
 /// What a request came to, and who had to do with it.
@@ -131,15 +162,15 @@ async fn admit(
     head: &mut Parts,
     outcome: &mut Outcome,
 ) -> Result<Admitted, Problem> {
-    let host = host_of(head).map(str::to_owned);
-    let arrival = Arrival { peer: peer.ip(), scheme: Scheme::Http, host: host.as_deref() };
+    let host = host_of(head);
+    let arrival = Arrival { peer: peer.ip(), scheme: Scheme::Http, host };
     let origin = Origin::read(&head.headers, arrival, &gateway.trusted);
     let is_grpc = is_grpc(head.version, &head.headers);
-    let (mut route, mut path) = find(settings, host.as_deref(), head)?;
+    let (mut route, mut path) = find(settings, host, head)?;
     if is_grpc && matches!(route, Way::Implicit(_)) {
         // The path of a call names what it calls, whole.
         path = head.uri.path().to_owned();
-        route = of_call(gateway, route, host.as_deref()).await;
+        route = of_call(gateway, settings, route, host).await;
     }
     let upstream = gateway.upstreams.get(route.service.as_str());
     outcome.route = Some(route.name().clone());
@@ -157,14 +188,17 @@ async fn admit(
         Some(auth) => auth.pass_on(&mut head.headers, identity.as_ref()),
         None => auth::remove_forged(&mut head.headers),
     }
-    let path = asked(&path, head.uri.query())?;
+    let path = asked(path, head.uri.query())?;
     Ok(Admitted { route, upstream, path, timeout, passage, is_grpc, key })
 }
 
 fn find(settings: &Settings, host: Option<&str>, head: &Parts) -> Result<(Way, String), Problem> {
     let path = head.uri.path();
     match settings.config.routes.find(host, path, &head.method) {
-        Found::Route { route, path } => Ok((route, path.into_owned())),
+        Found::Route { route, path } => Ok((Way::Written(Arc::clone(route)), path.into_owned())),
+        Found::Implicit { service, timeout, path } => {
+            Ok((settings.lines.implicit(service, timeout), path.to_owned()))
+        }
         Found::MethodNotAllowed { allow } => {
             let detail = "the route takes other methods";
             let problem =
@@ -179,13 +213,13 @@ fn find(settings: &Settings, host: Option<&str>, head: &Parts) -> Result<(Way, S
 
 /// The way of a call that no route was written for: to the service that its path names, or, where there is
 /// none, to the one that its host names.
-async fn of_call(gateway: &Gateway, route: Way, host: Option<&str>) -> Way {
+async fn of_call(gateway: &Gateway, settings: &Settings, route: Way, host: Option<&str>) -> Way {
     if gateway.upstreams.get(route.service.as_str()).standing().await == Standing::Known {
         return route;
     }
     let name = host.and_then(|host| host.split(':').next()?.parse().ok());
     match name {
-        Some(name) => Way::Implicit(Arc::new(Route::to(name, route.timeout))),
+        Some(name) => settings.lines.implicit(name, route.timeout),
         None => route,
     }
 }
@@ -279,11 +313,11 @@ fn timeout(route: &Route, headers: &HeaderMap) -> Duration {
     asked.map_or(route.timeout, |ms| route.timeout.min(Duration::from_millis(ms)))
 }
 
-fn asked(path: &str, query: Option<&str>) -> Result<PathAndQuery, Problem> {
+fn asked(path: String, query: Option<&str>) -> Result<PathAndQuery, Problem> {
     let bad = |_| Problem::new(StatusCode::BAD_REQUEST, "Refused", "the path can't be passed on");
     match query {
-        None => path.parse().map_err(bad),
-        Some(query) => format!("{path}?{query}").parse().map_err(bad),
+        None => path.try_into().map_err(bad),
+        Some(query) => format!("{path}?{query}").try_into().map_err(bad),
     }
 }
 

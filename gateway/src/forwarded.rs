@@ -31,6 +31,9 @@ static OTHERS: [HeaderName; 5] = [
     HeaderName::from_static("x-real-ip"),
 ];
 
+/// Most lists are no longer.
+const LIST_LEN: usize = 48;
+
 /// Proxies in front of the gateway are believed no further back.
 const HOPS_MAX: usize = 16;
 
@@ -166,7 +169,8 @@ impl Origin {
 
     /// `X-Forwarded-For`, and `Forwarded`, whose first element tells what the caller asked for.
     fn lists(&self) -> (String, String) {
-        let (mut chain, mut forwarded) = (String::new(), String::new());
+        let mut chain = String::with_capacity(LIST_LEN);
+        let mut forwarded = String::with_capacity(2 * LIST_LEN);
         for (index, hop) in self.hops.iter().rev().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
             // Strings take everything.

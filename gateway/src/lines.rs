@@ -1,15 +1,35 @@
-//! The channels by which a route's requests go to its service: made when they are first needed, and kept
-//! for as long as the route stands in the configuration.
+//! The ways of requests to services: routes, and the channels to their services, which are made when they
+//! are first needed, and kept for as long as the configuration stands. Names that strangers make up must
+//! leave nothing here.
 
-use std::sync::Arc;
+use std::{hash::Hash, ops::Deref, sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 use waypost_client::{BalancedChannel, HttpChannel, Protocol, Service};
 
 use crate::{
-    routes::{Route, Way},
+    routes::{Name, Route},
     upstreams::Upstream,
 };
+
+/// The route of a request.
+#[derive(Clone)]
+pub(crate) enum Way {
+    /// One that was written down.
+    Written(Arc<Route>),
+    /// None was written down: the path names the service, or the host does.
+    Implicit(Arc<Route>),
+}
+
+impl Deref for Way {
+    type Target = Arc<Route>;
+
+    fn deref(&self) -> &Arc<Route> {
+        match self {
+            Self::Written(route) | Self::Implicit(route) => route,
+        }
+    }
+}
 
 /// Those of one configuration's routes.
 #[derive(Default)]
@@ -17,16 +37,18 @@ pub(crate) struct Lines {
     /// By the route's place in memory: it stays there for as long as the configuration does, which holds
     /// both.
     written: DashMap<usize, Arc<Line>>,
+    implicit: DashMap<Name, Arc<Line>>,
 }
 
 /// The channels of one route.
 pub(crate) struct Line {
+    route: Arc<Route>,
     service: Service,
     http: HttpChannel,
     grpc: BalancedChannel,
     retries: u32,
     in_flight: Option<u32>,
-    hedge: Option<std::time::Duration>,
+    hedge: Option<Duration>,
 }
 
 /// How a request may be sent.
@@ -41,21 +63,38 @@ pub(crate) enum Repeat {
 }
 
 impl Lines {
-    /// The channels of a route to `upstream`, which is its service.
-    pub(crate) fn line(&self, route: &Way, upstream: &Upstream) -> Arc<Line> {
-        let Way::Written(route) = route else { return Arc::new(Line::new(route, upstream)) };
-        let place = Arc::as_ptr(route) as usize;
-        if let Some(line) = self.written.get(&place) {
-            return Arc::clone(&line);
+    /// The implicit way to a service.
+    pub(crate) fn implicit(&self, service: Name, timeout: Duration) -> Way {
+        Way::Implicit(match self.implicit.get(&service) {
+            Some(line) => Arc::clone(&line.route),
+            None => Arc::new(Route::to(service, timeout)),
+        })
+    }
+
+    /// The channels of a route to `upstream`, which is its service, and is known to the registry.
+    pub(crate) fn line(&self, way: &Way, upstream: &Upstream) -> Arc<Line> {
+        let new = || Arc::new(Line::new(way, upstream));
+        match way {
+            Way::Written(route) => kept(&self.written, &(Arc::as_ptr(route) as usize), new),
+            Way::Implicit(route) => kept(&self.implicit, &route.service, new),
         }
-        Arc::clone(
-            &self.written.entry(place).or_insert_with(|| Arc::new(Line::new(route, upstream))),
-        )
     }
 }
 
+/// What is kept for `key`: `new` from now on, where there is nothing.
+fn kept<K: Clone + Eq + Hash>(
+    lines: &DashMap<K, Arc<Line>>,
+    key: &K,
+    new: impl FnOnce() -> Arc<Line>,
+) -> Arc<Line> {
+    if let Some(line) = lines.get(key) {
+        return Arc::clone(&line);
+    }
+    Arc::clone(&lines.entry(key.clone()).or_insert_with(new))
+}
+
 impl Line {
-    fn new(route: &Route, upstream: &Upstream) -> Self {
+    fn new(route: &Arc<Route>, upstream: &Upstream) -> Self {
         let mut service = upstream.service.clone();
         if route.policy != waypost_client::Policy::default() {
             service = service.with_policy(route.policy);
@@ -71,6 +110,7 @@ impl Line {
             retries: route.retries,
             in_flight: route.in_flight.map(std::num::NonZeroU32::get),
             hedge: route.hedge,
+            route: Arc::clone(route),
         }
     }
 

@@ -73,6 +73,11 @@ impl Settings {
         self.config.limits.body
     }
 
+    /// Whether anything is added to answers.
+    pub(crate) fn dresses(&self) -> bool {
+        self.cors.is_some() || self.config.compression
+    }
+
     /// What `inner` answers, as its caller takes it, and with what pages of other origins have to be told;
     /// preflights are answered here.
     pub(crate) async fn dress<B, S>(

@@ -21,11 +21,12 @@ impl Tasks {
         name: &'static str,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
-        let watched = async move {
-            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        // No `async` block, which would have room for the task twice.
+        let watched = AssertUnwindSafe(task).catch_unwind().map(move |ended| {
+            if ended.is_err() {
                 tracing::error!(task = name, "a background task panicked");
             }
-        };
+        });
         self.tracker.spawn(watched.instrument(tracing::debug_span!("gateway", task = name)));
     }
 

@@ -8,7 +8,7 @@ mod path;
 mod route;
 mod tree;
 
-use std::{borrow::Cow, ops::Deref, sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method};
 
@@ -37,8 +37,8 @@ pub use self::{
 /// let Found::Route { route, path } = table.find(None, "/v1/orders/7", &Method::GET) else { panic!() };
 /// assert_eq!((route.service.as_str(), &*path), ("orders", "/7"));
 /// // Nothing is written down for this one.
-/// let Found::Route { route, path } = table.find(None, "/stock/7", &Method::GET) else { panic!() };
-/// assert_eq!((route.service.as_str(), &*path), ("stock", "/7"));
+/// let Found::Implicit { service, path, .. } = table.find(None, "/stock/7", &Method::GET) else { panic!() };
+/// assert_eq!((service.as_str(), path), ("stock", "/7"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -69,12 +69,21 @@ pub enum Implicit {
 /// What becomes of a request.
 #[derive(Clone, Debug)]
 pub enum Found<'a> {
-    /// It goes this way.
+    /// It goes by a route that was written down.
     Route {
-        /// The way.
-        route: Way,
+        /// The route.
+        route: &'a Arc<Route>,
         /// The path that the instance is asked for. Begins with `/`.
         path: Cow<'a, str>,
+    },
+    /// It goes by the implicit way.
+    Implicit {
+        /// Whose instances answer. Nothing is known of it but that its name is valid.
+        service: Name,
+        /// The time until the head of the answer is there.
+        timeout: Duration,
+        /// The path that the instance is asked for. Begins with `/`.
+        path: &'a str,
     },
     /// There are routes for its host and path, though none for its method.
     MethodNotAllowed {
@@ -83,27 +92,6 @@ pub enum Found<'a> {
     },
     /// It leads nowhere.
     None,
-}
-
-/// The route of a request.
-#[derive(Clone, Debug)]
-pub enum Way {
-    /// One that was written down: the same for all of its requests.
-    Written(Arc<Route>),
-    /// One that was made for this request, as none was written down. Of its service nothing is known but
-    /// that its name is valid.
-    Implicit(Arc<Route>),
-}
-
-impl Deref for Way {
-    type Target = Arc<Route>;
-
-    fn deref(&self) -> &Arc<Route> {
-        match self {
-            Self::Written(route) => route,
-            Self::Implicit(route) => route,
-        }
-    }
 }
 
 impl RouteTable {
@@ -152,9 +140,7 @@ impl RouteTable {
         let place =
             self.trees(without_port(host.unwrap_or_default())).find_map(|tree| tree.find(path));
         match place.map(|place| place.route(method)) {
-            Some(Ok(route)) => {
-                Found::Route { path: route.asked(path), route: Way::Written(Arc::clone(route)) }
-            }
+            Some(Ok(route)) => Found::Route { path: route.asked(path), route },
             Some(Err(allow)) => Found::MethodNotAllowed { allow },
             None => self.find_implicit(path),
         }
@@ -171,8 +157,8 @@ impl RouteTable {
         let trimmed = path.strip_prefix('/').unwrap_or(path);
         let (segment, rest) = trimmed.split_at(trimmed.find('/').unwrap_or(trimmed.len()));
         let Ok(service) = decoded(segment).parse() else { return Found::None };
-        let path = Cow::Borrowed(if rest.is_empty() { "/" } else { rest });
-        Found::Route { route: Way::Implicit(Arc::new(Route::to(service, timeout))), path }
+        let path = if rest.is_empty() { "/" } else { rest };
+        Found::Implicit { service, timeout, path }
     }
 }
 

@@ -58,8 +58,11 @@ where
     /// Serves it to its end.
     pub(super) async fn run(self, mut stream: TcpStream) {
         let since = clock::now();
-        let spoken = self.waiting(since, wire::spoken(&mut stream)).await;
-        let Some(Ok(Some((spoken, ahead)))) = spoken else { return };
+        let spoken = tokio::select! {
+            spoken = wire::spoken(&mut stream) => spoken,
+            () = self.lost(since) => return,
+        };
+        let Ok(Some((spoken, ahead))) = spoken else { return };
         // Boxed: one that rests stays small.
         match spoken {
             Spoken::Http2 => Box::pin(self.http2(Wire::new(stream, ahead))).await,
@@ -67,21 +70,24 @@ where
                 let mut resting = Resting { stream, ahead, since };
                 while let Some(rests) = Box::pin(self.http1(resting)).await {
                     resting = rests;
-                    if resting.ahead.is_empty()
-                        && self.waiting(resting.since, resting.stream.readable()).await.is_none()
-                    {
-                        return;
+                    if resting.ahead.is_empty() {
+                        tokio::select! {
+                            // What there is to read may be the end: it is looked at as a request is.
+                            _readable = resting.stream.readable() => {}
+                            () = self.lost(resting.since) => return,
+                        }
                     }
                 }
             }
         }
     }
 
-    /// What `heard` comes to while the head of a request is waited for, `since` when; `None`: nothing, in
-    /// time.
-    async fn waiting<T>(&self, since: Instant, heard: impl Future<Output = T>) -> Option<T> {
-        let left = self.head_timeout.saturating_sub(clock::now() - since);
-        self.leaving.run_until_cancelled(time::timeout(left, heard)).await?.ok()
+    /// Waits until no request may come any more whose head is waited for, `since` when.
+    async fn lost(&self, since: Instant) {
+        tokio::select! {
+            () = self.leaving.cancelled() => {}
+            () = time::sleep_until((since + self.head_timeout).into()) => {}
+        }
     }
 
     async fn http2(&self, wire: Wire) {

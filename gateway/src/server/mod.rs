@@ -50,8 +50,10 @@ pub(crate) async fn run<F, A>(
                 let answer = move |request| answer(peer, request);
                 let connection = Connection { head_timeout, leaving: ends.leaving, answer };
                 tasks.spawn("connection", async move {
-                    // They end as they like.
-                    let _ended = ends.closing.run_until_cancelled(connection.run(stream)).await;
+                    tokio::select! {
+                        () = ends.closing.cancelled() => {}
+                        () = connection.run(stream) => {}
+                    }
                 });
             }
             Err(error) => {
