@@ -31,7 +31,7 @@ const HEAD_BYTES_MAX: u32 = 64 * 1024;
 const STREAMS_MAX: u32 = 1_000;
 /// How long a connection has no request before it rests, about: what is kept for the next one is made
 /// anew then.
-const REST_AFTER: Duration = Duration::from_secs(1);
+const REST_AFTER: Duration = Duration::from_millis(100);
 
 /// What a connection is served with.
 pub(super) struct Connection<F> {
@@ -152,6 +152,7 @@ where
         }
         let parts = serving.into_parts()?;
         let stream = parts.io.into_inner().into_stream();
-        Some(Resting { stream, ahead: parts.read_buf, since })
+        // Copied: even an empty part of hyper's buffer would keep all of it.
+        Some(Resting { stream, ahead: Bytes::copy_from_slice(&parts.read_buf), since })
     }
 }

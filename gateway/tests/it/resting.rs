@@ -12,7 +12,7 @@ use tokio::{
 use crate::support::{Gateway, full, orders, soon};
 
 /// Longer than a connection has to have no request before it rests.
-const REST: Duration = Duration::from_millis(2_500);
+const REST: Duration = Duration::from_millis(500);
 
 const OK: &str = "http/1.1 200 ok";
 const ASKED: &[u8] = b"GET /orders/7 HTTP/1.1\r\nHost: gateway\r\n\r\n";
@@ -44,7 +44,7 @@ async fn who_has_rested_is_served() {
     let gateway = Gateway::new("").await;
     let instance = orders(&gateway).await;
     let mut stream = connect(&gateway).await;
-    for count in 1..=2 {
+    for count in 1..=5 {
         stream.write_all(ASKED).await.unwrap();
         assert_eq!(heard(&mut stream).await.0, OK);
         assert_eq!(instance.seen().len(), count);
@@ -74,7 +74,7 @@ async fn who_reads_slowly_reads_all() {
     let _instance =
         gateway.instance("orders", "a", async |_| Ok(Response::new(full("a".repeat(SIZE))))).await;
     let mut stream = connect(&gateway).await;
-    for _ in 0..2 {
+    for _ in 0..3 {
         stream.write_all(ASKED).await.unwrap();
         sleep(REST).await;
         assert_eq!(heard(&mut stream).await, (OK.into(), SIZE));
