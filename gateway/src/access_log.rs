@@ -1,5 +1,5 @@
 //! One line for each request, as JSON, once its answer has been sent to the end or given up. It must never
-//! hold a request up: lines that can't be written in time are counted, and left out.
+//! hold a request up.
 
 use std::{
     io::Write,
@@ -115,20 +115,16 @@ struct Line<'a> {
 
 /// How often lines are passed on.
 const PASS_ON_INTERVAL: Duration = Duration::from_millis(100);
-/// How many bytes of lines may wait for that: what is more is left out.
-const WAITING_MAX: usize = 16 << 20;
+/// As many bytes of lines are passed on without waiting for that.
+const PASS_ON_BYTES: usize = 32 << 10;
+/// Room for the line that makes them so many.
+const LINE_BYTES: usize = 2 << 10;
 
-/// Where lines go. They are passed on together: to wake up who writes them for each would cost more than
-/// the line.
+/// Where lines go. They are passed on some together: to wake up who writes them for each would cost more
+/// than the line, and all of a busy moment at once would hold up requests.
 pub(crate) struct AccessLog {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Vec<u8>>,
     to: Mutex<Box<dyn Write + Send>>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    lines: Vec<u8>,
-    left_out: u64,
 }
 
 impl AccessLog {
@@ -139,25 +135,30 @@ impl AccessLog {
 
     fn add(&self, line: &Line<'_>) {
         let mut waiting = lock(&self.waiting);
-        if waiting.lines.len() >= WAITING_MAX {
-            waiting.left_out += 1;
-            return;
-        }
         // Into memory: it always takes it.
-        let _written = serde_json::to_writer(&mut waiting.lines, line);
-        waiting.lines.push(b'\n');
+        let _written = serde_json::to_writer(&mut *waiting, line);
+        waiting.push(b'\n');
+        if waiting.len() >= PASS_ON_BYTES {
+            self.pass_on_these(waiting);
+        }
     }
 
     /// Passes on what waits.
     pub(crate) fn pass_on(&self) {
-        let Waiting { lines, left_out } = mem::take(&mut *lock(&self.waiting));
-        if left_out > 0 {
-            tracing::warn!(left_out, "lines of the access log were left out");
+        let waiting = lock(&self.waiting);
+        if !waiting.is_empty() {
+            self.pass_on_these(waiting);
         }
-        if !lines.is_empty() {
-            // Nobody to tell of it.
-            let _written = lock(&self.to).write_all(&lines);
-        }
+    }
+
+    fn pass_on_these(&self, mut waiting: MutexGuard<'_, Vec<u8>>) {
+        let next = Vec::with_capacity(PASS_ON_BYTES + LINE_BYTES);
+        // Before others may add: lines stay in order.
+        let mut to = lock(&self.to);
+        let lines = mem::replace(&mut *waiting, next);
+        drop(waiting);
+        // Nobody to tell of it.
+        let _written = to.write_all(&lines);
     }
 
     /// Passes lines on for ever.

@@ -1,12 +1,13 @@
 //! The command line: what a gateway is started with, and how it ends.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use ipnet::IpNet;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use metrics_util::MetricKindMask;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder};
 use tracing_subscriber::EnvFilter;
 use waypost_client::{BuildError, Client};
 
@@ -17,8 +18,8 @@ const FIGURES_IDLE_MAX: Duration = Duration::from_secs(15 * 60);
 /// What times are counted by, in seconds.
 const BUCKETS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-/// How many lines of the access log may wait to be written.
-const LINES_MAX: usize = 65_536;
+/// How many pieces of the access log may wait to be written, each of 32 KiB at most.
+const PIECES_MAX: usize = 1_024;
 
 /// One URL over all services that a Waypost registry knows: `http://gateway/orders/7` reaches a live replica
 /// of `orders`.
@@ -122,9 +123,9 @@ enum Failure {
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("{}: {source}", .path.display())]
-    PortFile { path: PathBuf, source: std::io::Error },
+    PortFile { path: PathBuf, source: io::Error },
     #[error("signals can't be heard: {0}")]
-    Signals(std::io::Error),
+    Signals(io::Error),
     #[error("figures can't be kept: {0}")]
     Figures(#[from] metrics_exporter_prometheus::BuildError),
     #[error("--log: {0}")]
@@ -140,7 +141,7 @@ pub async fn run() -> ExitCode {
             tracing::error!("{failure}");
             let mut shown = anstream::stderr();
             // Nobody to tell of it.
-            let _written = std::io::Write::write_all(
+            let _written = io::Write::write_all(
                 &mut shown,
                 format!("waypost-gateway: {failure}\n").as_bytes(),
             );
@@ -151,7 +152,7 @@ pub async fn run() -> ExitCode {
 
 async fn serve(arguments: Arguments) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&arguments.log)?;
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(io::stderr).init();
     let recorder = PrometheusBuilder::new()
         .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM, Some(FIGURES_IDLE_MAX))
         .set_buckets(&BUCKETS)?;
@@ -163,11 +164,12 @@ async fn serve(arguments: Arguments) -> Result<(), Failure> {
     if let Some(directory) = &arguments.view_dir {
         builder = builder.view_dir(directory);
     }
-    let (lines, _writer) = tracing_appender::non_blocking::NonBlockingBuilder::default()
+    let (lines, _writer) = NonBlockingBuilder::default()
         .lossy(true)
-        .buffered_lines_limit(LINES_MAX)
-        .finish(std::io::stdout());
-    let access_log = (arguments.access_log == AccessLogTo::Stdout).then(|| Box::new(lines) as _);
+        .buffered_lines_limit(PIECES_MAX)
+        .finish(io::stdout());
+    let access_log = (arguments.access_log == AccessLogTo::Stdout)
+        .then(|| Box::new(Unhurried { lines, told: 0 }) as _);
     let name = arguments.name.unwrap_or_else(|| format!("waypost-{:016x}", fastrand::u64(..)));
     let advertised =
         arguments.advertise.map(|host| Advertised { service: arguments.service, host });
@@ -203,4 +205,27 @@ async fn serve(arguments: Arguments) -> Result<(), Failure> {
     tracing::info!("the gateway leaves");
     running.close().await;
     Ok(())
+}
+
+/// Writes in a thread of its own. What that can't take in time is left out, and it is said how much.
+struct Unhurried {
+    lines: NonBlocking,
+    /// How much had been left out when it was said last.
+    told: usize,
+}
+
+impl io::Write for Unhurried {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.lines.write(bytes);
+        let left_out = self.lines.error_counter().dropped_lines();
+        if left_out > self.told {
+            tracing::warn!(pieces = left_out - self.told, "lines of the access log were left out");
+            self.told = left_out;
+        }
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.lines.flush()
+    }
 }

@@ -81,7 +81,7 @@ pub enum StartError {
 }
 
 /// How often measured times are summed up, so that they take no room.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where no route names a service, the registry is asked for this one, to see whether it answers at all.
 const OWN_SERVICE: &str = "gateway";
