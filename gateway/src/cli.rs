@@ -81,7 +81,7 @@ struct Arguments {
         value_parser = humantime::parse_duration
     )]
     head_timeout: Duration,
-    /// How long nothing of a request's body may come
+    /// How long nothing of a request's body may come, or be taken of an answer's in HTTP/1.1
     #[arg(
         long,
         env = "WAYPOST_GATEWAY_BODY_SILENCE_MAX",

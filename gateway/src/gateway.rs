@@ -15,7 +15,7 @@ use crate::{
     admin, exchange,
     forwarded::TrustedProxies,
     measures::Measures,
-    server,
+    server::{self, Patience},
     settings::Settings,
     settings_file::{OpenError, SettingsFile},
     tasks::Tasks,
@@ -45,7 +45,8 @@ pub struct Options {
     pub access_log: Option<Box<dyn io::Write + Send>>,
     /// How long the head of a request may take to come.
     pub head_timeout: Duration,
-    /// How long nothing of a request's body may come, but for calls of gRPC.
+    /// How long nothing of a request's body may come, but for calls of gRPC, and how long a caller of
+    /// HTTP/1.1 may take nothing of an answer.
     pub body_silence_max: Duration,
     /// How long requests that are under way may take when it ends.
     pub drain: Duration,
@@ -222,7 +223,9 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         move |peer, request| Box::pin(exchange::answer(Arc::clone(&gateway), peer, request))
     };
     let ends = server::Ends { leaving: leaving.clone(), closing: gateway.closing.clone() };
-    let serving = server::run(listener, options.head_timeout, tasks.clone(), ends, answer);
+    let patience =
+        Patience { head_timeout: options.head_timeout, silence_max: options.body_silence_max };
+    let serving = server::run(listener, patience, tasks.clone(), ends, answer);
     tasks.spawn("requests", serving);
     let registered = options.advertised.map(|Advertised { service, host }| {
         options.client.start(Registration::new(service, host, address.port()))

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::{
+    Patience,
     turns::{InTurn, State},
     wire::{self, Spoken, Wire},
 };
@@ -35,7 +36,7 @@ const REST_AFTER: Duration = Duration::from_millis(100);
 
 /// What a connection is served with.
 pub(super) struct Connection<F> {
-    pub(super) head_timeout: Duration,
+    pub(super) patience: Patience,
     /// No more requests.
     pub(super) leaving: CancellationToken,
     pub(super) answer: F,
@@ -86,7 +87,7 @@ where
     async fn lost(&self, since: Instant) {
         tokio::select! {
             () = self.leaving.cancelled() => {}
-            () = time::sleep_until((since + self.head_timeout).into()) => {}
+            () = time::sleep_until((since + self.patience.head_timeout).into()) => {}
         }
     }
 
@@ -95,8 +96,8 @@ where
         server
             .timer(TokioTimer::new())
             // Who says nothing is asked whether it lives.
-            .keep_alive_interval(self.head_timeout)
-            .keep_alive_timeout(self.head_timeout)
+            .keep_alive_interval(self.patience.head_timeout)
+            .keep_alive_timeout(self.patience.head_timeout)
             .max_concurrent_streams(STREAMS_MAX)
             .max_header_list_size(HEAD_BYTES_MAX);
         let serving = server.serve_connection(TokioIo::new(wire), service_fn(&self.answer));
@@ -125,10 +126,12 @@ where
             .max_buf_size(HEAD_BYTES_MAX as usize)
             .serve_connection(TokioIo::new(wire), answer)
             .with_upgrades();
-        let pause = REST_AFTER.min(self.head_timeout / 2);
+        let pause =
+            REST_AFTER.min(self.patience.head_timeout / 2).min(self.patience.silence_max / 2);
         let look = time::sleep(pause);
         tokio::pin!(look);
-        let (mut is_leaving, mut seen) = (false, 0);
+        let (mut is_leaving, mut seen, mut taken) = (false, 0, 0);
+        let mut taken_at = since;
         loop {
             tokio::select! {
                 // They end as they like.
@@ -141,10 +144,13 @@ where
                 () = look.as_mut() => {}
             }
             let now = clock::now();
-            let state = turns.state(&mut seen);
-            match state {
+            if !turns.is_left(&mut taken) {
+                taken_at = now;
+            }
+            match turns.state(&mut seen) {
+                _ if now - taken_at >= self.patience.silence_max => return None,
                 State::Busy => since = now,
-                _ if now - since >= self.head_timeout => return None,
+                _ if now - since >= self.patience.head_timeout => return None,
                 State::Resting if !is_leaving => break,
                 _ => {}
             }

@@ -28,11 +28,19 @@ pub(crate) struct Ends {
     pub(crate) closing: CancellationToken,
 }
 
-/// Serves what comes to `listener` until it is to leave; connections end by themselves after that. Heads
-/// of requests have to be there within `head_timeout`.
+/// How patient it is with callers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// How long the head of a request may take.
+    pub(crate) head_timeout: Duration,
+    /// How long they may take nothing of an answer, in HTTP/1.1.
+    pub(crate) silence_max: Duration,
+}
+
+/// Serves what comes to `listener` until it is to leave; connections end by themselves after that.
 pub(crate) async fn run<F, A>(
     listener: TcpListener,
-    head_timeout: Duration,
+    patience: Patience,
     tasks: Tasks,
     ends: Ends,
     answer: F,
@@ -48,7 +56,7 @@ pub(crate) async fn run<F, A>(
                 let _later = stream.set_nodelay(true);
                 let (ends, answer) = (ends.clone(), answer.clone());
                 let answer = move |request| answer(peer, request);
-                let connection = Connection { head_timeout, leaving: ends.leaving, answer };
+                let connection = Connection { patience, leaving: ends.leaving, answer };
                 tasks.spawn("connection", async move {
                     tokio::select! {
                         () = ends.closing.cancelled() => {}

@@ -22,7 +22,9 @@ pub(super) struct Turns {
     /// Whether bytes came that are no request yet.
     pub(super) heard: AtomicBool,
     /// Whether there are bytes that the caller does not take.
-    pub(super) held_up: AtomicBool,
+    held_up: AtomicBool,
+    /// How often it has taken some.
+    taken: AtomicU64,
 }
 
 /// What a connection is about.
@@ -48,6 +50,23 @@ impl Turns {
         } else {
             State::Resting
         }
+    }
+
+    /// Bytes were offered to the caller, who took some, or none for now.
+    pub(super) fn offered(&self, were_taken: bool) {
+        self.held_up.store(!were_taken, Relaxed);
+        if were_taken {
+            self.taken.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Whether the caller leaves what there is for it, where it had taken `seen` times when it was looked at
+    /// before.
+    pub(super) fn is_left(&self, seen: &mut u64) -> bool {
+        let taken = self.taken.load(Relaxed);
+        let is_left = self.held_up.load(Relaxed) && taken == *seen;
+        *seen = taken;
+        is_left
     }
 
     /// A request is there: its turn ends when this is dropped.

@@ -88,7 +88,7 @@ impl AsyncRead for Wire {
 
 impl Wire {
     fn written<T>(&self, written: Poll<T>) -> Poll<T> {
-        self.turns.held_up.store(written.is_pending(), Relaxed);
+        self.turns.offered(written.is_ready());
         written
     }
 }

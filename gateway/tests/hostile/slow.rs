@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, tcp::OwnedWriteHalf},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use crate::{
     caller,
     case::Outcome,
     frames::{self, Block},
-    gateway::start,
+    gateway::{BODY_SILENCE_MAX, start},
     upstream::{Counts, Upstream},
 };
 
@@ -86,4 +86,33 @@ async fn streams_that_never_begin_are_closed() {
 async fn streams_whose_head_never_ends_are_closed() {
     let begun = frames::headers(&Block::get("/orders/7"), frames::END_STREAM);
     is_closed(&[frames::opening(), begun].concat(), b"").await;
+}
+
+#[tokio::test]
+async fn a_caller_who_takes_nothing_of_an_answer_is_closed() {
+    let upstream = Upstream::start().await;
+    let gateway = start(upstream.address()).await;
+    let mut caller = TcpStream::connect(gateway.address()).await.unwrap();
+    caller.write_all(b"GET /orders/endless HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    // What there is to read is left, until the end of the connection shows by what is written to it.
+    let cut = async {
+        while caller.write_all(b" ").await.is_ok() {
+            sleep(PAUSE).await;
+        }
+    };
+    timeout(caller::PATIENCE, cut).await.expect("it is left open");
+}
+
+#[tokio::test]
+async fn a_caller_who_takes_little_is_not() {
+    let upstream = Upstream::start().await;
+    let gateway = start(upstream.address()).await;
+    let mut caller = TcpStream::connect(gateway.address()).await.unwrap();
+    caller.write_all(b"GET /orders/endless HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut bytes = vec![0; 4 << 20];
+    let began = std::time::Instant::now();
+    while began.elapsed() < 4 * BODY_SILENCE_MAX {
+        caller.read_exact(&mut bytes).await.unwrap();
+        sleep(BODY_SILENCE_MAX / 4).await;
+    }
 }

@@ -102,6 +102,7 @@ async fn answer(
     Ok(match target.as_str() {
         "/switched" => switched(),
         "/trailed" => trailed(),
+        "/endless" => endless(),
         _ => Response::new(Full::new(Bytes::from_static(b"served")).boxed()),
     })
 }
@@ -113,6 +114,12 @@ fn switched() -> Response<Answer> {
     answer.headers_mut().insert("connection", HeaderValue::from_static("upgrade"));
     answer.headers_mut().insert("upgrade", HeaderValue::from_static("websocket"));
     answer
+}
+
+/// An answer without an end.
+fn endless() -> Response<Answer> {
+    let piece = || Ok(Frame::data(Bytes::from_static(&[b'a'; 64 * 1024])));
+    Response::new(BodyExt::boxed(StreamBody::new(stream::repeat_with(piece))))
 }
 
 /// An answer that says more at its end.
