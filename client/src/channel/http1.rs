@@ -15,6 +15,7 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use sync_wrapper::SyncFuture;
+use tokio::task::coop;
 use tonic::body::Body;
 
 use crate::{
@@ -70,7 +71,8 @@ impl Http1 {
         &mut self,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, Unanswered> {
-        let mut answered = pin!(self.requests.try_send_request(request));
+        // Unconstrained: tokio would let an answer that is there wait for another turn of the task.
+        let mut answered = pin!(coop::unconstrained(self.requests.try_send_request(request)));
         poll_fn(|context| {
             self.driver.advance(context);
             // It has the waker: nothing else brings an answer.
