@@ -10,6 +10,7 @@ use http::Method;
 use tokio::{task::spawn_blocking, time::sleep};
 
 use crate::{
+    ALONE,
     crowd::{Asked, Crowd},
     entrance::Entrance,
     registry::Registry,
@@ -54,6 +55,7 @@ impl Stage {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_notice_nothing_of_replicas_that_die_leave_and_come() {
+    let _alone = ALONE.lock().await;
     let given =
         env::var("WAYPOST_GATEWAY_SECONDS").ok().map(|text| text.parse().expect("a number"));
     let time = Duration::from_secs(given.unwrap_or(14));

@@ -31,5 +31,10 @@ mod support;
 
 use std::time::Duration;
 
+use tokio::sync::Mutex;
+
+/// Held by each test that puts load on a gateway: how it spreads means little beside another one's.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
 /// No wait of these tests comes near it, unless something is wrong.
 const PATIENCE: Duration = Duration::from_secs(60);

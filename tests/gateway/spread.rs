@@ -10,6 +10,7 @@ use tokio::{net::TcpListener, time::sleep};
 use waypost_client::{Client, Registered, Registration};
 
 use crate::{
+    ALONE,
     crowd::Crowd,
     entrance::Entrance,
     registry::{Registry, client},
@@ -71,6 +72,7 @@ async fn spread(first: Duration) -> BTreeMap<String, usize> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn equal_replicas_get_equal_shares() {
+    let _alone = ALONE.lock().await;
     let counts = spread(WORK).await;
     let fair = counts.values().sum::<usize>() / REPLICAS;
     assert_eq!(counts.len(), REPLICAS);
@@ -81,6 +83,7 @@ async fn equal_replicas_get_equal_shares() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_slow_gets_little() {
+    let _alone = ALONE.lock().await;
     let counts = spread(10 * WORK).await;
     let fair = counts.values().sum::<usize>() / REPLICAS;
     let slow = counts.get("orders-00").copied().unwrap_or_default();
