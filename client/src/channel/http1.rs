@@ -6,7 +6,7 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use http::{HeaderValue, Request, Response, Uri};
@@ -62,8 +62,8 @@ impl Http1 {
 
     /// Whether it can take a call, as far as is known without waiting.
     pub(super) fn is_ready(&mut self) -> bool {
-        self.advance(&mut Context::from_waker(Waker::noop()));
-        self.driver.0.is_some() && self.requests.is_ready()
+        let ended = self.driver.advance(&mut Context::from_waker(Waker::noop()));
+        ended.is_pending() && self.requests.is_ready()
     }
 
     /// Sends a request, whose URI is a path. Cancel safe; the connection is of no use then.
@@ -74,7 +74,8 @@ impl Http1 {
         // Unconstrained: tokio would let an answer that is there wait for another turn of the task.
         let mut answered = pin!(coop::unconstrained(self.requests.try_send_request(request)));
         poll_fn(|context| {
-            self.driver.advance(context);
+            // A call that is under way fails as the connection ends.
+            let _ended = self.driver.advance(context);
             // It has the waker: nothing else brings an answer.
             answered.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         })
@@ -87,18 +88,13 @@ impl Http1 {
 
     /// Sends and receives what can be without waiting, and has the task woken that waits.
     pub(super) fn advance(&mut self, context: &mut Context<'_>) {
-        self.driver.advance(context);
+        let _ended = self.driver.advance(context);
     }
 
     /// Goes on in a task of its own until it ends.
     pub(super) fn detach(self) {
-        if let Some(driver) = self.driver.0 {
-            tasks::spawn("http1", async move {
-                if let Err(error) = driver.await {
-                    tracing::debug!(%error, "connection ended");
-                }
-            });
-        }
+        let mut driver = self.driver;
+        tasks::spawn("http1", poll_fn(move |context| driver.advance(context)));
     }
 }
 
@@ -108,14 +104,14 @@ struct Driver(Option<SyncFuture<Served>>);
 type Served = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 impl Driver {
-    fn advance(&mut self, context: &mut Context<'_>) {
-        let ended = self.0.as_mut().map(|driver| Pin::new(driver).poll(context));
-        if let Some(Poll::Ready(ended)) = ended {
-            // A call that was under way fails as its end of it goes.
-            self.0 = None;
-            if let Err(error) = ended {
-                tracing::debug!(%error, "connection ended");
-            }
+    /// Goes on as far as it can; ready once the connection has ended.
+    fn advance(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(driver) = &mut self.0 else { return Poll::Ready(()) };
+        let ended = ready!(Pin::new(driver).poll(context));
+        self.0 = None;
+        if let Err(error) = ended {
+            tracing::debug!(%error, "connection ended");
         }
+        Poll::Ready(())
     }
 }

@@ -146,9 +146,10 @@ where
             let now = clock::now();
             if !turns.is_left(&mut taken) {
                 taken_at = now;
+            } else if now - taken_at >= self.patience.silence_max {
+                return None;
             }
             match turns.state(&mut seen) {
-                _ if now - taken_at >= self.patience.silence_max => return None,
                 State::Busy => since = now,
                 _ if now - since >= self.patience.head_timeout => return None,
                 State::Resting if !is_leaving => break,

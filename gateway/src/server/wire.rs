@@ -45,6 +45,11 @@ impl Wire {
         debug_assert!(self.ahead.is_empty(), "hyper reads all before it waits");
         self.stream
     }
+
+    fn written<T>(&self, written: Poll<T>) -> Poll<T> {
+        self.turns.offered(written.is_ready());
+        written
+    }
 }
 
 /// Which version a connection speaks, by what comes first on it, which is given back. `None`: it ends
@@ -83,13 +88,6 @@ impl AsyncRead for Wire {
             self.turns.heard.store(true, Relaxed);
         }
         read
-    }
-}
-
-impl Wire {
-    fn written<T>(&self, written: Poll<T>) -> Poll<T> {
-        self.turns.offered(written.is_ready());
-        written
     }
 }
 
