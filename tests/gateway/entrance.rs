@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -34,14 +34,14 @@ impl io::Write for Lines {
 }
 
 impl Entrance {
-    /// One that finds services at the registry that the file tells of.
-    pub(crate) async fn start(registry: &Path) -> Self {
+    /// One that finds services at the registry that the file tells of, with the routes of another file.
+    pub(crate) async fn start(registry: &Path, routes: Option<PathBuf>) -> Self {
         let lines = Lines::default();
         let nowhere: SocketAddr = ([127, 0, 0, 1], 0).into();
         let running = start(Options {
             listen: nowhere,
             admin_listen: nowhere,
-            config: None,
+            config: routes,
             client: client(registry).build().expect("a client"),
             trusted: TrustedProxies::default(),
             name: "entrance".to_owned(),

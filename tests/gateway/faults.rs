@@ -62,7 +62,7 @@ async fn callers_notice_nothing_of_replicas_that_die_leave_and_come() {
     let registry = Registry::start().await;
     let mut stage = Stage { registry, replicas: Vec::new(), next: 0, killed: BTreeMap::new() };
     (0..REPLICAS).for_each(|_| stage.join());
-    let entrance = Entrance::start(&stage.registry.port_file()).await;
+    let entrance = Entrance::start(&stage.registry.port_file(), None).await;
     serving(&entrance).await;
     let crowd = Crowd::start(entrance.address(), CALLERS, PAUSE);
     let begun = Instant::now();

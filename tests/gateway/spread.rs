@@ -1,6 +1,6 @@
 //! How requests are spread over replicas that stay.
 
-use std::{collections::BTreeMap, convert::Infallible, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, fs, path::PathBuf, time::Duration};
 
 use http::{Request, Response};
 use http_body_util::Full;
@@ -22,6 +22,17 @@ const CALLERS: usize = 30;
 const WORK: Duration = Duration::from_millis(5);
 /// Of all of them, at least.
 const REQUESTS: usize = 15_000;
+
+/// Where this process stands still for a moment, those replicas look slow that were at work: the policy that
+/// judges by latency would rightly favour the others for a while, which is not what equal shares are about.
+const BY_LOAD: &str = r#"
+[[routes]]
+name = "orders"
+path = "/orders"
+service = "orders"
+strip = true
+policy = "least-request"
+"#;
 
 /// A replica in this process, that takes so long for each request.
 async fn replica(client: &Client, id: String, work: Duration) -> Registered {
@@ -47,8 +58,8 @@ async fn replica(client: &Client, id: String, work: Duration) -> Registered {
     client.register(registration).await.expect("registered")
 }
 
-/// How many requests each replica got, where the first one takes so long.
-async fn spread(first: Duration) -> BTreeMap<String, usize> {
+/// How many requests each replica got by a gateway with these routes, where the first one takes so long.
+async fn spread(first: Duration, routes: Option<PathBuf>) -> BTreeMap<String, usize> {
     let registry = Registry::start().await;
     let client = client(&registry.port_file()).build().expect("a client");
     let mut registered = Vec::new();
@@ -56,7 +67,7 @@ async fn spread(first: Duration) -> BTreeMap<String, usize> {
         let work = if index == 0 { first } else { WORK };
         registered.push(replica(&client, format!("orders-{index:02}"), work).await);
     }
-    let entrance = Entrance::start(&registry.port_file()).await;
+    let entrance = Entrance::start(&registry.port_file(), routes).await;
     let mut counts = BTreeMap::new();
     while counts.values().sum::<usize>() < REQUESTS {
         let crowd = Crowd::start(entrance.address(), CALLERS, Duration::ZERO);
@@ -73,7 +84,10 @@ async fn spread(first: Duration) -> BTreeMap<String, usize> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn equal_replicas_get_equal_shares() {
     let _alone = ALONE.lock().await;
-    let counts = spread(WORK).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let routes = directory.path().join("routes.toml");
+    fs::write(&routes, BY_LOAD).expect("a file");
+    let counts = spread(WORK, Some(routes)).await;
     let fair = counts.values().sum::<usize>() / REPLICAS;
     assert_eq!(counts.len(), REPLICAS);
     for (replica, count) in &counts {
@@ -84,7 +98,7 @@ async fn equal_replicas_get_equal_shares() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_slow_gets_little() {
     let _alone = ALONE.lock().await;
-    let counts = spread(10 * WORK).await;
+    let counts = spread(10 * WORK, None).await;
     let fair = counts.values().sum::<usize>() / REPLICAS;
     let slow = counts.get("orders-00").copied().unwrap_or_default();
     assert!(slow * 5 < fair, "{slow} of {fair}");
