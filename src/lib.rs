@@ -23,9 +23,11 @@
 //! [`server`] with [`config`], and [`cli`] on top.
 
 pub mod api;
+mod calls;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod connections;
 mod defect;
 pub mod engine;
 mod listener;

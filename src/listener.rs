@@ -17,7 +17,6 @@ use tokio::{
     time::{Sleep, sleep},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::Connected;
 use tracing::warn;
 
 /// How long a new connection may keep silent.
@@ -55,19 +54,18 @@ pub(crate) fn tcp(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStr
 }
 
 /// At most `connections_max` of the connections at a time; further ones wait. Those that have not
-/// opened end when `leaving` is cancelled, all when `cut` is.
+/// opened end when `leaving` is cancelled.
 pub(crate) fn bounded<I>(
     incoming: impl Stream<Item = io::Result<I>> + Send,
     connections_max: usize,
     leaving: CancellationToken,
-    cut: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection<I>>> + Send
 where
     I: Send,
 {
     let permits = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
     incoming.then(move |stream| {
-        let (permits, leaving, cut) = (Arc::clone(&permits), leaving.clone(), cut.clone());
+        let (permits, leaving) = (Arc::clone(&permits), leaving.clone());
         async move {
             let stream = stream?;
             let permit = permits.acquire_owned().await.map_err(io::Error::other)?;
@@ -78,20 +76,18 @@ where
                     leaving: Box::pin(leaving.cancelled_owned()),
                     bytes: 0,
                 }),
-                cut: Box::pin(cut.cancelled_owned()),
                 _permit: permit,
             })
         }
     })
 }
 
-/// A connection that is counted, has to open in time, and can be cut.
+/// A connection that is counted, and has to open in time.
 #[derive(Debug)]
 pub(crate) struct Connection<I> {
     stream: I,
     /// Runs until enough has come in.
     opening: Option<Opening>,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -103,23 +99,12 @@ struct Opening {
     bytes: usize,
 }
 
-impl<I: Connected> Connected for Connection<I> {
-    type ConnectInfo = I::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
-    }
-}
-
 impl<I: AsyncRead + Unpin> AsyncRead for Connection<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.cut.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         let Some(opening) = &mut self.opening else { return read };

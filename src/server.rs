@@ -6,6 +6,7 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
+    pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -19,13 +20,13 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{service::Routes, transport::server::Connected};
 use tracing::{info, warn};
 
 use crate::{
-    api::grpc::{self, GateLayer, Health},
+    api::grpc::{self, Gate, Health},
     clock::Clock,
     config::{Config, StoreKind},
+    connections::Connections,
     engine::Engine,
     listener,
     model::Limits,
@@ -35,8 +36,6 @@ use crate::{
 
 /// From the request to stop until the end, whatever peers do.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(8);
-/// How often a silent connection is asked whether it lives, and how long the answer may take.
-const HTTP2_KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// A server that is bound to its address and not serving yet.
 #[derive(Debug)]
@@ -49,9 +48,9 @@ pub struct Server {
 /// A server without a network: what [`Server`] runs over TCP, and simulations over theirs.
 #[derive(Debug)]
 pub struct Core {
-    first_routes: Routes,
-    /// Once there is an engine.
-    routes: Arc<OnceLock<Routes>>,
+    gate: Arc<Gate>,
+    /// Closes the gate.
+    leaving: CancellationToken,
     /// Keeps its mailbox open until it was asked to stop.
     engine: OnceLock<Engine>,
     health: Health,
@@ -87,9 +86,6 @@ pub enum RunError {
         /// Why.
         source: io::Error,
     },
-    /// Serving failed.
-    #[error("serving failed: {0}")]
-    Serve(#[from] tonic::transport::Error),
     /// A part of it ended; the log says which.
     #[error("a task of the server ended unexpectedly")]
     TaskEnded,
@@ -156,9 +152,10 @@ impl Core {
     /// A core that starts. Must be called in a tokio runtime.
     pub async fn new(limits: Limits, clock: Clock) -> Self {
         let (first_routes, health) = grpc::first_routes().await;
+        let leaving = CancellationToken::new();
         Self {
-            first_routes,
-            routes: Arc::default(),
+            gate: Arc::new(Gate::new(first_routes, leaving.clone(), clock)),
+            leaving,
             engine: OnceLock::new(),
             health,
             limits: Arc::new(limits),
@@ -172,8 +169,8 @@ impl Core {
         let engine = Engine::start(store, loaded, &self.limits, self.clock, &self.tasks);
         let engine = engine.map_err(RunError::Thread)?;
         let failure = engine.store_failure();
-        let routes = grpc::routes(&engine, &self.limits, self.clock);
-        let _once = (self.routes.set(routes), self.engine.set(engine));
+        self.gate.open(&engine, &self.limits);
+        let _once = self.engine.set(engine);
         self.health.serving().await;
         let follow = self.health.clone().follow(failure);
         let stop = self.tasks.stop().clone().cancelled_owned();
@@ -193,29 +190,26 @@ impl Core {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), RunError>
     where
-        I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (leaving, cut) = (CancellationToken::new(), CancellationToken::new());
-        let connections_max = self.limits.connections_max;
-        let incoming = listener::bounded(incoming, connections_max, leaving.clone(), cut.clone());
-        let serving = tonic::transport::Server::builder()
-            .accept_http1(true)
-            .max_concurrent_streams(u32::try_from(self.limits.streams_max).ok())
-            .http2_keepalive_interval(Some(HTTP2_KEEPALIVE))
-            .http2_keepalive_timeout(Some(HTTP2_KEEPALIVE))
-            .layer(GateLayer::new(Arc::clone(&self.routes), leaving.clone(), self.clock))
-            .add_routes(self.first_routes.clone())
-            .serve_with_incoming_shutdown(incoming, leaving.clone().cancelled_owned());
-        tokio::pin!(serving);
+        let (leaving, cut) = (self.leaving.clone(), CancellationToken::new());
+        let incoming = listener::bounded(incoming, self.limits.connections_max, leaving.clone());
+        let connections = Connections {
+            gate: Arc::clone(&self.gate),
+            streams_max: self.limits.streams_max,
+            leaving,
+            cut: cut.clone(),
+        };
+        let mut serving = pin!(connections.serve(incoming));
         let ended = select! {
             biased;
             () = shutdown => Ok(()),
             () = self.tasks.stop().cancelled() => Err(RunError::TaskEnded),
-            ended = &mut serving => ended.map_err(RunError::Serve),
+            () = &mut serving => Ok(()),
         };
         info!("shutting down");
         self.health.not_serving().await;
-        leaving.cancel();
+        self.leaving.cancel();
         if ended.is_ok() && timeout(SHUTDOWN_MAX, serving).await.is_err() {
             warn!("connections were still open and are cut");
         }

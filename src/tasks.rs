@@ -70,6 +70,24 @@ impl Tasks {
     }
 }
 
+/// Tasks that come and go, in any number.
+#[derive(Debug, Clone, Default)]
+pub struct Crowd(TaskTracker);
+
+impl Crowd {
+    /// Runs a task, which may end at any time.
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(task);
+    }
+
+    /// Waits until all have ended. Cancel safe.
+    pub async fn ended(&self) {
+        self.0.close();
+        self.0.wait().await;
+    }
+}
+
 /// Has a thread that may wait do some work. Not cancel safe: the work goes on without whoever waited.
 #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
 pub async fn block<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

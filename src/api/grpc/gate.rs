@@ -3,25 +3,32 @@
 //! below the services get the form that is promised.
 
 use std::{
-    convert::Infallible,
-    future::{self, Future},
+    future::Future,
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
-use tonic::{Code, Status, body::Body, service::Routes};
-use tower::{Layer, Service};
+use tonic::{Code, Status, body::Body, codegen::StdError, service::Routes};
+use tower::Service;
 use tracing::{Instrument, Span, debug, debug_span, field::Empty};
 
-use super::{error, outlet::Outlet};
+use super::{
+    deadline::{in_time, patience},
+    error,
+    outlet::Outlet,
+    services::{Call, Services},
+};
 use crate::{
     api::http::{dated, is_grpc, not_found},
     clock::Clock,
+    engine::Engine,
+    model::Limits,
 };
 
 /// The path under which health is asked for: still answered while the server leaves.
@@ -39,105 +46,107 @@ const STREAMS: [&str; 4] = [
     "/waypost.v1.Admin/Backup",
 ];
 
-/// Puts the gate before the routes.
-#[derive(Debug, Clone)]
-pub struct GateLayer {
-    routes: Arc<OnceLock<Routes>>,
-    leaving: CancellationToken,
-    clock: Clock,
-}
-
-impl GateLayer {
-    /// A gate before what is there from the first moment. It leads to `routes` once they are there,
-    /// and closes when `leaving` is cancelled.
-    pub fn new(routes: Arc<OnceLock<Routes>>, leaving: CancellationToken, clock: Clock) -> Self {
-        Self { routes, leaving, clock }
-    }
-}
-
-impl Layer<Routes> for GateLayer {
-    type Service = Gate;
-
-    fn layer(&self, first: Routes) -> Gate {
-        let Self { routes, leaving, clock } = self.clone();
-        Gate { first, routes, leaving, clock }
-    }
-}
-
-/// The routes behind the gate.
-#[derive(Debug, Clone)]
+/// What stands before the services.
+#[derive(Debug)]
 pub struct Gate {
     /// Health and reflection.
     first: Routes,
     /// All others, once the server has started.
-    routes: Arc<OnceLock<Routes>>,
+    services: OnceLock<Services>,
     leaving: CancellationToken,
     clock: Clock,
 }
 
-impl Service<Request<Body>> for Gate {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Service::<Request<Body>>::poll_ready(&mut self.first, context)
-            .map_err(|error| match error {})
+impl Gate {
+    /// A gate before what is there from the first moment. It closes when `leaving` is cancelled.
+    pub fn new(first: Routes, leaving: CancellationToken, clock: Clock) -> Self {
+        Self { first, services: OnceLock::new(), leaving, clock }
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let clock = self.clock;
-        let at_once =
-            |answer| -> Self::Future { Box::pin(future::ready(Ok(dated(answer, clock)))) };
-        if !is_grpc(&request) {
-            return at_once(not_found());
-        }
-        if self.leaving.is_cancelled() && !request.uri().path().starts_with(HEALTH) {
-            return at_once(error::draining().into_http());
-        }
-        let path = request.uri().path();
-        let reflects = path.starts_with(REFLECTION);
-        let mut routes = if reflects || path.starts_with(HEALTH) {
-            self.first.clone()
-        } else {
-            match self.routes.get() {
-                // Always ready.
-                Some(routes) => routes.clone(),
-                None => {
-                    return Box::pin(
-                        async move { Ok(dated(error::starting().into_http(), clock)) },
-                    );
-                }
-            }
-        };
-        let span = request_span(&request);
-        let leaving = (reflects || STREAMS.contains(&path)).then(|| self.leaving.clone());
-        let (request, answered) = if reflects {
-            let answered = CancellationToken::new();
-            let end = answered.clone();
-            let request = request.map(|body| Body::new(LeavingBody::questions(body, end)));
-            (request, Some(answered.drop_guard()))
-        } else {
-            (request, None)
-        };
-        let answer = routes.call(request);
+    /// Leads to the services from here on, once there is an engine.
+    pub fn open(&self, engine: &Engine, limits: &Arc<Limits>) {
+        let _once = self.services.set(Services::new(engine, limits, self.clock));
+    }
+
+    /// Answers a request.
+    pub fn answer<B>(
+        &self,
+        request: Request<B>,
+    ) -> impl Future<Output = Response<Body>> + Send + use<B>
+    where
+        B: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+    {
+        let (span, clock) = (request_span(&request), self.clock);
+        let patience = patience(request.headers());
+        let led = self.lead(request);
         let answer = async move {
-            let answer = dated(promised_form(answer.await?), clock);
+            let (call, ending) = match led {
+                Led::Refused(refusal) => return dated(refusal, clock),
+                Led::Call(call) => (call, None),
+                Led::Stream(call, ending) => (call, Some(ending)),
+            };
+            let answer = call.map(|Ok(answer)| promised_form(answer));
+            let answer = in_time(patience, answer).await;
             let status = answer.headers().get(Status::GRPC_STATUS);
             debug!(status = status.and_then(|status| status.to_str().ok()), "request answered");
-            Ok(match leaving {
-                Some(leaving) => answer.map(|body| {
-                    let body = Body::new(Outlet::new(body));
-                    Body::new(LeavingBody::answers(body, leaving, answered))
-                }),
+            let answer = match ending {
+                Some(ending) => answer.map(|body| ending.of_answers(body)),
                 None => answer,
-            })
+            };
+            dated(answer, clock)
         };
-        Box::pin(answer.instrument(span))
+        answer.instrument(span)
+    }
+
+    /// Leads a request to the service that it is for.
+    fn lead<B>(&self, request: Request<B>) -> Led
+    where
+        B: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+    {
+        if !is_grpc(&request) {
+            return Led::Refused(not_found());
+        }
+        let path = request.uri().path();
+        let asks_health = path.starts_with(HEALTH);
+        if self.leaving.is_cancelled() && !asks_health {
+            return Led::Refused(error::draining().into_http());
+        }
+        if path.starts_with(REFLECTION) {
+            let ending = Ending::of(&self.leaving);
+            let request = request.map(|body| ending.of_questions(Body::new(body)));
+            return Led::Stream(Box::pin(self.first.clone().call(request)), ending);
+        }
+        let streams = STREAMS.contains(&path);
+        let call = if asks_health {
+            Box::pin(self.first.clone().call(request))
+        } else if let Some(services) = self.services.get() {
+            services.call(request)
+        } else {
+            return Led::Refused(error::starting().into_http());
+        };
+        if streams { Led::Stream(call, Ending::of(&self.leaving)) } else { Led::Call(call) }
     }
 }
 
-fn request_span(request: &Request<Body>) -> Span {
+/// Where a request leads.
+enum Led {
+    /// Nowhere.
+    Refused(Response<Body>),
+    /// To one answer.
+    Call(Call),
+    /// To answers that go on.
+    Stream(Call, Ending),
+}
+
+/// When streams end that would go on.
+struct Ending {
+    /// The answers', once the server leaves.
+    leaving: CancellationToken,
+    /// The questions', once nobody hears the answers.
+    unheard: CancellationToken,
+}
+
+fn request_span<B>(request: &Request<B>) -> Span {
     let span = debug_span!("request", method = request.uri().path(), correlation_id = Empty);
     if !span.is_disabled() {
         let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
@@ -183,21 +192,29 @@ struct LeavingBody {
 /// Whose words a body carries: how it ends is what the other side understands.
 enum Side {
     /// The server's; with them gone, the questions end.
-    Answers { _answered: Option<DropGuard> },
+    Answers { _unheard: DropGuard },
     /// The client's.
     Questions,
 }
 
+impl Ending {
+    fn of(leaving: &CancellationToken) -> Self {
+        Self { leaving: leaving.clone(), unheard: CancellationToken::new() }
+    }
+
+    fn of_answers(self, body: Body) -> Body {
+        let body = Body::new(Outlet::new(body));
+        let side = Side::Answers { _unheard: self.unheard.drop_guard() };
+        Body::new(LeavingBody { body, told: None, token: self.leaving, side, ended: false })
+    }
+
+    fn of_questions(&self, body: Body) -> Body {
+        let (token, side) = (self.unheard.clone(), Side::Questions);
+        Body::new(LeavingBody { body, told: None, token, side, ended: false })
+    }
+}
+
 impl LeavingBody {
-    fn answers(body: Body, leaving: CancellationToken, answered: Option<DropGuard>) -> Self {
-        let side = Side::Answers { _answered: answered };
-        Self { body, told: None, token: leaving, side, ended: false }
-    }
-
-    fn questions(body: Body, answered: CancellationToken) -> Self {
-        Self { body, told: None, token: answered, side: Side::Questions, ended: false }
-    }
-
     fn end(&self) -> Option<Result<Frame<Bytes>, Status>> {
         if let Side::Questions = self.side {
             return Some(Err(error::draining()));

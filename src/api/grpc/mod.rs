@@ -3,17 +3,19 @@
 mod admin;
 mod codec;
 mod convert;
+mod deadline;
 mod discovery;
 mod encoded;
 mod error;
 mod gate;
 mod outlet;
 mod registry;
+mod services;
 mod violations;
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
-pub use gate::GateLayer;
+pub use gate::Gate;
 use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic_health::{
@@ -21,13 +23,7 @@ use tonic_health::{
     server::{HealthReporter, health_reporter},
 };
 
-use crate::{clock::Clock, engine::Engine, model::Limits, store::StoreError};
-use admin::AdminApi;
-use discovery::DiscoveryApi;
-use proto::{
-    admin_server::AdminServer, discovery_server::DiscoveryServer, registry_server::RegistryServer,
-};
-use registry::RegistryApi;
+use crate::store::StoreError;
 
 /// The stubs that `build.rs` makes of `proto/`.
 pub(crate) mod proto {
@@ -105,20 +101,6 @@ pub async fn first_routes() -> (Routes, Health) {
         routes.add_service(reflection);
     }
     (routes.routes(), reporter)
-}
-
-/// What is served once there is an engine.
-pub fn routes(engine: &Engine, limits: &Arc<Limits>, clock: Clock) -> Routes {
-    let bytes_max = limits.message_bytes_max;
-    let registry = RegistryApi::new(engine.clone(), Arc::clone(limits), clock);
-    let discovery = DiscoveryApi::new(engine.clone(), Arc::clone(limits));
-    let admin = AdminApi::new(engine.clone(), Arc::clone(limits), clock);
-    let mut routes = Routes::builder();
-    routes
-        .add_service(RegistryServer::new(registry).max_decoding_message_size(bytes_max))
-        .add_service(DiscoveryServer::new(discovery).max_decoding_message_size(bytes_max))
-        .add_service(AdminServer::new(admin).max_decoding_message_size(bytes_max));
-    routes.routes()
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

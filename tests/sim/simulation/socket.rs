@@ -13,7 +13,6 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::Connected;
 use turmoil_net::shim::tokio::net::{TcpListener, TcpStream};
 
 use super::network::registry_address;
@@ -103,12 +102,6 @@ impl AsyncWrite for Socket {
 /// A connection that the registry took.
 #[derive(Debug)]
 pub(crate) struct Taken(TcpStream);
-
-impl Connected for Taken {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) -> Self::ConnectInfo {}
-}
 
 impl AsyncRead for Taken {
     fn poll_read(

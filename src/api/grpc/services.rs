@@ -1,0 +1,67 @@
+//! The three services, each found by the name that begins the path.
+
+use std::{convert::Infallible, fmt, future::Future, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use tonic::{Status, body::Body, codegen::StdError, server::NamedService};
+use tower::Service;
+
+use super::{
+    admin::AdminApi,
+    discovery::DiscoveryApi,
+    proto::{
+        admin_server::AdminServer, discovery_server::DiscoveryServer,
+        registry_server::RegistryServer,
+    },
+    registry::RegistryApi,
+};
+use crate::{clock::Clock, engine::Engine, model::Limits};
+
+/// A call on its way.
+pub(super) type Call = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+/// What is served once there is an engine.
+pub(super) struct Services {
+    registry: RegistryServer<RegistryApi>,
+    discovery: DiscoveryServer<DiscoveryApi>,
+    admin: AdminServer<AdminApi>,
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Services").finish_non_exhaustive()
+    }
+}
+
+impl Services {
+    pub(super) fn new(engine: &Engine, limits: &Arc<Limits>, clock: Clock) -> Self {
+        let bytes_max = limits.message_bytes_max;
+        let registry = RegistryApi::new(engine.clone(), Arc::clone(limits), clock);
+        let discovery = DiscoveryApi::new(engine.clone(), Arc::clone(limits));
+        let admin = AdminApi::new(engine.clone(), Arc::clone(limits), clock);
+        Self {
+            registry: RegistryServer::new(registry).max_decoding_message_size(bytes_max),
+            discovery: DiscoveryServer::new(discovery).max_decoding_message_size(bytes_max),
+            admin: AdminServer::new(admin).max_decoding_message_size(bytes_max),
+        }
+    }
+
+    /// Calls the method that the path names: `/service/method`.
+    pub(super) fn call<B>(&self, request: Request<B>) -> Call
+    where
+        B: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+    {
+        // Each is always ready.
+        let path = request.uri().path();
+        match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
+            Some((RegistryServer::<RegistryApi>::NAME, _)) => self.registry.clone().call(request),
+            Some((DiscoveryServer::<DiscoveryApi>::NAME, _)) => {
+                self.discovery.clone().call(request)
+            }
+            Some((AdminServer::<AdminApi>::NAME, _)) => self.admin.clone().call(request),
+            _ => Box::pin(async { Ok(Status::unimplemented("").into_http()) }),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The calls of one connection of HTTP/2, run by the task that runs the connection. A call is short
+//! and talks to nobody but its connection, so that a task of its own costs more than the call does:
+//! here all that arrived together is answered together, in one write. It must never hold up the
+//! connection: whatever waits, waits beside it.
+
+use std::{
+    future::{Future, poll_fn},
+    mem,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use hyper::rt::Executor;
+use parking_lot::Mutex;
+
+type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Where a connection puts the calls that begin. Bounded as its streams are.
+#[derive(Clone, Default)]
+pub(crate) struct Calls(Arc<Mutex<Vec<Call>>>);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Calls {
+    fn execute(&self, call: F) {
+        self.0.lock().push(Box::pin(call));
+    }
+}
+
+impl Calls {
+    /// Runs a connection that puts its calls here, and these, until the connection ends; calls that
+    /// still run then have nobody to answer, and are dropped. Cancel safe.
+    pub(crate) async fn run<T>(self, connection: impl Future<Output = T>) -> T {
+        let mut connection = pin!(connection);
+        let mut waiting = FuturesUnordered::new();
+        poll_fn(move |context| {
+            loop {
+                while let Poll::Ready(Some(())) = waiting.poll_next_unpin(context) {}
+                // After the calls: what they answered goes out at once.
+                if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+                    return Poll::Ready(ended);
+                }
+                let begun = mem::take(&mut *self.0.lock());
+                if begun.is_empty() {
+                    return Poll::Pending;
+                }
+                // Most are answered at once. Nobody is woken for those that are not before they are
+                // among those that wait, which polls them again.
+                let mut context = Context::from_waker(Waker::noop());
+                waiting.extend(begun.into_iter().filter_map(|mut call| {
+                    call.as_mut().poll(&mut context).is_pending().then_some(call)
+                }));
+            }
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{pending, ready},
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use futures_util::FutureExt;
+    use tokio::{sync::oneshot, task::yield_now};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn calls_are_answered_before_the_connection_is_looked_at_again() {
+        let (calls, answered) = (Calls::default(), Arc::new(AtomicUsize::new(0)));
+        let (begin, count) = (calls.clone(), Arc::clone(&answered));
+        let mut polls = 0;
+        let connection = poll_fn(move |_| {
+            polls += 1;
+            if polls == 1 {
+                for _ in 0..3 {
+                    let count = Arc::clone(&count);
+                    begin.execute(async move {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+                return Poll::Pending;
+            }
+            Poll::Ready(count.load(Ordering::Relaxed))
+        });
+        assert_eq!(calls.run(connection).now_or_never(), Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_holds_up_nobody_and_wakes_its_connection() {
+        let calls = Calls::default();
+        let (ask, asked) = oneshot::channel::<()>();
+        let (answer, mut answered) = oneshot::channel();
+        calls.execute(pending());
+        calls.execute(async move {
+            asked.await.unwrap();
+            answer.send(()).unwrap();
+        });
+        calls.execute(ready(()));
+        let connection = async move {
+            yield_now().await;
+            ask.send(()).unwrap();
+            (&mut answered).await.unwrap();
+        };
+        calls.run(connection).await;
+    }
+
+    #[tokio::test]
+    async fn calls_end_with_their_connection() {
+        let calls = Calls::default();
+        let held = Arc::new(());
+        let holds = Arc::clone(&held);
+        calls.execute(async move {
+            pending::<()>().await;
+            drop(holds);
+        });
+        calls.run(yield_now()).await;
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+}
