@@ -37,11 +37,6 @@ impl Process {
         Self::start(store, &data, ANY_PORT, directory)
     }
 
-    /// The registry with what is kept in a directory.
-    pub(crate) fn waypost_on(data: &Path) -> Self {
-        Self::start("disk", data, ANY_PORT, TempDir::new().unwrap())
-    }
-
     /// An empty registry that remembers nothing, where another one listened before.
     pub(crate) fn forgetful_at(address: &str) -> Self {
         let directory = TempDir::new().unwrap();

@@ -15,11 +15,12 @@ pub(super) struct RegistryArguments {
         long = "registry",
         value_name = "URL",
         env = "WAYPOST_REGISTRY",
-        default_value = "http://127.0.0.1:7510"
+        default_value = "http://127.0.0.1:7510",
+        global = true
     )]
     pub(super) url: RegistryUrl,
     /// How to write.
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, value_enum, default_value = "table", global = true)]
     pub(super) output: Output,
 }
 

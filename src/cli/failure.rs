@@ -4,6 +4,7 @@ use std::{error::Error, io, process::ExitStatus};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
+use waypost_bench::BenchError;
 use waypost_client::{CloseError, Refusal, RegisterError};
 
 use super::text::shown;
@@ -28,6 +29,13 @@ pub(super) enum Failure {
     Image { file: String, source: ImageError },
     #[error("{}", shown(&.0.to_string()))]
     Store(#[from] StoreError),
+    #[error("{}", shown(&.0.to_string()))]
+    Bench(#[from] BenchError),
+    /// The figures are out, and say what went wrong.
+    #[error("the server did not do all that it should have")]
+    Flawed,
+    #[error("can't tell which program this is: {0}")]
+    Program(#[source] io::Error),
     #[error("stopped before it was done")]
     Interrupted,
     #[error("can't write the output: {0}")]

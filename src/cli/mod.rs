@@ -2,6 +2,7 @@
 
 mod arguments;
 mod backup;
+mod bench;
 mod check;
 mod child;
 mod deregister;
@@ -31,6 +32,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Builder;
 
 use self::failure::Failure;
 
@@ -68,6 +70,8 @@ enum Command {
     Restore(restore::RestoreArguments),
     /// Read all of a store that no registry works with, and say what is in it.
     Check(check::CheckArguments),
+    /// Put a registry under load.
+    Bench(Box<bench::BenchArguments>),
 }
 
 /// Runs the program with the process's arguments.
@@ -85,6 +89,7 @@ pub fn run() -> ExitCode {
         Command::Backup(arguments) => block_on(backup::run(arguments)),
         Command::Restore(arguments) => end(restore::run(&arguments)),
         Command::Check(arguments) => end(check::run(&arguments)),
+        Command::Bench(arguments) => block_on_all_cores(bench::run(*arguments)),
     }
 }
 
@@ -94,8 +99,19 @@ const CONFIGURATION: u8 = 64;
 /// Runs a command that asks a registry to its end; the exit code for it.
 fn block_on(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
     // A thread besides this one: heartbeats go on while a line is written.
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = match builder.worker_threads(1).enable_all().build() {
+    block_with(Builder::new_multi_thread().worker_threads(1), command)
+}
+
+/// Runs a command that needs all that the machine has.
+fn block_on_all_cores(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+    block_with(&mut Builder::new_multi_thread(), command)
+}
+
+fn block_with(
+    builder: &mut Builder,
+    command: impl Future<Output = Result<(), Failure>>,
+) -> ExitCode {
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("can't start the runtime: {error}")),
     };

@@ -1,7 +1,6 @@
-//! How long a registry with many instances takes from its start until it serves and answers, what it
-//! then weighs in memory, and on disk after all its instances were replaced time and again.
-//! `cargo bench --bench restart` (`-- --turnovers N` replaces all of them N times before, `-- --quick`
-//! for a moment's run that measures nothing of worth).
+//! What a registry's directory holds after all its instances were replaced time and again: that space is
+//! used again. `cargo bench --bench turnover` (`-- --turnovers N` instead of 10, `-- --quick` for a
+//! moment's run that measures nothing of worth).
 
 #![allow(
     missing_docs,
@@ -20,7 +19,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use support::{A_SERVICE, Process, instance, spread};
+use support::{A_SERVICE, instance};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use waypost::{
@@ -33,12 +32,7 @@ use waypost::{
     store::DiskStore,
     tasks::Tasks,
 };
-use waypost_client::proto::{
-    RegisterRequest, ResolveRequest, discovery_client::DiscoveryClient,
-    registry_client::RegistryClient,
-};
 
-const ROUNDS: usize = 3;
 /// Writes at a time.
 const AT_ONCE: u64 = 2_000;
 const TTL: Duration = Duration::from_secs(300);
@@ -47,9 +41,9 @@ fn main() {
     let words: Vec<String> = env::args().skip(1).collect();
     let quick = words.iter().any(|word| word == "--quick" || word == "--test");
     let after = |flag: &str| words.iter().skip_while(|word| *word != flag).nth(1);
-    let turnovers = after("--turnovers").map_or(0, |number| number.parse().unwrap());
+    let turnovers = if quick { 1 } else { 10 };
+    let turnovers = after("--turnovers").map_or(turnovers, |number| number.parse().unwrap());
     let sizes: &[u64] = if quick { &[2_000] } else { &[100_000, 1_000_000] };
-    let runtime = Runtime::new().unwrap();
     for instances in sizes {
         let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let data = directory.path().join("data");
@@ -62,7 +56,6 @@ fn main() {
                 begun.elapsed().as_secs_f64()
             );
         }
-        runtime.block_on(restarts(&data, *instances));
     }
 }
 
@@ -103,33 +96,6 @@ async fn replace(engine: &Engine, index: u64, turnover: u64) {
     let terms = LeaseTerms { ttl: TTL, disconnect_grace: Duration::from_secs(3) };
     let registered = engine.register(service, id(turnover), content, terms).await.unwrap();
     assert!(matches!(registered, Outcome::Registered { .. }));
-}
-
-/// Starts a server on the directory, and kills it, again and again.
-async fn restarts(data: &Path, instances: u64) {
-    let mut figures: [Vec<f64>; 3] = Default::default();
-    for round in 0..ROUNDS {
-        let begun = Instant::now();
-        let process = Process::waypost_on(data);
-        figures[0].push(begun.elapsed().as_secs_f64());
-        let channel = process.connect_once().await;
-        let service = "service-7".to_owned();
-        let request = ResolveRequest { service, ..ResolveRequest::default() };
-        let found = DiscoveryClient::new(channel.clone()).resolve(request).await.unwrap();
-        assert_eq!(found.into_inner().instances.len() as u64, A_SERVICE);
-        figures[1].push(begun.elapsed().as_secs_f64());
-        figures[2].push(process.memory() as f64 / 1e6);
-        // What makes the file one that was not closed.
-        let written = instance("written", round as u64);
-        let request = RegisterRequest { instance: Some(written), ..RegisterRequest::default() };
-        RegistryClient::new(channel).register(request).await.unwrap();
-    }
-    let [serving, looked_up, memory] = figures.map(|figures| spread(figures.into_iter()));
-    println!(
-        "{instances} instances, started after kill -9: serving after {serving} s, looked up after \
-         {looked_up} s, {memory} MB in memory, {:.0} MB on disk",
-        bytes(data) as f64 / 1e6
-    );
 }
 
 /// What the directory's files hold.

@@ -1,0 +1,38 @@
+//! A load generator for service registries, the code behind `waypost bench`: workloads as registries
+//! see them, with the latencies that callers have, what the server's process spends, and beside them
+//! the limit: the same workload against a bare tonic server that only answers.
+//!
+//! It speaks to servers over the wire alone and shares nothing with the registry but the protocol. It
+//! must never be kinder to one system than to another: a workload knows no system, and all that differs
+//! is behind [`protocol`](protocol::Protocol).
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a load generator: it reads the time itself, and its tasks end with the process"
+)]
+
+mod arguments;
+mod callers;
+mod connection;
+mod error;
+mod figures;
+mod latencies;
+mod limit;
+mod pace;
+mod population;
+mod process;
+mod progress;
+mod protocol;
+mod report;
+mod run;
+mod server;
+mod stage;
+mod workload;
+
+pub use self::{
+    arguments::Arguments,
+    connection::CallError,
+    error::BenchError,
+    report::{Report, Row, Spread},
+    run::run,
+};

@@ -1,0 +1,315 @@
+//! The limit: a bare tonic server that answers every call with bytes of the size that a registry would
+//! send, passes changes on to whoever watches, and does nothing else. What a workload costs against it
+//! is what tonic, HTTP/2, the loopback and the load generator cost.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    fs,
+    future::ready,
+    io,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf, BufMut, Bytes};
+use clap::Args;
+use futures_util::{Stream, StreamExt, future::BoxFuture, stream::once};
+use http::{Request as HttpRequest, Response as HttpResponse};
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::{net::TcpListener, sync::broadcast, time::sleep};
+use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
+use tonic::{
+    Request, Response, Status, Streaming,
+    body::Body,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    server::{Grpc, NamedService},
+    transport::Server,
+};
+use tower::{Service, service_fn};
+use waypost_client::proto::{
+    Change, ChangeKind, Changes, Cursor, Instance, KeepAliveRequest, RegisterResponse,
+    ResolveResponse, Snapshot, UpdateRequest, UpdateResponse, WatchRequest, WatchResponse,
+    watch_response::Event,
+};
+
+use crate::{error::BenchError, population::Plan};
+
+/// Changes that a watch may be behind.
+const CHANGES_MAX: usize = 4_096;
+/// Who watches the namespace.
+const ALL: &str = "";
+/// Removals in one message of a watch, as a registry gathers them.
+const REMOVALS_A_MESSAGE: usize = 256;
+
+/// What the limit's server answers with.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LimitArguments {
+    /// Where to listen.
+    #[arg(long)]
+    listen: String,
+    /// Where to write the address.
+    #[arg(long)]
+    port_file: PathBuf,
+    /// Not used: it keeps nothing.
+    #[arg(long)]
+    data_dir: PathBuf,
+    /// Bytes of an instance's metadata.
+    #[arg(long)]
+    limit_payload: usize,
+    /// Instances in the answer to a lookup.
+    #[arg(long)]
+    found: u64,
+    /// How long after a renewal instances are gone; 0: never.
+    #[arg(long)]
+    ttl_ms: u64,
+}
+
+/// Serves until the process is killed.
+pub(crate) async fn serve(arguments: &LimitArguments) -> Result<(), BenchError> {
+    let listener = TcpListener::bind(&arguments.listen).await.map_err(BenchError::Limit)?;
+    let address = listener.local_addr().map_err(BenchError::Limit)?;
+    let answers = Answers::new(arguments);
+    fs::write(&arguments.port_file, address.to_string()).map_err(BenchError::Limit)?;
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let incoming = incoming.map(|stream| stream.and_then(|it| it.set_nodelay(true).map(|()| it)));
+    Server::builder()
+        .add_service(Registry(answers.clone()))
+        .add_service(Discovery(answers))
+        .serve_with_incoming(incoming)
+        .await
+        .map_err(|error| BenchError::Limit(io::Error::other(error)))
+}
+
+/// What is answered, encoded before anybody asks.
+#[derive(Clone)]
+struct Answers {
+    registered: Bytes,
+    resolved: Bytes,
+    updated: Bytes,
+    /// Messages of watches, by what they watch.
+    changes: Arc<Mutex<HashMap<String, broadcast::Sender<Bytes>>>>,
+    plan: Plan,
+    ttl: Duration,
+}
+
+impl Answers {
+    fn new(arguments: &LimitArguments) -> Self {
+        let namespace = "bench-00000000".to_owned();
+        let plan = Plan { namespace, a_service: arguments.found, payload: arguments.limit_payload };
+        let ttl = Some(prost_types::Duration { seconds: 300, nanos: 0 });
+        let registered = RegisterResponse {
+            instance: Some(whole(&plan, 1_000_000, 0)),
+            lease_id: 1 << 60,
+            ttl,
+            heartbeat_interval: ttl,
+            cursor: cursor(),
+        };
+        let updated =
+            UpdateResponse { instance: Some(whole(&plan, 1_000_000, 0)), cursor: cursor() };
+        let resolved = ResolveResponse {
+            instances: (0..arguments.found).map(|index| whole(&plan, index, 0)).collect(),
+            cursor: cursor(),
+        };
+        Self {
+            registered: registered.encode_to_vec().into(),
+            resolved: resolved.encode_to_vec().into(),
+            updated: updated.encode_to_vec().into(),
+            changes: Arc::default(),
+            plan,
+            ttl: Duration::from_millis(arguments.ttl_ms),
+        }
+    }
+
+    /// Passes an update on to whoever watches.
+    fn update(&self, request: &Bytes) -> Result<Bytes, Status> {
+        let update = UpdateRequest::decode(request.clone());
+        let update = update.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let instance = Instance {
+            version: update.instance.unwrap_or_default().version,
+            ..whole(&self.plan, update.lease_id - 1, 0)
+        };
+        let service = instance.service.clone();
+        self.publish(&service, [change(ChangeKind::Updated, instance)].into());
+        Ok(self.updated.clone())
+    }
+
+    /// Tells whoever watches that instances are gone, in time.
+    fn expire(&self, leases: Vec<u64>) {
+        let answers = self.clone();
+        tokio::spawn(async move {
+            sleep(answers.ttl).await;
+            for leases in leases.chunks(REMOVALS_A_MESSAGE) {
+                let gone = leases.iter().map(|lease| whole(&answers.plan, lease - 1, 0));
+                answers.publish(ALL, gone.map(|gone| change(ChangeKind::Removed, gone)).collect());
+            }
+        });
+    }
+
+    fn publish(&self, watched: &str, changes: Vec<Change>) {
+        let event = Some(Event::Changes(Changes { changes }));
+        let message = WatchResponse { cursor: cursor(), event };
+        if let Some(watches) = self.changes.lock().get(watched) {
+            // Where nobody watches any more, nobody is told.
+            let _ = watches.send(message.encode_to_vec().into());
+        }
+    }
+
+    fn watch(&self, request: Bytes) -> Result<Messages, Status> {
+        let request = WatchRequest::decode(request);
+        let request = request.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let watched = request.services.into_iter().next().unwrap_or_else(|| ALL.to_owned());
+        let event = Some(Event::Snapshot(Snapshot { instances: Vec::new(), last: true }));
+        let first = WatchResponse { cursor: cursor(), event }.encode_to_vec().into();
+        let behind = |_: BroadcastStreamRecvError| Status::data_loss("too slow");
+        let mut all = self.changes.lock();
+        let watches = all.entry(watched).or_insert_with(|| broadcast::channel(CHANGES_MAX).0);
+        let changes = BroadcastStream::new(watches.subscribe());
+        Ok(Box::pin(once(ready(Ok(first))).chain(changes.map(move |it| it.map_err(behind)))))
+    }
+
+    fn keep_alive(&self, requests: Streaming<Bytes>) -> Messages {
+        let answers = self.clone();
+        Box::pin(requests.map(move |request| {
+            let request = request?;
+            if !answers.ttl.is_zero() {
+                let request = KeepAliveRequest::decode(request);
+                let request = request.map_err(|it| Status::invalid_argument(it.to_string()))?;
+                answers.expire(request.lease_ids);
+            }
+            Ok(Bytes::new())
+        }))
+    }
+}
+
+type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+
+fn cursor() -> Option<Cursor> {
+    let history_id = "0190c5c2-7c1f-7a5e-9b1d-000000000000".to_owned();
+    Some(Cursor { history_id, revision: 1_000_000 })
+}
+
+/// An instance with everything that a registry adds.
+fn whole(plan: &Plan, index: u64, number: u64) -> Instance {
+    Instance {
+        weight: Some(100),
+        created_revision: 1_000_000,
+        modified_revision: 1_000_000,
+        registered_at: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 1_000_000 }),
+        ..plan.instance(index, number)
+    }
+}
+
+fn change(kind: ChangeKind, instance: Instance) -> Change {
+    Change { kind: kind.into(), instance: Some(instance), reason: 0, revision: 1_000_000 }
+}
+
+#[derive(Clone)]
+struct Registry(Answers);
+
+impl NamedService for Registry {
+    const NAME: &'static str = "waypost.v1.Registry";
+}
+
+impl Service<HttpRequest<Body>> for Registry {
+    type Response = HttpResponse<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: HttpRequest<Body>) -> Self::Future {
+        let answers = self.0.clone();
+        Box::pin(async move {
+            let path = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+            if path == "KeepAlive" {
+                let answer = service_fn(|request: Request<Streaming<Bytes>>| {
+                    ready(Ok(Response::new(answers.keep_alive(request.into_inner()))))
+                });
+                return Ok(Grpc::new(Raw).streaming(answer, request).await);
+            }
+            let answer = service_fn(|request: Request<Bytes>| {
+                ready(match &*path {
+                    "Update" => answers.update(request.get_ref()).map(Response::new),
+                    _ => Ok(Response::new(answers.registered.clone())),
+                })
+            });
+            Ok(Grpc::new(Raw).unary(answer, request).await)
+        })
+    }
+}
+
+#[derive(Clone)]
+struct Discovery(Answers);
+
+impl NamedService for Discovery {
+    const NAME: &'static str = "waypost.v1.Discovery";
+}
+
+impl Service<HttpRequest<Body>> for Discovery {
+    type Response = HttpResponse<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: HttpRequest<Body>) -> Self::Future {
+        let answers = self.0.clone();
+        Box::pin(async move {
+            if request.uri().path().ends_with("/Watch") {
+                let answer = service_fn(|request: Request<Bytes>| {
+                    ready(answers.watch(request.into_inner()).map(Response::new))
+                });
+                return Ok(Grpc::new(Raw).server_streaming(answer, request).await);
+            }
+            let answer =
+                service_fn(|_: Request<Bytes>| ready(Ok(Response::new(answers.resolved.clone()))));
+            Ok(Grpc::new(Raw).unary(answer, request).await)
+        })
+    }
+}
+
+/// Messages as bytes.
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}

@@ -1,0 +1,231 @@
+//! The instances that a workload works on.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+use waypost_client::proto::{Instance, Status};
+
+use crate::{
+    callers::{Crowd, End},
+    connection::{CallError, Connection, Receiver, Sender},
+    error::BenchError,
+    stage::Stage,
+};
+
+/// Callers that register what a workload works on, and remove it.
+const CALLERS: usize = 64;
+/// Leases in one message of the keeper at most.
+const LEASES_A_MESSAGE: usize = 10_000;
+/// The longest TTL that there is: nobody has to renew what is looked at for a few minutes.
+pub(crate) const LONG_TTL: Duration = Duration::from_secs(300);
+
+/// What the instances are like.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) namespace: String,
+    pub(crate) a_service: u64,
+    /// Bytes of an instance's metadata values, in four entries.
+    pub(crate) payload: usize,
+}
+
+impl Plan {
+    const ENTRIES: usize = 4;
+
+    /// The instance of an index; its version is the number of its last change.
+    pub(crate) fn instance(&self, index: u64, number: u64) -> Instance {
+        let value = |entry: usize| {
+            let bytes =
+                self.payload * (entry + 1) / Self::ENTRIES - self.payload * entry / Self::ENTRIES;
+            let mut value = format!("{index:0bytes$}");
+            value.truncate(bytes);
+            value
+        };
+        Instance {
+            namespace: self.namespace.clone(),
+            service: self.service(index / self.a_service),
+            id: format!("0190c5c2-7c1f-7a5e-9b1d-{index:012}"),
+            host: "10.0.0.1".to_owned(),
+            port: 8080,
+            status: Status::Up.into(),
+            zone: "zone-a".to_owned(),
+            version: number.to_string(),
+            metadata: (0..Self::ENTRIES).map(|it| (format!("key-{it}"), value(it))).collect(),
+            ..Instance::default()
+        }
+    }
+
+    pub(crate) fn service(&self, service: u64) -> String {
+        format!("service-{service}")
+    }
+}
+
+/// Instances that are registered, by their index.
+#[derive(Debug)]
+pub(crate) struct Population {
+    leases: Arc<[AtomicU64]>,
+    _keeping: Option<Keeping>,
+    keeper: Option<Arc<Keeper>>,
+}
+
+impl Population {
+    /// Registers instances. Where the TTL is not the longest, they are kept alive until the population
+    /// is dropped.
+    pub(crate) async fn settle(
+        stage: &Arc<Stage>,
+        connections: &Arc<[Connection]>,
+        instances: std::ops::Range<u64>,
+        ttl: Duration,
+    ) -> Result<Self, BenchError> {
+        let count = instances.end - instances.start;
+        if stage.is_limit {
+            // It would answer whatever it is asked.
+            let leases = instances.map(|index| AtomicU64::new(index + 1)).collect();
+            return Ok(Self { leases, keeper: None, _keeping: None });
+        }
+        let leases: Arc<[AtomicU64]> = (0..count).map(|_| AtomicU64::new(0)).collect();
+        let keeper = if ttl < LONG_TTL {
+            Some(Keeper::open(stage, connections, &leases).await?)
+        } else {
+            None
+        };
+        let keeping = keeper.as_ref().map(|keeper| keeper.keep(ttl / 4));
+        stage.progress.begin(format!("{}: registering {count} instances", stage.name));
+        let crowd = Crowd { callers: CALLERS, rate: None, end: End::count(count) };
+        let (registering, granted) = (Arc::clone(stage), Arc::clone(&leases));
+        let first = instances.start;
+        let done = crowd
+            .call(connections, &stage.progress, move |connection, nth| {
+                let (stage, leases) = (Arc::clone(&registering), Arc::clone(&granted));
+                async move {
+                    let lease = stage.register(&connection, first + nth, 0, ttl).await?;
+                    leases[nth as usize].store(lease, Ordering::Relaxed);
+                    Ok(())
+                }
+            })
+            .await;
+        done.all_went_well("registering instances")?;
+        Ok(Self { leases, _keeping: keeping, keeper })
+    }
+
+    /// The lease of the nth of them.
+    pub(crate) fn lease(&self, nth: u64) -> &AtomicU64 {
+        &self.leases[nth as usize]
+    }
+
+    pub(crate) fn leases(&self) -> Arc<[AtomicU64]> {
+        Arc::clone(&self.leases)
+    }
+
+    /// Who keeps them alive, where somebody has to.
+    pub(crate) fn keeper(&self) -> Option<&Keeper> {
+        self.keeper.as_deref()
+    }
+}
+
+/// Renews all leases of a population over one stream.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    stream: Arc<Mutex<(Sender, Receiver)>>,
+    leases: Arc<[AtomicU64]>,
+    stage: Arc<Stage>,
+}
+
+/// Keeps a population alive until it is dropped.
+#[derive(Debug)]
+struct Keeping(JoinHandle<()>);
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Keeper {
+    async fn open(
+        stage: &Arc<Stage>,
+        connections: &Arc<[Connection]>,
+        leases: &Arc<[AtomicU64]>,
+    ) -> Result<Arc<Self>, BenchError> {
+        let stream = connections[0].stream(stage.protocol.keep_alive_path()).await;
+        let stream = stream.map_err(|source| BenchError::Call { what: "keeping alive", source })?;
+        let (stream, leases) = (Arc::new(Mutex::new(stream)), Arc::clone(leases));
+        Ok(Arc::new(Self { stream, leases, stage: Arc::clone(stage) }))
+    }
+
+    fn keep(self: &Arc<Self>, interval: Duration) -> Keeping {
+        let keeper = Arc::clone(self);
+        Keeping(tokio::spawn(async move {
+            // A stream that breaks shows where its leases are counted.
+            while keeper.renew().await.is_ok() {
+                sleep(interval).await;
+            }
+        }))
+    }
+
+    /// Renews all at once.
+    pub(crate) async fn renew(&self) -> Result<(), CallError> {
+        self.renew_over(&mut *self.stream.lock().await).await.map(drop)
+    }
+
+    /// Renews all at once and rests from then on, for as long as the second of what is returned lives:
+    /// the stream stays open. The first is for each message the moment before it was sent, in the order
+    /// of the leases, of which [`Self::leases_a_message`] are in each.
+    pub(crate) async fn renew_and_rest(&self) -> Result<(Vec<Instant>, Rest), CallError> {
+        let mut stream = Arc::clone(&self.stream).lock_owned().await;
+        let sent = self.renew_over(&mut stream).await?;
+        Ok((sent, stream))
+    }
+
+    async fn renew_over(&self, stream: &mut (Sender, Receiver)) -> Result<Vec<Instant>, CallError> {
+        let (sender, receiver) = stream;
+        let leases: Vec<u64> = self.leases.iter().map(|it| it.load(Ordering::Relaxed)).collect();
+        let (mut sent, mut awaited) = (Vec::new(), 0);
+        for some in leases.chunks(self.leases_a_message()) {
+            // Those that are registered by now.
+            let some: Vec<u64> = some.iter().copied().filter(|lease| *lease != 0).collect();
+            sent.push(Instant::now());
+            if !some.is_empty() {
+                sender.send(self.stage.protocol.keep_alive(&some))?;
+                awaited += 1;
+            }
+        }
+        for _ in 0..awaited {
+            receiver.next().await?.ok_or(CallError::Nonsense("the stream ended"))?;
+        }
+        Ok(sent)
+    }
+
+    pub(crate) fn leases_a_message(&self) -> usize {
+        LEASES_A_MESSAGE.min(self.stage.protocol.leases_a_message_max())
+    }
+}
+
+/// Nothing is renewed for as long as this lives.
+pub(crate) type Rest = OwnedMutexGuard<(Sender, Receiver)>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_are_told_apart_and_carry_their_payload() {
+        for payload in [0, 1, 7, 64, 1000] {
+            let plan = Plan { namespace: "load".into(), a_service: 20, payload };
+            let instance = plan.instance(41, 7);
+            let bytes: usize = instance.metadata.values().map(String::len).sum();
+            assert_eq!((bytes, instance.metadata.len()), (payload, 4));
+            assert_eq!((&*instance.service, &*instance.version), ("service-2", "7"));
+            assert!(instance.id.ends_with("-000000000041"));
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! A line on standard error that says what goes on, while it goes on.
+
+use std::{
+    io::{IsTerminal, Write, stderr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+/// Between two lines: on a terminal, where each takes the place of the one before, and elsewhere.
+const TERMINAL_INTERVAL: Duration = Duration::from_millis(500);
+const FILE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What goes on, as its tasks tell it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    phase: Arc<Mutex<String>>,
+    done: Arc<AtomicU64>,
+}
+
+/// Shows progress for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Shown(JoinHandle<()>);
+
+impl Progress {
+    /// Something new begins.
+    pub(crate) fn begin(&self, phase: String) {
+        *self.phase.lock() = phase;
+        self.done.store(0, Ordering::Relaxed);
+    }
+
+    /// One more is done of what goes on.
+    pub(crate) fn step(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Shows it from now on.
+    pub(crate) fn show(&self) -> Shown {
+        let progress = self.clone();
+        let terminal = stderr().is_terminal();
+        Shown(tokio::spawn(async move {
+            let begin = Instant::now();
+            loop {
+                sleep(if terminal { TERMINAL_INTERVAL } else { FILE_INTERVAL }).await;
+                let seconds = begin.elapsed().as_secs();
+                let (phase, done) =
+                    (progress.phase.lock().clone(), progress.done.load(Ordering::Relaxed));
+                let line = format!("{seconds} s  {phase}: {done} done");
+                let line = if terminal { format!("\r{line}\x1b[K") } else { format!("{line}\n") };
+                // Where nobody looks, there is nobody to tell.
+                let _ = stderr().write_all(line.as_bytes());
+            }
+        }))
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.abort();
+        if stderr().is_terminal() {
+            let _ = stderr().write_all(b"\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! etcd's protocol, as much of it as a registry over etcd needs, with fields as etcd's published
+//! `rpc.proto` numbers them. An instance is a key, `/namespace/service/id`, that hangs on a lease of its
+//! own; its value is the same message that Waypost is sent.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use waypost_client::proto::Instance;
+
+use super::{Protocol, Seen, index_of, number_of};
+use crate::connection::{Call, CallError, frame};
+
+#[derive(Debug)]
+pub(super) struct Etcd;
+
+#[derive(Clone, PartialEq, Message)]
+struct LeaseGrantRequest {
+    #[prost(int64, tag = "1")]
+    ttl: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LeaseGrantResponse {
+    #[prost(int64, tag = "2")]
+    id: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LeaseRevokeRequest {
+    #[prost(int64, tag = "1")]
+    id: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LeaseKeepAliveRequest {
+    #[prost(int64, tag = "1")]
+    id: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LeaseKeepAliveResponse {
+    #[prost(int64, tag = "3")]
+    ttl: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PutRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    key: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    value: Bytes,
+    #[prost(int64, tag = "3")]
+    lease: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RangeRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    key: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    range_end: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RangeResponse {
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    kvs: Vec<Bytes>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WatchRequest {
+    #[prost(message, optional, tag = "1")]
+    create: Option<RangeRequest>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WatchResponse {
+    #[prost(bool, tag = "3")]
+    created: bool,
+    #[prost(message, repeated, tag = "11")]
+    events: Vec<Event>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Event {
+    #[prost(int32, tag = "1")]
+    kind: i32,
+    #[prost(message, optional, tag = "2")]
+    kv: Option<KeyValue>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct KeyValue {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(bytes = "bytes", tag = "5")]
+    value: Bytes,
+}
+
+/// What is read of `Instance`.
+#[derive(Clone, PartialEq, Message)]
+struct Changed {
+    #[prost(string, tag = "9")]
+    version: String,
+}
+
+/// The kind of an event that removes a key.
+const DELETE: i32 = 1;
+
+impl Protocol for Etcd {
+    fn leases_a_message_max(&self) -> usize {
+        1
+    }
+
+    fn register(&self, _instance: &Instance, ttl: Duration) -> Call {
+        // etcd takes whole seconds.
+        let request = LeaseGrantRequest { ttl: ttl.as_secs().cast_signed() };
+        Call::new("/etcdserverpb.Lease/LeaseGrant", &request)
+    }
+
+    fn lease(&self, answer: Bytes) -> Result<u64, CallError> {
+        Ok(decode::<LeaseGrantResponse>(answer)?.id.cast_unsigned())
+    }
+
+    fn attach(&self, instance: &Instance, lease: u64) -> Option<Call> {
+        Some(self.change(instance, lease))
+    }
+
+    fn change(&self, instance: &Instance, lease: u64) -> Call {
+        let Instance { namespace, service, id, .. } = instance;
+        let request = PutRequest {
+            key: format!("/{namespace}/{service}/{id}").into(),
+            value: instance.encode_to_vec().into(),
+            lease: lease.cast_signed(),
+        };
+        Call::new("/etcdserverpb.KV/Put", &request)
+    }
+
+    fn deregister(&self, lease: u64) -> Call {
+        let request = LeaseRevokeRequest { id: lease.cast_signed() };
+        Call::new("/etcdserverpb.Lease/LeaseRevoke", &request)
+    }
+
+    fn resolve(&self, namespace: &str, service: &str) -> Call {
+        Call::new("/etcdserverpb.KV/Range", &below(namespace, Some(service)))
+    }
+
+    fn found(&self, answer: Bytes) -> Result<u64, CallError> {
+        Ok(decode::<RangeResponse>(answer)?.kvs.len() as u64)
+    }
+
+    fn keep_alive_path(&self) -> &'static str {
+        "/etcdserverpb.Lease/LeaseKeepAlive"
+    }
+
+    fn keep_alive(&self, leases: &[u64]) -> Bytes {
+        let id = leases.first().copied().unwrap_or_default().cast_signed();
+        frame(&LeaseKeepAliveRequest { id })
+    }
+
+    fn unknown(&self, answer: Bytes) -> Result<u64, CallError> {
+        Ok(u64::from(decode::<LeaseKeepAliveResponse>(answer)?.ttl <= 0))
+    }
+
+    fn watch(&self, namespace: &str, service: Option<&str>) -> Call {
+        let request = WatchRequest { create: Some(below(namespace, service)) };
+        Call::new("/etcdserverpb.Watch/Watch", &request)
+    }
+
+    fn seen(&self, message: Bytes) -> Result<Vec<Seen>, CallError> {
+        let WatchResponse { created, events } = decode(message)?;
+        if created {
+            return Ok(vec![Seen::Ready]);
+        }
+        let seen = events.into_iter().map(|event| {
+            let kv = event.kv.unwrap_or_default();
+            if event.kind == DELETE {
+                index_of(&kv.key).map(Seen::Gone)
+            } else {
+                number_of(&decode::<Changed>(kv.value)?.version).map(Seen::Changed)
+            }
+        });
+        seen.collect()
+    }
+}
+
+/// All keys below a prefix.
+fn below(namespace: &str, service: Option<&str>) -> RangeRequest {
+    let prefix = match service {
+        Some(service) => format!("/{namespace}/{service}"),
+        None => format!("/{namespace}"),
+    };
+    // The character after the slash ends what begins with it.
+    RangeRequest { key: format!("{prefix}/").into(), range_end: format!("{prefix}0").into() }
+}
+
+fn decode<M: Message + Default>(answer: Bytes) -> Result<M, CallError> {
+    M::decode(answer).map_err(|_| CallError::Nonsense("no message of etcd"))
+}

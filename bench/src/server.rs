@@ -1,0 +1,233 @@
+//! Servers: one that runs somewhere, or one that is started for the run and ended with it.
+
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use http::{Uri, uri::Authority};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    connection::Connection,
+    error::BenchError,
+    process::listening_on,
+    protocol::{Protocol, System},
+};
+
+/// For a server that was started to answer.
+const UP_MAX: Duration = Duration::from_secs(120);
+/// Between two looks whether it is there.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    pub(crate) system: System,
+    pub(crate) file: PathBuf,
+    /// Besides where to listen and where to keep its data.
+    pub(crate) arguments: Vec<String>,
+}
+
+/// A server under load.
+#[derive(Debug)]
+pub(crate) struct Server {
+    place: Mutex<Place>,
+    own: Mutex<Option<Own>>,
+    is_own: bool,
+}
+
+/// Where a server is at the moment.
+#[derive(Clone, Debug)]
+struct Place {
+    authority: Authority,
+    pid: Option<u32>,
+}
+
+/// A server that was started for the run; it is killed with this value.
+#[derive(Debug)]
+struct Own {
+    child: Child,
+    program: Program,
+    directory: TempDir,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    /// One that runs.
+    pub(crate) fn running(url: &str) -> Result<Self, BenchError> {
+        let bad = || BenchError::Url { url: url.to_owned() };
+        let uri: Uri = url.parse().map_err(|_| bad())?;
+        let authority = uri.authority().filter(|it| it.port().is_some()).ok_or_else(bad)?.clone();
+        if uri.scheme_str() != Some("http") || !matches!(uri.path(), "" | "/") {
+            return Err(bad());
+        }
+        let pid = authority.as_str().parse::<SocketAddr>().ok().and_then(listening_on);
+        Ok(Self {
+            place: Mutex::new(Place { authority, pid }),
+            own: Mutex::new(None),
+            is_own: false,
+        })
+    }
+
+    /// Starts one with a directory of its own below the current one: elsewhere temporary files may lie
+    /// in memory, where syncing them costs nothing.
+    pub(crate) async fn start(program: Program) -> Result<Self, BenchError> {
+        let directory = tempfile::Builder::new().prefix(".waypost-bench-").tempdir_in(".");
+        let directory = directory.map_err(|source| directory_failure(Path::new("."), source))?;
+        let (child, authority) = launch(&program, directory.path()).await?;
+        let place = Place { authority, pid: Some(child.id()) };
+        let own = Own { child, program, directory };
+        Ok(Self { place: Mutex::new(place), own: Mutex::new(Some(own)), is_own: true })
+    }
+
+    /// Kills it at once, and starts it again on what it kept; the time from the kill until it answered
+    /// its first lookup.
+    pub(crate) async fn restart(&self) -> Result<Duration, BenchError> {
+        let own = self.own.lock().take();
+        let mut own = own.expect("only what was started can be started again");
+        let file = own.program.file.clone();
+        let begun = Instant::now();
+        let killed = own.child.kill().and_then(|()| own.child.wait());
+        killed.map_err(|source| BenchError::Start { program: file, source })?;
+        let (child, authority) = launch(&own.program, own.directory.path()).await?;
+        let took = begun.elapsed();
+        *self.place.lock() = Place { authority, pid: Some(child.id()) };
+        own.child = child;
+        *self.own.lock() = Some(own);
+        Ok(took)
+    }
+
+    /// Ends it where it was started for the run, whoever else still knows it.
+    pub(crate) fn end(&self) {
+        drop(self.own.lock().take());
+    }
+
+    pub(crate) fn authority(&self) -> Authority {
+        self.place.lock().authority.clone()
+    }
+
+    /// The server's process, where it can be seen.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.place.lock().pid
+    }
+
+    /// Whether it was started for the run.
+    pub(crate) fn is_own(&self) -> bool {
+        self.is_own
+    }
+
+    /// What its files hold.
+    pub(crate) fn disk_bytes(&self) -> Result<u64, BenchError> {
+        let own = self.own.lock();
+        let Some(own) = &*own else { return Ok(0) };
+        let data = data_dir(own.directory.path());
+        sum(&data).map_err(|source| directory_failure(&data, source))
+    }
+}
+
+fn data_dir(directory: &Path) -> PathBuf {
+    directory.join("data")
+}
+
+fn sum(directory: &Path) -> io::Result<u64> {
+    let entries = match fs::read_dir(directory) {
+        // A server that keeps nothing.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    let mut bytes = 0;
+    for entry in entries {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        bytes += if metadata.is_dir() { sum(&entry.path())? } else { metadata.len() };
+    }
+    Ok(bytes)
+}
+
+fn directory_failure(directory: &Path, source: io::Error) -> BenchError {
+    BenchError::Directory { directory: directory.to_owned(), source }
+}
+
+/// Starts a program, and waits until it answers a lookup.
+async fn launch(program: &Program, directory: &Path) -> Result<(Child, Authority), BenchError> {
+    let failure = |source| BenchError::Start { program: program.file.clone(), source };
+    let port_file = directory.join("port");
+    // Of the process before it.
+    let _ = fs::remove_file(&port_file);
+    let mut command = Command::new(&program.file);
+    command.args(&program.arguments).stdin(Stdio::null());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    match program.system {
+        System::Waypost => {
+            command.args(["--listen", "127.0.0.1:0", "--port-file"]).arg(&port_file);
+            command.arg("--data-dir").arg(data_dir(directory));
+        }
+        System::Etcd => {
+            let address = etcd_arguments(&mut command, directory).map_err(failure)?;
+            fs::write(&port_file, address).map_err(failure)?;
+        }
+    }
+    let mut child = command.spawn().map_err(failure)?;
+    let up = wait(program.system.protocol(), &port_file);
+    let authority = timeout(UP_MAX, up).await;
+    let Ok(authority) = authority else {
+        let _ = child.kill().and_then(|()| child.wait());
+        let what = program.system.name();
+        return Err(BenchError::Silent { what, seconds: UP_MAX.as_secs() });
+    };
+    Ok((child, authority))
+}
+
+/// etcd's defaults but for its addresses; its address.
+fn etcd_arguments(command: &mut Command, directory: &Path) -> io::Result<String> {
+    // etcd does not say which port it was given, so it gets one that was free a moment ago.
+    let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let (clients, peers) = (free()?, free()?);
+    let url = |address| format!("http://{address}");
+    command.arg("--data-dir").arg(data_dir(directory));
+    command.arg(format!("--listen-client-urls={}", url(clients)));
+    command.arg(format!("--advertise-client-urls={}", url(clients)));
+    command.arg(format!("--listen-peer-urls={}", url(peers)));
+    Ok(clients.to_string())
+}
+
+/// Waits for the first lookup that is answered.
+async fn wait(protocol: &dyn Protocol, port_file: &Path) -> Authority {
+    loop {
+        let address = fs::read_to_string(port_file).ok();
+        if let Some(authority) = address.and_then(|address| address.trim().parse().ok())
+            && let Ok(connection) = Connection::open(&authority, &Default::default()).await
+            && connection.call(protocol.resolve("default", "service-0")).await.is_ok()
+        {
+            return authority;
+        }
+        sleep(LOOK_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_that_name_no_server_are_refused() {
+        assert!(Server::running("http://127.0.0.1:7510").is_ok());
+        assert!(Server::running("http://registry:7510/").is_ok());
+        for bad in ["", "127.0.0.1:7510", "http://127.0.0.1", "https://h:1", "http://h:1/x"] {
+            assert!(matches!(Server::running(bad), Err(BenchError::Url { .. })), "{bad}");
+        }
+    }
+}

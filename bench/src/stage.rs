@@ -1,0 +1,133 @@
+//! One server under load: how it is asked, and for what.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    callers::{Crowd, End},
+    connection::{CallError, Connection},
+    error::BenchError,
+    population::Plan,
+    process::{Usage, usage},
+    progress::Progress,
+    protocol::Protocol,
+    server::Server,
+};
+
+/// One server under load.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) name: &'static str,
+    pub(crate) server: Server,
+    pub(crate) protocol: &'static dyn Protocol,
+    pub(crate) plan: Plan,
+    pub(crate) progress: Progress,
+    /// Whether it only answers, and so knows nobody.
+    pub(crate) is_limit: bool,
+    /// Leases that are to be given back: those of a server that others use as well.
+    pub(crate) granted: Mutex<Vec<u64>>,
+}
+
+/// Callers that give leases back.
+const CALLERS: usize = 64;
+
+impl Stage {
+    pub(crate) async fn connect(
+        &self,
+        connections: usize,
+    ) -> Result<Arc<[Connection]>, BenchError> {
+        self.connect_counted(connections, &Arc::default()).await
+    }
+
+    /// Connects; what arrives is counted.
+    pub(crate) async fn connect_counted(
+        &self,
+        connections: usize,
+        received_bytes: &Arc<AtomicU64>,
+    ) -> Result<Arc<[Connection]>, BenchError> {
+        let mut open = Vec::with_capacity(connections);
+        for _ in 0..connections {
+            open.push(Connection::open(&self.server.authority(), received_bytes).await?);
+        }
+        Ok(open.into())
+    }
+
+    /// Registers an instance, and returns its lease.
+    pub(crate) async fn register(
+        &self,
+        connection: &Connection,
+        index: u64,
+        number: u64,
+        ttl: Duration,
+    ) -> Result<u64, CallError> {
+        let instance = self.plan.instance(index, number);
+        let answer = connection.call(self.protocol.register(&instance, ttl)).await?;
+        let lease = self.protocol.lease(answer)?;
+        if let Some(attach) = self.protocol.attach(&instance, lease) {
+            connection.call(attach).await?;
+        }
+        if !self.server.is_own() {
+            self.granted.lock().push(lease);
+        }
+        Ok(lease)
+    }
+
+    /// Removes what was registered with a server that others use as well.
+    pub(crate) async fn leave(self: &Arc<Self>) -> Result<(), BenchError> {
+        let leases: Arc<[u64]> = std::mem::take(&mut *self.granted.lock()).into();
+        if leases.is_empty() {
+            return Ok(());
+        }
+        self.progress.begin(format!("{}: removing what was registered", self.name));
+        let connections = self.connect(1).await?;
+        let crowd = Crowd { callers: CALLERS, rate: None, end: End::count(leases.len() as u64) };
+        let protocol = self.protocol;
+        // What has run out, or was taken over, needs no removal.
+        let done = crowd.call(&connections, &self.progress, move |connection, nth| {
+            let call = protocol.deregister(leases[nth as usize]);
+            async move {
+                match connection.call(call).await {
+                    Err(CallError::Refused { .. }) | Ok(_) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            }
+        });
+        done.await.all_went_well("removing what was registered")
+    }
+
+    /// Looks a service up, which must have as many instances as were registered.
+    pub(crate) async fn resolve(
+        &self,
+        connection: &Connection,
+        service: u64,
+    ) -> Result<u64, CallError> {
+        let service = self.plan.service(service);
+        let call = self.protocol.resolve(&self.plan.namespace, &service);
+        self.protocol.found(connection.call(call).await?)
+    }
+
+    /// What the server and the load have spent by now.
+    pub(crate) fn usage(&self) -> (Option<Usage>, Usage) {
+        let own = usage(std::process::id()).unwrap_or_default();
+        (self.server.pid().and_then(usage), own)
+    }
+
+    /// What both have spent since.
+    pub(crate) fn spent(&self, earlier: (Option<Usage>, Usage)) -> (Option<Usage>, Usage) {
+        let (server, load) = self.usage();
+        let server = server.zip(earlier.0).map(|(now, earlier)| now.since(earlier));
+        (server, load.since(earlier.1))
+    }
+}
+
+/// What was counted by now.
+pub(crate) fn counted(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}

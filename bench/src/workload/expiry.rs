@@ -1,0 +1,267 @@
+//! Leases that all run out at once: how late each removal is seen, and what it does to lookups.
+
+use std::{sync::Arc, time::Duration};
+
+use clap::Args;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Load, resolve::expect};
+use crate::{
+    callers::{Crowd, Done, End},
+    connection::{CallError, Receiver, Sender},
+    error::BenchError,
+    figures::Figures,
+    latencies::Latencies,
+    population::{LONG_TTL, Plan, Population, Rest},
+    progress::Progress,
+    protocol::Seen,
+    stage::Stage,
+};
+
+const CONNECTIONS: usize = 16;
+/// Callers that look services up meanwhile.
+const LOOKERS: usize = 32;
+/// Beside each instance that goes, so many stay: together they are too few for a protection against
+/// mass expiry to set in.
+const STAYING: u64 = 3;
+/// For the last of them to be seen going.
+const GONE_MAX: Duration = Duration::from_secs(120);
+
+/// Let many leases run out at once.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Expiry {
+    /// Instances whose leases run out. Three times as many stay, in the same namespace.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    instances: u64,
+    /// Instances of each service.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    a_service: u64,
+    /// Their TTL.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+    /// Lookups a second, before and while they run out.
+    #[arg(long, default_value_t = 0.0)]
+    lookups: f64,
+}
+
+/// Those that stay, and what they are asked over.
+pub(crate) struct Staying {
+    _population: Population,
+}
+
+impl Load for Expiry {
+    type Ready = Staying;
+
+    const NAME: &'static str = "expiry";
+
+    fn told(&self) -> String {
+        let Self { instances, ttl, lookups, .. } = self;
+        let ttl = humantime::format_duration(*ttl);
+        let lookups = match lookups {
+            0.0 => String::new(),
+            rate => format!(", beside {rate} lookups/s"),
+        };
+        let staying = instances * STAYING;
+        format!("{instances} leases of {ttl} run out at once among {staying} that live{lookups}")
+    }
+
+    fn plan(&self, namespace: String, payload: usize) -> Plan {
+        Plan { namespace, a_service: self.a_service, payload }
+    }
+
+    fn limit_ttl_ms(&self) -> u64 {
+        self.ttl.as_millis() as u64
+    }
+
+    async fn prepare(&self, stage: &Arc<Stage>) -> Result<Staying, BenchError> {
+        let connections = stage.connect(CONNECTIONS).await?;
+        let staying = self.staying();
+        let _population = Population::settle(stage, &connections, staying, LONG_TTL).await?;
+        Ok(Staying { _population })
+    }
+
+    async fn round(&self, stage: &Arc<Stage>, _staying: &Staying) -> Result<Figures, BenchError> {
+        let failure = |source| BenchError::Call { what: "following the namespace", source };
+        let connections = stage.connect(CONNECTIONS).await?;
+        let dying = Population::settle(stage, &connections, 0..self.instances, self.ttl).await?;
+        let watch = self.watch(stage).await.map_err(failure)?;
+        let (sent, _rest) = self.renew(stage, &dying).await.map_err(failure)?;
+        let (due, before) = (sent.times[0] + self.ttl, stage.usage());
+        stage.progress.begin(format!("{}: gone", stage.name));
+        let follower = tokio::spawn(follow(Arc::clone(stage), watch, sent, self.clone()));
+        let quiet = self.look(stage, End::after(self.ttl.mul_f64(0.7))).await?;
+        sleep_until(due).await;
+        let stop = CancellationToken::new();
+        let (gone, meanwhile) =
+            tokio::join!(gone(follower, &stop), self.look(stage, End::stopped(&stop)));
+        let (gone, meanwhile) = (gone, meanwhile?);
+        let time = gone.last.saturating_duration_since(due);
+        let (server, load) = stage.spent(before);
+
+        let mut figures = Figures::default();
+        let late = gone.late.sum();
+        figures.push("throughput", "/s", late.len() as f64 / time.as_secs_f64());
+        figures.push("all gone after", "ms", time.as_secs_f64() * 1000.0);
+        figures.push_latencies(&late);
+        figures.push("too early", "", gone.early as f64);
+        figures.push("missed", "", (self.instances - gone.seen) as f64);
+        figures.push("repeated", "", gone.repeated as f64);
+        for (name, done) in [("lookups before", &quiet), ("lookups meanwhile", &meanwhile)] {
+            if let Some(done) = done
+                && !done.latencies.is_empty()
+            {
+                let p99 = done.latencies.value_at_quantile(0.99) as f64 / 1000.0;
+                figures.push(name, "p99 ms", p99);
+                figures.note_first(done.first_error.as_ref());
+            }
+        }
+        let whole = sent_until(due, gone.last, self.ttl);
+        figures.push_cost(server, load, whole, late.len());
+        Ok(figures)
+    }
+}
+
+/// The time that the server's work is spread over: from the last renewal until all are gone.
+fn sent_until(due: Instant, last: Instant, ttl: Duration) -> Duration {
+    last.saturating_duration_since(due) + ttl
+}
+
+/// When leases were renewed for the last time.
+struct Sent {
+    times: Vec<Instant>,
+    leases_a_message: usize,
+}
+
+impl Sent {
+    fn of(&self, nth: u64) -> Option<Instant> {
+        self.times.get(nth as usize / self.leases_a_message).copied()
+    }
+}
+
+/// What was seen going.
+struct Gone {
+    /// After their renewal was sent and the TTL had passed.
+    late: Latencies,
+    seen: u64,
+    early: u64,
+    repeated: u64,
+    last: Instant,
+}
+
+impl Expiry {
+    /// Whole services apart from those that go.
+    fn staying(&self) -> std::ops::Range<u64> {
+        let first = self.instances.next_multiple_of(self.a_service);
+        let count = (self.instances * STAYING).next_multiple_of(self.a_service);
+        first..first + count
+    }
+
+    async fn watch(&self, stage: &Arc<Stage>) -> Result<Receiver, CallError> {
+        let connection =
+            stage.connect(1).await.map_err(|_| CallError::Nonsense("no connection"))?;
+        let call = stage.protocol.watch(&stage.plan.namespace, None);
+        let mut receiver = connection[0].follow(call).await?;
+        loop {
+            let message = receiver.next().await?.ok_or(CallError::Nonsense("the stream ended"))?;
+            if stage.protocol.seen(message)?.contains(&Seen::Ready) {
+                return Ok(receiver);
+            }
+        }
+    }
+
+    /// Renews all for the last time.
+    async fn renew(
+        &self,
+        stage: &Arc<Stage>,
+        dying: &Population,
+    ) -> Result<(Sent, Option<Last>), CallError> {
+        if let Some(keeper) = dying.keeper() {
+            let (times, rest) = keeper.renew_and_rest().await?;
+            let leases_a_message = keeper.leases_a_message();
+            return Ok((Sent { times, leases_a_message }, Some(Last::Rest(rest))));
+        }
+        // The limit's server, which is told of all at once.
+        let connection =
+            stage.connect(1).await.map_err(|_| CallError::Nonsense("no connection"))?;
+        let stream = connection[0].stream(stage.protocol.keep_alive_path()).await?;
+        let (mut sender, receiver) = stream;
+        let leases: Vec<u64> = (1..=self.instances).collect();
+        let leases_a_message = 10_000;
+        let mut times = Vec::new();
+        for leases in leases.chunks(leases_a_message) {
+            times.push(Instant::now());
+            sender.send(stage.protocol.keep_alive(leases))?;
+        }
+        Ok((Sent { times, leases_a_message }, Some(Last::Stream(sender, receiver))))
+    }
+
+    /// Lookups of services that stay, where any are asked for.
+    async fn look(&self, stage: &Arc<Stage>, end: End) -> Result<Option<Done>, BenchError> {
+        if self.lookups <= 0.0 {
+            end.wait().await;
+            return Ok(None);
+        }
+        let connections = stage.connect(CONNECTIONS).await?;
+        let staying = self.staying();
+        let (first, services) =
+            (staying.start / self.a_service, (staying.end - staying.start) / self.a_service);
+        let crowd = Crowd { callers: LOOKERS, rate: Some(self.lookups), end };
+        let (looking, a_service) = (Arc::clone(stage), self.a_service);
+        let unseen = Progress::default();
+        let done = crowd.call(&connections, &unseen, move |connection, number: u64| {
+            let stage = Arc::clone(&looking);
+            async move {
+                let service = first + number * 7_919 % services;
+                expect(stage.resolve(&connection, service).await?, a_service)
+            }
+        });
+        Ok(Some(done.await))
+    }
+}
+
+/// What must live until all are gone: a stream's end would have its leases go sooner.
+#[expect(dead_code, reason = "they are held for what their end does")]
+enum Last {
+    Rest(Rest),
+    Stream(Sender, Receiver),
+}
+
+async fn gone(follower: JoinHandle<Gone>, stop: &CancellationToken) -> Gone {
+    let gone = follower.await.expect("no task panics");
+    stop.cancel();
+    gone
+}
+
+/// Follows the namespace until all are gone, or it takes too long.
+async fn follow(stage: Arc<Stage>, mut receiver: Receiver, sent: Sent, expiry: Expiry) -> Gone {
+    let last = *sent.times.last().unwrap_or(&sent.times[0]);
+    let deadline = last + expiry.ttl + GONE_MAX;
+    let mut is_gone = vec![false; expiry.instances as usize];
+    let mut gone = Gone { late: Latencies::new(), seen: 0, early: 0, repeated: 0, last };
+    while gone.seen < expiry.instances {
+        let Ok(Ok(Some(message))) = timeout_at(deadline, receiver.next()).await else { break };
+        let now = Instant::now();
+        // What makes no sense shows as what was missed.
+        for seen in stage.protocol.seen(message).unwrap_or_default() {
+            let Seen::Gone(index) = seen else { continue };
+            let Some((is_gone, sent)) = is_gone.get_mut(index as usize).zip(sent.of(index)) else {
+                continue;
+            };
+            if std::mem::replace(is_gone, true) {
+                gone.repeated += 1;
+                continue;
+            }
+            let due = sent + expiry.ttl;
+            gone.early += u64::from(now < due);
+            gone.late.record(0, now.saturating_duration_since(due));
+            gone.seen += 1;
+            gone.last = now;
+            stage.progress.step();
+        }
+    }
+    gone
+}

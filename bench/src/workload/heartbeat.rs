@@ -1,0 +1,237 @@
+//! Heartbeats of many instances, spread evenly over their interval, on streams.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use clap::Args;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use super::Load;
+use crate::{
+    connection::{CallError, Receiver, Sender},
+    error::BenchError,
+    figures::Figures,
+    latencies::Latencies,
+    pace::Pace,
+    population::{Plan, Population},
+    stage::{Stage, counted},
+};
+
+/// Heartbeats of one stream that were sent and not answered. Who has so many waits, and what is sent
+/// late counts from when it was due.
+const IN_FLIGHT_MAX: usize = 4_096;
+/// For the last answers.
+const ANSWERS_MAX: Duration = Duration::from_secs(10);
+
+/// Keep many instances alive.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Heartbeat {
+    /// Connections, each with one stream of heartbeats.
+    #[arg(long, default_value_t = 50)]
+    connections: usize,
+    /// Instances, each with a lease of its own.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    instances: u64,
+    /// Instances of each service.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    a_service: u64,
+    /// How often each is renewed; its TTL is three times as long.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    interval: Duration,
+    /// Leases that one message renews.
+    #[arg(long, default_value_t = 1)]
+    leases_a_message: usize,
+    /// How long a round takes.
+    #[arg(long, default_value = "15s", value_parser = humantime::parse_duration)]
+    duration: Duration,
+}
+
+impl Load for Heartbeat {
+    type Ready = Population;
+
+    const NAME: &'static str = "heartbeat";
+
+    fn told(&self) -> String {
+        let Self { connections, instances, interval, leases_a_message, .. } = self;
+        let interval = humantime::format_duration(*interval);
+        format!(
+            "{instances} instances every {interval} on {connections} connections, \
+             {leases_a_message} to a message"
+        )
+    }
+
+    fn plan(&self, namespace: String, payload: usize) -> Plan {
+        Plan { namespace, a_service: self.a_service, payload }
+    }
+
+    async fn prepare(&self, stage: &Arc<Stage>) -> Result<Population, BenchError> {
+        if self.leases_a_message == 0
+            || self.leases_a_message > stage.protocol.leases_a_message_max()
+        {
+            let most = stage.protocol.leases_a_message_max();
+            let why = format!("--leases-a-message has to be between 1 and {most}");
+            return Err(BenchError::Arguments(why));
+        }
+        let connections = stage.connect(self.connections).await?;
+        Population::settle(stage, &connections, 0..self.instances, self.interval * 3).await
+    }
+
+    async fn round(
+        &self,
+        stage: &Arc<Stage>,
+        population: &Population,
+    ) -> Result<Figures, BenchError> {
+        let failure = |source| BenchError::Call { what: "opening streams of heartbeats", source };
+        let connections = stage.connect(self.connections).await?;
+        let messages = self.messages(stage, &population.leases());
+        let mut streams = Vec::new();
+        for connection in &*connections {
+            let stream = connection.stream(stage.protocol.keep_alive_path()).await;
+            streams.push(stream.map_err(failure)?);
+        }
+        let rest = match population.keeper() {
+            Some(keeper) => Some(keeper.renew_and_rest().await.map_err(failure)?),
+            None => None,
+        };
+        stage.progress.begin(format!("{}: heartbeats", stage.name));
+        let count: usize = messages.iter().map(Vec::len).sum();
+        let rate = count as f64 / self.interval.as_secs_f64();
+        let tally = Arc::new(Tally::default());
+        let (begin, before) = (Instant::now(), stage.usage());
+        let mut tasks = JoinSet::new();
+        let (turns, over) = (streams.len(), begin + self.duration);
+        for (turn, ((sender, receiver), messages)) in streams.into_iter().zip(messages).enumerate()
+        {
+            let pace = Pace::new(begin, rate, turn, turns);
+            let (sent, awaited) = mpsc::channel(IN_FLIGHT_MAX);
+            tasks.spawn(send(sender, messages, pace, over, sent));
+            tasks.spawn(listen(Arc::clone(stage), receiver, turn, awaited, Arc::clone(&tally)));
+        }
+        let mut ended = Vec::new();
+        while let Some(end) = tasks.join_next().await {
+            ended.push(end.expect("no task panics"));
+        }
+        let time = begin.elapsed();
+        let (server, load) = stage.spent(before);
+        drop(rest);
+        if let Some(keeper) = population.keeper() {
+            // Before the streams end, which renewed them last.
+            keeper.renew().await.map_err(failure)?;
+        }
+        let mut figures = Figures::default();
+        let answered = tally.latencies.sum();
+        figures.push("throughput", "/s", answered.len() as f64 / time.as_secs_f64());
+        let renewed = answered.len() as f64 * self.leases_a_message as f64;
+        figures.push("renewals", "/s", renewed / time.as_secs_f64());
+        figures.push_latencies(&answered);
+        figures.push("wrongly expired", "", counted(&tally.unknown) as f64);
+        let errors: Vec<CallError> =
+            ended.iter_mut().filter_map(|End { error, .. }| error.take()).collect();
+        figures.push("errors", "", errors.len() as f64);
+        figures.note_first(errors.first());
+        figures.push_cost(server, load, time, answered.len());
+        Ok(figures)
+    }
+}
+
+impl Heartbeat {
+    /// What each connection sends in turns, framed.
+    fn messages(&self, stage: &Stage, leases: &[AtomicU64]) -> Vec<Vec<Bytes>> {
+        (0..self.connections)
+            .map(|connection| {
+                let own = leases.iter().skip(connection).step_by(self.connections);
+                let own: Vec<u64> = own.map(|lease| lease.load(Ordering::Relaxed)).collect();
+                let messages = own.chunks(self.leases_a_message);
+                messages.map(|leases| stage.protocol.keep_alive(leases)).collect()
+            })
+            .collect()
+    }
+}
+
+#[derive(Debug)]
+struct Tally {
+    latencies: Latencies,
+    unknown: AtomicU64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { latencies: Latencies::new(), unknown: AtomicU64::new(0) }
+    }
+}
+
+/// How a task ended. What it held lives on until all have ended.
+struct End {
+    error: Option<CallError>,
+    _stream: Half,
+}
+
+#[expect(dead_code, reason = "they are held for what their end does")]
+enum Half {
+    Sender(Sender),
+    Receiver(Receiver),
+}
+
+async fn send(
+    mut sender: Sender,
+    messages: Vec<Bytes>,
+    mut pace: Pace,
+    over: Instant,
+    sent: mpsc::Sender<Instant>,
+) -> End {
+    let mut error = None;
+    for message in messages.iter().cycle() {
+        if pace.due() >= over {
+            break;
+        }
+        let due = pace.next().await;
+        if let Err(failure) = sender.send(message.clone()) {
+            error = Some(failure);
+            break;
+        }
+        if sent.send(due).await.is_err() {
+            break;
+        }
+    }
+    End { error, _stream: Half::Sender(sender) }
+}
+
+async fn listen(
+    stage: Arc<Stage>,
+    mut receiver: Receiver,
+    turn: usize,
+    mut awaited: mpsc::Receiver<Instant>,
+    tally: Arc<Tally>,
+) -> End {
+    let mut error = None;
+    while let Some(due) = awaited.recv().await {
+        match answer(&stage, &mut receiver).await {
+            Ok(unknown) => {
+                tally.latencies.record(turn, due.elapsed());
+                tally.unknown.fetch_add(unknown, Ordering::Relaxed);
+                stage.progress.step();
+            }
+            Err(failure) => {
+                error = Some(failure);
+                break;
+            }
+        }
+    }
+    End { error, _stream: Half::Receiver(receiver) }
+}
+
+async fn answer(stage: &Stage, receiver: &mut Receiver) -> Result<u64, CallError> {
+    let answer = timeout(ANSWERS_MAX, receiver.next()).await;
+    let answer = answer.map_err(|_| CallError::Nonsense("no answer"))??;
+    stage.protocol.unknown(answer.ok_or(CallError::Nonsense("the stream ended"))?)
+}

@@ -1,0 +1,240 @@
+//! A platform at work: instances that heartbeat, are registered anew and looked up, by many clients.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use clap::Args;
+use tokio::{task::JoinSet, time::Instant};
+
+use super::{Load, resolve::expect};
+use crate::{
+    callers::{Crowd, Done, End},
+    connection::{CallError, Connection, Receiver, Sender},
+    error::BenchError,
+    figures::Figures,
+    pace::Pace,
+    population::{LONG_TTL, Plan, Population},
+    stage::{Stage, counted},
+};
+
+/// Calls of one kind that may be under way at a time; those that are due later count from then.
+const CALLERS: usize = 256;
+
+/// Registrations, lookups and heartbeats of many clients at once, at a steady pace.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Mixed {
+    /// Clients, each with a connection of its own and a stream of heartbeats over it.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    clients: u64,
+    /// Instances in all.
+    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
+    instances: u64,
+    /// Services.
+    #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u64).range(1..))]
+    services: u64,
+    /// Registrations a second: of instances that are there, each with something new, so that each is a
+    /// change.
+    #[arg(long, default_value_t = 5_000.0)]
+    registrations: f64,
+    /// Lookups a second.
+    #[arg(long, default_value_t = 10_000.0)]
+    lookups: f64,
+    /// How often each instance is renewed.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    interval: Duration,
+    /// How long a round takes.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    duration: Duration,
+}
+
+impl Load for Mixed {
+    type Ready = ();
+
+    const FRESH: bool = true;
+    const NAME: &'static str = "mixed";
+
+    fn told(&self) -> String {
+        let Self { clients, instances, services, registrations, lookups, .. } = self;
+        format!(
+            "{registrations} registrations/s and {lookups} lookups/s of {clients} clients, \
+             {instances} instances in {services} services"
+        )
+    }
+
+    fn check(&self) -> Result<(), BenchError> {
+        let why = if !self.instances.is_multiple_of(self.services) {
+            "--instances has to be a multiple of --services"
+        } else if self.registrations <= 0.0 || self.lookups <= 0.0 {
+            "--registrations and --lookups have to be more than 0"
+        } else {
+            return Ok(());
+        };
+        Err(BenchError::Arguments(why.to_owned()))
+    }
+
+    fn plan(&self, namespace: String, payload: usize) -> Plan {
+        Plan { namespace, a_service: self.instances / self.services, payload }
+    }
+
+    async fn prepare(&self, _stage: &Arc<Stage>) -> Result<(), BenchError> {
+        Ok(())
+    }
+
+    async fn round(&self, stage: &Arc<Stage>, (): &()) -> Result<Figures, BenchError> {
+        let connections = stage.connect(self.clients as usize).await?;
+        let population =
+            Population::settle(stage, &connections, 0..self.instances, LONG_TTL).await?;
+        let failure = |source| BenchError::Call { what: "opening streams of heartbeats", source };
+        let clients = Clients::open(self, stage, &connections, population.leases()).await;
+        let clients = clients.map_err(failure)?;
+        stage.progress.begin(format!("{}: registrations, lookups", stage.name));
+        let (begin, before) = (Instant::now(), stage.usage());
+        let heartbeats = clients.run(self, stage, begin);
+        let registrations = self.register(stage, &connections, population.leases());
+        let lookups = self.look(stage, &connections);
+        let (heartbeats, registrations, lookups) = tokio::join!(heartbeats, registrations, lookups);
+        let time = begin.elapsed();
+        let (server, load) = stage.spent(before);
+
+        let mut all = registrations.latencies.clone();
+        all.add(&lookups.latencies).expect("both grow as need be");
+        let mut figures = Figures::default();
+        figures.push("throughput", "/s", all.len() as f64 / time.as_secs_f64());
+        figures.push_latencies(&all);
+        for (name, done) in [("registrations", &registrations), ("lookups", &lookups)] {
+            figures.push(name, "/s", done.rate());
+            let p99 = done.latencies.value_at_quantile(0.99) as f64 / 1000.0;
+            figures.push(
+                if name == "lookups" { "lookups p99" } else { "registrations p99" },
+                "ms",
+                p99,
+            );
+            figures.note_first(done.first_error.as_ref());
+        }
+        figures.push("heartbeats", "/s", heartbeats.answered as f64 / time.as_secs_f64());
+        figures.push("unknown leases", "", heartbeats.unknown as f64);
+        let errors = registrations.errors + lookups.errors + heartbeats.errors;
+        figures.push("errors", "", errors as f64);
+        figures.push_cost(server, load, time, all.len());
+        Ok(figures)
+    }
+}
+
+impl Mixed {
+    async fn register(
+        &self,
+        stage: &Arc<Stage>,
+        connections: &Arc<[Connection]>,
+        leases: Arc<[AtomicU64]>,
+    ) -> Done {
+        let end = End::after(self.duration);
+        let crowd = Crowd { callers: CALLERS, rate: Some(self.registrations), end };
+        let (registering, instances) = (Arc::clone(stage), self.instances);
+        let call = move |connection, number: u64| {
+            let (stage, leases) = (Arc::clone(&registering), Arc::clone(&leases));
+            async move {
+                let index = number * 7_919 % instances;
+                let lease = stage.register(&connection, index, number + 1, LONG_TTL).await?;
+                leases[index as usize].store(lease, Ordering::Relaxed);
+                Ok(())
+            }
+        };
+        crowd.call(connections, &stage.progress, call).await
+    }
+
+    async fn look(&self, stage: &Arc<Stage>, connections: &Arc<[Connection]>) -> Done {
+        let end = End::after(self.duration);
+        let crowd = Crowd { callers: CALLERS, rate: Some(self.lookups), end };
+        let (looking, services, a_service) =
+            (Arc::clone(stage), self.services, stage.plan.a_service);
+        let call = move |connection, number: u64| {
+            let stage = Arc::clone(&looking);
+            async move {
+                expect(stage.resolve(&connection, number * 7_919 % services).await?, a_service)
+            }
+        };
+        crowd.call(connections, &stage.progress, call).await
+    }
+}
+
+/// Heartbeats of the clients.
+struct Clients {
+    streams: Vec<(Sender, Receiver)>,
+    leases: Arc<[AtomicU64]>,
+}
+
+#[derive(Debug, Default)]
+struct Heartbeats {
+    answered: u64,
+    unknown: u64,
+    errors: u64,
+}
+
+impl Clients {
+    async fn open(
+        mixed: &Mixed,
+        stage: &Arc<Stage>,
+        connections: &Arc<[Connection]>,
+        leases: Arc<[AtomicU64]>,
+    ) -> Result<Self, CallError> {
+        let mut streams = Vec::new();
+        // More clients than instances have nothing to keep alive.
+        for connection in connections.iter().take(mixed.instances as usize) {
+            streams.push(connection.stream(stage.protocol.keep_alive_path()).await?);
+        }
+        Ok(Self { streams, leases })
+    }
+
+    /// Each renews its own once in an interval.
+    async fn run(self, mixed: &Mixed, stage: &Arc<Stage>, begin: Instant) -> Heartbeats {
+        let over = begin + mixed.duration;
+        let rate = self.streams.len() as f64 / mixed.interval.as_secs_f64();
+        let clients = self.streams.len();
+        let sums: Arc<[AtomicU64; 3]> = Arc::default();
+        let mut tasks = JoinSet::new();
+        for (client, mut stream) in self.streams.into_iter().enumerate() {
+            let mut pace = Pace::new(begin, rate, client, clients);
+            let (stage, sums) = (Arc::clone(stage), Arc::clone(&sums));
+            let leases = Arc::clone(&self.leases);
+            tasks.spawn(async move {
+                while pace.due() < over {
+                    pace.next().await;
+                    let own = leases.iter().skip(client).step_by(clients);
+                    let own: Vec<u64> = own.map(|lease| lease.load(Ordering::Relaxed)).collect();
+                    for own in own.chunks(stage.protocol.leases_a_message_max()) {
+                        match renew(&stage, &mut stream, own).await {
+                            Ok(unknown) => {
+                                sums[0].fetch_add(1, Ordering::Relaxed);
+                                sums[1].fetch_add(unknown, Ordering::Relaxed);
+                            }
+                            Err(_) => {
+                                sums[2].fetch_add(1, Ordering::Relaxed);
+                                return stream;
+                            }
+                        }
+                    }
+                }
+                stream
+            });
+        }
+        // Their streams end together, once all is over.
+        tasks.join_all().await;
+        let [answered, unknown, errors] = [0, 1, 2].map(|sum| counted(&sums[sum]));
+        Heartbeats { answered, unknown, errors }
+    }
+}
+
+async fn renew(
+    stage: &Stage,
+    (sender, receiver): &mut (Sender, Receiver),
+    leases: &[u64],
+) -> Result<u64, CallError> {
+    sender.send(stage.protocol.keep_alive(leases))?;
+    let answer = receiver.next().await?.ok_or(CallError::Nonsense("the stream ended"))?;
+    stage.protocol.unknown(answer)
+}

@@ -1,0 +1,88 @@
+//! Registrations: each a new instance.
+
+use std::{sync::Arc, time::Duration};
+
+use clap::Args;
+
+use super::Load;
+use crate::{
+    callers::{Crowd, End},
+    error::BenchError,
+    figures::Figures,
+    population::{LONG_TTL, Plan},
+    stage::Stage,
+};
+
+/// Register new instances.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Register {
+    /// Connections.
+    #[arg(long, default_value_t = 16)]
+    connections: usize,
+    /// Callers, each of which waits for an answer before it asks again.
+    #[arg(long, default_value_t = 64)]
+    callers: usize,
+    /// Registrations after which a round ends; without it, only the time ends one.
+    #[arg(long)]
+    instances: Option<u64>,
+    /// Instances of each service.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    a_service: u64,
+    /// Registrations a second, sent whether those before are answered or not. Without it, as many as
+    /// are answered.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// How long a round takes at most.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    duration: Duration,
+}
+
+impl Load for Register {
+    type Ready = ();
+
+    const FRESH: bool = true;
+    const NAME: &'static str = "register";
+
+    fn told(&self) -> String {
+        let Self { connections, callers, a_service, .. } = self;
+        let rate = self.rate.map_or_else(String::new, |rate| format!(" at {rate}/s"));
+        format!(
+            "{callers} callers on {connections} connections{rate}, {a_service} instances a service"
+        )
+    }
+
+    fn plan(&self, namespace: String, payload: usize) -> Plan {
+        Plan { namespace, a_service: self.a_service, payload }
+    }
+
+    async fn prepare(&self, _stage: &Arc<Stage>) -> Result<(), BenchError> {
+        Ok(())
+    }
+
+    async fn round(&self, stage: &Arc<Stage>, (): &()) -> Result<Figures, BenchError> {
+        let connections = stage.connect(self.connections).await?;
+        let end = End { count: self.instances, ..End::after(self.duration) };
+        let crowd = Crowd { callers: self.callers, rate: self.rate, end };
+        let before = stage.usage();
+        let calls = {
+            let stage = Arc::clone(stage);
+            move |connection, number| {
+                let stage = Arc::clone(&stage);
+                async move { stage.register(&connection, number, 0, LONG_TTL).await.map(drop) }
+            }
+        };
+        let done = crowd.call(&connections, &stage.progress, calls).await;
+        let (server, load) = stage.spent(before);
+        let mut figures = Figures::default();
+        done.push_to(&mut figures);
+        let registered = done.latencies.len();
+        figures.push_cost(server, load, done.time, registered);
+        if let (Some(before), Some(after)) = (before.0, server)
+            && registered > 0
+        {
+            let added = after.memory_bytes.saturating_sub(before.memory_bytes);
+            figures.push("memory an instance", "B", added as f64 / registered as f64);
+        }
+        Ok(figures)
+    }
+}

@@ -1,0 +1,117 @@
+//! Kill -9, and the time until the server answers again, with nothing lost.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use clap::Args;
+use hdrhistogram::Histogram;
+
+use super::Load;
+use crate::{
+    callers::{Crowd, End},
+    error::BenchError,
+    figures::Figures,
+    population::{LONG_TTL, Plan, Population},
+    process::usage,
+    progress::Progress,
+    stage::{Stage, counted},
+};
+
+const CONNECTIONS: usize = 16;
+const CALLERS: usize = 64;
+/// Times in one round.
+const RESTARTS: usize = 3;
+
+/// Kill the server, and start it again on what it kept: three times a round. It has to be one that is
+/// started for it: with `--spawn`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Restart {
+    /// Instances.
+    #[arg(long, default_value_t = 50_000)]
+    instances: u64,
+    /// Instances of each service.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    a_service: u64,
+}
+
+impl Load for Restart {
+    type Ready = Population;
+
+    const NAME: &'static str = "restart";
+
+    fn told(&self) -> String {
+        format!("kill -9 with {} instances, until the first lookup is answered", self.instances)
+    }
+
+    fn check(&self) -> Result<(), BenchError> {
+        if self.instances.is_multiple_of(self.a_service) {
+            return Ok(());
+        }
+        let why = "--instances has to be a multiple of --a-service: every service is looked up";
+        Err(BenchError::Arguments(why.to_owned()))
+    }
+
+    fn plan(&self, namespace: String, payload: usize) -> Plan {
+        Plan { namespace, a_service: self.a_service, payload }
+    }
+
+    async fn prepare(&self, stage: &Arc<Stage>) -> Result<Population, BenchError> {
+        if !stage.server.is_own() {
+            let why = "this workload kills the server: it needs one of its own, with --spawn";
+            return Err(BenchError::Arguments(why.to_owned()));
+        }
+        let connections = stage.connect(CONNECTIONS).await?;
+        Population::settle(stage, &connections, 0..self.instances, LONG_TTL).await
+    }
+
+    async fn round(
+        &self,
+        stage: &Arc<Stage>,
+        _population: &Population,
+    ) -> Result<Figures, BenchError> {
+        stage.progress.begin(format!("{}: restarts", stage.name));
+        let mut micros = Histogram::<u64>::new(3).expect("three digits are few enough");
+        let mut lost = 0;
+        let mut figures = Figures::default();
+        for _ in 0..RESTARTS {
+            let took = stage.server.restart().await?;
+            micros.record(took.as_micros() as u64).expect("it grows as need be");
+            stage.progress.step();
+            if !stage.is_limit {
+                lost += self.lost(stage, &mut figures).await?;
+            }
+        }
+        figures.push("throughput", "/s", 1e6 / micros.mean());
+        figures.push_latencies(&micros);
+        figures.push("lost", "", lost as f64);
+        if let Some(usage) = stage.server.pid().and_then(usage) {
+            figures.push("server memory", "MB", usage.memory_bytes as f64 / 1e6);
+            figures.push("server CPU", "s", usage.cpu.as_secs_f64());
+        }
+        figures.push("directory", "MB", stage.server.disk_bytes()? as f64 / 1e6);
+        Ok(figures)
+    }
+}
+
+impl Restart {
+    /// How many instances are not there any more.
+    async fn lost(&self, stage: &Arc<Stage>, figures: &mut Figures) -> Result<u64, BenchError> {
+        let connections = stage.connect(CONNECTIONS).await?;
+        let found = Arc::new(AtomicU64::new(0));
+        let count = self.instances / self.a_service;
+        let crowd = Crowd { callers: CALLERS, rate: None, end: End::count(count) };
+        let (looking, adding) = (Arc::clone(stage), Arc::clone(&found));
+        let unseen = Progress::default();
+        let done = crowd.call(&connections, &unseen, move |connection, service| {
+            let (stage, found) = (Arc::clone(&looking), Arc::clone(&adding));
+            async move {
+                found.fetch_add(stage.resolve(&connection, service).await?, Ordering::Relaxed);
+                Ok(())
+            }
+        });
+        figures.note_first(done.await.first_error.as_ref());
+        Ok(self.instances.saturating_sub(counted(&found)))
+    }
+}
