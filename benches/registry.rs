@@ -11,8 +11,8 @@ use waypost::{
     clock::Clock,
     engine::{Engine, Subjects, WatchEvent},
     model::{
-        Content, Filter, Host, InstanceId, LeaseId, LeaseTerms, Limits, Metadata, Name, ServiceKey,
-        Status, Tick, Version, WallTime,
+        Content, Filter, Host, InstanceId, LeaseId, LeaseTerms, Limits, Metadata, Name, Parts,
+        ServiceKey, Status, Tick, Version, WallTime,
     },
     registry::{Command, Now, Outcome, Patch, Registry, Target},
     store::MemoryStore,
@@ -39,10 +39,10 @@ fn service(index: usize) -> ServiceKey {
     ServiceKey { namespace: Name::default_namespace(), service }
 }
 
-fn content(index: usize) -> Box<Content> {
+fn parts(index: usize) -> Parts {
     let metadata: BTreeMap<String, String> =
         (0..4).map(|entry| (format!("key-{entry}"), format!("value-{entry}-{index}"))).collect();
-    Box::new(Content {
+    Parts {
         host: Host::parse("10.0.0.1", 253).unwrap(),
         port: 8080.try_into().unwrap(),
         ports: Box::default(),
@@ -51,14 +51,14 @@ fn content(index: usize) -> Box<Content> {
         version: Version::parse("1.2.3", 128).unwrap(),
         weight: 100,
         metadata: Metadata::new(&metadata),
-    })
+    }
 }
 
 fn register(index: usize) -> Command {
     Command::Register {
         service: service(index / A_SERVICE),
         id: InstanceId::parse(&format!("0190c5c2-7c1f-7a5e-9b1d-{index:012}"), 256).unwrap(),
-        content: content(index),
+        content: Content::from(&parts(index)),
         terms: TERMS,
     }
 }
@@ -222,9 +222,8 @@ fn change_to_watches(bencher: Bencher<'_, '_>, watches: usize) {
         runtime.block_on(async {
             let id = InstanceId::parse(&format!("instance-{index}"), 256).unwrap();
             index = (index + 1) % A_SERVICE;
-            let mut content = content(index);
-            content.weight = fastrand::u32(..);
-            engine.register(service(0), id, *content, TERMS).await.unwrap();
+            let content = Content::from(&Parts { weight: fastrand::u32(..), ..parts(index) });
+            engine.register(service(0), id, content, TERMS).await.unwrap();
             all_heard().await;
         });
     });

@@ -26,7 +26,8 @@ use waypost::{
     clock::Clock,
     engine::Engine,
     model::{
-        Content, Host, InstanceId, LeaseTerms, Limits, Metadata, Name, ServiceKey, Status, Version,
+        Content, Host, InstanceId, LeaseTerms, Limits, Metadata, Name, Parts, ServiceKey, Status,
+        Version,
     },
     registry::{Outcome, Target},
     store::DiskStore,
@@ -83,7 +84,7 @@ async fn replace(engine: &Engine, index: u64, turnover: u64) {
         let target = Target::Identity(service.clone(), id(turnover - 1));
         engine.deregister(target).await.unwrap();
     }
-    let content = Content {
+    let content = Content::from(&Parts {
         host: Host::parse(&like.host, 253).unwrap(),
         port: 8080.try_into().unwrap(),
         ports: [].into(),
@@ -92,7 +93,7 @@ async fn replace(engine: &Engine, index: u64, turnover: u64) {
         version: Version::parse(&like.version, 128).unwrap(),
         weight: 100,
         metadata: Metadata::new(&like.metadata.into_iter().collect()),
-    };
+    });
     let terms = LeaseTerms { ttl: TTL, disconnect_grace: Duration::from_secs(3) };
     let registered = engine.register(service, id(turnover), content, terms).await.unwrap();
     assert!(matches!(registered, Outcome::Registered { .. }));

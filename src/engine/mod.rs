@@ -159,7 +159,7 @@ impl Engine {
         content: Content,
         terms: LeaseTerms,
     ) -> Result<Outcome, EngineError> {
-        self.ask(Command::Register { service, id, content: Box::new(content), terms }).await
+        self.ask(Command::Register { service, id, content, terms }).await
     }
 
     /// Changes an instance; by its lease, this also renews the lease.

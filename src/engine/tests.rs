@@ -23,12 +23,14 @@ use super::{Engine, EngineError, Subjects, Watch, WatchEvent, WatchedChange};
 use crate::{
     clock::Clock,
     model::{
-        Change, ChangeKind, Cursor, Filter, HistoryId, Instance, LeaseId, Limits, RemovalReason,
-        Revision, ServiceKey, Status,
+        Change, ChangeKind, Content, Cursor, Filter, HistoryId, Instance, LeaseId, Limits,
+        Metadata, Parts, RemovalReason, Revision, ServiceKey, Status,
     },
     registry::{
         Outcome, Patch, Refusal, Target, Transition,
-        tests::{Identity, content, fold, id, identity, key, name, seeds, terms, weight, zone},
+        tests::{
+            Identity, content, fold, id, identity, key, name, parts, seeds, terms, weight, zone,
+        },
     },
     store::{Image, MemoryStore, Store, StoreError},
     tasks::Tasks,
@@ -222,7 +224,7 @@ async fn a_read_after_an_answered_write_sees_it() {
         let updated = running.update("s", &instance, weight(7)).await;
         let (found, cursor) = running.engine.service(&key("s"));
         let roster = found.unwrap().roster.clone();
-        assert_eq!(roster.instances().last().unwrap().content.weight, 7);
+        assert_eq!(roster.instances().last().unwrap().content.view().weight, 7);
         assert_eq!((updated, cursor.revision), (revision.next(), revision.next()));
     }
     running.deregister("s", "i07").await;
@@ -663,8 +665,8 @@ async fn a_large_state_comes_in_parts_and_many_changes_in_several_events() {
     let running = start();
     let register = |n: usize| {
         let entries = BTreeMap::from([("k".to_owned(), "x".repeat(4_000))]);
-        let metadata = crate::model::Metadata::new(&entries);
-        let content = crate::model::Content { metadata, ..content(1) };
+        let metadata = Metadata::new(&entries);
+        let content = Content::from(&Parts { metadata, ..parts(1) });
         running.engine.register(key("s"), id(&format!("i{n:04}")), content, terms(60_000))
     };
     let mut following = running.watch(&["s"]);

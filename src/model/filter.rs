@@ -21,10 +21,10 @@ impl Filter {
 
     /// Whether the content matches.
     pub fn matches(&self, content: &Content) -> bool {
-        let zone = content.zone.as_ref().map_or("", |zone| zone.as_str());
-        (self.zones.is_empty() || self.zones.iter().any(|wanted| wanted == zone))
+        let view = content.view();
+        (self.zones.is_empty() || self.zones.iter().any(|wanted| wanted == view.zone))
             && (self.versions.is_empty()
-                || self.versions.iter().any(|wanted| wanted == content.version.as_str()))
-            && self.metadata.iter().all(|(key, value)| content.metadata.value(key) == Some(value))
+                || self.versions.iter().any(|wanted| wanted == view.version))
+            && self.metadata.iter().all(|(key, value)| view.value(key) == Some(value))
     }
 }

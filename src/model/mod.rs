@@ -1,22 +1,26 @@
 //! The nouns of the registry, as types that can't be wrong. No wire format, no clock, no I/O.
 
 mod change;
+mod content;
 mod filter;
+mod host;
 mod instance;
 mod lease;
 mod limits;
+mod metadata;
 mod name;
+mod packed;
 mod revision;
 mod tick;
 
 pub use change::{Change, ChangeKind, RemovalReason};
+pub use content::{Content, DEFAULT_WEIGHT, Parts, Status, Version, VersionError, View};
 pub use filter::Filter;
-pub use instance::{
-    Content, DEFAULT_WEIGHT, Host, HostError, Instance, InstanceId, InstanceIdError, Metadata,
-    Presence, Status, Version, VersionError,
-};
+pub use host::{Host, HostError};
+pub use instance::{Instance, InstanceId, InstanceIdError, Presence};
 pub use lease::{LeaseId, LeaseTerms};
 pub use limits::Limits;
+pub use metadata::Metadata;
 pub use name::{Name, NameError, ServiceKey};
 pub use revision::{Cursor, HistoryId, Revision};
 pub use tick::{Tick, WallTime};

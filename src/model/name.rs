@@ -55,14 +55,14 @@ impl Name {
         Self(CompactString::const_new("default"))
     }
 
+    /// One that was read before.
+    pub(super) fn known(text: &str) -> Self {
+        Self(CompactString::from(text))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// Bytes that this value holds on the heap.
-    pub(super) fn heap_bytes(&self) -> usize {
-        if self.0.is_heap_allocated() { self.0.capacity() } else { 0 }
     }
 }
 

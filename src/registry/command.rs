@@ -20,7 +20,7 @@ pub enum Command {
         /// The instance's id.
         id: InstanceId,
         /// What it says of itself; boxed since the other commands are small.
-        content: Box<Content>,
+        content: Content,
         /// How long its lease lives.
         terms: LeaseTerms,
     },
@@ -78,7 +78,7 @@ pub struct Patch {
 impl Patch {
     /// The content with the changes made.
     pub fn apply(&self, content: &Content) -> Content {
-        let mut changed = content.clone();
+        let mut changed = content.parts();
         if let Some(status) = self.status {
             changed.status = status;
         }
@@ -94,7 +94,7 @@ impl Patch {
         if let Some(zone) = &self.zone {
             changed.zone = zone.clone();
         }
-        changed
+        Content::from(&changed)
     }
 }
 

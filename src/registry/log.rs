@@ -128,10 +128,10 @@ mod tests {
     use fastrand::Rng;
 
     use super::{
-        super::tests::{content, id, key, with_seeds},
+        super::tests::{id, key, parts, with_seeds},
         *,
     };
-    use crate::model::{Instance, Metadata, Presence, RemovalReason, WallTime};
+    use crate::model::{Content, Instance, Metadata, Parts, Presence, RemovalReason, WallTime};
 
     const SERVICES: [&str; 4] = ["a/one", "a/two", "b/one", "b/two"];
 
@@ -141,9 +141,8 @@ mod tests {
         kind: ChangeKind,
         metadata_bytes: usize,
     ) -> Arc<Change> {
-        let mut content = content(1);
         let entries = BTreeMap::from([("k".to_owned(), "x".repeat(metadata_bytes))]);
-        content.metadata = Metadata::new(&entries);
+        let content = Content::from(&Parts { metadata: Metadata::new(&entries), ..parts(1) });
         let instance = Instance {
             service: Arc::new(key(service)),
             id: id("i"),

@@ -131,7 +131,7 @@ impl<'a> Plan<'a> {
     pub fn decide(&mut self, command: Command) -> Result<Outcome, Refusal> {
         match command {
             Command::Register { service, id, content, terms } => {
-                self.register(service, id, *content, terms)
+                self.register(service, id, content, terms)
             }
             Command::Update { target, patch } => self.update(&target, &patch),
             Command::Deregister { target } => self.deregister(&target),

@@ -197,14 +197,13 @@ mod tests {
     use fastrand::Rng;
 
     use super::{
-        super::tests::{content, id, key, with_seeds},
+        super::tests::{id, key, parts, with_seeds},
         *,
     };
-    use crate::model::{Presence, Revision, Status, WallTime};
+    use crate::model::{Content, Parts, Presence, Revision, Status, WallTime};
 
     fn member(number: u32, revision: u64, status: Status) -> Member {
-        let mut content = content(1);
-        content.status = status;
+        let content = Content::from(&Parts { status, ..parts(1) });
         let instance = Instance {
             service: Arc::new(key("s")),
             id: id(&format!("i{number:05}")),

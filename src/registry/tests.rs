@@ -17,7 +17,7 @@ use super::{
 };
 use crate::model::{
     Change, ChangeKind, Content, Host, Instance, InstanceId, LeaseId, LeaseTerms, Limits, Metadata,
-    Name, Presence, RemovalReason, Revision, ServiceKey, Status, Tick, Version, WallTime,
+    Name, Parts, Presence, RemovalReason, Revision, ServiceKey, Status, Tick, Version, WallTime,
 };
 
 pub(crate) type Identity = (ServiceKey, InstanceId);
@@ -51,7 +51,11 @@ pub(crate) fn id(text: &str) -> InstanceId {
 }
 
 pub(crate) fn content(port: u16) -> Content {
-    Content {
+    Content::from(&parts(port))
+}
+
+pub(crate) fn parts(port: u16) -> Parts {
+    Parts {
         host: Host::parse("10.0.0.1", 253).unwrap(),
         port: NonZeroU16::new(port).unwrap(),
         ports: Box::default(),
@@ -563,7 +567,7 @@ impl Pair {
             }
             1..=8 => {
                 let (service, id) = self.some_identity();
-                let content = Box::new(content(self.random.u16(1..3)));
+                let content = content(self.random.u16(1..3));
                 let terms = terms(self.random.u64(1_000..4_000));
                 Command::Register { service, id, content, terms }
             }
@@ -700,8 +704,9 @@ impl Pair {
             let roster: Vec<_> = found.roster.instances().map(|instance| &**instance).collect();
             assert_eq!(roster, expected);
             assert_eq!(found.roster.len(), expected.len());
-            let serves =
-                |i: &&&Instance| i.content.status == Status::Up || i.presence == Presence::Suspect;
+            let serves = |i: &&&Instance| {
+                i.content.status() == Status::Up || i.presence == Presence::Suspect
+            };
             let serving = expected.iter().filter(serves).count();
             assert_eq!(found.roster.serving(), serving);
         }
@@ -766,12 +771,7 @@ fn the_registry_does_what_a_naive_model_does() {
 // Rule by rule
 
 fn register(service: &str, instance: &str, content: Content, ttl_ms: u64) -> Command {
-    Command::Register {
-        service: key(service),
-        id: id(instance),
-        content: Box::new(content),
-        terms: terms(ttl_ms),
-    }
+    Command::Register { service: key(service), id: id(instance), content, terms: terms(ttl_ms) }
 }
 
 fn update(target: Target, patch: Patch) -> Command {
@@ -1008,14 +1008,14 @@ fn an_update_changes_what_it_names_and_nothing_else() {
     let mut registry = registry(0, 1, 10);
     granted(&mut registry, 0, register("s", "a", content(1), 5_000));
     let (_, changes) = commit(&mut registry, 0, vec![update(of("s", "a"), zone("z"))]);
-    let zoned = Content { zone: Some(name("z")), ..content(1) };
-    assert_eq!(changes[0].instance.content, zoned);
+    let zoned = Parts { zone: Some(name("z")), ..parts(1) };
+    assert_eq!(changes[0].instance.content, Content::from(&zoned));
     assert!(matches!(changes[0].kind, ChangeKind::Updated { replaced: false, .. }));
     let (_, changes) = commit(&mut registry, 0, vec![update(of("s", "a"), weight(0))]);
-    assert_eq!(changes[0].instance.content, Content { weight: 0, ..zoned });
+    assert_eq!(changes[0].instance.content, Content::from(&Parts { weight: 0, ..zoned }));
     let unzone = Patch { zone: Some(None), ..Patch::default() };
     let (_, changes) = commit(&mut registry, 0, vec![update(of("s", "a"), unzone)]);
-    assert_eq!(changes[0].instance.content, Content { weight: 0, ..content(1) });
+    assert_eq!(changes[0].instance.content, Content::from(&Parts { weight: 0, ..parts(1) }));
 }
 
 #[test]
@@ -1287,7 +1287,7 @@ fn a_suspect_that_renews_has_back_the_status_that_it_had() {
     assert_eq!(held.len(), 27, "only those that are held can renew");
     let changes = judge(&mut registry, 3_008);
     assert_eq!((changes.len(), count(&changes, becomes(Presence::Confirmed))), (27, 27));
-    assert!(changes.iter().all(|change| change.instance.content.status == Status::Draining));
+    assert!(changes.iter().all(|change| change.instance.content.status() == Status::Draining));
     assert_eq!(registry.protected(), []);
     // From here on they live by their TTL as ever.
     assert_eq!(judge(&mut registry, 5_000), []);

@@ -18,7 +18,7 @@ use prost::{
 use crate::{
     model::{
         Change, ChangeKind, Content, Host, Instance, InstanceId, LeaseId, LeaseTerms, Metadata,
-        Name, Presence, RemovalReason, Revision, ServiceKey, Status, Version, WallTime,
+        Name, Parts, Presence, RemovalReason, Revision, ServiceKey, Status, Version, WallTime,
     },
     registry::Stay,
 };
@@ -132,7 +132,7 @@ enum ReasonRecord {
 /// Puts the bytes of an [`InstanceRecord`] behind others, without making one: each batch puts one for
 /// each of its changes.
 pub(super) fn put_instance(instance: &Instance, bytes: &mut Vec<u8>) {
-    let content = &instance.content;
+    let content = instance.content.view();
     let status = match content.status {
         Status::Starting => StatusRecord::Starting,
         Status::Up => StatusRecord::Up,
@@ -143,19 +143,19 @@ pub(super) fn put_instance(instance: &Instance, bytes: &mut Vec<u8>) {
     fields.text(1, instance.service.namespace.as_str());
     fields.text(2, instance.service.service.as_str());
     fields.text(3, instance.id.as_str());
-    fields.text(4, content.host.as_str());
+    fields.text(4, content.host);
     fields.number(5, content.port.get().into());
-    for (name, port) in &content.ports {
+    for (name, port) in content.ports() {
         let port = u64::from(port.get());
-        fields.begin(6, text_len(name.as_str()) + number_len(port));
-        fields.text(1, name.as_str());
+        fields.begin(6, text_len(name) + number_len(port));
+        fields.text(1, name);
         fields.number(2, port);
     }
     fields.number(7, status as u64);
-    fields.text(8, content.zone.as_ref().map(Name::as_str).unwrap_or_default());
-    fields.text(9, content.version.as_str());
+    fields.text(8, content.zone);
+    fields.text(9, content.version);
     fields.number(10, content.weight.into());
-    for (key, value) in content.metadata.iter() {
+    for (key, value) in content.metadata() {
         fields.begin(11, text_len(key) + text_len(value));
         fields.text(1, key);
         fields.text(2, value);
@@ -303,7 +303,7 @@ impl InstanceRecord {
             StatusRecord::Draining => Status::Draining,
             StatusRecord::Down => Status::Down,
         };
-        let content = Content {
+        let content = Content::from(&Parts {
             host: Host::parse(&self.host, usize::MAX).map_err(|_| "host")?,
             port: port(self.port).ok_or("port")?,
             ports: ports.into(),
@@ -312,7 +312,7 @@ impl InstanceRecord {
             version: Version::parse(&self.version, usize::MAX).map_err(|_| "version")?,
             weight: self.weight,
             metadata: Metadata::new(&self.metadata),
-        };
+        });
         Ok(Instance {
             service: keys.share(ServiceKey {
                 namespace: name(&self.namespace, "namespace")?,

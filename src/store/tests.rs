@@ -13,12 +13,12 @@ use tempfile::TempDir;
 use super::{DiskStore, Loaded, Store, StoreError, disk::tests::Disc};
 use crate::{
     model::{
-        Change, ChangeKind, HistoryId, Instance, LeaseId, LeaseTerms, Limits, Metadata, Name,
-        Status, Tick, WallTime,
+        Change, ChangeKind, Content, HistoryId, Instance, LeaseId, LeaseTerms, Limits, Metadata,
+        Name, Status, Tick, WallTime,
     },
     registry::{
         Command, Now, Patch, Registry, Stay, Target, Transition,
-        tests::{Identity, content, fold, id, identity, key, name, seeds, zone},
+        tests::{Identity, fold, id, identity, key, name, parts, seeds, zone},
     },
 };
 
@@ -69,16 +69,16 @@ impl Work {
         let target = Target::Identity(service.clone(), instance.clone());
         match random.u8(..8) {
             0..=3 => {
-                let mut content = content(random.u16(1..3));
-                content.ports = [(name("metrics"), content.port)].into();
-                content.zone = random.bool().then(|| Name::parse("eu-1", 128).unwrap());
+                let mut parts = parts(random.u16(1..3));
+                parts.ports = [(name("metrics"), parts.port)].into();
+                parts.zone = random.bool().then(|| Name::parse("eu-1", 128).unwrap());
                 let entries = BTreeMap::from([("k".to_owned(), random.u8(..9).to_string())]);
-                content.metadata = Metadata::new(&entries);
+                parts.metadata = Metadata::new(&entries);
                 let terms = LeaseTerms {
                     ttl: Duration::from_nanos(random.u64(1_000_000_000..5_000_000_000)),
                     disconnect_grace: Duration::from_millis(random.u64(..1_000)),
                 };
-                Command::Register { service, id: instance, content: Box::new(content), terms }
+                Command::Register { service, id: instance, content: Content::from(&parts), terms }
             }
             4 => Command::Update { target, patch: zone("z") },
             5 => {

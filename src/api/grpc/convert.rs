@@ -6,7 +6,7 @@ use super::{proto, violations::Violations};
 use crate::{
     model::{
         Content, Cursor, DEFAULT_WEIGHT, Filter, HistoryId, Host, Instance, InstanceId, LeaseId,
-        LeaseTerms, Limits, Metadata, Name, Presence, Revision, ServiceKey, Status, Version,
+        LeaseTerms, Limits, Metadata, Name, Parts, Presence, Revision, ServiceKey, Status, Version,
         WallTime,
     },
     registry::{Patch, Target},
@@ -85,7 +85,7 @@ impl<'a> Reader<'a> {
         let zone = self.zone(&instance.zone);
         let version = self.version(&instance.version);
         let metadata = self.metadata("instance.metadata", &instance.metadata);
-        Some(Content {
+        Some(Content::from(&Parts {
             host: host?,
             port: port?,
             ports: ports?,
@@ -94,7 +94,7 @@ impl<'a> Reader<'a> {
             version: version?,
             weight: instance.weight.unwrap_or(DEFAULT_WEIGHT),
             metadata: metadata?,
-        })
+        }))
     }
 
     fn port(&mut self, path: &str, number: u32) -> Option<NonZeroU16> {
@@ -316,21 +316,21 @@ pub(super) fn time_to_wire(time: WallTime) -> prost_types::Timestamp {
 }
 
 pub(super) fn instance_to_wire(instance: &Instance) -> proto::Instance {
-    let content = &instance.content;
-    let port = |(name, port): &(Name, NonZeroU16)| (name.to_string(), port.get().into());
+    let content = instance.content.view();
+    let port = |(name, port): (&str, NonZeroU16)| (name.to_owned(), port.get().into());
     let entry = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
     proto::Instance {
         namespace: instance.service.namespace.to_string(),
         service: instance.service.service.to_string(),
         id: instance.id.to_string(),
-        host: content.host.as_str().to_owned(),
+        host: content.host.to_owned(),
         port: content.port.get().into(),
-        ports: content.ports.iter().map(port).collect(),
+        ports: content.ports().map(port).collect(),
         status: status_to_wire(instance).into(),
-        zone: content.zone.as_ref().map(Name::to_string).unwrap_or_default(),
-        version: content.version.as_str().to_owned(),
+        zone: content.zone.to_owned(),
+        version: content.version.to_owned(),
         weight: Some(content.weight),
-        metadata: content.metadata.iter().map(entry).collect(),
+        metadata: content.metadata().map(entry).collect(),
         created_revision: instance.created.0,
         modified_revision: instance.modified.0,
         registered_at: Some(time_to_wire(instance.registered_at)),
@@ -338,7 +338,7 @@ pub(super) fn instance_to_wire(instance: &Instance) -> proto::Instance {
 }
 
 fn status_to_wire(instance: &Instance) -> proto::Status {
-    match (instance.presence, instance.content.status) {
+    match (instance.presence, instance.content.status()) {
         (Presence::Suspect, _) => proto::Status::Suspect,
         (Presence::Confirmed, Status::Starting) => proto::Status::Starting,
         (Presence::Confirmed, Status::Up) => proto::Status::Up,

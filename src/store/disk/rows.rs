@@ -62,16 +62,16 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{Instance, Metadata, Presence, RemovalReason, Revision, WallTime},
-        registry::tests::{content, id, key, seeds},
+        model::{Content, Instance, Metadata, Parts, Presence, RemovalReason, Revision, WallTime},
+        registry::tests::{id, key, parts, seeds},
         store::record::{ChangeRecord, InstanceRecord, Keys},
     };
 
     fn some_change(revision: u64, random: &mut Rng) -> Change {
         let instance = |modified, bytes| {
-            let mut content = content(1);
             let entry = ("k".to_owned(), "v".repeat(bytes));
-            content.metadata = Metadata::new(&BTreeMap::from([entry]));
+            let metadata = Metadata::new(&BTreeMap::from([entry]));
+            let content = Content::from(&Parts { metadata, ..parts(1) });
             Arc::new(Instance {
                 service: Arc::new(key("a")),
                 id: id("i"),

@@ -299,7 +299,7 @@ async fn a_batch_that_does_not_fit_what_is_there_is_refused() {
     let ids = || (0..4).map(|number| id(&format!("i{number}")));
     let terms = LeaseTerms { ttl: Duration::from_secs(5), disconnect_grace: Duration::ZERO };
     let register = |id| {
-        let content = Box::new(content(1));
+        let content = content(1);
         Command::Register { service: key("a"), id, content, terms }
     };
     let deregister = |id| Command::Deregister { target: Target::Identity(key("a"), id) };

@@ -7,10 +7,10 @@ use tempfile::TempDir;
 
 use super::{Work, damage, kept, limits, seeds};
 use crate::{
-    model::{LeaseTerms, Metadata},
+    model::{Content, LeaseTerms, Metadata, Parts},
     registry::{
         Command,
-        tests::{content, id, key},
+        tests::{id, key, parts},
     },
     store::{Contents, DiskStore, Image, ImageError, Loaded, Store, image::read_image},
 };
@@ -107,11 +107,15 @@ async fn an_instance_of_any_size_is_in_it() {
     let (mut store, loaded) = DiskStore::open(directory.path(), &limits()).unwrap();
     let mut work = Work::begin(loaded, 1);
     let register = |name: &str, bytes| {
-        let mut content = content(1);
-        content.metadata = Metadata::new(&BTreeMap::from([("k".to_owned(), "v".repeat(bytes))]));
+        let metadata = Metadata::new(&BTreeMap::from([("k".to_owned(), "v".repeat(bytes))]));
         let (service, id) = (key("a/one"), id(name));
         let terms = LeaseTerms { ttl: Duration::from_secs(5), disconnect_grace: Duration::ZERO };
-        Command::Register { service, id, content: Box::new(content), terms }
+        Command::Register {
+            service,
+            id,
+            content: Content::from(&Parts { metadata, ..parts(1) }),
+            terms,
+        }
     };
     let sizes = [1, CHUNK_BYTES, 3 * 1024 * 1024 + 1, 100_000, 200_000, 2];
     let commands = sizes.iter().zip(["a", "b", "c", "d", "e", "f"]);

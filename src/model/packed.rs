@@ -1,0 +1,61 @@
+//! Short texts one behind the other, as an instance keeps them: there are many instances, and a value
+//! of its own for each text would take more than the text.
+
+/// Lengths below it take a byte; it stands before those that take four more.
+const LONG: u8 = u8::MAX;
+
+/// Puts a text behind what is there.
+pub(super) fn put_text(bytes: &mut Vec<u8>, text: &str) {
+    match u8::try_from(text.len()) {
+        Ok(length) if length < LONG => bytes.push(length),
+        _ => {
+            let length = u32::try_from(text.len()).expect("no message brings a text of 4 GiB");
+            bytes.push(LONG);
+            bytes.extend(length.to_le_bytes());
+        }
+    }
+    bytes.extend_from_slice(text.as_bytes());
+}
+
+/// Takes apart what was put together, in the same order.
+#[derive(Debug, Clone)]
+pub(super) struct Unpacking<'a>(pub(super) &'a [u8]);
+
+impl<'a> Unpacking<'a> {
+    pub(super) fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let (bytes, rest) = self.0.split_first_chunk().expect("what was put there");
+        self.0 = rest;
+        *bytes
+    }
+
+    pub(super) fn text(&mut self) -> &'a str {
+        let [length] = self.bytes();
+        let length = match length {
+            LONG => u32::from_le_bytes(self.bytes()) as usize,
+            length => length.into(),
+        };
+        let (text, rest) = self.0.split_at(length);
+        self.0 = rest;
+        str::from_utf8(text).expect("a text was put there")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_any_length_come_back() {
+        let texts = [0, 1, 253, 254, 255, 256, 70_000].map(|length| "ä".repeat(length / 2));
+        let mut bytes = Vec::new();
+        for text in &texts {
+            put_text(&mut bytes, text);
+            put_text(&mut bytes, "|");
+        }
+        let mut packed = Unpacking(&bytes);
+        for text in &texts {
+            assert_eq!((packed.text(), packed.text()), (text.as_str(), "|"));
+        }
+        assert!(packed.0.is_empty());
+    }
+}
