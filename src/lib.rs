@@ -37,6 +37,7 @@ pub mod server;
 pub mod store;
 pub mod tasks;
 mod telemetry;
+mod wire;
 
 pub use config::Config;
 pub use server::Server;

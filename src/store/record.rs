@@ -10,10 +10,7 @@ use std::{
     time::Duration,
 };
 
-use prost::{
-    Enumeration, Message,
-    encoding::{WireType, encode_key, encode_varint, encoded_len_varint},
-};
+use prost::{Enumeration, Message, encoding::encoded_len_varint};
 
 use crate::{
     model::{
@@ -21,6 +18,7 @@ use crate::{
         Name, Parts, Presence, RemovalReason, Revision, ServiceKey, Status, Version, WallTime,
     },
     registry::Stay,
+    wire::{Fields, bytes_len, number_len, text_len},
 };
 
 /// The keys of services, one of each.
@@ -229,56 +227,6 @@ impl<'a> NewChange<'a> {
         Fields(row).begin(5, self.len());
         self.put_first(row)
     }
-}
-
-/// Fields on the wire. Those that are empty or 0 are left out.
-struct Fields<'a>(&'a mut Vec<u8>);
-
-impl Fields<'_> {
-    fn number(&mut self, tag: u32, number: u64) {
-        if number != 0 {
-            encode_key(tag, WireType::Varint, self.0);
-            encode_varint(number, self.0);
-        }
-    }
-
-    fn fixed(&mut self, tag: u32, number: u64) {
-        if number != 0 {
-            encode_key(tag, WireType::SixtyFourBit, self.0);
-            self.0.extend_from_slice(&number.to_le_bytes());
-        }
-    }
-
-    fn text(&mut self, tag: u32, text: &str) {
-        if !text.is_empty() {
-            self.bytes(tag, text.as_bytes());
-        }
-    }
-
-    fn bytes(&mut self, tag: u32, bytes: &[u8]) {
-        self.begin(tag, bytes.len());
-        self.0.extend_from_slice(bytes);
-    }
-
-    /// Begins what has so many bytes.
-    fn begin(&mut self, tag: u32, bytes: usize) {
-        encode_key(tag, WireType::LengthDelimited, self.0);
-        encode_varint(bytes as u64, self.0);
-    }
-}
-
-// How long fields are, all of whose keys are of one byte.
-
-fn number_len(number: u64) -> usize {
-    if number == 0 { 0 } else { 1 + encoded_len_varint(number) }
-}
-
-fn bytes_len(bytes: &[u8]) -> usize {
-    1 + encoded_len_varint(bytes.len() as u64) + bytes.len()
-}
-
-fn text_len(text: &str) -> usize {
-    if text.is_empty() { 0 } else { bytes_len(text.as_bytes()) }
 }
 
 impl InstanceRecord {

@@ -10,6 +10,7 @@ use crate::{
         WallTime,
     },
     registry::{Patch, Target},
+    wire::{Fields, number_len, text_len},
 };
 
 /// The time to live of those who name none.
@@ -315,26 +316,46 @@ pub(super) fn time_to_wire(time: WallTime) -> prost_types::Timestamp {
     }
 }
 
-pub(super) fn instance_to_wire(instance: &Instance) -> proto::Instance {
+/// The bytes of a `waypost.v1.Instance`.
+pub(super) fn instance_bytes(instance: &Instance) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256);
+    put_instance(instance, &mut bytes);
+    bytes
+}
+
+/// Puts the bytes of a `waypost.v1.Instance` behind others, without making one: every lookup, snapshot
+/// and change tells of some.
+pub(super) fn put_instance(instance: &Instance, bytes: &mut Vec<u8>) {
     let content = instance.content.view();
-    let port = |(name, port): (&str, NonZeroU16)| (name.to_owned(), port.get().into());
-    let entry = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
-    proto::Instance {
-        namespace: instance.service.namespace.to_string(),
-        service: instance.service.service.to_string(),
-        id: instance.id.to_string(),
-        host: content.host.to_owned(),
-        port: content.port.get().into(),
-        ports: content.ports().map(port).collect(),
-        status: status_to_wire(instance).into(),
-        zone: content.zone.to_owned(),
-        version: content.version.to_owned(),
-        weight: Some(content.weight),
-        metadata: content.metadata().map(entry).collect(),
-        created_revision: instance.created.0,
-        modified_revision: instance.modified.0,
-        registered_at: Some(time_to_wire(instance.registered_at)),
+    let mut fields = Fields(bytes);
+    fields.text(1, instance.service.namespace.as_str());
+    fields.text(2, instance.service.service.as_str());
+    fields.text(3, instance.id.as_str());
+    fields.text(4, content.host);
+    fields.number(5, content.port.get().into());
+    for (name, port) in content.ports() {
+        let port = u64::from(port.get());
+        fields.begin(6, text_len(name) + number_len(port));
+        fields.text(1, name);
+        fields.number(2, port);
     }
+    fields.number(7, status_to_wire(instance) as u64);
+    fields.text(8, content.zone);
+    fields.text(9, content.version);
+    // Told also where it is 0.
+    fields.present(10, content.weight.into());
+    for (key, value) in content.metadata() {
+        fields.begin(11, text_len(key) + text_len(value));
+        fields.text(1, key);
+        fields.text(2, value);
+    }
+    fields.number(12, instance.created.0);
+    fields.number(13, instance.modified.0);
+    let at = instance.registered_at.0;
+    let (seconds, nanos) = (at / 1000, at % 1000 * 1_000_000);
+    fields.begin(14, number_len(seconds) + number_len(nanos));
+    fields.number(1, seconds);
+    fields.number(2, nanos);
 }
 
 fn status_to_wire(instance: &Instance) -> proto::Status {
@@ -344,5 +365,70 @@ fn status_to_wire(instance: &Instance) -> proto::Status {
         (Presence::Confirmed, Status::Up) => proto::Status::Up,
         (Presence::Confirmed, Status::Draining) => proto::Status::Draining,
         (Presence::Confirmed, Status::Down) => proto::Status::Down,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::registry::tests::{id, key, name, parts};
+
+    #[test]
+    fn an_instance_is_written_as_the_message_that_it_is() {
+        let entries = [("a", ""), ("", "b"), ("c", "d")];
+        let entries = entries.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let metadata = BTreeMap::from(entries);
+        let ports = [("admin", 1), ("metrics", 65_535)];
+        let full = Parts {
+            ports: ports.map(|(text, port)| (name(text), NonZeroU16::new(port).unwrap())).into(),
+            status: Status::Down,
+            zone: Some(name("eu-1")),
+            version: Version::parse("v 7", 128).unwrap(),
+            weight: 0,
+            metadata: Metadata::new(&metadata),
+            ..parts(8_080)
+        };
+        let instance = |parts: &Parts, presence, at| Instance {
+            service: key("shop/orders").into(),
+            id: id("i"),
+            content: Content::from(parts),
+            presence,
+            created: Revision(3),
+            modified: Revision(1 << 40),
+            registered_at: WallTime(at),
+        };
+        let whole = proto::Instance {
+            namespace: "shop".into(),
+            service: "orders".into(),
+            id: "i".into(),
+            host: "10.0.0.1".into(),
+            port: 8_080,
+            ports: ports.map(|(name, port)| (name.to_owned(), port.into())).into(),
+            status: proto::Status::Down.into(),
+            zone: "eu-1".into(),
+            version: "v 7".into(),
+            weight: Some(0),
+            metadata,
+            created_revision: 3,
+            modified_revision: 1 << 40,
+            registered_at: Some(prost_types::Timestamp { seconds: 17, nanos: 5_000_000 }),
+        };
+        let bare = proto::Instance {
+            port: 1,
+            ports: BTreeMap::new(),
+            status: proto::Status::Suspect.into(),
+            zone: String::new(),
+            version: String::new(),
+            weight: Some(100),
+            metadata: BTreeMap::new(),
+            registered_at: Some(prost_types::Timestamp { seconds: 0, nanos: 0 }),
+            ..whole.clone()
+        };
+        let of_full = instance_bytes(&instance(&full, Presence::Confirmed, 17_005));
+        assert_eq!(of_full, whole.encode_to_vec());
+        let of_bare = instance_bytes(&instance(&parts(1), Presence::Suspect, 0));
+        assert_eq!(of_bare, bare.encode_to_vec());
     }
 }

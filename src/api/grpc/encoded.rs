@@ -3,24 +3,51 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use prost::{
     DecodeError, Message,
     encoding::{self, DecodeContext, WireType},
 };
 
 use super::{
-    convert::{cursor_to_wire, instance_to_wire},
+    convert::{cursor_to_wire, instance_bytes, put_instance},
     proto,
 };
 use crate::{
     engine::{WatchEvent, WatchedChange},
     model::{ChangeKind, Cursor, Filter, Instance, RemovalReason},
     registry::{Chunk, LogEntry},
+    wire::Fields,
 };
 
 /// The field of instances in `ResolveResponse` and `Snapshot`, and of changes in `Changes`.
 const ITEMS: u32 = 1;
+
+/// A `waypost.v1.RegisterResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RegisterResponse {
+    /// The bytes of a `waypost.v1.Instance`.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) instance: Vec<u8>,
+    #[prost(fixed64, tag = "2")]
+    pub(super) lease_id: u64,
+    #[prost(message, optional, tag = "3")]
+    pub(super) ttl: Option<prost_types::Duration>,
+    #[prost(message, optional, tag = "4")]
+    pub(super) heartbeat_interval: Option<prost_types::Duration>,
+    #[prost(message, optional, tag = "5")]
+    pub(super) cursor: Option<proto::Cursor>,
+}
+
+/// A `waypost.v1.UpdateResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct UpdateResponse {
+    /// The bytes of a `waypost.v1.Instance`.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) instance: Vec<u8>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) cursor: Option<proto::Cursor>,
+}
 
 /// A `waypost.v1.ResolveResponse`: what to send, as bytes.
 #[derive(Debug, Default)]
@@ -108,14 +135,13 @@ fn encode_chunk(chunk: &Arc<Chunk>, filter: &Filter, which: Which) -> Bytes {
 }
 
 fn encode_instances<'a>(instances: impl Iterator<Item = &'a Arc<Instance>>) -> Bytes {
-    let wire: Vec<_> = instances.map(|instance| instance_to_wire(instance)).collect();
-    let length = |instance| encoding::message::encoded_len(ITEMS, instance);
-    // What is kept is exactly as large as what it holds.
-    let mut buffer = BytesMut::with_capacity(wire.iter().map(length).sum());
-    for instance in &wire {
-        encoding::message::encode(ITEMS, instance, &mut buffer);
+    let (mut buffer, mut bytes) = (Vec::new(), Vec::new());
+    for instance in instances {
+        bytes.clear();
+        put_instance(instance, &mut bytes);
+        Fields(&mut buffer).bytes(ITEMS, &bytes);
     }
-    buffer.freeze()
+    exactly(buffer)
 }
 
 fn encode_change(change: &WatchedChange) -> Bytes {
@@ -144,15 +170,21 @@ fn encode_entry(entry: &LogEntry, filtered: Option<proto::ChangeKind>) -> Bytes 
     };
     let (kind, reason) =
         filtered.map_or((kind, reason), |kind| (kind, proto::ChangeReason::Unspecified));
-    let wire = proto::Change {
-        kind: kind.into(),
-        instance: Some(instance_to_wire(&change.instance)),
-        reason: reason.into(),
-        revision: change.revision().0,
-    };
-    let mut buffer = BytesMut::with_capacity(encoding::message::encoded_len(ITEMS, &wire));
-    encoding::message::encode(ITEMS, &wire, &mut buffer);
-    buffer.freeze()
+    let instance = instance_bytes(&change.instance);
+    let mut bytes = Vec::with_capacity(instance.len() + 32);
+    let mut fields = Fields(&mut bytes);
+    fields.number(1, kind as u64);
+    fields.bytes(2, &instance);
+    fields.number(3, reason as u64);
+    fields.number(4, change.revision().0);
+    let mut buffer = Vec::with_capacity(bytes.len() + 8);
+    Fields(&mut buffer).bytes(ITEMS, &bytes);
+    exactly(buffer)
+}
+
+/// What is kept is exactly as large as what it holds.
+fn exactly(buffer: Vec<u8>) -> Bytes {
+    buffer.into_boxed_slice().into()
 }
 
 fn reason_to_wire(reason: RemovalReason) -> proto::ChangeReason {

@@ -6,7 +6,8 @@ use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    convert::{Reader, cursor_to_wire, duration_to_wire, instance_to_wire},
+    convert::{Reader, cursor_to_wire, duration_to_wire, instance_bytes},
+    encoded::{RegisterResponse, UpdateResponse},
     error,
     gate::too_large,
     proto::{self, registry_server::Registry},
@@ -70,7 +71,7 @@ impl Registry for RegistryApi {
     async fn register(
         &self,
         request: Request<proto::RegisterRequest>,
-    ) -> Result<Response<proto::RegisterResponse>, Status> {
+    ) -> Result<Response<RegisterResponse>, Status> {
         let request = request.into_inner();
         let mut reader = Reader::new(&self.limits);
         let read = match &request.instance {
@@ -90,8 +91,8 @@ impl Registry for RegistryApi {
         else {
             return Err(error::mismatch());
         };
-        Ok(Response::new(proto::RegisterResponse {
-            instance: Some(instance_to_wire(&instance)),
+        Ok(Response::new(RegisterResponse {
+            instance: instance_bytes(&instance),
             lease_id: lease.bits(),
             ttl: Some(duration_to_wire(terms.ttl)),
             heartbeat_interval: Some(duration_to_wire(terms.ttl / LeaseTerms::HEARTBEATS_A_TTL)),
@@ -144,7 +145,7 @@ impl Registry for RegistryApi {
     async fn update(
         &self,
         request: Request<proto::UpdateRequest>,
-    ) -> Result<Response<proto::UpdateResponse>, Status> {
+    ) -> Result<Response<UpdateResponse>, Status> {
         let request = request.into_inner();
         let proto::UpdateRequest { lease_id, namespace, service, id, instance, update_mask } =
             request;
@@ -159,8 +160,8 @@ impl Registry for RegistryApi {
         let Outcome::Updated { instance, revision } = updated else {
             return Err(error::mismatch());
         };
-        Ok(Response::new(proto::UpdateResponse {
-            instance: Some(instance_to_wire(&instance)),
+        Ok(Response::new(UpdateResponse {
+            instance: instance_bytes(&instance),
             cursor: self.cursor(revision),
         }))
     }
