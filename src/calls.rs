@@ -7,7 +7,10 @@ use std::{
     future::{Future, poll_fn},
     mem,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -19,15 +22,27 @@ type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where a connection puts the calls that begin. Bounded as its streams are.
 #[derive(Clone, Default)]
-pub(crate) struct Calls(Arc<Mutex<Vec<Call>>>);
+pub(crate) struct Calls(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    /// Those that nobody has looked at.
+    begun: Mutex<Vec<Call>>,
+    again: AtomicBool,
+}
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Calls {
     fn execute(&self, call: F) {
-        self.0.lock().push(Box::pin(call));
+        self.0.begun.lock().push(Box::pin(call));
     }
 }
 
 impl Calls {
+    /// Has all calls looked at once more, also those that nothing woke. For the connection.
+    pub(crate) fn look_again(&self) {
+        self.0.again.store(true, Ordering::Relaxed);
+    }
+
     /// Runs a connection that puts its calls here, and these, until the connection ends; calls that
     /// still run then have nobody to answer, and are dropped. Cancel safe.
     pub(crate) async fn run<T>(self, connection: impl Future<Output = T>) -> T {
@@ -40,7 +55,11 @@ impl Calls {
                 if let Poll::Ready(ended) = connection.as_mut().poll(context) {
                     return Poll::Ready(ended);
                 }
-                let begun = mem::take(&mut *self.0.lock());
+                if self.0.again.swap(false, Ordering::Relaxed) {
+                    waiting = mem::take(&mut waiting).into_iter().collect();
+                    continue;
+                }
+                let begun = mem::take(&mut *self.0.begun.lock());
                 if begun.is_empty() {
                     return Poll::Pending;
                 }
@@ -60,7 +79,7 @@ impl Calls {
 mod tests {
     use std::{
         future::{pending, ready},
-        sync::atomic::{AtomicUsize, Ordering},
+        sync::atomic::AtomicUsize,
     };
 
     use futures_util::FutureExt;
@@ -104,6 +123,28 @@ mod tests {
             yield_now().await;
             ask.send(()).unwrap();
             (&mut answered).await.unwrap();
+        };
+        calls.run(connection).await;
+    }
+
+    #[tokio::test]
+    async fn calls_that_nothing_woke_are_looked_at_when_their_connection_says_so() {
+        let (calls, told) = (Calls::default(), Arc::new(AtomicBool::new(false)));
+        let (heard, hears) = (Arc::new(AtomicBool::new(false)), Arc::clone(&told));
+        let hear = Arc::clone(&heard);
+        calls.execute(poll_fn(move |_| {
+            hear.store(hears.load(Ordering::Relaxed), Ordering::Relaxed);
+            if hears.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
+        }));
+        let again = calls.clone();
+        let connection = async {
+            yield_now().await;
+            told.store(true, Ordering::Relaxed);
+            yield_now().await;
+            assert!(!heard.load(Ordering::Relaxed));
+            again.look_again();
+            yield_now().await;
+            assert!(heard.load(Ordering::Relaxed));
         };
         calls.run(connection).await;
     }

@@ -60,6 +60,8 @@ impl Connections {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { gate, streams_max, leaving, cut } = self;
+        // Of its own, as all that wait for one token share a lock.
+        let (leaving, cut) = (leaving.child_token(), cut.child_token());
         let calls = Calls::default();
         let mut server = auto::Builder::new(calls.clone());
         // For the time that a head of HTTP/1 may take.
@@ -74,12 +76,17 @@ impl Connections {
             let answer = gate.answer(request);
             async { Ok::<_, Infallible>(answer.await) }
         });
+        let open = calls.clone();
         let connection = async {
             let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
             select! {
                 biased;
                 ended = connection.as_mut() => return ended,
-                () = leaving.cancelled() => connection.as_mut().graceful_shutdown(),
+                () = leaving.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    // The gate has closed, and nobody told the streams.
+                    open.look_again();
+                }
             }
             select! {
                 biased;

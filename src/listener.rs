@@ -76,6 +76,7 @@ where
                     leaving: Box::pin(leaving.cancelled_owned()),
                     bytes: 0,
                 }),
+                wrote: false,
                 _permit: permit,
             })
         }
@@ -88,6 +89,8 @@ pub(crate) struct Connection<I> {
     stream: I,
     /// Runs until enough has come in.
     opening: Option<Opening>,
+    /// Whether anything was written.
+    wrote: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -128,6 +131,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Connection<I> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.wrote = true;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -136,11 +140,15 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Connection<I> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.wrote = true;
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
+    /// HTTP/2 asks once before it writes anything, and by that decides from which size on a frame is
+    /// written by itself, a system call each: 256 bytes where writes are vectored, which most changes
+    /// have, or 1 KiB. Smaller ones go out together. What is as large is written from where it lies.
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.wrote && self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

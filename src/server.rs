@@ -49,7 +49,7 @@ pub struct Server {
 #[derive(Debug)]
 pub struct Core {
     gate: Arc<Gate>,
-    /// Closes the gate.
+    /// Cancelled when the gate has closed.
     leaving: CancellationToken,
     /// Keeps its mailbox open until it was asked to stop.
     engine: OnceLock<Engine>,
@@ -154,7 +154,7 @@ impl Core {
         let (first_routes, health) = grpc::first_routes().await;
         let leaving = CancellationToken::new();
         Self {
-            gate: Arc::new(Gate::new(first_routes, leaving.clone(), clock)),
+            gate: Arc::new(Gate::new(first_routes, clock)),
             leaving,
             engine: OnceLock::new(),
             health,
@@ -209,6 +209,7 @@ impl Core {
         };
         info!("shutting down");
         self.health.not_serving().await;
+        self.gate.close();
         self.leaving.cancel();
         if ended.is_ok() && timeout(SHUTDOWN_MAX, serving).await.is_err() {
             warn!("connections were still open and are cut");

@@ -5,13 +5,14 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context, Poll},
 };
 
 use dashmap::{DashMap, mapref::entry::Entry};
+use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::model::{Name, ServiceKey};
 
@@ -28,17 +29,28 @@ pub(super) struct Signals {
 /// each time that the same is simulated.
 type Topics<K> = DashMap<K, Mutex<BTreeMap<u64, Arc<Waiter>>>>;
 
-/// Somebody who is woken.
+/// Somebody who is woken. One at a time waits for it.
 #[derive(Debug)]
 pub(super) struct Waiter {
     number: u64,
-    notify: Notify,
+    signalled: AtomicBool,
+    waker: AtomicWaker,
 }
 
 impl Waiter {
-    /// Waits for the next signal, or takes one that came since the last wait.
-    pub(super) async fn notified(&self) {
-        self.notify.notified().await;
+    /// Ready with the next signal, or with one that came since the last.
+    pub(super) fn poll_signal(&self, context: &Context<'_>) -> Poll<()> {
+        if !self.signalled.load(Ordering::Acquire) {
+            self.waker.register(context.waker());
+        }
+        // Looked at again: a signal that came before the waker stood there woke nobody.
+        if self.signalled.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Stays where nobody waits at the moment: no signal is lost.
+    fn signal(&self) {
+        self.signalled.store(true, Ordering::Release);
+        self.waker.wake();
     }
 }
 
@@ -46,7 +58,7 @@ impl Signals {
     /// One who waits for nothing yet.
     pub(super) fn waiter(&self) -> Arc<Waiter> {
         let number = self.waiters.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Waiter { number, notify: Notify::new() })
+        Arc::new(Waiter { number, signalled: AtomicBool::new(false), waker: AtomicWaker::new() })
     }
 
     /// Wakes those who follow the service or its namespace.
@@ -79,8 +91,7 @@ impl Signals {
 fn wake(waiters: Option<&Mutex<BTreeMap<u64, Arc<Waiter>>>>) {
     for waiter in waiters.map(|waiters| waiters.lock()).iter().flat_map(|waiters| waiters.values())
     {
-        // Leaves a permit where nobody waits at the moment: no wake-up is lost.
-        waiter.notify.notify_one();
+        waiter.signal();
     }
 }
 

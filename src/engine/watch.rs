@@ -3,12 +3,15 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    future::{Future, poll_fn},
+    pin::Pin,
     sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
     time::Duration,
     vec,
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Shared, signals::Waiter};
 use crate::{
@@ -46,6 +49,8 @@ pub struct Watch {
     stage: Stage,
     /// When the reader has to hear something.
     idle_at: Instant,
+    /// Wakes it then, or earlier: it is set anew when it has gone off, not with each event.
+    idle: Pin<Box<Sleep>>,
 }
 
 #[derive(Debug)]
@@ -107,7 +112,8 @@ impl Watch {
             Some(cursor) => (cursor.revision, Stage::Resumed),
             None => (published, Stage::Behind),
         };
-        Self { subscription, filter, cursor, stage, idle_at }
+        let idle = Box::pin(sleep_until(idle_at));
+        Self { subscription, filter, cursor, stage, idle_at, idle }
     }
 
     /// The filter, by which readers of snapshots choose.
@@ -118,18 +124,26 @@ impl Watch {
     /// The next event and the position after it; waits where there is nothing to tell. Cancel safe:
     /// nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> (WatchEvent, Cursor) {
-        let event = loop {
-            if let Some(event) = self.ready() {
-                break event;
-            }
-            let woken = timeout_at(self.idle_at, self.subscription.waiter.notified()).await;
-            if woken.is_err() {
-                // What may have come in since was looked for before the wait and will be again.
-                break self.ready().unwrap_or(WatchEvent::Idle);
-            }
-        };
+        let event = poll_fn(|context| self.poll_event(context)).await;
         self.idle_at = self.subscription.shared.clock.after(IDLE_INTERVAL);
         (event, Cursor { history: self.subscription.shared.history, revision: self.cursor })
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<WatchEvent> {
+        loop {
+            if let Some(event) = self.ready() {
+                return Poll::Ready(event);
+            }
+            if self.subscription.waiter.poll_signal(context).is_ready() {
+                continue;
+            }
+            ready!(self.idle.as_mut().poll(context));
+            if self.idle.deadline() >= self.idle_at {
+                return Poll::Ready(WatchEvent::Idle);
+            }
+            // It was not silent for all that time.
+            self.idle.as_mut().reset(self.idle_at);
+        }
     }
 
     /// What there is to tell now.

@@ -11,6 +11,12 @@ use tonic_prost::ProstEncoder;
 
 use super::violations::Violations;
 
+/// What a call sets aside for its answers, which grows where they need more: most calls live long and
+/// say little at a time.
+const BUFFER_BYTES: usize = 1024;
+/// Answers that are ready are put together up to here.
+const YIELD_BYTES: usize = 32 * 1024;
+
 /// The codec of the services: encodes `T`, decodes `U`.
 #[derive(Debug)]
 pub(crate) struct Codec<T, U>(PhantomData<(T, U)>);
@@ -32,7 +38,7 @@ where
     type Decoder = Decoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::default()
+        ProstEncoder::new(BufferSettings::new(BUFFER_BYTES, YIELD_BYTES))
     }
 
     fn decoder(&mut self) -> Self::Decoder {

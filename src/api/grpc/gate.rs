@@ -5,7 +5,10 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -53,14 +56,20 @@ pub struct Gate {
     first: Routes,
     /// All others, once the server has started.
     services: OnceLock<Services>,
-    leaving: CancellationToken,
+    closed: Arc<AtomicBool>,
     clock: Clock,
 }
 
 impl Gate {
-    /// A gate before what is there from the first moment. It closes when `leaving` is cancelled.
-    pub fn new(first: Routes, leaving: CancellationToken, clock: Clock) -> Self {
-        Self { first, services: OnceLock::new(), leaving, clock }
+    /// A gate before what is there from the first moment.
+    pub fn new(first: Routes, clock: Clock) -> Self {
+        Self { first, services: OnceLock::new(), closed: Arc::default(), clock }
+    }
+
+    /// Takes no calls from here on; the streams that are open end when somebody looks at them, which
+    /// their connections have to see to.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     /// Leads to the services from here on, once there is an engine.
@@ -108,11 +117,11 @@ impl Gate {
         }
         let path = request.uri().path();
         let asks_health = path.starts_with(HEALTH);
-        if self.leaving.is_cancelled() && !asks_health {
+        if self.closed.load(Ordering::Acquire) && !asks_health {
             return Led::Refused(error::draining().into_http());
         }
         if path.starts_with(REFLECTION) {
-            let ending = Ending::of(&self.leaving);
+            let ending = Ending::of(&self.closed);
             let request = request.map(|body| ending.of_questions(Body::new(body)));
             return Led::Stream(Box::pin(self.first.clone().call(request)), ending);
         }
@@ -124,7 +133,7 @@ impl Gate {
         } else {
             return Led::Refused(error::starting().into_http());
         };
-        if streams { Led::Stream(call, Ending::of(&self.leaving)) } else { Led::Call(call) }
+        if streams { Led::Stream(call, Ending::of(&self.closed)) } else { Led::Call(call) }
     }
 }
 
@@ -140,8 +149,8 @@ enum Led {
 
 /// When streams end that would go on.
 struct Ending {
-    /// The answers', once the server leaves.
-    leaving: CancellationToken,
+    /// The answers', once the gate is closed.
+    closed: Arc<AtomicBool>,
     /// The questions', once nobody hears the answers.
     unheard: CancellationToken,
 }
@@ -182,46 +191,52 @@ pub(super) fn too_large(status: &Status) -> Status {
 /// end with `UNAVAILABLE` when the server leaves, questions once nobody hears the answers.
 struct LeavingBody {
     body: Body,
-    /// Made when the body has nothing to say for the first time.
-    told: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    token: CancellationToken,
     side: Side,
     ended: bool,
 }
 
-/// Whose words a body carries: how it ends is what the other side understands.
+/// Whose words a body carries: it says when they end, and how so that the other side understands.
 enum Side {
     /// The server's; with them gone, the questions end.
-    Answers { _unheard: DropGuard },
+    Answers { closed: Arc<AtomicBool>, _unheard: DropGuard },
     /// The client's.
-    Questions,
+    Questions { unheard: Pin<Box<WaitForCancellationFutureOwned>> },
 }
 
 impl Ending {
-    fn of(leaving: &CancellationToken) -> Self {
-        Self { leaving: leaving.clone(), unheard: CancellationToken::new() }
+    fn of(closed: &Arc<AtomicBool>) -> Self {
+        Self { closed: Arc::clone(closed), unheard: CancellationToken::new() }
     }
 
     fn of_answers(self, body: Body) -> Body {
         let body = Body::new(Outlet::new(body));
-        let side = Side::Answers { _unheard: self.unheard.drop_guard() };
-        Body::new(LeavingBody { body, told: None, token: self.leaving, side, ended: false })
+        let side = Side::Answers { closed: self.closed, _unheard: self.unheard.drop_guard() };
+        Body::new(LeavingBody { body, side, ended: false })
     }
 
     fn of_questions(&self, body: Body) -> Body {
-        let (token, side) = (self.unheard.clone(), Side::Questions);
-        Body::new(LeavingBody { body, told: None, token, side, ended: false })
+        let unheard = Box::pin(self.unheard.clone().cancelled_owned());
+        Body::new(LeavingBody { body, side: Side::Questions { unheard }, ended: false })
     }
 }
 
-impl LeavingBody {
-    fn end(&self) -> Option<Result<Frame<Bytes>, Status>> {
-        if let Side::Questions = self.side {
-            return Some(Err(error::draining()));
+impl Side {
+    /// Ready with how the body ends, once it has to. Nobody is woken when the gate closes.
+    fn poll_end(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self {
+            Self::Answers { closed, .. } if !closed.load(Ordering::Acquire) => Poll::Pending,
+            Self::Answers { .. } => {
+                let mut trailers = HeaderMap::new();
+                let added = error::draining().add_header(&mut trailers);
+                Poll::Ready(added.is_ok().then(|| Ok(Frame::trailers(trailers))))
+            }
+            Self::Questions { unheard } => {
+                unheard.as_mut().poll(context).map(|()| Some(Err(error::draining())))
+            }
         }
-        let mut trailers = HeaderMap::new();
-        let added = error::draining().add_header(&mut trailers);
-        added.is_ok().then(|| Ok(Frame::trailers(trailers)))
     }
 }
 
@@ -239,11 +254,9 @@ impl HttpBody for LeavingBody {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             return Poll::Ready(frame);
         }
-        let token = self.token.clone();
-        let told = self.told.get_or_insert_with(|| Box::pin(token.cancelled_owned()));
-        ready!(told.as_mut().poll(context));
+        let end = ready!(self.side.poll_end(context));
         self.ended = true;
-        Poll::Ready(self.end())
+        Poll::Ready(end)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -25,8 +25,9 @@ const FILE: &str = "registry.redb";
 const PARTIAL: &str = "redb.new";
 /// Locked by whoever works with the directory.
 const LOCK: &str = "lock";
-/// Pages that are held in memory: enough for the places where a batch writes.
-const CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// Pages that are held in memory: enough for the places where a batch writes. The rest is read from what the
+/// system keeps of the file, which costs no more that could be measured.
+const CACHE_BYTES: usize = 2 * 1024 * 1024;
 /// After a disk was full it is written to again once there is so much room.
 const ROOM_BYTES: u64 = 4 * 1024 * 1024;
 
