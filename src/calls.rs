@@ -14,9 +14,14 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt,
+    stream::FuturesUnordered,
+    task::{self, ArcWake, AtomicWaker},
+};
 use hyper::rt::Executor;
 use parking_lot::Mutex;
+use tokio::task::coop::has_budget_remaining;
 
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -48,9 +53,20 @@ impl Calls {
     pub(crate) async fn run<T>(self, connection: impl Future<Output = T>) -> T {
         let mut connection = pin!(connection);
         let mut waiting = FuturesUnordered::new();
+        let bell = Arc::new(Bell::default());
+        let waker = task::waker(Arc::clone(&bell));
         poll_fn(move |context| {
+            bell.attend(context.waker());
+            let mut rounds = rounds_of(waiting.len());
             loop {
-                while let Poll::Ready(Some(())) = waiting.poll_next_unpin(context) {}
+                let mut context_of_calls = Context::from_waker(&waker);
+                while let Poll::Ready(Some(())) = waiting.poll_next_unpin(&mut context_of_calls) {}
+                rounds = rounds.saturating_sub(1);
+                let goes_on = rounds > 0 && has_budget_remaining();
+                let unheard = bell.take();
+                if unheard && goes_on {
+                    continue;
+                }
                 // After the calls: what they answered goes out at once.
                 if let Poll::Ready(ended) = connection.as_mut().poll(context) {
                     return Poll::Ready(ended);
@@ -61,7 +77,15 @@ impl Calls {
                 }
                 let begun = mem::take(&mut *self.0.begun.lock());
                 if begun.is_empty() {
-                    return Poll::Pending;
+                    if !bell.leave() && !unheard {
+                        return Poll::Pending;
+                    }
+                    if !goes_on {
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    bell.attend(context.waker());
+                    continue;
                 }
                 // Most are answered at once. Nobody is woken for those that are not before they are
                 // among those that wait, which polls them again.
@@ -69,9 +93,53 @@ impl Calls {
                 waiting.extend(begun.into_iter().filter_map(|mut call| {
                     call.as_mut().poll(&mut context).is_pending().then_some(call)
                 }));
+                rounds = rounds_of(waiting.len());
             }
         })
         .await
+    }
+}
+
+/// In how many rounds all of so many calls are looked at: each looks at two of those that were woken at
+/// least.
+fn rounds_of(calls: usize) -> usize {
+    calls / 2 + 2
+}
+
+/// Rung by calls that want to be looked at. Whoever looks at them hears it; where nobody does, the task
+/// is woken. So calls that are woken by their connection, or by themselves, as a stream is by each message
+/// that it sends, are looked at before the task ends its turn: their answers go out together.
+#[derive(Default)]
+struct Bell {
+    rung: AtomicBool,
+    attended: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Bell {
+    fn attend(&self, task: &Waker) {
+        self.task.register(task);
+        self.attended.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was rung since the last time.
+    fn take(&self) -> bool {
+        self.rung.swap(false, Ordering::SeqCst)
+    }
+
+    /// Ends the attendance; says whether it was rung before, and nobody heard.
+    fn leave(&self) -> bool {
+        self.attended.store(false, Ordering::SeqCst);
+        self.take()
+    }
+}
+
+impl ArcWake for Bell {
+    fn wake_by_ref(bell: &Arc<Self>) {
+        bell.rung.store(true, Ordering::SeqCst);
+        if !bell.attended.load(Ordering::SeqCst) {
+            bell.task.wake();
+        }
     }
 }
 
@@ -147,6 +215,28 @@ mod tests {
             assert!(heard.load(Ordering::Relaxed));
         };
         calls.run(connection).await;
+    }
+
+    #[tokio::test]
+    async fn calls_that_wake_themselves_are_all_looked_at_before_the_connection_is() {
+        let (calls, looks) = (Calls::default(), Arc::new(AtomicUsize::new(0)));
+        for _ in 0..40 {
+            let looks = Arc::clone(&looks);
+            calls.execute(poll_fn(move |context| {
+                looks.fetch_add(1, Ordering::Relaxed);
+                context.waker().wake_by_ref();
+                Poll::<()>::Pending
+            }));
+        }
+        let mut seen = Vec::new();
+        let connection = poll_fn(move |_| {
+            seen.push(looks.load(Ordering::Relaxed));
+            if seen.len() < 3 { Poll::Pending } else { Poll::Ready(mem::take(&mut seen)) }
+        });
+        let seen = calls.run(connection).await;
+        // Once as they begin, and each once more as it waits.
+        assert_eq!(seen[0], 0);
+        assert!(seen[1] >= 80 && seen[2] > seen[1] && seen[2] < 400, "{seen:?}");
     }
 
     #[tokio::test]
