@@ -199,9 +199,9 @@ fn change_to_watches(bencher: Bencher<'_, '_>, watches: usize) {
     let tasks = Tasks::default();
     for _ in 0..watches {
         let subjects = Subjects::Services([Arc::new(service(0))].into());
+        let _runtime = runtime.enter();
         let mut watch = engine.watch(subjects, Filter::default(), None);
         let told = told.clone();
-        let _runtime = runtime.enter();
         tasks.spawn("watch", async move {
             loop {
                 let (event, _) = watch.next().await;

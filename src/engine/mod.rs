@@ -252,6 +252,10 @@ impl Engine {
     }
 
     /// Follows services from `resume` on, or from a snapshot.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, whose timer the watch joins.
     pub fn watch(
         &self,
         subjects: Subjects,
