@@ -124,9 +124,15 @@ impl Watch {
     /// The next event and the position after it; waits where there is nothing to tell. Cancel safe:
     /// nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> (WatchEvent, Cursor) {
-        let event = poll_fn(|context| self.poll_event(context)).await;
-        self.idle_at = self.subscription.shared.clock.after(IDLE_INTERVAL);
-        (event, Cursor { history: self.subscription.shared.history, revision: self.cursor })
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// As [`Self::next`], for whoever is polled.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<(WatchEvent, Cursor)> {
+        let event = ready!(self.poll_event(context));
+        let Shared { clock, history, .. } = &*self.subscription.shared;
+        self.idle_at = clock.after(IDLE_INTERVAL);
+        Poll::Ready((event, Cursor { history: *history, revision: self.cursor }))
     }
 
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<WatchEvent> {

@@ -11,11 +11,15 @@ use tonic_prost::ProstEncoder;
 
 use super::violations::Violations;
 
-/// What a call sets aside for its answers, which grows where they need more: most calls live long and
-/// say little at a time.
+/// What a call sets aside for its questions, and as much for its answers, which grows where they need
+/// more: many calls live long and say little at a time.
 const BUFFER_BYTES: usize = 1024;
 /// Answers that are ready are put together up to here.
 const YIELD_BYTES: usize = 32 * 1024;
+
+fn buffers() -> BufferSettings {
+    BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
+}
 
 /// The codec of the services: encodes `T`, decodes `U`.
 #[derive(Debug)]
@@ -38,7 +42,7 @@ where
     type Decoder = Decoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(BufferSettings::new(BUFFER_BYTES, YIELD_BYTES))
+        ProstEncoder::new(buffers())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -59,7 +63,7 @@ impl<U: Message + Default> TonicDecoder for Decoder<U> {
     }
 
     fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::default()
+        buffers()
     }
 }
 

@@ -1,14 +1,15 @@
 //! `waypost.v1.Discovery`: what callers of services use.
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
-use futures_util::{Stream, stream};
+use futures_util::stream::{self, Empty};
 use tonic::{Request, Response, Status};
 
 use super::{
     convert::{Reader, cursor_from_wire, cursor_to_wire},
     encoded::{ResolveResponse, WatchResponse, Which},
     proto::{self, discovery_server::Discovery},
+    watch_body::Opened,
 };
 use crate::{
     engine::{Engine, ServiceSummary, Subjects},
@@ -82,7 +83,7 @@ impl Discovery for DiscoveryApi {
         }))
     }
 
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+    type WatchStream = Empty<Result<WatchResponse, Status>>;
 
     async fn watch(
         &self,
@@ -102,13 +103,10 @@ impl Discovery for DiscoveryApi {
             Subjects::Services(services.into_iter().map(Arc::new).collect())
         };
         let resume = request.resume.as_ref().and_then(cursor_from_wire);
-        let watch = self.engine.watch(subjects, filter, resume);
-        let events = stream::unfold(watch, async |mut watch| {
-            let (event, cursor) = watch.next().await;
-            let response = WatchResponse::new(&event, watch.filter(), cursor);
-            Some((Ok(response), watch))
-        });
-        Ok(Response::new(Box::pin(events)))
+        // What it tells comes in a body of its own, in place of the stream's.
+        let mut response = Response::new(stream::empty());
+        response.extensions_mut().insert(Opened::new(self.engine.watch(subjects, filter, resume)));
+        Ok(response)
     }
 }
 

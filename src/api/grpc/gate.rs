@@ -26,6 +26,7 @@ use super::{
     error,
     outlet::Outlet,
     services::{Call, Services},
+    watch_body::Opened,
 };
 use crate::{
     api::http::{dated, is_grpc, not_found},
@@ -99,7 +100,7 @@ impl Gate {
             let status = answer.headers().get(Status::GRPC_STATUS);
             debug!(status = status.and_then(|status| status.to_str().ok()), "request answered");
             let answer = match ending {
-                Some(ending) => answer.map(|body| ending.of_answers(body)),
+                Some(ending) => Opened::as_body(answer).map(|body| ending.of_answers(body)),
                 None => answer,
             };
             dated(answer, clock)

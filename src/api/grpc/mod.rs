@@ -12,6 +12,7 @@ mod outlet;
 mod registry;
 mod services;
 mod violations;
+mod watch_body;
 
 use std::fmt;
 
