@@ -187,6 +187,14 @@ impl Clients {
         for connection in connections.iter().take(mixed.instances as usize) {
             streams.push(connection.stream(stage.protocol.keep_alive_path()).await?);
         }
+        // A stream is there once it has answered: those still to be opened are none of the load.
+        let clients = streams.len();
+        for (client, stream) in streams.iter_mut().enumerate() {
+            let own = own(&leases, client, clients);
+            for own in own.chunks(stage.protocol.leases_a_message_max()) {
+                renew(stage, stream, own).await?;
+            }
+        }
         Ok(Self { streams, leases })
     }
 
@@ -204,8 +212,7 @@ impl Clients {
             tasks.spawn(async move {
                 while pace.due() < over {
                     pace.next().await;
-                    let own = leases.iter().skip(client).step_by(clients);
-                    let own: Vec<u64> = own.map(|lease| lease.load(Ordering::Relaxed)).collect();
+                    let own = own(&leases, client, clients);
                     for own in own.chunks(stage.protocol.leases_a_message_max()) {
                         match renew(&stage, &mut stream, own).await {
                             Ok(unknown) => {
@@ -227,6 +234,11 @@ impl Clients {
         let [answered, unknown, errors] = [0, 1, 2].map(|sum| counted(&sums[sum]));
         Heartbeats { answered, unknown, errors }
     }
+}
+
+/// The leases that one of so many clients keeps alive.
+fn own(leases: &[AtomicU64], client: usize, clients: usize) -> Vec<u64> {
+    leases.iter().skip(client).step_by(clients).map(|lease| lease.load(Ordering::Relaxed)).collect()
 }
 
 async fn renew(
