@@ -48,6 +48,9 @@ pub enum BenchError {
         /// For how long.
         seconds: u64,
     },
+    /// The load generator can't work on a thread of its own.
+    #[error("a thread of the load generator: {0}")]
+    Thread(#[source] io::Error),
     /// A directory for the server that is started can't be made or read.
     #[error("can't work in {directory}: {source}", directory = directory.display())]
     Directory {

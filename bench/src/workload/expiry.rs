@@ -1,10 +1,11 @@
 //! Leases that all run out at once: how late each removal is seen, and what it does to lookups.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, thread, time::Duration};
 
 use clap::Args;
 use tokio::{
-    task::JoinHandle,
+    runtime,
+    sync::oneshot,
     time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -88,17 +89,17 @@ impl Load for Expiry {
         let failure = |source| BenchError::Call { what: "following the namespace", source };
         let connections = stage.connect(CONNECTIONS).await?;
         let dying = Population::settle(stage, &connections, 0..self.instances, self.ttl).await?;
-        let watch = self.watch(stage).await.map_err(failure)?;
+        let follower = self.follower(stage).await?;
         let (sent, _rest) = self.renew(stage, &dying).await.map_err(failure)?;
         let (due, before) = (sent.times[0] + self.ttl, stage.usage());
         stage.progress.begin(format!("{}: gone", stage.name));
-        let follower = tokio::spawn(follow(Arc::clone(stage), watch, sent, self.clone()));
+        let gone = follower.follow(sent);
         let quiet = self.look(stage, End::after(self.ttl.mul_f64(0.7))).await?;
         sleep_until(due).await;
         let stop = CancellationToken::new();
         let (gone, meanwhile) =
-            tokio::join!(gone(follower, &stop), self.look(stage, End::stopped(&stop)));
-        let (gone, meanwhile) = (gone, meanwhile?);
+            tokio::join!(stopping(gone, &stop), self.look(stage, End::stopped(&stop)));
+        let (gone, meanwhile) = (gone?, meanwhile?);
         let time = gone.last.saturating_duration_since(due);
         let (server, load) = stage.spent(before);
 
@@ -158,6 +159,34 @@ impl Expiry {
         let first = self.instances.next_multiple_of(self.a_service);
         let count = (self.instances * STAYING).next_multiple_of(self.a_service);
         first..first + count
+    }
+
+    /// Follows the namespace on a thread of its own: what it reads of a wave must not hold up those who
+    /// look services up meanwhile, and are measured.
+    async fn follower(&self, stage: &Arc<Stage>) -> Result<Follower, BenchError> {
+        let (ready, is_ready) = oneshot::channel();
+        let (sent, was_sent) = oneshot::channel();
+        let (gone, are_gone) = oneshot::channel();
+        let (stage, expiry) = (Arc::clone(stage), self.clone());
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(BenchError::Thread)?;
+        let following = async move {
+            let receiver = match expiry.watch(&stage).await {
+                Ok(receiver) => receiver,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            let _waits = ready.send(Ok(()));
+            if let Ok(sent) = was_sent.await {
+                let _waits = gone.send(follow(&stage, receiver, sent, &expiry).await);
+            }
+        };
+        let run = move || runtime.block_on(following);
+        thread::Builder::new().name("follower".into()).spawn(run).map_err(BenchError::Thread)?;
+        let failure = |source| BenchError::Call { what: "following the namespace", source };
+        is_ready.await.map_err(|_| ended())?.map_err(failure)?;
+        Ok(Follower { sent, are_gone })
     }
 
     async fn watch(&self, stage: &Arc<Stage>) -> Result<Receiver, CallError> {
@@ -230,14 +259,35 @@ enum Last {
     Stream(Sender, Receiver),
 }
 
-async fn gone(follower: JoinHandle<Gone>, stop: &CancellationToken) -> Gone {
-    let gone = follower.await.expect("no task panics");
+/// Who follows the namespace, and waits to be told when leases were renewed for the last time.
+struct Follower {
+    sent: oneshot::Sender<Sent>,
+    are_gone: oneshot::Receiver<Gone>,
+}
+
+impl Follower {
+    /// From here on removals count.
+    fn follow(self, sent: Sent) -> oneshot::Receiver<Gone> {
+        let _waits = self.sent.send(sent);
+        self.are_gone
+    }
+}
+
+fn ended() -> BenchError {
+    BenchError::Thread(io::Error::other("it ended by itself"))
+}
+
+async fn stopping(
+    gone: oneshot::Receiver<Gone>,
+    stop: &CancellationToken,
+) -> Result<Gone, BenchError> {
+    let gone = gone.await;
     stop.cancel();
-    gone
+    gone.map_err(|_| ended())
 }
 
 /// Follows the namespace until all are gone, or it takes too long.
-async fn follow(stage: Arc<Stage>, mut receiver: Receiver, sent: Sent, expiry: Expiry) -> Gone {
+async fn follow(stage: &Stage, mut receiver: Receiver, sent: Sent, expiry: &Expiry) -> Gone {
     let last = *sent.times.last().unwrap_or(&sent.times[0]);
     let deadline = last + expiry.ttl + GONE_MAX;
     let mut is_gone = vec![false; expiry.instances as usize];
