@@ -28,7 +28,7 @@ use crate::{
 /// Commands of one turn at most: bounds the size of a commit.
 const COMMANDS_A_TURN: usize = 1024;
 /// Leases that one turn looks at at most: bounds how long expiries hold up commands.
-const LEASES_A_TURN: usize = 2048;
+const LEASES_A_TURN: usize = 512;
 /// Changes of one turn that are told one by one in the log: bounds how long that holds up the next.
 const RECORDED_A_TURN: usize = 256;
 /// How often the expiry wheel moves.
