@@ -367,3 +367,21 @@ async fn an_answer_may_come_before_the_request_has_ended() {
     assert!(timeout(PATIENCE, body.frame()).await.unwrap().is_none());
     assert_eq!(text(channel.call(post(b"four")).await.unwrap()).await, "four");
 }
+
+#[test]
+fn a_connection_serves_the_runtime_that_opened_it_and_goes_with_it() {
+    let instances = runtime();
+    let channel = channel([instances.block_on(numbered(usize::MAX))]);
+    let ask = || async { text(channel.clone().call(get("/")).await.unwrap()).await };
+    let (first, second) = (runtime(), runtime());
+    assert_eq!(first.block_on(ask()), "0");
+    assert_eq!(second.block_on(ask()), "1", "the first one's bytes are moved elsewhere");
+    assert_eq!(first.block_on(ask()), "0");
+    drop(first);
+    assert_eq!(second.block_on(ask()), "1");
+    assert_eq!(runtime().block_on(ask()), "2");
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}

@@ -133,7 +133,7 @@ enum Failure {
 }
 
 /// Runs the program with the process's arguments.
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 pub async fn run() -> ExitCode {
     match serve(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,

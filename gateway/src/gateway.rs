@@ -5,7 +5,10 @@ use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{Response, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpListener, time};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    time,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use waypost_client::{Client, Registered, Registration};
@@ -15,7 +18,7 @@ use crate::{
     admin, exchange,
     forwarded::TrustedProxies,
     measures::Measures,
-    server::{self, Patience},
+    server::{self, Patience, Threads},
     settings::Settings,
     settings_file::{OpenError, SettingsFile},
     tasks::Tasks,
@@ -76,6 +79,9 @@ pub enum StartError {
     /// The file can't be read, or has mistakes.
     #[error(transparent)]
     Config(#[from] OpenError),
+    /// There can't be as many threads as there are cores.
+    #[error("can't start a thread: {0}")]
+    Thread(io::Error),
     /// It can't be called so.
     #[error("the gateway's name: {0}")]
     Name(#[from] NoPseudonym),
@@ -83,6 +89,10 @@ pub enum StartError {
 
 /// How often measured times are summed up, so that they take no room.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Connections that may wait to be taken in; the system may allow fewer. Who finds no room tries again a
+/// second later.
+const WAITING_MAX: u32 = 4096;
 
 /// Where no route names a service, the registry is asked for this one, to see whether it answers at all.
 const OWN_SERVICE: &str = "gateway";
@@ -173,6 +183,7 @@ pub struct Running {
     gateway: Arc<Gateway>,
     registered: Option<Registered>,
     drain: Duration,
+    _threads: Threads,
 }
 
 impl fmt::Debug for Running {
@@ -197,8 +208,9 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         None => SettingsFile::none(),
     });
     let pseudonym = Pseudonym::new(&options.name)?;
-    let (listener, address) = listen(options.listen).await?;
-    let (admin_listener, admin_address) = listen(options.admin_listen).await?;
+    let (listener, address) = listen(options.listen)?;
+    let (admin_listener, admin_address) = listen(options.admin_listen)?;
+    let threads = Threads::start().map_err(StartError::Thread)?;
     let leaving = CancellationToken::new();
     let gateway = Arc::new(Gateway {
         settings: Arc::clone(&settings),
@@ -225,7 +237,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let ends = server::Ends { leaving: leaving.clone(), closing: gateway.closing.clone() };
     let patience =
         Patience { head_timeout: options.head_timeout, silence_max: options.body_silence_max };
-    let serving = server::run(listener, patience, tasks.clone(), ends, answer);
+    let serving = server::run(listener, threads.turns(), patience, tasks.clone(), ends, answer);
     tasks.spawn("requests", serving);
     let registered = options.advertised.map(|Advertised { service, host }| {
         options.client.start(Registration::new(service, host, address.port()))
@@ -242,7 +254,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     }
     tracing::info!(%address, %admin_address, "the gateway serves");
     let drain = options.drain;
-    Ok(Running { address, admin_address, gateway, registered, drain })
+    Ok(Running { address, admin_address, gateway, registered, drain, _threads: threads })
 }
 
 /// Forgets what nobody adds to any more, in time.
@@ -256,10 +268,16 @@ async fn tend(figures: PrometheusHandle, leaving: CancellationToken) {
     leaving.run_until_cancelled(tending).await;
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(WAITING_MAX)?;
+        Ok((listener.local_addr()?, listener))
+    };
+    let (address, listener) = bound().map_err(failed)?;
     Ok((listener, address))
 }
 

@@ -4,6 +4,7 @@
 use std::{future::Future, panic::AssertUnwindSafe};
 
 use futures_util::FutureExt;
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -15,9 +16,18 @@ pub(crate) struct Tasks {
 
 impl Tasks {
     /// Runs `task` in the background; its log lines carry `name`.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub(crate) fn spawn(
         &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.spawn_on(&Handle::current(), name, task);
+    }
+
+    /// The same on another runtime.
+    pub(crate) fn spawn_on(
+        &self,
+        runtime: &Handle,
         name: &'static str,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
@@ -27,7 +37,8 @@ impl Tasks {
                 tracing::error!(task = name, "a background task panicked");
             }
         });
-        self.tracker.spawn(watched.instrument(tracing::debug_span!("gateway", task = name)));
+        let watched = watched.instrument(tracing::debug_span!("gateway", task = name));
+        self.tracker.spawn_on(watched, runtime);
     }
 
     /// Waits until all have ended. Cancel safe.

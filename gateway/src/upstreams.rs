@@ -11,7 +11,7 @@ use std::{
 };
 
 use dashmap::DashMap;
-use tokio::time;
+use tokio::{runtime::Handle, time};
 use waypost_client::{BalancedChannel, Client, HttpChannel, Service};
 
 /// How many names without instances are watched: those asked for last.
@@ -22,6 +22,8 @@ const INTRODUCTION_MAX: Duration = Duration::from_secs(2);
 /// All of them, by name.
 pub(crate) struct Upstreams {
     client: Client,
+    /// Where services are followed: not on a thread that serves, which the client may outlive.
+    runtime: Handle,
     known: DashMap<Box<str>, Arc<Upstream>>,
     /// Those that were asked for and had no instances, the oldest first.
     strangers: Mutex<VecDeque<Box<str>>>,
@@ -50,8 +52,11 @@ pub(crate) enum Standing {
 }
 
 impl Upstreams {
+    /// # Panics
+    /// Outside a tokio runtime.
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, known: DashMap::new(), strangers: Mutex::default() }
+        let runtime = Handle::current();
+        Self { client, runtime, known: DashMap::new(), strangers: Mutex::default() }
     }
 
     /// The service `name`, watched from now on. A stranger is watched only until many others come.
@@ -61,6 +66,7 @@ impl Upstreams {
         }
         let upstream = Arc::clone(&self.known.entry(name.into()).or_insert_with(|| {
             self.meet(name);
+            let _followed_there = self.runtime.enter();
             let service = self.client.service(name);
             let (http, grpc) = (service.http_channel(), service.channel());
             Arc::new(Upstream {

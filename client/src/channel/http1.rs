@@ -15,7 +15,10 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use sync_wrapper::SyncFuture;
-use tokio::task::coop;
+use tokio::{
+    runtime::{Handle, Id},
+    task::coop,
+};
 use tonic::body::Body;
 
 use crate::{
@@ -28,6 +31,8 @@ pub(super) struct Http1 {
     requests: SendRequest<Body>,
     driver: Driver,
     pub(super) address: Arc<str>,
+    /// The runtime that moves its bytes.
+    pub(super) runtime: Id,
     /// The address, as a header.
     pub(super) host: HeaderValue,
 }
@@ -57,7 +62,8 @@ impl Http1 {
         let (requests, connection) =
             http1::handshake(stream).await.map_err(|error| refused(uri, Arc::new(error)))?;
         let driver = Driver(Some(SyncFuture::new(Box::pin(connection.with_upgrades()))));
-        Ok(Self { requests, driver, address: address.into(), host })
+        let (address, runtime) = (address.into(), Handle::current().id());
+        Ok(Self { requests, driver, address, runtime, host })
     }
 
     /// Whether it can take a call, as far as is known without waiting.

@@ -2,14 +2,16 @@
 //! never be sent twice that may have been received.
 
 use std::{
+    collections::HashMap,
     fmt,
-    sync::{Arc, Once, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use http::{Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
 use hyper::body::Incoming;
+use tokio::runtime::{Handle, Id};
 use tonic::body::Body;
 
 use super::{http1::Http1, inflow::Inflow};
@@ -33,11 +35,14 @@ pub(super) struct Pool {
 
 struct Shared {
     dialer: Dialer,
-    /// Those that nobody uses, by address; the last one used is the last.
-    idle: DashMap<Arc<str>, Vec<Idle>>,
-    /// Somebody looks at them from time to time.
-    sweep: Once,
+    /// Those that nobody uses, by the runtime that moves their bytes: another one would have to be woken
+    /// by it for each answer, and may outlive it.
+    homes: DashMap<Id, Home>,
 }
+
+/// By address; the last one used is the last.
+#[derive(Default)]
+struct Home(HashMap<Arc<str>, Vec<Idle>>);
 
 struct Idle {
     connection: Box<Http1>,
@@ -46,8 +51,7 @@ struct Idle {
 
 impl Pool {
     pub(super) fn new(dialer: &Dialer) -> Self {
-        let (dialer, idle) = (dialer.clone(), DashMap::new());
-        Self { shared: Arc::new(Shared { dialer, idle, sweep: Once::new() }) }
+        Self { shared: Arc::new(Shared { dialer: dialer.clone(), homes: DashMap::new() }) }
     }
 
     /// Sends `request` to `address`. Cancel safe: dropping closes the connection.
@@ -58,12 +62,13 @@ impl Pool {
     ) -> Result<Response<Inflow>, SendError> {
         *request.uri_mut() = origin_form(request.uri());
         *request.version_mut() = Version::HTTP_11;
+        let runtime = Handle::current().id();
         loop {
-            let idle = self.shared.take(address);
+            let idle = self.shared.take(runtime, address);
             let is_fresh = idle.is_none();
             let mut connection = match idle {
                 Some(connection) => connection,
-                None => Box::new(self.connect(address).await?),
+                None => Box::new(self.connect(runtime, address).await?),
             };
             let host = &connection.host;
             request.headers_mut().entry(header::HOST).or_insert_with(|| host.clone());
@@ -79,9 +84,12 @@ impl Pool {
         }
     }
 
-    async fn connect(&self, address: &str) -> Result<Http1, SendError> {
-        let sweeping = || tasks::spawn("idle connections", sweep(Arc::downgrade(&self.shared)));
-        self.shared.sweep.call_once(sweeping);
+    async fn connect(&self, runtime: Id, address: &str) -> Result<Http1, SendError> {
+        if let Entry::Vacant(home) = self.shared.homes.entry(runtime) {
+            home.insert(Home::default());
+            let keeper = Keeper { pool: Arc::downgrade(&self.shared), runtime };
+            tasks::spawn("idle connections", keeper.sweep());
+        }
         Http1::open(&self.shared.dialer, address).await.map_err(SendError::Unreached)
     }
 
@@ -96,9 +104,11 @@ impl Pool {
     /// Takes a connection back, where it can have another call.
     pub(super) fn give_back(&self, mut connection: Box<Http1>) {
         if connection.is_ready() {
+            // Where its runtime has ended, it is of no use.
+            let Some(mut home) = self.shared.homes.get_mut(&connection.runtime) else { return };
             let address = Arc::clone(&connection.address);
             let idle = Idle { connection, since: clock::now() };
-            self.shared.idle.entry(address).or_default().push(idle);
+            home.0.entry(address).or_default().push(idle);
         }
     }
 }
@@ -117,9 +127,10 @@ fn origin_form(uri: &Uri) -> Uri {
 
 impl Shared {
     /// One to `address` that is open, as far as is known.
-    fn take(&self, address: &str) -> Option<Box<Http1>> {
+    fn take(&self, runtime: Id, address: &str) -> Option<Box<Http1>> {
         let now = clock::now();
-        let mut idle = self.idle.get_mut(address)?;
+        let mut home = self.homes.get_mut(&runtime)?;
+        let idle = home.0.get_mut(address)?;
         while let Some(mut last) = idle.pop() {
             if last.is_of_use(now) {
                 return Some(last.connection);
@@ -128,9 +139,10 @@ impl Shared {
         None
     }
 
-    fn drop_useless(&self) {
+    fn drop_useless(&self, runtime: Id) {
         let now = clock::now();
-        self.idle.retain(|_, idle| {
+        let Some(mut home) = self.homes.get_mut(&runtime) else { return };
+        home.0.retain(|_, idle| {
             idle.retain_mut(|one| one.is_of_use(now));
             !idle.is_empty()
         });
@@ -143,11 +155,28 @@ impl Idle {
     }
 }
 
-/// Closes what nobody has used for long, and what its instance has closed, for as long as there is a pool.
-async fn sweep(pool: Weak<Shared>) {
-    loop {
-        clock::sleep(SWEEP_INTERVAL).await;
-        let Some(pool) = pool.upgrade() else { return };
-        pool.drop_useless();
+/// Looks after the idle connections of a runtime, and lets go of them with it.
+struct Keeper {
+    pool: Weak<Shared>,
+    runtime: Id,
+}
+
+impl Keeper {
+    /// Closes what nobody has used for long, and what its instance has closed, for as long as there is a
+    /// pool.
+    async fn sweep(self) {
+        loop {
+            clock::sleep(SWEEP_INTERVAL).await;
+            let Some(pool) = self.pool.upgrade() else { return };
+            pool.drop_useless(self.runtime);
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.homes.remove(&self.runtime);
+        }
     }
 }

@@ -32,7 +32,7 @@ const HEAD_BYTES_MAX: u32 = 64 * 1024;
 const STREAMS_MAX: u32 = 1_000;
 /// How long a connection has no request before it rests, about: what is kept for the next one is made
 /// anew then.
-const REST_AFTER: Duration = Duration::from_millis(100);
+const REST_AFTER: Duration = Duration::from_millis(50);
 
 /// What a connection is served with.
 pub(super) struct Connection<F> {

@@ -2,6 +2,7 @@
 //! by a connection that says nothing, or too much.
 
 mod connection;
+mod threads;
 mod turns;
 mod wire;
 
@@ -9,11 +10,16 @@ use std::{convert::Infallible, future::Future, net::SocketAddr, time::Duration};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::{net::TcpListener, time};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::Handle,
+    time,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use self::connection::Connection;
+pub(crate) use self::threads::Threads;
 use crate::tasks::Tasks;
 
 /// How long to wait where no connection can be taken in, for want of file descriptors, say.
@@ -37,9 +43,11 @@ pub(crate) struct Patience {
     pub(crate) silence_max: Duration,
 }
 
-/// Serves what comes to `listener` until it is to leave; connections end by themselves after that.
+/// Serves what comes to `listener` until it is to leave, each connection on the next of these runtimes;
+/// connections end by themselves after that.
 pub(crate) async fn run<F, A>(
     listener: TcpListener,
+    mut runtimes: impl Iterator<Item = Handle>,
     patience: Patience,
     tasks: Tasks,
     ends: Ends,
@@ -50,14 +58,18 @@ pub(crate) async fn run<F, A>(
 {
     let leaving = ends.leaving.clone();
     while let Some(accepted) = leaving.run_until_cancelled(listener.accept()).await {
-        match accepted {
-            Ok((stream, peer)) => {
+        let taken_in = accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer)));
+        match taken_in.map(|taken_in| (taken_in, runtimes.next())) {
+            Ok((_, None)) => break,
+            Ok(((stream, peer), Some(runtime))) => {
                 // Small answers go at once; where that can't be had, they go later.
                 let _later = stream.set_nodelay(true);
                 let (ends, answer) = (ends.clone(), answer.clone());
                 let answer = move |request| answer(peer, request);
                 let connection = Connection { patience, leaving: ends.leaving, answer };
-                tasks.spawn("connection", async move {
+                tasks.spawn_on(&runtime, "connection", async move {
+                    // Its bytes are moved by the runtime that it is served on.
+                    let Ok(stream) = TcpStream::from_std(stream) else { return };
                     tokio::select! {
                         () = ends.closing.cancelled() => {}
                         () = connection.run(stream) => {}
