@@ -25,6 +25,7 @@ impl Tasks {
     }
 
     /// The same on another runtime.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub(crate) fn spawn_on(
         &self,
         runtime: &Handle,

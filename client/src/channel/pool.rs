@@ -41,8 +41,7 @@ struct Shared {
 }
 
 /// By address; the last one used is the last.
-#[derive(Default)]
-struct Home(HashMap<Arc<str>, Vec<Idle>>);
+type Home = HashMap<Arc<str>, Vec<Idle>>;
 
 struct Idle {
     connection: Box<Http1>,
@@ -108,7 +107,7 @@ impl Pool {
             let Some(mut home) = self.shared.homes.get_mut(&connection.runtime) else { return };
             let address = Arc::clone(&connection.address);
             let idle = Idle { connection, since: clock::now() };
-            home.0.entry(address).or_default().push(idle);
+            home.entry(address).or_default().push(idle);
         }
     }
 }
@@ -130,7 +129,7 @@ impl Shared {
     fn take(&self, runtime: Id, address: &str) -> Option<Box<Http1>> {
         let now = clock::now();
         let mut home = self.homes.get_mut(&runtime)?;
-        let idle = home.0.get_mut(address)?;
+        let idle = home.get_mut(address)?;
         while let Some(mut last) = idle.pop() {
             if last.is_of_use(now) {
                 return Some(last.connection);
@@ -142,7 +141,7 @@ impl Shared {
     fn drop_useless(&self, runtime: Id) {
         let now = clock::now();
         let Some(mut home) = self.homes.get_mut(&runtime) else { return };
-        home.0.retain(|_, idle| {
+        home.retain(|_, idle| {
             idle.retain_mut(|one| one.is_of_use(now));
             !idle.is_empty()
         });

@@ -47,7 +47,7 @@ pub(crate) struct Patience {
 /// connections end by themselves after that.
 pub(crate) async fn run<F, A>(
     listener: TcpListener,
-    mut runtimes: impl Iterator<Item = Handle>,
+    runtimes: impl Iterator<Item = Handle>,
     patience: Patience,
     tasks: Tasks,
     ends: Ends,
@@ -57,11 +57,11 @@ pub(crate) async fn run<F, A>(
     A: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
 {
     let leaving = ends.leaving.clone();
-    while let Some(accepted) = leaving.run_until_cancelled(listener.accept()).await {
-        let taken_in = accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer)));
-        match taken_in.map(|taken_in| (taken_in, runtimes.next())) {
-            Ok((_, None)) => break,
-            Ok(((stream, peer), Some(runtime))) => {
+    for runtime in runtimes {
+        let accepted = leaving.run_until_cancelled(listener.accept()).await;
+        let Some(accepted) = accepted else { break };
+        match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
+            Ok((stream, peer)) => {
                 // Small answers go at once; where that can't be had, they go later.
                 let _later = stream.set_nodelay(true);
                 let (ends, answer) = (ends.clone(), answer.clone());
