@@ -27,6 +27,7 @@ mod report;
 mod run;
 mod server;
 mod stage;
+mod timer;
 mod workload;
 
 pub use self::{

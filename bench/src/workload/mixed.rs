@@ -9,7 +9,10 @@ use std::{
 };
 
 use clap::Args;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, interval_at},
+};
 
 use super::{Load, resolve::expect};
 use crate::{
@@ -17,7 +20,6 @@ use crate::{
     connection::{CallError, Connection, Receiver, Sender},
     error::BenchError,
     figures::Figures,
-    pace::Pace,
     population::{LONG_TTL, Plan, Population},
     stage::{Stage, counted},
 };
@@ -201,17 +203,16 @@ impl Clients {
     /// Each renews its own once in an interval.
     async fn run(self, mixed: &Mixed, stage: &Arc<Stage>, begin: Instant) -> Heartbeats {
         let over = begin + mixed.duration;
-        let rate = self.streams.len() as f64 / mixed.interval.as_secs_f64();
         let clients = self.streams.len();
+        let turn = mixed.interval.div_f64(clients as f64);
         let sums: Arc<[AtomicU64; 3]> = Arc::default();
         let mut tasks = JoinSet::new();
         for (client, mut stream) in self.streams.into_iter().enumerate() {
-            let mut pace = Pace::new(begin, rate, client, clients);
+            let mut due = interval_at(begin + turn.mul_f64(client as f64), mixed.interval);
             let (stage, sums) = (Arc::clone(stage), Arc::clone(&sums));
             let leases = Arc::clone(&self.leases);
             tasks.spawn(async move {
-                while pace.due() < over {
-                    pace.next().await;
+                while due.tick().await < over {
                     let own = own(&leases, client, clients);
                     for own in own.chunks(stage.protocol.leases_a_message_max()) {
                         match renew(&stage, &mut stream, own).await {
