@@ -2,6 +2,7 @@
 //! asks for changes, reads, and follows. Reads and renewals never wait for the task.
 
 mod directory;
+mod recorder;
 mod renewals;
 mod signals;
 mod watch;

@@ -17,11 +17,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{EngineError, Shared};
+use super::{
+    EngineError, Shared,
+    recorder::{Recorder, record, record_protection},
+};
 use crate::{
     defect,
-    model::{Change, ChangeKind, Name, Presence, RemovalReason, Revision, ServiceKey, Tick},
-    registry::{Absorbed, Command, Outcome, Protected, Refusal, Registry, Transition, Verdict},
+    model::{Change, ChangeKind, Name, Revision, ServiceKey, Tick},
+    registry::{Absorbed, Command, Outcome, Refusal, Registry, Transition, Verdict},
     store::{Image, Store, StoreError},
 };
 
@@ -29,8 +32,6 @@ use crate::{
 const COMMANDS_A_TURN: usize = 1024;
 /// Leases that one turn looks at at most: bounds how long expiries hold up commands.
 const LEASES_A_TURN: usize = 512;
-/// Changes of one turn that are told one by one in the log: bounds how long that holds up the next.
-const RECORDED_A_TURN: usize = 256;
 /// How often the expiry wheel moves.
 const WHEEL_INTERVAL: Duration = Duration::from_millis(10);
 /// The longest that lies between two turns where the server runs. Beyond it, it stood still: it was
@@ -63,6 +64,7 @@ pub(super) struct Worker<S> {
     store_failure: Option<(StoreError, Tick)>,
     /// When the latest turn began.
     turned_at: Tick,
+    recorder: Recorder,
 }
 
 type Answer = (Reply<Outcome>, Result<Outcome, Refusal>);
@@ -75,7 +77,8 @@ impl<S: Store> Worker<S> {
         requests: mpsc::Receiver<Request>,
     ) -> Self {
         let turned_at = shared.clock.tick();
-        Self { registry, store, shared, requests, store_failure: None, turned_at }
+        let recorder = Recorder::default();
+        Self { registry, store, shared, requests, store_failure: None, turned_at, recorder }
     }
 
     /// Works until it is stopped; what waits then is answered first.
@@ -151,14 +154,7 @@ impl<S: Store> Worker<S> {
                     // Whoever asked may have gone away.
                     let _gone = reply.send(answer.map_err(EngineError::Refused));
                 }
-                changes.iter().for_each(|change| record(change));
-                if unrecorded > 0 {
-                    let revision = self.registry.revision().0;
-                    info!(
-                        changes = unrecorded,
-                        revision, "more changes at once than are told one by one"
-                    );
-                }
+                record(&changes, unrecorded, self.registry.revision());
             }
             Err(error) => self.give_up(&verdicts, answers, &error),
         }
@@ -240,9 +236,9 @@ impl<S: Store> Worker<S> {
             }
             absorbed.push((change, previous));
         }
-        let changes: Vec<_> =
-            absorbed.iter().take(RECORDED_A_TURN).map(|(change, _)| Arc::clone(change)).collect();
-        let unrecorded = absorbed.len() - changes.len();
+        let recorded = self.recorder.grant(absorbed.len(), now);
+        let unrecorded = absorbed.len() - recorded;
+        let changes = absorbed[..recorded].iter().map(|(change, _)| Arc::clone(change)).collect();
         let ended = self.append(absorbed);
         for key in &touched {
             if let Some(service) = self.registry.service(key) {
@@ -293,53 +289,5 @@ impl<S: Store> Worker<S> {
 fn refuse(replies: impl Iterator<Item = Reply<Outcome>>, error: &StoreError) {
     for reply in replies {
         let _gone = reply.send(Err(EngineError::Store(error.clone())));
-    }
-}
-
-/// One line where protection begins in a namespace, and one where it is over.
-fn record_protection(before: &[Protected], after: &[Protected]) {
-    let is_in = |list: &[Protected], namespace: &Name| {
-        list.binary_search_by(|protected| protected.namespace.cmp(namespace)).is_ok()
-    };
-    for Protected { namespace, held, why, .. } in after {
-        if !is_in(before, namespace) {
-            warn!(%namespace, held, %why, "protection holds evictions");
-        }
-    }
-    for Protected { namespace, .. } in before {
-        if !is_in(after, namespace) {
-            info!(%namespace, "protection is over");
-        }
-    }
-}
-
-/// One line for each change of membership.
-fn record(change: &Change) {
-    let instance = &change.instance;
-    let (namespace, service) = (&instance.service.namespace, &instance.service.service);
-    let (id, revision) = (&instance.id, instance.modified.0);
-    match &change.kind {
-        ChangeKind::Added => {
-            info!(parent: None, %namespace, %service, instance = %id, revision, "instance added");
-        }
-        ChangeKind::Updated { before, .. } if before.presence != instance.presence => {
-            let presence = match instance.presence {
-                Presence::Confirmed => "confirmed",
-                Presence::Suspect => "suspect",
-            };
-            info!(parent: None, %namespace, %service, instance = %id, revision, presence, "instance updated");
-        }
-        ChangeKind::Updated { replaced, .. } => {
-            info!(parent: None, %namespace, %service, instance = %id, revision, replaced, "instance updated");
-        }
-        ChangeKind::Removed(reason) => {
-            let reason = match reason {
-                RemovalReason::Deregistered => "deregistered",
-                RemovalReason::Expired => "expired",
-                RemovalReason::Disconnected => "disconnected",
-                RemovalReason::Evicted => "evicted",
-            };
-            info!(parent: None, %namespace, %service, instance = %id, revision, reason, "instance removed");
-        }
     }
 }

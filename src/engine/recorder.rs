@@ -1,0 +1,106 @@
+//! What the log says of changes: a line each, unless there are too many.
+
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use crate::{
+    model::{Change, ChangeKind, Name, Presence, RemovalReason, Revision, Tick},
+    registry::Protected,
+};
+
+/// Changes that are told one by one in a second at most: a wave of expiries is not to spend on lines
+/// that nobody reads what it needs for itself.
+const RECORDED_A_SECOND: usize = 10_000;
+
+/// Tells changes, and counts those that it does not.
+#[derive(Debug, Default)]
+pub(super) struct Recorder {
+    second: u64,
+    recorded: usize,
+}
+
+impl Recorder {
+    /// How many of so many changes are told one by one now.
+    pub(super) fn grant(&mut self, changes: usize, now: Tick) -> usize {
+        let second = now.0 / 1_000;
+        if second != self.second {
+            *self = Self { second, recorded: 0 };
+        }
+        let granted = changes.min(RECORDED_A_SECOND - self.recorded);
+        self.recorded += granted;
+        granted
+    }
+}
+
+/// One line for each change, and one for all further ones up to the revision.
+pub(super) fn record(changes: &[Arc<Change>], further: usize, revision: Revision) {
+    changes.iter().for_each(|change| record_change(change));
+    if further > 0 {
+        let revision = revision.0;
+        info!(changes = further, revision, "more changes than are told one by one");
+    }
+}
+
+/// One line where protection begins in a namespace, and one where it is over.
+pub(super) fn record_protection(before: &[Protected], after: &[Protected]) {
+    let is_in = |list: &[Protected], namespace: &Name| {
+        list.binary_search_by(|protected| protected.namespace.cmp(namespace)).is_ok()
+    };
+    for Protected { namespace, held, why, .. } in after {
+        if !is_in(before, namespace) {
+            warn!(%namespace, held, %why, "protection holds evictions");
+        }
+    }
+    for Protected { namespace, .. } in before {
+        if !is_in(after, namespace) {
+            info!(%namespace, "protection is over");
+        }
+    }
+}
+
+/// One line for each change of membership.
+fn record_change(change: &Change) {
+    let instance = &change.instance;
+    let (namespace, service) = (&instance.service.namespace, &instance.service.service);
+    let (id, revision) = (&instance.id, instance.modified.0);
+    match &change.kind {
+        ChangeKind::Added => {
+            info!(parent: None, %namespace, %service, instance = %id, revision, "instance added");
+        }
+        ChangeKind::Updated { before, .. } if before.presence != instance.presence => {
+            let presence = match instance.presence {
+                Presence::Confirmed => "confirmed",
+                Presence::Suspect => "suspect",
+            };
+            info!(parent: None, %namespace, %service, instance = %id, revision, presence, "instance updated");
+        }
+        ChangeKind::Updated { replaced, .. } => {
+            info!(parent: None, %namespace, %service, instance = %id, revision, replaced, "instance updated");
+        }
+        ChangeKind::Removed(reason) => {
+            let reason = match reason {
+                RemovalReason::Deregistered => "deregistered",
+                RemovalReason::Expired => "expired",
+                RemovalReason::Disconnected => "disconnected",
+                RemovalReason::Evicted => "evicted",
+            };
+            info!(parent: None, %namespace, %service, instance = %id, revision, reason, "instance removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_has_so_many_lines_and_the_next_has_as_many_again() {
+        let mut recorder = Recorder::default();
+        let first = [300, RECORDED_A_SECOND, 1].map(|changes| recorder.grant(changes, Tick(5_200)));
+        assert_eq!(first, [300, RECORDED_A_SECOND - 300, 0]);
+        assert_eq!(recorder.grant(7, Tick(5_999)), 0);
+        assert_eq!(recorder.grant(7, Tick(6_000)), 7);
+        assert_eq!(recorder.grant(RECORDED_A_SECOND, Tick(6_001)), RECORDED_A_SECOND - 7);
+    }
+}
