@@ -1,8 +1,8 @@
 //! Protobuf fields as bytes, for what is written so often that no message is made of it first.
 
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use prost::encoding::{WireType, encode_varint, encoded_len_varint};
 
-/// Fields on the wire. Those that are empty or 0 are left out.
+/// Fields on the wire, with tags below 16. Those that are empty or 0 are left out.
 pub(crate) struct Fields<'a>(pub(crate) &'a mut Vec<u8>);
 
 impl Fields<'_> {
@@ -14,13 +14,13 @@ impl Fields<'_> {
 
     /// A number that is told where it is 0 as well.
     pub(crate) fn present(&mut self, tag: u32, number: u64) {
-        encode_key(tag, WireType::Varint, self.0);
-        encode_varint(number, self.0);
+        self.key(tag, WireType::Varint);
+        self.varint(number);
     }
 
     pub(crate) fn fixed(&mut self, tag: u32, number: u64) {
         if number != 0 {
-            encode_key(tag, WireType::SixtyFourBit, self.0);
+            self.key(tag, WireType::SixtyFourBit);
             self.0.extend_from_slice(&number.to_le_bytes());
         }
     }
@@ -38,21 +38,35 @@ impl Fields<'_> {
 
     /// Begins what has so many bytes.
     pub(crate) fn begin(&mut self, tag: u32, bytes: usize) {
-        encode_key(tag, WireType::LengthDelimited, self.0);
-        encode_varint(bytes as u64, self.0);
+        self.key(tag, WireType::LengthDelimited);
+        self.varint(bytes as u64);
+    }
+
+    fn key(&mut self, tag: u32, wire_type: WireType) {
+        debug_assert!(tag < 16, "a key of one byte");
+        self.0.push((tag << 3) as u8 | wire_type as u8);
+    }
+
+    /// Most are small.
+    fn varint(&mut self, number: u64) {
+        match u8::try_from(number) {
+            Ok(byte) if byte < 0x80 => self.0.push(byte),
+            _ => encode_varint(number, self.0),
+        }
     }
 }
 
-// How long fields are, all of whose keys are of one byte.
+// How long fields are.
 
 pub(crate) fn number_len(number: u64) -> usize {
     if number == 0 { 0 } else { 1 + encoded_len_varint(number) }
 }
 
-pub(crate) fn bytes_len(bytes: &[u8]) -> usize {
-    1 + encoded_len_varint(bytes.len() as u64) + bytes.len()
+/// Of what has so many bytes.
+pub(crate) fn bytes_len(bytes: usize) -> usize {
+    1 + encoded_len_varint(bytes as u64) + bytes
 }
 
 pub(crate) fn text_len(text: &str) -> usize {
-    if text.is_empty() { 0 } else { bytes_len(text.as_bytes()) }
+    if text.is_empty() { 0 } else { bytes_len(text.len()) }
 }

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     mem,
     sync::{Arc, atomic::Ordering},
+    thread,
     time::Duration,
 };
 
@@ -32,6 +33,8 @@ use crate::{
 const COMMANDS_A_TURN: usize = 1024;
 /// Leases that one turn looks at at most: bounds how long expiries hold up commands.
 const LEASES_A_TURN: usize = 512;
+/// Steps of a turn after which others may have the core.
+const STRETCH: usize = 64;
 /// How often the expiry wheel moves.
 const WHEEL_INTERVAL: Duration = Duration::from_millis(10);
 /// The longest that lies between two turns where the server runs. Beyond it, it stood still: it was
@@ -138,7 +141,8 @@ impl<S: Store> Worker<S> {
             return more_due;
         }
         let mut plan = self.registry.plan(now);
-        for verdict in &verdicts {
+        for (step, verdict) in verdicts.iter().enumerate() {
+            make_way_after(step);
             // Never refused: the lease holds an instance or has ended otherwise.
             let _enforced = plan.decide(Command::Enforce(*verdict));
         }
@@ -147,6 +151,7 @@ impl<S: Store> Worker<S> {
             answers.push((reply, plan.decide(command)));
         }
         let transitions = plan.into_transitions();
+        make_way_after(transitions.len());
         match self.commit(&transitions).await {
             Ok(()) => {
                 let (changes, unrecorded) = self.publish(transitions);
@@ -226,7 +231,8 @@ impl<S: Store> Worker<S> {
         // In the order of their first changes, each once.
         let mut touched: Vec<Arc<ServiceKey>> = Vec::new();
         let mut absorbed = Vec::with_capacity(transitions.len());
-        for transition in transitions {
+        for (step, transition) in transitions.into_iter().enumerate() {
+            make_way_after(step);
             let Absorbed { change: Some(change), previous } = self.registry.absorb(transition, now)
             else {
                 continue;
@@ -283,6 +289,14 @@ impl<S: Store> Worker<S> {
         for namespace in namespaces {
             self.shared.signals.wake_namespace(namespace);
         }
+    }
+}
+
+/// Lets whoever waits for the core have it, now and then in a long turn. Left to itself, the system's
+/// scheduler has a thread go on for milliseconds where another would answer a lookup in microseconds.
+fn make_way_after(steps: usize) {
+    if steps > 0 && steps.is_multiple_of(STRETCH) {
+        thread::yield_now();
     }
 }
 

@@ -204,9 +204,9 @@ impl<'a> NewChange<'a> {
     }
 
     pub(super) fn len(&self) -> usize {
-        let before = if self.before.is_empty() { 0 } else { bytes_len(self.before) };
+        let before = if self.before.is_empty() { 0 } else { bytes_len(self.before.len()) };
         let kind = number_len(self.replaced.into()) + number_len(self.removed as u64);
-        bytes_len(self.instance) + before + kind
+        bytes_len(self.instance.len()) + before + kind
     }
 
     /// Begins a row; says where the instance's bytes are.

@@ -17,7 +17,7 @@ use crate::{
     engine::{WatchEvent, WatchedChange},
     model::{ChangeKind, Cursor, Filter, Instance, RemovalReason},
     registry::{Chunk, LogEntry},
-    wire::Fields,
+    wire::{Fields, bytes_len, number_len},
 };
 
 /// The field of instances in `ResolveResponse` and `Snapshot`, and of changes in `Changes`.
@@ -170,15 +170,17 @@ fn encode_entry(entry: &LogEntry, filtered: Option<proto::ChangeKind>) -> Bytes 
     };
     let (kind, reason) =
         filtered.map_or((kind, reason), |kind| (kind, proto::ChangeReason::Unspecified));
+    let (kind, reason, revision) = (kind as u64, reason as u64, change.revision().0);
     let instance = instance_bytes(&change.instance);
-    let mut bytes = Vec::with_capacity(instance.len() + 32);
-    let mut fields = Fields(&mut bytes);
-    fields.number(1, kind as u64);
+    let numbers = number_len(kind) + number_len(reason) + number_len(revision);
+    let bytes = numbers + bytes_len(instance.len());
+    let mut buffer = Vec::with_capacity(bytes_len(bytes));
+    let mut fields = Fields(&mut buffer);
+    fields.begin(ITEMS, bytes);
+    fields.number(1, kind);
     fields.bytes(2, &instance);
-    fields.number(3, reason as u64);
-    fields.number(4, change.revision().0);
-    let mut buffer = Vec::with_capacity(bytes.len() + 8);
-    Fields(&mut buffer).bytes(ITEMS, &bytes);
+    fields.number(3, reason);
+    fields.number(4, revision);
     exactly(buffer)
 }
 
