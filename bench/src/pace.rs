@@ -21,6 +21,11 @@ impl Pace {
         Self { due, interval: turn.mul_f64(senders as f64) }
     }
 
+    /// So many requests from now on, one after the other within so long, or all at once.
+    pub(crate) fn within(time: Duration, requests: usize) -> Self {
+        Self { due: Instant::now(), interval: time.div_f64(requests.max(1) as f64) }
+    }
+
     /// Waits until the next request is due. Its latency counts from then, which is returned, whatever
     /// kept it from being sent: a stalled server is charged for what it held up (Tene, "How NOT to
     /// measure latency"), and a busy one for what it takes of the cores that it shares with its load.

@@ -19,13 +19,14 @@ use crate::{
     callers::{Crowd, End},
     connection::{CallError, Connection, Receiver, Sender},
     error::BenchError,
+    pace::Pace,
     stage::Stage,
 };
 
 /// Callers that register what a workload works on, and remove it.
 const CALLERS: usize = 64;
 /// Leases in one message of the keeper at most.
-const LEASES_A_MESSAGE: usize = 10_000;
+const LEASES_A_MESSAGE: usize = 1_000;
 /// The longest TTL that there is: nobody has to renew what is looked at for a few minutes.
 pub(crate) const LONG_TTL: Duration = Duration::from_secs(300);
 
@@ -174,23 +175,33 @@ impl Keeper {
 
     /// Renews all at once.
     pub(crate) async fn renew(&self) -> Result<(), CallError> {
-        self.renew_over(&mut *self.stream.lock().await).await.map(drop)
+        self.renew_over(&mut *self.stream.lock().await, Duration::ZERO).await.map(drop)
     }
 
-    /// Renews all at once and rests from then on, for as long as the second of what is returned lives:
-    /// the stream stays open. The first is for each message the moment before it was sent, in the order
-    /// of the leases, of which [`Self::leases_a_message`] are in each.
-    pub(crate) async fn renew_and_rest(&self) -> Result<(Vec<Instant>, Rest), CallError> {
+    /// Renews all, one after the other within so long, and rests from then on, for as long as the second
+    /// of what is returned lives: the stream stays open. The first is for each message the moment before
+    /// it was sent, in the order of the leases, of which [`Self::leases_a_message`] are in each.
+    pub(crate) async fn renew_and_rest(
+        &self,
+        within: Duration,
+    ) -> Result<(Vec<Instant>, Rest), CallError> {
         let mut stream = Arc::clone(&self.stream).lock_owned().await;
-        let sent = self.renew_over(&mut stream).await?;
+        let sent = self.renew_over(&mut stream, within).await?;
         Ok((sent, stream))
     }
 
-    async fn renew_over(&self, stream: &mut (Sender, Receiver)) -> Result<Vec<Instant>, CallError> {
+    async fn renew_over(
+        &self,
+        stream: &mut (Sender, Receiver),
+        within: Duration,
+    ) -> Result<Vec<Instant>, CallError> {
         let (sender, receiver) = stream;
         let leases: Vec<u64> = self.leases.iter().map(|it| it.load(Ordering::Relaxed)).collect();
+        let messages = leases.chunks(self.leases_a_message());
+        let mut pace = Pace::within(within, messages.len());
         let (mut sent, mut awaited) = (Vec::new(), 0);
-        for some in leases.chunks(self.leases_a_message()) {
+        for some in messages {
+            pace.next().await;
             // Those that are registered by now.
             let some: Vec<u64> = some.iter().copied().filter(|lease| *lease != 0).collect();
             sent.push(Instant::now());

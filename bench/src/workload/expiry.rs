@@ -1,4 +1,4 @@
-//! Leases that all run out at once: how late each removal is seen, and what it does to lookups.
+//! Leases that all run out at once, or soon one after the other: how late each removal is seen, and what it does to lookups.
 
 use std::{io, sync::Arc, thread, time::Duration};
 
@@ -17,6 +17,7 @@ use crate::{
     error::BenchError,
     figures::Figures,
     latencies::Latencies,
+    pace::Pace,
     population::{LONG_TTL, Plan, Population, Rest},
     progress::Progress,
     protocol::Seen,
@@ -44,6 +45,9 @@ pub(crate) struct Expiry {
     /// Their TTL.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     ttl: Duration,
+    /// Over how long they run out, one after the other; 0: all at once.
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    within: Duration,
     /// Lookups a second, before and while they run out.
     #[arg(long, default_value_t = 0.0)]
     lookups: f64,
@@ -60,14 +64,27 @@ impl Load for Expiry {
     const NAME: &'static str = "expiry";
 
     fn told(&self) -> String {
-        let Self { instances, ttl, lookups, .. } = self;
+        let Self { instances, ttl, within, lookups, .. } = self;
         let ttl = humantime::format_duration(*ttl);
+        let when = match *within {
+            Duration::ZERO => "at once".to_owned(),
+            within => format!("within {}", humantime::format_duration(within)),
+        };
         let lookups = match lookups {
             0.0 => String::new(),
             rate => format!(", beside {rate} lookups/s"),
         };
         let staying = instances * STAYING;
-        format!("{instances} leases of {ttl} run out at once among {staying} that live{lookups}")
+        format!("{instances} leases of {ttl} run out {when} among {staying} that live{lookups}")
+    }
+
+    fn check(&self) -> Result<(), BenchError> {
+        if self.within > self.ttl / 4 {
+            // Lookups are measured between the last renewal and the first that runs out.
+            let why = "--within has to be at most a quarter of --ttl";
+            return Err(BenchError::Arguments(why.to_owned()));
+        }
+        Ok(())
     }
 
     fn plan(&self, namespace: String, payload: usize) -> Plan {
@@ -209,7 +226,7 @@ impl Expiry {
         dying: &Population,
     ) -> Result<(Sent, Option<Last>), CallError> {
         if let Some(keeper) = dying.keeper() {
-            let (times, rest) = keeper.renew_and_rest().await?;
+            let (times, rest) = keeper.renew_and_rest(self.within).await?;
             let leases_a_message = keeper.leases_a_message();
             return Ok((Sent { times, leases_a_message }, Some(Last::Rest(rest))));
         }
@@ -219,9 +236,11 @@ impl Expiry {
         let stream = connection[0].stream(stage.protocol.keep_alive_path()).await?;
         let (mut sender, receiver) = stream;
         let leases: Vec<u64> = (1..=self.instances).collect();
-        let leases_a_message = 10_000;
-        let mut times = Vec::new();
-        for leases in leases.chunks(leases_a_message) {
+        let leases_a_message = 1_000;
+        let messages = leases.chunks(leases_a_message);
+        let (mut pace, mut times) = (Pace::within(self.within, messages.len()), Vec::new());
+        for leases in messages {
+            pace.next().await;
             times.push(Instant::now());
             sender.send(stage.protocol.keep_alive(leases))?;
         }

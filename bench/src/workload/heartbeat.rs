@@ -100,7 +100,7 @@ impl Load for Heartbeat {
             streams.push(stream.map_err(failure)?);
         }
         let rest = match population.keeper() {
-            Some(keeper) => Some(keeper.renew_and_rest().await.map_err(failure)?),
+            Some(keeper) => Some(keeper.renew_and_rest(Duration::ZERO).await.map_err(failure)?),
             None => None,
         };
         stage.progress.begin(format!("{}: heartbeats", stage.name));
