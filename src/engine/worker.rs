@@ -32,7 +32,7 @@ use crate::{
 /// Commands of one turn at most: bounds the size of a commit.
 const COMMANDS_A_TURN: usize = 1024;
 /// Leases that one turn looks at at most: bounds how long expiries hold up commands.
-const LEASES_A_TURN: usize = 512;
+const LEASES_A_TURN: usize = 256;
 /// Steps of a turn after which others may have the core.
 const STRETCH: usize = 64;
 /// How often the expiry wheel moves.
