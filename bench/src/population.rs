@@ -25,8 +25,8 @@ use crate::{
 
 /// Callers that register what a workload works on, and remove it.
 const CALLERS: usize = 64;
-/// Leases in one message of the keeper at most.
-const LEASES_A_MESSAGE: usize = 1_000;
+/// Leases in one message at most of who renews them all.
+pub(crate) const LEASES_A_MESSAGE: usize = 1_000;
 /// The longest TTL that there is: nobody has to renew what is looked at for a few minutes.
 pub(crate) const LONG_TTL: Duration = Duration::from_secs(300);
 

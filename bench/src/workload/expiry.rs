@@ -1,4 +1,5 @@
-//! Leases that all run out at once, or soon one after the other: how late each removal is seen, and what it does to lookups.
+//! Leases that all run out at once, or soon one after the other: how late each removal is seen, and what
+//! it does to lookups.
 
 use std::{io, sync::Arc, thread, time::Duration};
 
@@ -18,7 +19,7 @@ use crate::{
     figures::Figures,
     latencies::Latencies,
     pace::Pace,
-    population::{LONG_TTL, Plan, Population, Rest},
+    population::{LEASES_A_MESSAGE, LONG_TTL, Plan, Population, Rest},
     progress::Progress,
     protocol::Seen,
     stage::Stage,
@@ -236,14 +237,14 @@ impl Expiry {
         let stream = connection[0].stream(stage.protocol.keep_alive_path()).await?;
         let (mut sender, receiver) = stream;
         let leases: Vec<u64> = (1..=self.instances).collect();
-        let leases_a_message = 1_000;
-        let messages = leases.chunks(leases_a_message);
+        let messages = leases.chunks(LEASES_A_MESSAGE);
         let (mut pace, mut times) = (Pace::within(self.within, messages.len()), Vec::new());
         for leases in messages {
             pace.next().await;
             times.push(Instant::now());
             sender.send(stage.protocol.keep_alive(leases))?;
         }
+        let leases_a_message = LEASES_A_MESSAGE;
         Ok((Sent { times, leases_a_message }, Some(Last::Stream(sender, receiver))))
     }
 
