@@ -194,11 +194,11 @@ async fn send(
         if pace.due() >= over {
             break;
         }
-        // The runtime's timer: what falls due within a millisecond or two goes together. Each counts from
-        // when it is sent, which does not wait for answers.
+        // By the runtime's timer: what falls due within a millisecond goes together, over all streams.
+        let is_late = pace.due() <= Instant::now();
         sleep_until(pace.due()).await;
-        pace.next().await;
-        let begun = Instant::now();
+        let due = pace.next().await;
+        let begun = if is_late { due } else { Instant::now() };
         if let Err(failure) = sender.send(message.clone()) {
             error = Some(failure);
             break;
