@@ -2,6 +2,7 @@
 //! asks for changes, reads, and follows. Reads and renewals never wait for the task.
 
 mod directory;
+mod pauses;
 mod recorder;
 mod renewals;
 mod signals;

@@ -5,7 +5,6 @@ use std::{
     collections::BTreeSet,
     mem,
     sync::{Arc, atomic::Ordering},
-    thread,
     time::Duration,
 };
 
@@ -20,6 +19,7 @@ use tracing::{info, warn};
 
 use super::{
     EngineError, Shared,
+    pauses::Pauses,
     recorder::{Recorder, record, record_protection},
 };
 use crate::{
@@ -33,8 +33,6 @@ use crate::{
 const COMMANDS_A_TURN: usize = 1024;
 /// Leases that one turn looks at at most: bounds how long expiries hold up commands.
 const LEASES_A_TURN: usize = 256;
-/// Steps of a turn after which others may have the core.
-const STRETCH: usize = 64;
 /// How often the expiry wheel moves.
 const WHEEL_INTERVAL: Duration = Duration::from_millis(10);
 /// The longest that lies between two turns where the server runs. Beyond it, it stood still: it was
@@ -68,6 +66,7 @@ pub(super) struct Worker<S> {
     /// When the latest turn began.
     turned_at: Tick,
     recorder: Recorder,
+    pauses: Pauses,
 }
 
 type Answer = (Reply<Outcome>, Result<Outcome, Refusal>);
@@ -80,8 +79,16 @@ impl<S: Store> Worker<S> {
         requests: mpsc::Receiver<Request>,
     ) -> Self {
         let turned_at = shared.clock.tick();
-        let recorder = Recorder::default();
-        Self { registry, store, shared, requests, store_failure: None, turned_at, recorder }
+        Self {
+            registry,
+            store,
+            shared,
+            requests,
+            store_failure: None,
+            turned_at,
+            recorder: Recorder::default(),
+            pauses: Pauses::default(),
+        }
     }
 
     /// Works until it is stopped; what waits then is answered first.
@@ -142,7 +149,7 @@ impl<S: Store> Worker<S> {
         }
         let mut plan = self.registry.plan(now);
         for (step, verdict) in verdicts.iter().enumerate() {
-            make_way_after(step);
+            self.pauses.after(step, self.shared.clock);
             // Never refused: the lease holds an instance or has ended otherwise.
             let _enforced = plan.decide(Command::Enforce(*verdict));
         }
@@ -151,7 +158,7 @@ impl<S: Store> Worker<S> {
             answers.push((reply, plan.decide(command)));
         }
         let transitions = plan.into_transitions();
-        make_way_after(transitions.len());
+        self.pauses.after(transitions.len(), self.shared.clock);
         match self.commit(&transitions).await {
             Ok(()) => {
                 let (changes, unrecorded) = self.publish(transitions);
@@ -232,7 +239,7 @@ impl<S: Store> Worker<S> {
         let mut touched: Vec<Arc<ServiceKey>> = Vec::new();
         let mut absorbed = Vec::with_capacity(transitions.len());
         for (step, transition) in transitions.into_iter().enumerate() {
-            make_way_after(step);
+            self.pauses.after(step, self.shared.clock);
             let Absorbed { change: Some(change), previous } = self.registry.absorb(transition, now)
             else {
                 continue;
@@ -289,14 +296,6 @@ impl<S: Store> Worker<S> {
         for namespace in namespaces {
             self.shared.signals.wake_namespace(namespace);
         }
-    }
-}
-
-/// Lets whoever waits for the core have it, now and then in a long turn. Left to itself, the system's
-/// scheduler has a thread go on for milliseconds where another would answer a lookup in microseconds.
-fn make_way_after(steps: usize) {
-    if steps > 0 && steps.is_multiple_of(STRETCH) {
-        thread::yield_now();
     }
 }
 
