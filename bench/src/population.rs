@@ -196,20 +196,10 @@ impl Keeper {
         within: Duration,
     ) -> Result<Vec<Instant>, CallError> {
         let (sender, receiver) = stream;
+        // Those that are not registered by now are 0.
         let leases: Vec<u64> = self.leases.iter().map(|it| it.load(Ordering::Relaxed)).collect();
-        let messages = leases.chunks(self.leases_a_message());
-        let mut pace = Pace::within(within, messages.len());
-        let (mut sent, mut awaited) = (Vec::new(), 0);
-        for some in messages {
-            pace.next().await;
-            // Those that are registered by now.
-            let some: Vec<u64> = some.iter().copied().filter(|lease| *lease != 0).collect();
-            sent.push(Instant::now());
-            if !some.is_empty() {
-                sender.send(self.stage.protocol.keep_alive(&some))?;
-                awaited += 1;
-            }
-        }
+        let (sent, awaited) =
+            send_renewals(&self.stage, sender, &leases, self.leases_a_message(), within).await?;
         for _ in 0..awaited {
             receiver.next().await?.ok_or(CallError::Nonsense("the stream ended"))?;
         }
@@ -219,6 +209,30 @@ impl Keeper {
     pub(crate) fn leases_a_message(&self) -> usize {
         LEASES_A_MESSAGE.min(self.stage.protocol.leases_a_message_max())
     }
+}
+
+/// Sends renewals of the leases that are not 0, one message after the other within so long. Returns for
+/// each message the moment before it was sent, and how many answers are to come.
+pub(crate) async fn send_renewals(
+    stage: &Stage,
+    sender: &mut Sender,
+    leases: &[u64],
+    leases_a_message: usize,
+    within: Duration,
+) -> Result<(Vec<Instant>, usize), CallError> {
+    let messages = leases.chunks(leases_a_message);
+    let mut pace = Pace::within(within, messages.len());
+    let (mut sent, mut awaited) = (Vec::new(), 0);
+    for some in messages {
+        pace.next().await;
+        let some: Vec<u64> = some.iter().copied().filter(|lease| *lease != 0).collect();
+        sent.push(Instant::now());
+        if !some.is_empty() {
+            sender.send(stage.protocol.keep_alive(&some))?;
+            awaited += 1;
+        }
+    }
+    Ok((sent, awaited))
 }
 
 /// Nothing is renewed for as long as this lives.

@@ -18,8 +18,7 @@ use crate::{
     error::BenchError,
     figures::Figures,
     latencies::Latencies,
-    pace::Pace,
-    population::{LEASES_A_MESSAGE, LONG_TTL, Plan, Population, Rest},
+    population::{LEASES_A_MESSAGE, LONG_TTL, Plan, Population, Rest, send_renewals},
     progress::Progress,
     protocol::Seen,
     stage::Stage,
@@ -237,14 +236,9 @@ impl Expiry {
         let stream = connection[0].stream(stage.protocol.keep_alive_path()).await?;
         let (mut sender, receiver) = stream;
         let leases: Vec<u64> = (1..=self.instances).collect();
-        let messages = leases.chunks(LEASES_A_MESSAGE);
-        let (mut pace, mut times) = (Pace::within(self.within, messages.len()), Vec::new());
-        for leases in messages {
-            pace.next().await;
-            times.push(Instant::now());
-            sender.send(stage.protocol.keep_alive(leases))?;
-        }
         let leases_a_message = LEASES_A_MESSAGE;
+        let (times, _answers) =
+            send_renewals(stage, &mut sender, &leases, leases_a_message, self.within).await?;
         Ok((Sent { times, leases_a_message }, Some(Last::Stream(sender, receiver))))
     }
 
