@@ -58,29 +58,50 @@ impl Services {
         dialer: &Dialer,
         watcher: impl FnOnce(Arc<Published>, CancellationToken) -> Watcher,
     ) -> Arc<Watched> {
-        // Let go of after the place, which its end needs where this is the last handle to it.
-        let before;
-        let mut place = self.watched.entry(name.to_owned()).or_default();
-        before = place.upgrade();
-        // A watch that ended with the runtime that it ran in is begun again in this one.
-        if let Some(watched) = &before
-            && !watched.published.has_ended()
-        {
-            return Arc::clone(watched);
+        if let Some(watched) = self.find(name) {
+            return watched;
         }
-        let group = Arc::new(Group::new(namespace, name));
-        let published = Arc::new(Published::of(group));
+        let published = Arc::new(Published::of(Arc::new(Group::new(namespace, name))));
         let stop = CancellationToken::new();
-        tasks::spawn("watch", watcher(Arc::clone(&published), stop.clone()).run());
-        let watched = Arc::new(Watched {
+        let created = Arc::new(Watched {
             name: name.to_owned(),
-            published,
+            published: Arc::clone(&published),
             dialer: dialer.clone(),
             services: Arc::downgrade(self),
-            _stop: Some(stop.drop_guard()),
+            _stop: Some(stop.clone().drop_guard()),
         });
-        *place = Arc::downgrade(&watched);
+        let watched = self.insert(&created);
+        if Arc::ptr_eq(&watched, &created) {
+            tasks::spawn("watch", watcher(published, stop).run());
+        }
         watched
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<Watched>> {
+        let watched = self.watched.get(name).and_then(|watched| watched.upgrade());
+        watched.filter(|watched| watched.is_current())
+    }
+
+    /// Inserts `created`, unless its service is watched already. Returns the service that is watched.
+    fn insert(&self, created: &Arc<Watched>) -> Arc<Watched> {
+        // Dropped after the entry: the drop of the last handle locks the map.
+        let present;
+        let mut entry = self.watched.entry(created.name.clone()).or_default();
+        present = entry.upgrade();
+        match &present {
+            Some(present) if present.is_current() => Arc::clone(present),
+            _ => {
+                *entry = Arc::downgrade(created);
+                Arc::clone(created)
+            }
+        }
+    }
+}
+
+impl Watched {
+    /// Returns false where its watch ended with the runtime that it ran in: it starts again in another one.
+    fn is_current(&self) -> bool {
+        !self.published.has_ended()
     }
 }
 
