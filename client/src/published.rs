@@ -127,6 +127,9 @@ impl Published {
     }
 
     pub(crate) fn publish(&self, snapshot: Snapshot) {
+        if !snapshot.is_empty() {
+            self.group.meters().seen();
+        }
         let snapshot = Arc::new(snapshot);
         let lenses = self.lenses.lock().unwrap_or_else(PoisonError::into_inner);
         let live = lenses.iter().filter_map(Weak::upgrade).chain([Arc::clone(&self.plain)]);

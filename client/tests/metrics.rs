@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use metrics::with_local_recorder;
+use metrics::set_default_local_recorder;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use waypost_client::{
     Freshness, Instance, NoInstance, Outcome, PickContext, Registration, Service, fake,
@@ -36,13 +36,14 @@ fn told(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
 #[test]
 fn picks_calls_and_ejections_are_told() {
     let recorder = DebuggingRecorder::new();
+    let _installed = set_default_local_recorder(&recorder);
     let up = |id: &str| Instance {
         service: "orders".into(),
         id: id.into(),
         status: Status::Up.into(),
         ..Instance::default()
     };
-    let service = with_local_recorder(&recorder, || Service::fixed([up("a"), up("b")]));
+    let service = Service::fixed([up("a"), up("b")]);
     let pick = || service.pick(&PickContext::new()).unwrap();
     let ongoing = (pick(), pick());
     pick().report(Outcome::Success, Duration::from_millis(2));
@@ -65,9 +66,10 @@ fn picks_calls_and_ejections_are_told() {
 #[tokio::test(flavor = "current_thread", start_paused = true)]
 async fn staleness_is_told() {
     let recorder = DebuggingRecorder::new();
+    let _installed = set_default_local_recorder(&recorder);
     let registry = fake::Registry::new();
     let client = registry.client();
-    let orders = with_local_recorder(&recorder, || client.service("orders"));
+    let orders = client.service("orders");
     let none = orders.pick(&PickContext::new()).unwrap_err();
     assert_eq!(none, NoInstance::NotReady);
     orders.ready().await.unwrap();
@@ -86,4 +88,18 @@ async fn staleness_is_told() {
     registry.restore();
     freshness.wait_for(|freshness| *freshness == Freshness::Live).await.unwrap();
     assert_eq!(told(&recorder.snapshotter())["view_stale_seconds"], 0.0);
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn names_without_instances_leave_no_series() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = set_default_local_recorder(&recorder);
+    let registry = fake::Registry::new();
+    let client = registry.client();
+    for name in ["made-up", "made-up-2"] {
+        client.service(name).ready().await.unwrap();
+    }
+    registry.outage();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(told(&recorder.snapshotter()).is_empty());
 }

@@ -14,6 +14,8 @@ impl Meters {
         Self
     }
 
+    pub(crate) fn seen(&self) {}
+
     pub(crate) fn begun(&self) {}
 
     pub(crate) fn ended(&self) {}

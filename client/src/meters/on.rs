@@ -1,7 +1,9 @@
-//! What is told to the recorder of the `metrics` crate that was installed when the service was first
-//! asked for.
+//! Metrics by the facade of the `metrics` crate.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::OnceLock,
+    time::{Duration, SystemTime},
+};
 
 use metrics::{Counter, Gauge, Histogram, SharedString, counter, gauge, histogram};
 
@@ -10,9 +12,17 @@ use crate::{
     proto::{WatchResponse, watch_response::Event},
 };
 
-/// Of one service.
+/// The metrics of one service. Its series are registered, with the recorder that is installed then, once the
+/// service has an instance or a pick fails: a name that is only watched leaves no series behind.
 #[derive(Debug)]
 pub(crate) struct Meters {
+    namespace: Box<str>,
+    service: Box<str>,
+    series: OnceLock<Series>,
+}
+
+#[derive(Debug)]
+struct Series {
     picks: Counter,
     picks_failed: Counter,
     in_flight: Gauge,
@@ -24,9 +34,8 @@ pub(crate) struct Meters {
     propagation: Histogram,
 }
 
-impl Meters {
-    pub(crate) fn new(namespace: &str, service: &str) -> Self {
-        let namespace = if namespace.is_empty() { "default" } else { namespace };
+impl Series {
+    fn register(namespace: &str, service: &str) -> Self {
         let labels = [("namespace", namespace), ("service", service)]
             .map(|(label, value)| (label, SharedString::from(value.to_owned())));
         let duration = |outcome: &'static str| {
@@ -46,38 +55,57 @@ impl Meters {
             propagation: histogram!("waypost_client_propagation_seconds", &labels),
         }
     }
+}
+
+impl Meters {
+    pub(crate) fn new(namespace: &str, service: &str) -> Self {
+        let namespace = if namespace.is_empty() { "default" } else { namespace };
+        Self { namespace: namespace.into(), service: service.into(), series: OnceLock::new() }
+    }
+
+    fn series(&self) -> &Series {
+        self.series.get_or_init(|| Series::register(&self.namespace, &self.service))
+    }
+
+    /// The service has an instance.
+    pub(crate) fn seen(&self) {
+        self.series();
+    }
 
     pub(crate) fn begun(&self) {
-        self.picks.increment(1);
-        self.in_flight.increment(1.0);
+        let series = self.series();
+        series.picks.increment(1);
+        series.in_flight.increment(1.0);
     }
 
     pub(crate) fn ended(&self) {
-        self.in_flight.decrement(1.0);
+        self.series().in_flight.decrement(1.0);
     }
 
     pub(crate) fn found_none(&self) {
-        self.picks_failed.increment(1);
+        self.series().picks_failed.increment(1);
     }
 
     pub(crate) fn served(&self, took: Duration) {
-        self.served.record(took);
+        self.series().served.record(took);
     }
 
     pub(crate) fn failed(&self, took: Duration) {
-        self.failed.record(took);
+        self.series().failed.record(took);
     }
 
     pub(crate) fn ejected(&self) {
-        self.ejections.increment(1);
+        self.series().ejections.increment(1);
     }
 
     pub(crate) fn retried(&self) {
-        self.retries.increment(1);
+        self.series().retries.increment(1);
     }
 
     pub(crate) fn stale(&self, age: Duration) {
-        self.stale.set(age);
+        if let Some(series) = self.series.get() {
+            series.stale.set(age);
+        }
     }
 
     /// What the registry committed, and when, is known of instances that were added.
@@ -90,7 +118,7 @@ impl Meters {
             let at = new.and_then(|instance| instance.registered_at);
             let at = at.and_then(|at| SystemTime::try_from(at).ok());
             if let Some(took) = at.and_then(|at| clock::wall_now().duration_since(at).ok()) {
-                self.propagation.record(took);
+                self.series().propagation.record(took);
             }
         }
     }
@@ -112,7 +140,8 @@ mod tests {
     #[test]
     fn how_long_additions_took_is_told() {
         let recorder = DebuggingRecorder::new();
-        let meters = metrics::with_local_recorder(&recorder, || Meters::new("", "orders"));
+        let _installed = metrics::set_default_local_recorder(&recorder);
+        let meters = Meters::new("", "orders");
         let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3_600));
         let changes = vec![
             change(ChangeKind::Added, 7, second),
@@ -129,5 +158,23 @@ mod tests {
         });
         let took: Vec<f64> = propagation.unwrap().into_iter().map(Into::into).collect();
         assert!(took.len() == 1 && (1.0..10.0).contains(&took[0]), "{took:?}");
+    }
+
+    #[test]
+    fn a_name_without_instances_leaves_no_series() {
+        let recorder = DebuggingRecorder::new();
+        let _installed = metrics::set_default_local_recorder(&recorder);
+        let meters = Meters::new("", "made-up");
+        meters.received(&WatchResponse::default());
+        meters.stale(Duration::from_secs(3));
+        assert!(recorder.snapshotter().snapshot().into_vec().is_empty());
+        meters.seen();
+        let series = recorder.snapshotter().snapshot().into_vec();
+        assert!(
+            series
+                .iter()
+                .all(|(key, ..)| key.key().labels().any(|label| label.value() == "made-up"))
+        );
+        assert_eq!(series.len(), 9);
     }
 }
