@@ -26,6 +26,7 @@ const REQUESTS: usize = 15_000;
 /// Where this process stands still for a moment, those replicas look slow that were at work: the policy that
 /// judges by latency would rightly favour the others for a while, which is not what equal shares are about.
 const BY_LOAD: &str = r#"
+implicit = true
 [[routes]]
 name = "orders"
 path = "/orders"

@@ -59,7 +59,8 @@ pub struct Config {
     pub cors: Option<Cors>,
     /// How clients tell who they are. Default: they can't.
     pub auth: Option<AuthTable>,
-    /// Where requests go. Default: by the implicit way.
+    /// Where requests go. Default: by the implicit way; with routes or `[auth]` in the file, by routes
+    /// alone, unless `implicit = true` is written as well.
     pub routes: RouteTable,
 }
 
@@ -117,11 +118,11 @@ impl Config {
         let auth = read_auth(file);
         let timeout = limits.clone().unwrap_or_default().timeout;
         let routes = read_routes(file, Rest { timeout, auth: file.has("auth") });
-        let implicit = match implicit? {
-            None | Some(true) => Implicit::Routed { timeout },
-            Some(false) => Implicit::Off,
-        };
-        let routes = RouteTable::new(routes?, implicit);
+        let routes = routes?;
+        // Beside written routes and `[auth]` it would be a way around them.
+        let is_implicit = implicit?.unwrap_or_else(|| routes.is_empty() && !file.has("auth"));
+        let implicit = if is_implicit { Implicit::Routed { timeout } } else { Implicit::Off };
+        let routes = RouteTable::new(routes, implicit);
         let compression = compression?.unwrap_or_default();
         Ok(Self { limits: limits?, compression, cors: cors?, auth: auth?, routes })
     }

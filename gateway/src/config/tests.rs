@@ -138,7 +138,8 @@ fn each_policy_has_a_word() {
 
 #[test]
 fn a_route_waits_as_long_as_all_requests_unless_it_says_otherwise() {
-    let text = "[limits]\ntimeout = '7s'\nbody = 0\n[[routes]]\nservice = 'a'\npath = '/a'\n\
+    let text = "implicit = true\n[limits]\ntimeout = '7s'\nbody = 0\n\
+                [[routes]]\nservice = 'a'\npath = '/a'\n\
                 [[routes]]\nservice = 'b'\ntimeout = '1s'\n";
     let config = parse(text);
     let timeouts = config.routes.routes().iter().map(|route| route.timeout.as_secs());
@@ -148,6 +149,25 @@ fn a_route_waits_as_long_as_all_requests_unless_it_says_otherwise() {
     assert_eq!(config.routes.implicit(), implicit);
     assert_eq!(parse("implicit = false").routes.implicit(), Implicit::Off);
     assert!(parse("compression = true").compression && !parse("").compression);
+}
+
+#[test]
+fn routes_and_auth_close_what_they_do_not_name() {
+    let route = "[[routes]]\npath = '/a'\nservice = 'a'\n";
+    let auth = "[auth.api_keys]\nfile = 'keys.toml'\n";
+    for (text, is_open) in [
+        ("compression = true\n", true),
+        ("implicit = true\n", true),
+        ("implicit = false\n", false),
+        (route, false),
+        (auth, false),
+        (&*format!("{auth}{route}"), false),
+        (&*format!("implicit = true\n{route}"), true),
+        (&*format!("implicit = true\n{auth}{route}"), true),
+    ] {
+        let implicit = parse(text).routes.implicit();
+        assert_eq!(implicit != Implicit::Off, is_open, "{text}");
+    }
 }
 
 #[test]

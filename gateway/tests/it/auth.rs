@@ -187,3 +187,35 @@ async fn nobody_says_so_in_trailers_either() {
 fn hex(text: &str) -> String {
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// A route for one host that asks for a key, and nothing about the way by the service's name.
+const BY_HOST: &str = "
+    [auth.api_keys]
+    file = 'api-keys.toml'
+    [[routes]]
+    host = 'pay.example.com'
+    path = '/v1'
+    service = 'payments'
+    auth = 'required'\n";
+
+#[tokio::test]
+async fn what_no_route_names_is_closed_beside_auth() {
+    for (implicit, open) in [("", 404), ("implicit = false\n", 404), ("implicit = true\n", 200)] {
+        let config = &format!("{implicit}{BY_HOST}");
+        let digest = hex("ci-key");
+        let api_keys = format!("[[keys]]\nid = 'ci'\nsha256 = '{digest}'\nscopes = []");
+        let files = &[("api-keys.toml", &*api_keys)];
+        let gateway = Gateway::set_up(Setup { config, files, ..Setup::default() }).await;
+        let _payments = gateway.instance("payments", "a", act::echo).await;
+        let _admin = gateway.instance("internal-admin", "a", act::echo).await;
+        let ask = async |host: &str, path: &str| {
+            let request = Request::get(path).header("host", host).body(Body::empty()).unwrap();
+            gateway.send(request).await.status.as_u16()
+        };
+        assert_eq!(ask("pay.example.com", "/v1/1").await, 401, "{config}");
+        // Around the route: by another host, by the names of services.
+        assert_eq!(ask("other.example.com", "/v1/1").await, 404, "{config}");
+        assert_eq!(ask("other.example.com", "/payments/1").await, open, "{config}");
+        assert_eq!(ask("pay.example.com", "/internal-admin/1").await, open, "{config}");
+    }
+}

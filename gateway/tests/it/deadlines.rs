@@ -6,6 +6,7 @@ use tonic::body::Body;
 use crate::support::{Gateway, Seen, act, orders};
 
 const CONFIG: &str = "
+    implicit = true
     limits.timeout = '40s'
     [[routes]]
     path = '/v1'

@@ -28,7 +28,8 @@ async fn the_first_segment_of_the_path_names_the_service() {
 #[tokio::test]
 async fn each_version_of_http_is_spoken_on_either_side() {
     let gateway = Gateway::new(
-        "[[routes]]
+        "implicit = true
+        [[routes]]
         path = '/new'
         service = 'orders'
         http2 = true",

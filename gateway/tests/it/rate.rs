@@ -6,6 +6,7 @@ use tonic::body::Body;
 use crate::support::{Gateway, Setup, orders, until};
 
 const CONFIG: &str = "
+    implicit = true
     [[routes]]
     path = '/v1'
     service = 'orders'
