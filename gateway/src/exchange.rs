@@ -178,7 +178,7 @@ async fn admit(
     let identity = identify(settings, &route.auth, &head.headers);
     let identity = identity.map_err(|problem| problem.of(route.service.as_str()))?;
     limit(settings, &route, identity.as_ref(), &origin)?;
-    introduced(upstream.standing().await, route.service.as_str(), &route)?;
+    introduced(gateway.upstreams.standing(&upstream).await, route.service.as_str(), &route)?;
     let key = key(&route.key, &head.headers, identity.as_ref(), &origin);
     let timeout = timeout(&route, &head.headers);
     let passage = hop::strip_request(&mut head.headers, head.version);
@@ -214,7 +214,8 @@ fn find(settings: &Settings, host: Option<&str>, head: &Parts) -> Result<(Way, S
 /// The way of a call that no route was written for: to the service that its path names, or, where there is
 /// none, to the one that its host names.
 async fn of_call(gateway: &Gateway, settings: &Settings, route: Way, host: Option<&str>) -> Way {
-    if gateway.upstreams.get(route.service.as_str()).standing().await == Standing::Known {
+    let named = gateway.upstreams.get(route.service.as_str());
+    if gateway.upstreams.standing(&named).await == Standing::Known {
         return route;
     }
     let name = host.and_then(|host| host.split(':').next()?.parse().ok());

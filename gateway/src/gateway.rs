@@ -1,7 +1,16 @@
 //! The gateway as a whole: what it is made of, how it begins and ends. It must never let a request that
 //! it has taken in go unanswered, but for those that outlast the time it is given.
 
-use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use http::{Response, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -94,9 +103,6 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// second later.
 const WAITING_MAX: u32 = 4096;
 
-/// Where no route names a service, the registry is asked for this one, to see whether it answers at all.
-const OWN_SERVICE: &str = "gateway";
-
 /// What serves requests.
 pub(crate) struct Gateway {
     settings: Arc<SettingsFile>,
@@ -112,20 +118,31 @@ pub(crate) struct Gateway {
     measures: Measures,
     /// No more requests.
     leaving: CancellationToken,
+    /// Set once the registry had reported all services of the routes: from then on a gateway is ready until
+    /// it drains. What a reload adds is waited for by the requests to it alone.
+    was_ready: AtomicBool,
 }
 
 impl Gateway {
-    /// Why it should get no traffic yet, or no more.
+    /// Returns why it should get no traffic yet, or no more.
     pub(crate) fn unready(&self) -> Option<String> {
         if self.leaving.is_cancelled() {
-            return Some("the gateway is leaving".into());
+            return Some("the gateway is draining".into());
+        }
+        if self.was_ready.load(Relaxed) {
+            return None;
         }
         let settings = self.settings();
-        let routes = settings.config.routes.routes().iter().map(|route| route.service.as_str());
-        let untold = routes
-            .chain([OWN_SERVICE])
-            .find(|service| self.upstreams.keep(service).service.snapshot().is_none());
-        untold.map(|service| format!("the registry has not told of {service} yet"))
+        let loading = settings.services().find(|service| !self.upstreams.get(service).is_loaded());
+        if loading.is_none() {
+            self.was_ready.store(true, Relaxed);
+        }
+        loading.map(|service| format!("the registry has not reported service {service} yet"))
+    }
+
+    /// Watches the services of the routes in `settings`, from before the first request to them.
+    fn watch(&self, settings: &Settings) {
+        self.upstreams.keep(settings.services());
     }
 
     /// What is in force.
@@ -224,11 +241,15 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         access_log: options.access_log.map(AccessLog::new).map(Arc::new),
         measures: Measures::new(),
         leaving: leaving.clone(),
+        was_ready: AtomicBool::new(false),
     });
-    // From now on the registry is asked.
-    let _untold = gateway.unready();
+    gateway.watch(&gateway.settings());
     let tasks = &gateway.tasks;
-    tasks.spawn("configuration", settings.follow(leaving.clone()));
+    let reloaded = Arc::clone(&gateway);
+    tasks.spawn("configuration", async move {
+        settings.follow(leaving, |settings| reloaded.watch(settings)).await;
+    });
+    let leaving = gateway.leaving.clone();
     let answer = {
         let gateway = Arc::clone(&gateway);
         // Boxed: a connection without a request stays small.

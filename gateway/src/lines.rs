@@ -81,7 +81,8 @@ impl Lines {
     }
 }
 
-/// What is kept for `key`: `new` from now on, where there is nothing.
+/// Returns what is kept for `key`, `new` from now on. No guard of the map is held while `new` runs, which
+/// locks tables of the client.
 fn kept<K: Clone + Eq + Hash>(
     lines: &DashMap<K, Arc<Line>>,
     key: &K,
@@ -90,7 +91,8 @@ fn kept<K: Clone + Eq + Hash>(
     if let Some(line) = lines.get(key) {
         return Arc::clone(&line);
     }
-    Arc::clone(&lines.entry(key.clone()).or_insert_with(new))
+    let new = new();
+    Arc::clone(&lines.entry(key.clone()).or_insert(new))
 }
 
 impl Line {

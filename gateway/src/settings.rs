@@ -19,6 +19,9 @@ use crate::{
     routes::Route,
 };
 
+/// Watched where no route names a service, to see whether the registry answers.
+const OWN_SERVICE: &str = "gateway";
+
 /// One version of them.
 pub(crate) struct Settings {
     pub(crate) config: Config,
@@ -66,6 +69,12 @@ impl Settings {
         };
         let cors = config.cors.as_ref().map(layer);
         Ok(Self { auth, rates, lines: Lines::default(), cors, config })
+    }
+
+    /// The services to watch from the start: those that routes name.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &str> {
+        let routes = self.config.routes.routes().iter();
+        routes.map(|route| route.service.as_str()).chain([OWN_SERVICE])
     }
 
     /// The longest body of a request, in bytes.

@@ -1,10 +1,10 @@
-//! The settings that are in force, and the file that they are read from. It must never put a
-//! configuration with mistakes in force, nor one of which only a part was written yet.
+//! The settings in force, and the file that they are read from.
+//! Invariant: a file with mistakes never comes into force, nor one that is empty or cut off.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -27,6 +27,8 @@ use crate::{
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a file has to stay the same before it counts as written.
 const SETTLE_TIME: Duration = Duration::from_millis(100);
+/// The same for a file without a newline at its end, which may be in the middle of being written.
+const OPEN_END_SETTLE_TIME: Duration = Duration::from_secs(1);
 /// How many bytes a file has, at most.
 const BYTES_MAX: u64 = 4 << 20;
 
@@ -36,8 +38,26 @@ pub(crate) struct SettingsFile {
     /// None: they never change.
     path: Option<PathBuf>,
     current: ArcSwap<Settings>,
-    /// What the file was when it was last judged. Also keeps two judgements apart.
-    judged: Mutex<Content>,
+    /// Also keeps two judgements apart.
+    judged: Mutex<Judged>,
+}
+
+/// What is known of the file.
+#[derive(Debug)]
+struct Judged {
+    /// What the file was when it was last looked at.
+    last: Content,
+    /// The text of the settings in force.
+    in_force: Vec<u8>,
+}
+
+/// Why the file is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Occasion {
+    /// The time has come.
+    Interval,
+    /// An operator sent SIGHUP: the file is written to its end.
+    Signal,
 }
 
 /// What a file is. Compared as a whole: times and inodes tell too little of files that are replaced, or
@@ -99,7 +119,8 @@ impl SettingsFile {
         match parse(&bytes, &path, None) {
             Ok(settings) => {
                 let current = ArcSwap::from_pointee(settings);
-                let judged = Mutex::new(Content::Bytes(bytes));
+                let last = Content::Bytes(bytes.clone());
+                let judged = Mutex::new(Judged { last, in_force: bytes });
                 Ok(Self { path: Some(path), current, judged })
             }
             Err(mistakes) => Err(OpenError::Mistakes { path, mistakes }),
@@ -108,7 +129,8 @@ impl SettingsFile {
 
     /// Settings without a file: those of an empty one.
     pub(crate) fn none() -> Self {
-        let judged = Mutex::new(Content::Bytes(Vec::new()));
+        let last = Content::Bytes(Vec::new());
+        let judged = Mutex::new(Judged { last, in_force: Vec::new() });
         Self { path: None, current: ArcSwap::from_pointee(Settings::default()), judged }
     }
 
@@ -117,76 +139,140 @@ impl SettingsFile {
         self.current.load_full()
     }
 
-    /// Looks at the file, and takes what it says now, or logs what is wrong with it; the same thing only
-    /// once. Cancel safe: then nothing has changed.
-    async fn reload(&self, path: &Path) -> Reload {
-        self.judge(path, read(path).await)
-    }
-
-    /// Looks at the file each second, and when the process gets SIGHUP, until `shutdown`. What is found
-    /// each second counts once it has stayed the same for 100 ms, so that an editor that writes in place
-    /// can come to its end; SIGHUP says that it has. Cancel safe.
-    pub(crate) async fn follow(self: Arc<Self>, shutdown: CancellationToken) {
+    /// Looks at the file each second, and when the process gets SIGHUP, until `shutdown`; calls `swapped`
+    /// each time that other settings have come into force. Cancel safe.
+    ///
+    /// What is found each second counts once it has stayed the same for 100 ms (1 s where it does not end
+    /// with a newline), so that an editor that writes in place can come to its end; and not at all where it
+    /// is the beginning of what is in force, as a file that was cut off is. SIGHUP reports that the file
+    /// is whole.
+    pub(crate) async fn follow(
+        self: Arc<Self>,
+        shutdown: CancellationToken,
+        swapped: impl Fn(&Settings),
+    ) {
         let Some(path) = &self.path else { return };
-        shutdown.run_until_cancelled(self.follow_each(path, LOOK_INTERVAL)).await;
+        let following = self.follow_each(path, LOOK_INTERVAL, swapped);
+        shutdown.run_until_cancelled(following).await;
     }
 
-    async fn follow_each(&self, path: &Path, interval: Duration) {
+    async fn follow_each(&self, path: &Path, interval: Duration, swapped: impl Fn(&Settings)) {
         let mut hangup = signal(SignalKind::hangup())
-            .inspect_err(|error| warn!(%error, "SIGHUP can't be heard: the file is looked at only"))
+            .inspect_err(
+                |error| warn!(%error, "SIGHUP can't be received, following the file alone"),
+            )
             .ok();
         loop {
-            select! {
+            let reload = select! {
                 () = sleep(interval) => self.look(path).await,
-                () = received(&mut hangup) => { self.reload(path).await; }
+                () = received(&mut hangup) => self.judge(path, read(path).await, Occasion::Signal),
+            };
+            if reload == Reload::Swapped {
+                swapped(&self.current());
             }
         }
     }
 
-    /// As [`Self::reload`], for a file that may be in the middle of being written.
-    async fn look(&self, path: &Path) {
+    /// Judges a file that may be in the middle of being written, once it stays the same.
+    async fn look(&self, path: &Path) -> Reload {
         let mut found = read(path).await;
         while !self.is_judged(&found) {
-            sleep(SETTLE_TIME).await;
+            sleep(found.settle_time()).await;
             let again = read(path).await;
             if again == found {
-                self.judge(path, again);
-                return;
+                return self.judge(path, again, Occasion::Interval);
             }
             found = again;
         }
+        Reload::Unchanged
     }
 
     fn is_judged(&self, content: &Content) -> bool {
-        *self.judged.lock().unwrap_or_else(PoisonError::into_inner) == *content
+        self.lock().last == *content
     }
 
-    fn judge(&self, path: &Path, content: Content) -> Reload {
-        let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
-        if *judged == content {
+    /// Puts `content` in force, or logs why not: at each signal, and otherwise once for the same content.
+    fn judge(&self, path: &Path, content: Content, occasion: Occasion) -> Reload {
+        let mut judged = self.lock();
+        let is_in_force = matches!(&content, Content::Bytes(bytes) if *bytes == judged.in_force);
+        let is_seen = judged.last == content;
+        if is_seen && (is_in_force || occasion == Occasion::Interval) {
             return Reload::Unchanged;
         }
-        *judged = content;
-        let shown = path.display();
-        let bytes = match &*judged {
-            Content::Bytes(bytes) => bytes,
-            Content::Unreadable(error) => {
-                error!(path = %shown, error, "the configuration can't be read: the one before stays");
+        let read = content.settings(path, &self.current()).and_then(|settings| {
+            let is_cut_off = !is_in_force && content.is_beginning_of(&judged.in_force);
+            if is_cut_off && occasion == Occasion::Interval {
+                Err(Refusal::CutOff)
+            } else {
+                Ok(settings)
+            }
+        });
+        judged.last = content;
+        let settings = match read {
+            Ok(settings) => settings,
+            Err(refusal) => {
+                refusal.log(path);
                 return Reload::Refused;
             }
         };
-        match parse(bytes, path, Some(&self.current())) {
-            Ok(settings) => {
-                let routes = settings.config.routes.routes().len();
-                self.current.store(Arc::new(settings));
-                info!(path = %shown, routes, "the configuration was read again");
-                Reload::Swapped
+        if let Content::Bytes(bytes) = &judged.last {
+            judged.in_force = bytes.clone();
+        }
+        let routes = settings.config.routes.routes().len();
+        self.current.store(Arc::new(settings));
+        info!(path = %path.display(), routes, "configuration reloaded");
+        Reload::Swapped
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Judged> {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why the settings of before stay in force.
+#[derive(Debug)]
+enum Refusal {
+    Unreadable(String),
+    Mistakes(Mistakes),
+    CutOff,
+}
+
+impl Refusal {
+    fn log(&self, path: &Path) {
+        let path = path.display();
+        match self {
+            Self::Unreadable(error) => {
+                error!(%path, error, "configuration can't be read, keeping the previous one");
             }
-            Err(mistakes) => {
+            Self::Mistakes(mistakes) => {
                 let count = mistakes.0.len();
-                error!(path = %shown, count, %mistakes, "the configuration has mistakes: the one before stays");
-                Reload::Refused
+                error!(%path, count, %mistakes, "invalid configuration, keeping the previous one");
             }
+            Self::CutOff => error!(
+                %path,
+                "configuration has lost its end, keeping the previous one; \
+                 to remove these lines on purpose, send SIGHUP"
+            ),
+        }
+    }
+}
+
+impl Content {
+    fn settle_time(&self) -> Duration {
+        match self {
+            Self::Bytes(bytes) if !bytes.ends_with(b"\n") => OPEN_END_SETTLE_TIME,
+            Self::Bytes(_) | Self::Unreadable(_) => SETTLE_TIME,
+        }
+    }
+
+    fn is_beginning_of(&self, whole: &[u8]) -> bool {
+        matches!(self, Self::Bytes(bytes) if whole.starts_with(bytes))
+    }
+
+    fn settings(&self, path: &Path, before: &Settings) -> Result<Settings, Refusal> {
+        match self {
+            Self::Bytes(bytes) => parse(bytes, path, Some(before)).map_err(Refusal::Mistakes),
+            Self::Unreadable(error) => Err(Refusal::Unreadable(error.clone())),
         }
     }
 }
@@ -224,6 +310,12 @@ fn checked(bytes: Vec<u8>) -> io::Result<Vec<u8>> {
 
 fn parse(bytes: &[u8], path: &Path, before: Option<&Settings>) -> Result<Settings, Mistakes> {
     match std::str::from_utf8(bytes) {
+        Ok(text) if is_empty(text) => Err(Mistakes(vec![Mistake {
+            line: None,
+            path: String::new(),
+            message: "the file has no settings; to run without any, write `implicit = true`"
+                .to_owned(),
+        }])),
         Ok(text) => {
             let base = path.parent().unwrap_or_else(|| Path::new(""));
             Settings::read(text, base, before)
@@ -237,6 +329,12 @@ fn parse(bytes: &[u8], path: &Path, before: Option<&Settings>) -> Result<Setting
     }
 }
 
+/// Returns whether a file has no key, as one that is being written in place, or a full disk cut off.
+fn is_empty(text: &str) -> bool {
+    let text = text.trim_start_matches('\u{feff}');
+    text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#'))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -247,8 +345,8 @@ mod tests {
 
     use super::*;
 
-    const ONE: &str = "limits.timeout = '1s'";
-    const TWO: &str = "limits.timeout = '2s'";
+    const ONE: &str = "limits.timeout = '1s'\n";
+    const TWO: &str = "limits.timeout = '2s'\n";
     const BAD: &str = "limits.timeout = 'soon'\nlimits.body = -1";
 
     fn in_force(file: &SettingsFile) -> u64 {
@@ -273,6 +371,17 @@ mod tests {
         let new = path.with_extension("new");
         write(&new, text);
         fs::rename(&new, path).expect("the file can be renamed");
+    }
+
+    impl SettingsFile {
+        /// Looks at a file that is not being written.
+        async fn reload(&self, path: &Path) -> Reload {
+            self.judge(path, read(path).await, Occasion::Interval)
+        }
+
+        async fn signalled(&self, path: &Path) -> Reload {
+            self.judge(path, read(path).await, Occasion::Signal)
+        }
     }
 
     async fn wait_for(file: &SettingsFile, seconds: u64) {
@@ -321,8 +430,13 @@ mod tests {
         assert!(error.to_string().ends_with("line 2: must be UTF-8"), "{error}");
         write(&path, &"#".repeat((4 << 20) + 1));
         assert!(matches!(SettingsFile::open(&path), Err(OpenError::Read { .. })));
-        write(&path, &"#".repeat(4 << 20));
+        write(&path, &format!("{ONE}{}", "#".repeat((4 << 20) - ONE.len())));
         assert!(SettingsFile::open(&path).is_ok());
+        for empty in ["", "\n\n", "\u{feff}", "# routes of the shop\n\n  # none yet"] {
+            write(&path, empty);
+            let error = SettingsFile::open(&path).expect_err("nothing");
+            assert!(error.to_string().contains("has no settings"), "{error}");
+        }
     }
 
     #[tokio::test]
@@ -362,10 +476,55 @@ mod tests {
         }
     }
 
+    const THREE: &str = "implicit = false\n\n[limits]\ntimeout = '3s'\nbody = '1MiB'\n";
+
+    #[tokio::test]
+    async fn a_file_that_was_cut_off_or_emptied_leaves_what_is_in_force() {
+        let (_directory, path, file) = opened();
+        let (lines, _guard) = log();
+        write(&path, THREE);
+        assert_eq!(file.reload(&path).await, Reload::Swapped);
+        let cuts = THREE.match_indices('\n').map(|(at, _)| &THREE[..at]);
+        for cut in cuts.chain(["", "\n", "# implicit = false\n"]) {
+            write(&path, cut);
+            assert_eq!(file.reload(&path).await, Reload::Refused, "{cut:?}");
+            assert_eq!(in_force(&file), 3, "{cut:?}");
+        }
+        write(&path, THREE);
+        assert_eq!(file.reload(&path).await, Reload::Swapped, "it is well again");
+        let lines = String::from_utf8(lines.lock().expect("no panic").clone()).expect("text");
+        for part in ["has lost its end, keeping the previous one", "has no settings"] {
+            assert!(lines.contains(part), "{part} in {lines}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_signal_takes_lines_away_and_never_all_of_them() {
+        let (_directory, path, file) = opened();
+        write(&path, &format!("{TWO}implicit = false\n"));
+        assert_eq!(file.reload(&path).await, Reload::Swapped);
+        write(&path, TWO);
+        assert_eq!(file.reload(&path).await, Reload::Refused);
+        assert_eq!(file.signalled(&path).await, Reload::Swapped);
+        assert_eq!(
+            file.current().config.routes.implicit(),
+            crate::routes::Implicit::Routed { timeout: Duration::from_secs(2) }
+        );
+        assert_eq!(file.signalled(&path).await, Reload::Unchanged);
+        write(&path, "");
+        assert_eq!(file.signalled(&path).await, Reload::Refused);
+        assert_eq!(
+            file.signalled(&path).await,
+            Reload::Refused,
+            "each signal has an answer in the log"
+        );
+        assert_eq!(in_force(&file), 2);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_change_is_followed_however_it_is_made() {
         let (directory, path, file) = opened();
-        let follow = file.follow_each(&path, LOOK_INTERVAL);
+        let follow = file.follow_each(&path, LOOK_INTERVAL, |_| {});
         let changes = async {
             write(&path, TWO);
             wait_for(&file, 2).await;
@@ -396,7 +555,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_file_counts_once_it_stays_the_same() {
         let (_directory, path, file) = opened();
-        replace(&path, "");
+        replace(&path, "#");
         // Replaced, as each look has to find one of the contents: which it is is what matters.
         let writer = async {
             for length in 1..TWO.len() {
@@ -417,7 +576,7 @@ mod tests {
         let _heard = signal(SignalKind::hangup()).expect("signals can be heard");
         write(&path, TWO);
         let process = rustix::process::getpid();
-        let follow = file.follow_each(&path, Duration::from_secs(60 * 60));
+        let follow = file.follow_each(&path, Duration::from_secs(60 * 60), |_| {});
         let change = async {
             // The other half has been polled once by then.
             tokio::task::yield_now().await;
@@ -435,7 +594,7 @@ mod tests {
     async fn the_end_of_the_process_ends_it() {
         let (_directory, _path, file) = opened();
         let shutdown = CancellationToken::new();
-        let follow = file.follow(shutdown.clone());
+        let follow = file.follow(shutdown.clone(), |_| {});
         let stop = async {
             sleep(LOOK_INTERVAL * 5 / 2).await;
             shutdown.cancel();

@@ -1,53 +1,63 @@
-//! The services behind the gateway: those that it has been asked for, with the views of their instances.
-//! What strangers make up must never cost more than a bounded number of watches.
+//! The services behind the gateway, each with the view of its instances and the channels to them.
+//! Invariant: names without instances, which callers can make up, cost at most `UNKNOWN_MAX` watches.
+//! Invariant: there is one lock, and nothing is created or dropped while it is held.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use dashmap::DashMap;
+use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, time};
 use waypost_client::{BalancedChannel, Client, HttpChannel, Service};
 
-/// How many names without instances are watched: those asked for last.
-const STRANGERS_MAX: usize = 256;
-/// How long a request waits to hear of a service that was not asked for before.
+/// Watched names without instances, at most. A further one takes the place of the oldest.
+const UNKNOWN_MAX: usize = 256;
+/// The longest that a request waits for the first view of a service.
 const INTRODUCTION_MAX: Duration = Duration::from_secs(2);
 
-/// All of them, by name.
+type ByName = HashMap<Arc<str>, Arc<Upstream>>;
+
+/// All services, by name.
 pub(crate) struct Upstreams {
     client: Client,
-    /// Where services are followed: not on a thread that serves, which the client may outlive.
+    /// Runs the watches, which may outlive the threads that serve requests.
     runtime: Handle,
-    known: DashMap<Box<str>, Arc<Upstream>>,
-    /// Those that were asked for and had no instances, the oldest first.
-    strangers: Mutex<VecDeque<Box<str>>>,
+    /// Services that have had an instance, and those that a route names. Requests read it without a lock;
+    /// it changes only while `unknown` is locked.
+    known: ArcSwap<ByName>,
+    unknown: Mutex<Unknown>,
 }
 
-/// A service, and the ways to it, whose connections all routes share.
+/// The names that no instance was seen of.
+#[derive(Default)]
+struct Unknown {
+    by_name: ByName,
+    /// The oldest first.
+    order: VecDeque<Arc<str>>,
+}
+
+/// A service and the channels to it, whose connections all routes share.
 pub(crate) struct Upstream {
     pub(crate) service: Service,
     pub(crate) http: HttpChannel,
     pub(crate) grpc: BalancedChannel,
-    /// Whether it has had instances.
+    /// Set once it has had an instance.
     was_seen: AtomicBool,
-    /// Whether the gateway itself asks for it.
-    is_kept: AtomicBool,
 }
 
-/// What the registry says of a service.
+/// What the registry reports of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It has instances, or has had some.
     Known,
     /// It never had any.
     Unknown,
-    /// The registry has said nothing yet.
+    /// The registry has not answered yet.
     Untold,
 }
 
@@ -56,59 +66,124 @@ impl Upstreams {
     /// Outside a tokio runtime.
     pub(crate) fn new(client: Client) -> Self {
         let runtime = Handle::current();
-        Self { client, runtime, known: DashMap::new(), strangers: Mutex::default() }
+        Self { client, runtime, known: ArcSwap::default(), unknown: Mutex::default() }
     }
 
-    /// The service `name`, watched from now on. A stranger is watched only until many others come.
+    /// The service `name`, watched from now on. While it has no instance, it is watched only until
+    /// `UNKNOWN_MAX` further names come.
     pub(crate) fn get(&self, name: &str) -> Arc<Upstream> {
-        if let Some(upstream) = self.known.get(name) {
-            return Arc::clone(&upstream);
+        if let Some(upstream) = self.find(name) {
+            return upstream;
         }
-        let upstream = Arc::clone(&self.known.entry(name.into()).or_insert_with(|| {
-            self.meet(name);
-            let _followed_there = self.runtime.enter();
-            let service = self.client.service(name);
-            let (http, grpc) = (service.http_channel(), service.channel());
-            Arc::new(Upstream {
-                service,
-                http,
-                grpc,
-                was_seen: AtomicBool::new(false),
-                is_kept: AtomicBool::new(false),
-            })
-        }));
-        self.part();
+        let created = self.create(name);
+        let (upstream, evicted) = self.lock().insert(name, created);
+        // Without the lock: to end a watch locks the client's tables.
+        drop(evicted);
         upstream
     }
 
-    /// The same, watched for good.
-    pub(crate) fn keep(&self, name: &str) -> Arc<Upstream> {
-        let upstream = self.get(name);
-        upstream.is_kept.store(true, Ordering::Relaxed);
-        upstream
-    }
-
-    fn meet(&self, name: &str) {
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        strangers.push_back(name.into());
-    }
-
-    /// Lets go of the oldest strangers; who turned out to be a service stays.
-    fn part(&self) {
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        while strangers.len() > STRANGERS_MAX {
-            let oldest = strangers.pop_front();
-            if let Some(name) = oldest {
-                self.known.remove_if(&name, |_, upstream| {
-                    !upstream.is_known() && !upstream.is_kept.load(Ordering::Relaxed)
-                });
-            }
+    /// Watches `names` whether they have instances or not, and no longer those of the call before.
+    pub(crate) fn keep<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+        let mut next: ByName =
+            names.into_iter().map(|name| (name.into(), self.get(name))).collect();
+        let mut unknown = self.lock();
+        let before = self.known.load_full();
+        let removed: Vec<_> = next.keys().map(|name| unknown.remove(name)).collect();
+        for (name, upstream) in before.iter().filter(|(_, upstream)| upstream.is_known()) {
+            next.insert(Arc::clone(name), Arc::clone(upstream));
         }
+        self.known.store(Arc::new(next));
+        drop(unknown);
+        drop((before, removed));
+    }
+
+    /// What the registry reports of `upstream`; waits up to `INTRODUCTION_MAX` for its first view. Cancel
+    /// safe.
+    pub(crate) async fn standing(&self, upstream: &Arc<Upstream>) -> Standing {
+        if upstream.was_seen.load(Ordering::Relaxed) {
+            return Standing::Known;
+        }
+        if upstream.service.snapshot().is_none() {
+            // A refusal, and a view that comes too late, leave it without one.
+            let _ready = time::timeout(INTRODUCTION_MAX, upstream.service.ready()).await;
+        }
+        if upstream.is_known() {
+            self.promote(upstream);
+            return Standing::Known;
+        }
+        match upstream.service.snapshot() {
+            None => Standing::Untold,
+            Some(_) => Standing::Unknown,
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<Upstream>> {
+        if let Some(upstream) = self.known.load().get(name) {
+            return Some(Arc::clone(upstream));
+        }
+        self.lock().by_name.get(name).map(Arc::clone)
+    }
+
+    fn create(&self, name: &str) -> Arc<Upstream> {
+        let _spawns_there = self.runtime.enter();
+        let service = self.client.service(name);
+        let (http, grpc) = (service.http_channel(), service.channel());
+        Arc::new(Upstream { service, http, grpc, was_seen: AtomicBool::new(false) })
+    }
+
+    /// Moves a service out of the names without instances.
+    fn promote(&self, upstream: &Arc<Upstream>) {
+        let name = upstream.service.name();
+        let mut unknown = self.lock();
+        let removed = unknown.remove(name);
+        let known = self.known.load_full();
+        if !known.contains_key(name) {
+            let mut next = ByName::clone(&known);
+            next.insert(name.into(), Arc::clone(upstream));
+            self.known.store(Arc::new(next));
+        }
+        drop(unknown);
+        drop((known, removed));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Unknown> {
+        // Nothing that is done under the lock panics.
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Unknown {
+    /// Inserts `created`, unless `name` was inserted meanwhile. Returns what stands for the name, and what
+    /// is no longer needed.
+    fn insert(
+        &mut self,
+        name: &str,
+        created: Arc<Upstream>,
+    ) -> (Arc<Upstream>, Option<Arc<Upstream>>) {
+        if let Some(present) = self.by_name.get(name) {
+            return (Arc::clone(present), Some(created));
+        }
+        let name: Arc<str> = name.into();
+        self.order.push_back(Arc::clone(&name));
+        self.by_name.insert(name, Arc::clone(&created));
+        let oldest = (self.order.len() > UNKNOWN_MAX).then(|| self.order.pop_front()).flatten();
+        (created, oldest.and_then(|oldest| self.by_name.remove(&oldest)))
+    }
+
+    fn remove(&mut self, name: &str) -> Option<Arc<Upstream>> {
+        let removed = self.by_name.remove(name)?;
+        self.order.retain(|other| &**other != name);
+        Some(removed)
     }
 }
 
 impl Upstream {
-    /// Whether it has instances, or has had some.
+    /// Returns whether the registry has reported it.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.service.snapshot().is_some()
+    }
+
+    /// Returns whether it has instances, or has had some.
     fn is_known(&self) -> bool {
         if self.was_seen.load(Ordering::Relaxed) {
             return true;
@@ -119,46 +194,59 @@ impl Upstream {
         }
         known
     }
-
-    /// What the registry says of it; waits a moment for that where it has not been asked before. Cancel
-    /// safe.
-    pub(crate) async fn standing(&self) -> Standing {
-        if self.is_known() {
-            return Standing::Known;
-        }
-        if self.service.snapshot().is_none() {
-            // Refused, or too late: the same.
-            let _told = time::timeout(INTRODUCTION_MAX, self.service.ready()).await;
-        }
-        match self.service.snapshot() {
-            None => Standing::Untold,
-            Some(_) if self.is_known() => Standing::Known,
-            Some(_) => Standing::Unknown,
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc, thread};
+
     use waypost_client::{Registration, fake::Registry};
 
     use super::*;
 
+    impl Upstreams {
+        async fn standing_of(&self, name: &str) -> Standing {
+            self.standing(&self.get(name)).await
+        }
+
+        fn names(&self) -> Vec<String> {
+            let known = self.known.load_full();
+            let unknown = self.lock();
+            known.keys().chain(unknown.by_name.keys()).map(|name| name.to_string()).collect()
+        }
+    }
+
     #[tokio::test]
-    async fn strangers_are_let_go_and_services_stay() {
+    async fn unknown_names_are_bounded_and_services_stay() {
         let registry = Registry::new();
         registry.join(Registration::new("orders", "10.0.0.1", 80));
         let upstreams = Upstreams::new(registry.client());
-        assert_eq!(upstreams.get("orders").standing().await, Standing::Known);
-        assert_eq!(upstreams.get("nobody").standing().await, Standing::Unknown);
-        assert_eq!(upstreams.keep("prices").standing().await, Standing::Unknown);
-        for stranger in 0..2 * STRANGERS_MAX {
-            upstreams.get(&format!("stranger-{stranger}"));
+        assert_eq!(upstreams.standing_of("orders").await, Standing::Known);
+        assert_eq!(upstreams.standing_of("unknown").await, Standing::Unknown);
+        upstreams.keep(["prices"]);
+        assert_eq!(upstreams.standing_of("prices").await, Standing::Unknown);
+        for number in 0..2 * UNKNOWN_MAX {
+            upstreams.get(&format!("made-up-{number}"));
         }
-        assert!(upstreams.known.len() <= STRANGERS_MAX + 2, "{}", upstreams.known.len());
-        assert!(upstreams.known.contains_key("orders"));
-        assert!(upstreams.known.contains_key("prices"), "the gateway asks for it itself");
-        assert!(!upstreams.known.contains_key("nobody"));
+        let names = upstreams.names();
+        assert_eq!(names.len(), UNKNOWN_MAX + 2);
+        assert!(names.iter().any(|name| name == "orders"));
+        assert!(names.iter().any(|name| name == "prices"), "a route names it");
+        assert!(!names.iter().any(|name| name == "unknown"));
+    }
+
+    #[tokio::test]
+    async fn a_name_is_kept_until_no_route_has_it() {
+        let registry = Registry::new();
+        registry.join(Registration::new("orders", "10.0.0.1", 80));
+        let upstreams = Upstreams::new(registry.client());
+        upstreams.keep(["orders", "prices"]);
+        let prices = upstreams.get("prices");
+        assert_eq!(upstreams.standing_of("orders").await, Standing::Known);
+        upstreams.keep(["stock", "prices"]);
+        assert!(Arc::ptr_eq(&prices, &upstreams.get("prices")), "its watch goes on");
+        upstreams.keep([]);
+        assert_eq!(upstreams.names(), ["orders"]);
     }
 
     #[tokio::test]
@@ -167,12 +255,40 @@ mod tests {
         let replica = registry.join(Registration::new("orders", "10.0.0.1", 80));
         let upstreams = Upstreams::new(registry.client());
         let orders = upstreams.get("orders");
-        assert_eq!(orders.standing().await, Standing::Known);
+        assert_eq!(upstreams.standing(&orders).await, Standing::Known);
         let mut changes = orders.service.changes();
         registry.leave("orders", &replica.id);
         while !orders.service.snapshot().expect("a view").is_empty() {
             changes.next().await.expect("another view");
         }
-        assert_eq!(orders.standing().await, Standing::Known);
+        assert_eq!(upstreams.standing(&orders).await, Standing::Known);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn threads_that_ask_for_many_names_never_wait_for_each_other() {
+        const THREADS: usize = 8;
+        const NAMES: usize = 2_000;
+        let registry = Registry::new();
+        let upstreams = Arc::new(Upstreams::new(registry.client()));
+        let (ended, ends) = mpsc::sync_channel(THREADS);
+        // Threads of their own, which a deadlock does not keep the test from ending.
+        for thread in 0..THREADS {
+            let (upstreams, ended) = (Arc::clone(&upstreams), ended.clone());
+            thread::Builder::new()
+                .spawn(move || {
+                    for number in 0..NAMES {
+                        upstreams.get(&format!("made-up-{}-{number}", thread % 3));
+                        if number % 100 == 0 {
+                            upstreams.keep(["orders", "prices"]);
+                        }
+                    }
+                    let _sent = ended.send(());
+                })
+                .expect("a thread");
+        }
+        for _ in 0..THREADS {
+            ends.recv_timeout(Duration::from_secs(60)).expect("a thread waits for a lock for ever");
+        }
+        assert!(upstreams.names().len() <= UNKNOWN_MAX + 2);
     }
 }

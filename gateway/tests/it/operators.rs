@@ -67,3 +67,37 @@ async fn a_registry_that_is_late_is_waited_for() {
     assert_eq!(gateway.get("/orders").await.status, 200, "the first request waits, and goes on");
     until(async || gateway.operator("/health/ready").await.status == 200).await;
 }
+
+fn routes_to<'a>(services: impl IntoIterator<Item = &'a str>) -> String {
+    let route = |service| format!("[[routes]]\npath = '/{service}'\nservice = '{service}'\n");
+    services.into_iter().map(route).collect()
+}
+
+#[tokio::test]
+async fn all_services_of_the_routes_are_watched_from_the_start() {
+    let registry = Registry::new();
+    let names = ["cart", "orders", "payments", "prices", "search", "stock", "users"];
+    let config = &routes_to(names);
+    let gateway = Gateway::set_up(Setup { registry, config, ..Setup::default() }).await;
+    // Each is watched without a probe or a request; with them the service that is asked for first.
+    soon(gateway.registry.until(|registry| registry.watchers() > names.len())).await;
+    until(async || gateway.operator("/health/ready").await.status == 200).await;
+}
+
+#[tokio::test]
+async fn a_reload_leaves_a_ready_gateway_ready_and_watches_what_it_adds() {
+    let gateway = Gateway::new(&routes_to(["orders"])).await;
+    until(async || gateway.operator("/health/ready").await.status == 200).await;
+    let before = gateway.registry.watchers();
+    gateway.registry.delay(Duration::from_secs(60 * 60));
+    gateway.configure(&routes_to(["orders", "late-1", "late-2", "late-3"]));
+    // The registry answers none of the new watches, and the gateway stays ready.
+    until(async || gateway.get("/late-1").await.status == 503).await;
+    assert_eq!(gateway.operator("/health/ready").await.status, 200);
+    gateway.registry.restore();
+    gateway.registry.delay(Duration::ZERO);
+    let _instance = gateway.instance("late-2", "a", act::echo).await;
+    until(async || gateway.get("/late-2").await.status == 200).await;
+    gateway.configure(&routes_to(["stock"]));
+    soon(gateway.registry.until(|registry| registry.watchers() <= before + 1)).await;
+}

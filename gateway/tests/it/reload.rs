@@ -14,7 +14,7 @@ use tracing::subscriber::DefaultGuard;
 
 use crate::support::{Gateway, act, orders, until, whole};
 
-const OLD: &str = "[[routes]]\npath = '/old'\nservice = 'orders'";
+const OLD: &str = "implicit = true\n[[routes]]\npath = '/old'\nservice = 'orders'";
 const NEW: &str = "implicit = false\n[[routes]]\npath = '/new'\nservice = 'orders'";
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn a_file_with_mistakes_leaves_the_routes_as_they_were() {
     let gateway = Gateway::new(OLD).await;
     let _instance = orders(&gateway).await;
     gateway.configure("[[routes]]\npath = 'old'\nservice = 'orders'");
-    until(async || log.contains("has mistakes")).await;
+    until(async || log.contains("invalid configuration")).await;
     assert_eq!(gateway.get("/old").await.status, 200);
     gateway.configure(NEW);
     until(async || gateway.get("/new").await.status == 200).await;

@@ -24,7 +24,7 @@ const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 /// What a gateway is started with.
 pub struct Setup<'a> {
     pub registry: Registry,
-    /// What its file says.
+    /// What its file says; where it is empty, that the first segment of a path names the service.
     pub config: &'a str,
     /// Other files beside it.
     pub files: &'a [(&'a str, &'a str)],
@@ -68,7 +68,8 @@ impl Gateway {
             std::fs::write(directory.path().join(name), text).unwrap();
         }
         let config = config_of(&directory);
-        std::fs::write(&config, setup.config).unwrap();
+        let text = if setup.config.is_empty() { "implicit = true\n" } else { setup.config };
+        std::fs::write(&config, text).unwrap();
         let lines = Lines::default();
         let backoff = Duration::from_millis(50);
         let client = setup.registry.builder().backoff(backoff, backoff).build().unwrap();
