@@ -12,7 +12,7 @@ use tokio::{task::spawn_blocking, time::sleep};
 use crate::{
     ALONE,
     crowd::{Asked, Crowd},
-    entrance::Entrance,
+    entrance::{Entrance, serving},
     registry::Registry,
     replica::Replica,
 };
@@ -110,16 +110,5 @@ async fn callers_notice_nothing_of_replicas_that_die_leave_and_come() {
         let killed = line["instance"].as_str().and_then(|instance| stage.killed.get(instance));
         let killed = killed.unwrap_or_else(|| panic!("{asked:?} was at one that lives: {line}"));
         assert!(*killed <= asked.done && asked.sent <= *killed + DEATH, "{asked:?}: {line}");
-    }
-}
-
-/// Waits until requests are served.
-async fn serving(entrance: &Entrance) {
-    loop {
-        let crowd = Crowd::start(entrance.address(), 1, Duration::ZERO);
-        sleep(Duration::from_millis(20)).await;
-        if crowd.stop().await.iter().any(|asked| !asked.failed()) {
-            return;
-        }
     }
 }

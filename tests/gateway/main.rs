@@ -24,6 +24,8 @@ mod faults;
 #[path = "../chaos/registry.rs"]
 mod registry;
 mod replica;
+mod scanner;
+mod soak;
 mod spread;
 #[allow(dead_code, unused_imports, reason = "shared with the tests of the server")]
 #[path = "../it/support/mod.rs"]
