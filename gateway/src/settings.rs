@@ -14,6 +14,7 @@ use tower_http::{
 use crate::{
     auth::Authenticator,
     config::{Allowed, Config, Cors, Mistake, Mistakes},
+    hop::remove_family,
     lines::Lines,
     rate::{self, RateLimits},
     routes::Route,
@@ -21,6 +22,8 @@ use crate::{
 
 /// Watched where no route names a service, to see whether the registry answers.
 const OWN_SERVICE: &str = "gateway";
+/// All fields of answers that CORS defines begin so, and those of its extensions.
+const CORS_FIELDS: &str = "access-control-";
 
 /// One version of them.
 pub(crate) struct Settings {
@@ -104,20 +107,32 @@ impl Settings {
         self.share(inner.map_response(|answer| answer.map(Body::new)), request).await
     }
 
-    /// What `inner` answers, and what pages of other origins have to be told.
+    /// Answers with `inner`, and with the CORS fields that the configuration gives. Where it has
+    /// `[cors]`, those of an instance are removed: they would widen what the operator allows.
     async fn share<B, S>(&self, inner: S, request: Request<B>) -> Result<Response<Body>, Infallible>
     where
         S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
     {
-        match &self.cors {
-            // The layer would take every OPTIONS for a preflight.
-            Some(cors) if !is_other_options(&request) => cors.layer(inner).oneshot(request).await,
-            _ => inner.oneshot(request).await,
+        let Some(cors) = &self.cors else { return inner.oneshot(request).await };
+        let inner = inner.map_response(|mut answer: Response<Body>| {
+            remove_family(answer.headers_mut(), CORS_FIELDS);
+            answer
+        });
+        if !is_other_options(&request) {
+            return cors.layer(inner).oneshot(request).await;
         }
+        // The layer takes every OPTIONS for a preflight: it sees another method meanwhile.
+        let mut request = request;
+        *request.method_mut() = Method::GET;
+        let inner = inner.map_request(|mut request: Request<B>| {
+            *request.method_mut() = Method::OPTIONS;
+            request
+        });
+        cors.layer(inner).oneshot(request).await
     }
 }
 
-/// Whether it is an OPTIONS that is no preflight (Fetch standard, section 3.3.2).
+/// Returns true for an OPTIONS that is not a preflight (Fetch standard, section 3.3.2).
 fn is_other_options<B>(request: &Request<B>) -> bool {
     let mut names = [header::ORIGIN, header::ACCESS_CONTROL_REQUEST_METHOD].into_iter();
     request.method() == Method::OPTIONS && !names.all(|name| request.headers().contains_key(name))

@@ -1,9 +1,10 @@
 //! What pages of other origins may do.
 
-use http::Request;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use tonic::body::Body;
 
-use crate::support::{Answer, Gateway, orders};
+use crate::support::{Acted, Answer, Gateway, orders};
 
 const CONFIG: &str = "
     [cors]
@@ -74,4 +75,76 @@ async fn nothing_is_said_where_nothing_is_configured() {
     let _instance = orders(&gateway).await;
     let answer = ask(&gateway, "GET", "/orders", &[("origin", "https://app.example")]).await;
     assert_eq!(answer.header("access-control-allow-origin"), None);
+}
+
+/// The fields of CORS, and of its extensions.
+const FIELDS: [&str; 7] = [
+    "access-control-allow-origin",
+    "access-control-allow-credentials",
+    "access-control-allow-methods",
+    "access-control-allow-headers",
+    "access-control-expose-headers",
+    "access-control-max-age",
+    "access-control-allow-private-network",
+];
+
+/// An instance with CORS of its own, which allows everything.
+async fn lax(_: Request<Incoming>) -> Acted {
+    let mut answer = Response::new(Body::empty());
+    for name in FIELDS {
+        answer.headers_mut().append(name, "true".parse().unwrap());
+        answer.headers_mut().append(name, "*".parse().unwrap());
+    }
+    answer.headers_mut().append("vary", "accept-language".parse().unwrap());
+    Ok(answer)
+}
+
+/// All values of the fields of CORS in an answer.
+fn shared(answer: &Answer) -> Vec<String> {
+    let fields = answer.headers.iter();
+    let mut shared: Vec<_> = fields
+        .filter(|(name, _)| name.as_str().starts_with("access-control-"))
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
+    shared.sort();
+    shared
+}
+
+#[tokio::test]
+async fn where_the_gateway_has_cors_an_instance_has_none() {
+    let exposed = "access-control-expose-headers: x-request-id";
+    let allowed = "access-control-allow-origin: https://app.example";
+    for compression in ["", "compression = true"] {
+        let gateway = Gateway::new(&format!("{compression}{CONFIG}")).await;
+        let _instance = gateway.instance("orders", "a", lax).await;
+        for method in ["GET", "HEAD", "DELETE", "OPTIONS"] {
+            for (fields, expected) in [
+                (&[("origin", "https://app.example")][..], &[allowed, exposed][..]),
+                (&[("origin", "https://evil.example")], &[exposed]),
+                (&[("origin", "null")], &[exposed]),
+                (&[], &[exposed]),
+                (&[("access-control-request-method", "PUT")], &[exposed]),
+            ] {
+                let answer = ask(&gateway, method, "/orders", fields).await;
+                assert_eq!(answer.status, 200);
+                assert_eq!(shared(&answer), expected, "{method} {fields:?}");
+                let vary: Vec<_> = answer.headers.get_all("vary").iter().collect();
+                assert!(vary.iter().any(|value| *value == "accept-language"), "{vary:?}");
+                let origin =
+                    |value: &&http::HeaderValue| value.to_str().unwrap().contains("origin");
+                assert!(vary.iter().any(origin), "{vary:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_the_gateway_has_no_cors_that_of_an_instance_passes() {
+    let gateway = Gateway::new("").await;
+    let _instance = gateway.instance("orders", "a", lax).await;
+    let preflight = [("origin", "https://a.example"), ("access-control-request-method", "PUT")];
+    for (method, fields) in [("GET", &preflight[..1]), ("OPTIONS", &preflight), ("GET", &[])] {
+        let answer = ask(&gateway, method, "/orders", fields).await;
+        assert_eq!(shared(&answer).len(), 2 * FIELDS.len(), "{method} {fields:?}");
+    }
 }
