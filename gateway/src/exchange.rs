@@ -19,12 +19,12 @@ use crate::{
     correlation::{Correlation, REQUEST_ID},
     forwarded::{Arrival, Origin, Scheme, host_of},
     gateway::Gateway,
-    guard::{self, Refused},
+    guard::{self, PathFeatures, Refused, Unusual},
     hop::{self, Passage},
     lines::{Repeat, Way},
     problem::Problem,
     rate::ClientKey,
-    routes::{Access, Found, KeySource, Route},
+    routes::{Access, Found, KeySource, Methods, Route, RouteTable},
     settings::Settings,
     trimmed::Trimmed,
     tunnel,
@@ -39,7 +39,7 @@ struct Incomer {
     peer: SocketAddr,
     request: Request<Incoming>,
     /// Whether it is fit to be looked at.
-    checked: Result<(), Refused>,
+    checked: Result<Unusual, Refused>,
 }
 
 /// Answers a request, and tells of it.
@@ -94,7 +94,7 @@ async fn respond(
     let Incomer { peer, request, checked } = incomer;
     let is_grpc = is_grpc(request.version(), request.headers());
     let answered = match checked {
-        Ok(()) => pass(gateway, settings, peer, request).await,
+        Ok(unusual) => pass(gateway, settings, peer, request, unusual).await,
         Err(reason) => Err((refused(reason).last(request.version()), Outcome::default())),
     };
     answered.unwrap_or_else(|(problem, outcome)| {
@@ -113,6 +113,7 @@ async fn pass(
     settings: &Settings,
     peer: SocketAddr,
     mut request: Request<Incoming>,
+    unusual: Unusual,
 ) -> Passed {
     let mut outcome = Outcome::default();
     let upgrade = hyper::upgrade::on(&mut request);
@@ -121,7 +122,8 @@ async fn pass(
     if head.uri.path() == "*" {
         return Ok((of_the_whole(), outcome));
     }
-    let answered = match admit(gateway, settings, peer, &mut head, &mut outcome).await {
+    let admitted = admit(gateway, settings, peer, &mut head, unusual, &mut outcome).await;
+    let answered = match admitted {
         Ok(admitted) => {
             forward(gateway, settings, admitted, head, body, upgrade, &mut outcome).await
         }
@@ -160,13 +162,14 @@ async fn admit(
     settings: &Settings,
     peer: SocketAddr,
     head: &mut Parts,
+    unusual: Unusual,
     outcome: &mut Outcome,
 ) -> Result<Admitted, Problem> {
     let host = host_of(head);
     let arrival = Arrival { peer: peer.ip(), scheme: Scheme::Http, host };
     let origin = Origin::read(&head.headers, arrival, &gateway.trusted);
     let is_grpc = is_grpc(head.version, &head.headers);
-    let (mut route, mut path) = find(settings, host, head)?;
+    let (mut route, mut path) = find(settings, host, head, unusual)?;
     if is_grpc && matches!(route, Way::Implicit(_)) {
         // The path of a call names what it calls, whole.
         path = head.uri.path().to_owned();
@@ -192,9 +195,18 @@ async fn admit(
     Ok(Admitted { route, upstream, path, timeout, passage, is_grpc, key })
 }
 
-fn find(settings: &Settings, host: Option<&str>, head: &Parts) -> Result<(Way, String), Problem> {
-    let path = head.uri.path();
-    match settings.config.routes.find(host, path, &head.method) {
+fn find(
+    settings: &Settings,
+    host: Option<&str>,
+    head: &Parts,
+    unusual: Unusual,
+) -> Result<(Way, String), Problem> {
+    let (routes, path) = (&settings.config.routes, head.uri.path());
+    let found = routes.find(host, path, &head.method);
+    if !unusual.is_nothing() {
+        check_unusual(routes, host, head, unusual, &found).map_err(refused)?;
+    }
+    match found {
         Found::Route { route, path } => Ok((Way::Written(Arc::clone(route)), path.into_owned())),
         Found::Implicit { service, timeout, path } => {
             Ok((settings.lines.implicit(service, timeout), path.to_owned()))
@@ -209,6 +221,47 @@ fn find(settings: &Settings, host: Option<&str>, head: &Parts) -> Result<(Way, S
             Err(Problem::new(StatusCode::NOT_FOUND, "No route", "no route leads from this path"))
         }
     }
+}
+
+/// Checks what is unusual about a request: its route has to name its method, and has to allow what its path
+/// holds. Every reading of such a path has to lead to that route: otherwise it would get around the
+/// authentication of a route below.
+fn check_unusual(
+    routes: &RouteTable,
+    host: Option<&str>,
+    head: &Parts,
+    unusual: Unusual,
+    found: &Found<'_>,
+) -> Result<(), Refused> {
+    let bad = |reason| Err(Refused::new(StatusCode::BAD_REQUEST, reason));
+    let (route, path) = match found {
+        Found::Route { route, path } => (route, path),
+        // Some routes for this path name their methods, and this one is not among them.
+        Found::MethodNotAllowed { .. } => {
+            return unusual.path.check_allowed(PathFeatures::default());
+        }
+        Found::Implicit { .. } | Found::None if unusual.method => {
+            return Err(guard::METHOD_NOT_SERVED);
+        }
+        Found::Implicit { .. } | Found::None => {
+            return unusual.path.check_allowed(PathFeatures::default());
+        }
+    };
+    if unusual.method && route.methods == Methods::All {
+        return Err(guard::METHOD_NOT_SERVED);
+    }
+    unusual.path.check_allowed(route.path_features)?;
+    if unusual.path == PathFeatures::default() {
+        return Ok(());
+    }
+    if routes.is_ambiguous(host, head.uri.path(), &head.method, route) {
+        return bad("the path could be read as one of another route");
+    }
+    // RFC 3986, 4.2: a reference to another host.
+    if path.starts_with("//") {
+        return bad("the path that the instance would get begins with two slashes");
+    }
+    Ok(())
 }
 
 /// The way of a call that no route was written for: to the service that its path names, or, where there is

@@ -25,8 +25,7 @@ pub const FIELDS_BYTES_MAX: usize = 64 * 1024;
 /// The bytes of path and query together.
 pub const TARGET_BYTES_MAX: usize = 16 * 1024;
 
-/// What a gateway passes on. Others are not known to be harmless: `TRACE` shows a caller what was added
-/// on the way, `CONNECT` opens a tunnel.
+/// The methods that any route passes on.
 const METHODS: [Method; 7] = [
     Method::GET,
     Method::HEAD,
@@ -37,7 +36,11 @@ const METHODS: [Method; 7] = [
     Method::OPTIONS,
 ];
 
-/// The same, as the header `Allow` has them.
+/// The methods that no route passes on, of those in capital letters. `TRACE` and `TRACK` show a caller what
+/// was added on the way, `CONNECT` opens a tunnel, `PRI` begins a connection of HTTP/2.
+const NEVER: [&str; 4] = ["CONNECT", "PRI", "TRACE", "TRACK"];
+
+/// [`METHODS`], as the header `Allow` has them.
 pub(crate) const ALLOW: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
@@ -53,6 +56,44 @@ pub struct Refused {
     pub reason: &'static str,
 }
 
+/// The parts of a request that are refused, unless its route allows them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Unusual {
+    /// The method is not one of those that any route passes on.
+    pub method: bool,
+    /// The path.
+    pub path: PathFeatures,
+}
+
+/// What a path holds that is refused, unless its route allows it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct PathFeatures {
+    /// A slash that is percent-encoded (`%2F`).
+    pub encoded_slashes: bool,
+    /// A segment that is empty (`//`).
+    pub empty_segments: bool,
+}
+
+impl Unusual {
+    /// Returns true where there are none, as for most requests.
+    pub(crate) fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+}
+
+impl PathFeatures {
+    /// Checks that a route which allows some of them allows all that there are.
+    pub(crate) fn check_allowed(self, allowed: Self) -> Result<(), Refused> {
+        if self.encoded_slashes && !allowed.encoded_slashes {
+            return Err(Refused::bad("the path holds an encoded slash"));
+        }
+        if self.empty_segments && !allowed.empty_segments {
+            return Err(Refused::bad("the path holds an empty segment"));
+        }
+        Ok(())
+    }
+}
+
 impl Refused {
     pub(crate) const fn new(status: StatusCode, reason: &'static str) -> Self {
         Self { status, reason }
@@ -63,7 +104,8 @@ impl Refused {
     }
 }
 
-/// Whether a request can be passed on: everyone behind will read it as it was read here.
+/// Checks that a request can be passed on: everyone behind will read it as it was read here. Returns what
+/// its route has to allow.
 ///
 /// # Errors
 /// What is wrong first, in the order: method, target, size, path, host, length, connection, the rest.
@@ -79,23 +121,36 @@ impl Refused {
 /// assert!(guard::check(&head("/orders/7")).is_ok());
 /// assert!(guard::check(&head("/orders/%2e%2e/admin")).is_err());
 /// ```
-pub fn check(parts: &Parts) -> Result<(), Refused> {
-    check_line(&parts.method, parts.version)?;
+pub fn check(parts: &Parts) -> Result<Unusual, Refused> {
+    check_version(parts.version)?;
+    if is_never_served(&parts.method) {
+        return Err(METHOD_NOT_SERVED);
+    }
     check_target(&parts.method, &parts.uri)?;
     check_size(&parts.headers)?;
-    if parts.uri.path() != "*" {
-        path::check(parts.uri.path())?;
-    }
+    let path = match parts.uri.path() {
+        "*" => PathFeatures::default(),
+        path => path::check(path)?,
+    };
     authority::check(parts)?;
     framing::check(parts)?;
     connection::check(parts)?;
-    fields::check(parts)
+    fields::check(parts)?;
+    Ok(Unusual { method: !METHODS.contains(&parts.method), path })
 }
 
-fn check_line(method: &Method, version: Version) -> Result<(), Refused> {
-    if !METHODS.contains(method) {
-        return Err(Refused::new(StatusCode::NOT_IMPLEMENTED, "the method is not served"));
-    }
+/// The refusal of a method that the route of a request does not name.
+pub(crate) const METHOD_NOT_SERVED: Refused =
+    Refused::new(StatusCode::NOT_IMPLEMENTED, "the method is not served");
+
+/// Returns true for a method that no route can name: one that is not harmless, or has small letters, which
+/// instances could take for those in capital letters.
+pub(crate) fn is_never_served(method: &Method) -> bool {
+    let name = method.as_str();
+    NEVER.contains(&name) || name.bytes().any(|byte| byte.is_ascii_lowercase())
+}
+
+fn check_version(version: Version) -> Result<(), Refused> {
     match version {
         Version::HTTP_10 | Version::HTTP_11 | Version::HTTP_2 => Ok(()),
         _ => {
@@ -177,7 +232,11 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        check(&parts).err().map(|refused| refused.status.as_u16())
+        let checked = check(&parts).and_then(|unusual| {
+            unusual.path.check_allowed(PathFeatures::default())?;
+            if unusual.method { Err(METHOD_NOT_SERVED) } else { Ok(()) }
+        });
+        checked.err().map(|refused| refused.status.as_u16())
     }
 
     /// The same for a `GET` over HTTP/1.1 with a `Host`.
@@ -208,6 +267,21 @@ mod tests {
         for method in ["TRACE", "TRACK", "CONNECT", "DEBUG", "PROPFIND", "get", "Get", "PRI"] {
             assert_eq!(line(method, "/orders/7"), Some(501), "{method}");
         }
+    }
+
+    #[test]
+    fn a_route_can_allow_other_methods_but_for_some() {
+        let checked = |method: &str| {
+            let request = Request::builder().method(method).uri("/").header("host", "a");
+            check(&request.body(()).unwrap().into_parts().0).map(|unusual| unusual.method)
+        };
+        for method in ["PROPFIND", "QUERY", "M-SEARCH", "DEBUG", "X"] {
+            assert_eq!(checked(method), Ok(true), "{method}");
+        }
+        for method in ["TRACE", "TRACK", "CONNECT", "PRI", "propfind", "Query"] {
+            assert_eq!(checked(method), Err(METHOD_NOT_SERVED), "{method}");
+        }
+        assert_eq!(checked("GET"), Ok(false));
     }
 
     #[test]

@@ -6,14 +6,15 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 use waypost_client::{Filter, Policy};
 
 use super::{
     mistakes::Noted,
     section::Section,
-    value::{count, flag, integer, method, parsed, text, wait, word},
+    value::{Value, about, count, flag, integer, method, parsed, text, wait, word},
 };
+use crate::guard::{PathFeatures, is_never_served};
 use crate::routes::{
     Access, HostPattern, KeySource, Methods, Name, PathPrefix, Prefix, Rate, Route,
 };
@@ -73,7 +74,7 @@ fn read_draft(section: &mut Section<'_>, rest: Rest) -> Draft {
 fn read_requests(section: &mut Section<'_>) -> Result<Requests, Noted> {
     let host = section.read("host", parsed::<HostPattern>);
     let path = section.read("path", parsed::<PathPrefix>);
-    let methods = section.list("methods", method);
+    let methods = section.list("methods", served_method);
     Ok(Requests {
         host: host?.unwrap_or_default(),
         path: path?.unwrap_or_default(),
@@ -90,6 +91,7 @@ fn read_route(
 ) -> Result<Route, Noted> {
     let service = read_service(section);
     let prefix = read_prefix(section);
+    let path_features = read_path_features(section);
     let filter = read_filter(section);
     let balance = read_balance(section);
     let timeout = section.read("timeout", wait);
@@ -106,6 +108,7 @@ fn read_route(
         given_name: given_name?,
         host,
         path,
+        path_features: path_features?,
         methods,
         service: service?,
         prefix: prefix?,
@@ -143,6 +146,26 @@ fn read_prefix(section: &mut Section<'_>) -> Result<Prefix, Noted> {
         (Some(true), None) => Ok(Prefix::Stripped),
         (Some(false) | None, None) => Ok(Prefix::Kept),
     }
+}
+
+/// A method that a route can pass on.
+fn served_method(value: Value<'_>) -> Result<Method, String> {
+    let method = method(value)?;
+    if is_never_served(&method) {
+        let reason =
+            "must be another method: the gateway passes no CONNECT, PRI, TRACE or TRACK on";
+        return Err(about(method.as_str(), &reason));
+    }
+    Ok(method)
+}
+
+fn read_path_features(section: &mut Section<'_>) -> Result<PathFeatures, Noted> {
+    let encoded_slashes = section.read("encoded_slashes", flag);
+    let empty_segments = section.read("empty_segments", flag);
+    Ok(PathFeatures {
+        encoded_slashes: encoded_slashes?.unwrap_or_default(),
+        empty_segments: empty_segments?.unwrap_or_default(),
+    })
 }
 
 fn read_filter(section: &mut Section<'_>) -> Result<Filter, Noted> {

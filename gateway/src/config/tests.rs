@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, Method};
 use waypost_client::{Filter, Policy};
 
 use super::*;
+use crate::guard::PathFeatures;
 use crate::routes::{Access, HostPattern, KeySource, Methods, Prefix, Rate, Route};
 
 fn parse(text: &str) -> Config {
@@ -66,6 +67,8 @@ fn a_route_says_all_that_it_can_say() {
         path = '/v1/orders/'
         methods = ['GET', 'HEAD']
         rewrite = '/internal'
+        encoded_slashes = true
+        empty_segments = true
         versions = ['2', '3']
         zones = ['a']
         metadata = { tier = 'gold' }
@@ -82,6 +85,7 @@ fn a_route_says_all_that_it_can_say() {
         rate = { per_second = 100, burst = 200 }",
     );
     let expected = Route {
+        path_features: PathFeatures { encoded_slashes: true, empty_segments: true },
         given_name: "orders-read".parse().ok(),
         host: HostPattern::Exact("api.example.com".into()),
         path: "/v1/orders".parse().expect("a path"),
@@ -276,6 +280,10 @@ colour = 'red'
 
 #[test]
 fn what_does_not_go_together_is_a_mistake() {
+    assert_mistake("methods = ['TRACE']", ".methods[0]: 'TRACE' must be another method");
+    assert_mistake("methods = ['GET', 'CONNECT']", ".methods[1]: 'CONNECT' must be another");
+    assert_mistake("encoded_slashes = 'yes'", ".encoded_slashes: must be true or false");
+    assert_mistake("empty_segments = 1", ".empty_segments: must be true or false");
     assert_mistake("strip = false\nrewrite = '/a'", ".rewrite: takes the place");
     assert_mistake("version = '1'\nversions = ['1']", ".version: is given beside versions");
     assert_mistake("key = 'client'", ".key: is of no use");

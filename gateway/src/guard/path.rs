@@ -6,35 +6,45 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use super::Refused;
+use super::{PathFeatures, Refused};
 
 /// How often a path can be percent-encoded and still be looked through. Each round copies it once.
 const ROUNDS_MAX: usize = 3;
 
-/// Looks at a path as it came, and at everything it turns into when it is decoded, however often.
-pub(super) fn check(path: &str) -> Result<(), Refused> {
+/// Checks a path as it came, and everything that it turns into when it is decoded, however often. Returns
+/// what its route has to allow. A slash that is encoded more than once is always refused: two decodings
+/// are the only readings that [routes](crate::routes::RouteTable::is_ambiguous) are compared for.
+pub(super) fn check(path: &str) -> Result<PathFeatures, Refused> {
     if !path.is_ascii() {
         return Err(Refused::bad("the path holds bytes that have to be encoded"));
     }
-    check_segments(path)?;
+    let empty_segments = check_segments(path)?;
+    let mut features = PathFeatures { empty_segments, ..PathFeatures::default() };
     if !path.contains('%') {
-        return Ok(());
+        return Ok(features);
     }
     check_encoding(path)?;
-    let slashes = count_slashes(path);
+    let mut slashes = count_slashes(path);
     let mut encoded = Cow::Borrowed(path);
-    for _ in 0..=ROUNDS_MAX {
+    for round in 0..=ROUNDS_MAX {
         let bytes: Vec<u8> = percent_decode_str(&encoded).collect();
         if bytes.len() == encoded.len() {
-            return Ok(());
+            return Ok(features);
         }
         // Overlong forms of a slash or a dot are no UTF-8.
         let decoded =
             String::from_utf8(bytes).map_err(|_| Refused::bad("the path is not UTF-8"))?;
-        if count_slashes(&decoded) != slashes {
-            return Err(Refused::bad("the path holds an encoded slash"));
+        let decoded_slashes = count_slashes(&decoded);
+        if decoded_slashes != slashes {
+            if round > 0 {
+                return Err(Refused::bad("the path holds an encoded slash that is encoded again"));
+            }
+            check_parameters(path)?;
+            features.encoded_slashes = true;
+            slashes = decoded_slashes;
         }
-        check_segments(&decoded)?;
+        // Empty segments are those of the path, or stand between its encoded slashes.
+        let _allowed_by_the_route = check_segments(&decoded)?;
         encoded = Cow::Owned(decoded);
     }
     Err(Refused::bad("the path is encoded too often"))
@@ -49,11 +59,26 @@ fn check_encoding(path: &str) -> Result<(), Refused> {
     if sound { Ok(()) } else { Err(Refused::bad("the path is not percent-encoded")) }
 }
 
+/// Parameters hold no encoded slash: routes are found without the parameters of segments, so that
+/// `/a;x=%2Fb` would be read as `/a` here, and as `/a/b` by an instance.
+fn check_parameters(path: &str) -> Result<(), Refused> {
+    for segment in path.split('/') {
+        let segment = segment.to_ascii_lowercase();
+        let before = segment.find("%2f").map_or("", |slash| &segment[..slash]);
+        if before.contains(';') || before.contains("%3b") {
+            return Err(Refused::bad("the path holds an encoded slash in parameters"));
+        }
+    }
+    Ok(())
+}
+
 fn count_slashes(path: &str) -> usize {
     path.bytes().filter(|byte| *byte == b'/').count()
 }
 
-fn check_segments(path: &str) -> Result<(), Refused> {
+/// Returns true where a segment is empty, apart from the last.
+fn check_segments(path: &str) -> Result<bool, Refused> {
+    let mut is_any_empty = false;
     if path.chars().any(char::is_control) {
         return Err(Refused::bad("the path holds a control character"));
     }
@@ -65,15 +90,17 @@ fn check_segments(path: &str) -> Result<(), Refused> {
         // Java's servers cut parameters off before they resolve dots.
         let name = segment.split(';').next().unwrap_or_default();
         let last = segments.peek().is_none();
-        if name.is_empty() && !(last && segment.is_empty()) {
-            return Err(Refused::bad("the path holds an empty segment"));
+        if segment.is_empty() {
+            is_any_empty |= !last;
+        } else if name.is_empty() {
+            return Err(Refused::bad("the path holds an empty segment with parameters"));
         }
         // Windows drops dots and spaces at the end of a name.
         if name.contains('.') && name.bytes().all(|byte| matches!(byte, b'.' | b' ')) {
             return Err(Refused::bad("the path holds a dot segment"));
         }
     }
-    Ok(())
+    Ok(is_any_empty)
 }
 
 #[cfg(test)]
@@ -83,6 +110,60 @@ mod tests {
     #[track_caller]
     fn refused(paths: &[&str], reason: &str) {
         for path in paths {
+            let found = judge(path).expect_err(path);
+            assert!(found.reason.contains(reason), "{path}: {}", found.reason);
+        }
+    }
+
+    /// Checks a path for a route that allows nothing.
+    fn judge(path: &str) -> Result<(), Refused> {
+        check(path)?.check_allowed(PathFeatures::default())
+    }
+
+    /// Whether a path has encoded slashes, and empty segments.
+    fn features(path: &str) -> (bool, bool) {
+        let found = check(path).expect(path);
+        (found.encoded_slashes, found.empty_segments)
+    }
+
+    #[test]
+    fn what_a_route_can_allow_is_returned() {
+        for path in
+            ["/a%2fb", "/a%2Fb/c", "/%2F/jobs", "/https%3A%2F%2Fa.b%2Fc", "/a%2F", "/%2f%2F"]
+        {
+            assert_eq!(features(path), (true, false), "{path}");
+        }
+        for path in ["//", "//a", "/a//", "/a///b", "/https://a.b/c", "/a//%41"] {
+            assert_eq!(features(path), (false, true), "{path}");
+        }
+        assert_eq!(features("/a//b%2fc"), (true, true));
+        assert_eq!(features("/a/b%20c/"), (false, false));
+        assert_eq!(features("/a%2Fb;v=1"), (true, false), "parameters behind a slash");
+    }
+
+    #[test]
+    fn no_route_can_allow_what_is_hidden_behind_encoded_slashes() {
+        for (path, reason) in [
+            ("/a%2F..%2Fb", "dot segment"),
+            ("/a%2f%2e%2e%2fb", "dot segment"),
+            ("/a%2F%2e", "dot segment"),
+            ("/%2F../b", "dot segment"),
+            ("/a%2F..;x%2Fb", "dot segment"),
+            ("/a//../b", "dot segment"),
+            ("/a%2F%252e%252e", "dot segment"),
+            ("/a%252Fb", "encoded again"),
+            ("/a%2Fb%252Fc", "encoded again"),
+            ("/a%2Fb%25252Fc", "encoded again"),
+            ("/a%2Fb%25%32%66c", "encoded again"),
+            ("/a%2Fb%5cc", "backslash"),
+            ("/a%2F%00", "control"),
+            ("/a%2F%c0%af", "UTF-8"),
+            ("/a;x=%2Fb", "in parameters"),
+            ("/a%3Bx=%2Fb", "in parameters"),
+            ("/c/a;x%2fb/d", "in parameters"),
+            ("/a%2F;x/b", "with parameters"),
+            ("/a//;x", "with parameters"),
+        ] {
             let found = check(path).expect_err(path);
             assert!(found.reason.contains(reason), "{path}: {}", found.reason);
         }
@@ -120,7 +201,7 @@ mod tests {
             "/orders/%2541",
             "/orders/[a]|{b}",
         ] {
-            assert_eq!(check(path), Ok(()), "{path}");
+            assert_eq!(judge(path), Ok(()), "{path}");
         }
     }
 
@@ -237,7 +318,7 @@ mod tests {
             let count = random.usize(1..12);
             let soup: String = (0..count).map(|_| pieces[random.usize(..pieces.len())]).collect();
             let path = format!("/{soup}");
-            if check(&path).is_err() {
+            if judge(&path).is_err() {
                 continue;
             }
             let mut decoded = path.clone();

@@ -13,10 +13,11 @@ use http::Method;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Methods {
-    /// All. The default.
+    /// All that any route passes on: `GET`, `HEAD`, `POST`, `PUT`, `PATCH`, `DELETE` and `OPTIONS`. The
+    /// default.
     #[default]
     All,
-    /// These, and no others.
+    /// These, and no others. May name others than those seven, but not `CONNECT` and `TRACE`.
     These(Vec<Method>),
 }
 

@@ -146,6 +146,24 @@ impl RouteTable {
         }
     }
 
+    /// Returns true where an instance could read a path as one of another route than `route`, the one that
+    /// was [found](Self::find) for it: many decode `%2F` before they look for segments, or drop empty
+    /// segments. A path that decodes or drops only some of them leads to the route of one of these two
+    /// readings, or to one between them.
+    #[must_use]
+    pub fn is_ambiguous(
+        &self,
+        host: Option<&str>,
+        path: &str,
+        method: &Method,
+        route: &Arc<Route>,
+    ) -> bool {
+        match self.find(host, &path::normalized(path), method) {
+            Found::Route { route: other, .. } => !Arc::ptr_eq(other, route),
+            _ => true,
+        }
+    }
+
     /// Those for a host, the most particular first.
     fn trees(&self, host: &str) -> impl Iterator<Item = &Tree> {
         let below = host::parents(host).filter_map(|name| search(&self.below, name));

@@ -100,6 +100,17 @@ pub(super) fn decoded(segment: &str) -> Cow<'_, str> {
     percent_decode_str(segment).decode_utf8_lossy()
 }
 
+/// A path with its encoded slashes decoded and its empty segments left out.
+pub(super) fn normalized(path: &str) -> String {
+    let decoded = path.replace("%2F", "/").replace("%2f", "/");
+    let mut normalized = String::with_capacity(decoded.len());
+    for segment in decoded.split('/').filter(|segment| !segment.is_empty()) {
+        normalized.push('/');
+        normalized.push_str(segment);
+    }
+    if normalized.is_empty() { "/".to_owned() } else { normalized }
+}
+
 /// A segment without its parameters, which some instances do not look at (RFC 3986, 3.3).
 pub(super) fn without_parameters(segment: &str) -> &str {
     segment.split(';').next().unwrap_or_default()
@@ -149,6 +160,21 @@ mod tests {
             assert_eq!(text.parse::<PathPrefix>(), Err(error), "{text}");
         }
         assert!("/a..b/...".parse::<PathPrefix>().is_ok(), "these lead nowhere");
+    }
+
+    #[test]
+    fn a_normalized_path_has_no_encoded_slashes_and_no_empty_segments() {
+        for (path, expected) in [
+            ("/", "/"),
+            ("//", "/"),
+            ("/%2F", "/"),
+            ("/a%2Fb%2fc", "/a/b/c"),
+            ("//a///b//", "/a/b"),
+            ("/https%3A%2F%2Fa", "/https%3A/a"),
+            ("/a%20b", "/a%20b"),
+        ] {
+            assert_eq!(normalized(path), expected, "{path}");
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::{borrow::Cow, num::NonZeroU32, time::Duration};
 use http::{HeaderName, Method};
 use waypost_client::{Filter, Policy};
 
+use crate::guard::PathFeatures;
+
 use super::{HostPattern, Methods, Name, PathPrefix};
 
 /// A way from requests to a service.
@@ -16,6 +18,8 @@ pub struct Route {
     pub host: HostPattern,
     /// How the paths of the requests begin.
     pub path: PathPrefix,
+    /// What the paths of the requests may hold. Default: nothing that is ambiguous.
+    pub path_features: PathFeatures,
     /// The methods of the requests.
     pub methods: Methods,
     /// Whose instances answer.
@@ -103,6 +107,7 @@ impl Route {
             given_name: None,
             host: HostPattern::Any,
             path: PathPrefix::default(),
+            path_features: PathFeatures::default(),
             methods: Methods::All,
             service,
             prefix: Prefix::Kept,

@@ -294,3 +294,103 @@ fn a_lookup_agrees_with_a_look_at_every_route() {
         }
     }
 }
+
+#[test]
+fn a_path_that_could_be_read_as_one_of_another_route_is_ambiguous() {
+    let table = RouteTable::new(
+        [
+            route("all", "*", "/", &[]),
+            route("git", "*", "/git", &[]),
+            route("admin", "*", "/git/admin", &[]),
+            route("reads", "*", "/git/reads", &["GET"]),
+            route("shop", "shop.example", "/git/shop", &[]),
+        ],
+        Implicit::Routed { timeout: TIMEOUT },
+    );
+    for (host, path, expected) in [
+        ("", "/git/a%2Fb", false),
+        ("", "/git/a//b", false),
+        ("", "/x%2Fgit/admin", false),
+        ("", "/git/%2F/admin2", false),
+        ("", "/git/a%2Fadmin", false),
+        ("", "/git/admin/a%2Fb//c", false),
+        ("", "/git%2Fadmin", true),
+        ("", "/git%2fa", true),
+        ("", "/%2Fgit", true),
+        ("", "//git/a", true),
+        ("", "/git//admin/a", true),
+        ("", "/git/%2Fadmin", true),
+        ("", "/git/%2F%2Fadmin/a", true),
+        ("", "/git/admin%2Fa", true),
+        ("", "/git/%61dmin%2Fa", true),
+        ("", "/git//reads", true),
+        ("", "/git/x%2Fshop", false),
+        ("shop.example", "/git//shop", true),
+        ("shop.example", "/git/shop//a", false),
+    ] {
+        let host = (!host.is_empty()).then_some(host);
+        let Found::Route { route, .. } = table.find(host, path, &Method::POST) else { panic!() };
+        assert_eq!(table.is_ambiguous(host, path, &Method::POST, route), expected, "{path}");
+    }
+}
+
+/// All that a path becomes where each of its encoded slashes is decoded or is not, and each run of slashes
+/// is one or stays.
+fn readings(path: &str) -> Vec<String> {
+    let mut readings = vec![String::new()];
+    let mut rest = path;
+    while !rest.is_empty() {
+        let (piece, others): (&str, &[&str]) = match rest {
+            rest if rest.starts_with("%2F") => ("%2F", &["%2F", "/", ""]),
+            rest if rest.starts_with('/') => ("/", &["/", ""]),
+            rest => (&rest[..1], &[]),
+        };
+        rest = &rest[piece.len()..];
+        let with = |reading: &String| {
+            // A slash is left out behind a slash alone.
+            let ends = reading.ends_with('/');
+            let others = if others.is_empty() { vec![piece] } else { others.to_vec() };
+            others
+                .into_iter()
+                .filter(move |other| ends || !other.is_empty())
+                .map(|other| format!("{reading}{other}"))
+                .collect::<Vec<_>>()
+        };
+        readings = readings.iter().flat_map(with).collect();
+    }
+    readings
+}
+
+#[test]
+fn a_path_that_is_not_ambiguous_leads_to_one_route_however_it_is_read() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let table = RouteTable::new(
+        ["/", "/a", "/a/b", "/b/a", "/a/b/a", "/b"]
+            .map(|path| route(&format!("r{}", path.replace('/', "-0")), "*", path, &[])),
+        Implicit::Off,
+    );
+    let pieces = ["a", "b", "%61", "/", "/", "%2F", ";", "%3B", "%2Fa", "/b"];
+    let mut compared = 0;
+    for _ in 0..20_000 {
+        let soup: String =
+            (0..random.usize(1..9)).map(|_| pieces[random.usize(..pieces.len())]).collect();
+        let path = format!("/{soup}");
+        let request = http::Request::get(&*path).header("host", "a").body(()).expect("a request");
+        if crate::guard::check(&request.into_parts().0).is_err() {
+            continue;
+        }
+        let Found::Route { route, .. } = table.find(None, &path, &Method::GET) else { panic!() };
+        if table.is_ambiguous(None, &path, &Method::GET, route) {
+            continue;
+        }
+        for reading in readings(&path) {
+            let found = table.find(None, &reading, &Method::GET);
+            let Found::Route { route: other, .. } = found else { panic!("{reading}") };
+            assert!(Arc::ptr_eq(route, other), "{path} read as {reading}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 1_000, "{compared}");
+}

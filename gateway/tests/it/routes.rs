@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 use tonic::body::Body;
 use waypost_client::Registration;
 
-use crate::support::{Answer, Gateway, Instance, act, full, until};
+use crate::support::{Answer, Caller, Gateway, Instance, Setup, act, full, until, whole};
 
 /// An instance that answers with its id and the path that it is asked.
 async fn named(
@@ -170,4 +170,141 @@ async fn requests_with_the_same_key_go_to_the_same_instance() {
     let mut more: Vec<usize> = counts().iter().zip(before).map(|(now, then)| now - then).collect();
     more.sort_unstable();
     assert_eq!(more, [0, 0, 30]);
+}
+
+/// A gateway with a route that allows unusual paths, one below it that asks for a key, and one that allows
+/// nothing.
+async fn unusual_paths() -> Gateway {
+    let config = "implicit = true
+        [auth.api_keys]
+        file = 'keys.toml'
+        [[routes]]
+        path = '/repo'
+        service = 'orders'
+        strip = true
+        encoded_slashes = true
+        empty_segments = true
+        [[routes]]
+        path = '/repo/admin'
+        service = 'orders'
+        auth = 'required'
+        encoded_slashes = true
+        [[routes]]
+        path = '/slashes'
+        service = 'orders'
+        rewrite = '/in'
+        encoded_slashes = true
+        [[routes]]
+        path = '/segments'
+        service = 'orders'
+        empty_segments = true
+        [[routes]]
+        path = '/plain'
+        service = 'orders'";
+    let keys = format!("[[keys]]\nid = 'ann'\nsha256 = '{}'", "0".repeat(64));
+    let files = &[("keys.toml", &*keys)][..];
+    Gateway::set_up(Setup { config, files, ..Setup::default() }).await
+}
+
+#[tokio::test]
+async fn encoded_slashes_and_empty_segments_pass_where_a_route_allows_them() {
+    let gateway = unusual_paths().await;
+    let instance = gateway.instance("orders", "a", act::echo).await;
+    for (asked, expected) in [
+        ("/repo/v2/team%2Fimage/tags", "/v2/team%2Fimage/tags"),
+        ("/repo/%2F/jobs?q=%2F//", "/%2F/jobs?q=%2F//"),
+        ("/repo/a%2f%2Fb/", "/a%2f%2Fb/"),
+        ("/repo/cut/https://img.example/b.png", "/cut/https://img.example/b.png"),
+        ("/repo/a//", "/a//"),
+        ("/slashes/urn%3Aa%2Fb", "/in/urn%3Aa%2Fb"),
+        ("/slashes/a%2Fadmin", "/in/a%2Fadmin"),
+        ("/segments//a///b", "/segments//a///b"),
+    ] {
+        for caller in [gateway.http1(), gateway.http2()] {
+            let request = Request::get(asked).body(Body::empty()).unwrap();
+            assert_eq!(caller.send(request).await.status(), 200, "{asked}");
+            assert_eq!(instance.last().path, expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn encoded_slashes_and_empty_segments_lead_around_no_route() {
+    let gateway = unusual_paths().await;
+    let instance = gateway.instance("orders", "a", act::echo).await;
+    for (asked, status, detail) in [
+        // Not allowed there.
+        ("/plain/a%2Fb", 400, "encoded slash"),
+        ("/plain//a", 400, "empty segment"),
+        ("/slashes/a//b", 400, "empty segment"),
+        ("/segments/a%2Fb", 400, "encoded slash"),
+        ("/orders/a%2Fb", 400, "encoded slash"),
+        ("/orders//b", 400, "empty segment"),
+        ("/repo%2Fx", 400, "encoded slash"),
+        ("//repo/x", 400, "empty segment"),
+        ("/repo/admin//x", 400, "empty segment"),
+        // Another route, for who decodes first.
+        ("/repo/admin%2Fx", 400, "another route"),
+        ("/repo/%61dmin%2fx", 400, "another route"),
+        ("/repo/%2Fadmin/x", 400, "another route"),
+        ("/repo/a//../admin", 400, "dot segment"),
+        ("/repo//admin", 400, "another route"),
+        ("/repo//admin/x", 400, "another route"),
+        // Anything else that stays refused.
+        ("/repo/a%2F..%2Fadmin", 400, "dot segment"),
+        ("/repo/a%2F%2e%2E/admin", 400, "dot segment"),
+        ("/repo/a%252F..%252Fadmin", 400, "encoded slash"),
+        ("/repo/a%5Cb", 400, "backslash"),
+        ("/repo/a;x=%2Fb", 400, "parameters"),
+        ("/repo//evil.example/x", 400, "two slashes"),
+        ("/repo/admin/a%2Fb", 401, ""),
+    ] {
+        let answer = gateway.get(asked).await;
+        assert_eq!(answer.status, status, "{asked}");
+        assert!(answer.text().contains(detail), "{asked}: {}", answer.text());
+    }
+    assert!(instance.seen().is_empty());
+}
+
+#[tokio::test]
+async fn other_methods_pass_where_a_route_names_them() {
+    let gateway = Gateway::new(
+        "[[routes]]
+        path = '/dav'
+        service = 'orders'
+        methods = ['PROPFIND', 'QUERY', 'GET']
+        [[routes]]
+        path = '/all'
+        service = 'orders'",
+    )
+    .await;
+    let instance = gateway.instance("orders", "a", act::echo).await;
+    let ask = async |caller: Caller, method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path).body(full("body"));
+        whole(caller.send(request.unwrap()).await).await
+    };
+    for caller in [gateway.http1(), gateway.http2()] {
+        for method in ["PROPFIND", "QUERY"] {
+            let answer = ask(caller, method, "/dav/a").await;
+            assert_eq!((answer.status.as_u16(), answer.text()), (200, "body"), "{method}");
+            assert_eq!(instance.last().method.as_str(), method);
+        }
+        let seen = instance.seen().len();
+        for (method, path, status) in [
+            ("MKCOL", "/dav/a", 405),
+            ("POST", "/dav/a", 405),
+            ("PROPFIND", "/all", 501),
+            ("PROPFIND", "/orders/7", 501),
+            ("PROPFIND", "/", 501),
+            ("propfind", "/dav/a", 501),
+            ("TRACE", "/dav/a", 501),
+            ("TRACK", "/dav/a", 501),
+        ] {
+            let answer = ask(caller, method, path).await;
+            assert_eq!(answer.status, status, "{method} {path}");
+            let allow = (status == 405).then_some("GET, PROPFIND, QUERY");
+            assert_eq!(answer.header("allow"), allow);
+        }
+        assert_eq!(instance.seen().len(), seen);
+    }
 }
