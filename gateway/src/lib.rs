@@ -6,6 +6,7 @@ mod admin;
 pub mod auth;
 pub mod cli;
 mod clock;
+mod compression;
 pub mod config;
 mod correlation;
 mod exchange;

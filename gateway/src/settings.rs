@@ -6,13 +6,11 @@ use std::{convert::Infallible, path::Path};
 use http::{Method, Request, Response, header};
 use tonic::body::Body;
 use tower::{Layer, Service, ServiceExt};
-use tower_http::{
-    compression::CompressionLayer,
-    cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders},
-};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use crate::{
     auth::Authenticator,
+    compression::compress,
     config::{Allowed, Config, Cors, Mistake, Mistakes},
     hop::remove_family,
     lines::Lines,
@@ -98,13 +96,13 @@ impl Settings {
         request: Request<B>,
     ) -> Result<Response<Body>, Infallible>
     where
-        S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+        S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone,
     {
         if !self.config.compression {
             return self.share(inner, request).await;
         }
-        let inner = CompressionLayer::new().layer(inner);
-        self.share(inner.map_response(|answer| answer.map(Body::new)), request).await
+        let inner = tower::service_fn(move |request| compress(inner.clone(), request));
+        self.share(inner, request).await
     }
 
     /// Answers with `inner`, and with the CORS fields that the configuration gives. Where it has

@@ -1,0 +1,160 @@
+//! Compresses answers for callers that accept that, and keeps what answers say about their bytes true.
+//! Must not change an answer that is not compressed, nor what an instance gets of its request.
+
+use std::convert::Infallible;
+
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version,
+    header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, IF_NONE_MATCH, VARY},
+};
+use http_body_util::BodyExt;
+use tonic::body::Body;
+use tower::{Layer, Service, ServiceExt};
+use tower_http::compression::{
+    CompressionLayer,
+    predicate::{DefaultPredicate, Predicate},
+};
+
+use crate::guard::members;
+
+/// Checksums of the bytes that the instance sent (RFC 9530, RFC 3230, RFC 1864): `Content-Digest` is of
+/// the content, `Repr-Digest` of the representation with its content coding. Compression changes both.
+static DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
+/// Marks an answer that came without a content coding.
+#[derive(Clone, Copy)]
+struct Uncoded;
+
+/// Answers with `inner`, compressed where the caller accepts that, and neither side forbids it.
+pub(crate) async fn compress<B, S>(
+    inner: S,
+    mut request: Request<B>,
+) -> Result<Response<Body>, Infallible>
+where
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+{
+    // RFC 9111, 5.2.1.6.
+    if has_no_transform(request.headers()) {
+        return inner.oneshot(request).await;
+    }
+    let validators = request.headers().get_all(IF_NONE_MATCH).iter().cloned().collect::<Vec<_>>();
+    let mut accepted = allow_identity(request.headers_mut());
+    let inner = inner
+        .map_request(move |mut request: Request<B>| {
+            restore(request.headers_mut(), accepted.take());
+            request
+        })
+        .map_response(|mut answer: Response<Body>| {
+            if !answer.headers().contains_key(CONTENT_ENCODING) {
+                answer.extensions_mut().insert(Uncoded);
+            }
+            answer
+        });
+    let layer = CompressionLayer::new().compress_when(DefaultPredicate::new().and(may_transform));
+    let mut answer = layer.layer(inner).oneshot(request).await?.map(Body::new);
+    let was_uncoded = answer.extensions_mut().remove::<Uncoded>().is_some();
+    if was_uncoded && answer.headers().contains_key(CONTENT_ENCODING) {
+        weaken(answer.headers_mut());
+        remove_digests(answer.headers_mut());
+        return Ok(answer.map(|body| Body::new(body.map_frame(without_digests))));
+    }
+    if answer.status() == StatusCode::NOT_MODIFIED {
+        validate_weakly(answer.headers_mut(), &validators);
+    }
+    Ok(answer)
+}
+
+/// Returns false for an answer whose bytes have to stay, apart from those that have a content coding or a
+/// `Content-Range`: one that says so (RFC 9111, 5.2.2.6), and ranges of several parts.
+fn may_transform(status: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
+    status != StatusCode::PARTIAL_CONTENT && !has_no_transform(headers)
+}
+
+fn has_no_transform(headers: &HeaderMap) -> bool {
+    members(headers, &CACHE_CONTROL).any(|member| member.eq_ignore_ascii_case(b"no-transform"))
+}
+
+/// Removes from `Accept-Encoding` that the identity is not accepted, for which the layer replaces the
+/// status of an answer by 406, though the instance may have answered in another coding. Returns the
+/// values that there were, where that changes them.
+fn allow_identity(headers: &mut HeaderMap) -> Option<Vec<HeaderValue>> {
+    let forbids = |member: &[u8]| {
+        let mut parts = member.splitn(2, |byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let is_identity = parts
+            .next()
+            .is_some_and(|coding| coding == b"*" || coding.eq_ignore_ascii_case(b"identity"));
+        is_identity && parts.next().is_some_and(is_zero)
+    };
+    if !members(headers, &ACCEPT_ENCODING).any(forbids) {
+        return None;
+    }
+    let accepted = members(headers, &ACCEPT_ENCODING)
+        .filter(|member| !forbids(member))
+        .collect::<Vec<_>>()
+        .join(&b", "[..]);
+    let values = headers.get_all(ACCEPT_ENCODING).iter().cloned().collect();
+    // What is joined from parts of values is one.
+    match HeaderValue::from_bytes(&accepted) {
+        Ok(accepted) => drop(headers.insert(ACCEPT_ENCODING, accepted)),
+        Err(_) => drop(headers.remove(ACCEPT_ENCODING)),
+    }
+    Some(values)
+}
+
+/// Returns true for a weight of 0 (RFC 9110, 12.4.2).
+fn is_zero(weight: &[u8]) -> bool {
+    let digits = weight.strip_prefix(b"q=").or_else(|| weight.strip_prefix(b"Q="));
+    digits.is_some_and(|digits| {
+        digits.starts_with(b"0") && digits.iter().all(|digit| matches!(digit, b'0' | b'.'))
+    })
+}
+
+fn restore(headers: &mut HeaderMap, accepted: Option<Vec<HeaderValue>>) {
+    let Some(accepted) = accepted else { return };
+    headers.remove(ACCEPT_ENCODING);
+    for value in accepted {
+        headers.append(ACCEPT_ENCODING, value);
+    }
+}
+
+/// Makes a strong validator weak: it stands for the same content, not for the same bytes (RFC 9110, 8.8.1).
+fn weaken(headers: &mut HeaderMap) {
+    let Some(tag) = headers.get(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\"")) else {
+        return;
+    };
+    if let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()) {
+        headers.insert(ETAG, weak);
+    }
+}
+
+/// Makes the validator of a 304 weak where the caller knows it as a weak one, which it got with a
+/// compressed answer: a strong one would not select that answer (RFC 9111, 4.3.4).
+fn validate_weakly(headers: &mut HeaderMap, validators: &[HeaderValue]) {
+    let Some(tag) = headers.get(ETAG) else { return };
+    let weak = [b"W/", tag.as_bytes()].concat();
+    let is_known = |value: &HeaderValue| {
+        value.as_bytes().split(|byte| *byte == b',').any(|known| known.trim_ascii() == weak)
+    };
+    if validators.iter().any(is_known) {
+        weaken(headers);
+        headers.append(VARY, HeaderValue::from_static("accept-encoding"));
+    }
+}
+
+fn remove_digests(headers: &mut HeaderMap) {
+    for name in &DIGESTS {
+        headers.remove(name);
+    }
+}
+
+fn without_digests<D>(mut frame: http_body::Frame<D>) -> http_body::Frame<D> {
+    if let Some(trailers) = frame.trailers_mut() {
+        remove_digests(trailers);
+    }
+    frame
+}
