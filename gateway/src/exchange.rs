@@ -50,6 +50,10 @@ pub(crate) async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     let settings = gateway.settings();
     let (mut head, body) = request.into_parts();
+    if head.version == Version::HTTP_2 {
+        // RFC 9113, 8.2.3: the crumbs of a cookie are one field, and count as one.
+        hop::join_cookies(&mut head.headers);
+    }
     // As it came: what is added to it is none of its caller's doing.
     let checked = guard::check(&head);
     let correlation = Correlation::of(&mut head.headers);
@@ -186,7 +190,7 @@ async fn admit(
     let timeout = timeout(&route, &head.headers);
     let passage = hop::strip_request(&mut head.headers, head.version);
     gateway.pseudonym.pass(&mut head.headers, head.version).map_err(refused)?;
-    origin.write(&mut head.headers);
+    origin.write(&mut head.headers, stripped(&route, is_grpc));
     match &settings.auth {
         Some(auth) => auth.pass_on(&mut head.headers, identity.as_ref()),
         None => auth::remove_forged(&mut head.headers),
@@ -262,6 +266,15 @@ fn check_unusual(
         return bad("the path that the instance would get begins with two slashes");
     }
     Ok(())
+}
+
+/// The prefix of the path that the instance does not get, in two parts.
+fn stripped(route: &Way, is_grpc: bool) -> [&str; 2] {
+    match route {
+        Way::Written(route) => [route.stripped_prefix(), ""],
+        Way::Implicit(_) if is_grpc => ["", ""],
+        Way::Implicit(route) => ["/", route.service.as_str()],
+    }
 }
 
 /// The way of a call that no route was written for: to the service that its path names, or, where there is

@@ -13,10 +13,12 @@ use ipnet::IpNet;
 use crate::{
     guard::{is_authority, members},
     hop::remove_family,
+    routes::PathPrefix,
 };
 
 static FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// All of `X-Forwarded-*`, of which some are nobody's standard.
@@ -102,13 +104,15 @@ pub struct Origin {
     hops: Vec<IpAddr>,
     scheme: Scheme,
     host: Option<HeaderValue>,
+    /// The prefix that trusted proxies took away. Empty: none.
+    prefix: PathPrefix,
 }
 
 impl Origin {
     /// What is known of where a request with these `headers` came from.
     ///
     /// `X-Forwarded-For` is read from its end for as long as the hop before it is trusted. A trusted
-    /// peer's `X-Forwarded-Proto` and `-Host` count if there is one of each and it makes sense.
+    /// peer's `X-Forwarded-Proto`, `-Host` and `-Prefix` count if there is one of each and it makes sense.
     /// `Forwarded` is never read: a proxy that writes only one of the two passes the caller's word on in
     /// the other.
     #[must_use]
@@ -117,6 +121,7 @@ impl Origin {
             hops: vec![arrival.peer.to_canonical()],
             scheme: arrival.scheme,
             host: arrival.host.and_then(|host| HeaderValue::from_str(host).ok()),
+            prefix: PathPrefix::default(),
         };
         if !trusted.contain(arrival.peer) {
             return origin;
@@ -132,6 +137,7 @@ impl Origin {
         }
         origin.scheme = claimed_scheme(headers).unwrap_or(origin.scheme);
         origin.host = claimed_host(headers).or(origin.host);
+        origin.prefix = claimed_prefix(headers).unwrap_or_default();
         origin
     }
 
@@ -148,8 +154,10 @@ impl Origin {
         self.scheme
     }
 
-    /// Tells the instance, in place of all that the request said about it.
-    pub fn write(&self, headers: &mut HeaderMap) {
+    /// Writes it for the instance, in place of all that the request said about it. The instance gets a path
+    /// without the prefix `stripped`, which stands in `X-Forwarded-Prefix` behind what trusted proxies
+    /// took away before: with it the instance can make links that lead back to it.
+    pub fn write(&self, headers: &mut HeaderMap, stripped: [&str; 2]) {
         remove_family(headers, FAMILY);
         for name in &OTHERS {
             headers.remove(name);
@@ -157,6 +165,13 @@ impl Origin {
         headers.insert(&PROTO, HeaderValue::from_static(self.scheme.as_str()));
         if let Some(host) = &self.host {
             headers.insert(&FORWARDED_HOST, host.clone());
+        }
+        let [first, second] = stripped;
+        let prefix = [self.prefix.as_str(), first, second].concat();
+        if !prefix.is_empty()
+            && let Ok(prefix) = HeaderValue::try_from(prefix)
+        {
+            headers.insert(&PREFIX, prefix);
         }
         let (chain, forwarded) = self.lists();
         // Addresses, and a host that was a value before.
@@ -221,6 +236,11 @@ fn claimed_host(headers: &HeaderMap) -> Option<HeaderValue> {
     only(headers, &FORWARDED_HOST).filter(|claim| is_authority(claim.as_bytes())).cloned()
 }
 
+/// A path that can't be taken for another host, or for one that leads elsewhere.
+fn claimed_prefix(headers: &HeaderMap) -> Option<PathPrefix> {
+    only(headers, &PREFIX)?.to_str().ok()?.parse().ok()
+}
+
 /// The host a request is for, as [`Arrival`] wants it.
 #[must_use]
 pub fn host_of(parts: &http::request::Parts) -> Option<&str> {
@@ -261,8 +281,44 @@ mod tests {
     /// What an instance gets.
     fn told(peer: &str, fields: &[(&'static str, &str)]) -> HeaderMap {
         let mut told = headers(fields);
-        read(peer, fields).write(&mut told);
+        read(peer, fields).write(&mut told, ["", ""]);
         told
+    }
+
+    /// The prefix that an instance gets, where the gateway takes `stripped` away.
+    fn prefix(peer: &str, claimed: &[&str], stripped: [&str; 2]) -> Option<String> {
+        let fields: Vec<_> = claimed.iter().map(|claim| ("x-forwarded-prefix", *claim)).collect();
+        let mut told = headers(&fields);
+        read(peer, &fields).write(&mut told, stripped);
+        let prefix = only(&told, &PREFIX)?;
+        Some(prefix.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn an_instance_gets_the_prefix_that_was_taken_away() {
+        for (claimed, stripped, expected) in [
+            (&[][..], ["", ""], None),
+            (&[], ["/v1/orders", ""], Some("/v1/orders")),
+            (&[], ["/", "orders"], Some("/orders")),
+            (&["/edge"], ["", ""], Some("/edge")),
+            (&["/edge/eu/"], ["/v1", ""], Some("/edge/eu/v1")),
+            (&["/"], ["/v1", ""], Some("/v1")),
+            // Of two, none counts, and nothing that is more than a path.
+            (&["/a", "/b"], ["/v1", ""], Some("/v1")),
+            (&["/a, /b"], ["", ""], None),
+            (&["//evil.example"], ["/v1", ""], Some("/v1")),
+            (&["https://evil.example"], ["", ""], None),
+            (&["/a/../b"], ["", ""], None),
+            (&["/a%2e"], ["", ""], None),
+            (&["/\"x"], ["", ""], None),
+            (&["/a?b"], ["", ""], None),
+        ] {
+            let got = prefix("10.0.0.1", claimed, stripped);
+            assert_eq!(got.as_deref(), expected, "{claimed:?} {stripped:?}");
+            let own = stripped.concat();
+            let own = (!own.is_empty()).then_some(own);
+            assert_eq!(prefix(CALLER, claimed, stripped), own, "a caller is not believed");
+        }
     }
 
     #[test]
@@ -397,7 +453,7 @@ mod tests {
     fn a_caller_may_name_no_host() {
         let arrival = Arrival { peer: address(CALLER), scheme: Scheme::Https, host: None };
         let mut headers = HeaderMap::new();
-        Origin::read(&headers, arrival, &TrustedProxies::default()).write(&mut headers);
+        Origin::read(&headers, arrival, &TrustedProxies::default()).write(&mut headers, ["", ""]);
         assert_eq!(headers["forwarded"], "for=192.0.2.1;proto=https");
         assert!(!headers.contains_key("x-forwarded-host"));
     }

@@ -172,11 +172,11 @@ pub(crate) fn remove_family(headers: &mut HeaderMap, family: &str) {
     }
 }
 
-fn join_cookies(headers: &mut HeaderMap) {
-    let lines: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if lines.len() < 2 {
-        return;
-    }
+/// Makes one line of several lines of `Cookie`, into which HTTP/2 splits one to compress it better.
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return };
+    let lines: Vec<&[u8]> = [first, second].into_iter().chain(lines).collect();
     // What is joined from values is one.
     if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);

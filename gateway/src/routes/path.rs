@@ -43,6 +43,16 @@ pub enum PathError {
 }
 
 impl PathPrefix {
+    /// It without a slash at its end: empty for `/`.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns true for `/`, with which all paths begin.
+    pub(super) fn is_root(&self) -> bool {
+        self.text.is_empty()
+    }
+
     /// Its segments.
     pub(super) fn segments(&self) -> impl Iterator<Item = &str> {
         self.text.split('/').skip(1)

@@ -145,6 +145,18 @@ impl Route {
         self.hedge.filter(|_| method.is_safe())
     }
 
+    /// The prefix that is taken away, as the route has it: paths that the instance gets, with this before
+    /// them, lead back to it. Empty where nothing is taken away, or something else takes its place.
+    #[must_use]
+    pub fn stripped_prefix(&self) -> &str {
+        let is_stripped = match &self.prefix {
+            Prefix::Kept => false,
+            Prefix::Stripped => true,
+            Prefix::Replaced(prefix) => prefix.is_root(),
+        };
+        if is_stripped { self.path.as_str() } else { "" }
+    }
+
     /// The path that an instance is asked for, where a request's path begins as the route's.
     pub(super) fn asked<'a>(&'a self, path: &'a str) -> Cow<'a, str> {
         match &self.prefix {
@@ -185,6 +197,8 @@ mod tests {
             (replaced("/"), "/", "/7", "/"),
         ] {
             let route = Route { prefix, ..route() };
+            let stripped = if longer == "/7" { "/v1/orders" } else { "" };
+            assert_eq!(route.stripped_prefix(), stripped);
             assert_eq!(route.asked("/v1/orders"), whole);
             assert_eq!(route.asked("/v1/orders/7"), longer);
             assert_eq!(route.asked("/v1/orders/"), slash);

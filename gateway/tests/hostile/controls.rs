@@ -254,3 +254,18 @@ async fn the_cookies_of_a_stream_become_one() {
     let cookies: Vec<_> = seen.headers.get_all("cookie").iter().collect();
     assert_eq!(cookies, ["a=1; b=2"]);
 }
+
+/// Browsers split a cookie of many pairs into as many fields.
+#[tokio::test]
+async fn the_crumbs_of_a_cookie_count_as_one_field() {
+    for crumbs in [79, 80, 300] {
+        let pairs: Vec<_> = (0..crumbs).map(|number| format!("k{number}=v")).collect();
+        let mut block = Block::get("/orders/7").field("x-own", "1");
+        for pair in &pairs {
+            block = block.field("cookie", pair.clone());
+        }
+        let seen = stream_passes(headers(&block, END_HEADERS | END_STREAM)).await;
+        assert_eq!(seen.headers["cookie"], pairs.join("; "));
+        assert_eq!(seen.headers.get_all("cookie").iter().count(), 1);
+    }
+}

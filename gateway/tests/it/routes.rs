@@ -308,3 +308,44 @@ async fn other_methods_pass_where_a_route_names_them() {
         assert_eq!(instance.seen().len(), seen);
     }
 }
+
+#[tokio::test]
+async fn instances_get_the_prefix_that_was_taken_away() {
+    let config = "implicit = true
+        [[routes]]
+        path = '/v1/orders'
+        service = 'orders'
+        strip = true
+        [[routes]]
+        path = '/v2'
+        service = 'orders'
+        rewrite = '/'
+        [[routes]]
+        path = '/v3'
+        service = 'orders'
+        rewrite = '/in'
+        [[routes]]
+        path = '/kept'
+        service = 'orders'";
+    let cases = [
+        ("/v1/orders/7", "/v1/orders"),
+        ("/v1/%6frders;v=1/7", "/v1/orders"),
+        ("/v2/a", "/v2"),
+        ("/orders/a", "/orders"),
+        ("/or%64ers", "/orders"),
+        ("/v3/a", ""),
+        ("/kept/a", ""),
+    ];
+    for (trusted, claimed) in [(&[][..], ""), (&["127.0.0.0/8"], "/edge")] {
+        let gateway = Gateway::set_up(Setup { config, trusted, ..Setup::default() }).await;
+        let instance = gateway.instance("orders", "a", act::echo).await;
+        for (asked, expected) in cases {
+            let request = Request::get(asked).header("x-forwarded-prefix", "/edge");
+            let answer = gateway.send(request.body(Body::empty()).unwrap()).await;
+            assert_eq!(answer.status, 200, "{asked}");
+            let expected = format!("{claimed}{expected}");
+            let expected = (!expected.is_empty()).then_some(&*expected);
+            assert_eq!(instance.last().header("x-forwarded-prefix"), expected, "{asked}");
+        }
+    }
+}
