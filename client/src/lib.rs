@@ -177,7 +177,7 @@ pub use balance::{CallKey, NoInstance, Outcome, Pick, PickContext, Policy};
 #[cfg(feature = "tonic")]
 pub use channel::ResponseFuture;
 #[cfg(any(feature = "tonic", feature = "http"))]
-pub use channel::{AnsweredBy, BalancedChannel, CallTimeout, Grpc, Http, Protocol};
+pub use channel::{AnsweredBy, BalancedChannel, CallTimeout, Grpc, Http, Protocol, RawTarget};
 #[cfg(feature = "http")]
 pub use channel::{CallFailed, FailureKind, HttpChannel, HttpFuture};
 pub use client::{BuildError, Builder, Client};

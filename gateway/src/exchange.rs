@@ -10,7 +10,9 @@ use http::{
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tonic::body::Body;
 use tower::Service as _;
-use waypost_client::{AnsweredBy, CallFailed, CallKey, CallTimeout, FailureKind, NoInstance};
+use waypost_client::{
+    AnsweredBy, CallFailed, CallKey, CallTimeout, FailureKind, NoInstance, RawTarget,
+};
 
 use crate::{
     access_log::{Entry, Outcome},
@@ -25,6 +27,7 @@ use crate::{
     problem::Problem,
     rate::ClientKey,
     routes::{Access, Found, KeySource, Methods, Route, RouteTable},
+    server::EncodedAt,
     settings::Settings,
     trimmed::Trimmed,
     tunnel,
@@ -153,6 +156,8 @@ struct Admitted {
     upstream: Arc<Upstream>,
     /// What the instance is asked.
     path: PathAndQuery,
+    /// The same, where the caller did not encode what has to be encoded.
+    raw_target: Option<RawTarget>,
     /// Until the head of the answer is there.
     timeout: Duration,
     passage: Passage,
@@ -196,7 +201,8 @@ async fn admit(
         None => auth::remove_forged(&mut head.headers),
     }
     let path = asked(path, head.uri.query())?;
-    Ok(Admitted { route, upstream, path, timeout, passage, is_grpc, key })
+    let raw_target = raw_target(head, &path);
+    Ok(Admitted { route, upstream, path, raw_target, timeout, passage, is_grpc, key })
 }
 
 fn find(
@@ -388,6 +394,13 @@ fn asked(path: String, query: Option<&str>) -> Result<PathAndQuery, Problem> {
     }
 }
 
+/// The target that the instance gets, with the bytes that were encoded for the gateway alone as they came.
+fn raw_target(head: &mut Parts, path: &PathAndQuery) -> Option<RawTarget> {
+    let encoded_at = head.extensions.remove::<EncodedAt>()?;
+    let length = head.uri.path_and_query()?.as_str().len();
+    RawTarget::new(&encoded_at.decode(path.as_str(), length)?)
+}
+
 fn too_long() -> Problem {
     let detail = "the request's body is longer than the gateway takes";
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "Too long", detail)
@@ -416,7 +429,7 @@ async fn forward(
     upgrade: OnUpgrade,
     outcome: &mut Outcome,
 ) -> Result<Response<Body>, Problem> {
-    let Admitted { route, upstream, path, timeout, passage, is_grpc, key } = admitted;
+    let Admitted { route, upstream, path, raw_target, timeout, passage, is_grpc, key } = admitted;
     let service = route.service.as_str();
     let bounds = bounds(gateway, settings, is_grpc);
     let length = http_body::Body::size_hint(&body).lower();
@@ -433,6 +446,9 @@ async fn forward(
     *request.headers_mut() = head.headers;
     if !is_grpc {
         request.extensions_mut().insert(CallTimeout(timeout));
+    }
+    if let Some(raw_target) = raw_target {
+        request.extensions_mut().insert(raw_target);
     }
     if let Some(key) = key {
         request.extensions_mut().insert(key);

@@ -21,6 +21,7 @@ use tokio::{
 };
 use tonic::body::Body;
 
+use super::raw_target::{RawTarget, Slot, TargetStream};
 use crate::{
     clock,
     connection::{ConnectError, Dialer},
@@ -29,6 +30,7 @@ use crate::{
 
 pub(super) struct Http1 {
     requests: SendRequest<Body>,
+    target: Slot,
     driver: Driver,
     pub(super) address: Arc<str>,
     /// The runtime that moves its bytes.
@@ -59,11 +61,13 @@ impl Http1 {
             Some(Err(source)) => return Err(refused(uri, source)),
             None => return Err(ConnectError::Timeout { address: uri, limit }),
         };
+        let target = Slot::default();
+        let stream = TargetStream::new(stream, target.clone());
         let (requests, connection) =
             http1::handshake(stream).await.map_err(|error| refused(uri, Arc::new(error)))?;
         let driver = Driver(Some(SyncFuture::new(Box::pin(connection.with_upgrades()))));
         let (address, runtime) = (address.into(), Handle::current().id());
-        Ok(Self { requests, driver, address, runtime, host })
+        Ok(Self { requests, target, driver, address, runtime, host })
     }
 
     /// Whether it can take a call, as far as is known without waiting.
@@ -77,6 +81,9 @@ impl Http1 {
         &mut self,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, Unanswered> {
+        if let Some(target) = request.extensions().get::<RawTarget>() {
+            self.target.set(request.method(), request.uri(), target);
+        }
         // Unconstrained: tokio would let an answer that is there wait for another turn of the task.
         let mut answered = pin!(coop::unconstrained(self.requests.try_send_request(request)));
         poll_fn(|context| {

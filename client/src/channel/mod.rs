@@ -17,6 +17,7 @@ mod inflow;
 mod pool;
 mod protocol;
 mod pushback;
+mod raw_target;
 mod replay;
 mod retry;
 mod route;
@@ -37,6 +38,7 @@ pub use self::http::{CallFailed, FailureKind, HttpChannel, HttpFuture};
 pub use self::{
     answered_by::AnsweredBy,
     protocol::{Grpc, Http, Protocol},
+    raw_target::RawTarget,
     timeout::CallTimeout,
 };
 use self::{

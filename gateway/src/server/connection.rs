@@ -66,7 +66,7 @@ where
         let Ok(Some((spoken, ahead))) = spoken else { return };
         // Boxed: one that rests stays small.
         match spoken {
-            Spoken::Http2 => Box::pin(self.http2(Wire::new(stream, ahead))).await,
+            Spoken::Http2 => Box::pin(self.http2(Wire::http2(stream, ahead))).await,
             Spoken::Http1 => {
                 let mut resting = Resting { stream, ahead, since };
                 while let Some(rests) = Box::pin(self.http1(resting)).await {
@@ -112,10 +112,10 @@ where
     /// Serves requests until there are no more, or none for a while.
     async fn http1(&self, resting: Resting) -> Option<Resting> {
         let Resting { stream, ahead, mut since } = resting;
-        let wire = Wire::new(stream, ahead);
+        let wire = Wire::http1(stream, ahead);
         let turns = wire.turns.clone();
-        let answer = service_fn(|request| {
-            let (turn, answered) = (turns.begin(), (self.answer)(request));
+        let answer = service_fn(|mut request| {
+            let (turn, answered) = (turns.begin(&mut request), (self.answer)(request));
             async move {
                 let Ok(answer) = answered.await;
                 Ok::<_, Infallible>(answer.map(|body| InTurn { body, _turn: turn }))

@@ -2,6 +2,7 @@
 //! by a connection that says nothing, or too much.
 
 mod connection;
+mod request_line;
 mod threads;
 mod turns;
 mod wire;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use self::connection::Connection;
-pub(crate) use self::threads::Threads;
+pub(crate) use self::{request_line::EncodedAt, threads::Threads};
 use crate::tasks::Tasks;
 
 /// How long to wait where no connection can be taken in, for want of file descriptors, say.

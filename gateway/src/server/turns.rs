@@ -4,19 +4,24 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
+use http::{Method, Request, header::UPGRADE};
 use http_body::{Frame, SizeHint};
 use tonic::{Status, body::Body};
 
+use super::request_line::{BodyLength, RequestLines};
+
 /// All of it happens in the one task of its connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Turns {
+    /// Never contended.
+    lines: Mutex<RequestLines>,
     begun: AtomicU64,
     ended: AtomicU64,
     /// Whether bytes came that are no request yet.
@@ -39,6 +44,23 @@ pub(super) enum State {
 }
 
 impl Turns {
+    pub(super) fn new(lines: RequestLines) -> Self {
+        Self {
+            lines: Mutex::new(lines),
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            heard: AtomicBool::new(false),
+            held_up: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes came. Returns what hyper gets in their place, where that is something else.
+    pub(super) fn read(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.heard.store(true, Relaxed);
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).read(bytes)
+    }
+
     /// What it is about, where `seen` requests had begun when it was looked at before.
     pub(super) fn state(&self, seen: &mut u64) -> State {
         let (begun, ended) = (self.begun.load(Relaxed), self.ended.load(Relaxed));
@@ -69,10 +91,19 @@ impl Turns {
         is_left
     }
 
-    /// A request is there: its turn ends when this is dropped.
-    pub(super) fn begin(self: &Arc<Self>) -> Turn {
+    /// A request is there: its turn ends when this is dropped. It gets where its target was encoded, if it
+    /// was.
+    pub(super) fn begin<B: http_body::Body>(self: &Arc<Self>, request: &mut Request<B>) -> Turn {
         self.begun.fetch_add(1, Relaxed);
         self.heard.store(false, Relaxed);
+        let is_last =
+            request.headers().contains_key(UPGRADE) || request.method() == Method::CONNECT;
+        let length = request.body().size_hint().exact().filter(|_| !is_last);
+        let length = length.map_or(BodyLength::Unknown, BodyLength::Known);
+        let encoded_at = self.lines.lock().unwrap_or_else(PoisonError::into_inner).begin(length);
+        if let Some(encoded_at) = encoded_at {
+            request.extensions_mut().insert(encoded_at);
+        }
         Turn(Arc::clone(self))
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::turns::Turns;
+use super::{request_line::RequestLines, turns::Turns};
 
 /// How HTTP/2 begins (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -34,10 +34,25 @@ pub(super) enum Spoken {
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, ahead: Bytes) -> Self {
-        let turns = Turns::default();
-        turns.heard.store(!ahead.is_empty(), Relaxed);
+    /// Of a connection of HTTP/1.1, at the beginning of a request.
+    pub(super) fn http1(stream: TcpStream, mut ahead: Bytes) -> Self {
+        let turns = Turns::new(RequestLines::new());
+        if !ahead.is_empty()
+            && let Some(changed) = turns.read(&ahead)
+        {
+            ahead = changed.into();
+        }
         Self { stream, ahead, turns: Arc::new(turns) }
+    }
+
+    /// Of a connection of HTTP/2.
+    pub(super) fn http2(stream: TcpStream, ahead: Bytes) -> Self {
+        Self { stream, ahead, turns: Arc::new(Turns::new(RequestLines::unknown())) }
+    }
+
+    fn read_ahead(&mut self, buffer: &mut ReadBuf<'_>) {
+        let count = self.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&self.ahead.split_to(count));
     }
 
     /// The byte stream, once all was read that was read ahead.
@@ -76,16 +91,20 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = if self.ahead.is_empty() {
-            Pin::new(&mut self.stream).poll_read(context, buffer)
-        } else {
-            let count = self.ahead.len().min(buffer.remaining());
-            buffer.put_slice(&self.ahead.split_to(count));
-            Poll::Ready(Ok(()))
-        };
-        if buffer.filled().len() > before {
+        if !self.ahead.is_empty() {
             self.turns.heard.store(true, Relaxed);
+            self.read_ahead(buffer);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let came = &buffer.filled()[before..];
+        if !came.is_empty()
+            && let Some(changed) = self.turns.read(came)
+        {
+            buffer.set_filled(before);
+            self.ahead = changed.into();
+            self.read_ahead(buffer);
         }
         read
     }
@@ -164,7 +183,7 @@ mod tests {
             caller.write_all(b", and more").await.unwrap();
             drop(caller);
             let mut all = Vec::new();
-            Wire::new(stream, ahead).read_to_end(&mut all).await.unwrap();
+            Wire::http1(stream, ahead).read_to_end(&mut all).await.unwrap();
             assert_eq!(all, [said, b", and more"].concat());
         }
     }

@@ -26,4 +26,5 @@ mod repeats;
 mod resting;
 mod routes;
 mod support;
+mod targets;
 mod upgrade;
