@@ -7,7 +7,7 @@ use std::{future::Future, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::time;
-pub(crate) use tokio::time::Instant;
+pub(crate) use tokio::time::{Instant, Sleep};
 
 /// The present, monotonic.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
@@ -40,4 +40,9 @@ pub(crate) fn within<F: Future>(
     future: F,
 ) -> impl Future<Output = Option<F::Output>> {
     time::timeout(limit, future).map(Result::ok)
+}
+
+/// A timer that fires at `at`, and can be set to another time.
+pub(crate) fn timer(at: Instant) -> Sleep {
+    time::sleep_until(at)
 }

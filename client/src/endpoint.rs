@@ -71,6 +71,21 @@ pub(crate) enum Gate {
     Closed,
 }
 
+/// How long an instance took until the head of an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Took {
+    /// Since it had all of the request.
+    Whole(Duration),
+    /// Since it had all that the caller had sent, which was still sending: says nothing of its speed.
+    Early(Duration),
+}
+
+impl From<Duration> for Took {
+    fn from(took: Duration) -> Self {
+        Self::Whole(took)
+    }
+}
+
 impl Endpoint {
     /// An instance that was not known before.
     pub(crate) fn new(instance: Instance, group: &Arc<Group>) -> Self {
@@ -184,23 +199,35 @@ impl Endpoint {
     }
 
     /// Takes in what a call came to that took so long.
-    pub(crate) fn note(&self, sign: Sign, took: Duration) {
+    pub(crate) fn note(&self, sign: Sign, took: impl Into<Took>) {
         let now = self.reach.group.advance(clock::now());
-        let meters = self.reach.group.meters();
-        let took = match sign {
-            Sign::Good => {
-                meters.served(took);
-                took
-            }
-            Sign::Bad => {
-                meters.failed(took);
-                let expected = Duration::from_nanos(self.latency().nanos(now) as u64);
-                took.max(expected).saturating_mul(FAILURE_PENALTY)
-            }
-            Sign::Unreached => return self.judge(sign, now),
-        };
-        self.latency().observe(took.min(LATENCY_MAX), now);
+        let took = took.into();
+        match sign {
+            Sign::Good => self.note_served(took, now),
+            Sign::Bad => self.note_failed(took, now),
+            Sign::Unreached => {}
+        }
         self.judge(sign, now);
+    }
+
+    fn note_served(&self, took: Took, now: Tick) {
+        let (Took::Whole(duration) | Took::Early(duration)) = took;
+        self.reach.group.meters().served(duration);
+        if let Took::Whole(took) = took {
+            self.latency().observe(took.min(LATENCY_MAX), now);
+        }
+    }
+
+    fn note_failed(&self, took: Took, now: Tick) {
+        let (Took::Whole(duration) | Took::Early(duration)) = took;
+        self.reach.group.meters().failed(duration);
+        let expected = Duration::from_nanos(self.latency().nanos(now) as u64);
+        let took = match took {
+            Took::Whole(took) => took.max(expected),
+            Took::Early(_) => expected,
+        };
+        let penalized = took.saturating_mul(FAILURE_PENALTY).min(LATENCY_MAX);
+        self.latency().observe(penalized, now);
     }
 
     /// Takes in that a call has taken so long and nobody waits for it any more. It says nothing of how

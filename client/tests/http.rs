@@ -3,14 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 use std::{
+    collections::BTreeSet,
     convert::Infallible,
     future::pending,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{body::Frame, body::Incoming, service::service_fn};
@@ -26,7 +27,8 @@ use tokio::{
 use tonic::body::Body;
 use tower::Service as _;
 use waypost_client::{
-    AnsweredBy, CallTimeout, FailureKind, HttpChannel, Instance, Policy, Service, proto::Status,
+    AnsweredBy, CallTimeout, FailureKind, HttpChannel, Instance, PickContext, Policy, Service,
+    proto::Status,
 };
 
 /// No wait of these tests comes near it, unless something is wrong.
@@ -43,6 +45,8 @@ enum Act {
     Die,
     /// Never answers.
     Hang,
+    /// Answers once it has all of the request.
+    Read,
 }
 
 /// A request as an instance saw it.
@@ -120,6 +124,11 @@ async fn answer(
         Act::Unavailable => Ok(status(StatusCode::SERVICE_UNAVAILABLE)),
         Act::Die => Err("closes the connection"),
         Act::Hang => pending().await,
+        Act::Read => {
+            let read = request.into_body().collect().await;
+            let read = read.map_err(|_| "the request breaks off")?.to_bytes();
+            Ok(Response::new(Body::new(http_body_util::Full::new(read))))
+        }
     }
 }
 
@@ -384,4 +393,110 @@ fn a_connection_serves_the_runtime_that_opened_it_and_goes_with_it() {
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+/// A body of these pieces, each after a pause.
+fn slow(pieces: usize, pause: Duration) -> Body {
+    let pieces = stream::iter(0..pieces).then(move |_| async move {
+        tokio::time::sleep(pause).await;
+        Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"piece")))
+    });
+    Body::new(StreamBody::new(pieces).map_err(|never| match never {}))
+}
+
+fn put(body: Body, timeout: Duration) -> Request<Body> {
+    Request::put("/").extension(CallTimeout(timeout)).body(body).unwrap()
+}
+
+/// How many instances are not ejected.
+fn healthy(service: &Service) -> usize {
+    let picked = (0..200).filter_map(|_| service.pick(&PickContext::new().healthy_only()).ok());
+    picked.map(|pick| pick.instance().id.clone()).collect::<BTreeSet<_>>().len()
+}
+
+#[tokio::test]
+async fn an_upload_may_take_longer_than_the_timeout() {
+    let log = Log::default();
+    let service =
+        Service::fixed([served("a", Act::Read, &log).await, served("b", Act::Echo, &log).await]);
+    let limit = Duration::from_secs(1);
+    for channel in [service.http_channel(), service.http_channel().http2()] {
+        let uploads = (0..12).map(|_| {
+            let mut channel = channel.clone();
+            async move {
+                let body = slow(16, Duration::from_millis(125));
+                text(channel.call(put(body, limit)).await.unwrap()).await
+            }
+        });
+        let read = timeout(PATIENCE, futures_util::future::join_all(uploads)).await.unwrap();
+        assert!(read.iter().all(|read| read.len() == 16 * 5), "{read:?}");
+    }
+    assert_eq!(healthy(&service), 2);
+}
+
+#[tokio::test]
+async fn a_caller_that_pauses_for_longer_than_the_timeout_is_waited_for() {
+    let log = Log::default();
+    let mut channel = channel([served("a", Act::Read, &log).await]);
+    let body = slow(2, Duration::from_millis(600));
+    let answer = channel.call(put(body, Duration::from_millis(300))).await.unwrap();
+    assert_eq!(text(answer).await, "piecepiece");
+}
+
+#[tokio::test]
+async fn the_timeout_runs_from_the_end_of_the_upload() {
+    let log = Log::default();
+    let mut channel = channel([served("a", Act::Hang, &log).await]);
+    let began = Instant::now();
+    let body = slow(6, Duration::from_millis(100));
+    let limit = Duration::from_millis(400);
+    let failed = timeout(PATIENCE, channel.call(put(body, limit))).await.unwrap().unwrap_err();
+    assert_eq!(failed.kind(), FailureKind::Late);
+    assert!(began.elapsed() >= 6 * Duration::from_millis(100) + limit, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_instance_that_stops_reading_runs_out_of_the_timeout_and_is_ejected() {
+    let log = Log::default();
+    for http2 in [false, true] {
+        let service = Service::fixed([served("a", Act::Hang, &log).await]);
+        let channel = service.http_channel();
+        let mut channel = if http2 { channel.http2() } else { channel };
+        assert_eq!(healthy(&service), 1);
+        for _ in 0..5 {
+            let endless = stream::repeat_with(|| {
+                Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[7; 4096])))
+            });
+            let body = Body::new(StreamBody::new(endless).map_err(|never| match never {}));
+            let request = put(body, Duration::from_millis(200));
+            let failed = timeout(PATIENCE, channel.call(request)).await.unwrap().unwrap_err();
+            assert_eq!(failed.kind(), FailureKind::Late, "HTTP/2: {http2}");
+        }
+        assert_eq!(healthy(&service), 0, "HTTP/2: {http2}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_its_caller_breaks_off_is_not_the_instances_failure() {
+    let log = Log::default();
+    for (act, http2) in
+        [Act::Read, Act::Echo].into_iter().flat_map(|act| [(act, false), (act, true)])
+    {
+        let service = Service::fixed([served("a", act, &log).await]);
+        let channel = service.http_channel().retry_idempotent(3);
+        let mut channel = if http2 { channel.http2() } else { channel };
+        for _ in 0..30 {
+            let begin = stream::iter([Ok(Frame::data(Bytes::from_static(b"begin")))]);
+            let broken = begin.chain(stream::once(async {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                Err(tonic::Status::cancelled("the caller is gone"))
+            }));
+            let body = Body::new(StreamBody::new(Box::pin(broken)));
+            let answered = timeout(PATIENCE, channel.call(put(body, PATIENCE))).await.unwrap();
+            if let Ok(answer) = answered {
+                answer.into_body().collect().await.unwrap_err();
+            }
+        }
+        assert_eq!(healthy(&service), 1, "HTTP/2: {http2}");
+    }
 }

@@ -4,7 +4,6 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -12,8 +11,8 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use tonic::{Code, Status};
 
-use super::inflow::Inflow;
-use crate::{balance::Pick, outlier::Sign};
+use super::{inflow::Inflow, replay::Source};
+use crate::{balance::Pick, endpoint::Took, outlier::Sign};
 
 /// Whether trailers, or the head of an answer without any, say that the instance did not serve the
 /// call and might not serve the next one either.
@@ -35,7 +34,9 @@ pub(super) fn is_failure(headers: &HeaderMap) -> bool {
 pub(super) struct Answered {
     pub(super) pick: Pick,
     /// Until the answer's head, where it is still to be seen how the call went.
-    pub(super) took: Option<Duration>,
+    pub(super) took: Option<Took>,
+    /// An answer breaks off with it where the caller breaks it off.
+    pub(super) request: Source,
 }
 
 impl Answered {
@@ -69,7 +70,7 @@ impl http_body::Body for Counted {
         // Trailers end a call; whoever read them does not always ask for more.
         let failed = match &frame {
             Some(Ok(frame)) => frame.trailers_ref().map(is_failure),
-            Some(Err(_)) => Some(true),
+            Some(Err(_)) => Some(self.call.as_ref().is_some_and(|call| !call.request.has_failed())),
             None => Some(false),
         };
         if let Some(failed) = failed

@@ -14,15 +14,21 @@ use std::{
 use http::{Request, request::Parts};
 use tonic::body::Body;
 
-use super::{protocol::Protocol, replay::Replay, tried::Tried};
+use super::{
+    progress::Progress,
+    protocol::Protocol,
+    replay::{Replay, Source},
+    timeout::Timeout,
+    tried::Tried,
+};
 use crate::{balance::PickContext, clock::Instant};
 
 /// A call, until it is answered.
 pub(super) struct Call {
     head: Parts,
     body: Replay,
-    /// When the caller's patience ends, where that is known.
-    deadline: Option<Instant>,
+    began: Instant,
+    timeout: Option<Timeout>,
     /// How often it was sent to where it may have been received.
     sent: AtomicU32,
     tried: Mutex<Tried>,
@@ -31,11 +37,12 @@ pub(super) struct Call {
 impl Call {
     pub(super) fn new<P: Protocol>(request: Request<Body>, now: Instant) -> Self {
         let (mut head, body) = request.into_parts();
-        let limit = P::timeout(&mut head);
+        let timeout = P::timeout(&mut head);
         Self {
             head,
             body: Replay::new(body),
-            deadline: limit.map(|limit| now + limit),
+            began: now,
+            timeout,
             sent: AtomicU32::new(0),
             tried: Mutex::default(),
         }
@@ -46,13 +53,30 @@ impl Call {
         PickContext::of(&self.head.extensions)
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+    /// When its time is over, where it has a timeout, as far as can be said `now`: the upload may move it
+    /// further away.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        match self.timeout? {
+            Timeout::OfAll(limit) => self.began.checked_add(limit),
+            Timeout::OfInstance(limit) => {
+                self.body.progress().counts_from(self.began, now).checked_add(limit)
+            }
+        }
     }
 
     /// How much of its time is left, where it has a timeout.
     pub(super) fn left(&self, now: Instant) -> Option<Duration> {
-        self.deadline.map(|deadline| deadline.saturating_duration_since(now))
+        self.deadline(now).map(|deadline| deadline.saturating_duration_since(now))
+    }
+
+    /// How far its upload has come.
+    pub(super) fn progress(&self) -> Progress {
+        self.body.progress()
+    }
+
+    /// Its body, as it is seen after the answer's head.
+    pub(super) fn source(&self) -> Source {
+        self.body.source()
     }
 
     /// The request of an attempt, and how many were before it; `None` where the body's beginning is

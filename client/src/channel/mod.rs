@@ -15,6 +15,7 @@ mod http;
 mod http1;
 mod inflow;
 mod pool;
+mod progress;
 mod protocol;
 mod pushback;
 mod raw_target;
@@ -24,7 +25,15 @@ mod route;
 mod timeout;
 mod tried;
 
-use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    marker::PhantomData,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use ::http::{Request, Response};
 use tonic::{Status, body::Body};
@@ -271,13 +280,24 @@ impl<P: Protocol> BalancedChannel<P> {
     /// Sees a call through, for as long as its caller waits.
     async fn run(&self, call: &Call) -> Result<Response<Body>, Failure> {
         self.budget.deposit();
-        match call.left(clock::now()) {
-            None => self.dispatch(call).await,
-            Some(limit) => {
-                let answered = clock::within(limit, self.dispatch(call)).await;
-                answered.unwrap_or(Err(Failure::Late))
+        let mut dispatch = pin!(self.dispatch(call));
+        let Some(deadline) = call.deadline(clock::now()) else { return dispatch.await };
+        let mut timer = pin!(clock::timer(deadline));
+        poll_fn(|context| {
+            if let Poll::Ready(answered) = dispatch.as_mut().poll(context) {
+                return Poll::Ready(answered);
             }
-        }
+            while timer.as_mut().poll(context).is_ready() {
+                // The upload moves it.
+                let now = clock::now();
+                match call.deadline(now) {
+                    Some(deadline) if deadline > now => timer.as_mut().reset(deadline),
+                    _ => return Poll::Ready(Err(Failure::Late)),
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Sends a call until that came to something, or may not be repeated.
@@ -338,7 +358,7 @@ impl<P: Protocol> BalancedChannel<P> {
         let endpoint = Arc::clone(pick.endpoint());
         let (service, instance) = (self.service.name(), &endpoint.instance().id);
         let span = tracing::debug_span!("attempt", service, instance, attempt = previous + 1);
-        let attempt = Attempt::begin(pick, call.deadline());
+        let attempt = Attempt::begin(pick, call);
         match way.send(request, endpoint.address()).instrument(span).await {
             Ok(answer) => {
                 let mut answer = attempt.answered(answer);

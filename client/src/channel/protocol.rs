@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, request::Parts};
 
-use super::timeout::{self, CallTimeout};
+use super::timeout::{self, CallTimeout, Timeout};
 
 static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 static GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
@@ -26,7 +26,7 @@ pub struct Http;
 pub trait Sealed: Send + Sync + 'static {
     /// How long the caller waits for an answer, where a request says so. What only this crate understands
     /// is taken off it.
-    fn timeout(head: &mut Parts) -> Option<Duration>;
+    fn timeout(head: &mut Parts) -> Option<Timeout>;
 
     /// Tells the instance how much time is `left`, and how many attempts there were before.
     fn tell(headers: &mut HeaderMap, left: Option<Duration>, previous: u32);
@@ -35,9 +35,10 @@ pub trait Sealed: Send + Sync + 'static {
 impl Protocol for Grpc {}
 
 impl Sealed for Grpc {
-    fn timeout(head: &mut Parts) -> Option<Duration> {
+    fn timeout(head: &mut Parts) -> Option<Timeout> {
         let asked = timeout::timeout(&head.headers);
-        asked.into_iter().chain(CallTimeout::take(&mut head.extensions)).min()
+        let shorter = asked.into_iter().chain(CallTimeout::take(&mut head.extensions)).min();
+        shorter.map(Timeout::OfAll)
     }
 
     fn tell(headers: &mut HeaderMap, left: Option<Duration>, previous: u32) {
@@ -53,8 +54,8 @@ impl Sealed for Grpc {
 impl Protocol for Http {}
 
 impl Sealed for Http {
-    fn timeout(head: &mut Parts) -> Option<Duration> {
-        CallTimeout::take(&mut head.extensions)
+    fn timeout(head: &mut Parts) -> Option<Timeout> {
+        CallTimeout::take(&mut head.extensions).map(Timeout::OfInstance)
     }
 
     fn tell(headers: &mut HeaderMap, left: Option<Duration>, previous: u32) {

@@ -13,6 +13,9 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use tonic::{Status, body::Body};
 
+use super::progress::Progress;
+use crate::clock;
+
 /// A longer body is not kept.
 pub(super) const KEPT_MAX: usize = 64 * 1024;
 /// What keeping a frame costs at least: many small ones are much, too.
@@ -44,7 +47,9 @@ impl Replay {
             return None;
         }
         kept.passes += 1;
+        kept.passes_live += 1;
         let number = kept.passes;
+        kept.progress.resume(clock::now());
         drop(kept);
         Some(Body::new(Pass { kept: Arc::clone(shared), number, at: 0 }))
     }
@@ -52,6 +57,16 @@ impl Replay {
     /// Whether it can be sent from its beginning.
     pub(super) fn is_whole(&self) -> bool {
         self.kept.as_deref().is_none_or(|kept| lock(kept).is_whole())
+    }
+
+    /// How far the upload has come.
+    pub(super) fn progress(&self) -> Progress {
+        self.kept.as_deref().map_or_else(Progress::default, |kept| lock(kept).progress)
+    }
+
+    /// A look at the body that outlives this.
+    pub(super) fn source(&self) -> Source {
+        Source(self.kept.clone())
     }
 
     /// Takes in what there is without waiting; whether that is all of it, and short enough to be kept.
@@ -70,8 +85,20 @@ impl Replay {
 impl Drop for Replay {
     fn drop(&mut self) {
         if let Some(kept) = &self.kept {
-            lock(kept).is_kept = false;
+            let mut kept = lock(kept);
+            kept.is_kept = false;
+            kept.drop_unread();
         }
+    }
+}
+
+/// The body of a request whose call was answered, and which may still be sent.
+pub(super) struct Source(Option<Arc<Mutex<Kept>>>);
+
+impl Source {
+    /// Whether the caller broke the body off.
+    pub(super) fn has_failed(&self) -> bool {
+        self.0.as_deref().is_some_and(|kept| lock(kept).failed.is_some())
     }
 }
 
@@ -81,7 +108,7 @@ fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
 }
 
 #[derive(Default)]
-struct Kept {
+pub(super) struct Kept {
     /// Gone once it has ended.
     source: Option<Body>,
     /// Of the whole body, as it was known at the beginning.
@@ -96,6 +123,9 @@ struct Kept {
     is_kept: bool,
     /// How many passes there were. Only the last one reads the source.
     passes: u64,
+    /// How many of them are still there.
+    passes_live: u32,
+    progress: Progress,
 }
 
 impl Kept {
@@ -118,6 +148,7 @@ impl Kept {
     fn poll_source(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(source) = &mut self.source else { return Poll::Ready(()) };
         let frame = ready!(Pin::new(&mut *source).poll_frame(context));
+        self.progress.advance(clock::now());
         if frame.is_none() || source.is_end_stream() {
             self.source = None;
         }
@@ -139,6 +170,14 @@ impl Kept {
     /// Lets go of what was passed on up to `at`, where it is too much, or is not needed again.
     fn trim(&mut self, at: usize) {
         if (!self.is_kept || self.size > KEPT_MAX) && at >= self.end() {
+            self.let_go = self.end();
+            drop(mem::take(&mut self.frames));
+        }
+    }
+
+    /// Lets go of all frames where no attempt can need them any more.
+    fn drop_unread(&mut self) {
+        if !self.is_kept && self.passes_live == 0 {
             self.let_go = self.end();
             drop(mem::take(&mut self.frames));
         }
@@ -178,7 +217,10 @@ impl http_body::Body for Pass {
             if this.number != kept.passes {
                 return Poll::Ready(Some(Err(Status::cancelled("the call is sent anew"))));
             }
-            ready!(kept.poll_source(context));
+            if kept.poll_source(context).is_pending() {
+                kept.progress.pause();
+                return Poll::Pending;
+            }
         }
     }
 
@@ -191,6 +233,17 @@ impl http_body::Body for Pass {
     fn size_hint(&self) -> SizeHint {
         // It is asked for before the first frame.
         if self.at == 0 { lock(&self.kept).size_hint } else { SizeHint::default() }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut kept = lock(&self.kept);
+        kept.passes_live -= 1;
+        if self.number == kept.passes {
+            kept.progress.resume(clock::now());
+        }
+        kept.drop_unread();
     }
 }
 

@@ -5,7 +5,14 @@ use std::time::Duration;
 use http::{Extensions, HeaderMap, HeaderValue};
 
 /// How long the caller of a request waits for the head of its answer: goes with the request, as an
-/// extension. Where the request says so itself as well (`grpc-timeout`), the shorter time counts.
+/// extension.
+///
+/// - A request of plain HTTP: the time of the instances alone counts. It runs from the end of the upload,
+///   over all attempts. While the upload goes on it starts anew with each piece that the instance takes,
+///   and stands still while the caller has sent nothing more: a caller on a slow line does not run out of
+///   it, an instance that stops reading does. To bound the caller's own pauses is up to its body.
+/// - A call of gRPC: a deadline, which runs from the beginning. Where the call says so itself as well
+///   (`grpc-timeout`), the shorter time counts.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,6 +34,15 @@ impl CallTimeout {
         }
         Some(timeout)
     }
+}
+
+/// What a call's timeout covers.
+#[derive(Clone, Copy, Debug)]
+pub enum Timeout {
+    /// All of the call until the head of its answer: a deadline.
+    OfAll(Duration),
+    /// The same without the time in which the caller sends.
+    OfInstance(Duration),
 }
 
 /// The call's timeout, as the gRPC protocol writes it: up to 8 digits and a unit.

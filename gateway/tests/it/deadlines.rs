@@ -1,9 +1,15 @@
 //! How long an answer may take, and who is told of it.
 
-use http::Request;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::{Frame, Incoming};
 use tonic::body::Body;
 
-use crate::support::{Gateway, Seen, act, orders};
+use crate::support::{Acted, Caller, Gateway, Seen, act, fed, full, orders, soon, whole};
 
 const CONFIG: &str = "
     implicit = true
@@ -56,4 +62,68 @@ async fn a_caller_is_not_kept_longer_than_it_asked_for() {
     let _instance = gateway.instance("hanging", "a", act::hang).await;
     assert_eq!(gateway.send(get("/hanging", "50")).await.status, 504);
     assert_eq!(gateway.send(get("/hanging", "0")).await.status, 504);
+}
+
+/// Answers once it has all of a request.
+async fn count(request: Request<Incoming>) -> Acted {
+    let read = request.into_body().collect().await.map_err(|_| "the request breaks off")?;
+    Ok(Response::new(full(read.to_bytes().len().to_string())))
+}
+
+/// A request that is sent piece by piece, one each 100 ms.
+async fn upload(caller: Caller, path: &str, pieces: usize) -> (u16, String) {
+    let (feed, body) = fed();
+    tokio::spawn(async move {
+        for _ in 0..pieces {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if feed.send(Frame::data(Bytes::from_static(b"12345"))).await.is_err() {
+                return;
+            }
+        }
+    });
+    let answer = whole(caller.send(Request::put(path).body(body).unwrap()).await).await;
+    (answer.status.as_u16(), answer.text().to_owned())
+}
+
+const UPLOADS: &str = "
+    [[routes]]
+    path = '/old'
+    service = 'uploads'
+    timeout = '800ms'
+    [[routes]]
+    path = '/new'
+    service = 'uploads'
+    http2 = true
+    timeout = '800ms'";
+
+#[tokio::test]
+async fn an_upload_may_take_longer_than_the_timeout_and_its_instance_is_not_blamed() {
+    let gateway = Gateway::new(UPLOADS).await;
+    let _a = gateway.instance("uploads", "a", count).await;
+    let _b = gateway.instance("uploads", "b", count).await;
+    let uploads = (0..6)
+        .flat_map(|_| [gateway.http1(), gateway.http2()])
+        .flat_map(|caller| ["/old", "/new"].map(|path| upload(caller, path, 20)));
+    for (status, read) in soon(join_all(uploads)).await {
+        assert_eq!((status, &*read), (200, "100"));
+    }
+    let figures = gateway.operator("/metrics").await;
+    let ejections = figures.text().lines().find(|line| {
+        line.starts_with("waypost_client_ejections_total") && line.contains("\"uploads\"")
+    });
+    assert!(ejections.is_none_or(|line| line.ends_with(" 0")), "{ejections:?}");
+}
+
+#[tokio::test]
+async fn the_time_until_the_head_of_the_answer_counts_from_the_end_of_the_upload() {
+    let gateway =
+        Gateway::new("[[routes]]\npath = '/v1'\nservice = 'late'\ntimeout = '500ms'").await;
+    let hang = async |request: Request<Incoming>| {
+        drop(request.into_body().collect().await);
+        std::future::pending::<Acted>().await
+    };
+    let _a = gateway.instance("late", "a", hang).await;
+    let began = std::time::Instant::now();
+    assert_eq!(upload(gateway.http1(), "/v1", 8).await.0, 504);
+    assert!(began.elapsed() >= Duration::from_millis(1_300), "{:?}", began.elapsed());
 }
