@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    clock,
+    clock::{self, Instant},
     group::Group,
     latency::Latency,
     mix::hash,
@@ -50,6 +50,8 @@ pub(crate) struct Reach {
     probe_at: AtomicU64,
     latency: Latency,
     in_flight: AtomicU32,
+    /// The tick of its last answer, cut to 32 bits; 0 before the first one.
+    answered_at: AtomicU32,
     /// Since when it takes traffic; 0 where it always has, as far as is known.
     serving_since: AtomicU64,
     group: Arc<Group>,
@@ -94,6 +96,7 @@ impl Endpoint {
             id_hash: hash(instance.id.as_bytes()),
             serving_since: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
+            answered_at: AtomicU32::new(0),
             slot: Slot::default(),
             latency: Latency::default(),
             health: Mutex::default(),
@@ -191,6 +194,24 @@ impl Endpoint {
         }
     }
 
+    /// Whether it is neither ejected nor on probation.
+    pub(crate) fn is_open(&self) -> bool {
+        self.gate(self.reach.group.latest()) == Gate::Open
+    }
+
+    /// Notes that the head of an answer came from it.
+    pub(crate) fn note_answer(&self, now: Instant) {
+        let tick = self.reach.group.advance(now);
+        self.reach.answered_at.store((tick as u32).max(1), Ordering::Relaxed);
+    }
+
+    /// How long ago its last answer to any call came; none where there was none.
+    pub(crate) fn silence(&self, now: Instant) -> Option<Duration> {
+        let answered_at = self.reach.answered_at.load(Ordering::Relaxed);
+        let silent_ms = (self.reach.group.advance(now) as u32).wrapping_sub(answered_at);
+        (answered_at > 0).then(|| Duration::from_millis(silent_ms.into()))
+    }
+
     /// Takes the probe that was due `at`. `false`: somebody else took it.
     pub(crate) fn take_probe(&self, at: Tick, now: Tick) -> bool {
         let next = now + PROBE_MS;
@@ -215,6 +236,7 @@ impl Endpoint {
         self.reach.group.meters().served(duration);
         if let Took::Whole(took) = took {
             self.latency().observe(took.min(LATENCY_MAX), now);
+            self.reach.group.slowest().observe(took, now);
         }
     }
 

@@ -4,6 +4,7 @@
 use crate::{
     clock::Instant,
     meters::Meters,
+    slowest::Slowest,
     timeline::{Tick, Timeline},
 };
 
@@ -11,6 +12,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Group {
     timeline: Timeline,
+    slowest: Slowest,
     meters: Meters,
 }
 
@@ -23,7 +25,8 @@ impl Default for Group {
 
 impl Group {
     pub(crate) fn new(namespace: &str, service: &str) -> Self {
-        Self { timeline: Timeline::default(), meters: Meters::new(namespace, service) }
+        let meters = Meters::new(namespace, service);
+        Self { timeline: Timeline::default(), slowest: Slowest::default(), meters }
     }
 
     /// Notes what time it is, and gives that.
@@ -34,6 +37,11 @@ impl Group {
     /// What time it was last; 0 before it was told any.
     pub(crate) fn latest(&self) -> Tick {
         self.timeline.latest()
+    }
+
+    /// The slowest answer lately.
+    pub(crate) fn slowest(&self) -> &Slowest {
+        &self.slowest
     }
 
     pub(crate) fn meters(&self) -> &Meters {

@@ -148,6 +148,7 @@ mod register;
 mod registration;
 mod service;
 mod slot;
+mod slowest;
 mod snapshot;
 mod standing;
 mod tasks;

@@ -512,6 +512,12 @@ impl Service {
         self.watched.published.group().meters()
     }
 
+    /// The slowest answer lately.
+    pub(crate) fn slowest_answer(&self) -> Duration {
+        let group = self.watched.published.group();
+        group.slowest().latest(group.latest())
+    }
+
     /// Whether there is such an instance among those that a call may go to.
     pub(crate) fn has(&self, such: impl Fn(&Endpoint) -> bool) -> bool {
         let candidates = self.lens.candidates().load();

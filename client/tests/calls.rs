@@ -647,6 +647,32 @@ async fn a_single_instance_is_not_sent_a_call_twice() {
     assert_eq!(world.places(), ["a"]);
 }
 
+#[tokio::test]
+async fn a_silent_replica_costs_no_idempotent_call_with_a_deadline() {
+    let world = World::new();
+    let _silent = world.replica("silent", Act::Hang);
+    let _b = world.replica("b", Act::Answer);
+    let _c = world.replica("c", Act::Answer);
+    let service = world.channel(3).await.service().with_policy(Policy::RoundRobin);
+    let channel = service.channel().retry_idempotent(2);
+    let at_silent = || world.places().iter().filter(|at| *at == "silent").count();
+    let mut calls = 0;
+    let calling = async {
+        while at_silent() < 5 {
+            let mut request = request("you");
+            request.set_timeout(Duration::from_millis(900));
+            assert_ne!(call(&channel, request).await.unwrap(), "silent");
+            calls += 1;
+        }
+        // By now it is ejected.
+        for _ in 0..20 {
+            greet(&channel).await.unwrap();
+        }
+    };
+    soon(calling).await;
+    assert_eq!(at_silent(), 5, "{calls} calls");
+}
+
 /// Passes calls on to the next one.
 struct Relay(BalancedChannel);
 

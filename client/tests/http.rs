@@ -47,6 +47,8 @@ enum Act {
     Hang,
     /// Answers once it has all of the request.
     Read,
+    /// Takes so long, but for the path `/quick`.
+    Slow(Duration),
 }
 
 /// A request as an instance saw it.
@@ -124,6 +126,12 @@ async fn answer(
         Act::Unavailable => Ok(status(StatusCode::SERVICE_UNAVAILABLE)),
         Act::Die => Err("closes the connection"),
         Act::Hang => pending().await,
+        Act::Slow(takes) => {
+            if request.uri().path() != "/quick" {
+                tokio::time::sleep(takes).await;
+            }
+            Ok(status(StatusCode::OK))
+        }
         Act::Read => {
             let read = request.into_body().collect().await;
             let read = read.map_err(|_| "the request breaks off")?.to_bytes();
@@ -499,4 +507,106 @@ async fn an_upload_that_its_caller_breaks_off_is_not_the_instances_failure() {
         }
         assert_eq!(healthy(&service), 1, "HTTP/2: {http2}");
     }
+}
+
+fn timed(path: &str, timeout: Duration) -> Request<Body> {
+    Request::get(path).extension(CallTimeout(timeout)).body(Body::empty()).unwrap()
+}
+
+/// So many calls at once, all of which are answered.
+async fn all_answered(channel: &HttpChannel, calls: usize, limit: Duration) {
+    let calls = (0..calls).map(|_| {
+        let mut channel = channel.clone();
+        async move { channel.call(timed("/", limit)).await.map(|answer| answer.status()) }
+    });
+    for answered in timeout(PATIENCE, futures_util::future::join_all(calls)).await.unwrap() {
+        assert_eq!(answered.unwrap(), StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_silent_instance_costs_no_call_and_is_ejected() {
+    let log = Log::default();
+    for (http2, policy) in [(false, Policy::RoundRobin), (true, Policy::PeakEwma)] {
+        let service = Service::fixed([
+            served("silent", Act::Hang, &log).await,
+            served("b", Act::Echo, &log).await,
+            served("c", Act::Echo, &log).await,
+        ]);
+        let channel = service.with_policy(policy).http_channel().retry_idempotent(3);
+        let channel = if http2 { channel.http2() } else { channel };
+        for _ in 0..8 {
+            all_answered(&channel, 12, Duration::from_millis(1_600)).await;
+        }
+        assert_eq!(healthy(&service), 2, "HTTP/2: {http2}");
+    }
+}
+
+#[tokio::test]
+async fn two_silent_instances_of_three_cost_no_call() {
+    let log = Log::default();
+    let service = Service::fixed([
+        served("silent", Act::Hang, &log).await,
+        served("dumb", Act::Hang, &log).await,
+        served("c", Act::Echo, &log).await,
+    ]);
+    let channel = service.with_policy(Policy::RoundRobin).http_channel().retry_idempotent(3);
+    for _ in 0..3 {
+        all_answered(&channel, 6, Duration::from_secs(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn instances_that_are_all_slow_are_waited_for_and_stay() {
+    let log = Log::default();
+    let slow = Act::Slow(Duration::from_millis(720));
+    let mut instances = Vec::new();
+    for id in ["a", "b", "c"] {
+        instances.push(served(id, slow, &log).await);
+    }
+    let service = Service::fixed(instances);
+    let channel = service.http_channel().retry_idempotent(3);
+    let limit = Duration::from_millis(1_200);
+    all_answered(&channel, 1, limit).await;
+    // That is how long answers take, as is known from now on.
+    let before = log.all().len();
+    for _ in 0..4 {
+        all_answered(&channel, 6, limit).await;
+    }
+    let sent = log.all().len() - before;
+    assert!(sent <= 30, "24 calls were sent {sent} times");
+    assert_eq!(healthy(&service), 3);
+}
+
+#[tokio::test]
+async fn an_instance_that_answers_other_calls_is_not_silent() {
+    let log = Log::default();
+    let slow = Act::Slow(Duration::from_millis(900));
+    let instances = [served("a", slow, &log).await, served("b", slow, &log).await];
+    let service = Service::fixed(instances).with_policy(Policy::RoundRobin);
+    let channel = service.http_channel().retry_idempotent(2);
+    let limit = Duration::from_millis(1_500);
+    let mut slow_one = channel.clone();
+    let mut slow_one = std::pin::pin!(slow_one.call(timed("/", limit)));
+    let mut quick = channel.clone();
+    let answer = loop {
+        tokio::select! {
+            answer = &mut slow_one => break answer.unwrap(),
+            answer = quick.call(timed("/quick", limit)) => drop(answer.unwrap()),
+        }
+    };
+    assert_eq!(answer.extensions().get::<AnsweredBy>().unwrap().attempts(), 1);
+    assert_eq!(log.all().iter().filter(|seen| seen.path == "/").count(), 1);
+}
+
+#[tokio::test]
+async fn a_sequential_call_is_at_one_instance_at_a_time() {
+    let log = Log::default();
+    let service =
+        Service::fixed([served("a", Act::Hang, &log).await, served("b", Act::Hang, &log).await]);
+    let mut channel = service.http_channel().retry_idempotent(2).sequential();
+    let limit = Duration::from_millis(400);
+    let failed = channel.call(timed("/", limit)).await.unwrap_err();
+    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::Late, 1));
+    assert_eq!(log.all().len(), 1);
 }

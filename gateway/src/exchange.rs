@@ -509,7 +509,7 @@ fn address(route: &Route, head: &mut Parts, body: &Body) {
 }
 
 fn repeat(route: &Way, method: &Method) -> Repeat {
-    if route.hedge_of(method).is_some() {
+    if method.is_safe() {
         Repeat::Safe
     } else if route.may_repeat(method) {
         Repeat::Idempotent

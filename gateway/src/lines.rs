@@ -56,7 +56,7 @@ pub(crate) struct Line {
 pub(crate) enum Repeat {
     /// Once, where it may have been received.
     Never,
-    /// Again, as it changes nothing to be served twice.
+    /// Again once it has failed, as it changes nothing to be served twice.
     Idempotent,
     /// Also to two at once, as it changes nothing at all.
     Safe,
@@ -137,12 +137,14 @@ impl Line {
         if let Some(limit) = self.in_flight {
             channel = channel.concurrency_limit(limit);
         }
-        if repeat != Repeat::Never {
-            channel = channel.retry_idempotent(self.retries.saturating_add(1));
-        }
-        match self.hedge {
-            Some(delay) if repeat == Repeat::Safe => channel.hedge_idempotent(delay),
-            _ => channel,
+        let attempts = self.retries.saturating_add(1);
+        match (repeat, self.hedge) {
+            (Repeat::Never, _) => channel,
+            (Repeat::Idempotent, _) => channel.retry_idempotent(attempts).sequential(),
+            (Repeat::Safe, None) => channel.retry_idempotent(attempts),
+            (Repeat::Safe, Some(delay)) => {
+                channel.retry_idempotent(attempts).hedge_idempotent(delay)
+            }
         }
     }
 }

@@ -17,6 +17,10 @@ use crate::{
     outlier::Sign,
 };
 
+/// An attempt that had less than this part (a third) of the time of a call that was not answered in time
+/// says nothing of its instance.
+const LATE_PART: u32 = 3;
+
 /// A call that was sent, until it is answered or given up.
 pub(super) struct Attempt<'a> {
     /// Gone once it was answered.
@@ -27,7 +31,13 @@ pub(super) struct Attempt<'a> {
 
 impl<'a> Attempt<'a> {
     pub(super) fn begin(pick: Pick, call: &'a Call) -> Self {
-        Self { pick: Some(pick), call, began: clock::now() }
+        let began = clock::now();
+        call.note_quiet(began);
+        Self { pick: Some(pick), call, began }
+    }
+
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 
     fn end(mut self) -> (Pick, Took) {
@@ -45,6 +55,7 @@ impl<'a> Attempt<'a> {
     pub(super) fn answered(self, response: Response<Inflow>) -> Response<Body> {
         let request = self.call.source();
         let (pick, took) = self.end();
+        pick.endpoint().note_answer(clock::now());
         // An answer without a body says in its head how the call went.
         let failed = response.status().is_server_error()
             || is_unavailable(&response)
@@ -84,10 +95,15 @@ impl Drop for Attempt<'_> {
         let Some(pick) = &self.pick else { return };
         let now = clock::now();
         let Took::Whole(took) = self.took(now) else { return };
-        if self.call.deadline(now).is_some_and(|deadline| now >= deadline) {
-            pick.endpoint().note(Sign::Bad, took);
+        let endpoint = pick.endpoint();
+        let silence = endpoint.silence(now).map_or(took, |silence| silence.min(took));
+        // An attempt that had but a small part of the call's time says little.
+        let was_late =
+            || self.call.is_late(now) && took * LATE_PART >= self.call.limit().unwrap_or_default();
+        if was_late() || self.call.is_overtaken(self.began, silence) {
+            endpoint.note(Sign::Bad, took);
         } else {
-            pick.endpoint().note_given_up(took);
+            endpoint.note_given_up(took);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     future::poll_fn,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     task::Poll,
     time::Duration,
@@ -31,6 +31,12 @@ pub(super) struct Call {
     timeout: Option<Timeout>,
     /// How often it was sent to where it may have been received.
     sent: AtomicU32,
+    // Microseconds since it began.
+    quiet_since: AtomicU64,
+    /// The beginning of the attempt that was answered; 0 before.
+    answered_from: AtomicU64,
+    /// The silence for which another attempt was made.
+    silence: AtomicU64,
     tried: Mutex<Tried>,
 }
 
@@ -44,6 +50,9 @@ impl Call {
             began: now,
             timeout,
             sent: AtomicU32::new(0),
+            quiet_since: AtomicU64::new(0),
+            answered_from: AtomicU64::new(0),
+            silence: AtomicU64::new(u64::MAX),
             tried: Mutex::default(),
         }
     }
@@ -62,6 +71,20 @@ impl Call {
                 self.body.progress().counts_from(self.began, now).checked_add(limit)
             }
         }
+    }
+
+    /// Whether its time is over.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.deadline(now).is_some_and(|deadline| deadline <= now)
+    }
+
+    /// All of its time, where it has a timeout.
+    pub(super) fn limit(&self) -> Option<Duration> {
+        self.timeout.map(|(Timeout::OfAll(limit) | Timeout::OfInstance(limit))| limit)
+    }
+
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 
     /// How much of its time is left, where it has a timeout.
@@ -103,9 +126,57 @@ impl Call {
         self.body.is_whole()
     }
 
-    /// Whether all of its body is there, and short enough to be kept. Never waits for it.
-    pub(super) async fn is_at_hand(&self) -> bool {
-        poll_fn(|context| Poll::Ready(self.body.is_at_hand(context))).await
+    /// Takes in what there is of its body, before the first attempt. Never waits for more.
+    pub(super) async fn take_in(&self) {
+        poll_fn(|context| Poll::Ready(self.body.take_in(context))).await;
+    }
+
+    /// Whether all of its body is there, and short enough to be kept.
+    pub(super) fn is_at_hand(&self) -> bool {
+        self.body.is_at_hand()
+    }
+
+    /// Since when its latest attempt has no answer; later than now while it waits for the next one.
+    pub(super) fn quiet_since(&self) -> Instant {
+        self.at(&self.quiet_since)
+    }
+
+    /// An attempt begins, or will begin no sooner than then.
+    pub(super) fn note_quiet(&self, since: Instant) {
+        self.quiet_since.store(self.micros(since), Ordering::Relaxed);
+    }
+
+    /// Since when the instance of its latest attempt has sent no answer to any call.
+    pub(super) fn silent_since(&self, now: Instant) -> Instant {
+        let silence = self.tried().latest().and_then(|endpoint| endpoint.silence(now));
+        let answered = silence.and_then(|silence| now.checked_sub(silence));
+        answered.unwrap_or(self.began).max(self.quiet_since())
+    }
+
+    /// An attempt goes to another instance as the one before was silent for so long.
+    pub(super) fn note_silence(&self, silence: Duration) {
+        self.silence.store(micros(silence), Ordering::Relaxed);
+    }
+
+    /// An attempt that `began` then was answered.
+    pub(super) fn note_answered(&self, began: Instant) {
+        self.answered_from.store(self.micros(began), Ordering::Relaxed);
+    }
+
+    /// Whether an attempt that `began` then, and has been silent for so long, was overtaken by a later one
+    /// that was made for its silence.
+    pub(super) fn is_overtaken(&self, began: Instant, silence: Duration) -> bool {
+        self.answered_from.load(Ordering::Relaxed) > self.micros(began)
+            && micros(silence) >= self.silence.load(Ordering::Relaxed)
+    }
+
+    /// As time since it began.
+    fn micros(&self, at: Instant) -> u64 {
+        micros(at.saturating_duration_since(self.began))
+    }
+
+    fn at(&self, micros: &AtomicU64) -> Instant {
+        self.began + Duration::from_micros(micros.load(Ordering::Relaxed))
     }
 
     /// Where it was tried. Never held while anything is waited for.
@@ -113,4 +184,8 @@ impl Call {
         // Nothing that is done under the lock panics.
         self.tried.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

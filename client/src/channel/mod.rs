@@ -22,18 +22,11 @@ mod raw_target;
 mod replay;
 mod retry;
 mod route;
+mod silence;
 mod timeout;
 mod tried;
 
-use std::{
-    fmt,
-    future::{Future, poll_fn},
-    marker::PhantomData,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use ::http::{Request, Response};
 use tonic::{Status, body::Body};
@@ -51,7 +44,12 @@ pub use self::{
     timeout::CallTimeout,
 };
 use self::{
-    attempt::Attempt, call::Call, failure::Failure, inflow::Inflow, pool::Pool, retry::Retry,
+    attempt::Attempt,
+    call::Call,
+    failure::Failure,
+    inflow::Inflow,
+    pool::Pool,
+    retry::{Next, Retry},
     route::Scope,
 };
 use crate::{
@@ -67,7 +65,7 @@ use crate::{
 const UNSENT_MAX: Duration = Duration::from_secs(5);
 
 /// Longer than any call waits for an instance, and short enough to be added to any time.
-const READY_WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How many calls may be sent again: this share of those of the last 10 s, and so many more a second.
 const BUDGET_SHARE: f32 = 0.2;
@@ -158,11 +156,26 @@ struct Options {
     ready_wait: Duration,
     /// How long an answer may take before a call is sent to another instance, too.
     hedge_delay: Option<Duration>,
+    overlap: Overlap,
+}
+
+/// Whether a call that may be sent again may be at two instances at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overlap {
+    /// Where the first one is silent.
+    Allowed,
+    Forbidden,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { attempts: 1, in_flight_max: u32::MAX, ready_wait: Duration::ZERO, hedge_delay: None }
+        Self {
+            attempts: 1,
+            in_flight_max: u32::MAX,
+            ready_wait: Duration::ZERO,
+            hedge_delay: None,
+            overlap: Overlap::Allowed,
+        }
     }
 }
 
@@ -190,8 +203,14 @@ impl<P: Protocol> BalancedChannel<P> {
     /// head, is sent again, up to `attempts` times in all (1 or 0: once, the default). The channel that
     /// this was made from stays as it is; both have the same budget.
     ///
-    /// - It goes to another instance, where there is one, after a random time of up to 50 ms the
-    ///   first, twice as much each next time, and never more than 1 s.
+    /// - It goes at once to an instance that it was not sent to yet and that is not ejected. Where there is
+    ///   none, it goes after a random time of up to 50 ms the first, twice as much each next time, and
+    ///   never more than 1 s.
+    /// - A call with a timeout also goes to another instance where its own is silent: has answered neither
+    ///   it nor any other call for a second (less where the timeout is short, so that there is time for all
+    ///   attempts; longer where the service's answers took longer lately). The answer that comes first
+    ///   counts. An instance that stays silent until then has failed the call, as if its time had passed.
+    ///   [`sequential`](Self::sequential) forbids that.
     /// - Where the answer says how long to wait (`grpc-retry-pushback-ms`, or else `retry-after` in
     ///   seconds), it is sent no sooner. Where it says anything else there, a negative number say, or
     ///   where the wait would outlast the call's timeout (5 s, where it has none), it is not sent again.
@@ -209,6 +228,23 @@ impl<P: Protocol> BalancedChannel<P> {
     #[must_use]
     pub fn retry_idempotent(mut self, attempts: u32) -> Self {
         self.options.attempts = attempts;
+        self
+    }
+
+    /// The same with calls that are never at two instances at once: one that may be sent again
+    /// ([`retry_idempotent`](Self::retry_idempotent)) is sent again after it failed, and not while its
+    /// instance is silent. For methods that are idempotent but change something.
+    ///
+    /// ```
+    /// use waypost_client::Service;
+    ///
+    /// let orders = Service::fixed([]).channel();
+    /// let writing = orders.clone().retry_idempotent(2).sequential();
+    /// # drop((orders, writing));
+    /// ```
+    #[must_use]
+    pub fn sequential(mut self) -> Self {
+        self.options.overlap = Overlap::Forbidden;
         self
     }
 
@@ -246,7 +282,7 @@ impl<P: Protocol> BalancedChannel<P> {
     /// ```
     #[must_use]
     pub fn wait_for_ready(mut self, limit: Duration) -> Self {
-        self.options.ready_wait = limit.min(READY_WAIT_MAX);
+        self.options.ready_wait = limit.min(FAR);
         self
     }
 
@@ -258,10 +294,9 @@ impl<P: Protocol> BalancedChannel<P> {
     ///   answered sooner.
     /// - Each second attempt is paid for from the budget of what is sent again: once that is spent, as
     ///   when all instances are slow, there is none.
-    /// - A call whose answer says `UNAVAILABLE`, or whose connection is lost, waits for the other
-    ///   attempt. Where both fail, [`retry_idempotent`](Self::retry_idempotent) counts them as two.
-    /// - A request that is longer than 64 KiB, or not all there when the call begins (a stream), is not
-    ///   sent twice.
+    /// - Where one of them fails, the other one decides; [`retry_idempotent`](Self::retry_idempotent) counts
+    ///   them as two attempts.
+    /// - A request that is longer than 64 KiB, or not all there after `delay` (a stream), is not sent twice.
     ///
     /// ```
     /// use std::time::Duration;
@@ -277,49 +312,25 @@ impl<P: Protocol> BalancedChannel<P> {
         self
     }
 
-    /// Sees a call through, for as long as its caller waits.
-    async fn run(&self, call: &Call) -> Result<Response<Body>, Failure> {
-        self.budget.deposit();
-        let mut dispatch = pin!(self.dispatch(call));
-        let Some(deadline) = call.deadline(clock::now()) else { return dispatch.await };
-        let mut timer = pin!(clock::timer(deadline));
-        poll_fn(|context| {
-            if let Poll::Ready(answered) = dispatch.as_mut().poll(context) {
-                return Poll::Ready(answered);
-            }
-            while timer.as_mut().poll(context).is_ready() {
-                // The upload moves it.
-                let now = clock::now();
-                match call.deadline(now) {
-                    Some(deadline) if deadline > now => timer.as_mut().reset(deadline),
-                    _ => return Poll::Ready(Err(Failure::Late)),
-                }
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// Sends a call until that came to something, or may not be repeated.
-    async fn dispatch(&self, call: &Call) -> Result<Response<Body>, Failure> {
+    /// Sends a call until that came to something, or may not be repeated: first to `scope`.
+    async fn dispatch(&self, call: &Call, mut scope: Scope) -> Result<Response<Body>, Failure> {
         let mut retry = Retry::new(self.options.attempts);
         let unsent_max = UNSENT_MAX.max(self.options.ready_wait);
         let mut give_up = clock::now() + unsent_max;
         loop {
-            let answered = match self.options.hedge_delay {
-                None => self.attempt(call, Scope::All, give_up).await,
-                Some(delay) => self.hedge(call, give_up, delay).await,
-            };
+            let answered = self.attempt(call, scope, give_up).await;
             let Err(failure) = answered else { return answered };
             let Some(wait) = self.retry_after(&mut retry, call, &failure) else {
                 return Err(failure);
             };
+            scope = Scope::All;
             if !matches!(failure, Failure::Unsent(_) | Failure::Unreached(_)) {
                 give_up = clock::now() + wait + unsent_max;
             }
             // An answer counts as in flight for as long as it is there.
             drop(failure);
             if !wait.is_zero() {
+                call.note_quiet(clock::now() + wait);
                 // Even of no length it would be a wait for the next tick.
                 clock::sleep(wait).await;
             }
@@ -334,7 +345,8 @@ impl<P: Protocol> BalancedChannel<P> {
         }
         let cause = failure.cause()?;
         let left = call.left(clock::now());
-        let wait = retry.wait(cause, call.sent(), left, fastrand::f64())?;
+        let next = if self.has_another(call) { Next::Untried } else { Next::Tried };
+        let wait = retry.wait(cause, next, call.sent(), left, fastrand::f64())?;
         let again = call.is_whole() && self.budget.withdraw();
         if again {
             self.service.meters().retried();
@@ -361,9 +373,14 @@ impl<P: Protocol> BalancedChannel<P> {
         let attempt = Attempt::begin(pick, call);
         match way.send(request, endpoint.address()).instrument(span).await {
             Ok(answer) => {
+                let began = attempt.began();
                 let mut answer = attempt.answered(answer);
                 answer.extensions_mut().insert(AnsweredBy { endpoint, attempts: previous + 1 });
-                Failure::check(answer)
+                let checked = Failure::check(answer);
+                if checked.is_ok() {
+                    call.note_answered(began);
+                }
+                checked
             }
             Err(SendError::Unreached(error)) => {
                 drop(attempt.unsent());
@@ -447,6 +464,7 @@ mod tests {
         assert_eq!(options.in_flight_max, u32::MAX);
         assert_eq!(options.ready_wait, Duration::ZERO);
         assert_eq!(options.hedge_delay, None);
+        assert_eq!(options.overlap, Overlap::Allowed);
         let for_ever =
             Service::fixed([]).channel().wait_for_ready(Duration::MAX).options.ready_wait;
         assert_eq!(for_ever, Duration::from_secs(365 * 24 * 3600));

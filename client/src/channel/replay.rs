@@ -69,16 +69,23 @@ impl Replay {
         Source(self.kept.clone())
     }
 
-    /// Takes in what there is without waiting; whether that is all of it, and short enough to be kept.
-    pub(super) fn is_at_hand(&self, context: &mut Context<'_>) -> bool {
-        let Some(kept) = &self.kept else { return true };
+    /// Takes in what there is without waiting, before the first pass.
+    pub(super) fn take_in(&self, context: &mut Context<'_>) {
+        let Some(kept) = &self.kept else { return };
         let mut kept = lock(kept);
         while kept.size <= KEPT_MAX && kept.source.is_some() && kept.failed.is_none() {
             if kept.poll_source(context).is_pending() {
-                return false;
+                return;
             }
         }
-        kept.size <= KEPT_MAX && kept.is_whole()
+    }
+
+    /// Whether all of it is there, and short enough to be kept.
+    pub(super) fn is_at_hand(&self) -> bool {
+        self.kept.as_deref().is_none_or(|kept| {
+            let kept = lock(kept);
+            kept.source.is_none() && kept.size <= KEPT_MAX && kept.is_whole()
+        })
     }
 }
 
@@ -298,7 +305,8 @@ mod tests {
     }
 
     fn is_at_hand(replay: &Replay) -> bool {
-        replay.is_at_hand(&mut Context::from_waker(std::task::Waker::noop()))
+        replay.take_in(&mut Context::from_waker(std::task::Waker::noop()));
+        replay.is_at_hand()
     }
 
     #[test]

@@ -22,6 +22,15 @@ pub(super) enum Cause {
     Unavailable(Pushback),
 }
 
+/// Where a call is sent next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// To an instance that it was not sent to yet, and that is not ejected.
+    Untried,
+    /// To one that it was sent to, or that is ejected.
+    Tried,
+}
+
 /// The tries that a call has.
 #[derive(Debug)]
 pub(super) struct Retry {
@@ -42,6 +51,7 @@ impl Retry {
     pub(super) fn wait(
         &mut self,
         cause: Cause,
+        next: Next,
         sent: u32,
         left: Option<Duration>,
         random: f64,
@@ -53,15 +63,20 @@ impl Retry {
             Cause::Unavailable(Pushback::Wait(wait)) => wait,
             Cause::Unavailable(Pushback::Never) => return None,
         };
-        // With jitter on top: those that an instance turns away must not come back together.
-        let wait = pushback.saturating_add(self.backoff.delay(random, None));
+        // Another instance has done nothing that a wait would help with.
+        let wait = if pushback.is_zero() && next == Next::Untried {
+            Duration::ZERO
+        } else {
+            // With jitter on top: those that an instance turns away must not come back together.
+            pushback.saturating_add(self.backoff.delay(random, None))
+        };
         (wait < left.unwrap_or(WAIT_MAX)).then_some(wait)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Next::*, *};
 
     const SILENT: Cause = Cause::Unavailable(Pushback::Silent);
 
@@ -73,47 +88,66 @@ mod tests {
     fn only_what_was_not_sent_is_tried_again_unasked() {
         for attempts in [0, 1] {
             let mut retry = Retry::new(attempts);
-            assert_eq!(retry.wait(Cause::Lost, 1, None, 0.5), None);
-            assert_eq!(retry.wait(SILENT, 1, None, 0.5), None);
-            assert_eq!(retry.wait(Cause::Unsent, 0, None, 0.5), Some(Duration::ZERO));
+            assert_eq!(retry.wait(Cause::Lost, Tried, 1, None, 0.5), None);
+            assert_eq!(retry.wait(SILENT, Tried, 1, None, 0.5), None);
+            assert_eq!(retry.wait(Cause::Unsent, Tried, 0, None, 0.5), Some(Duration::ZERO));
         }
     }
 
     #[test]
     fn an_idempotent_call_is_sent_so_many_times_in_all() {
         let mut retry = Retry::new(3);
-        assert_eq!(retry.wait(Cause::Lost, 1, None, 1.0), Some(ms(50)));
-        assert_eq!(retry.wait(SILENT, 2, None, 1.0), Some(ms(100)));
-        assert_eq!(retry.wait(Cause::Lost, 3, None, 1.0), None);
-        assert_eq!(retry.wait(Cause::Unsent, 3, None, 1.0), Some(Duration::ZERO));
+        assert_eq!(retry.wait(Cause::Lost, Tried, 1, None, 1.0), Some(ms(50)));
+        assert_eq!(retry.wait(SILENT, Tried, 2, None, 1.0), Some(ms(100)));
+        assert_eq!(retry.wait(Cause::Lost, Tried, 3, None, 1.0), None);
+        assert_eq!(retry.wait(Cause::Unsent, Tried, 3, None, 1.0), Some(Duration::ZERO));
     }
 
     #[test]
     fn waits_are_as_documented() {
         let mut retry = Retry::new(u32::MAX);
-        assert_eq!(retry.wait(Cause::Lost, 1, None, 0.0), Some(Duration::ZERO));
-        let waits: Vec<_> = (1..8).filter_map(|n| retry.wait(Cause::Lost, n, None, 1.0)).collect();
+        assert_eq!(retry.wait(Cause::Lost, Tried, 1, None, 0.0), Some(Duration::ZERO));
+        let waits: Vec<_> =
+            (1..8).filter_map(|n| retry.wait(Cause::Lost, Tried, n, None, 1.0)).collect();
         assert_eq!(waits.iter().max(), Some(&ms(1_000)));
         assert_eq!(WAIT_MAX, ms(5_000));
     }
 
     #[test]
+    fn another_instance_is_not_waited_for_unless_it_was_said_so() {
+        let mut retry = Retry::new(9);
+        for cause in [Cause::Lost, SILENT, Cause::Unavailable(Pushback::Wait(Duration::ZERO))] {
+            assert_eq!(retry.wait(cause, Untried, 1, None, 1.0), Some(Duration::ZERO));
+        }
+        let wait = Cause::Unavailable(Pushback::Wait(ms(300)));
+        assert_eq!(retry.wait(wait, Untried, 1, None, 0.0), Some(ms(300)));
+        assert_eq!(retry.wait(Cause::Lost, Untried, 9, None, 1.0), None);
+        assert_eq!(retry.wait(Cause::Lost, Untried, 1, Some(Duration::ZERO), 1.0), None);
+    }
+
+    #[test]
     fn pushback_is_waited_for_at_least() {
         let wait = Cause::Unavailable(Pushback::Wait(ms(300)));
-        assert_eq!(Retry::new(2).wait(wait, 1, None, 0.0), Some(ms(300)));
-        assert_eq!(Retry::new(2).wait(wait, 1, None, 1.0), Some(ms(350)));
-        assert_eq!(Retry::new(2).wait(Cause::Unavailable(Pushback::Never), 1, None, 0.0), None);
+        assert_eq!(Retry::new(2).wait(wait, Tried, 1, None, 0.0), Some(ms(300)));
+        assert_eq!(Retry::new(2).wait(wait, Tried, 1, None, 1.0), Some(ms(350)));
+        assert_eq!(
+            Retry::new(2).wait(Cause::Unavailable(Pushback::Never), Tried, 1, None, 0.0),
+            None
+        );
     }
 
     #[test]
     fn no_call_waits_longer_than_its_time() {
         let wait = |wait_ms| Cause::Unavailable(Pushback::Wait(ms(wait_ms)));
-        assert_eq!(Retry::new(2).wait(wait(300), 1, Some(ms(300)), 0.0), None);
-        assert_eq!(Retry::new(2).wait(wait(300), 1, Some(ms(301)), 0.0), Some(ms(300)));
-        assert_eq!(Retry::new(2).wait(wait(60_000), 1, Some(ms(90_000)), 0.0), Some(ms(60_000)));
-        assert_eq!(Retry::new(2).wait(wait(5_000), 1, None, 0.0), None);
+        assert_eq!(Retry::new(2).wait(wait(300), Tried, 1, Some(ms(300)), 0.0), None);
+        assert_eq!(Retry::new(2).wait(wait(300), Tried, 1, Some(ms(301)), 0.0), Some(ms(300)));
+        assert_eq!(
+            Retry::new(2).wait(wait(60_000), Tried, 1, Some(ms(90_000)), 0.0),
+            Some(ms(60_000))
+        );
+        assert_eq!(Retry::new(2).wait(wait(5_000), Tried, 1, None, 0.0), None);
         let years = Some(Duration::from_secs(99_999_999 * 3600));
-        assert_eq!(Retry::new(2).wait(wait(u64::MAX), 1, years, 1.0), None);
-        assert_eq!(Retry::new(2).wait(Cause::Lost, 1, Some(Duration::ZERO), 0.0), None);
+        assert_eq!(Retry::new(2).wait(wait(u64::MAX), Tried, 1, years, 1.0), None);
+        assert_eq!(Retry::new(2).wait(Cause::Lost, Tried, 1, Some(Duration::ZERO), 0.0), None);
     }
 }

@@ -20,9 +20,9 @@ use crate::{
 /// Which instances an attempt may go to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// To another one than the attempts before it; where there is none, to the same.
+    /// To another one than the attempts before it, which is not ejected; where there is none, to any.
     All,
-    /// To another one than the attempts before it.
+    /// To another one than the attempts before it, which is not ejected.
     Others,
 }
 
@@ -138,9 +138,15 @@ impl<P: Protocol> BalancedChannel<P> {
             full.set(full.get() || (is_left && !has_room));
             is_left && has_room
         };
-        let is_other = |endpoint: &Endpoint| !tried.was_chosen(endpoint) && suits(endpoint);
+        let is_other = |endpoint: &Endpoint| {
+            !tried.was_chosen(endpoint) && endpoint.is_open() && suits(endpoint)
+        };
         let ways: [&dyn Fn(&Endpoint) -> bool; 2] = [&is_other, &suits];
-        let ways = if scope == Scope::Others { &ways[..1] } else { &ways };
+        let ways = match scope {
+            Scope::Others => &ways[..1],
+            Scope::All if tried.has_chosen() => &ways,
+            Scope::All => &ways[1..],
+        };
         for way in ways {
             for _ in 0..RACES_MAX {
                 match self.service.pick_where(&call.context(), way).map_err(Miss::None)? {
@@ -155,10 +161,12 @@ impl<P: Protocol> BalancedChannel<P> {
         Err(if full.get() { Miss::Full } else { Miss::Exhausted })
     }
 
-    /// Whether there is an instance that the call was not meant for yet.
+    /// Whether there is an instance that the call was not meant for yet, that is not ejected and has room.
     pub(super) fn has_another(&self, call: &Call) -> bool {
-        let tried = call.tried();
-        self.service.has(|endpoint| !tried.was_chosen(endpoint))
+        let (tried, limit) = (call.tried(), self.options.in_flight_max);
+        self.service.has(|endpoint| {
+            !tried.was_chosen(endpoint) && endpoint.is_open() && endpoint.in_flight() < limit
+        })
     }
 
     fn missed(&self, call: &Call, miss: &Miss) -> Status {

@@ -14,6 +14,8 @@ pub(super) struct Tried {
     closed: Vec<Arc<Endpoint>>,
     /// Those that it was meant for.
     chosen: Vec<Arc<Endpoint>>,
+    /// The place among them of the one that it was meant for last.
+    latest: usize,
 }
 
 fn contains(endpoints: &[Arc<Endpoint>], endpoint: &Endpoint) -> bool {
@@ -31,6 +33,11 @@ impl Tried {
         contains(&self.chosen, endpoint)
     }
 
+    /// Whether it was meant for any instance before.
+    pub(super) fn has_chosen(&self) -> bool {
+        !self.chosen.is_empty()
+    }
+
     /// How many took no connection.
     pub(super) fn count(&self) -> usize {
         self.endpoints.len()
@@ -43,11 +50,13 @@ impl Tried {
 
     /// The instance that it was meant for last.
     pub(super) fn latest(&self) -> Option<Arc<Endpoint>> {
-        self.chosen.last().cloned()
+        self.chosen.get(self.latest).cloned()
     }
 
     pub(super) fn choose(&mut self, endpoint: &Arc<Endpoint>) {
-        if !self.was_chosen(endpoint) {
+        let known = self.chosen.iter().position(|one| one.is_at(endpoint));
+        self.latest = known.unwrap_or(self.chosen.len());
+        if known.is_none() {
             self.chosen.push(Arc::clone(endpoint));
         }
     }

@@ -138,13 +138,6 @@ impl Route {
         self.idempotent || method.is_idempotent()
     }
 
-    /// When a request goes to a second instance as well; never where its method is not safe (RFC 9110,
-    /// section 9.2.1).
-    #[must_use]
-    pub fn hedge_of(&self, method: &Method) -> Option<Duration> {
-        self.hedge.filter(|_| method.is_safe())
-    }
-
     /// The prefix that is taken away, as the route has it: paths that the instance gets, with this before
     /// them, lead back to it. Empty where nothing is taken away, or something else takes its place.
     #[must_use]
@@ -222,14 +215,5 @@ mod tests {
             assert_eq!(route().may_repeat(&method), repeats, "{method}");
             assert!(all.may_repeat(&method));
         }
-    }
-
-    #[test]
-    fn only_safe_requests_are_hedged() {
-        let hedge = Some(Duration::from_millis(50));
-        let hedged = Route { hedge, idempotent: true, ..route() };
-        assert_eq!(hedged.hedge_of(&Method::GET), hedge);
-        assert_eq!(hedged.hedge_of(&Method::PUT), None);
-        assert_eq!(route().hedge_of(&Method::GET), None);
     }
 }

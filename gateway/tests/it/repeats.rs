@@ -5,12 +5,13 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use http::{Request, Response};
+use futures_util::future::join_all;
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tonic::body::Body;
 
-use crate::support::{Gateway, Instance, act, full, soon, until, whole};
+use crate::support::{Answer, Gateway, Instance, act, full, soon, until, whole};
 
 /// An instance of `orders` that dies of each first of `deaths` requests, and then serves.
 async fn dies_first(gateway: &Gateway, deaths: usize) -> Instance {
@@ -130,4 +131,87 @@ async fn an_instance_that_has_its_fill_gets_no_more() {
     release.send(true).unwrap();
     assert_eq!(soon(held).await.unwrap().status, 200);
     until(async || gateway.get("/v1").await.status == 200).await;
+}
+
+/// So many requests at once.
+async fn many(gateway: &Gateway, method: Method, path: &str, count: usize) -> Vec<Answer> {
+    let requests = (0..count).map(|_| {
+        let request = Request::builder().method(&method).uri(path).body(Body::empty()).unwrap();
+        gateway.send(request)
+    });
+    soon(join_all(requests)).await
+}
+
+#[tokio::test]
+async fn a_silent_instance_costs_no_safe_request() {
+    let gateway = Gateway::new(
+        "[[routes]]
+        path = '/v1'
+        service = 'orders'
+        retries = 2
+        timeout = '2400ms'",
+    )
+    .await;
+    let silent = gateway.instance("orders", "silent", act::hang).await;
+    let _well = [
+        gateway.instance("orders", "b", act::echo).await,
+        gateway.instance("orders", "c", act::echo).await,
+    ];
+    for method in [Method::HEAD, Method::OPTIONS, Method::GET] {
+        for _ in 0..4 {
+            let answers = many(&gateway, method.clone(), "/v1/7", 10).await;
+            assert!(answers.iter().all(|answer| answer.status == 200), "{method}");
+        }
+    }
+    // By now it is ejected.
+    let before = silent.seen().len();
+    assert!(before > 0);
+    many(&gateway, Method::GET, "/v1/7", 50).await;
+    assert_eq!(silent.seen().len(), before);
+}
+
+#[tokio::test]
+async fn a_request_that_changes_something_is_at_one_instance_at_a_time() {
+    let gateway = Gateway::new(
+        "[[routes]]
+        path = '/v1'
+        service = 'orders'
+        timeout = '600ms'",
+    )
+    .await;
+    let a = gateway.instance("orders", "a", act::hang).await;
+    let b = gateway.instance("orders", "b", act::hang).await;
+    for method in [Method::PUT, Method::DELETE, Method::POST] {
+        let before = a.seen().len() + b.seen().len();
+        let answers = many(&gateway, method.clone(), "/v1", 1).await;
+        assert_eq!(answers[0].status, 504, "{method}");
+        assert_eq!(a.seen().len() + b.seen().len() - before, 1, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_slow_everywhere_is_answered_and_ejects_no_instance() {
+    let gateway = Gateway::new(
+        "[[routes]]
+        path = '/v1'
+        service = 'reports'
+        retries = 2
+        timeout = '1500ms'",
+    )
+    .await;
+    let slow = async |request| {
+        tokio::time::sleep(std::time::Duration::from_millis(900)).await;
+        act::echo(request).await
+    };
+    let _a = gateway.instance("reports", "a", slow).await;
+    let _b = gateway.instance("reports", "b", slow).await;
+    for _ in 0..4 {
+        let answers = many(&gateway, Method::GET, "/v1", 8).await;
+        assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    }
+    let figures = gateway.operator("/metrics").await;
+    let ejections = figures.text().lines().find(|line| {
+        line.starts_with("waypost_client_ejections_total") && line.contains("\"reports\"")
+    });
+    assert!(ejections.is_none_or(|line| line.ends_with(" 0")), "{ejections:?}");
 }
