@@ -20,6 +20,7 @@ use crate::{
     clock,
     connector::Connector,
     tasks::{self, Executor},
+    unusable::{HEADER_LIST_MAX, Unusable},
 };
 
 const USER_AGENT: &str = concat!("waypost-client/", env!("CARGO_PKG_VERSION"));
@@ -88,6 +89,11 @@ pub(crate) enum SendError {
     Unsent,
     /// It may have been received.
     Lost(Box<dyn Error + Send + Sync>),
+    /// The connection had been kept, and the peer closed it before any byte of a response: most likely
+    /// before it received the request.
+    Stale(Box<dyn Error + Send + Sync>),
+    /// It was served, and the response is one that can't be passed on.
+    Unusable(Unusable),
 }
 
 impl Dialer {
@@ -108,6 +114,7 @@ impl Dialer {
             .keep_alive_interval(self.keep_alive_interval)
             .keep_alive_timeout(self.keep_alive_timeout)
             .keep_alive_while_idle(true)
+            .max_header_list_size(HEADER_LIST_MAX)
             .handshake(stream)
             .await
             .map_err(|source| ConnectError::Handshake {
@@ -156,13 +163,18 @@ impl Connection {
             .headers_mut()
             .entry(header::USER_AGENT)
             .or_insert(HeaderValue::from_static(USER_AGENT));
-        self.requests.try_send_request(request).await.map_err(|mut error| {
+        let sent = self.requests.try_send_request(request).await;
+        let response = sent.map_err(|mut error| {
             if error.take_message().is_some() || is_refusal(error.error()) {
                 SendError::Unsent
+            } else if is_unusable(error.error()) {
+                SendError::Unusable(Unusable::Http2)
             } else {
                 SendError::Lost(error.into_error().into())
             }
-        })
+        })?;
+        Unusable::check_head(response.headers()).map_err(SendError::Unusable)?;
+        Ok(response)
     }
 
     fn target(&self, path: &Uri) -> Uri {
@@ -199,7 +211,10 @@ impl tower::Service<Request<Body>> for Connection {
                     Status::unavailable(error.to_string()).into_http()
                 }
                 Err(SendError::Unsent) => unsent(&address).into_http(),
-                Err(SendError::Lost(error)) => lost(&address, &*error).into_http(),
+                Err(SendError::Lost(error) | SendError::Stale(error)) => {
+                    lost(&address, &*error).into_http()
+                }
+                Err(SendError::Unusable(reason)) => reason.status(&address).into_http(),
             })
         })
     }
@@ -208,11 +223,20 @@ impl tower::Service<Request<Body>> for Connection {
 /// Whether the peer said that it has not begun to serve the call: by a reset that says so, or by a
 /// goodbye to the connection that leaves the call out (RFC 9113, 8.7).
 fn is_refusal(error: &hyper::Error) -> bool {
-    let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| {
+    of_http2(error).is_some_and(|cause| {
         let is_refused = cause.reason() == Some(h2::Reason::REFUSED_STREAM);
         cause.is_remote() && (cause.is_go_away() || is_refused)
     })
+}
+
+/// Whether this side reset the call alone, for what the peer sent: a head over h2's bound, or one that
+/// is not valid.
+fn is_unusable(error: &hyper::Error) -> bool {
+    of_http2(error).is_some_and(|cause| cause.is_library() && cause.is_reset())
+}
+
+fn of_http2(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source().and_then(|source| source.downcast_ref())
 }
 
 /// The status of a call that nobody has begun to serve.

@@ -155,6 +155,7 @@ mod tasks;
 mod timeline;
 #[cfg(feature = "tls")]
 mod tls;
+mod unusable;
 mod view_dir;
 mod view_file;
 mod watch;

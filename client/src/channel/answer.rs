@@ -12,7 +12,7 @@ use http_body::{Frame, SizeHint};
 use tonic::{Code, Status};
 
 use super::{inflow::Inflow, replay::Source};
-use crate::{balance::Pick, endpoint::Took, outlier::Sign};
+use crate::{balance::Pick, endpoint::Took, outlier::Sign, unusable::Unusable};
 
 /// Whether trailers, or the head of an answer without any, say that the instance did not serve the
 /// call and might not serve the next one either.
@@ -55,6 +55,17 @@ pub(super) struct Counted {
     pub(super) call: Option<Answered>,
 }
 
+impl Counted {
+    /// Refuses trailers over the limit. They are no fault of the instance's.
+    fn check(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
+        if let Some(Err(reason)) = frame.trailers_ref().map(Unusable::check_trailers) {
+            let endpoint = self.call.as_ref().map(|call| call.pick.endpoint());
+            return Err(reason.status(&endpoint.map_or("the instance", |one| one.address())));
+        }
+        Ok(frame)
+    }
+}
+
 impl http_body::Body for Counted {
     type Data = Bytes;
     type Error = Status;
@@ -73,6 +84,7 @@ impl http_body::Body for Counted {
             Some(Err(_)) => Some(self.call.as_ref().is_some_and(|call| !call.request.has_failed())),
             None => Some(false),
         };
+        let frame = frame.map(|frame| self.check(frame?));
         if let Some(failed) = failed
             && let Some(call) = self.call.take()
         {

@@ -71,6 +71,13 @@ impl<'a> Attempt<'a> {
         self.end().0
     }
 
+    /// The instance served it, with a response that can't be passed on.
+    pub(super) fn served(self) -> Pick {
+        let (pick, took) = self.end();
+        pick.endpoint().note(Sign::Good, took);
+        pick
+    }
+
     /// Its connection was lost, which is the instance's failure unless the caller broke its body off.
     pub(super) fn lost(self) -> Pick {
         let is_callers = self.call.source().has_failed();

@@ -112,6 +112,19 @@ impl Call {
         Some((request, previous))
     }
 
+    /// The request of the latest attempt once more; `None` where the body's beginning is gone.
+    pub(super) fn again<P: Protocol>(&self, now: Instant) -> Option<Request<Body>> {
+        let body = self.body.is_whole().then(|| self.body.pass())??;
+        let mut request = Request::from_parts(self.head.clone(), body);
+        P::tell(request.headers_mut(), self.left(now), self.sent().saturating_sub(1));
+        Some(request)
+    }
+
+    /// Whether its method does no harm by being served twice.
+    pub(super) fn is_idempotent(&self) -> bool {
+        self.head.method.is_idempotent()
+    }
+
     /// The last attempt was received by nobody.
     pub(super) fn note_unsent(&self) {
         self.sent.fetch_sub(1, Ordering::Relaxed);

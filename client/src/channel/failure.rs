@@ -15,6 +15,8 @@ pub(super) enum Failure {
     Unsent(Status),
     /// Its connection was lost before an answer.
     Lost(Status),
+    /// An instance served it, and its response can't be passed on.
+    Unusable(Status),
     /// The answer says that the instance does not serve it now.
     Unavailable(Box<Response<Body>>),
     /// The caller's time is over.
@@ -30,7 +32,7 @@ impl Failure {
     /// What follows from it for another attempt; `None` where none can help.
     pub(super) fn cause(&self) -> Option<Cause> {
         match self {
-            Self::Nowhere(_) | Self::Late => None,
+            Self::Nowhere(_) | Self::Unusable(_) | Self::Late => None,
             Self::Unreached(_) | Self::Unsent(_) => Some(Cause::Unsent),
             Self::Lost(_) => Some(Cause::Lost),
             Self::Unavailable(answer) => Some(Cause::Unavailable(Pushback::of(answer.headers()))),
@@ -43,7 +45,7 @@ impl Failure {
         match (&self, &other) {
             (
                 Self::Nowhere(_) | Self::Unreached(_) | Self::Unsent(_),
-                Self::Lost(_) | Self::Unavailable(_),
+                Self::Lost(_) | Self::Unusable(_) | Self::Unavailable(_),
             ) => other,
             _ => self,
         }
@@ -55,7 +57,8 @@ impl Failure {
             Self::Nowhere(status)
             | Self::Unreached(status)
             | Self::Unsent(status)
-            | Self::Lost(status) => status.into_http(),
+            | Self::Lost(status)
+            | Self::Unusable(status) => status.into_http(),
             Self::Late => Status::deadline_exceeded("the call's timeout has passed").into_http(),
             Self::Unavailable(answer) => *answer,
         }

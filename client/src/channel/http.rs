@@ -27,6 +27,13 @@ use crate::{clock, correlation, endpoint::Endpoint, proto::Instance, service::Se
 /// - An answer with a status of 500 and above is a failure of the instance. What says that it is not
 ///   served now (429, 502, 503 and 504) is sent again where
 ///   [`retry_idempotent`](Self::retry_idempotent) allows it, as is a request whose connection is lost.
+/// - Where an instance closed a kept connection before any byte of a response, a request whose method is
+///   idempotent (RFC 9110, 9.2.2), or any where `retry_idempotent` is set, goes over a new connection to the
+///   same instance, once, if its body is at most 64 KiB. That costs nothing of the budget and is not held
+///   against the instance. Connections are kept for 4 s, or three quarters of the instance's
+///   `Keep-Alive: timeout`.
+/// - A response may have 256 KiB of head and, in HTTP/1.1, 256 fields. One beyond that fails with
+///   [`FailureKind::Unusable`], is not sent again, and is not held against the instance.
 /// - The timeout is that of [`CallTimeout`](crate::CallTimeout). What is left of it is told to the
 ///   instance in `x-waypost-timeout-ms`; which attempt it is, after the first, in
 ///   `x-waypost-previous-attempts`.
@@ -134,6 +141,7 @@ fn answered(call: &Call, failure: Failure) -> Result<Response<Body>, CallFailed>
             (FailureKind::Unsent, status.message().into())
         }
         Failure::Lost(status) => (FailureKind::Lost, status.message().into()),
+        Failure::Unusable(status) => (FailureKind::Unusable, status.message().into()),
         Failure::Late => (FailureKind::Late, "the call's timeout has passed".into()),
     };
     Err(CallFailed { kind, message, attempts: call.sent(), endpoint: call.tried().latest() })
@@ -185,6 +193,9 @@ pub enum FailureKind {
     Full,
     /// The connection was lost before an answer: the instance may have served it.
     Lost,
+    /// The instance served it, and its response can't be passed on: its head is over 256 KiB or, in
+    /// HTTP/1.1, over 256 fields.
+    Unusable,
     /// The timeout has passed: an instance may have served it.
     Late,
 }
@@ -195,7 +206,7 @@ impl CallFailed {
     /// ```
     /// # use waypost_client::{CallFailed, FailureKind};
     /// fn may_have_been_served(failed: &CallFailed) -> bool {
-    ///     matches!(failed.kind(), FailureKind::Lost | FailureKind::Late)
+    ///     !matches!(failed.kind(), FailureKind::Unsent | FailureKind::Full)
     /// }
     /// # let _ = may_have_been_served;
     /// ```

@@ -7,6 +7,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use http::{HeaderValue, Request, Response, Uri};
@@ -14,6 +15,7 @@ use hyper::{
     body::Incoming,
     client::conn::http1::{self, SendRequest},
 };
+use hyper_util::rt::TokioIo;
 use sync_wrapper::SyncFuture;
 use tokio::{
     runtime::{Handle, Id},
@@ -21,17 +23,24 @@ use tokio::{
 };
 use tonic::body::Body;
 
-use super::raw_target::{RawTarget, Slot, TargetStream};
+use super::{
+    raw_target::{RawTarget, Slot, TargetStream},
+    wire::{Received, Wire},
+};
 use crate::{
     clock,
-    connection::{ConnectError, Dialer},
+    connection::{ConnectError, Dialer, SendError},
     tasks,
+    unusable::{FIELDS_BYTES_MAX, FIELDS_MAX, Unusable},
 };
 
 pub(super) struct Http1 {
     requests: SendRequest<Body>,
     target: Slot,
     driver: Driver,
+    received: Received,
+    /// How long it may be idle.
+    pub(super) idle_max: Duration,
     pub(super) address: Arc<str>,
     /// The runtime that moves its bytes.
     pub(super) runtime: Id,
@@ -39,12 +48,23 @@ pub(super) struct Http1 {
     pub(super) host: HeaderValue,
 }
 
-/// A request that got no answer.
-pub(super) struct Unanswered {
-    /// Where nothing of it was sent.
-    pub(super) request: Option<Request<Body>>,
-    pub(super) error: hyper::Error,
+/// A request that got no response.
+pub(super) enum Unanswered {
+    /// Nothing of it was sent.
+    Unsent(Box<Request<Body>>),
+    /// The connection ended before any byte of a response, and not by the request's own body.
+    Silent(hyper::Error),
+    /// Anything else.
+    Failed(SendError),
 }
+
+/// What hyper's error says of a head over a limit. Its `is_parse_too_large` comes with its server alone.
+const TOO_LARGE: &str = "message head is too large";
+
+/// A response that is not HTTP/1.1.
+#[derive(Debug, thiserror::Error)]
+#[error("its response is not valid HTTP/1.1: {0}")]
+struct Malformed(hyper::Error);
 
 impl Http1 {
     /// Connects to `address`. Cancel safe: nothing is left behind.
@@ -61,13 +81,19 @@ impl Http1 {
             Some(Err(source)) => return Err(refused(uri, source)),
             None => return Err(ConnectError::Timeout { address: uri, limit }),
         };
+        let received = Received::default();
         let target = Slot::default();
-        let stream = TargetStream::new(stream, target.clone());
-        let (requests, connection) =
-            http1::handshake(stream).await.map_err(|error| refused(uri, Arc::new(error)))?;
+        let wire = TokioIo::new(Wire::new(stream, received.clone()));
+        let (requests, connection) = http1::Builder::new()
+            .max_headers(FIELDS_MAX)
+            .max_buf_size(FIELDS_BYTES_MAX)
+            .handshake(TargetStream::new(wire, target.clone()))
+            .await
+            .map_err(|error| refused(uri, Arc::new(error)))?;
         let driver = Driver(Some(SyncFuture::new(Box::pin(connection.with_upgrades()))));
         let (address, runtime) = (address.into(), Handle::current().id());
-        Ok(Self { requests, target, driver, address, runtime, host })
+        let idle_max = Duration::MAX;
+        Ok(Self { requests, target, driver, received, idle_max, address, runtime, host })
     }
 
     /// Whether it can take a call, as far as is known without waiting.
@@ -81,6 +107,7 @@ impl Http1 {
         &mut self,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, Unanswered> {
+        self.received.reset();
         if let Some(target) = request.extensions().get::<RawTarget>() {
             self.target.set(request.method(), request.uri(), target);
         }
@@ -93,9 +120,9 @@ impl Http1 {
             answered.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         })
         .await
-        .map_err(|mut failed| Unanswered {
-            request: failed.take_message(),
-            error: failed.into_error(),
+        .map_err(|mut failed| match failed.take_message() {
+            Some(request) => Unanswered::Unsent(Box::new(request)),
+            None => unanswered(failed.into_error(), self.received.bytes()),
         })
     }
 
@@ -109,6 +136,21 @@ impl Http1 {
         let mut driver = self.driver;
         tasks::spawn("http1", poll_fn(move |context| driver.advance(context)));
     }
+}
+
+/// What became of a request that was sent, where `received` bytes came back.
+fn unanswered(error: hyper::Error, received: usize) -> Unanswered {
+    if received == 0 && !error.is_user() {
+        return Unanswered::Silent(error);
+    }
+    Unanswered::Failed(if error.is_parse() && error.to_string() == TOO_LARGE {
+        let is_long = received >= FIELDS_BYTES_MAX;
+        SendError::Unusable(if is_long { Unusable::LongHead } else { Unusable::Fields })
+    } else if error.is_parse() {
+        SendError::Lost(Malformed(error).into())
+    } else {
+        SendError::Lost(error.into())
+    })
 }
 
 /// What moves the bytes of a connection; gone once that has ended.

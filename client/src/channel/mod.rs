@@ -23,8 +23,10 @@ mod replay;
 mod retry;
 mod route;
 mod silence;
+mod stale;
 mod timeout;
 mod tried;
+mod wire;
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
@@ -85,6 +87,8 @@ const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 ///   the instance refused it, as one that shuts down does) is sent to another one. Where its connection
 ///   breaks after that, it fails with `UNAVAILABLE`, and the next call connects afresh;
 ///   [`retry_idempotent`](Self::retry_idempotent) sends it again.
+/// - The head and the trailers of a response may have 256 KiB each. A call with more fails with
+///   `RESOURCE_EXHAUSTED`, which names the limit; it is not sent again, and other calls go on.
 /// - What is sent again has a budget, which all clones of a channel share: 20 % of the calls of the last
 ///   10 s, and 10 a second. Beyond it a call fails, rather than add to an overload. To look for an
 ///   instance that takes a connection costs nothing of it.
@@ -371,7 +375,7 @@ impl<P: Protocol> BalancedChannel<P> {
         let (service, instance) = (self.service.name(), &endpoint.instance().id);
         let span = tracing::debug_span!("attempt", service, instance, attempt = previous + 1);
         let attempt = Attempt::begin(pick, call);
-        match way.send(request, endpoint.address()).instrument(span).await {
+        match self.send(call, &way, request, endpoint.address()).instrument(span).await {
             Ok(answer) => {
                 let began = attempt.began();
                 let mut answer = attempt.answered(answer);
@@ -402,6 +406,14 @@ impl<P: Protocol> BalancedChannel<P> {
                 drop(attempt.lost());
                 way.forget(&endpoint);
                 Err(Failure::Lost(connection::lost(&endpoint.address(), &*error)))
+            }
+            Err(SendError::Stale(error)) => {
+                drop(attempt.unsent());
+                Err(Failure::Lost(connection::lost(&endpoint.address(), &*error)))
+            }
+            Err(SendError::Unusable(reason)) => {
+                drop(attempt.served());
+                Err(Failure::Unusable(reason.status(&endpoint.address())))
             }
         }
     }

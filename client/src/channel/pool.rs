@@ -9,21 +9,31 @@ use std::{
 };
 
 use dashmap::{DashMap, Entry};
-use http::{Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header, uri::PathAndQuery,
+};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::runtime::{Handle, Id};
 use tonic::body::Body;
 
-use super::{http1::Http1, inflow::Inflow};
+use super::{
+    http1::{Http1, Unanswered},
+    inflow::Inflow,
+};
 use crate::{
     clock::{self, Instant},
     connection::{Dialer, SendError},
     tasks,
+    unusable::{Unusable, unify_length},
 };
 
 /// How long a connection that nobody uses is kept: less than servers do, most of which keep one for
 /// 5 s and more, so that no call is sent while its instance closes.
 const IDLE_MAX: Duration = Duration::from_secs(4);
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 /// How often those that nobody uses are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -53,33 +63,39 @@ impl Pool {
         Self { shared: Arc::new(Shared { dialer: dialer.clone(), homes: DashMap::new() }) }
     }
 
-    /// Sends `request` to `address`. Cancel safe: dropping closes the connection.
+    /// Sends `request` to `address`, over a kept connection where there is one. Cancel safe: dropping
+    /// closes the connection.
     pub(super) async fn send(
         &self,
         mut request: Request<Body>,
         address: &str,
     ) -> Result<Response<Inflow>, SendError> {
-        *request.uri_mut() = origin_form(request.uri());
-        *request.version_mut() = Version::HTTP_11;
         let runtime = Handle::current().id();
-        loop {
-            let idle = self.shared.take(runtime, address);
-            let is_fresh = idle.is_none();
-            let mut connection = match idle {
-                Some(connection) => connection,
-                None => Box::new(self.connect(runtime, address).await?),
-            };
-            let host = &connection.host;
-            request.headers_mut().entry(header::HOST).or_insert_with(|| host.clone());
-            match connection.send(request).await {
-                Ok(answer) => return Ok(self.lend(answer, connection)),
-                Err(failed) => match failed.request {
-                    // It was closed while nobody used it.
-                    Some(unsent) if !is_fresh => request = unsent,
-                    Some(_) => return Err(SendError::Unsent),
-                    None => return Err(SendError::Lost(failed.error.into())),
-                },
+        while let Some(mut connection) = self.shared.take(runtime, address) {
+            match connection.send(prepared(request, &connection.host)).await {
+                Ok(answer) => return self.lend(answer, connection),
+                // It was closed while nobody used it.
+                Err(Unanswered::Unsent(unsent)) => request = *unsent,
+                Err(Unanswered::Silent(error)) => return Err(SendError::Stale(error.into())),
+                Err(Unanswered::Failed(error)) => return Err(error),
             }
+        }
+        self.send_afresh(request, address).await
+    }
+
+    /// Sends `request` to `address` over a new connection. Cancel safe, as [`send`](Self::send).
+    pub(super) async fn send_afresh(
+        &self,
+        request: Request<Body>,
+        address: &str,
+    ) -> Result<Response<Inflow>, SendError> {
+        let connecting = self.connect(Handle::current().id(), address);
+        let mut connection = Box::new(connecting.await?);
+        match connection.send(prepared(request, &connection.host)).await {
+            Ok(answer) => self.lend(answer, connection),
+            Err(Unanswered::Unsent(_)) => Err(SendError::Unsent),
+            Err(Unanswered::Silent(error)) => Err(SendError::Lost(error.into())),
+            Err(Unanswered::Failed(error)) => Err(error),
         }
     }
 
@@ -92,12 +108,19 @@ impl Pool {
         Http1::open(&self.shared.dialer, address).await.map_err(SendError::Unreached)
     }
 
-    fn lend(&self, answer: Response<Incoming>, connection: Box<Http1>) -> Response<Inflow> {
+    fn lend(
+        &self,
+        mut answer: Response<Incoming>,
+        mut connection: Box<Http1>,
+    ) -> Result<Response<Inflow>, SendError> {
+        Unusable::check_head(answer.headers()).map_err(SendError::Unusable)?;
+        unify_length(answer.headers_mut());
+        connection.idle_max = idle_max(answer.headers());
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             connection.detach();
-            return answer.map(Inflow::shared);
+            return Ok(answer.map(Inflow::shared));
         }
-        answer.map(|body| Inflow::own(body, connection, self.clone()))
+        Ok(answer.map(|body| Inflow::own(body, connection, self.clone())))
     }
 
     /// Takes a connection back, where it can have another call.
@@ -116,6 +139,33 @@ impl fmt::Debug for Pool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Pool")
     }
+}
+
+/// A request as HTTP/1.1 has it: a path for a target, `Host`, and a length where servers insist on one
+/// although there is no body (RFC 9110, 8.6).
+fn prepared(mut request: Request<Body>, host: &HeaderValue) -> Request<Body> {
+    *request.uri_mut() = origin_form(request.uri());
+    *request.version_mut() = Version::HTTP_11;
+    let expects_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
+    let is_empty = expects_body && request.body().is_end_stream();
+    let headers = request.headers_mut();
+    headers.entry(header::HOST).or_insert_with(|| host.clone());
+    if is_empty && !headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
+    }
+    request
+}
+
+/// How long a connection may be idle: three quarters of what the instance says, as in
+/// `Keep-Alive: timeout=5, max=100`, and no longer than [`IDLE_MAX`].
+fn idle_max(headers: &HeaderMap) -> Duration {
+    let said = headers.get(&KEEP_ALIVE).and_then(|value| value.to_str().ok());
+    let seconds = said.and_then(|value| {
+        let mut parameters = value.split(',').filter_map(|parameter| parameter.split_once('='));
+        let timeout = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"));
+        timeout?.1.trim().parse::<u32>().ok()
+    });
+    seconds.map_or(IDLE_MAX, |seconds| IDLE_MAX.min(Duration::from_millis(750) * seconds))
 }
 
 /// Of a URI what one instance is asked.
@@ -150,7 +200,8 @@ impl Shared {
 
 impl Idle {
     fn is_of_use(&mut self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) < IDLE_MAX && self.connection.is_ready()
+        now.saturating_duration_since(self.since) < self.connection.idle_max
+            && self.connection.is_ready()
     }
 }
 
@@ -176,6 +227,33 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.upgrade() {
             pool.homes.remove(&self.runtime);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(value: &'static str) -> Duration {
+        let mut headers = HeaderMap::new();
+        headers.insert(&KEEP_ALIVE, HeaderValue::from_static(value));
+        idle_max(&headers)
+    }
+
+    #[test]
+    fn a_connection_is_kept_for_less_than_the_instance_says() {
+        assert_eq!(said("timeout=1"), Duration::from_millis(750));
+        assert_eq!(said("max=100, Timeout = 4"), Duration::from_secs(3));
+        assert_eq!(said("timeout=0"), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_connection_is_never_kept_for_longer_than_4_s() {
+        assert_eq!(IDLE_MAX, Duration::from_secs(4));
+        assert_eq!(idle_max(&HeaderMap::new()), IDLE_MAX);
+        for value in ["timeout=75", "timeout=4294967295", "timeout", "timeout=soon", "max=5"] {
+            assert_eq!(said(value), IDLE_MAX, "{value}");
         }
     }
 }

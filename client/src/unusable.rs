@@ -1,0 +1,131 @@
+//! Bounds of the head and the trailers of a response, and what is wrong with a response over them. Pure.
+//! Invariant: a response over a bound fails its own call alone, never the connection.
+
+use http::{HeaderMap, HeaderValue, header::CONTENT_LENGTH};
+use tonic::Status;
+
+/// The largest head, or trailers, of a response in bytes: 256 KiB.
+pub(crate) const FIELDS_BYTES_MAX: usize = 256 * 1024;
+/// The most header fields of a response in HTTP/1.1. HTTP/2 bounds their bytes alone.
+pub(crate) const FIELDS_MAX: usize = 256;
+/// The bound that h2 enforces and announces. Well over [`FIELDS_BYTES_MAX`], as h2 closes the whole
+/// connection on a header block of more than 1.25 times its bound.
+pub(crate) const HEADER_LIST_MAX: u32 = 4 * 1024 * 1024;
+
+/// What each field costs beside its bytes (RFC 9113, 6.5.2).
+const FIELD_OVERHEAD: usize = 32;
+
+/// Why a response can't be passed on, although the instance sent one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("its head has {0} bytes, the limit is {FIELDS_BYTES_MAX}")]
+    Head(usize),
+    #[error("its head has more than {FIELDS_BYTES_MAX} bytes, the limit")]
+    LongHead,
+    #[error("its head has more than {FIELDS_MAX} fields, the limit")]
+    Fields,
+    #[error("its trailers have {0} bytes, the limit is {FIELDS_BYTES_MAX}")]
+    Trailers(usize),
+    #[error("its head is not valid HTTP/2, or has more than {HEADER_LIST_MAX} bytes, the limit")]
+    Http2,
+}
+
+impl Unusable {
+    /// Checks the head of a response.
+    pub(crate) fn check_head(headers: &HeaderMap) -> Result<(), Self> {
+        let bytes = size(headers);
+        if bytes > FIELDS_BYTES_MAX { Err(Self::Head(bytes)) } else { Ok(()) }
+    }
+
+    /// Checks the trailers of a response.
+    pub(crate) fn check_trailers(trailers: &HeaderMap) -> Result<(), Self> {
+        let bytes = size(trailers);
+        if bytes > FIELDS_BYTES_MAX { Err(Self::Trailers(bytes)) } else { Ok(()) }
+    }
+
+    /// The status of its call.
+    pub(crate) fn status(self, address: &impl std::fmt::Display) -> Status {
+        let message = format!("the response of {address} can't be passed on: {self}");
+        match self {
+            Self::Http2 => Status::internal(message),
+            _ => Status::resource_exhausted(message),
+        }
+    }
+}
+
+fn size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum()
+}
+
+/// Makes one length of one that is given several times (RFC 9110, 8.6). Where they differ, as only a
+/// response without a body can have them once hyper has read it, there is none.
+pub(crate) fn unify_length(headers: &mut HeaderMap) {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let (Some(first), second) = (values.next(), values.next()) else { return };
+    if second.is_none() && !first.as_bytes().contains(&b',') {
+        return;
+    }
+    let members = || {
+        let values = headers.get_all(CONTENT_LENGTH).iter();
+        values
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+    };
+    let one = members().next().filter(|one| members().all(|other| other == *one));
+    match one.map(HeaderValue::from_bytes) {
+        Some(Ok(one)) => drop(headers.insert(CONTENT_LENGTH, one)),
+        _ => drop(headers.remove(CONTENT_LENGTH)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lengths(values: &[&'static str]) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(CONTENT_LENGTH, HeaderValue::from_static(value));
+        }
+        unify_length(&mut headers);
+        let left = headers.get_all(CONTENT_LENGTH).iter();
+        left.map(|value| value.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_length_that_is_given_several_times_is_given_once() {
+        for values in [&["7"][..], &["7, 7"], &["7", "7"], &["7,7 ,7", "7"]] {
+            assert_eq!(lengths(values), ["7"], "{values:?}");
+        }
+    }
+
+    #[test]
+    fn lengths_that_differ_are_none() {
+        for values in [&["7, 8"][..], &["7", "8"], &["7,"], &["7", "7,8"]] {
+            assert_eq!(lengths(values), [""; 0], "{values:?}");
+        }
+        assert_eq!(lengths(&[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_head_of_just_the_limit_passes() {
+        let mut headers = HeaderMap::new();
+        let value = "x".repeat(FIELDS_BYTES_MAX - FIELD_OVERHEAD - "x-a".len());
+        headers.insert("x-a", value.parse().unwrap());
+        assert_eq!(Unusable::check_head(&headers), Ok(()));
+        assert_eq!(Unusable::check_trailers(&headers), Ok(()));
+        headers.insert("x-b", HeaderValue::from_static(""));
+        let over = FIELDS_BYTES_MAX + FIELD_OVERHEAD + "x-b".len();
+        assert_eq!(Unusable::check_head(&headers), Err(Unusable::Head(over)));
+        assert_eq!(Unusable::check_trailers(&headers), Err(Unusable::Trailers(over)));
+    }
+
+    #[test]
+    fn a_refusal_names_what_was_too_large_and_the_limit() {
+        let status = Unusable::Trailers(300_000).status(&"10.0.0.1:80");
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        let expected = "the response of 10.0.0.1:80 can't be passed on: \
+                        its trailers have 300000 bytes, the limit is 262144";
+        assert_eq!(status.message(), expected);
+    }
+}
