@@ -27,13 +27,9 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Whether callers send it traffic.
+    /// Whether callers send it traffic: its own status is `Up`, whether its lease is renewed or held.
     pub fn serves(&self) -> bool {
-        match self.presence {
-            Presence::Confirmed => self.content.status() == Status::Up,
-            // Most likely the network is broken and the instance is not.
-            Presence::Suspect => true,
-        }
+        self.content.status() == Status::Up
     }
 
     /// Bytes that the instance occupies, its heap parts included (the shared key is not).
@@ -48,8 +44,9 @@ impl Instance {
 pub enum Presence {
     /// Its lease is renewed in time.
     Confirmed,
-    /// Its lease ran out among so many others that it is kept. What it said of its status does not
-    /// count until it renews.
+    /// Its lease ran out among so many others that it is kept: most likely the network is broken and
+    /// the instance is not. Only one that is `Up` is shown as suspect and keeps its traffic; any other
+    /// keeps the status that it declared, and gets none.
     Suspect,
 }
 

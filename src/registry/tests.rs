@@ -704,9 +704,7 @@ impl Pair {
             let roster: Vec<_> = found.roster.instances().map(|instance| &**instance).collect();
             assert_eq!(roster, expected);
             assert_eq!(found.roster.len(), expected.len());
-            let serves = |i: &&&Instance| {
-                i.content.status() == Status::Up || i.presence == Presence::Suspect
-            };
+            let serves = |i: &&&Instance| i.content.status() == Status::Up;
             let serving = expected.iter().filter(serves).count();
             assert_eq!(found.roster.serving(), serving);
         }
@@ -1272,22 +1270,31 @@ fn those_who_deregister_are_no_losses() {
 }
 
 #[test]
-fn a_suspect_that_renews_has_back_the_status_that_it_had() {
+fn a_held_instance_serves_as_it_did_and_has_the_status_that_it_had() {
     let (mut registry, leases) = forty(0);
-    let drain = Patch { status: Some(Status::Draining), ..Patch::default() };
-    for lease in &leases {
-        commit(&mut registry, 0, vec![update(Target::Lease(*lease), drain.clone())]);
+    let statuses = [Status::Up, Status::Starting, Status::Draining, Status::Down];
+    for (lease, status) in leases.iter().zip(statuses.iter().cycle()) {
+        let patch = Patch { status: Some(*status), ..Patch::default() };
+        commit(&mut registry, 0, vec![update(Target::Lease(*lease), patch)]);
     }
     let changes = judge(&mut registry, 2_016);
-    let suspects: Vec<_> =
-        changes.iter().filter(|change| becomes(Presence::Suspect)(change)).collect();
-    assert!(suspects.iter().all(|change| change.instance.serves()));
+    let held: Vec<_> = changes.iter().filter(|change| becomes(Presence::Suspect)(change)).collect();
+    let mut seen: Vec<_> = held.iter().map(|change| change.instance.content.status()).collect();
+    for change in &held {
+        let up = change.instance.content.status() == Status::Up;
+        assert_eq!(change.instance.serves(), up);
+    }
     let table = registry.lease_table();
     let held: Vec<_> = leases.iter().filter(|lease| table.renew(**lease, Tick(3_000))).collect();
     assert_eq!(held.len(), 27, "only those that are held can renew");
     let changes = judge(&mut registry, 3_008);
     assert_eq!((changes.len(), count(&changes, becomes(Presence::Confirmed))), (27, 27));
-    assert!(changes.iter().all(|change| change.instance.content.status() == Status::Draining));
+    let mut back: Vec<_> = changes.iter().map(|change| change.instance.content.status()).collect();
+    for all in [&mut seen, &mut back] {
+        all.sort_unstable_by_key(|status| *status as u8);
+    }
+    assert_eq!(seen, back);
+    assert!(statuses.iter().all(|status| seen.contains(status)), "{seen:?}");
     assert_eq!(registry.protected(), []);
     // From here on they live by their TTL as ever.
     assert_eq!(judge(&mut registry, 5_000), []);

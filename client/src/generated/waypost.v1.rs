@@ -117,8 +117,9 @@ pub enum Status {
     Draining = 3,
     /// The replica runs and knows that it can't serve.
     Down = 4,
-    /// Set by the server alone: the lease ran out while mass-expiry protection held evictions. A
-    /// renewal gives back the status that the instance had. Callers use it like one that is up.
+    /// Set by the server alone, in place of `STATUS_UP`: the lease ran out while mass-expiry protection
+    /// held evictions. A renewal gives back `STATUS_UP`. Callers use it like one that is up. An instance
+    /// of another status that is held keeps showing it, and takes no traffic.
     Suspect = 5,
 }
 impl Status {
@@ -917,14 +918,15 @@ pub struct GetStatusResponse {
 /// Mass-expiry protection at work in one namespace. It begins when more than 30 % of the leases that
 /// lived when a window began (or of all that lived within it, where they became more), and at least
 /// 10, ran out or lost their stream within it; the window is as long as the TTL of the lease that is
-/// judged. From then on those that run out are held as
-/// `STATUS_SUSPECT`. One that renews is held no longer; it is over when none is left.
+/// judged. From then on those that run out are held: not removed, and shown as `STATUS_SUSPECT` where
+/// they were `STATUS_UP`, else with the status that they have. One that renews is held no longer; it
+/// is over when none is left.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Protection {
     /// The namespace.
     #[prost(string, tag = "1")]
     pub namespace: ::prost::alloc::string::String,
-    /// How many instances are held as `STATUS_SUSPECT`.
+    /// How many instances are held, whatever their status.
     #[prost(uint64, tag = "2")]
     pub held: u64,
     /// When the first of them was held, by the server's wall clock.
@@ -938,7 +940,7 @@ pub struct Protection {
     #[prost(string, tag = "5")]
     pub why: ::prost::alloc::string::String,
 }
-/// Names the namespace whose suspects are to be removed.
+/// Names the namespace whose held instances are to be removed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReleaseProtectionRequest {
     /// The namespace; empty means `default`.

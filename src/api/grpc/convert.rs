@@ -360,11 +360,13 @@ pub(super) fn put_instance(instance: &Instance, bytes: &mut Vec<u8>) {
 
 fn status_to_wire(instance: &Instance) -> proto::Status {
     match (instance.presence, instance.content.status()) {
-        (Presence::Suspect, _) => proto::Status::Suspect,
-        (Presence::Confirmed, Status::Starting) => proto::Status::Starting,
+        // The lease may be alive or held: an instance that declared that it takes no traffic shows
+        // what it declared.
+        (_, Status::Starting) => proto::Status::Starting,
+        (_, Status::Draining) => proto::Status::Draining,
+        (_, Status::Down) => proto::Status::Down,
         (Presence::Confirmed, Status::Up) => proto::Status::Up,
-        (Presence::Confirmed, Status::Draining) => proto::Status::Draining,
-        (Presence::Confirmed, Status::Down) => proto::Status::Down,
+        (Presence::Suspect, Status::Up) => proto::Status::Suspect,
     }
 }
 

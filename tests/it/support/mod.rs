@@ -93,8 +93,8 @@ pub(crate) async fn resolve_all_in(
     let request = ResolveRequest {
         namespace: namespace.to_owned(),
         service: service.to_owned(),
-        filter: None,
         all_statuses: true,
+        ..ResolveRequest::default()
     };
     discovery.resolve(request).await.expect("resolved").into_inner()
 }

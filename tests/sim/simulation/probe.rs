@@ -133,8 +133,8 @@ impl Registry {
         let request = ResolveRequest {
             namespace: instance.namespace.clone(),
             service: instance.service.clone(),
-            filter: None,
             all_statuses: true,
+            ..ResolveRequest::default()
         };
         let mut discovery = DiscoveryClient::with_origin(self.wire.clone(), Wire::origin());
         let answer = discovery.resolve(request).await.map_err(broken)?.into_inner();
@@ -237,7 +237,7 @@ impl Probe {
         }
     }
 
-    /// Asks how many suspects of a namespace are held: so many, or there is no word of it.
+    /// Asks how many instances of a namespace are held: so many, or there is no word of it.
     pub(crate) async fn protection(self, namespace: String, held: u64) {
         let asked = async {
             let wire = Registry::open(&self.process).await?.wire;

@@ -11,7 +11,7 @@ use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
 };
-use waypost_client::{Client, Registration, RegistrationState, Update};
+use waypost_client::{Client, Registration, RegistrationState, Update, proto::Status};
 
 use super::{
     journal::Identity,
@@ -29,6 +29,7 @@ pub(crate) struct Terms {
 /// What an instance says of itself, as far as it changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Content {
+    pub(crate) status: Status,
     pub(crate) weight: u32,
     pub(crate) zone: String,
     pub(crate) note: String,
@@ -83,6 +84,7 @@ impl Replica {
             .id(&identity.id)
             .ttl(Duration::from_millis(terms.ttl_ms))
             .disconnect_grace(Duration::from_millis(terms.grace_ms))
+            .status(content.status)
             .weight(content.weight)
             .zone(&content.zone)
             .metadata("note", &content.note);
@@ -105,6 +107,7 @@ impl Replica {
     /// Changes what it is; the client makes it so when it can.
     pub(crate) fn update(&mut self, content: Content) {
         let update = Update::new()
+            .status(content.status)
             .weight(content.weight)
             .zone(&content.zone)
             .metadata([("note", &content.note)]);

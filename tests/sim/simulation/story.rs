@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 use waypost::model::Limits;
+use waypost_client::proto::Status;
 
 use super::{
     journal::Identity,
@@ -158,7 +159,15 @@ impl Story {
     fn content(&mut self) -> Content {
         self.notes += 1;
         let padding = "x".repeat(self.random.usize(0..=self.padding_max));
+        // By the number, so that the random choices that follow stay what they were.
+        let status = match self.notes % 7 {
+            2 => Status::Starting,
+            4 => Status::Draining,
+            6 => Status::Down,
+            _ => Status::Up,
+        };
         Content {
+            status,
             weight: self.random.u32(0..200),
             zone: ZONES[self.random.usize(..ZONES.len())].to_owned(),
             note: format!("note-{}{padding}", self.notes),

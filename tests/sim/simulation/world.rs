@@ -484,15 +484,15 @@ impl World {
         self.probe(Probe::lapse);
     }
 
-    /// Asks how many suspects of a namespace are held.
+    /// Asks how many instances of a namespace are held.
     pub(crate) fn probe_protection(&mut self, namespace: &str) {
-        let (namespace, held) = (namespace.to_owned(), self.suspects(namespace) as u64);
+        let (namespace, held) = (namespace.to_owned(), self.held(namespace) as u64);
         self.probe(|probe| probe.protection(namespace, held));
     }
 
     /// Lets go of what is held in a namespace, as an operator does.
     pub(crate) fn release(&mut self, namespace: &str) {
-        let (namespace, held) = (namespace.to_owned(), self.suspects(namespace) as u64);
+        let (namespace, held) = (namespace.to_owned(), self.held(namespace) as u64);
         self.probe(|probe| probe.release(namespace, held));
     }
 
@@ -512,13 +512,17 @@ impl World {
         members.filter(|identity| identity.namespace == namespace).count()
     }
 
-    /// How many of them are suspect.
-    pub(crate) fn suspects(&self, namespace: &str) -> usize {
-        let members = self.oracle.present().into_iter().flat_map(|present| &present.members);
-        let suspects = members.filter(|(identity, member)| {
-            identity.namespace == namespace && member.status() == Status::Suspect
-        });
-        suspects.count()
+    /// How many of them protection holds, whatever their status.
+    pub(crate) fn held(&self, namespace: &str) -> usize {
+        let held = self.oracle.present().into_iter().flat_map(|present| &present.held);
+        held.filter(|identity| identity.namespace == namespace).count()
+    }
+
+    /// The statuses of those that protection holds, as the registry shows them.
+    pub(crate) fn held_statuses(&self, namespace: &str) -> Vec<Status> {
+        let Some(present) = self.oracle.present() else { return Vec::new() };
+        let held = present.held.iter().filter(|identity| identity.namespace == namespace);
+        held.filter_map(|identity| present.members.get(identity)).map(|one| one.status()).collect()
     }
 
     /// The registry's position, as the recorder saw it.

@@ -1,9 +1,12 @@
 //! Everything that happened in one history of the registry, as the recorder saw it: the reference
 //! that all others are compared with.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use waypost_client::proto::{Change, ChangeKind, ChangeReason, Instance};
+use waypost_client::proto::{Change, ChangeKind, ChangeReason, Instance, Status};
 
 use super::super::{journal::Identity, reader::Subject, time::Millis};
 
@@ -14,6 +17,10 @@ pub(crate) struct Entry {
     pub(crate) reason: ChangeReason,
     pub(crate) instance: Arc<Instance>,
     pub(crate) before: Option<Arc<Instance>>,
+    /// Protection held the lease before the change.
+    pub(crate) was_held: bool,
+    /// Protection holds the lease after the change.
+    pub(crate) is_held: bool,
     /// When the recorder saw it, counted in time in which the registry ran.
     pub(crate) seen_at_run: Millis,
 }
@@ -41,11 +48,14 @@ pub(crate) struct History {
     /// Changes that came before their predecessors in other namespaces.
     early: BTreeMap<u64, Change>,
     pub(crate) members: BTreeMap<Identity, Arc<Instance>>,
+    /// The members whose leases protection holds. `SUSPECT` shows it of those that are `UP` alone.
+    pub(crate) held: BTreeSet<Identity>,
 }
 
 impl History {
     pub(crate) fn new(id: String) -> Self {
-        Self { id, entries: Vec::new(), early: BTreeMap::new(), members: BTreeMap::new() }
+        let (entries, early) = (Vec::new(), BTreeMap::new());
+        Self { id, entries, early, members: BTreeMap::new(), held: BTreeSet::new() }
     }
 
     /// The last revision up to which everything is known.
@@ -104,7 +114,14 @@ impl History {
                 "{identity} was created at {created}, revision {revision} says {told}"
             ));
         }
-        self.entries.push(Entry { kind, reason, instance, before, seen_at_run: run });
+        let was_held = self.held.remove(&identity);
+        let is_held = kind == ChangeKind::Updated
+            && is_held_after(before.as_deref(), was_held, &instance, reason);
+        if is_held {
+            self.held.insert(identity);
+        }
+        let seen_at_run = run;
+        self.entries.push(Entry { kind, reason, instance, before, was_held, is_held, seen_at_run });
         Ok(())
     }
 
@@ -137,6 +154,25 @@ impl History {
             }
         }
         state
+    }
+}
+
+/// Whether protection holds the lease of an instance after an update. An update that changes nothing
+/// of an instance which is not `UP` says that this began or ended.
+fn is_held_after(
+    before: Option<&Instance>,
+    was_held: bool,
+    after: &Instance,
+    reason: ChangeReason,
+) -> bool {
+    let unchanged = before.is_some_and(|before| {
+        Instance { modified_revision: after.modified_revision, ..before.clone() } == *after
+    });
+    match after.status() {
+        Status::Suspect => true,
+        Status::Up => false,
+        _ if reason == ChangeReason::Replaced => false,
+        _ => was_held != unchanged,
     }
 }
 

@@ -205,14 +205,14 @@ impl Oracle {
             return;
         };
         let (identity, reason) = (Identity::of(&entry.instance), entry.reason);
-        let suspect = entry.instance.status() == Status::Suspect;
+        let (was_held, is_held) = (entry.was_held, entry.is_held);
         let (kind, why) = (entry.kind.as_str_name(), reason.as_str_name());
         self.recent.push_back(format!("{at} ms: {revision} {kind} {why} {identity}"));
         if self.recent.len() > RECENT {
             self.recent.pop_front();
         }
-        let is_loss =
-            suspect || matches!(reason, ChangeReason::Expired | ChangeReason::Disconnected);
+        let runs_out = matches!(reason, ChangeReason::Expired | ChangeReason::Disconnected);
+        let is_loss = !was_held && (is_held || runs_out);
         if is_loss {
             self.losses.note(&identity.namespace, self.conditions.now.run);
         }
@@ -220,7 +220,7 @@ impl Oracle {
             ChangeKind::Removed => self
                 .judge_lapse(&identity, reason, at)
                 .and_then(|()| self.roll.judge_removal(&identity, reason, &self.conditions)),
-            ChangeKind::Updated if suspect => self
+            ChangeKind::Updated if is_held && !was_held => self
                 .judge_lapse(&identity, ChangeReason::Expired, at)
                 .and_then(|()| self.losses.judge_hold(&identity, self.conditions.now.run))
                 .and_then(|()| self.roll.judge_loss(&identity, "suspect", &self.conditions)),
@@ -289,14 +289,13 @@ impl Oracle {
 
     fn look_for_dead(&mut self) {
         let Some(present) = self.present() else { return };
-        let held = |identity: &Identity| {
-            let member = present.members.get(identity);
-            member.is_some_and(|member| member.status() != Status::Suspect)
+        let expected_alive = |identity: &Identity| {
+            present.members.contains_key(identity) && !present.held.contains(identity)
         };
         let overdue: Vec<_> = self
             .roll
             .overdue(&self.conditions)
-            .filter(|(identity, _)| held(identity))
+            .filter(|(identity, _)| expected_alive(identity))
             .map(|(_, what)| what)
             .collect();
         for what in overdue {
@@ -397,7 +396,12 @@ impl Oracle {
             match present.members.get(identity) {
                 None => wrong.push(format!("{identity} (process {process}) lives and is missing")),
                 Some(member) => {
+                    let status = match member.status() {
+                        Status::Suspect => Status::Up,
+                        status => status,
+                    };
                     let seen = Content {
+                        status,
                         weight: member.weight.unwrap_or(100),
                         zone: member.zone.clone(),
                         note: member.metadata.get("note").cloned().unwrap_or_default(),
@@ -408,10 +412,10 @@ impl Oracle {
                 }
             }
         }
-        for (identity, member) in &present.members {
+        for identity in present.members.keys() {
             checks += 1;
             let excused = identity.namespace == probe::NAMESPACE
-                || member.status() == Status::Suspect
+                || present.held.contains(identity)
                 || self.roll.is_held(identity);
             if !excused {
                 wrong.push(format!("{identity} is there, and nobody is it"));
