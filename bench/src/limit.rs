@@ -114,6 +114,7 @@ impl Answers {
         let resolved = ResolveResponse {
             instances: (0..arguments.found).map(|index| whole(&plan, index, 0)).collect(),
             cursor: cursor(),
+            next_page_token: String::new(),
         };
         Self {
             registered: registered.encode_to_vec().into(),

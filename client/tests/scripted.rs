@@ -255,6 +255,34 @@ async fn what_no_client_asks_for_is_not_served() {
     assert_eq!(refused.unwrap_err().code(), Code::Unimplemented);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_lookup_comes_page_by_page_where_it_names_a_size() {
+    let registry = Registry::new();
+    registry.join(Registration::new("registries", "registry.invalid", 7510).id("a"));
+    for id in ["b", "c", "d", "e"] {
+        registry.join(Registration::new("orders", "10.0.0.1", 80).id(id));
+    }
+    let channel = registry.client().channel("registries");
+    let mut discovery = proto::discovery_client::DiscoveryClient::new(channel);
+    for (page_size, pages) in [(0, 1), (1, 4), (2, 2), (3, 2), (4, 1), (u32::MAX, 1)] {
+        let (service, mut found) = ("orders".to_owned(), Vec::new());
+        let mut request = proto::ResolveRequest { service, page_size, ..Default::default() };
+        for page in 1..=pages {
+            let resolved = discovery.resolve(request.clone()).await.unwrap().into_inner();
+            found.extend(resolved.instances.into_iter().map(|instance| instance.id));
+            assert_eq!(resolved.next_page_token.is_empty(), page == pages, "{page_size}");
+            request.page_token = resolved.next_page_token;
+        }
+        assert_eq!(found, ["b", "c", "d", "e"], "{page_size}");
+    }
+    let page_token = "?".to_owned();
+    let request =
+        proto::ResolveRequest { service: "orders".into(), page_token, ..Default::default() };
+    let refused = discovery.resolve(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().starts_with("page_token: "), "{refused}");
+}
+
 /// What a client goes through in an eventful hour, and when.
 async fn an_hour() -> Vec<String> {
     fastrand::seed(7);

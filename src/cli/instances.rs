@@ -15,6 +15,9 @@ use super::{
     text::{address, status_name, status_style},
 };
 
+/// Instances that one request asks for; the registry sends fewer where they are large.
+const PAGE_SIZE: u32 = 1_000;
+
 /// List the instances of a service, whatever their status.
 ///
 /// The table shows the keys of metadata alone; JSON shows the values, too.
@@ -37,11 +40,32 @@ pub(super) async fn run(arguments: InstancesArguments) -> Result<(), Failure> {
         service: arguments.service,
         filter: Some(arguments.filter.into()),
         all_statuses: true,
+        page_size: PAGE_SIZE,
+        page_token: String::new(),
     };
-    let instances = remote.answer(remote.discovery().resolve(request)).await?.instances;
+    let instances = all_pages(&remote, request).await?;
     match arguments.registry.output {
         Output::Json => print_json(&instances.iter().map(InstanceRecord::from).collect::<Vec<_>>()),
         Output::Table => print(&table(&instances)),
+    }
+}
+
+/// The instances of all pages. A registry that knows no pages sends one.
+async fn all_pages(remote: &Remote, mut request: ResolveRequest) -> Result<Vec<Instance>, Failure> {
+    let mut instances: Vec<Instance> = Vec::new();
+    loop {
+        let page = remote.answer(remote.discovery().resolve(request.clone())).await?;
+        // The ids' order is what bounds this.
+        let last = instances.last().map(|instance| instance.id.as_str()).unwrap_or_default();
+        if page.instances.first().is_some_and(|first| first.id.as_str() <= last) {
+            return Err(Failure::Nonsense("the pages of instances are out of order"));
+        }
+        let ended = page.next_page_token.is_empty() || page.instances.is_empty();
+        instances.extend(page.instances);
+        if ended {
+            return Ok(instances);
+        }
+        request.page_token = page.next_page_token;
     }
 }
 

@@ -91,13 +91,14 @@ impl Directory {
         names.get(namespace).into_iter().flatten().cloned().collect()
     }
 
-    /// The services of the namespace from behind `after`.
+    /// The services of the namespace from behind `after`, of `count` names at most, and the last of
+    /// these names where there may be more. A service whose last instance left meanwhile is left out.
     pub(super) fn page(
         &self,
         namespace: &Name,
         after: Option<&Name>,
         count: usize,
-    ) -> Vec<ServiceSummary> {
+    ) -> (Vec<ServiceSummary>, Option<Name>) {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let names: Vec<Name> = match self.names.read().get(namespace) {
             Some(services) => {
@@ -105,6 +106,7 @@ impl Directory {
             }
             None => Vec::new(),
         };
+        let last = names.last().filter(|_| names.len() == count).cloned();
         let summary = |service: Name| {
             let found = self.service(&ServiceKey { namespace: namespace.clone(), service })?;
             let roster = &found.roster;
@@ -115,6 +117,6 @@ impl Directory {
                 serving,
             })
         };
-        names.into_iter().filter_map(summary).collect()
+        (names.into_iter().filter_map(summary).collect(), last)
     }
 }

@@ -242,15 +242,16 @@ impl Engine {
     }
 
     /// The services of a namespace that have instances, in order of their names, from behind
-    /// `after`, at most `count`; and the position.
+    /// `after`, at most `count`; the name to go on behind, where there may be more; and the position.
     pub fn services(
         &self,
         namespace: &Name,
         after: Option<&Name>,
         count: usize,
-    ) -> (Vec<ServiceSummary>, Cursor) {
+    ) -> (Vec<ServiceSummary>, Option<Name>, Cursor) {
         let cursor = self.cursor(self.shared.published());
-        (self.shared.directory.page(namespace, after, count), cursor)
+        let (page, last) = self.shared.directory.page(namespace, after, count);
+        (page, last, cursor)
     }
 
     /// Follows services from `resume` on, or from a snapshot.

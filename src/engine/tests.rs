@@ -421,7 +421,9 @@ async fn services_are_listed_in_order_while_they_have_instances() {
     running.update("n/b", "i", Patch { status: Some(Status::Down), ..Patch::default() }).await;
     let page = |after: Option<&str>, count| {
         let after = after.map(name);
-        let (services, _) = running.engine.services(&name("n"), after.as_ref(), count);
+        let (services, last, _) = running.engine.services(&name("n"), after.as_ref(), count);
+        let listed = services.last().filter(|_| services.len() == count);
+        assert_eq!(last.as_ref(), listed.map(|service| &service.key.service));
         let line = |s: &super::ServiceSummary| format!("{} {}/{}", s.key, s.serving, s.instances);
         services.iter().map(line).collect::<Vec<_>>()
     };

@@ -181,7 +181,7 @@ impl Watch {
         while bytes < BYTES_AN_EVENT
             && let Some(chunk) = rest.next()
         {
-            bytes += chunk.instances().map(|instance| instance.footprint()).sum::<usize>();
+            bytes += chunk.footprint();
             chunks.push(chunk);
         }
         let last = rest.len() == 0;

@@ -9,6 +9,8 @@ use crate::model::{Instance, InstanceId};
 
 /// The most members of a chunk. What a change copies and what readers encode anew.
 const CHUNK_MAX: usize = 64;
+/// The most bytes of a chunk that has more than one member: what a part of a snapshot has at least.
+const CHUNK_BYTES_MAX: usize = 256 * 1024;
 
 /// The instances of a service in order of their ids.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +25,8 @@ pub struct Roster {
 #[derive(Debug, Default)]
 pub struct Chunk {
     members: Vec<Member>,
+    /// What the members occupy.
+    bytes: usize,
     /// What the border made of all members.
     pub all: Memo,
     /// What the border made of the members that take traffic.
@@ -52,11 +56,27 @@ impl Clone for Chunk {
     fn clone(&self) -> Self {
         let mut members = Vec::with_capacity(self.members.len() + 1);
         members.extend_from_slice(&self.members);
-        Self { members, all: Memo::default(), serving: Memo::default() }
+        Self { members, bytes: self.bytes, all: Memo::default(), serving: Memo::default() }
     }
 }
 
 impl Chunk {
+    fn new(members: Vec<Member>) -> Self {
+        let bytes = members.iter().map(Member::footprint).sum();
+        Self { members, bytes, ..Self::default() }
+    }
+
+    /// Bytes that the instances occupy.
+    pub fn footprint(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether it has to be split: there is too much of it, and more than one member.
+    fn is_over_full(&self) -> bool {
+        let len = self.members.len();
+        len > CHUNK_MAX || (self.bytes > CHUNK_BYTES_MAX && len > 1)
+    }
+
     /// The instances in order of their ids.
     pub fn instances(&self) -> impl ExactSizeIterator<Item = &Arc<Instance>> {
         self.members.iter().map(|member| &member.instance)
@@ -75,6 +95,10 @@ impl Chunk {
 impl Member {
     fn serves(&self) -> bool {
         self.instance.serves()
+    }
+
+    fn footprint(&self) -> usize {
+        self.instance.footprint()
     }
 }
 
@@ -99,6 +123,11 @@ impl Roster {
         &self.chunks
     }
 
+    /// The chunks in order, from the one on that the instance is or would be in.
+    pub fn chunks_from(&self, id: &InstanceId) -> &[Arc<Chunk>] {
+        &self.chunks[self.chunk_of(id).min(self.chunks.len())..]
+    }
+
     /// The instances in order of their ids.
     pub fn instances(&self) -> impl Iterator<Item = &Arc<Instance>> {
         self.chunks.iter().flat_map(|chunk| chunk.instances())
@@ -115,24 +144,39 @@ impl Roster {
         let index = self.chunk_of(&member.instance.id);
         let Some(chunk) = self.chunks.get_mut(index) else {
             self.len += 1;
-            self.chunks.push(Arc::new(Chunk { members: vec![member], ..Chunk::default() }));
+            self.chunks.push(Arc::new(Chunk::new(vec![member])));
             return;
         };
         let chunk = altered(chunk);
+        chunk.bytes += member.footprint();
         match chunk.place(&member.instance.id) {
             Ok(place) => {
                 let replaced = std::mem::replace(&mut chunk.members[place], member);
+                chunk.bytes -= replaced.footprint();
                 self.serving -= usize::from(replaced.serves());
             }
             Err(place) => {
                 self.len += 1;
                 chunk.members.insert(place, member);
-                if chunk.members.len() > CHUNK_MAX {
-                    let upper = chunk.members.split_off(CHUNK_MAX / 2);
-                    let upper = Chunk { members: upper, ..Chunk::default() };
-                    self.chunks.insert(index + 1, Arc::new(upper));
-                }
             }
+        }
+        if chunk.is_over_full() {
+            self.split(index);
+        }
+    }
+
+    /// Splits a chunk in two, and these again while there is too much of one.
+    fn split(&mut self, index: usize) {
+        let chunk = altered(&mut self.chunks[index]);
+        let upper = Chunk::new(chunk.members.split_off(chunk.members.len() / 2));
+        chunk.bytes -= upper.bytes;
+        let [lower_over, upper_over] = [chunk.is_over_full(), upper.is_over_full()];
+        self.chunks.insert(index + 1, Arc::new(upper));
+        if upper_over {
+            self.split(index + 1);
+        }
+        if lower_over {
+            self.split(index);
         }
     }
 
@@ -141,7 +185,9 @@ impl Roster {
         let index = self.chunk_of(id);
         let Some(chunk) = self.chunks.get_mut(index) else { return };
         let Ok(place) = chunk.place(id) else { return };
-        let removed = altered(chunk).members.remove(place);
+        let chunk = altered(chunk);
+        let removed = chunk.members.remove(place);
+        chunk.bytes -= removed.footprint();
         self.serving -= usize::from(removed.serves());
         self.len -= 1;
         self.close_gap(index);
@@ -150,7 +196,7 @@ impl Roster {
     /// Drops an empty chunk, and joins one that became small with a neighbour: no two neighbours
     /// would fit into half a chunk, so that there are few chunks in whatever order members leave.
     fn close_gap(&mut self, index: usize) {
-        if self.members(index) == 0 {
+        if self.chunks.get(index).is_some_and(|chunk| chunk.members.is_empty()) {
             self.chunks.remove(index);
         } else if self.fits_next(index) {
             self.join_next(index);
@@ -159,18 +205,17 @@ impl Roster {
         }
     }
 
-    fn members(&self, index: usize) -> usize {
-        self.chunks.get(index).map_or(0, |chunk| chunk.members.len())
-    }
-
     fn fits_next(&self, index: usize) -> bool {
-        let next = self.members(index + 1);
-        next > 0 && self.members(index) + next <= CHUNK_MAX / 2
+        let Some([one, next]) = self.chunks.get(index..index + 2) else { return false };
+        one.members.len() + next.members.len() <= CHUNK_MAX / 2
+            && one.bytes + next.bytes <= CHUNK_BYTES_MAX / 2
     }
 
     fn join_next(&mut self, index: usize) {
         let upper = self.chunks.remove(index + 1);
-        altered(&mut self.chunks[index]).members.extend_from_slice(&upper.members);
+        let chunk = altered(&mut self.chunks[index]);
+        chunk.members.extend_from_slice(&upper.members);
+        chunk.bytes += upper.bytes;
     }
 
     /// The index of the chunk that the id is or would be in.
@@ -200,7 +245,7 @@ mod tests {
         super::tests::{id, key, parts, with_seeds},
         *,
     };
-    use crate::model::{Content, Parts, Presence, Revision, Status, WallTime};
+    use crate::model::{Content, Metadata, Parts, Presence, Revision, Status, WallTime};
 
     fn member(number: u32, revision: u64, status: Status) -> Member {
         let content = Content::from(&Parts { status, ..parts(1) });
@@ -214,6 +259,15 @@ mod tests {
             registered_at: WallTime(0),
         };
         Member { instance: Arc::new(instance), slot: number }
+    }
+
+    /// One with metadata of so many bytes.
+    fn large(number: u32, bytes: usize) -> Member {
+        let entries = BTreeMap::from([("note".to_owned(), "x".repeat(bytes))]);
+        let content = Content::from(&Parts { metadata: Metadata::new(&entries), ..parts(1) });
+        let one = member(number, 1, Status::Up);
+        let instance = Instance { content, ..Instance::clone(&one.instance) };
+        Member { instance: Arc::new(instance), ..one }
     }
 
     fn some_status(random: &mut Rng) -> Status {
@@ -230,7 +284,9 @@ mod tests {
         assert_eq!(roster.is_empty(), expected.is_empty());
         assert_eq!(roster.serving(), expected.values().filter(|member| member.serves()).count());
         for chunk in roster.chunks() {
-            assert!((1..=CHUNK_MAX).contains(&chunk.instances().len()));
+            assert!(!chunk.members.is_empty() && !chunk.is_over_full());
+            let bytes: usize = chunk.instances().map(|one| one.footprint()).sum();
+            assert_eq!(chunk.footprint(), bytes);
             assert_eq!(chunk.all_serve(), chunk.instances().all(|i| i.serves()));
         }
         let neighbours = roster.chunks().windows(2);
@@ -296,6 +352,42 @@ mod tests {
             }
             assert!(roster.is_empty() && roster.chunks().is_empty());
         }
+    }
+
+    #[test]
+    fn a_chunk_of_large_members_has_few_of_them() {
+        with_seeds(4, |seed| {
+            let mut random = Rng::with_seed(seed);
+            let mut roster = Roster::default();
+            let mut expected = BTreeMap::new();
+            for _ in 0..600 {
+                let bytes = [10, 4_000, 90_000, 300_000][random.usize(..4)];
+                let member = large(random.u32(..100), bytes);
+                let id = member.instance.id.clone();
+                if random.u8(..3) > 0 {
+                    expected.insert(id, member.clone());
+                    roster.insert(member);
+                } else {
+                    expected.remove(&id);
+                    roster.remove(&id);
+                }
+            }
+            assert!(roster.instances().eq(expected.values().map(|member| &member.instance)));
+            for chunk in roster.chunks() {
+                let bytes: usize = chunk.instances().map(|one| one.footprint()).sum();
+                assert_eq!(chunk.footprint(), bytes);
+                assert!(bytes <= CHUNK_BYTES_MAX || chunk.instances().len() == 1);
+                assert!((1..=CHUNK_MAX).contains(&chunk.instances().len()));
+            }
+            // From any id on, the chunks hold all that follow.
+            for number in 0..100 {
+                let from = id(&format!("i{number:05}"));
+                let listed = roster.chunks_from(&from).iter().flat_map(|chunk| chunk.instances());
+                let listed = listed.filter(|instance| instance.id > from);
+                let after = expected.range(from.clone()..).filter(|(id, _)| **id > from);
+                assert!(listed.eq(after.map(|(_, member)| &member.instance)));
+            }
+        });
     }
 
     #[test]

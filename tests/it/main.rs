@@ -18,6 +18,7 @@ mod disconnect;
 mod disk;
 mod expiry;
 mod grpcurl;
+mod pages;
 mod protection;
 mod reflection_health;
 mod semantics;

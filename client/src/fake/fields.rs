@@ -12,6 +12,10 @@ const TTL_DEFAULT: Duration = Duration::from_secs(15);
 const TTL_MIN: Duration = Duration::from_secs(1);
 const TTL_MAX: Duration = Duration::from_secs(300);
 const NAME_BYTES_MAX: usize = 128;
+/// Instances in a page at most.
+const PAGE_SIZE_MAX: u32 = 1_000;
+/// Before the last id of a page in the token of the next one.
+const TOKEN_PREFIX: &str = "after:";
 
 /// The fields at fault.
 #[derive(Default)]
@@ -30,6 +34,19 @@ impl Faults {
         self.expect(is_name(service), field, form);
     }
 
+    /// The page that a lookup asks for.
+    pub(super) fn page(&mut self, size: u32, token: &str) -> Page {
+        let after = token.strip_prefix(TOKEN_PREFIX);
+        let form = "must be next_page_token of the page before";
+        self.expect(token.is_empty() || after.is_some(), "page_token", form);
+        let size = match (size, token) {
+            (0, "") => usize::MAX,
+            (0, _) => PAGE_SIZE_MAX as usize,
+            (size, _) => size.min(PAGE_SIZE_MAX) as usize,
+        };
+        Page { size, after: after.map(str::to_owned) }
+    }
+
     /// The refusal, where there is any fault.
     pub(super) fn refuse(self) -> Result<(), Status> {
         let Some(first) = self.0.bad_request().and_then(|bad| bad.field_violations.first()) else {
@@ -37,6 +54,26 @@ impl Faults {
         };
         let message = format!("{}: {}", first.field, first.description);
         Err(Status::with_error_details(Code::InvalidArgument, message, self.0))
+    }
+}
+
+/// A page of a lookup.
+pub(super) struct Page {
+    /// Instances at most.
+    size: usize,
+    /// The last instance of the page before.
+    after: Option<String>,
+}
+
+impl Page {
+    /// The page of these instances, which are in order of their ids, and the token of the next one.
+    pub(super) fn cut(&self, all: impl Iterator<Item = Instance>) -> (Vec<Instance>, String) {
+        let after = |one: &Instance| self.after.as_ref().is_none_or(|after| one.id > *after);
+        let mut rest = all.filter(after);
+        let page: Vec<_> = rest.by_ref().take(self.size).collect();
+        let last = page.last().filter(|_| rest.next().is_some());
+        let token = last.map(|last| format!("{TOKEN_PREFIX}{}", last.id)).unwrap_or_default();
+        (page, token)
     }
 }
 

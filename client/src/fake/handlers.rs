@@ -84,13 +84,15 @@ impl Discovery for Handlers {
         refuse_filter(request.filter.as_ref())?;
         let mut faults = Faults::default();
         faults.service("service", &request.service);
+        let page = faults.page(request.page_size, &request.page_token);
         faults.refuse()?;
         let scope = Scope::service(&request.namespace, &request.service);
         let wanted =
             |instance: &Instance| request.all_statuses || instance.status() == proto::Status::Up;
-        let resolve = |state: &State| proto::ResolveResponse {
-            instances: state.instances(&scope).into_iter().filter(wanted).collect(),
-            cursor: Some(state.cursor()),
+        let resolve = |state: &State| {
+            let instances = state.instances(&scope).into_iter().filter(wanted);
+            let (instances, next_page_token) = page.cut(instances);
+            proto::ResolveResponse { instances, cursor: Some(state.cursor()), next_page_token }
         };
         Ok(Response::new(self.book.look(resolve)))
     }

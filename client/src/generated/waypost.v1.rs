@@ -589,8 +589,21 @@ pub struct ResolveRequest {
     /// Also instances that take no traffic. Without it only `STATUS_UP` and `STATUS_SUSPECT` ones.
     #[prost(bool, tag = "4")]
     pub all_statuses: bool,
+    /// The largest number of instances to return: a page, which ends by this number or by 1 MiB,
+    /// whichever comes first, and has at least one instance where there is one left. Above 1,000 is
+    /// taken as 1,000. 0 means everything in one answer; with `page_token` it means 1,000.
+    #[prost(uint32, tag = "5")]
+    pub page_size: u32,
+    /// Where to go on: `next_page_token` of the page before, of the same service; empty for the first.
+    /// Anything else is `INVALID_ARGUMENT`.
+    #[prost(string, tag = "6")]
+    pub page_token: ::prost::alloc::string::String,
 }
-/// The instances of a service.
+/// The instances of a service, or a page of them.
+///
+/// Each page is exact at its own cursor. Together, pages return every instance that matched
+/// throughout, once; one that came, left or changed between two pages is in them or not. A watch that
+/// resumes from the first page's cursor brings all that changed since.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ResolveResponse {
     /// In order of their ids.
@@ -599,6 +612,9 @@ pub struct ResolveResponse {
     /// The position at which this is exact.
     #[prost(message, optional, tag = "2")]
     pub cursor: ::core::option::Option<Cursor>,
+    /// For the next page: opaque, valid across changes and restarts of the registry. Empty at the end.
+    #[prost(string, tag = "3")]
+    pub next_page_token: ::prost::alloc::string::String,
 }
 /// Asks for a page of services.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -606,7 +622,7 @@ pub struct ListServicesRequest {
     /// The namespace; empty means `default`.
     #[prost(string, tag = "1")]
     pub namespace: ::prost::alloc::string::String,
-    /// The largest number of services to return: at most 1,000; 0 means 100.
+    /// The largest number of services to return; 0 means 100, above 1,000 is taken as 1,000.
     #[prost(uint32, tag = "2")]
     pub page_size: u32,
     /// Where to go on: `next_page_token` of the page before; empty for the first.
@@ -791,8 +807,12 @@ pub mod discovery_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// The instances of one service, in order of their ids. An unknown service has none; that is no
-        /// error.
+        /// The instances of one service, in order of their ids: in one answer, or page by page. An unknown
+        /// service has none; that is no error.
+        ///
+        /// Answers `RESOURCE_EXHAUSTED` with `google.rpc.QuotaFailure` where no page is asked for and the
+        /// answer would have more than 4 MiB, which gRPC clients refuse by default. Ask for pages then, or
+        /// use `Watch`, which sends its snapshot in parts.
         pub async fn resolve(
             &mut self,
             request: impl tonic::IntoRequest<super::ResolveRequest>,

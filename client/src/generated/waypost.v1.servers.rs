@@ -434,8 +434,12 @@ pub mod discovery_server {
     /// Generated trait containing gRPC methods that should be implemented for use with DiscoveryServer.
     #[async_trait]
     pub trait Discovery: std::marker::Send + std::marker::Sync + 'static {
-        /// The instances of one service, in order of their ids. An unknown service has none; that is no
-        /// error.
+        /// The instances of one service, in order of their ids: in one answer, or page by page. An unknown
+        /// service has none; that is no error.
+        ///
+        /// Answers `RESOURCE_EXHAUSTED` with `google.rpc.QuotaFailure` where no page is asked for and the
+        /// answer would have more than 4 MiB, which gRPC clients refuse by default. Ask for pages then, or
+        /// use `Watch`, which sends its snapshot in parts.
         async fn resolve(
             &self,
             request: tonic::Request<crate::proto::ResolveRequest>,

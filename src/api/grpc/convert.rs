@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
-use super::{proto, violations::Violations};
+use super::{page::Page, proto, violations::Violations};
 use crate::{
     model::{
         Content, Cursor, DEFAULT_WEIGHT, Filter, HistoryId, Host, Instance, InstanceId, LeaseId,
@@ -55,6 +55,18 @@ impl<'a> Reader<'a> {
         let namespace = self.namespace(&format!("{within}namespace"), namespace);
         let service = self.name(&format!("{within}service"), service);
         Some(ServiceKey { namespace: namespace?, service: service? })
+    }
+
+    /// The page of a service's instances; `Some(None)`: everything in one answer. The service is none
+    /// where it can't be read.
+    pub(super) fn page(
+        &mut self,
+        size: u32,
+        token: &str,
+        service: Option<&ServiceKey>,
+    ) -> Option<Option<Page>> {
+        let page = Page::parse(size, token, service?, self.limits.id_bytes_max);
+        self.violations.check("page_token", page)
     }
 
     /// Which instance is meant: by its lease, or by its identity where there is none.

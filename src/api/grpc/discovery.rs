@@ -7,7 +7,9 @@ use tonic::{Request, Response, Status};
 
 use super::{
     convert::{Reader, cursor_from_wire, cursor_to_wire},
-    encoded::{ResolveResponse, WatchResponse, Which},
+    encoded::{ResolveResponse, TooLarge, WatchResponse, Which},
+    error,
+    page::services_in_page,
     proto::{self, discovery_server::Discovery},
     watch_body::Opened,
 };
@@ -15,11 +17,6 @@ use crate::{
     engine::{Engine, ServiceSummary, Subjects},
     model::Limits,
 };
-
-/// Services in a page of those who name no size.
-const PAGE_SIZE_DEFAULT: u32 = 100;
-/// Services in a page at most.
-const PAGE_SIZE_MAX: u32 = 1000;
 
 #[derive(Debug)]
 pub(super) struct DiscoveryApi {
@@ -42,13 +39,20 @@ impl Discovery for DiscoveryApi {
         let request = request.into_inner();
         let mut reader = Reader::new(&self.limits);
         let key = reader.service("", &request.namespace, &request.service);
-        let Some((key, filter)) = key.zip(reader.filter(request.filter)) else {
+        let page = reader.page(request.page_size, &request.page_token, key.as_ref());
+        let filter = reader.filter(request.filter);
+        let (Some(key), Some(page), Some(filter)) = (key, page, filter) else {
             return Err(reader.violations.into_status());
         };
         let which = if request.all_statuses { Which::All } else { Which::Serving };
         let (service, cursor) = self.engine.service(&key);
-        let chunks = service.as_ref().map(|service| service.roster.chunks()).unwrap_or_default();
-        Ok(Response::new(ResolveResponse::new(chunks, &filter, which, cursor)))
+        let service = service.as_deref();
+        let answer = match page {
+            None => ResolveResponse::whole(service, &filter, which, cursor)
+                .map_err(|TooLarge| error::answer_too_large())?,
+            Some(page) => ResolveResponse::page(service, &filter, which, cursor, &page),
+        };
+        Ok(Response::new(answer))
     }
 
     async fn list_services(
@@ -58,13 +62,6 @@ impl Discovery for DiscoveryApi {
         let request = request.into_inner();
         let mut reader = Reader::new(&self.limits);
         let namespace = reader.namespace("namespace", &request.namespace);
-        let size = match request.page_size {
-            0 => PAGE_SIZE_DEFAULT,
-            size => size,
-        };
-        if size > PAGE_SIZE_MAX {
-            reader.violations.bad("page_size", "must be at most 1000");
-        }
         // The token is the last name of the page before, so that pages hold while services change.
         let after = match request.page_token.as_str() {
             "" => None,
@@ -73,11 +70,10 @@ impl Discovery for DiscoveryApi {
         let Some(namespace) = namespace.filter(|_| reader.violations.is_empty()) else {
             return Err(reader.violations.into_status());
         };
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let (page, cursor) = self.engine.services(&namespace, after.as_ref(), size);
-        let next = page.last().filter(|_| page.len() == size);
+        let size = services_in_page(request.page_size);
+        let (page, last, cursor) = self.engine.services(&namespace, after.as_ref(), size);
         Ok(Response::new(proto::ListServicesResponse {
-            next_page_token: next.map(|last| last.key.service.to_string()).unwrap_or_default(),
+            next_page_token: last.map(|last| last.to_string()).unwrap_or_default(),
             services: page.iter().map(summary_to_wire).collect(),
             cursor: Some(cursor_to_wire(cursor)),
         }))

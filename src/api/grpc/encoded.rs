@@ -6,17 +6,18 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes};
 use prost::{
     DecodeError, Message,
-    encoding::{self, DecodeContext, WireType},
+    encoding::{self, DecodeContext, WireType, decode_varint},
 };
 
 use super::{
     convert::{cursor_to_wire, instance_bytes, put_instance},
+    page::{ANSWER_BYTES_MAX, PAGE_BYTES_MAX, Page, token_after},
     proto,
 };
 use crate::{
     engine::{WatchEvent, WatchedChange},
     model::{ChangeKind, Cursor, Filter, Instance, RemovalReason},
-    registry::{Chunk, LogEntry},
+    registry::{Chunk, LogEntry, Service},
     wire::{Fields, bytes_len, number_len},
 };
 
@@ -55,7 +56,13 @@ pub(crate) struct ResolveResponse {
     /// Encoded fields `instances`.
     instances: Vec<Bytes>,
     cursor: proto::Cursor,
+    /// Empty where this is everything, or the last page.
+    next_page_token: String,
 }
+
+/// The instances take more than [`ANSWER_BYTES_MAX`].
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TooLarge;
 
 /// A `waypost.v1.WatchResponse`: what to send, as bytes.
 #[derive(Debug, Default)]
@@ -68,16 +75,97 @@ pub(crate) struct WatchResponse {
 }
 
 impl ResolveResponse {
-    /// The instances of the chunks that match the filter, only those that take traffic or all.
-    pub(super) fn new(
-        chunks: &[Arc<Chunk>],
+    /// All instances of the service that match the filter, only those that take traffic or all.
+    pub(super) fn whole(
+        service: Option<&Service>,
         filter: &Filter,
         which: Which,
         cursor: Cursor,
-    ) -> Self {
-        let instances = chunks.iter().map(|chunk| encode_chunk(chunk, filter, which)).collect();
-        Self { instances, cursor: cursor_to_wire(cursor) }
+    ) -> Result<Self, TooLarge> {
+        let chunks = service.map(|service| service.roster.chunks()).unwrap_or_default();
+        let mut answer = Self { cursor: cursor_to_wire(cursor), ..Self::default() };
+        let mut bytes = answer.encoded_len();
+        answer.instances.reserve_exact(chunks.len());
+        for chunk in chunks {
+            let instances = encode_chunk(chunk, filter, which);
+            bytes += instances.len();
+            if bytes > ANSWER_BYTES_MAX {
+                return Err(TooLarge);
+            }
+            answer.instances.push(instances);
+        }
+        Ok(answer)
     }
+
+    /// A page of them.
+    pub(super) fn page(
+        service: Option<&Service>,
+        filter: &Filter,
+        which: Which,
+        cursor: Cursor,
+        page: &Page,
+    ) -> Self {
+        let mut answer = Self { cursor: cursor_to_wire(cursor), ..Self::default() };
+        let Some(Service { key, roster, .. }) = service else { return answer };
+        let chunks = match &page.after {
+            Some(after) => roster.chunks_from(after),
+            None => roster.chunks(),
+        };
+        let mut filling = Filling { page, count: 0, bytes: 0, last: None };
+        for chunk in chunks {
+            let (piece, is_full) = filling.take(chunk, filter, which);
+            answer.instances.push(piece);
+            if is_full {
+                answer.next_page_token =
+                    filling.last.map(|last| token_after(&last.id, key)).unwrap_or_default();
+                break;
+            }
+        }
+        answer
+    }
+}
+
+/// A page on the way.
+struct Filling<'a> {
+    page: &'a Page,
+    count: usize,
+    bytes: usize,
+    last: Option<&'a Instance>,
+}
+
+impl<'a> Filling<'a> {
+    /// Takes as much of the chunk's encoded instances as the page has room for. Returns whether an
+    /// instance is left for the next page.
+    fn take(&mut self, chunk: &'a Arc<Chunk>, filter: &Filter, which: Which) -> (Bytes, bool) {
+        let encoded = encode_chunk(chunk, filter, which);
+        let (mut begin, mut end, mut is_full) = (0, 0, false);
+        for instance in chunk.instances().filter(|one| is_wanted(one, filter, which)) {
+            let len = first_item_len(&encoded[end..]);
+            if self.page.after.as_ref().is_some_and(|after| instance.id <= *after) {
+                end += len;
+                begin = end;
+                continue;
+            }
+            let is_fit = self.count == 0 || self.bytes + len <= PAGE_BYTES_MAX;
+            if self.count == self.page.size || !is_fit {
+                is_full = true;
+                break;
+            }
+            self.count += 1;
+            self.bytes += len;
+            self.last = Some(instance);
+            end += len;
+        }
+        (encoded.slice(begin..end), is_full)
+    }
+}
+
+/// How long the first of the encoded items is.
+fn first_item_len(items: &[u8]) -> usize {
+    let mut rest = items.get(1..).unwrap_or_default();
+    // Encoded here, so it can be decoded.
+    let bytes = decode_varint(&mut rest).ok().and_then(|bytes| usize::try_from(bytes).ok());
+    bytes.map_or(items.len(), |bytes| (items.len() - rest.len() + bytes).min(items.len()))
 }
 
 /// Which instances are asked for.
@@ -115,11 +203,8 @@ impl WatchResponse {
 
 fn encode_chunk(chunk: &Arc<Chunk>, filter: &Filter, which: Which) -> Bytes {
     if !filter.is_empty() {
-        let wanted = |instance: &&Arc<Instance>| {
-            let content = &instance.content;
-            (which == Which::All || instance.serves()) && filter.matches(content)
-        };
-        return encode_instances(chunk.instances().filter(wanted));
+        let wanted = chunk.instances().filter(|instance| is_wanted(instance, filter, which));
+        return encode_instances(wanted);
     }
     let all = || chunk.all.bytes_or_make(|| encode_instances(chunk.instances())).clone();
     let serving = || {
@@ -132,6 +217,10 @@ fn encode_chunk(chunk: &Arc<Chunk>, filter: &Filter, which: Which) -> Bytes {
         Which::All => all(),
         Which::Serving => chunk.serving.bytes_or_make(serving).clone(),
     }
+}
+
+fn is_wanted(instance: &Instance, filter: &Filter, which: Which) -> bool {
+    (which == Which::All || instance.serves()) && filter.matches(&instance.content)
 }
 
 fn encode_instances<'a>(instances: impl Iterator<Item = &'a Arc<Instance>>) -> Bytes {
@@ -208,10 +297,17 @@ impl Message for ResolveResponse {
             buffer.put_slice(instances);
         }
         encoding::message::encode(2, &self.cursor, buffer);
+        if !self.next_page_token.is_empty() {
+            encoding::string::encode(3, &self.next_page_token, buffer);
+        }
     }
 
     fn encoded_len(&self) -> usize {
-        length(&self.instances) + encoding::message::encoded_len(2, &self.cursor)
+        let token = match self.next_page_token.as_str() {
+            "" => 0,
+            _ => encoding::string::encoded_len(3, &self.next_page_token),
+        };
+        length(&self.instances) + encoding::message::encoded_len(2, &self.cursor) + token
     }
 
     fn merge_field(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::violations::unavailable;
+use super::{page::ANSWER_BYTES_MAX, violations::unavailable};
 use crate::{engine::EngineError, registry::Refusal, store::StoreError};
 
 /// When to come again to a server that is starting.
@@ -64,6 +64,16 @@ pub(super) fn draining() -> Status {
 pub(super) fn message_too_large(message: &str) -> Status {
     let details = ErrorDetails::with_quota_failure_violation("message", message);
     Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// The status for a lookup whose instances don't fit into one answer.
+pub(super) fn answer_too_large() -> Status {
+    let max = ANSWER_BYTES_MAX / 1024 / 1024;
+    let message = format!(
+        "the matching instances take more than {max} MiB, the most of one answer: ask for pages \
+         (page_size, then page_token), or follow the service with Watch, which sends it in parts"
+    );
+    message_too_large(&message)
 }
 
 /// An answer of the engine to another question.

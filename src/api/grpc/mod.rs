@@ -9,6 +9,7 @@ mod encoded;
 mod error;
 mod gate;
 mod outlet;
+mod page;
 mod registry;
 mod services;
 mod violations;
