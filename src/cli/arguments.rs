@@ -6,6 +6,7 @@ use clap::Args;
 use waypost_client::proto::Filter;
 
 use super::{output::Output, remote::RegistryUrl};
+use crate::model::Host;
 
 /// Which registry, and how to write.
 #[derive(Clone, Debug, Args)]
@@ -82,22 +83,24 @@ pub(super) struct HostPort {
 }
 
 impl FromStr for HostPort {
-    type Err = &'static str;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (host, port) = text.rsplit_once(':').ok_or("must be HOST:PORT")?;
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| "must be HOST:PORT".to_owned())?;
         let port = read_port(port)?;
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host = match bracketed {
             Some(address) if address.parse::<Ipv6Addr>().is_ok() => address,
-            Some(_) => return Err("what is in brackets must be an IPv6 address"),
-            None if host.is_empty() => return Err("must name a host before the port"),
+            Some(_) => return Err("what is in brackets must be an IPv6 address".to_owned()),
+            None if host.is_empty() => return Err("must name a host before the port".to_owned()),
             None if host.contains([':', '[', ']']) => {
-                return Err("an IPv6 address must be in brackets: [::1]:80");
+                return Err("an IPv6 address must be in brackets: [::1]:80".to_owned());
             }
             None => host,
         };
-        Ok(Self { host: host.to_owned(), port })
+        // Its length is left to the registry, which has a limit of its own.
+        let read = Host::parse(host, usize::MAX).map_err(|error| format!("the host {error}"))?;
+        Ok(Self { host: read.as_str().to_owned(), port })
     }
 }
 
@@ -173,8 +176,12 @@ mod tests {
         assert_eq!(read("10.0.0.7:8080").as_deref(), Some("10.0.0.7 8080"));
         assert_eq!(read("orders.internal:1").as_deref(), Some("orders.internal 1"));
         assert_eq!(read("[::1]:80").as_deref(), Some("::1 80"));
+        assert_eq!(read("123456789012:1").as_deref(), Some("123456789012 1"));
         for bad in ["", "h", ":80", "h:", "h:0", "h:65536", "h:-1", "::1:80", "[h]:80", "[::1]"] {
             assert_eq!(read(bad), None, "{bad}");
+        }
+        for unreachable in ["0.0.0.0:80", "[::]:80", "[ff02::1]:80", "0x7f.1:80", "127.1:80"] {
+            assert_eq!(read(unreachable), None, "{unreachable}");
         }
     }
 

@@ -1,6 +1,15 @@
-//! Where something is reached.
+//! The host under which callers reach an instance. Pure.
+//!
+//! A host is an IP address in its usual form, or a DNS name. Refused are addresses that no caller
+//! reaches (unspecified, multicast, broadcast), and the other forms in which `inet_aton` reads an
+//! IPv4 address (`0x7f.1`, `0177.0.0.1`, `127.1`, `2130706433`): some resolvers read them as that
+//! address, others look them up as names.
+//!
+//! One label of digits is a name where it can't be meant as such an address: it is above `u32::MAX`,
+//! no octal number in spite of a leading 0, or stands for an address in `0.0.0.0/8` other than
+//! `0.0.0.0`. Container ids are such names. A name of several labels does not end with a number.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use compact_str::CompactString;
 use thiserror::Error;
@@ -26,28 +35,49 @@ pub enum HostError {
     /// It is an IPv6 address in brackets.
     #[error("must be an IPv6 address without brackets")]
     Bracketed,
+    /// It is an IPv6 address with a zone id.
+    #[error("has a zone id, which is valid on one machine alone: advertise an address without one")]
+    Zoned,
     /// It is neither an address nor a name.
     #[error("must be an IP address or a DNS name, without a port")]
     Malformed,
+    /// It is the address to listen on that stands for all addresses of a machine.
+    #[error(
+        "is the unspecified address, which servers listen on and callers can't reach: advertise an \
+         address of this machine"
+    )]
+    Unspecified,
+    /// It is the address of a group.
+    #[error("is a multicast address, which callers can't connect to: advertise a unicast address")]
+    Multicast,
+    /// It is the address of everything on a network.
+    #[error(
+        "is the broadcast address, which callers can't connect to: advertise a unicast address"
+    )]
+    Broadcast,
+    /// It is a number, or several, that some resolvers read as an IPv4 address.
+    #[error("is another form of an IPv4 address, which not all callers read alike: write {0}")]
+    OtherForm(Ipv4Addr),
 }
 
 impl Host {
-    /// Reads a host of at most `bytes_max` bytes. The form of a DNS name is that of RFC 1123 with
-    /// `_` allowed besides, and a last label that is not all digits (RFC 3696, section 2).
+    /// Reads a host of at most `bytes_max` bytes that callers can reach. The form of a DNS name is that
+    /// of RFC 1123 with `_` allowed besides; of several labels, the last is not all digits (RFC 3696,
+    /// section 2).
     pub fn parse(text: &str, bytes_max: usize) -> Result<Self, HostError> {
-        if text.is_empty() {
-            return Err(HostError::Empty);
-        }
         if text.len() > bytes_max {
             return Err(HostError::TooLong { bytes: text.len(), bytes_max });
         }
-        if text.starts_with('[') {
-            return Err(HostError::Bracketed);
-        }
-        if text.parse::<IpAddr>().is_err() && !is_dns_name(text) {
-            return Err(HostError::Malformed);
+        match read(text)? {
+            Some(address) => check_address(address)?,
+            None => check_name(text)?,
         }
         Ok(Self(CompactString::from(text)))
+    }
+
+    /// Reads a host that was taken before, by a version that may have refused less.
+    pub fn stored(text: &str) -> Result<Self, HostError> {
+        read(text).map(|_| Self(CompactString::from(text)))
     }
 
     /// One that was read before.
@@ -61,8 +91,26 @@ impl Host {
     }
 }
 
-fn is_dns_name(text: &str) -> bool {
-    let text = text.strip_suffix('.').unwrap_or(text);
+/// The address that the text is; `None` where it has the form of a name.
+fn read(text: &str) -> Result<Option<IpAddr>, HostError> {
+    if text.is_empty() {
+        return Err(HostError::Empty);
+    }
+    if text.starts_with('[') {
+        return Err(HostError::Bracketed);
+    }
+    let address = text.parse().ok();
+    if address.is_some() || has_labels(text) {
+        return Ok(address);
+    }
+    match text.split_once('%') {
+        Some((address, _)) if address.parse::<Ipv6Addr>().is_ok() => Err(HostError::Zoned),
+        _ => Err(HostError::Malformed),
+    }
+}
+
+/// Whether the text has the labels of a DNS name.
+fn has_labels(text: &str) -> bool {
     let is_label = |label: &str| {
         let bytes = label.as_bytes();
         (1..=63).contains(&bytes.len())
@@ -70,33 +118,201 @@ fn is_dns_name(text: &str) -> bool {
             && bytes.first() != Some(&b'-')
             && bytes.last() != Some(&b'-')
     };
-    let last = text.rsplit('.').next().unwrap_or(text);
-    text.split('.').all(is_label) && !last.bytes().all(|byte| byte.is_ascii_digit())
+    relative(text).split('.').all(is_label)
+}
+
+/// A name without the dot that makes it absolute.
+fn relative(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+fn check_address(address: IpAddr) -> Result<(), HostError> {
+    // An IPv4 address that is mapped to an IPv6 one is reached over IPv4.
+    let address = address.to_canonical();
+    if address.is_unspecified() {
+        Err(HostError::Unspecified)
+    } else if address.is_multicast() {
+        Err(HostError::Multicast)
+    } else if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        Err(HostError::Broadcast)
+    } else {
+        Ok(())
+    }
+}
+
+fn check_name(name: &str) -> Result<(), HostError> {
+    let name = relative(name);
+    let is_digits = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some(address) = inet_aton(name) {
+        // A single number that nothing but a name is meant by.
+        if is_digits(name) && !address.is_unspecified() && address.octets()[0] == 0 {
+            return Ok(());
+        }
+        check_address(address.into())?;
+        return Err(HostError::OtherForm(address));
+    }
+    match name.rsplit_once('.') {
+        Some((_, last)) if is_digits(last) => Err(HostError::Malformed),
+        _ => Ok(()),
+    }
+}
+
+/// The address that `inet_aton` reads: one to four numbers, decimal, octal (from 0) or hexadecimal (from
+/// 0x), of which the last one fills all bytes that are left.
+fn inet_aton(text: &str) -> Option<Ipv4Addr> {
+    let parts: Vec<u64> = text.split('.').take(5).map(number).collect::<Option<_>>()?;
+    let (last, bytes) = parts.split_last()?;
+    let bits_left = 32 - 8 * u32::try_from(bytes.len()).ok().filter(|count| *count < 4)?;
+    if bytes.iter().any(|byte| *byte > 0xff) || *last >= 1 << bits_left {
+        return None;
+    }
+    let high = bytes.iter().zip([24, 16, 8]).map(|(byte, shift)| byte << shift).sum::<u64>();
+    u32::try_from(high | last).ok().map(Ipv4Addr::from)
+}
+
+fn number(text: &str) -> Option<u64> {
+    let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let (digits, radix) = match (hexadecimal, text.strip_prefix('0')) {
+        // As URLs have it, nothing is 0.
+        (Some(""), _) | (_, Some("")) => return Some(0),
+        (Some(digits), _) => (digits, 16),
+        (None, Some(digits)) => (digits, 8),
+        (None, None) => (text, 10),
+    };
+    // A sign is no digit.
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    u64::from_str_radix(digits, radix).ok().filter(|_| is_number)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn error(text: &str) -> Option<HostError> {
+        Host::parse(text, 253).err()
+    }
+
     #[test]
     fn addresses_and_dns_names_are_hosts() {
         let longest = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
-        for text in ["10.0.0.7", "::1", "fe80::1", "localhost", "a-b.example", "x_1.y.", &longest] {
+        for text in [
+            "10.0.0.7",
+            "127.0.0.1",
+            "255.255.255.254",
+            "223.255.255.255",
+            "::1",
+            "fe80::1",
+            "::ffff:10.0.0.1",
+            "localhost",
+            "a-b.example",
+            "x_1.y.",
+            "7.example",
+            "0x7f.example",
+            "0x1g",
+            "a.0x7f",
+            &longest,
+        ] {
             assert_eq!(Host::parse(text, 253).as_ref().map(Host::as_str), Ok(text));
         }
     }
 
     #[test]
+    fn labels_of_digits_are_names_where_they_are_no_addresses() {
+        for text in [
+            "1234",
+            "8080",
+            "16777215",
+            "4294967296",
+            "123456789012",
+            "99999999999999999999999999",
+            "0089",
+            "012345678901",
+            "0042",
+            "1234.",
+            "42-7",
+            "1234.example",
+        ] {
+            assert_eq!(error(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn other_texts_are_no_hosts() {
-        assert_eq!(Host::parse("", 253), Err(HostError::Empty));
-        assert_eq!(Host::parse("[::1]", 253), Err(HostError::Bracketed));
+        assert_eq!(error(""), Some(HostError::Empty));
+        assert_eq!(error("[::1]"), Some(HostError::Bracketed));
+        assert_eq!(error("fe80::1%eth0"), Some(HostError::Zoned));
         let label = "a".repeat(64);
-        for text in
-            ["256.1.1.1", "1.2.3", "a b", "a..b", "-a", "a-", "http://a", "a:80", ".", &label, "ä"]
-        {
-            assert_eq!(Host::parse(text, 253), Err(HostError::Malformed), "{text:?}");
+        for text in [
+            "256.1.1.1",
+            "1.2.3.4.5",
+            "0.0.0.0.0",
+            "1.2.3.256",
+            "1.2.65536",
+            "08.1.1.1",
+            "10.0.0.1.example.7",
+            "a b",
+            "a..b",
+            "-a",
+            "a-",
+            "+1",
+            "http://a",
+            "a:80",
+            ".",
+            "ä",
+            "a%b",
+            &label,
+        ] {
+            assert_eq!(error(text), Some(HostError::Malformed), "{text:?}");
         }
         let long = "a.".repeat(127);
         assert!(matches!(Host::parse(&long, 253), Err(HostError::TooLong { bytes: 254, .. })));
+    }
+
+    #[test]
+    fn addresses_that_no_caller_reaches_are_refused() {
+        for text in ["0.0.0.0", "::", "0:0::0", "::ffff:0.0.0.0", "::ffff:0:0", "0", "00", "0x0"] {
+            assert_eq!(error(text), Some(HostError::Unspecified), "{text}");
+        }
+        for text in ["224.0.0.1", "239.255.255.250", "ff02::1", "ff0e::7", "::ffff:224.0.0.1"] {
+            assert_eq!(error(text), Some(HostError::Multicast), "{text}");
+        }
+        for text in ["255.255.255.255", "::ffff:255.255.255.255", "0xffffffff", "4294967295"] {
+            assert_eq!(error(text), Some(HostError::Broadcast), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_forms_of_an_address_are_refused_with_the_usual_one() {
+        for (text, address) in [
+            ("0x7f.1", "127.0.0.1"),
+            ("0X7F000001", "127.0.0.1"),
+            ("0177.0.0.1", "127.0.0.1"),
+            ("017700000001", "127.0.0.1"),
+            ("127.1", "127.0.0.1"),
+            ("127.0.1", "127.0.0.1"),
+            ("2130706433", "127.0.0.1"),
+            ("2130706433.", "127.0.0.1"),
+            ("16777216", "1.0.0.0"),
+            ("010.0.0.1", "8.0.0.1"),
+            ("10.0.0.01", "10.0.0.1"),
+            ("10.0.0x0.1", "10.0.0.1"),
+            ("10.0.65535", "10.0.255.255"),
+            ("10.0.0.1.", "10.0.0.1"),
+            ("0x4d2", "0.0.4.210"),
+            ("0.1234", "0.0.4.210"),
+        ] {
+            let refused = error(text);
+            assert_eq!(refused, Some(HostError::OtherForm(address.parse().unwrap())), "{text}");
+            assert!(refused.unwrap().to_string().ends_with(&format!("write {address}")));
+        }
+    }
+
+    #[test]
+    fn what_was_taken_before_is_read_again() {
+        for text in ["0.0.0.0", "::", "224.0.0.1", "255.255.255.255", "ff02::1", "a.7b", "0x7f.a1"]
+        {
+            assert_eq!(Host::stored(text).as_ref().map(Host::as_str), Ok(text));
+        }
+        assert_eq!(Host::stored("a b"), Err(HostError::Malformed));
     }
 }

@@ -252,7 +252,7 @@ impl InstanceRecord {
             StatusRecord::Down => Status::Down,
         };
         let content = Content::from(&Parts {
-            host: Host::parse(&self.host, usize::MAX).map_err(|_| "host")?,
+            host: Host::stored(&self.host).map_err(|_| "host")?,
             port: port(self.port).ok_or("port")?,
             ports: ports.into(),
             status,
@@ -348,5 +348,32 @@ impl ChangeRecord {
         };
         let instance = Arc::new(InstanceRecord::read(&self.instance, keys)?);
         Ok(Change { kind, instance })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::tests::{id, key, parts};
+
+    /// Earlier versions took them.
+    #[test]
+    fn hosts_that_are_refused_by_now_are_read() {
+        for host in ["0.0.0.0", "::", "239.1.2.3", "255.255.255.255", "0x7f000001"] {
+            assert!(Host::parse(host, 253).is_err(), "{host}");
+            let content = Content::from(&Parts { host: Host::stored(host).unwrap(), ..parts(80) });
+            let instance = Instance {
+                service: Arc::new(key("n/s")),
+                id: id("i"),
+                content,
+                presence: Presence::Suspect,
+                created: Revision(1),
+                modified: Revision(2),
+                registered_at: WallTime(3),
+            };
+            let mut bytes = Vec::new();
+            put_instance(&instance, &mut bytes);
+            assert_eq!(InstanceRecord::read(&bytes, &mut Keys::default()).unwrap(), instance);
+        }
     }
 }

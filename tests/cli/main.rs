@@ -4,6 +4,7 @@
 
 mod backup;
 mod bench;
+mod large;
 
 use std::{
     ffi::OsStr,

@@ -186,6 +186,22 @@ fn hosts_and_ports(table: &mut Table) {
         ("with a NUL", "a\0.example"),
         ("beyond ASCII", "bücher.example"),
         ("that climbs", "../socket"),
+        ("that is unspecified", "0.0.0.0"),
+        ("that is unspecified in IPv6", "::"),
+        ("that is unspecified and mapped", "::ffff:0:0"),
+        ("that is unspecified in short", "0"),
+        ("of a group", "239.1.2.3"),
+        ("of a group in IPv6", "ff05::2"),
+        ("of a group, mapped", "::ffff:239.1.2.3"),
+        ("of everything", "255.255.255.255"),
+        ("of everything in hexadecimal", "0xffffffff"),
+        ("in hexadecimal", "0xa.0.0.7"),
+        ("in one hexadecimal number", "0x0A000007"),
+        ("in octal", "012.0.0.7"),
+        ("in one octal number", "01200000007"),
+        ("in one decimal number", "167772167"),
+        ("of two parts", "10.7"),
+        ("of three parts", "10.0.7"),
     ] {
         table.instances(what, "host", |instance| instance.host = text.into());
     }
@@ -630,6 +646,9 @@ async fn what_is_just_within_its_limit_is_taken() {
         ("id of one space", registering(|one| one.id = " ".into())),
         ("host", registering(|one| one.host = host.clone())),
         ("host of IPv6", registering(|one| one.host = "::ffff:10.0.0.1".into())),
+        ("host of digits", registering(|one| one.host = "502938475610".into())),
+        ("host of few digits", registering(|one| one.host = "4711".into())),
+        ("host with digits first", registering(|one| one.host = "12.example".into())),
         ("port 1", registering(|one| one.port = 1)),
         ("port 65535", registering(|one| one.port = 65_535)),
         (

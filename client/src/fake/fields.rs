@@ -6,6 +6,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::host;
 use crate::proto::{self, Instance, RegisterRequest, UpdateRequest};
 
 const TTL_DEFAULT: Duration = Duration::from_secs(15);
@@ -88,8 +89,9 @@ pub(super) fn registration(request: &RegisterRequest) -> Result<Duration, Status
     faults.service("instance.service", &instance.service);
     let id = instance.id.len() <= 256 && !instance.id.contains(char::is_control);
     faults.expect(id, "instance.id", "must be up to 256 bytes without control characters");
-    let host = (1..=253).contains(&instance.host.len());
-    faults.expect(host, "instance.host", "must be an IP address or a DNS name");
+    if let Err(why) = host::check(&instance.host) {
+        faults.expect(false, "instance.host", &why);
+    }
     let port = (1..=65_535).contains(&instance.port);
     faults.expect(port, "instance.port", "must be 1 to 65535");
     let status = instance.status == 0 || is_status(instance.status);

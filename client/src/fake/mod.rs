@@ -98,6 +98,7 @@
 mod book;
 mod fields;
 mod handlers;
+mod host;
 mod network;
 mod registry;
 mod script;

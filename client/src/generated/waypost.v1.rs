@@ -13,8 +13,10 @@ pub struct Instance {
     /// Empty at registration: the server makes one (a UUIDv7) and returns it.
     #[prost(string, tag = "3")]
     pub id: ::prost::alloc::string::String,
-    /// Where the replica is reached: an IP address (IPv6 without brackets) or a DNS name of up to
-    /// 253 bytes; required.
+    /// Where callers reach the replica: an IP address (IPv6 without brackets) or a DNS name of up to
+    /// 253 bytes; required. Unspecified, multicast and broadcast addresses are refused, and so are other
+    /// forms of an IPv4 address (`0x7f.1`, `0177.0.0.1`, `127.1`, `2130706433`). One label of digits is
+    /// a name unless it can be read as such an address outside of 0.0.0.0/8.
     #[prost(string, tag = "4")]
     pub host: ::prost::alloc::string::String,
     /// The main port, 1 to 65535; required.
