@@ -1,54 +1,133 @@
 //! The command that runs while its instance is registered. It has a process group of its own, so
 //! that a key typed in the terminal reaches it only when it is passed on.
+//!
+//! Invariant: the process id is signalled only until the end of the command was collected, so never
+//! another process that got the same id later.
 
 use std::{
     ffi::OsString,
+    io,
     os::unix::process::ExitStatusExt,
     process::{ExitStatus, Stdio},
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::process;
+use rustix::{
+    io::Errno,
+    process::{
+        Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, wait as wait_for_any,
+    },
+};
+use tokio::signal::unix::{self, SignalKind};
 
-use super::{failure::Failure, signals::Signals, text::shown};
+use super::{
+    failure::Failure,
+    launch,
+    signals::{Signals, is_stop},
+    text::shown,
+};
 
+/// The exit code of a program that signal `n` ended is this and `n`, as shells have it.
+const SIGNALLED: i32 = 128;
+
+/// A command that was started.
 #[derive(Debug)]
 pub(super) struct Child {
-    process: process::Child,
+    /// Also the id of its process group.
+    id: Pid,
+    /// `None` until the end was collected.
+    ended: Option<ExitStatus>,
+    ends: unix::Signal,
+}
+
+/// What happens next to a command that runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event {
+    Ended(ExitStatus),
+    /// A signal came that asks to stop.
+    Asked(Signal),
 }
 
 impl Child {
-    /// Runs `program` with this program's own input, output and environment.
-    pub(super) fn spawn(program: &OsString, arguments: &[OsString]) -> Result<Self, Failure> {
-        let spawned = process::Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::inherit())
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn();
-        let process = spawned.map_err(|source| Failure::Spawn {
-            program: shown(&program.to_string_lossy()),
-            source,
-        })?;
-        Ok(Self { process })
+    /// Runs `program` with this program's own input, output and environment. Returns when it runs. It
+    /// is killed when the thread ends that called this, as all do when the process is killed.
+    pub(super) async fn spawn(program: &OsString, arguments: &[OsString]) -> Result<Self, Failure> {
+        let failure =
+            |source| Failure::Spawn { program: shown(&program.to_string_lossy()), source };
+        // From before the start, so that no end is missed.
+        let ends = unix::signal(SignalKind::child()).map_err(Failure::Signals)?;
+        let mut launch = launch::Launch::new(program, arguments).map_err(failure)?;
+        let spawned = launch.command().stdin(Stdio::inherit()).spawn().map_err(failure)?;
+        let id = i32::try_from(spawned.id()).ok().and_then(Pid::from_raw);
+        let id = id.ok_or_else(|| failure(io::ErrorKind::InvalidData.into()))?;
+        let mut child = Self { id, ended: None, ends };
+        tokio::select! {
+            biased;
+            running = launch.running(id) => running.map_err(failure)?,
+            // Killed before it ran: whoever waits for it learns of that.
+            ended = child.wait() => drop(ended?),
+        }
+        Ok(child)
     }
 
-    /// How it ended, once it has. Cancel safe.
+    /// How it ended, once it has. Collects all other processes that have ended as children of this
+    /// one: the first process of a container becomes the parent of every orphan. Cancel safe.
     pub(super) async fn wait(&mut self) -> Result<ExitStatus, Failure> {
-        self.process.wait().await.map_err(Failure::Wait)
-    }
-
-    /// Passes a signal on, to whatever the command has started as well.
-    pub(super) fn signal(&self, signal: Signal) {
-        // There is no id once the end was noticed: nobody else's is ever signalled.
-        let id = self.process.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(group) = id.and_then(Pid::from_raw) {
-            // Fails where it has just ended: then it needs no signal.
-            let _ = kill_process_group(group, signal);
+        loop {
+            self.collect().map_err(Failure::Wait)?;
+            if let Some(status) = self.ended {
+                return Ok(status);
+            }
+            self.ends.recv().await;
         }
     }
 
-    /// Passes a signal on and waits for the end, however long that takes; any further signal kills.
+    fn collect(&mut self) -> io::Result<()> {
+        while self.ended.is_none() {
+            match wait_for_any(WaitOptions::NOHANG) {
+                Ok(Some((id, status))) if id == self.id => {
+                    self.ended = Some(ExitStatus::from_raw(status.as_raw()));
+                }
+                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Ok(None) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the end or for a signal that asks to stop, and passes all other signals on. Cancel
+    /// safe.
+    pub(super) async fn next(&mut self, signals: &mut Signals) -> Result<Event, Failure> {
+        loop {
+            tokio::select! {
+                biased;
+                ended = self.wait() => return Ok(Event::Ended(ended?)),
+                signal = signals.next() => match signal {
+                    signal if is_stop(signal) => return Ok(Event::Asked(signal)),
+                    signal => self.pass_on(signal),
+                },
+            }
+        }
+    }
+
+    /// Sends a signal to the command and to all that it has started in its process group.
+    pub(super) fn signal(&self, signal: Signal) {
+        if self.ended.is_none() {
+            // Fails where it has just ended: then it needs no signal.
+            let _ = kill_process_group(self.id, signal);
+        }
+    }
+
+    fn pass_on(&self, signal: Signal) {
+        self.signal(signal);
+        if signal == Signal::TSTP {
+            // As the shell that sent it expects. Goes on at SIGCONT, which is passed on as well.
+            let _ = kill_process(getpid(), Signal::STOP);
+        }
+    }
+
+    /// Sends a signal and waits for the end, however long that takes; a further signal that asks to
+    /// stop kills.
     pub(super) async fn end(
         &mut self,
         signal: Signal,
@@ -56,20 +135,32 @@ impl Child {
     ) -> Result<ExitStatus, Failure> {
         self.signal(signal);
         loop {
-            tokio::select! {
-                ended = self.wait() => return ended,
-                _ = signals.next() => self.signal(Signal::KILL),
+            match self.next(signals).await? {
+                Event::Ended(status) => return Ok(status),
+                Event::Asked(_) => self.signal(Signal::KILL),
             }
         }
     }
 }
 
-/// Whether a command that was passed `signal` ended as it was asked to: by its own will, or of the
-/// signal, which shells tell as a code.
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+/// The exit code that stands for how a command ended: its own, or 128 + n where signal n ended it.
+pub(super) fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|number| SIGNALLED + number));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+/// Whether a command that was sent `signal` ended as it was asked to: by its own will, or by the
+/// signal, which shells report as a code.
 pub(super) fn ended_well(status: ExitStatus, signal: Option<Signal>) -> bool {
     let number = signal.map(Signal::as_raw);
     let of_signal = number.is_some_and(|number| {
-        status.signal() == Some(number) || status.code() == Some(128 + number)
+        status.signal() == Some(number) || status.code() == Some(SIGNALLED + number)
     });
     status.success() || of_signal
 }
@@ -78,9 +169,12 @@ pub(super) fn ended_well(status: ExitStatus, signal: Option<Signal>) -> bool {
 mod tests {
     use super::*;
 
+    fn exited(code: i32) -> ExitStatus {
+        ExitStatus::from_raw(code << 8)
+    }
+
     #[test]
-    fn only_the_signal_that_was_passed_on_is_a_good_end() {
-        let exited = |code: i32| ExitStatus::from_raw(code << 8);
+    fn only_the_signal_that_was_sent_is_a_good_end() {
         let killed = ExitStatus::from_raw;
         assert!(ended_well(exited(0), None));
         assert!(!ended_well(exited(3), Some(Signal::TERM)));
@@ -89,5 +183,16 @@ mod tests {
         assert!(ended_well(killed(15), Some(Signal::TERM)));
         assert!(!ended_well(killed(15), None));
         assert!(!ended_well(killed(9), Some(Signal::TERM)));
+    }
+
+    #[test]
+    fn the_exit_code_is_the_commands_own() {
+        for code in [0, 1, 3, 64, 255] {
+            assert_eq!(i32::from(exit_code(exited(code))), code);
+        }
+        let dumped_core = 0x80;
+        for (status, code) in [(9, 137), (15, 143), (11 | dumped_core, 139), (64, 192)] {
+            assert_eq!(exit_code(ExitStatus::from_raw(status)), code);
+        }
     }
 }

@@ -7,7 +7,7 @@ use tonic_types::StatusExt;
 use waypost_bench::BenchError;
 use waypost_client::{CloseError, Refusal, RegisterError};
 
-use super::text::shown;
+use super::{child::exit_code, text::shown};
 use crate::store::{ImageError, StoreError};
 
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +55,21 @@ pub(super) enum Failure {
     Leave(String),
 }
 
+/// The exit codes for a command that there is not, and for one that can't be run, as shells have them.
+const NOT_FOUND: u8 = 127;
+const NOT_RUNNABLE: u8 = 126;
+
 impl Failure {
+    /// The exit code for it: that of the command, where one was to run in this program's place.
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Command(status) => exit_code(*status),
+            Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => NOT_FOUND,
+            Self::Spawn { .. } => NOT_RUNNABLE,
+            _ => 1,
+        }
+    }
+
     /// What a status means that came of a request to the registry at `url`.
     pub(super) fn of(status: &Status, url: &str) -> Self {
         // A status that has a source was made here, for want of one from the registry.

@@ -10,6 +10,7 @@ mod drain;
 mod failure;
 mod follow;
 mod instances;
+mod launch;
 mod output;
 mod presence;
 mod record;
@@ -28,7 +29,7 @@ mod watch;
 use std::{
     fmt::Display,
     io::{self, Write},
-    process::ExitCode,
+    process::{ExitCode, Termination},
 };
 
 use clap::{Parser, Subcommand};
@@ -72,6 +73,9 @@ enum Command {
     Check(check::CheckArguments),
     /// Put a registry under load.
     Bench(Box<bench::BenchArguments>),
+    /// Become a command that is killed when the program ends that started this one.
+    #[command(hide = true)]
+    Launch(launch::LaunchArguments),
 }
 
 /// Runs the program with the process's arguments.
@@ -90,6 +94,7 @@ pub fn run() -> ExitCode {
         Command::Restore(arguments) => end(restore::run(&arguments)),
         Command::Check(arguments) => end(check::run(&arguments)),
         Command::Bench(arguments) => block_on_all_cores(bench::run(*arguments)),
+        Command::Launch(arguments) => launch::run(arguments),
     }
 }
 
@@ -97,7 +102,7 @@ pub fn run() -> ExitCode {
 const CONFIGURATION: u8 = 64;
 
 /// Runs a command that asks a registry to its end; the exit code for it.
-fn block_on(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+fn block_on<T: Termination>(command: impl Future<Output = Result<T, Failure>>) -> ExitCode {
     // A thread besides this one: heartbeats go on while a line is written.
     block_with(Builder::new_multi_thread().worker_threads(1), command)
 }
@@ -107,9 +112,9 @@ fn block_on_all_cores(command: impl Future<Output = Result<(), Failure>>) -> Exi
     block_with(&mut Builder::new_multi_thread(), command)
 }
 
-fn block_with(
+fn block_with<T: Termination>(
     builder: &mut Builder,
-    command: impl Future<Output = Result<(), Failure>>,
+    command: impl Future<Output = Result<T, Failure>>,
 ) -> ExitCode {
     let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
@@ -122,12 +127,15 @@ fn block_with(
 }
 
 /// The exit code for how a command ended.
-fn end(ended: Result<(), Failure>) -> ExitCode {
+fn end<T: Termination>(ended: Result<T, Failure>) -> ExitCode {
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(ended) => ended.report(),
         // Whoever read the output has had enough of it.
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
-        Err(failure) => fail(&failure),
+        Err(failure) => {
+            say(&failure);
+            ExitCode::from(failure.exit_code())
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{pin::pin, time::Duration};
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use waypost_client::{Registered, Registration, RegistrationState};
+use waypost_client::{InFlight, Registered, Registration, RegistrationState};
 
 use super::{
     failure::Failure,
@@ -27,6 +27,35 @@ pub(super) struct Presence {
     pub(super) output: Output,
     pub(super) namespace: String,
     pub(super) registration: Registration,
+    /// How long it drains.
+    pub(super) drain_time: Duration,
+}
+
+/// Asks an instance to leave.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    at_once: CancellationToken,
+    /// Cancelled by the other as well.
+    asked: CancellationToken,
+}
+
+impl Default for Leaving {
+    fn default() -> Self {
+        let at_once = CancellationToken::new();
+        Self { asked: at_once.child_token(), at_once }
+    }
+}
+
+impl Leaving {
+    /// The instance is to drain, and to leave after that.
+    pub(super) fn drain(&self) {
+        self.asked.cancel();
+    }
+
+    /// The instance is to leave now, also where it drains.
+    pub(super) fn at_once(&self) {
+        self.at_once.cancel();
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -37,17 +66,34 @@ struct RegisteredRecord<'a> {
 }
 
 impl Presence {
-    /// Registers the instance, keeps it registered until stopped, and deregisters it. Ends before
-    /// only where the registry refuses.
-    pub(super) async fn keep(&self, stop: &CancellationToken) -> Result<(), Failure> {
-        let registered = self.register(stop).await?;
-        stop.run_until_cancelled(async {
-            // A reader that is gone is no reason to stop.
-            let _ = self.announce(&registered).await;
-            self.report(&registered).await;
-        })
-        .await;
-        registered.close().await.map_err(Failure::from)
+    /// Registers the instance, keeps it registered until it is asked to leave, and deregisters it. Ends
+    /// before only where the registry refuses.
+    pub(super) async fn keep(&self, leaving: &Leaving) -> Result<(), Failure> {
+        let registered = self.register(&leaving.asked).await?;
+        leaving
+            .asked
+            .run_until_cancelled(async {
+                // A reader that is gone is no reason to stop.
+                let _ = self.announce(&registered).await;
+                self.report(&registered).await;
+            })
+            .await;
+        if leaving.at_once.is_cancelled() || self.drain_time.is_zero() {
+            return registered.close().await.map_err(Failure::from);
+        }
+        // There is no way to count the calls that the command works on: they count as one, which
+        // takes all of the drain time.
+        let in_flight = InFlight::new();
+        let calls = in_flight.begin();
+        let mut draining = pin!(registered.drain_calls(&in_flight, self.drain_time));
+        let drained = tokio::select! {
+            drained = &mut draining => drained,
+            () = leaving.at_once.cancelled() => {
+                drop(calls);
+                draining.await
+            }
+        };
+        drained.closed.map_err(Failure::from)
     }
 
     async fn register(&self, stop: &CancellationToken) -> Result<Registered, Failure> {

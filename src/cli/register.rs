@@ -1,24 +1,28 @@
 //! `waypost register`: keeps an instance registered for as long as it runs, or as a command runs.
 //! What the registry does must never hold the command up.
 
-use std::{ffi::OsString, pin::pin, process::ExitStatus, time::Duration};
+use std::{
+    ffi::OsString,
+    pin::pin,
+    process::{ExitCode, ExitStatus},
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
 use rustix::process::Signal;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use waypost_client::{Registration, proto};
 
 use super::{
     arguments::{Entry, HostPort, NamedPort, NamespaceArgument, RegistryArguments},
-    child::{Child, ended_well},
+    child::{Child, Event, ended_well, exit_code},
     failure::Failure,
-    presence::Presence,
+    presence::{Leaving, Presence},
     say,
-    signals::Signals,
+    signals::{Signals, is_stop},
 };
 
-/// How long a signal is kept from the command, for the instance to leave first.
+/// How long the registry may take, besides the drain time, before the command gets the signal.
 const LEAVE_FIRST_MAX: Duration = Duration::from_secs(2);
 
 /// How long the instance may take to leave in all.
@@ -26,10 +30,18 @@ const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 /// Register an instance and keep it registered, for as long as this or a command runs.
 ///
-/// With a command, runs it at once, registers while it lives and deregisters when it ends. At
-/// SIGTERM, SIGINT or SIGHUP deregisters first, then passes the signal on to the command (and all
-/// that it has started) and waits for it; a second signal kills it. Ends with 0 where the command
-/// ended well.
+/// With a command, runs it, registers the instance while it runs, and ends with its exit code: 128 + n
+/// where signal n ended it, 127 where there is no such program, 126 where it can't be run.
+///
+/// At SIGTERM or SIGINT, the instance drains: its status becomes DRAINING, callers choose others and
+/// finish their calls, and after --drain-time it is deregistered. Only then the command gets the
+/// signal, and is waited for; a second signal kills it. So what stops this program must signal it
+/// alone (systemd: KillMode=mixed). All other signals are passed on to the command, which stays
+/// registered.
+///
+/// The command runs in a process group of its own, which gets all signals: keys typed in the terminal
+/// (Ctrl-C, Ctrl-Z) go to this program first, and the command can't read from the terminal. It is
+/// killed where this program is (on Linux).
 #[derive(Debug, Args)]
 pub(super) struct RegisterArguments {
     /// The service that the instance is a replica of.
@@ -62,6 +74,16 @@ pub(super) struct RegisterArguments {
     /// Whether the instance takes traffic [default: up].
     #[arg(long, value_enum, ignore_case = true)]
     status: Option<InitialStatus>,
+    /// How long the instance is DRAINING before it is deregistered and the command gets the signal to
+    /// stop. Long enough for callers to see it (below 1 s) and to finish their calls.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = humantime::parse_duration,
+        default_value = "2s",
+        requires = "command"
+    )]
+    drain_time: Duration,
     #[command(flatten)]
     registry: RegistryArguments,
     #[command(flatten)]
@@ -94,19 +116,23 @@ impl From<InitialStatus> for proto::Status {
     }
 }
 
-pub(super) async fn run(mut arguments: RegisterArguments) -> Result<(), Failure> {
-    let mut signals = Signals::listen()?;
+pub(super) async fn run(mut arguments: RegisterArguments) -> Result<ExitCode, Failure> {
     let command = std::mem::take(&mut arguments.command);
     let presence = Presence {
         url: arguments.registry.url.clone(),
         output: arguments.registry.output,
         namespace: arguments.namespace.namespace.clone(),
+        drain_time: arguments.drain_time,
         registration: registration(arguments),
     };
     match command.split_first() {
-        None => stay(&presence, &mut signals).await,
+        None => {
+            stay(&presence, &mut Signals::listen()?).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Some((program, rest)) => {
-            let child = Child::spawn(program, rest)?;
+            let mut signals = Signals::listen_for_command()?;
+            let child = Child::spawn(program, rest).await?;
             accompany(child, &presence, &mut signals).await
         }
     }
@@ -144,11 +170,11 @@ fn registration(arguments: RegisterArguments) -> Registration {
 
 /// Keeps the instance registered until a signal comes; a second one ends everything at once.
 async fn stay(presence: &Presence, signals: &mut Signals) -> Result<(), Failure> {
-    let stop = CancellationToken::new();
-    let mut present = pin!(presence.keep(&stop));
+    let leaving = Leaving::default();
+    let mut present = pin!(presence.keep(&leaving));
     tokio::select! {
         ended = &mut present => return ended,
-        _ = signals.next() => stop.cancel(),
+        _ = signals.next() => leaving.at_once(),
     }
     tokio::select! {
         left = present => left,
@@ -156,66 +182,78 @@ async fn stay(presence: &Presence, signals: &mut Signals) -> Result<(), Failure>
     }
 }
 
-/// What comes first of all that can happen to a command.
-enum First {
-    Ended(Result<ExitStatus, Failure>),
-    Unregistered(Result<(), Failure>),
-    Asked(Signal),
-}
-
 /// Keeps the instance registered until the command ends or is to end.
 async fn accompany(
     mut child: Child,
     presence: &Presence,
     signals: &mut Signals,
-) -> Result<(), Failure> {
-    let stop = CancellationToken::new();
-    let mut present = pin!(presence.keep(&stop));
-    let first = tokio::select! {
-        ended = child.wait() => First::Ended(ended),
-        left = &mut present => First::Unregistered(left),
-        signal = signals.next() => First::Asked(signal),
-    };
-    stop.cancel();
-    match first {
-        First::Ended(status) => {
-            tokio::select! {
-                () = leave(present) => {}
-                _ = signals.next() => {}
-            }
-            judge(status?, None)
-        }
-        First::Unregistered(refused) => {
+) -> Result<ExitCode, Failure> {
+    let leaving = Leaving::default();
+    let mut present = pin!(presence.keep(&leaving));
+    let event = tokio::select! {
+        event = child.next(signals) => event?,
+        refused = &mut present => {
             child.end(Signal::TERM, signals).await?;
-            refused
+            return refused.map(|()| ExitCode::SUCCESS);
         }
-        First::Asked(signal) => {
-            let status = match timeout(LEAVE_FIRST_MAX, &mut present).await {
-                Ok(left) => {
-                    complain(left);
-                    child.end(signal, signals).await
-                }
-                Err(_) => tokio::join!(child.end(signal, signals), leave(present)).0,
-            };
-            judge(status?, Some(signal))
+    };
+    let signal = match event {
+        Event::Ended(status) => {
+            leaving.at_once();
+            leave(present, signals).await;
+            return judge(status, None);
         }
+        Event::Asked(signal) => signal,
+    };
+    leaving.drain();
+    let limit = presence.drain_time.saturating_add(LEAVE_FIRST_MAX);
+    // Callers leave first; the command goes on with their calls.
+    let event = tokio::select! {
+        event = child.next(signals) => Some(event?),
+        left = timeout(limit, &mut present) => match left {
+            Ok(left) => {
+                complain(left);
+                return judge(child.end(signal, signals).await?, Some(signal));
+            }
+            Err(_) => None,
+        },
+    };
+    leaving.at_once();
+    let status = match event {
+        Some(Event::Ended(status)) => status,
+        Some(Event::Asked(_)) => child.end(Signal::KILL, signals).await?,
+        // The registry is slow: the command is not held up any longer.
+        None => child.end(signal, signals).await?,
+    };
+    leave(present, signals).await;
+    judge(status, Some(signal))
+}
+
+/// Waits for the instance to leave, but not for ever, nor once another signal comes.
+async fn leave(present: impl Future<Output = Result<(), Failure>>, signals: &mut Signals) {
+    let silent = || Err(Failure::Leave("the registry does not answer".to_owned()));
+    tokio::select! {
+        left = timeout(LEAVE_MAX, present) => complain(left.unwrap_or_else(|_| silent())),
+        () = next_stop(signals) => {}
     }
 }
 
-/// Waits for the instance to leave, but not for ever.
-async fn leave(present: impl Future<Output = Result<(), Failure>>) {
-    let left = timeout(LEAVE_MAX, present).await;
-    let silent = || Err(Failure::Leave("the registry does not answer".to_owned()));
-    complain(left.unwrap_or_else(|_| silent()));
+/// Waits for a signal that asks to stop. The command has ended: there is nothing to pass others to.
+async fn next_stop(signals: &mut Signals) {
+    while !is_stop(signals.next().await) {}
 }
 
-/// The command's end counts, not the registry's part in it.
+/// Reports a failure that is not the command's: its end alone counts.
 fn complain(left: Result<(), Failure>) {
     if let Err(failure) = left {
         say(&failure);
     }
 }
 
-fn judge(status: ExitStatus, signal: Option<Signal>) -> Result<(), Failure> {
-    if ended_well(status, signal) { Ok(()) } else { Err(Failure::Command(status)) }
+fn judge(status: ExitStatus, signal: Option<Signal>) -> Result<ExitCode, Failure> {
+    if ended_well(status, signal) {
+        Ok(ExitCode::from(exit_code(status)))
+    } else {
+        Err(Failure::Command(status))
+    }
 }
