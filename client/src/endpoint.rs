@@ -249,16 +249,14 @@ impl Endpoint {
             Took::Early(_) => expected,
         };
         let penalized = took.saturating_mul(FAILURE_PENALTY).min(LATENCY_MAX);
-        self.latency().observe(penalized, now);
+        self.latency().raise(penalized, now);
     }
 
     /// Takes in that a call has taken so long and nobody waits for it any more. It says nothing of how
     /// it would have ended.
     pub(crate) fn note_given_up(&self, took: Duration) {
         let now = self.reach.group.advance(clock::now());
-        if took.as_nanos() as f32 > self.latency().nanos(now) {
-            self.latency().observe(took.min(LATENCY_MAX), now);
-        }
+        self.latency().raise(took.min(LATENCY_MAX), now);
     }
 
     fn judge(&self, sign: Sign, now: Tick) {

@@ -53,10 +53,16 @@ const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Policy {
-    /// Of two random ones the one that is likely to answer sooner: by the latency of its calls before
-    /// (an average that jumps to what is worse and comes down with time, as Finagle's `PeakEwma`) and
-    /// its calls in flight. A failure counts as a slow answer, a newcomer as quick as half of the
-    /// others. Goes by what calls [report](Pick::report). The default.
+    /// Of two random ones, drawn by weight, the one that is likely to answer sooner. The first one gets
+    /// the call where it has none in flight and is not clearly slower: an idle service shares its calls by
+    /// weight, whatever small differences there are. Otherwise the one gets it that has less to do,
+    /// `(calls in flight + 1/2) / weight`, times its latency where that is clearly worse: more than four
+    /// times that of the other, and more than 4 ms.
+    ///
+    /// The latency is an average that a single slow answer at most doubles, and that is forgiven with
+    /// time (1 / e is left after 2.5 s) where no answer confirms it. A failure counts at once as a slow
+    /// answer, a newcomer is as quick as half of the others. How long a caller takes to send its request
+    /// does not count. Goes by what calls [report](Pick::report). The default.
     #[default]
     PeakEwma,
     /// The one with fewer calls in flight, relative to its weight, of two random ones (M.
@@ -399,5 +405,7 @@ enum Admission {
     No,
 }
 
+#[cfg(test)]
+mod shares;
 #[cfg(test)]
 mod tests;

@@ -1,33 +1,54 @@
-//! The one of two random choices that will answer sooner. Pure: time is passed in.
+//! The one of two random choices that will answer sooner, for its weight. Pure: takes the time as an
+//! argument.
+//!
+//! The first was drawn by weight, and keeps the call unless something speaks against it: calls in flight
+//! there, or answers that are clearly slower. So an idle service shares its calls exactly by weight, however
+//! few instances it has. Otherwise both are compared by what they have to do, `(in flight + 1/2) / weight`
+//! (the half makes shares of few calls even, as in A. Sainte-Laguë's method), times the latency, where one
+//! is clearly slower.
 
-use crate::{field::Field, timeline::Tick};
+use crate::{
+    field::Field,
+    latency::{EQUAL_BELOW, Estimate},
+    timeline::Tick,
+};
 
-/// Latencies below this are equal, in nanoseconds: about a millisecond.
-const EQUAL_BELOW: f32 = 1_048_576.0;
+/// An instance whose answers take more than so many times as long is clearly slower. Less is as well told
+/// by calls in flight, and at low traffic chance.
+const SLOWER_FROM: f32 = 4.0;
 
-/// Whether a call to `other` is likely to be answered sooner than one to `chosen`.
+/// Whether a call to `other` is likely to be answered sooner than one to `chosen`, for their weights.
 #[inline]
 pub(super) fn is_quicker(field: &Field, other: usize, chosen: usize, now: Tick) -> bool {
-    let nanos = |index: usize| field.endpoints()[index].latency().nanos(now);
-    let (theirs, ours) = (nanos(other), nanos(chosen));
-    let (their_load, our_load) = (load(field, other), load(field, chosen));
-    // Where one is not known yet, the calls in flight tell.
-    if theirs > 0.0 && ours > 0.0 {
-        coarse(theirs) * their_load < coarse(ours) * our_load
-    } else {
-        their_load < our_load
+    let place = |index: usize| &field.endpoints()[index];
+    let (theirs, ours) = (place(other).latency().estimate(), place(chosen).latency().estimate());
+    let busy = place(chosen).in_flight();
+    let slower = is_slower(ours, theirs);
+    if !slower && busy == 0 {
+        return false;
     }
+    let load =
+        |index: usize, in_flight: u32| (in_flight as f32 + 0.5) * field.weights().inverse(index);
+    let (their_load, our_load) = (load(other, place(other).in_flight()), load(chosen, busy));
+    if slower || is_slower(theirs, ours) {
+        let (factor, their_factor) = (factor(ours, theirs, now), factor(theirs, ours, now));
+        // What was slow, and is forgiven, is as idle as before.
+        return (factor > 1.0 || busy > 0) && their_load * their_factor < our_load * factor;
+    }
+    their_load < our_load
 }
 
-/// The power of two below it: among equals, chance must not send all calls to the one that was a
-/// little quicker last.
-fn coarse(nanos: f32) -> f32 {
-    const EXPONENT: u32 = 0xff80_0000;
-    f32::from_bits(nanos.max(EQUAL_BELOW).to_bits() & EXPONENT)
-}
-
-/// With one call more, for its weight.
+/// Whether answers take clearly longer than elsewhere, as far as is known without a look at the time.
 #[inline]
-fn load(field: &Field, index: usize) -> f32 {
-    1.0 + field.endpoints()[index].in_flight() as f32 * field.weights().inverse(index)
+fn is_slower(one: Estimate, than: Estimate) -> bool {
+    one.nanos() > SLOWER_FROM * than.nanos().max(EQUAL_BELOW)
+}
+
+/// How many times as long answers take as elsewhere, where that is clear, and has been confirmed lately; 1
+/// where it is not. Time forgives the slower one alone: it makes no instance quicker than it was.
+#[inline(never)]
+fn factor(one: Estimate, than: Estimate, now: Tick) -> f32 {
+    let (nanos, other) = (one.forgiven(now), than.nanos().max(EQUAL_BELOW));
+    let is_known = than.nanos() > 0.0;
+    if is_known && nanos > SLOWER_FROM * other { nanos / other } else { 1.0 }
 }

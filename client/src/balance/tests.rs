@@ -20,7 +20,7 @@ const POLICIES: [Policy; 5] = [
     Policy::RoundRobin,
     Policy::Rendezvous,
 ];
-const ANY: PickContext<'_> = PickContext::new();
+pub(super) const ANY: PickContext<'_> = PickContext::new();
 
 fn instance(id: usize, weight: u32) -> Instance {
     Instance {
@@ -38,7 +38,7 @@ fn snapshot(weights: &[u32]) -> Snapshot {
 }
 
 /// All of them.
-fn candidates(weights: &[u32]) -> Candidates {
+pub(super) fn candidates(weights: &[u32]) -> Candidates {
     Selection::default().select(&snapshot(weights))
 }
 
@@ -267,8 +267,7 @@ fn weights_hold_where_all_are_alike() {
         heavy += usize::from(pick.instance().id == "00001");
         pick.report(Outcome::Success, QUICK);
     }
-    // Of two draws that are the same the second is another one: near 3/4.
-    assert!((6_500..8_000).contains(&heavy), "{heavy}");
+    assert!((7_350..7_650).contains(&heavy), "{heavy}");
 }
 
 #[test]
