@@ -40,8 +40,8 @@ impl<'a> Attempt<'a> {
         self.began
     }
 
-    fn end(mut self) -> (Pick, Took) {
-        let took = self.took(clock::now());
+    fn end(mut self, now: Instant) -> (Pick, Took) {
+        let took = self.took(now);
         (self.pick.take().expect("it is gone with the attempt alone"), took)
     }
 
@@ -54,8 +54,9 @@ impl<'a> Attempt<'a> {
 
     pub(super) fn answered(self, response: Response<Inflow>) -> Response<Body> {
         let request = self.call.source();
-        let (pick, took) = self.end();
-        pick.endpoint().note_answer(clock::now());
+        let now = clock::now();
+        let (pick, took) = self.end(now);
+        pick.endpoint().note_answer(now);
         // An answer without a body says in its head how the call went.
         let failed = response.status().is_server_error()
             || is_unavailable(&response)
@@ -68,7 +69,7 @@ impl<'a> Attempt<'a> {
     }
 
     pub(super) fn unsent(self) -> Pick {
-        self.end().0
+        self.end(clock::now()).0
     }
 
     /// The instance served it, with a response that can't be passed on.
@@ -81,7 +82,7 @@ impl<'a> Attempt<'a> {
     /// Its connection was lost, which is the instance's failure unless the caller broke its body off.
     pub(super) fn lost(self) -> Pick {
         let is_callers = self.call.source().has_failed();
-        let (pick, took) = self.end();
+        let (pick, took) = self.end(clock::now());
         if !is_callers {
             pick.endpoint().note(Sign::Bad, took);
         }

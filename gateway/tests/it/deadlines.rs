@@ -7,9 +7,10 @@ use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tonic::body::Body;
 
-use crate::support::{Acted, Caller, Gateway, Seen, act, fed, full, orders, soon, whole};
+use crate::support::{Acted, Caller, Gateway, Seen, act, fed, full, orders, soon, until, whole};
 
 const CONFIG: &str = "
     implicit = true
@@ -107,11 +108,7 @@ async fn an_upload_may_take_longer_than_the_timeout_and_its_instance_is_not_blam
     for (status, read) in soon(join_all(uploads)).await {
         assert_eq!((status, &*read), (200, "100"));
     }
-    let figures = gateway.operator("/metrics").await;
-    let ejections = figures.text().lines().find(|line| {
-        line.starts_with("waypost_client_ejections_total") && line.contains("\"uploads\"")
-    });
-    assert!(ejections.is_none_or(|line| line.ends_with(" 0")), "{ejections:?}");
+    assert_no_ejection(&gateway, "uploads").await;
 }
 
 #[tokio::test]
@@ -126,4 +123,47 @@ async fn the_time_until_the_head_of_the_answer_counts_from_the_end_of_the_upload
     let began = std::time::Instant::now();
     assert_eq!(upload(gateway.http1(), "/v1", 8).await.0, 504);
     assert!(began.elapsed() >= Duration::from_millis(1_300), "{:?}", began.elapsed());
+}
+
+/// All gateways of this process have the same figures.
+async fn assert_no_ejection(gateway: &Gateway, service: &str) {
+    let (figures, service) = (gateway.operator("/metrics").await, format!("\"{service}\""));
+    let ejections = figures
+        .text()
+        .lines()
+        .find(|line| line.starts_with("waypost_client_ejections_total") && line.contains(&service));
+    assert!(ejections.is_none_or(|line| line.ends_with(" 0")), "{ejections:?}");
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_amid_an_upload_is_not_the_instances_failure() {
+    let gateway = Gateway::new(
+        "[[routes]]
+        path = '/old'
+        service = 'left'
+        [[routes]]
+        path = '/new'
+        service = 'left'
+        http2 = true",
+    )
+    .await;
+    let instances = [
+        gateway.instance("left", "counts", count).await,
+        gateway.instance("left", "echoes", act::echo).await,
+        gateway.instance("left", "hangs", act::hang).await,
+    ];
+    let seen = || instances.iter().map(|instance| instance.seen().len()).sum::<usize>();
+    for path in ["/old", "/new"] {
+        for _ in 0..40 {
+            let before = seen();
+            let mut caller = TcpStream::connect(gateway.running.address()).await.unwrap();
+            let head =
+                format!("PUT {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nbegin");
+            caller.write_all(head.as_bytes()).await.unwrap();
+            until(async || seen() > before).await;
+        }
+    }
+    // The last one's end has been seen by now.
+    gateway.told(80).await;
+    assert_no_ejection(&gateway, "left").await;
 }
