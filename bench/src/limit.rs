@@ -154,7 +154,9 @@ impl Answers {
     fn publish(&self, watched: &str, changes: Vec<Change>) {
         let event = Some(Event::Changes(Changes { changes }));
         let message = WatchResponse { cursor: cursor(), event };
-        if let Some(watches) = self.changes.lock().get(watched) {
+        // Copied first: nothing is woken while the map is locked.
+        let watches = self.changes.lock().get(watched).cloned();
+        if let Some(watches) = watches {
             // Where nobody watches any more, nobody is told.
             let _ = watches.send(message.encode_to_vec().into());
         }
@@ -167,8 +169,12 @@ impl Answers {
         let event = Some(Event::Snapshot(Snapshot { instances: Vec::new(), last: true }));
         let first = WatchResponse { cursor: cursor(), event }.encode_to_vec().into();
         let behind = |_: BroadcastStreamRecvError| Status::data_loss("too slow");
-        let mut all = self.changes.lock();
-        let watches = all.entry(watched).or_insert_with(|| broadcast::channel(CHANGES_MAX).0);
+        let watches = self
+            .changes
+            .lock()
+            .entry(watched)
+            .or_insert_with(|| broadcast::channel(CHANGES_MAX).0)
+            .clone();
         let changes = BroadcastStream::new(watches.subscribe());
         Ok(Box::pin(once(ready(Ok(first))).chain(changes.map(move |it| it.map_err(behind)))))
     }

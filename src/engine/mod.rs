@@ -270,14 +270,17 @@ impl Engine {
 
     /// How the registry stands.
     pub fn status(&self) -> EngineStatus {
+        // One lock after the other, never two together.
+        let store_failure = self.shared.store_failure.borrow().clone();
+        let protected = self.shared.protected.read().clone();
         EngineStatus {
             cursor: self.cursor(self.shared.published()),
             instances: self.shared.instances.load(Ordering::Relaxed),
             services: self.shared.directory.services(),
             watches: self.shared.watches.load(Ordering::Relaxed),
             store: self.shared.store,
-            store_failure: self.shared.store_failure.borrow().clone(),
-            protected: self.shared.protected.read().clone(),
+            store_failure,
+            protected,
         }
     }
 

@@ -2,9 +2,11 @@
 //! at its own pace, so a slow one holds nothing up and costs nothing more.
 
 use std::{
+    borrow::Borrow,
     collections::BTreeMap,
+    hash::Hash,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -12,7 +14,6 @@ use std::{
 
 use dashmap::{DashMap, mapref::entry::Entry};
 use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
 
 use crate::model::{Name, ServiceKey};
 
@@ -25,9 +26,18 @@ pub(super) struct Signals {
     waiters: AtomicU64,
 }
 
-/// The waiters of each topic that has any, in the order in which they came: so that the same happens
-/// each time that the same is simulated.
-type Topics<K> = DashMap<K, Mutex<BTreeMap<u64, Arc<Waiter>>>>;
+/// The waiters of each topic that has any.
+type Topics<K> = DashMap<K, Waiters>;
+
+/// The waiters of a topic, in the order in which they came: so that the same happens each time that the
+/// same is simulated.
+#[derive(Debug, Default)]
+struct Waiters {
+    all: BTreeMap<u64, Arc<Waiter>>,
+    /// The same as a list that is woken without the map's lock: a waker runs code of its own, which may
+    /// come back here. Empty after a change, and made by the next signal.
+    list: OnceLock<Arc<[Arc<Waiter>]>>,
+}
 
 /// Somebody who is woken. One at a time waits for it.
 #[derive(Debug)]
@@ -63,12 +73,12 @@ impl Signals {
 
     /// Wakes those who follow the service or its namespace.
     pub(super) fn wake_service(&self, key: &ServiceKey) {
-        wake(self.services.get(key).as_deref());
+        wake(&self.services, key);
     }
 
     /// Wakes those who follow the whole namespace.
     pub(super) fn wake_namespace(&self, namespace: &Name) {
-        wake(self.namespaces.get(namespace).as_deref());
+        wake(&self.namespaces, namespace);
     }
 
     pub(super) fn join_service(&self, key: &Arc<ServiceKey>, waiter: &Arc<Waiter>) {
@@ -88,23 +98,119 @@ impl Signals {
     }
 }
 
-fn wake(waiters: Option<&Mutex<BTreeMap<u64, Arc<Waiter>>>>) {
-    for waiter in waiters.map(|waiters| waiters.lock()).iter().flat_map(|waiters| waiters.values())
-    {
+impl Waiters {
+    fn list(&self) -> Arc<[Arc<Waiter>]> {
+        Arc::clone(self.list.get_or_init(|| self.all.values().cloned().collect()))
+    }
+}
+
+fn wake<K, Q>(topics: &Topics<K>, topic: &Q)
+where
+    K: Eq + Hash + Borrow<Q>,
+    Q: Eq + Hash + ?Sized,
+{
+    // One that joins from here on looks for itself before it waits.
+    let waiters = topics.get(topic).map(|waiters| waiters.list());
+    for waiter in waiters.iter().flat_map(|waiters| waiters.iter()) {
         waiter.signal();
     }
 }
 
-fn join<K: Eq + std::hash::Hash>(topics: &Topics<K>, topic: K, waiter: &Arc<Waiter>) {
-    let waiters = topics.entry(topic).or_default();
-    waiters.lock().insert(waiter.number, Arc::clone(waiter));
+fn join<K: Eq + Hash>(topics: &Topics<K>, topic: K, waiter: &Arc<Waiter>) {
+    let mut waiters = topics.entry(topic).or_default();
+    waiters.all.insert(waiter.number, Arc::clone(waiter));
+    waiters.list.take();
 }
 
-fn leave<K: Eq + std::hash::Hash>(topics: &Topics<K>, topic: K, waiter: &Arc<Waiter>) {
-    if let Entry::Occupied(waiters) = topics.entry(topic) {
-        waiters.get().lock().remove(&waiter.number);
-        if waiters.get().lock().is_empty() {
+fn leave<K: Eq + Hash>(topics: &Topics<K>, topic: K, waiter: &Arc<Waiter>) {
+    if let Entry::Occupied(mut waiters) = topics.entry(topic) {
+        waiters.get_mut().all.remove(&waiter.number);
+        waiters.get_mut().list.take();
+        if waiters.get().all.is_empty() {
             waiters.remove();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{atomic::AtomicUsize, mpsc::sync_channel},
+        thread,
+        time::Duration,
+    };
+
+    use futures_util::task::{ArcWake, waker};
+
+    use super::*;
+    use crate::registry::tests::key;
+
+    /// Leaves and joins when it is woken, as the end of a task may that drops a watch.
+    struct Restless {
+        signals: Signals,
+        key: Arc<ServiceKey>,
+        waiter: Arc<Waiter>,
+        woken: AtomicUsize,
+    }
+
+    impl ArcWake for Restless {
+        fn wake_by_ref(restless: &Arc<Self>) {
+            let Restless { signals, key, waiter, woken } = &**restless;
+            signals.leave_service(key, waiter);
+            signals.join_service(key, waiter);
+            woken.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Fails where the locks of the test wait for each other.
+    #[test]
+    fn a_waker_may_leave_and_join() {
+        let (done, ended) = sync_channel(1);
+        let run = move || {
+            leave_and_join_when_woken();
+            done.send(()).unwrap();
+        };
+        let thread = thread::Builder::new().spawn(run).unwrap();
+        assert!(ended.recv_timeout(Duration::from_secs(30)).is_ok(), "no lock is held by a signal");
+        thread.join().unwrap();
+    }
+
+    fn leave_and_join_when_woken() {
+        let (signals, key) = (Signals::default(), Arc::new(key("n/s")));
+        let (waiter, woken) = (signals.waiter(), AtomicUsize::new(0));
+        let restless = Arc::new(Restless { signals, key, waiter, woken });
+        let Restless { signals, key, waiter, woken } = &*restless;
+        signals.join_service(key, waiter);
+        let waker = waker(Arc::clone(&restless));
+        let context = Context::from_waker(&waker);
+        for round in 1..=3 {
+            assert!(waiter.poll_signal(&context).is_pending());
+            signals.wake_service(key);
+            assert_eq!(woken.load(Ordering::Relaxed), round);
+            assert!(waiter.poll_signal(&context).is_ready());
+        }
+        signals.leave_service(key, waiter);
+        signals.wake_service(key);
+        assert!(signals.services.is_empty(), "a topic ends with its last waiter");
+        assert_eq!(woken.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn waiters_are_woken_who_are_there_at_the_signal() {
+        let (signals, key) = (Signals::default(), Arc::new(key("n/s")));
+        let waiters: Vec<_> = (0..4).map(|_| signals.waiter()).collect();
+        let context = Context::from_waker(std::task::Waker::noop());
+        let woken = |waiter: &Arc<Waiter>| waiter.poll_signal(&context).is_ready();
+        signals.join_service(&key, &waiters[0]);
+        signals.join_service(&key, &waiters[1]);
+        signals.wake_service(&key);
+        assert_eq!([0, 1, 2].map(|one| woken(&waiters[one])), [true, true, false]);
+        signals.join_service(&key, &waiters[2]);
+        signals.leave_service(&key, &waiters[0]);
+        signals.wake_service(&key);
+        assert_eq!([0, 1, 2, 3].map(|one| woken(&waiters[one])), [false, true, true, false]);
+        signals.join_namespace(&key.namespace, &waiters[3]);
+        signals.wake_namespace(&key.namespace);
+        assert_eq!([1, 2, 3].map(|one| woken(&waiters[one])), [false, false, true]);
     }
 }

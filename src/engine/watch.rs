@@ -330,19 +330,27 @@ impl Subscription {
     /// The changes that concern the watch in `(after, published]`, or the first of them, and the
     /// position read up to. `None`: the log no longer holds them all.
     fn read(&self, after: Revision, published: Revision) -> Option<(Vec<Arc<LogEntry>>, Revision)> {
+        // Before the log: no lock is taken while it is locked. All changes up to `published` are in the
+        // directory already, so each chain begins at one of them or later.
+        let heads = self.heads();
         let log = self.shared.log.read();
         let resets = !defect::planted("late-watcher-not-reset");
         let after = if resets { after } else { after.max(log.floor()) };
         if after < log.floor() {
+            drop(log);
             return self.untouched_since(after).then(|| (Vec::new(), published));
         }
-        if let Subjects::Services(keys) = &self.subjects {
+        if let Some(heads) = heads {
             // Most often little happened to few services: go from change to change.
-            let head = |key: &Arc<ServiceKey>| Some(self.shared.directory.service(key)?.revision);
-            let chain = |head| log.chain(head, after, published, CHANGES_AN_EVENT);
-            let chains: Option<Vec<_>> = keys.iter().filter_map(head).map(chain).collect();
-            if let Some(chains) = chains {
-                let mut entries: Vec<_> = chains.into_iter().flatten().collect();
+            let chains = heads.into_iter().try_fold(Vec::new(), |mut all, head| {
+                let chain = log.chain(head, after, published, CHANGES_AN_EVENT)?;
+                if all.is_empty() {
+                    return Some(chain);
+                }
+                all.extend(chain);
+                Some(all)
+            });
+            if let Some(mut entries) = chains {
                 entries.sort_unstable_by_key(|entry| entry.change.revision());
                 return Some(one_event(entries, published));
             }
@@ -350,6 +358,13 @@ impl Subscription {
         let wanted = |change: &Change| self.concerns(&change.instance.service);
         let (entries, read_to) = log.scan(after, published, SCAN_MAX, wanted)?;
         Some(one_event(entries, read_to))
+    }
+
+    /// The revisions of the latest changes to the followed services, where these are few and known.
+    fn heads(&self) -> Option<Vec<Revision>> {
+        let Subjects::Services(keys) = &self.subjects else { return None };
+        let head = |key: &Arc<ServiceKey>| Some(self.shared.directory.service(key)?.revision);
+        Some(keys.iter().filter_map(head).collect())
     }
 
     /// Whether all followed services live and none has changed since: then it does not matter how

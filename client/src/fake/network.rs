@@ -70,15 +70,16 @@ impl Network {
         uri: Uri,
     ) -> Result<Box<dyn Io>, Arc<dyn Error + Send + Sync>> {
         let address = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
-        let pipe = match self.lock().get(address) {
-            Some(Place::Open { served, end }) => Some(pipe(served.clone(), end.clone())),
+        // Copied first: nothing is spawned while the places are locked.
+        let place = match self.lock().get(address) {
+            Some(Place::Open { served, end }) => Some((served.clone(), end.clone())),
             Some(Place::Closed) => {
                 return Err(Arc::new(io::Error::from(io::ErrorKind::ConnectionRefused)));
             }
             None => None,
         };
-        match pipe {
-            Some(pipe) => Ok(Box::new(TokioIo::new(pipe))),
+        match place {
+            Some((served, end)) => Ok(Box::new(TokioIo::new(pipe(served, end)))),
             None => self.elsewhere.open(uri).await,
         }
     }
