@@ -24,6 +24,7 @@ mod reflection_health;
 mod semantics;
 mod shutdown;
 mod slow_watchers;
+mod soak;
 mod standstill;
 mod support;
 mod watchers;
