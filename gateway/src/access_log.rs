@@ -32,7 +32,8 @@ pub(crate) struct Entry {
     began: Instant,
     at: SystemTime,
     peer: IpAddr,
-    method: Method,
+    /// `None` where the head could not be read.
+    method: Option<Method>,
     path: Box<str>,
     version: Version,
     correlation: Correlation,
@@ -60,9 +61,22 @@ impl Entry {
             began: clock::now(),
             at: clock::wall_now(),
             peer: peer.ip(),
-            method: request.method().clone(),
+            method: Some(request.method().clone()),
             path: request.uri().path().into(),
             version: request.version(),
+            correlation: correlation.clone(),
+        }
+    }
+
+    /// A request whose head could not be read.
+    pub(crate) fn unread(peer: SocketAddr, version: Version, correlation: &Correlation) -> Self {
+        Self {
+            began: clock::now(),
+            at: clock::wall_now(),
+            peer: peer.ip(),
+            method: None,
+            path: "".into(),
+            version,
             correlation: correlation.clone(),
         }
     }
@@ -257,7 +271,7 @@ pub(crate) fn write(
         request_id: entry.correlation.request_id_text(),
         trace_id: entry.correlation.trace_id(),
         client: entry.peer,
-        method: entry.method.as_str(),
+        method: entry.method.as_ref().map_or("", Method::as_str),
         path: &entry.path,
         protocol: match entry.version {
             Version::HTTP_10 => "HTTP/1.0",

@@ -15,7 +15,7 @@ use waypost_client::{
 };
 
 use crate::{
-    access_log::{Entry, Outcome},
+    access_log::{Entry, Outcome, Sent},
     auth::{self, Identity, Unauthorized},
     clock,
     correlation::{Correlation, REQUEST_ID},
@@ -27,7 +27,7 @@ use crate::{
     problem::Problem,
     rate::ClientKey,
     routes::{Access, Found, KeySource, Methods, Route, RouteTable},
-    server::EncodedAt,
+    server::{EncodedAt, Rejected},
     settings::Settings,
     trimmed::Trimmed,
     tunnel,
@@ -71,6 +71,29 @@ pub(crate) async fn answer(
     };
     answer.headers_mut().insert(REQUEST_ID.clone(), correlation.request_id().clone());
     Ok(untold.tell(outcome, answer))
+}
+
+/// Logs and counts a request that hyper refused with `status`, and says what its answer holds.
+pub(crate) fn reject(
+    gateway: &Gateway,
+    peer: SocketAddr,
+    status: StatusCode,
+    version: Version,
+) -> Rejected {
+    let detail = match status {
+        StatusCode::URI_TOO_LONG => "the target is too long",
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "the header is too large",
+        _ => "the request is not valid HTTP: its method, target, version or a field is malformed",
+    };
+    let correlation = Correlation::of(&mut HeaderMap::new());
+    let problem = Problem::new(status, "Refused", detail);
+    let document = match version {
+        Version::HTTP_2 => Vec::new(),
+        _ => problem.document(correlation.request_id_text()),
+    };
+    let sent = Sent { bytes: document.len() as u64, complete: true };
+    gateway.tell_refused(&Entry::unread(peer, version, &correlation), &problem, sent);
+    Rejected { request_id: correlation.request_id().clone(), document }
 }
 
 /// An answer that browsers of other origins may see, or whose coding is the caller's choice.

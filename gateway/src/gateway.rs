@@ -27,6 +27,7 @@ use crate::{
     admin, exchange,
     forwarded::TrustedProxies,
     measures::Measures,
+    problem::Problem,
     server::{self, Patience, Threads},
     settings::Settings,
     settings_file::{OpenError, SettingsFile},
@@ -156,6 +157,13 @@ impl Gateway {
         Untold { gateway: Arc::clone(self), entry: Some(entry) }
     }
 
+    /// Logs and counts a request that hyper refused, and whose answer is `sent`.
+    pub(crate) fn tell_refused(&self, entry: &Entry, problem: &Problem, sent: Sent) {
+        self.measures.began();
+        let outcome = Outcome::default().with_problem(problem);
+        self.tell(entry, &outcome, problem.status(), sent);
+    }
+
     fn tell(&self, entry: &Entry, outcome: &Outcome, status: StatusCode, sent: Sent) {
         self.measures.ended(outcome, status, entry.took());
         if let Some(log) = &self.access_log {
@@ -258,7 +266,12 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let ends = server::Ends { leaving: leaving.clone(), closing: gateway.closing.clone() };
     let patience =
         Patience { head_timeout: options.head_timeout, silence_max: options.body_silence_max };
-    let serving = server::run(listener, threads.turns(), patience, tasks.clone(), ends, answer);
+    let reject = {
+        let gateway = Arc::clone(&gateway);
+        move |peer, status, version| exchange::reject(&gateway, peer, status, version)
+    };
+    let runtimes = threads.turns();
+    let serving = server::run(listener, runtimes, patience, tasks.clone(), ends, answer, reject);
     tasks.spawn("requests", serving);
     let registered = options.advertised.map(|Advertised { service, host }| {
         options.client.start(Registration::new(service, host, address.port()))

@@ -64,8 +64,12 @@ impl Problem {
         }
     }
 
-    /// As an answer of plain HTTP.
-    pub(crate) fn answer(self, request_id: &str) -> Response<Body> {
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The document, as JSON.
+    pub(crate) fn document(&self, request_id: &str) -> Vec<u8> {
         let document = Document {
             title: self.title,
             status: self.status.as_u16(),
@@ -73,7 +77,12 @@ impl Problem {
             service: self.service.as_deref(),
             request_id,
         };
-        let text = serde_json::to_vec(&document).unwrap_or_default();
+        serde_json::to_vec(&document).unwrap_or_default()
+    }
+
+    /// As an answer of plain HTTP.
+    pub(crate) fn answer(self, request_id: &str) -> Response<Body> {
+        let text = self.document(request_id);
         let mut answer = Response::new(Body::new(http_body_util::Full::from(text)));
         *answer.status_mut() = self.status;
         *answer.headers_mut() = *self.headers;

@@ -3,7 +3,9 @@
 
 use std::{
     convert::Infallible,
+    error::Error as _,
     future::Future,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -15,12 +17,14 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use metrics::counter;
 use tokio::{net::TcpStream, time};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::{
     Patience,
+    refusals::Reject,
     turns::{InTurn, State},
     wire::{self, Spoken, Wire},
 };
@@ -40,6 +44,8 @@ pub(super) struct Connection<F> {
     /// No more requests.
     pub(super) leaving: CancellationToken,
     pub(super) answer: F,
+    pub(super) reject: Reject,
+    pub(super) peer: SocketAddr,
 }
 
 /// A connection that rests.
@@ -66,7 +72,9 @@ where
         let Ok(Some((spoken, ahead))) = spoken else { return };
         // Boxed: one that rests stays small.
         match spoken {
-            Spoken::Http2 => Box::pin(self.http2(Wire::http2(stream, ahead))).await,
+            Spoken::Http2 => {
+                Box::pin(self.http2(Wire::http2(stream, ahead, self.reject.clone()))).await
+            }
             Spoken::Http1 => {
                 let mut resting = Resting { stream, ahead, since };
                 while let Some(rests) = Box::pin(self.http1(resting)).await {
@@ -103,16 +111,27 @@ where
         let serving = server.serve_connection(TokioIo::new(wire), service_fn(&self.answer));
         tokio::pin!(serving);
         tokio::select! {
-            _ended = serving.as_mut() => return,
+            ended = serving.as_mut() => return self.ended("http2", ended),
             () = self.leaving.cancelled() => serving.as_mut().graceful_shutdown(),
         }
-        let _ended = serving.await;
+        self.ended("http2", serving.await);
+    }
+
+    /// Logs and counts the end of a connection that is an error. What was refused of it is counted as a
+    /// request.
+    fn ended(&self, protocol: &'static str, ended: hyper::Result<()>) {
+        if let Err(error) = ended {
+            let cause = error.source().map(tracing::field::display);
+            tracing::debug!(peer = %self.peer, protocol, %error, cause, "connection ended with an error");
+            counter!("waypost_gateway_connection_errors_total", "protocol" => protocol)
+                .increment(1);
+        }
     }
 
     /// Serves requests until there are no more, or none for a while.
     async fn http1(&self, resting: Resting) -> Option<Resting> {
         let Resting { stream, ahead, mut since } = resting;
-        let wire = Wire::http1(stream, ahead);
+        let wire = Wire::http1(stream, ahead, self.reject.clone());
         let turns = wire.turns.clone();
         let answer = service_fn(|mut request| {
             let (turn, answered) = (turns.begin(&mut request), (self.answer)(request));
@@ -134,8 +153,10 @@ where
         let mut taken_at = since;
         loop {
             tokio::select! {
-                // They end as they like.
-                _ended = &mut serving => return None,
+                ended = &mut serving => {
+                    self.ended("http1", ended);
+                    return None;
+                }
                 () = self.leaving.cancelled(), if !is_leaving => {
                     is_leaving = true;
                     Pin::new(&mut serving).graceful_shutdown();

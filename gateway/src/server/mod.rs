@@ -2,14 +2,15 @@
 //! by a connection that says nothing, or too much.
 
 mod connection;
+mod refusals;
 mod request_line;
 mod threads;
 mod turns;
 mod wire;
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -19,8 +20,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
-use self::connection::Connection;
-pub(crate) use self::{request_line::EncodedAt, threads::Threads};
+use self::{connection::Connection, refusals::Reject};
+pub(crate) use self::{refusals::Rejected, request_line::EncodedAt, threads::Threads};
 use crate::tasks::Tasks;
 
 /// How long to wait where no connection can be taken in, for want of file descriptors, say.
@@ -53,6 +54,7 @@ pub(crate) async fn run<F, A>(
     tasks: Tasks,
     ends: Ends,
     answer: F,
+    reject: impl Fn(SocketAddr, StatusCode, Version) -> Rejected + Clone + Send + Sync + 'static,
 ) where
     F: Fn(SocketAddr, Request<Incoming>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
@@ -67,7 +69,10 @@ pub(crate) async fn run<F, A>(
                 let _later = stream.set_nodelay(true);
                 let (ends, answer) = (ends.clone(), answer.clone());
                 let answer = move |request| answer(peer, request);
-                let connection = Connection { patience, leaving: ends.leaving, answer };
+                let reject = reject.clone();
+                let reject: Reject = Arc::new(move |status, version| reject(peer, status, version));
+                let leaving = ends.leaving;
+                let connection = Connection { patience, leaving, answer, reject, peer };
                 tasks.spawn_on(&runtime, "connection", async move {
                     // Its bytes are moved by the runtime that it is served on.
                     let Ok(stream) = TcpStream::from_std(stream) else { return };

@@ -30,6 +30,10 @@ pub(super) struct Turns {
     held_up: AtomicBool,
     /// How often it has taken some.
     taken: AtomicU64,
+    /// Whether all was sent that hyper had to send, since the last request ended.
+    is_flushed: AtomicBool,
+    /// Whether the connection becomes another protocol's.
+    is_upgraded: AtomicBool,
 }
 
 /// What a connection is about.
@@ -52,6 +56,8 @@ impl Turns {
             heard: AtomicBool::new(false),
             held_up: AtomicBool::new(false),
             taken: AtomicU64::new(0),
+            is_flushed: AtomicBool::new(true),
+            is_upgraded: AtomicBool::new(false),
         }
     }
 
@@ -72,6 +78,20 @@ impl Turns {
         } else {
             State::Resting
         }
+    }
+
+    /// All was sent that hyper had to send.
+    pub(super) fn flushed(&self) {
+        let is_between = self.begun.load(Relaxed) == self.ended.load(Relaxed);
+        self.is_flushed.store(is_between, Relaxed);
+    }
+
+    /// Returns true where no answer to a request is due: what hyper writes then is an answer of its own to a
+    /// request that it refused. A request ends no sooner than hyper has the head of its answer, and hyper
+    /// flushes that before it parses another head, or puts its own answer behind it.
+    pub(super) fn is_quiet(&self) -> bool {
+        let is_between = self.begun.load(Relaxed) == self.ended.load(Relaxed);
+        is_between && self.is_flushed.load(Relaxed) && !self.is_upgraded.load(Relaxed)
     }
 
     /// Bytes were offered to the caller, who took some, or none for now.
@@ -96,8 +116,12 @@ impl Turns {
     pub(super) fn begin<B: http_body::Body>(self: &Arc<Self>, request: &mut Request<B>) -> Turn {
         self.begun.fetch_add(1, Relaxed);
         self.heard.store(false, Relaxed);
+        self.is_flushed.store(false, Relaxed);
         let is_last =
             request.headers().contains_key(UPGRADE) || request.method() == Method::CONNECT;
+        if is_last {
+            self.is_upgraded.store(true, Relaxed);
+        }
         let length = request.body().size_hint().exact().filter(|_| !is_last);
         let length = length.map_or(BodyLength::Unknown, BodyLength::Known);
         let encoded_at = self.lines.lock().unwrap_or_else(PoisonError::into_inner).begin(length);

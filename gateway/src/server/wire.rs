@@ -5,7 +5,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -14,7 +14,11 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{request_line::RequestLines, turns::Turns};
+use super::{
+    refusals::{FirstSettings, Reject, Replacement, SentFrames},
+    request_line::RequestLines,
+    turns::Turns,
+};
 
 /// How HTTP/2 begins (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -24,6 +28,16 @@ pub(super) struct Wire {
     /// Read, and not looked at yet.
     ahead: Bytes,
     pub(super) turns: Arc<Turns>,
+    reject: Reject,
+    /// Of HTTP/2.
+    frames: Option<Frames>,
+    replacement: Option<Replacement>,
+}
+
+#[derive(Default)]
+struct Frames {
+    sent: SentFrames,
+    settings: FirstSettings,
 }
 
 /// Which version a connection speaks.
@@ -35,19 +49,20 @@ pub(super) enum Spoken {
 
 impl Wire {
     /// Of a connection of HTTP/1.1, at the beginning of a request.
-    pub(super) fn http1(stream: TcpStream, mut ahead: Bytes) -> Self {
+    pub(super) fn http1(stream: TcpStream, mut ahead: Bytes, reject: Reject) -> Self {
         let turns = Turns::new(RequestLines::new());
         if !ahead.is_empty()
             && let Some(changed) = turns.read(&ahead)
         {
             ahead = changed.into();
         }
-        Self { stream, ahead, turns: Arc::new(turns) }
+        Self { stream, ahead, turns: Arc::new(turns), reject, frames: None, replacement: None }
     }
 
-    /// Of a connection of HTTP/2.
-    pub(super) fn http2(stream: TcpStream, ahead: Bytes) -> Self {
-        Self { stream, ahead, turns: Arc::new(Turns::new(RequestLines::unknown())) }
+    /// Of a connection of HTTP/2, of which `ahead` is the preface.
+    pub(super) fn http2(stream: TcpStream, ahead: Bytes, reject: Reject) -> Self {
+        let turns = Arc::new(Turns::new(RequestLines::unknown()));
+        Self { stream, ahead, turns, reject, frames: Some(Frames::default()), replacement: None }
     }
 
     fn read_ahead(&mut self, buffer: &mut ReadBuf<'_>) {
@@ -64,6 +79,67 @@ impl Wire {
     fn written<T>(&self, written: Poll<T>) -> Poll<T> {
         self.turns.offered(written.is_ready());
         written
+    }
+
+    /// Returns true where these pieces, which are written next, hold an answer of hyper's own.
+    fn is_refusal(&self, pieces: &[io::IoSlice<'_>]) -> bool {
+        let Some(frames) = &self.frames else { return self.turns.is_quiet() };
+        let mut sent = frames.sent;
+        frames.settings.keep_table()
+            && pieces.iter().any(|piece| {
+                let holds_one = sent.reset_in(piece).is_some();
+                sent.advance(piece);
+                holds_one
+            })
+    }
+
+    /// Replaces the answer of hyper's own that `bytes` begin with. Returns how many bytes come before the
+    /// next one.
+    fn replace(&mut self, bytes: &[u8]) -> usize {
+        match &self.frames {
+            Some(frames) if frames.settings.keep_table() => match frames.sent.reset_in(bytes) {
+                Some((0, stream)) => {
+                    self.replacement = Some(Replacement::of_reset(stream, &self.reject));
+                    0
+                }
+                Some((before, _)) => before,
+                None => bytes.len(),
+            },
+            None if self.turns.is_quiet() => {
+                self.replacement = Replacement::of_head(bytes, &self.reject);
+                bytes.len()
+            }
+            _ => bytes.len(),
+        }
+    }
+
+    /// Writes what takes the place of bytes of hyper's. Ready with how many, once all of it is written.
+    fn poll_replacement(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        while let Some(replacement) = &mut self.replacement {
+            let rest = &replacement.bytes[replacement.written..];
+            let count = ready!(Pin::new(&mut self.stream).poll_write(context, rest))?;
+            replacement.written += count;
+            if count == 0 {
+                break;
+            }
+            if replacement.written == replacement.bytes.len() {
+                let stands_for = replacement.stands_for.min(bytes.len());
+                self.replacement = None;
+                self.sent(&bytes[..stands_for]);
+                return Poll::Ready(Ok(stands_for));
+            }
+        }
+        Poll::Ready(Ok(0))
+    }
+
+    fn sent(&mut self, bytes: &[u8]) {
+        if let Some(frames) = &mut self.frames {
+            frames.sent.advance(bytes);
+        }
     }
 }
 
@@ -99,6 +175,9 @@ impl AsyncRead for Wire {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         let came = &buffer.filled()[before..];
+        if let Some(frames) = &mut self.frames {
+            frames.settings.read(came);
+        }
         if !came.is_empty()
             && let Some(changed) = self.turns.read(came)
         {
@@ -116,8 +195,18 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.written(written)
+        let this = &mut *self;
+        let before = if this.replacement.is_none() { this.replace(bytes) } else { bytes.len() };
+        let written = if this.replacement.is_some() {
+            this.poll_replacement(context, bytes)
+        } else {
+            let written = Pin::new(&mut this.stream).poll_write(context, &bytes[..before]);
+            if let Poll::Ready(Ok(count)) = written {
+                this.sent(&bytes[..count]);
+            }
+            written
+        };
+        this.written(written)
     }
 
     fn poll_write_vectored(
@@ -125,7 +214,20 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.replacement.is_some() || self.is_refusal(pieces) {
+            // One piece with each write, until the answer that is replaced is the next.
+            let first = pieces.iter().find(|piece| !piece.is_empty());
+            return self.poll_write(context, first.map_or(&[], |piece| &**piece));
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        if let (Poll::Ready(Ok(count)), true) = (&written, self.frames.is_some()) {
+            let mut left = *count;
+            for piece in pieces {
+                let sent = left.min(piece.len());
+                self.sent(&piece[..sent]);
+                left -= sent;
+            }
+        }
         self.written(written)
     }
 
@@ -134,7 +236,11 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_ready() {
+            self.turns.flushed();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -183,7 +289,8 @@ mod tests {
             caller.write_all(b", and more").await.unwrap();
             drop(caller);
             let mut all = Vec::new();
-            Wire::http1(stream, ahead).read_to_end(&mut all).await.unwrap();
+            let reject: Reject = Arc::new(|_, _| unreachable!("nothing is refused"));
+            Wire::http1(stream, ahead, reject).read_to_end(&mut all).await.unwrap();
             assert_eq!(all, [said, b", and more"].concat());
         }
     }

@@ -21,6 +21,7 @@ mod leaving;
 mod operators;
 mod proxying;
 mod rate;
+mod refusals;
 mod reload;
 mod repeats;
 mod resting;

@@ -113,3 +113,12 @@ async fn other_upgrades_are_not_passed_on() {
     assert_eq!(answer.status, 200);
     assert_eq!(instance.last().header("upgrade"), None);
 }
+
+/// Between requests the gateway looks for refusals of the HTTP library: a tunnel has none.
+#[tokio::test]
+async fn the_bytes_of_a_tunnel_are_not_looked_at() {
+    let (_gateway, _instance, mut stream) = opened(Duration::from_secs(20)).await;
+    echo(&mut stream, "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+        .await;
+    echo(&mut stream, "GET /<a>?\"b\" HTTP/1.1\r\n\r\n").await;
+}
