@@ -54,17 +54,19 @@ pub(crate) enum BodyLength {
 pub(crate) struct RequestLines {
     place: Place,
     encoded_at: Vec<usize>,
+    /// Whether the body of the last request may not have come to its end.
+    is_body_open: bool,
 }
 
 impl RequestLines {
     /// Of a connection at the beginning of a request.
     pub(crate) fn new() -> Self {
-        Self { place: Place::Start, encoded_at: Vec::new() }
+        Self { place: Place::Start, encoded_at: Vec::new(), is_body_open: false }
     }
 
     /// Of a connection that is not looked at.
     pub(crate) fn unknown() -> Self {
-        Self { place: Place::Lost, encoded_at: Vec::new() }
+        Self { place: Place::Lost, encoded_at: Vec::new(), is_body_open: false }
     }
 
     /// Looks at the bytes that came next. Returns what takes their place, where that is something else.
@@ -160,7 +162,14 @@ impl RequestLines {
             // Another request came behind this one, or the body's end is not known.
             _ => Place::Lost,
         };
+        self.is_body_open = body == BodyLength::Unknown;
         (!encoded_at.is_empty()).then_some(EncodedAt(encoded_at))
+    }
+
+    /// Returns true where more of the last request's body may come: another reader of the connection would
+    /// take it for a request.
+    pub(crate) fn is_body_open(&self) -> bool {
+        self.is_body_open || matches!(self.place, Place::Body { .. })
     }
 }
 
@@ -288,6 +297,23 @@ mod tests {
         assert_eq!(read(&mut lines, &[head, next]), format!("{head}{next}"));
         let mut lines = RequestLines::unknown();
         assert_eq!(read(&mut lines, &[next]), next);
+    }
+
+    #[test]
+    fn a_body_is_open_until_all_of_it_came() {
+        let mut lines = RequestLines::new();
+        assert!(!lines.is_body_open());
+        read(&mut lines, &["POST / HTTP/1.1\r\n\r\n"]);
+        lines.begin(BodyLength::Known(2));
+        assert!(lines.is_body_open());
+        read(&mut lines, &["b"]);
+        assert!(lines.is_body_open());
+        read(&mut lines, &["b", "POST / HTTP/1.1\r\n\r\n"]);
+        assert!(!lines.is_body_open());
+        lines.begin(BodyLength::Unknown);
+        assert!(lines.is_body_open());
+        lines.begin(BodyLength::Known(0));
+        assert!(!lines.is_body_open());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -41,7 +41,7 @@ pub(super) struct Turns {
 pub(super) enum State {
     /// A request is under way, or was since it was looked at before.
     Busy,
-    /// A request has begun to come.
+    /// A request has begun to come, or the body of one may not have ended.
     Listening,
     /// Nothing at all.
     Resting,
@@ -61,10 +61,15 @@ impl Turns {
         }
     }
 
+    fn lines(&self) -> MutexGuard<'_, RequestLines> {
+        // Nothing that is done under the lock panics.
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Bytes came. Returns what hyper gets in their place, where that is something else.
     pub(super) fn read(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         self.heard.store(true, Relaxed);
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).read(bytes)
+        self.lines().read(bytes)
     }
 
     /// What it is about, where `seen` requests had begun when it was looked at before.
@@ -73,7 +78,7 @@ impl Turns {
         if begun != *seen || begun != ended || self.held_up.load(Relaxed) {
             *seen = begun;
             State::Busy
-        } else if self.heard.load(Relaxed) {
+        } else if self.heard.load(Relaxed) || self.lines().is_body_open() {
             State::Listening
         } else {
             State::Resting
@@ -124,7 +129,7 @@ impl Turns {
         }
         let length = request.body().size_hint().exact().filter(|_| !is_last);
         let length = length.map_or(BodyLength::Unknown, BodyLength::Known);
-        let encoded_at = self.lines.lock().unwrap_or_else(PoisonError::into_inner).begin(length);
+        let encoded_at = self.lines().begin(length);
         if let Some(encoded_at) = encoded_at {
             request.extensions_mut().insert(encoded_at);
         }
