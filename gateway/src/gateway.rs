@@ -117,11 +117,13 @@ pub(crate) struct Gateway {
     pub(crate) figures: Option<PrometheusHandle>,
     access_log: Option<Arc<AccessLog>>,
     measures: Measures,
-    /// No more requests.
+    /// No more connections.
     leaving: CancellationToken,
     /// Set once the registry had reported all services of the routes: from then on a gateway is ready until
     /// it drains. What a reload adds is waited for by the requests to it alone.
     was_ready: AtomicBool,
+    /// No more requests on those that there are.
+    idle: CancellationToken,
 }
 
 impl Gateway {
@@ -250,6 +252,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         measures: Measures::new(),
         leaving: leaving.clone(),
         was_ready: AtomicBool::new(false),
+        idle: CancellationToken::new(),
     });
     gateway.watch(&gateway.settings());
     let tasks = &gateway.tasks;
@@ -263,7 +266,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         // Boxed: a connection without a request stays small.
         move |peer, request| Box::pin(exchange::answer(Arc::clone(&gateway), peer, request))
     };
-    let ends = server::Ends { leaving: leaving.clone(), closing: gateway.closing.clone() };
+    let (idle, closing) = (gateway.idle.clone(), gateway.closing.clone());
+    let ends = server::Ends { leaving: leaving.clone(), idle, closing };
     let patience =
         Patience { head_timeout: options.head_timeout, silence_max: options.body_silence_max };
     let reject = {
@@ -328,8 +332,9 @@ impl Running {
         self.admin_address
     }
 
-    /// Leaves: says so to the registry, takes no more requests, and waits for those under way, as long as
-    /// they may take. Cancel safe in that it then ends at once.
+    /// Leaves: says so to the registry, takes no more connections, and waits for requests under way, as long
+    /// as they may take. Half of the time that is left then, kept connections of HTTP/1.1 may have one
+    /// more request each. Cancel safe in that it then ends at once.
     pub async fn close(mut self) {
         let end = time::sleep(self.drain);
         tokio::pin!(end);
@@ -338,6 +343,12 @@ impl Running {
             let _drained = registered.drain(self.drain / 2).await;
         }
         self.gateway.leaving.cancel();
+        let left = end.deadline().saturating_duration_since(time::Instant::now());
+        tokio::select! {
+            () = self.gateway.tasks.ended() => {}
+            () = time::sleep(left / 2) => {}
+        }
+        self.gateway.idle.cancel();
         tokio::select! {
             () = self.gateway.tasks.ended() => {}
             () = end => {}
@@ -353,6 +364,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.gateway.leaving.cancel();
+        self.gateway.idle.cancel();
         self.gateway.closing.cancel();
     }
 }

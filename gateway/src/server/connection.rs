@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -19,11 +19,10 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use metrics::counter;
 use tokio::{net::TcpStream, time};
-use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::{
-    Patience,
+    Ends, Patience,
     refusals::Reject,
     turns::{InTurn, State},
     wire::{self, Spoken, Wire},
@@ -41,8 +40,7 @@ const REST_AFTER: Duration = Duration::from_millis(50);
 /// What a connection is served with.
 pub(super) struct Connection<F> {
     pub(super) patience: Patience,
-    /// No more requests.
-    pub(super) leaving: CancellationToken,
+    pub(super) ends: Ends,
     pub(super) answer: F,
     pub(super) reject: Reject,
     pub(super) peer: SocketAddr,
@@ -94,7 +92,7 @@ where
     /// Waits until no request may come any more whose head is waited for, `since` when.
     async fn lost(&self, since: Instant) {
         tokio::select! {
-            () = self.leaving.cancelled() => {}
+            () = self.ends.idle.cancelled() => {}
             () = time::sleep_until((since + self.patience.head_timeout).into()) => {}
         }
     }
@@ -112,7 +110,7 @@ where
         tokio::pin!(serving);
         tokio::select! {
             ended = serving.as_mut() => return self.ended("http2", ended),
-            () = self.leaving.cancelled() => serving.as_mut().graceful_shutdown(),
+            () = self.ends.leaving.cancelled() => serving.as_mut().graceful_shutdown(),
         }
         self.ended("http2", serving.await);
     }
@@ -135,8 +133,13 @@ where
         let turns = wire.turns.clone();
         let answer = service_fn(|mut request| {
             let (turn, answered) = (turns.begin(&mut request), (self.answer)(request));
+            let leaving = &self.ends.leaving;
             async move {
-                let Ok(answer) = answered.await;
+                let Ok(mut answer) = answered.await;
+                // What the connection becomes is said there already.
+                if leaving.is_cancelled() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, Infallible>(answer.map(|body| InTurn { body, _turn: turn }))
             }
         });
@@ -149,7 +152,7 @@ where
             REST_AFTER.min(self.patience.head_timeout / 2).min(self.patience.silence_max / 2);
         let look = time::sleep(pause);
         tokio::pin!(look);
-        let (mut is_leaving, mut seen, mut taken) = (false, 0, 0);
+        let (mut is_ending, mut seen, mut taken) = (false, 0, 0);
         let mut taken_at = since;
         loop {
             tokio::select! {
@@ -157,8 +160,8 @@ where
                     self.ended("http1", ended);
                     return None;
                 }
-                () = self.leaving.cancelled(), if !is_leaving => {
-                    is_leaving = true;
+                () = self.ends.idle.cancelled(), if !is_ending => {
+                    is_ending = true;
                     Pin::new(&mut serving).graceful_shutdown();
                     continue;
                 }
@@ -173,7 +176,7 @@ where
             match turns.state(&mut seen) {
                 State::Busy => since = now,
                 _ if now - since >= self.patience.head_timeout => return None,
-                State::Resting if !is_leaving => break,
+                State::Resting if !is_ending => break,
                 _ => {}
             }
             look.as_mut().reset((now + pause).into());

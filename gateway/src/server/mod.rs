@@ -30,8 +30,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// When to stop.
 #[derive(Clone)]
 pub(crate) struct Ends {
-    /// No more connections, and no more requests on those that there are.
+    /// No more connections. Those of HTTP/1.1 answer one more request, with `Connection: close`: one that is
+    /// closed while it is idle may have a request on its way. Those of HTTP/2 announce their end.
     pub(crate) leaving: CancellationToken,
+    /// No more requests.
+    pub(crate) idle: CancellationToken,
     /// At once.
     pub(crate) closing: CancellationToken,
 }
@@ -71,13 +74,13 @@ pub(crate) async fn run<F, A>(
                 let answer = move |request| answer(peer, request);
                 let reject = reject.clone();
                 let reject: Reject = Arc::new(move |status, version| reject(peer, status, version));
-                let leaving = ends.leaving;
-                let connection = Connection { patience, leaving, answer, reject, peer };
+                let closing = ends.closing.clone();
+                let connection = Connection { patience, ends, answer, reject, peer };
                 tasks.spawn_on(&runtime, "connection", async move {
                     // Its bytes are moved by the runtime that it is served on.
                     let Ok(stream) = TcpStream::from_std(stream) else { return };
                     tokio::select! {
-                        () = ends.closing.cancelled() => {}
+                        () = closing.cancelled() => {}
                         () = connection.run(stream) => {}
                     }
                 });

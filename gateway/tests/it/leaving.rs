@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+};
 use tonic::body::Body;
 use waypost_client::fake::Registry;
 use waypost_gateway::Advertised;
@@ -90,4 +94,61 @@ async fn operators_see_that_it_leaves() {
     .await;
     calling.abort();
     soon(closing).await.unwrap();
+}
+
+/// A connection of HTTP/1.1, and requests on it: the head of each answer, whose body is empty.
+async fn ask(stream: &mut TcpStream) -> String {
+    stream.write_all(b"GET /orders HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(soon(stream.read_u8()).await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// Who reuses a connection can't know that it is closed meanwhile.
+#[tokio::test]
+async fn each_kept_connection_has_one_more_request() {
+    let gateway = Gateway::new("").await;
+    let _instance = gateway.instance("orders", "a", act::echo).await;
+    let address = gateway.running.address();
+    let mut kept = Vec::new();
+    // Those that have rested before, one that has just been answered, and one that has not asked yet.
+    for requests in [1, 3, 1, 0] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        for _ in 0..requests {
+            let head = ask(&mut stream).await;
+            assert!(head.starts_with("HTTP/1.1 200") && !head.contains("close"), "{head}");
+        }
+        kept.push(stream);
+        if kept.len() == 2 {
+            // Longer than a connection has no request before it rests.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    // It is served before the gateway leaves.
+    ask(&mut TcpStream::connect(address).await.unwrap()).await;
+    let closing = tokio::spawn(gateway.running.close());
+    until(async || TcpStream::connect(address).await.is_err()).await;
+    for mut stream in kept {
+        assert!(!closing.is_finished());
+        let head = ask(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 200") && head.contains("connection: close"), "{head}");
+        assert_eq!(soon(stream.read(&mut [0])).await.unwrap(), 0, "and no more than one");
+    }
+    soon(closing).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_without_a_request_do_not_hold_the_end_up() {
+    let drain = Duration::from_millis(400);
+    let gateway = Gateway::set_up(Setup { drain, ..Setup::default() }).await;
+    let _instance = gateway.instance("orders", "a", act::echo).await;
+    let mut asked = TcpStream::connect(gateway.running.address()).await.unwrap();
+    let mut silent = TcpStream::connect(gateway.running.address()).await.unwrap();
+    ask(&mut asked).await;
+    soon(gateway.running.close()).await;
+    for stream in [&mut asked, &mut silent] {
+        assert_eq!(soon(stream.read(&mut [0])).await.unwrap(), 0);
+    }
 }

@@ -9,7 +9,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::support::{Gateway, full, orders, soon};
+use crate::support::{Gateway, Setup, full, orders, soon};
 
 /// Longer than a connection has to have no request before it rests.
 const REST: Duration = Duration::from_millis(500);
@@ -83,7 +83,8 @@ async fn who_reads_slowly_reads_all() {
 
 #[tokio::test]
 async fn one_that_rests_ends_with_the_gateway() {
-    let gateway = Gateway::new("").await;
+    let drain = Duration::from_millis(200);
+    let gateway = Gateway::set_up(Setup { drain, ..Setup::default() }).await;
     let _instance = orders(&gateway).await;
     let mut stream = connect(&gateway).await;
     let mut silent = connect(&gateway).await;
