@@ -29,6 +29,7 @@ use crate::{
     routes::{Access, Found, KeySource, Methods, Route, RouteTable},
     server::{EncodedAt, Rejected},
     settings::Settings,
+    status_trailers::StatusTrailers,
     trimmed::Trimmed,
     tunnel,
     upload::{self, Bounds, Fault},
@@ -500,6 +501,9 @@ async fn forward(
             if let Some(by) = answer.extensions_mut().remove::<AnsweredBy>() {
                 outcome.answered_by(&by);
             }
+            if is_grpc {
+                answer = answer.map(|body| Body::new(StatusTrailers::new(body)));
+            }
             passed_back(gateway, answer, passage, upgrade).map_err(|problem| problem.of(service))
         }
         Err(failed) => {
@@ -576,6 +580,7 @@ fn unanswered(failed: &CallFailed, service: &waypost_client::Service) -> Problem
         FailureKind::Unsent => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Not reached", detail).retry_after(1)
         }
+        FailureKind::Unusable => Problem::new(StatusCode::BAD_GATEWAY, "Bad response", detail),
         _ => Problem::new(StatusCode::BAD_GATEWAY, "No answer", detail),
     }
 }

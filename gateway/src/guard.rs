@@ -22,6 +22,8 @@ pub const FIELDS_MAX: usize = 80;
 /// The bytes of all names and values together.
 pub const FIELDS_BYTES_MAX: usize = 64 * 1024;
 
+const TOO_LARGE: &str = "the header is too large: at most 80 fields and 64 KiB are taken";
+
 /// The bytes of path and query together.
 pub const TARGET_BYTES_MAX: usize = 16 * 1024;
 
@@ -184,7 +186,7 @@ fn check_size(headers: &HeaderMap) -> Result<(), Refused> {
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if headers.len() > FIELDS_MAX || bytes > FIELDS_BYTES_MAX {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return Err(Refused::new(status, "the header is too large"));
+        return Err(Refused::new(status, TOO_LARGE));
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ pub mod routes;
 mod server;
 mod settings;
 mod settings_file;
+mod status_trailers;
 mod tasks;
 mod trimmed;
 mod tunnel;

@@ -31,6 +31,9 @@ use crate::{clock, guard};
 
 /// How many bytes of a request's head are read.
 const HEAD_BYTES_MAX: u32 = 64 * 1024;
+/// The same in HTTP/2. The guard refuses what is over [`HEAD_BYTES_MAX`], and its caller's other requests go
+/// on; beyond about this bound h2 closes the connection.
+const HEADER_LIST_MAX: u32 = 4 * HEAD_BYTES_MAX;
 /// How many requests one connection of HTTP/2 may have under way.
 const STREAMS_MAX: u32 = 1_000;
 /// How long a connection has no request before it rests, about: what is kept for the next one is made
@@ -105,7 +108,7 @@ where
             .keep_alive_interval(self.patience.head_timeout)
             .keep_alive_timeout(self.patience.head_timeout)
             .max_concurrent_streams(STREAMS_MAX)
-            .max_header_list_size(HEAD_BYTES_MAX);
+            .max_header_list_size(HEADER_LIST_MAX);
         let serving = server.serve_connection(TokioIo::new(wire), service_fn(&self.answer));
         tokio::pin!(serving);
         tokio::select! {

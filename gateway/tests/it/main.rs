@@ -17,6 +17,7 @@ mod errors;
 mod greeter;
 mod greetings;
 mod grpc;
+mod large;
 mod leaving;
 mod operators;
 mod proxying;
