@@ -59,8 +59,8 @@ pub enum Passage {
 /// Takes from a request what belongs to the hop it came over, and everything that only the gateway may
 /// say. `version` is that of this hop.
 ///
-/// An upgrade to WebSockets stays whole, others are dropped, as a server may. `Te: trailers` stays: what
-/// goes to the instance over HTTP/1.1 has to name it in `Connection`. `Expect` goes, as it was met when
+/// An upgrade to WebSockets stays whole, others are dropped, as a server may. Of `Te` only `trailers` stays,
+/// but for HTTP/1.0, which has none: what goes to the instance over HTTP/1.1 has to name it in `Connection`. `Expect` goes, as it was met when
 /// the body was asked for. Lines of `Cookie` become one (RFC 9113, 8.2.3).
 ///
 /// ```
@@ -76,7 +76,8 @@ pub enum Passage {
 /// ```
 pub fn strip_request(headers: &mut HeaderMap, version: Version) -> Passage {
     let passage = passage(headers, version);
-    let trailers = members(headers, &TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+    let trailers = version != Version::HTTP_10
+        && members(headers, &TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
     strip(headers);
     remove_family(headers, OURS);
     headers.remove(EXPECT);

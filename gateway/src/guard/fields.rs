@@ -76,6 +76,13 @@ pub(super) fn check(parts: &Parts) -> Result<(), Refused> {
     Ok(())
 }
 
+/// Whether gateways and instances decide by a field, or by one that could be read as it.
+pub(super) fn decides(name: &HeaderName) -> bool {
+    DECISIVE.contains(&name.as_str())
+        || DECISIVE_FAMILIES.iter().any(|family| name.as_str().starts_with(family))
+        || shadows(name.as_str())
+}
+
 /// Whether a name has something else in place of the hyphens of a name that decides.
 fn shadows(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';

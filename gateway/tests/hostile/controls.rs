@@ -98,6 +98,8 @@ async fn unusual_fields_pass() {
         "Connection: Keep-Alive\r\nKeep-Alive: timeout=5\r\n",
         "Connection: TE, close\r\nTE: trailers\r\n",
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAI\r\n",
+        "Connection: TE\r\nTE: trailers, deflate;q=0.5\r\n",
+        "TE: gzip\r\n",
         "Proxy-Connection: keep-alive\r\n",
         "X_Api_Key: 7\r\n",
         "api_key: 7\r\n",
@@ -114,6 +116,20 @@ async fn unusual_fields_pass() {
     }
     head_passes("GET /orders/7", "/7", &"X: y\r\n".repeat(79)).await;
     head_passes("GET /orders/7", "/7", &format!("X: {}\r\n", "y".repeat(16 * 1024))).await;
+}
+
+#[tokio::test]
+async fn fields_of_the_connection_are_left_out() {
+    let fields = "Connection: close, X-Hop, x-other\r\nX-Hop: 1\r\nX-Other: 2\r\nX-Stays: 3\r\n\
+                  TE: deflate, trailers;q=0.5, TRAILERS\r\nKeep-Alive: timeout=5\r\n";
+    let seen = head_passes("GET /orders/7", "/7", fields).await;
+    for name in ["x-hop", "x-other", "keep-alive"] {
+        assert!(!seen.headers.contains_key(name), "{name}");
+    }
+    assert_eq!(seen.headers["te"], "trailers");
+    assert_eq!(seen.headers["x-stays"], "3");
+    let line = "GET /orders/7 HTTP/1.0\r\nHost: a\r\nTE: trailers, gzip\r\n\r\n";
+    assert!(!passes(line, "/7", "").await.headers.contains_key("te"));
 }
 
 #[tokio::test]
