@@ -64,8 +64,8 @@ impl Connections {
         let (leaving, cut) = (leaving.child_token(), cut.child_token());
         let calls = Calls::default();
         let mut server = auto::Builder::new(calls.clone());
-        // For the time that a head of HTTP/1 may take.
-        server.http1().timer(TokioTimer::new());
+        // The timer is for the time that a head of HTTP/1 may take. A peer that closed its side is answered.
+        server.http1().timer(TokioTimer::new()).half_close(true);
         server
             .http2()
             .timer(TokioTimer::new())

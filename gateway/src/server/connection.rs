@@ -23,6 +23,7 @@ use tonic::body::Body;
 
 use super::{
     Ends, Patience,
+    linger::linger,
     refusals::Reject,
     turns::{InTurn, State},
     wire::{self, Spoken, Wire},
@@ -39,6 +40,9 @@ const STREAMS_MAX: u32 = 1_000;
 /// How long a connection has no request before it rests, about: what is kept for the next one is made
 /// anew then.
 const REST_AFTER: Duration = Duration::from_millis(50);
+/// How long a caller that closed its side waits for the next byte of its response. Whether it still reads
+/// shows only once something is sent to it.
+const HALF_CLOSED_MAX: Duration = Duration::from_secs(5);
 
 /// What a connection is served with.
 pub(super) struct Connection<F> {
@@ -149,6 +153,7 @@ where
         let mut serving = http1::Builder::new()
             .max_headers(guard::FIELDS_MAX)
             .max_buf_size(HEAD_BYTES_MAX as usize)
+            .half_close(true)
             .serve_connection(TokioIo::new(wire), answer)
             .with_upgrades();
         let pause =
@@ -157,10 +162,14 @@ where
         tokio::pin!(look);
         let (mut is_ending, mut seen, mut taken) = (false, 0, 0);
         let mut taken_at = since;
+        let mut half_closed = None;
         loop {
             tokio::select! {
                 ended = &mut serving => {
                     self.ended("http1", ended);
+                    if let Some(parts) = serving.into_parts() {
+                        Box::pin(linger(parts.io.into_inner(), &self.ends.leaving)).await;
+                    }
                     return None;
                 }
                 () = self.ends.idle.cancelled(), if !is_ending => {
@@ -174,6 +183,9 @@ where
             if !turns.is_left(&mut taken) {
                 taken_at = now;
             } else if now - taken_at >= self.patience.silence_max {
+                return None;
+            }
+            if turns.silence(&mut half_closed, now) >= HALF_CLOSED_MAX {
                 return None;
             }
             match turns.state(&mut seen) {

@@ -2,6 +2,7 @@
 //! by a connection that says nothing, or too much.
 
 mod connection;
+mod linger;
 mod refusals;
 mod request_line;
 mod threads;

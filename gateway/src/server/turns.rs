@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -34,7 +35,12 @@ pub(super) struct Turns {
     is_flushed: AtomicBool,
     /// Whether the connection becomes another protocol's.
     is_upgraded: AtomicBool,
+    /// Whether the caller closed its side while a request was under way.
+    pub(super) is_half_closed: AtomicBool,
 }
+
+/// When bytes were last taken after the caller closed its side, or when it did, and how often by then.
+pub(super) type HalfClosed = Option<(Instant, u64)>;
 
 /// What a connection is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +64,7 @@ impl Turns {
             taken: AtomicU64::new(0),
             is_flushed: AtomicBool::new(true),
             is_upgraded: AtomicBool::new(false),
+            is_half_closed: AtomicBool::new(false),
         }
     }
 
@@ -114,6 +121,26 @@ impl Turns {
         let is_left = self.held_up.load(Relaxed) && taken == *seen;
         *seen = taken;
         is_left
+    }
+
+    /// Whether a request is there whose response was not sent to its end.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.begun.load(Relaxed) != self.ended.load(Relaxed)
+    }
+
+    /// How long the caller, which closed its side, has taken nothing of its response.
+    pub(super) fn silence(&self, half_closed: &mut HalfClosed, now: Instant) -> Duration {
+        if !self.is_half_closed.load(Relaxed) || !self.is_under_way() {
+            return Duration::ZERO;
+        }
+        let taken = self.taken.load(Relaxed);
+        match half_closed {
+            Some((since, before)) if *before == taken => now - *since,
+            _ => {
+                *half_closed = Some((now, taken));
+                Duration::ZERO
+            }
+        }
     }
 
     /// A request is there: its turn ends when this is dropped. It gets where its target was encoded, if it

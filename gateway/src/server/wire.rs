@@ -27,6 +27,8 @@ pub(super) struct Wire {
     stream: TcpStream,
     /// Read, and not looked at yet.
     ahead: Bytes,
+    /// Whether more was received than was read when the end was last looked for.
+    has_more: bool,
     pub(super) turns: Arc<Turns>,
     reject: Reject,
     /// Of HTTP/2.
@@ -56,13 +58,29 @@ impl Wire {
         {
             ahead = changed.into();
         }
-        Self { stream, ahead, turns: Arc::new(turns), reject, frames: None, replacement: None }
+        Self {
+            stream,
+            ahead,
+            has_more: false,
+            turns: Arc::new(turns),
+            reject,
+            frames: None,
+            replacement: None,
+        }
     }
 
     /// Of a connection of HTTP/2, of which `ahead` is the preface.
     pub(super) fn http2(stream: TcpStream, ahead: Bytes, reject: Reject) -> Self {
         let turns = Arc::new(Turns::new(RequestLines::unknown()));
-        Self { stream, ahead, turns, reject, frames: Some(Frames::default()), replacement: None }
+        Self {
+            stream,
+            ahead,
+            has_more: false,
+            turns,
+            reject,
+            frames: Some(Frames::default()),
+            replacement: None,
+        }
     }
 
     fn read_ahead(&mut self, buffer: &mut ReadBuf<'_>) {
@@ -74,6 +92,23 @@ impl Wire {
     pub(super) fn into_stream(self) -> TcpStream {
         debug_assert!(self.ahead.is_empty(), "hyper reads all before it waits");
         self.stream
+    }
+
+    /// Looks for the end of what the caller sends while its request is under way, as hyper does not.
+    /// Fails where the connection was reset: then nobody waits for the response.
+    fn look_for_end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let is_known = self.turns.is_half_closed.load(Relaxed) || self.has_more;
+        if is_known || !self.ahead.is_empty() || !self.turns.is_under_way() {
+            return Ok(());
+        }
+        let mut byte = [0];
+        match self.stream.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Ok(0)) => self.turns.is_half_closed.store(true, Relaxed),
+            Poll::Ready(Ok(_)) => self.has_more = true,
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => {}
+        }
+        Ok(())
     }
 
     fn written<T>(&self, written: Poll<T>) -> Poll<T> {
@@ -167,6 +202,7 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.has_more = false;
         if !self.ahead.is_empty() {
             self.turns.heard.store(true, Relaxed);
             self.read_ahead(buffer);
@@ -236,6 +272,7 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.look_for_end(context)?;
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         if flushed.is_ready() {
             self.turns.flushed();

@@ -11,6 +11,7 @@ mod compression;
 mod correlation;
 mod cors;
 mod deadlines;
+mod early;
 mod errors;
 #[allow(clippy::all, clippy::pedantic, unused_qualifications, dead_code)]
 #[path = "../../../client/examples/greeter/greeter.rs"]
