@@ -32,7 +32,8 @@ pub(super) use other::{Launch, run};
 mod linux {
     use std::{
         ffi::OsStr,
-        io::Write,
+        io::{Read, Write},
+        net::Shutdown,
         os::{
             linux::net::SocketAddrExt,
             unix::{
@@ -119,7 +120,10 @@ mod linux {
         let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let error = Command::new(program).args(arguments).exec();
         let number = error.raw_os_error().unwrap_or(rustix::io::Errno::INVAL.raw_os_error());
-        report.write_all(number.to_string().as_bytes())
+        report.write_all(number.to_string().as_bytes())?;
+        report.shutdown(Shutdown::Write)?;
+        // Not before the parent has read it: it takes the end of this process for the command's.
+        report.read(&mut [0]).map(drop)
     }
 }
 

@@ -237,7 +237,10 @@ fn as_a_subreaper() {
 async fn orphans_are_collected_and_the_commands_exit_code_is_kept() {
     let server = Server::start().await;
     let directory = server.directory.path().display();
-    let wait = |file: &str| format!("while [ ! -e {directory}/{file} ]; do sleep 0.05; done");
+    // Not for ever, so that nothing is left behind.
+    let wait = |file: &str| {
+        format!("for i in $(seq 600); do test -e {directory}/{file} && break; sleep 0.05; done")
+    };
     // The inner shell ends at once: what it has started is an orphan.
     let script = format!(
         "sh -c '({}) </dev/null >/dev/null & echo $!'; {}; exit 9",
