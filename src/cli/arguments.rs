@@ -1,6 +1,6 @@
 //! What several commands take, and how values are read. What can't be read never gets past here.
 
-use std::{net::Ipv6Addr, path::PathBuf, str::FromStr};
+use std::{fmt, net::Ipv6Addr, path::PathBuf, str::FromStr};
 
 use clap::Args;
 use waypost_client::proto::Filter;
@@ -101,6 +101,17 @@ impl FromStr for HostPort {
         // Its length is left to the registry, which has a limit of its own.
         let read = Host::parse(host, usize::MAX).map_err(|error| format!("the host {error}"))?;
         Ok(Self { host: read.as_str().to_owned(), port })
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') {
+            write!(formatter, "[{host}]:{port}")
+        } else {
+            write!(formatter, "{host}:{port}")
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod instances;
 mod launch;
 mod output;
 mod presence;
+mod readiness;
 mod record;
 mod register;
 mod release;

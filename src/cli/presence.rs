@@ -6,11 +6,12 @@ use std::{pin::pin, time::Duration};
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use waypost_client::{InFlight, Registered, Registration, RegistrationState};
+use waypost_client::{InFlight, RegisterError, Registered, Registration, RegistrationState};
 
 use super::{
     failure::Failure,
     output::{Output, json_line, write},
+    readiness::Check,
     record::InstanceRecord,
     remote::{RegistryUrl, WAIT_MAX},
     say,
@@ -27,6 +28,8 @@ pub(super) struct Presence {
     pub(super) output: Output,
     pub(super) namespace: String,
     pub(super) registration: Registration,
+    /// Whether it is ready to be called, where that has to be found out.
+    pub(super) ready: Option<Check>,
     /// How long it drains.
     pub(super) drain_time: Duration,
 }
@@ -97,8 +100,7 @@ impl Presence {
     }
 
     async fn register(&self, stop: &CancellationToken) -> Result<Registered, Failure> {
-        let client = self.url.client(&self.namespace);
-        let mut registering = pin!(client.register(self.registration.clone()));
+        let mut registering = pin!(self.attempt());
         let slow = async {
             sleep(WAIT_MAX).await;
             say(&format_args!("the registry at {} does not answer; trying on", self.url));
@@ -112,6 +114,15 @@ impl Presence {
         match timeout(LAST_ATTEMPT_MAX, registering).await {
             Ok(registered) => Ok(registered?),
             Err(_) => Err(Failure::Stopped),
+        }
+    }
+
+    async fn attempt(&self) -> Result<Registered, RegisterError> {
+        let client = self.url.client(&self.namespace);
+        let registration = self.registration.clone();
+        match &self.ready {
+            Some(check) => client.register(registration.ready_when(check.clone().success())).await,
+            None => client.register(registration).await,
         }
     }
 

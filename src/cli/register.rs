@@ -18,6 +18,7 @@ use super::{
     child::{Child, Event, ended_well, exit_code},
     failure::Failure,
     presence::{Leaving, Presence},
+    readiness::Check,
     say,
     signals::{Signals, is_stop},
 };
@@ -74,6 +75,11 @@ pub(super) struct RegisterArguments {
     /// Whether the instance takes traffic [default: up].
     #[arg(long, value_enum, ignore_case = true)]
     status: Option<InitialStatus>,
+    /// Registers the instance as STARTING, and as UP once this check succeeds: a GET that is answered
+    /// with 2xx (http://HOST:PORT/PATH), a connection (tcp://HOST:PORT), or a file that is there
+    /// (file:PATH). The check is repeated until then, and not after that.
+    #[arg(long, value_name = "CHECK", conflicts_with = "status")]
+    ready: Option<Check>,
     /// How long the instance is DRAINING before it is deregistered and the command gets the signal to
     /// stop. Long enough for callers to see it (below 1 s) and to finish their calls.
     #[arg(
@@ -122,6 +128,7 @@ pub(super) async fn run(mut arguments: RegisterArguments) -> Result<ExitCode, Fa
         url: arguments.registry.url.clone(),
         output: arguments.registry.output,
         namespace: arguments.namespace.namespace.clone(),
+        ready: arguments.ready.take(),
         drain_time: arguments.drain_time,
         registration: registration(arguments),
     };

@@ -5,6 +5,7 @@
 mod backup;
 mod bench;
 mod large;
+mod readiness;
 mod wrapper;
 
 use std::{
@@ -494,8 +495,9 @@ async fn a_registry_that_does_not_answer_is_not_waited_for_for_ever() {
 
 #[tokio::test]
 async fn bad_usage_ends_with_2() {
+    let both = [&REGISTER[..], &["--ready", "tcp://h:1", "--status", "up"]].concat();
     let without_command = [&REGISTER[..], &["--drain-time", "1s"]].concat();
-    let bad: [&[&str]; 18] = [
+    let bad: [&[&str]; 21] = [
         &["backup"],
         &["restore"],
         &["check", "--data-dir"],
@@ -513,6 +515,9 @@ async fn bad_usage_ends_with_2() {
         &["register", "--service", "orders", "--address", "h:1", "--port", "metrics"],
         &["register", "--service", "orders", "--address", "h:1", "--ttl", "soon"],
         &["register", "--service", "orders", "--address", "h:1", "--status", "suspect"],
+        &["register", "--service", "orders", "--address", "h:1", "--ready", "https://h:1/"],
+        &["register", "--service", "orders", "--address", "h:1", "--ready", "h:1"],
+        &both,
         &without_command,
     ];
     for arguments in bad {

@@ -1,0 +1,196 @@
+//! Checks whether an instance is ready to be called, so that it is registered as UP only then.
+
+use std::{io, path::PathBuf, str::FromStr, time::Duration};
+
+use futures_util::{Stream, stream};
+use http::{Request, StatusCode, Uri, header, uri::PathAndQuery};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tonic::body::Body;
+
+use super::{arguments::HostPort, say, text::shown};
+
+/// The pause between two attempts. Short: it is added to the time that every start takes.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest that an attempt may take.
+const ATTEMPT_MAX: Duration = Duration::from_secs(2);
+
+/// The failed attempts after which the reason of the last one is reported: some 10 s of those that
+/// fail at once.
+const ATTEMPTS_BEFORE_NOTICE: u32 = 50;
+
+const USER_AGENT: &str = concat!("waypost/", env!("CARGO_PKG_VERSION"));
+
+/// What shows that an instance is ready.
+#[derive(Clone, Debug)]
+pub(super) struct Check {
+    /// As it was given.
+    text: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Kind {
+    /// A GET of this path is answered with 2xx.
+    Http { server: HostPort, path: PathAndQuery },
+    /// A connection is accepted.
+    Tcp(HostPort),
+    /// A file is there.
+    File(PathBuf),
+}
+
+/// Why a check failed.
+#[derive(Debug, thiserror::Error)]
+enum NotReady {
+    #[error("no answer within {} s", ATTEMPT_MAX.as_secs())]
+    Slow,
+    #[error("answered with {0}, not with 2xx")]
+    Status(StatusCode),
+    #[error("answered with no HTTP/1: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("there is no such file")]
+    NoFile,
+}
+
+impl Check {
+    /// A stream that ends with `true` at the first success. Attempts fail without end before.
+    pub(super) fn success(self) -> impl Stream<Item = bool> + Send + 'static {
+        stream::once(async move {
+            self.succeed().await;
+            true
+        })
+    }
+
+    async fn succeed(&self) {
+        let mut failed = 0_u32;
+        while let Err(reason) = self.attempt().await {
+            failed = failed.saturating_add(1);
+            if failed == ATTEMPTS_BEFORE_NOTICE {
+                let (check, reason) = (shown(&self.text), shown(&reason.to_string()));
+                say(&format_args!("not ready yet, still STARTING: {check}: {reason}"));
+            }
+            sleep(PAUSE).await;
+        }
+        if failed >= ATTEMPTS_BEFORE_NOTICE {
+            say(&"ready now");
+        }
+    }
+
+    async fn attempt(&self) -> Result<(), NotReady> {
+        let attempt = async {
+            match &self.kind {
+                Kind::Http { server, path } => get(server, path).await,
+                Kind::Tcp(server) => connect(server).await.map(drop),
+                Kind::File(path) if tokio::fs::try_exists(path).await? => Ok(()),
+                Kind::File(_) => Err(NotReady::NoFile),
+            }
+        };
+        timeout(ATTEMPT_MAX, attempt).await.unwrap_or(Err(NotReady::Slow))
+    }
+}
+
+async fn connect(server: &HostPort) -> Result<TcpStream, NotReady> {
+    Ok(TcpStream::connect((server.host.as_str(), server.port)).await?)
+}
+
+async fn get(server: &HostPort, path: &PathAndQuery) -> Result<(), NotReady> {
+    let stream = TokioIo::new(connect(server).await?);
+    let (mut requests, mut connection) = http1::handshake(stream).await?;
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = Uri::from(path.clone());
+    let fields = [
+        (header::HOST, server.to_string()),
+        (header::USER_AGENT, USER_AGENT.to_owned()),
+        (header::CONNECTION, "close".to_owned()),
+    ];
+    for (name, value) in fields {
+        let value = value.try_into().map_err(io::Error::other)?;
+        request.headers_mut().insert(name, value);
+    }
+    let mut response = std::pin::pin!(requests.send_request(request));
+    let mut open = true;
+    loop {
+        tokio::select! {
+            biased;
+            response = &mut response => {
+                let status = response?.status();
+                return if status.is_success() { Ok(()) } else { Err(NotReady::Status(status)) };
+            }
+            // Where it fails, so does the request.
+            _ = &mut connection, if open => open = false,
+        }
+    }
+}
+
+impl FromStr for Check {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let kind = if let Some(path) = text.strip_prefix("file:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() {
+                return Err("names no file".to_owned());
+            }
+            Kind::File(path.into())
+        } else if let Some(server) = text.strip_prefix("tcp://") {
+            Kind::Tcp(server.parse()?)
+        } else if let Some(rest) = text.strip_prefix("http://") {
+            let (server, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+            let path = path.parse().map_err(|error| format!("the path: {error}"))?;
+            Kind::Http { server: server.parse()?, path }
+        } else {
+            return Err("must be http://HOST:PORT/PATH, tcp://HOST:PORT or file:PATH".to_owned());
+        };
+        Ok(Self { text: text.to_owned(), kind })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Kind, String> {
+        text.parse::<Check>().map(|check| check.kind)
+    }
+
+    #[test]
+    fn checks_are_read() {
+        let server = |text: &str| text.parse::<HostPort>().unwrap();
+        let http = |address: &str, path: &'static str| {
+            Ok(Kind::Http { server: server(address), path: PathAndQuery::from_static(path) })
+        };
+        assert_eq!(read("http://127.0.0.1:80"), http("127.0.0.1:80", "/"));
+        assert_eq!(read("http://[::1]:80/health?deep=1"), http("[::1]:80", "/health?deep=1"));
+        assert_eq!(read("http://app:8080?deep"), http("app:8080", "/?deep"));
+        assert_eq!(read("tcp://localhost:5432"), Ok(Kind::Tcp(server("localhost:5432"))));
+        assert_eq!(read("file:///run/app/ready"), Ok(Kind::File("/run/app/ready".into())));
+        assert_eq!(read("file:ready"), Ok(Kind::File("ready".into())));
+    }
+
+    #[test]
+    fn what_is_no_check_is_refused() {
+        for bad in [
+            "",
+            "127.0.0.1:80",
+            "https://127.0.0.1:443/",
+            "http://127.0.0.1/health",
+            "http://127.0.0.1:0/",
+            "http://::1:80/",
+            "http://127.0.0.1:80/a b",
+            "tcp://localhost",
+            "tcp://localhost:80/",
+            "file:",
+            "file://",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}
