@@ -138,7 +138,9 @@ impl Amendment {
             RegistrationState::Registered { lease_id }
             | RegistrationState::Retrying { lease_id } => Some(*lease_id) != lost,
             RegistrationState::Refused(_) | RegistrationState::Closed => true,
-            RegistrationState::Pending | RegistrationState::Lost => false,
+            RegistrationState::Pending
+            | RegistrationState::Lost
+            | RegistrationState::Replaced { .. } => false,
         };
         let state = state.wait_for(another).await.map_err(|_| UpdateError::Stopped)?;
         match &*state {

@@ -286,7 +286,7 @@ impl Endpoint {
     }
 }
 
-fn address(host: &str, port: u32) -> String {
+pub(crate) fn address(host: &str, port: u32) -> String {
     if host.contains(':') && !host.starts_with('[') {
         format!("[{host}]:{port}")
     } else {

@@ -9,11 +9,15 @@ use tonic::{Code, Status};
 
 use crate::{
     clock,
+    endpoint::address,
     enrolment::{Enrolment, leave},
     lease::{Fate, Grant, Lease, Step},
     link::{Link, Missed, REQUEST_TIMEOUT},
     outage::Outage,
-    proto::{DeregisterRequest, Instance, RegisterResponse, registry_client::RegistryClient},
+    proto::{
+        DeregisterRequest, Instance, RegisterResponse, ResolveRequest,
+        discovery_client::DiscoveryClient, registry_client::RegistryClient,
+    },
     pulse::{Break, Pulse, Renewal, Seat},
     refusal::{Refusal, Verdict, told},
     registration::Registration,
@@ -88,6 +92,7 @@ impl Keeper {
                 Step::Beat(lease_id) => self.beat(lease_id),
                 Step::Break => self.give_up(),
                 Step::Ask(lease_id) => self.ask(lease_id).await,
+                Step::Look => self.look().await,
                 Step::Register => self.register().await,
             }
         }
@@ -104,7 +109,7 @@ impl Keeper {
             Ok(()) = self.amended.changed() => self.lease.amended(clock::now()),
             Ok(()) = self.found_lost.changed() => {
                 let lost = *self.found_lost.borrow_and_update();
-                self.lose(|lease, now| lease.lose(lost, now));
+                self.lose(|lease, now| lease.doubt(lost, now));
             }
             () = clock::sleep_until(until) => {}
         }
@@ -148,7 +153,7 @@ impl Keeper {
         let before = self.lease.id();
         tell(&mut self.lease, clock::now());
         if before.is_some() && self.lease.id().is_none() {
-            self.log("the registry does not know the lease any more: registering again");
+            self.log("the registry does not know the lease any more");
             self.show(RegistrationState::Lost);
         }
     }
@@ -198,6 +203,65 @@ impl Keeper {
             },
         };
         self.lease.explained(fate, now, random);
+    }
+
+    /// Looks up which process holds the identity that was taken over. Where it can't be found out,
+    /// the identity is taken back, ever more slowly.
+    async fn look(&mut self) {
+        let wanted = self.shared.instance();
+        let Instance { namespace, service, .. } = (*wanted).clone();
+        let request =
+            ResolveRequest { namespace, service, all_statuses: true, ..ResolveRequest::default() };
+        let asked = self.link.attempt(|connection| async move {
+            DiscoveryClient::new(connection).resolve(request).await
+        });
+        let Some(answer) = self.stop.run_until_cancelled(asked).await else { return };
+        let (now, random) = (clock::now(), fastrand::f64());
+        let fate = match answer {
+            Ok(response) => {
+                if self.outage.end() {
+                    self.log("registry reached again");
+                }
+                let holder = response.instances.iter().find(|instance| instance.id == wanted.id);
+                match holder {
+                    None => Fate::Gone,
+                    Some(holder) => self.replaced(holder, &wanted),
+                }
+            }
+            Err(missed) => match Verdict::of(&missed.status) {
+                Verdict::Transient { after } => {
+                    self.miss(&missed, "can't look up the other holder of the id, trying again");
+                    return self.lease.unreachable(now, random, after);
+                }
+                Verdict::Refused(refusal) => {
+                    let reason = refusal.to_string();
+                    let Instance { namespace, service, id, .. } = &*wanted;
+                    let what = "another process registered the same id; give each its own id";
+                    tracing::warn!(namespace, service, instance = id, reason, "{what}");
+                    Fate::HeldHere
+                }
+            },
+        };
+        self.lease.explained(fate, now, random);
+    }
+
+    /// Reports that another process holds the identity, where that is news.
+    fn replaced(&self, holder: &Instance, wanted: &Instance) -> Fate {
+        let address = address(&holder.host, holder.port);
+        let Instance { namespace, service, id, .. } = wanted;
+        if holder.host == wanted.host && holder.port == wanted.port {
+            let what = "another process registered the same id with the same address, registering \
+                        again; give each process its own id and address";
+            tracing::warn!(namespace, service, instance = id, address, "{what}");
+            return Fate::HeldHere;
+        }
+        let state = RegistrationState::Replaced { address: address.as_str().into() };
+        if self.show(state) {
+            let what = "another process registered the same id: this one is not registered until \
+                        that one is gone; give each process its own id";
+            tracing::warn!(namespace, service, instance = id, address, "{what}");
+        }
+        Fate::HeldElsewhere
     }
 
     async fn register(&mut self) {
@@ -311,12 +375,13 @@ impl Keeper {
         }
     }
 
-    fn show(&self, state: RegistrationState) {
+    /// Shows a state, and returns whether it is another one than before.
+    fn show(&self, state: RegistrationState) -> bool {
         self.shared.state.send_if_modified(|shown| {
             let changed = *shown != state;
             *shown = state;
             changed
-        });
+        })
     }
 
     fn log(&self, what: &str) {

@@ -1,5 +1,6 @@
 //! When to heartbeat, when to reconnect, when to register again. Pure: told what happened and when,
-//! it says what to do next. It must never do two things about the registry at once, nor fight.
+//! it says what to do next. It must never do two things about the registry at once, nor fight: what
+//! another process holds is not taken from it while that process is reached elsewhere.
 
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ pub(crate) enum Step {
     Register,
     /// Ask what became of this lease, which is lost.
     Ask(u64),
+    /// Look up which process holds the identity: another one took it over.
+    Look,
     /// Open a keep-alive stream whose first heartbeat renews this lease.
     Open(u64),
     /// Renew this lease over the open stream.
@@ -49,7 +52,7 @@ pub(crate) struct Lease {
     reconnect: Backoff,
     /// Between attempts that the registry refuses.
     refused: Backoff,
-    /// Between losses to another holder of the same identity.
+    /// Between losses to another holder of the same identity, and between looks at it.
     contest: Backoff,
     /// Whether the last lease was lost within a heartbeat interval.
     died_young: bool,
@@ -60,17 +63,29 @@ pub(crate) struct Lease {
 struct Lost {
     /// When.
     at: Instant,
-    /// Whether to register again. Otherwise, to ask first whether somebody else has taken it.
-    explained: bool,
+    next: Next,
 }
 
-/// What became of a lost lease.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Next {
+    Register,
+    /// Find out first whether another process has taken it over.
+    Ask,
+    /// Find out first whether the other process still holds it, and where that one is reached.
+    Look,
+}
+
+/// What became of a lost lease, or of the identity.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fate {
-    /// Somebody else registered the identity.
+    /// Another process registered the identity.
     Fenced,
     /// The registry does not know it: it ran out, or the registry has forgotten it.
     Gone,
+    /// Another process holds the identity, and is reached at another address.
+    HeldElsewhere,
+    /// Another lease holds the identity for the same address, or for one that is not known.
+    HeldHere,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,7 +110,7 @@ impl Lease {
         Self {
             grant: None,
             granted_at: now,
-            lost: Some(Lost { at: now, explained: true }),
+            lost: Some(Lost { at: now, next: Next::Register }),
             stream: Stream::Closed { open_at: now },
             reconnect,
             refused: Backoff::new(Duration::from_secs(5), Duration::from_secs(60)),
@@ -121,8 +136,13 @@ impl Lease {
 
     pub(crate) fn step(&self, now: Instant) -> Step {
         let id = self.grant.as_ref().map_or(0, |grant| grant.lease_id);
-        if let Some(Lost { at, explained }) = self.lost {
-            return due(at, now, if explained { Step::Register } else { Step::Ask(id) });
+        if let Some(Lost { at, next }) = self.lost {
+            let step = match next {
+                Next::Register => Step::Register,
+                Next::Ask => Step::Ask(id),
+                Next::Look => Step::Look,
+            };
+            return due(at, now, step);
         }
         match self.stream {
             Stream::Closed { open_at } => due(open_at, now, Step::Open(id)),
@@ -146,8 +166,11 @@ impl Lease {
         if !first {
             self.reconnect.reset();
         }
-        if let Some(id) = self.id().filter(|id| unknown.contains(id)) {
+        let Some(id) = self.id().filter(|id| unknown.contains(id)) else { return };
+        if first {
             self.lose(id, now);
+        } else {
+            self.doubt(id, now);
         }
     }
 
@@ -166,8 +189,20 @@ impl Lease {
         self.stream = Stream::Closed { open_at: now };
     }
 
-    /// The lease `id` is known not to live.
-    pub(crate) fn lose(&mut self, id: u64, now: Instant) {
+    /// The lease `id` is known not to live, after a time without a connection: a registry that came
+    /// back without its leases is not asked about each.
+    fn lose(&mut self, id: u64, now: Instant) {
+        self.doubt(id, now);
+        if let Some(Lost { next, .. }) = &mut self.lost
+            && self.contest.is_fresh()
+        {
+            *next = Next::Register;
+        }
+    }
+
+    /// The lease `id` is known not to live, although nothing has kept it from being renewed: most
+    /// likely another process has registered the identity.
+    pub(crate) fn doubt(&mut self, id: u64, now: Instant) {
         if self.id() != Some(id) {
             return;
         }
@@ -175,19 +210,26 @@ impl Lease {
             self.contest.reset();
         }
         self.died_young = now < self.granted_at + self.patience();
-        self.lost = Some(Lost { at: now, explained: self.contest.is_fresh() });
+        self.lost = Some(Lost { at: now, next: Next::Ask });
     }
 
-    /// What became of a lost lease that somebody else may have taken.
+    /// What became of a lost lease that another process may have taken over.
     pub(crate) fn explained(&mut self, fate: Fate, now: Instant, random: f64) {
         // At least half of the delay: two processes that fight must both come to rest. A registry
         // that forgets at once must not be told without a pause either.
-        let delay = if fate == Fate::Fenced || self.died_young {
-            self.contest.delay(0.5 + random / 2.0, None)
-        } else {
-            Duration::ZERO
+        if fate == Fate::HeldElsewhere {
+            // That explains it.
+            self.died_young = false;
+        }
+        let mut pause = || self.contest.delay(0.5 + random / 2.0, None);
+        let (delay, next) = match fate {
+            Fate::Fenced => (Duration::ZERO, Next::Look),
+            Fate::HeldElsewhere => (pause(), Next::Look),
+            Fate::HeldHere => (pause(), Next::Register),
+            Fate::Gone if self.died_young => (pause(), Next::Register),
+            Fate::Gone => (Duration::ZERO, Next::Register),
         };
-        self.lost = Some(Lost { at: now + delay, explained: true });
+        self.lost = Some(Lost { at: now + delay, next });
     }
 
     /// Registered, for the first time or again. The lease is not yet renewed.
@@ -225,16 +267,16 @@ impl Lease {
 
     /// The registry could not be asked about a lost lease, or to register.
     pub(crate) fn unreachable(&mut self, now: Instant, random: f64, hint: Option<Duration>) {
-        if let Some(Lost { at, explained }) = self.lost {
+        if let Some(Lost { at, next }) = self.lost {
             let at = self.retry_at(at, now, random, hint);
-            self.lost = Some(Lost { at, explained });
+            self.lost = Some(Lost { at, next });
         }
     }
 
     /// The registry refused to register.
     pub(crate) fn refuse(&mut self, now: Instant, random: f64) {
         let at = now + self.refused.delay(0.5 + random / 2.0, None);
-        self.lost = Some(Lost { at, explained: true });
+        self.lost = Some(Lost { at, next: Next::Register });
     }
 
     /// What is to be registered changed: where it was refused, it may do now.

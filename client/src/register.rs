@@ -140,7 +140,12 @@ impl Registered {
     pub async fn registered(&self) -> Result<(), RegisterError> {
         let mut state = self.shared().state.subscribe();
         let known = |state: &RegistrationState| {
-            !matches!(state, RegistrationState::Pending | RegistrationState::Lost)
+            !matches!(
+                state,
+                RegistrationState::Pending
+                    | RegistrationState::Lost
+                    | RegistrationState::Replaced { .. }
+            )
         };
         match &*state.wait_for(known).await.map_err(|_| RegisterError::Stopped)? {
             RegistrationState::Refused(refusal) => Err(refusal.clone().into()),

@@ -60,8 +60,9 @@ impl<R> Registration<R> {
     /// Tells this replica from the others of its service. Default: the client makes one, a UUID, when
     /// it registers. Up to 256 bytes, no control characters.
     ///
-    /// Only one process at a time can hold an id: the last one to register does. Two that both keep
-    /// registering the same one take turns, ever more slowly.
+    /// Only one process at a time can hold an id: the last one to register does. One that it replaces
+    /// logs a warning with the other's address, and is registered again only once the other is gone
+    /// ([`RegistrationState::Replaced`](crate::RegistrationState::Replaced)).
     ///
     /// ```
     /// # use std::time::Duration;

@@ -22,6 +22,7 @@ use crate::{
 ///         RegistrationState::Pending => "not yet registered",
 ///         RegistrationState::Registered { .. } => "registered",
 ///         RegistrationState::Retrying { .. } | RegistrationState::Lost => "on its way back",
+///         RegistrationState::Replaced { .. } => "its id is another's",
 ///         RegistrationState::Refused(_) => "refused",
 ///         _ => "gone",
 ///     }
@@ -44,6 +45,13 @@ pub enum RegistrationState {
     },
     /// The registry does not know the lease any more: the instance is being registered again.
     Lost,
+    /// Another process registered the same id and is reached at another address. The instance is not
+    /// registered; it is again once that process is gone, which is looked up after 1 s and then ever
+    /// more rarely, every minute at last. Each process needs an id of its own.
+    Replaced {
+        /// Where the other process is reached, `host:port`.
+        address: Arc<str>,
+    },
     /// The registry refuses to register the instance. It is asked again from time to time, and
     /// as soon as an update changes what is registered.
     Refused(Refusal),

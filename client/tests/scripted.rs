@@ -52,6 +52,70 @@ async fn until(registry: &Registry, holds: impl Fn(&Registry) -> bool) {
     timeout(EVER, registry.until(holds)).await.unwrap();
 }
 
+/// One of two processes with the same id.
+fn at(host: &str) -> Registration {
+    Registration::new("orders", host, 80).id("a")
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_processes_with_one_id_the_later_one_stays_and_the_other_learns_its_address() {
+    let registry = Registry::new();
+    let first = registry.client().register(at("10.0.0.1")).await.unwrap();
+    let lease = first.lease_id().unwrap();
+    sleep(Duration::from_secs(60)).await;
+    let second = registry.client().register(at("fd00::2")).await.unwrap();
+    let holder = second.lease_id();
+    let replaced = RegistrationState::Replaced { address: "[fd00::2]:80".into() };
+    let mut state = first.state();
+    timeout(Duration::from_secs(6), state.wait_for(|state| *state == replaced))
+        .await
+        .unwrap()
+        .unwrap();
+    let cursor = registry.instances("orders")[0].modified_revision;
+    sleep(EVER).await;
+    assert_eq!((second.lease_id(), &*first.state().borrow()), (holder, &replaced));
+    assert_eq!(registry.instances("orders")[0].modified_revision, cursor);
+    // It is back within a minute of the other's end, and follows a third one that comes then.
+    second.close().await.unwrap();
+    timeout(Duration::from_secs(61), until_another_lease(&first, lease)).await.unwrap();
+    assert_eq!(registry.instances("orders")[0].host, "10.0.0.1");
+    let _third = registry.client().register(at("10.0.0.3")).await.unwrap();
+    let replaced = RegistrationState::Replaced { address: "10.0.0.3:80".into() };
+    timeout(Duration::from_secs(6), state.wait_for(|state| *state == replaced))
+        .await
+        .unwrap()
+        .unwrap();
+    first.close().await.unwrap();
+    assert_eq!(registry.instances("orders")[0].host, "10.0.0.3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn processes_with_one_id_and_one_address_take_it_from_each_other_ever_more_rarely() {
+    let registry = Registry::new();
+    let first = registry.client().register(at("10.0.0.1")).await.unwrap();
+    let second = registry.client().register(at("10.0.0.1")).await.unwrap();
+    let mut changes = [0, 0];
+    for (hour, count) in changes.iter_mut().enumerate() {
+        let mut states = [first.state(), second.state()];
+        states.iter_mut().for_each(|state| state.mark_unchanged());
+        let end = Instant::now() + EVER;
+        let [a, b] = &mut states;
+        while Instant::now() < end {
+            tokio::select! {
+                Ok(()) = a.changed() => {}
+                Ok(()) = b.changed() => {}
+                () = tokio::time::sleep_until(end) => {}
+            }
+            let leased =
+                |state: &RegistrationState| matches!(state, RegistrationState::Registered { .. });
+            *count += usize::from(leased(&a.borrow_and_update()) && leased(&b.borrow_and_update()));
+        }
+        // Each waits from 30 s to 60 s before it takes it, once the first minutes are over.
+        assert!(*count <= 3600 / 30 * 2 + 20, "hour {hour}: {count}");
+    }
+    assert_eq!(registry.instances("orders").len(), 1);
+}
+
 struct Named(&'static str);
 
 #[tonic::async_trait]

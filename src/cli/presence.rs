@@ -162,7 +162,14 @@ impl Presence {
                     say(&format_args!("can't reach the registry at {}; trying again", self.url));
                 }
                 RegistrationState::Lost => {
-                    say(&"the registry does not know the instance any more; registering it again");
+                    say(&"the registry does not know the lease any more");
+                }
+                RegistrationState::Replaced { address } => {
+                    let address = shown(&address);
+                    say(&format_args!(
+                        "another process, at {address}, has registered the same id: this one is not \
+                         registered until that one is gone; give each process its own --id"
+                    ));
                 }
                 RegistrationState::Refused(refusal) => {
                     let refusal = Failure::from(&refusal);

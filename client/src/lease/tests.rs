@@ -147,15 +147,54 @@ fn attempts_come_sooner_than_heartbeats() {
 }
 
 #[test]
-fn an_unknown_lease_is_registered_again_at_once() {
+fn an_unknown_lease_is_registered_again_at_once_after_a_time_without_connection() {
     let now = clock::now();
     let mut lease = renewed(now);
+    lease.broken(now, 0.0, None);
     lease.beaten(now);
     lease.answered(&[1], now);
     assert_eq!((lease.id(), lease.step(now)), (None, Step::Register));
     lease.granted(grant(2, 20), now);
     assert_eq!(lease.id(), Some(2));
     assert_eq!(lease.step(now), Step::Beat(2), "the stream knows the new lease at once");
+}
+
+#[test]
+fn a_lease_that_is_lost_while_it_is_renewed_is_not_taken_back_blindly() {
+    let now = clock::now();
+    let mut heard = renewed(now);
+    heard.beaten(now + INTERVAL);
+    heard.answered(&[1], now + INTERVAL);
+    let mut told = renewed(now);
+    told.doubt(1, now + INTERVAL);
+    for mut lease in [heard, told] {
+        let now = now + INTERVAL;
+        assert_eq!((lease.id(), lease.step(now)), (None, Step::Ask(1)));
+        lease.explained(Fate::Fenced, now, 1.0);
+        assert_eq!(lease.step(now), Step::Look);
+        // It is looked at ever more rarely for as long as the other is there.
+        let mut at = now;
+        let mut waits = Vec::new();
+        for look in 0..100 {
+            lease.explained(Fate::HeldElsewhere, at, if look < 7 { 1.0 } else { 0.0 });
+            let Step::Wait(until) = lease.step(at) else { panic!("{:?}", lease.step(at)) };
+            waits.push((until - at).as_secs());
+            at = until;
+            assert_eq!((lease.id(), lease.step(at)), (None, Step::Look));
+            lease.unreachable(at, 0.0, None);
+            assert_eq!(lease.step(at), Step::Look);
+        }
+        assert_eq!(waits[..8], [1, 2, 4, 8, 16, 32, 60, 30]);
+        assert!(waits[8..].iter().all(|wait| *wait == 30));
+        // And is taken at once when the other is gone.
+        lease.explained(Fate::Gone, at, 1.0);
+        assert_eq!(lease.step(at), Step::Register);
+        lease.granted(grant(2, 20), at);
+        lease.doubt(2, at + INTERVAL);
+        lease.explained(Fate::Fenced, at + INTERVAL, 1.0);
+        lease.explained(Fate::HeldElsewhere, at + INTERVAL, 1.0);
+        assert_eq!(lease.step(at + INTERVAL), Step::Wait(at + INTERVAL + SECOND));
+    }
 }
 
 #[test]
@@ -225,6 +264,9 @@ fn lose(lease: &mut Lease, now: Instant, fate: Fate, random: f64) -> Duration {
     lease.lose(id, now);
     if lease.step(now) == Step::Ask(id) {
         lease.explained(fate, now, random);
+    }
+    if lease.step(now) == Step::Look {
+        lease.explained(Fate::HeldHere, now, random);
     }
     match lease.step(now) {
         Step::Register => Duration::ZERO,
@@ -308,7 +350,12 @@ fn any_course_of_events_ends_with_a_renewed_lease() {
                     assert!(until > now && until <= now + SECOND * 66, "waits {:?}", until - now);
                     now = until;
                 }
-                Step::Ask(_) if fails => lease.unreachable(now, random.f64(), None),
+                Step::Ask(_) | Step::Look if fails => lease.unreachable(now, random.f64(), None),
+                Step::Look => {
+                    let fates = [Fate::Gone, Fate::HeldHere, Fate::HeldElsewhere];
+                    let fate = fates[random.usize(..if turn < 200 { 3 } else { 2 })];
+                    lease.explained(fate, now, random.f64());
+                }
                 Step::Ask(_) => {
                     let fate = if random.bool() { Fate::Fenced } else { Fate::Gone };
                     lease.explained(fate, now, random.f64());

@@ -421,9 +421,14 @@ impl Discovery for Fake {
 
     async fn resolve(
         &self,
-        _: Request<proto::ResolveRequest>,
+        request: Request<proto::ResolveRequest>,
     ) -> Result<Response<proto::ResolveResponse>, Status> {
-        Err(Status::unimplemented("not needed"))
+        let service = request.into_inner().service;
+        let state = self.state.lock().unwrap();
+        let of_service = |instance: &&Instance| instance.service == service;
+        let instances = state.instances.values().filter(of_service).cloned().collect();
+        let cursor = state.cursor();
+        Ok(Response::new(proto::ResolveResponse { instances, cursor, ..Default::default() }))
     }
 
     async fn list_services(
