@@ -606,6 +606,12 @@ impl Builder {
 
 fn address(url: &str) -> Result<Uri, BuildError> {
     let bad = |reason: &str| BuildError::BadUrl { url: url.to_owned(), reason: reason.to_owned() };
+    if has_zone(url) {
+        return Err(bad(
+            "it has an IPv6 zone id (%), which is not supported: use an address without \
+                        one, or a DNS name",
+        ));
+    }
     let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| bad(&error.to_string()))?;
     if uri.scheme() != Some(&Scheme::HTTP) {
         return Err(bad("it has to begin with http://"));
@@ -621,6 +627,14 @@ fn address(url: &str) -> Result<Uri, BuildError> {
         return Err(bad("nothing may follow the port"));
     }
     Ok(uri)
+}
+
+/// Whether the host is an IPv6 address with a zone (RFC 6874). URIs with one can't be read.
+fn has_zone(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    let is_ipv6 = authority.starts_with('[') || authority.matches(':').count() > 1;
+    is_ipv6 && authority.contains('%')
 }
 
 #[cfg(test)]
@@ -682,6 +696,23 @@ mod tests {
             let error = Client::new(url).map(drop).unwrap_err();
             let BuildError::BadUrl { url: named, .. } = error;
             assert_eq!(named, url);
+        }
+    }
+
+    #[test]
+    fn a_zone_is_named_as_what_is_wrong() {
+        for url in [
+            "http://[fe80::1%25eth0]:7510",
+            "http://[fe80::1%eth0]:7510/",
+            "http://[fe80::a:b%253]",
+            "http://fe80::1%25eth0:7510",
+        ] {
+            let BuildError::BadUrl { reason, .. } = Client::new(url).map(drop).unwrap_err();
+            assert!(reason.contains("zone"), "{url}: {reason}");
+        }
+        for url in ["http://a%25b:7510", "http://[::1]:7510/%25", "http://[::1]:7510/?a=%25"] {
+            let BuildError::BadUrl { reason, .. } = Client::new(url).map(drop).unwrap_err();
+            assert!(!reason.contains("zone"), "{url}: {reason}");
         }
     }
 

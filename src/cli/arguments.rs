@@ -11,7 +11,8 @@ use crate::model::Host;
 /// Which registry, and how to write.
 #[derive(Clone, Debug, Args)]
 pub(super) struct RegistryArguments {
-    /// The registry.
+    /// The registry, http://HOST:PORT; several addresses of it with commas between them, which are
+    /// tried in this order.
     #[arg(
         long = "registry",
         value_name = "URL",
@@ -91,6 +92,13 @@ impl FromStr for HostPort {
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host = match bracketed {
             Some(address) if address.parse::<Ipv6Addr>().is_ok() => address,
+            Some(address) if address.contains('%') => {
+                return Err(
+                    "an IPv6 address with a zone (%) means something on this machine alone: \
+                            use an address without one"
+                        .to_owned(),
+                );
+            }
             Some(_) => return Err("what is in brackets must be an IPv6 address".to_owned()),
             None if host.is_empty() => return Err("must name a host before the port".to_owned()),
             None if host.contains([':', '[', ']']) => {

@@ -17,7 +17,7 @@ use super::{
     arguments::RegistryArguments,
     failure::Failure,
     output::{Output, print, print_json},
-    remote::Remote,
+    remote::{Remote, admin},
     signals::Signals,
     text::shown,
 };
@@ -43,11 +43,11 @@ struct ContentsRecord {
 pub(super) async fn run(arguments: BackupArguments) -> Result<(), Failure> {
     let BackupArguments { file, registry } = arguments;
     let mut signals = Signals::listen()?;
-    let remote = Remote::new(registry.url);
+    let mut remote = Remote::new(registry.url);
     let (contents, bytes) = select! {
         biased;
         _ = signals.next() => return Err(Failure::Interrupted),
-        done = back_up(&remote, &file) => done?,
+        done = back_up(&mut remote, &file) => done?,
     };
     let Contents { revision, instances } = contents;
     match registry.output {
@@ -63,10 +63,11 @@ pub(super) async fn run(arguments: BackupArguments) -> Result<(), Failure> {
 
 /// Writes beside the file, which is replaced at last. Where it fails, or the future is dropped, there
 /// is nothing of it.
-async fn back_up(remote: &Remote, path: &Path) -> Result<(Contents, u64), Failure> {
+async fn back_up(remote: &mut Remote, path: &Path) -> Result<(Contents, u64), Failure> {
     let failure = |source| Failure::File { file: shown(&path.display().to_string()), source };
     let mut partial = begin(path).map_err(failure)?;
-    let mut pieces = remote.answer(remote.admin().backup(BackupRequest {})).await?;
+    let mut pieces =
+        remote.ask(async |channel| admin(channel).backup(BackupRequest {}).await).await?;
     while let Some(piece) = remote.piece(&mut pieces).await? {
         partial.write_all(&piece.chunk).map_err(failure)?;
     }

@@ -30,7 +30,7 @@ pub(super) async fn run(arguments: BenchArguments) -> Result<(), Failure> {
     let report = select! {
         biased;
         _ = signals.next() => return Err(Failure::Interrupted),
-        report = waypost_bench::run(bench, registry.url.as_str(), program) => report?,
+        report = waypost_bench::run(bench, registry.url.first(), program) => report?,
     };
     let Some(report) = report else { return Ok(()) };
     match registry.output {

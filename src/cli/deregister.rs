@@ -9,7 +9,7 @@ use super::{
     failure::Failure,
     output::{Output, print, print_json},
     record::CursorRecord,
-    remote::Remote,
+    remote::{Remote, registry},
     text::shown,
 };
 
@@ -42,8 +42,10 @@ pub(super) async fn run(arguments: DeregisterArguments) -> Result<(), Failure> {
         service: service.clone(),
         id: id.clone(),
     };
-    let remote = Remote::new(arguments.registry.url);
-    let cursor = remote.answer(remote.registry().deregister(request)).await?.cursor;
+    let mut remote = Remote::new(arguments.registry.url);
+    let answer =
+        remote.ask(async |channel| registry(channel).deregister(request.clone()).await).await?;
+    let cursor = answer.cursor;
     match arguments.registry.output {
         Output::Json => {
             let cursor = cursor.map(CursorRecord::from);

@@ -13,7 +13,7 @@ use super::{
     failure::Failure,
     output::{Output, print, print_json},
     record::{CursorRecord, InstanceRecord},
-    remote::Remote,
+    remote::{Remote, registry},
     text::shown,
 };
 
@@ -44,9 +44,9 @@ pub(super) async fn run(arguments: DrainArguments) -> Result<(), Failure> {
         instance: Some(Instance { status: Status::Draining.into(), ..Instance::default() }),
         update_mask: Some(FieldMask { paths: vec!["status".to_owned()] }),
     };
-    let remote = Remote::new(arguments.registry.url);
+    let mut remote = Remote::new(arguments.registry.url);
     let UpdateResponse { instance, cursor } =
-        remote.answer(remote.registry().update(request)).await?;
+        remote.ask(async |channel| registry(channel).update(request.clone()).await).await?;
     let instance = instance.ok_or(Failure::Nonsense("it holds no instance"))?;
     match arguments.registry.output {
         Output::Json => print_json(&DrainedRecord {

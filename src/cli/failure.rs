@@ -15,6 +15,9 @@ pub(super) enum Failure {
     /// The registry gave no answer.
     #[error("can't reach the registry at {url}: {reason}")]
     Unreachable { url: String, reason: String },
+    /// The same, or an answer that another address may not give, from each address.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    NoAddress(Vec<Self>),
     /// The registry answered, and the answer was no.
     #[error("{message}")]
     Refused { code: Code, message: String },
@@ -70,6 +73,11 @@ impl Failure {
         }
     }
 
+    /// The failures of all addresses, each of which may do later.
+    pub(super) fn of_all(mut failures: Vec<Self>) -> Self {
+        if failures.len() == 1 { failures.remove(0) } else { Self::NoAddress(failures) }
+    }
+
     /// What a status means that came of a request to the registry at `url`.
     pub(super) fn of(status: &Status, url: &str) -> Self {
         // A status that has a source was made here, for want of one from the registry.
@@ -106,7 +114,7 @@ impl Failure {
     /// Whether asking again may do.
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::NoAddress(_) => true,
             Self::Refused { code, .. } => matches!(
                 code,
                 Code::Unavailable

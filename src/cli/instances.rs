@@ -10,7 +10,7 @@ use super::{
     failure::Failure,
     output::{Output, print, print_json},
     record::InstanceRecord,
-    remote::Remote,
+    remote::{Remote, discovery},
     table::{Cell, Table},
     text::{address, status_name, status_style},
 };
@@ -34,7 +34,7 @@ pub(super) struct InstancesArguments {
 }
 
 pub(super) async fn run(arguments: InstancesArguments) -> Result<(), Failure> {
-    let remote = Remote::new(arguments.registry.url);
+    let mut remote = Remote::new(arguments.registry.url);
     let request = ResolveRequest {
         namespace: arguments.namespace.namespace,
         service: arguments.service,
@@ -43,7 +43,7 @@ pub(super) async fn run(arguments: InstancesArguments) -> Result<(), Failure> {
         page_size: PAGE_SIZE,
         page_token: String::new(),
     };
-    let instances = all_pages(&remote, request).await?;
+    let instances = all_pages(&mut remote, request).await?;
     match arguments.registry.output {
         Output::Json => print_json(&instances.iter().map(InstanceRecord::from).collect::<Vec<_>>()),
         Output::Table => print(&table(&instances)),
@@ -51,10 +51,14 @@ pub(super) async fn run(arguments: InstancesArguments) -> Result<(), Failure> {
 }
 
 /// The instances of all pages. A registry that knows no pages sends one.
-async fn all_pages(remote: &Remote, mut request: ResolveRequest) -> Result<Vec<Instance>, Failure> {
+async fn all_pages(
+    remote: &mut Remote,
+    mut request: ResolveRequest,
+) -> Result<Vec<Instance>, Failure> {
     let mut instances: Vec<Instance> = Vec::new();
     loop {
-        let page = remote.answer(remote.discovery().resolve(request.clone())).await?;
+        let page =
+            remote.ask(async |channel| discovery(channel).resolve(request.clone()).await).await?;
         // The ids' order is what bounds this.
         let last = instances.last().map(|instance| instance.id.as_str()).unwrap_or_default();
         if page.instances.first().is_some_and(|first| first.id.as_str() <= last) {

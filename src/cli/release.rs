@@ -9,7 +9,7 @@ use super::{
     failure::Failure,
     output::{Output, print, print_json},
     record::CursorRecord,
-    remote::Remote,
+    remote::{Remote, admin},
     text::shown,
 };
 
@@ -31,10 +31,11 @@ struct ReleasedRecord {
 
 pub(super) async fn run(arguments: ReleaseArguments) -> Result<(), Failure> {
     let ReleaseArguments { namespace, registry } = arguments;
-    let remote = Remote::new(registry.url);
+    let mut remote = Remote::new(registry.url);
     let request = ReleaseProtectionRequest { namespace: namespace.clone() };
-    let ReleaseProtectionResponse { evicted, cursor } =
-        remote.answer(remote.admin().release_protection(request)).await?;
+    let ReleaseProtectionResponse { evicted, cursor } = remote
+        .ask(async |channel| admin(channel).release_protection(request.clone()).await)
+        .await?;
     match registry.output {
         Output::Json => {
             print_json(&ReleasedRecord { evicted, cursor: cursor.map(CursorRecord::from) })

@@ -1,5 +1,5 @@
-//! The way to the registry for commands that ask once: no answer in time is a failure, and nothing
-//! is asked twice.
+//! The way to the registry for commands that ask once: no answer in time is a failure, and the next
+//! address is tried after it, each at most once.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -18,28 +18,43 @@ use waypost_client::{
 
 use super::failure::Failure;
 
-/// The longest that one request may take, the connection included.
+/// The longest that one request may take at one address, the connection included.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// After this long in silence a connection is asked whether it lives, and given up where there is no
+/// answer in time. As the client crate does it.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The largest answer that is taken: a service with very many instances.
 const MESSAGE_MAX: usize = 256 * 1024 * 1024;
 
-/// Where a registry listens: `http://host:port`.
+/// Where the registry listens: `http://host:port`, or several of these with commas between them.
 #[derive(Clone, Debug)]
 pub(super) struct RegistryUrl {
     text: String,
+    /// At least one.
+    addresses: Vec<Address>,
+}
+
+#[derive(Clone, Debug)]
+struct Address {
+    url: String,
     endpoint: Endpoint,
 }
 
 impl RegistryUrl {
-    pub(super) fn as_str(&self) -> &str {
-        &self.text
+    /// The first address.
+    pub(super) fn first(&self) -> &str {
+        &self.addresses[0].url
     }
 
     /// A client that keeps up what it does across the registry's absences.
     pub(super) fn client(&self, namespace: &str) -> Client {
-        let builder = Client::builder().registry(&self.text).namespace(namespace);
-        builder.build().expect("the URL was checked when it was read")
+        let builder = Client::builder().namespace(namespace);
+        let builder =
+            self.addresses.iter().fold(builder, |builder, address| builder.registry(&address.url));
+        builder.build().expect("the URLs were checked when they were read")
     }
 }
 
@@ -53,48 +68,75 @@ impl FromStr for RegistryUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // What the client takes is what there is, for all commands alike.
-        Client::new(text).map_err(|error| match error {
-            BuildError::BadUrl { reason, .. } => reason,
-            other => other.to_string(),
-        })?;
-        let endpoint = Endpoint::from_shared(text.to_owned()).map_err(|error| error.to_string())?;
-        Ok(Self { text: text.to_owned(), endpoint: endpoint.connect_timeout(WAIT_MAX) })
+        let addresses: Result<_, _> = text.split(',').map(|url| url.trim().parse()).collect();
+        Ok(Self { text: text.to_owned(), addresses: addresses? })
     }
 }
 
-/// The registry. Connects at the first request, and again after a failure.
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        // What the client takes is what there is, for all commands alike.
+        Client::new(url).map_err(|error| match error {
+            BuildError::BadUrl { reason, .. } => reason,
+            other => other.to_string(),
+        })?;
+        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| error.to_string())?;
+        let endpoint = endpoint
+            .connect_timeout(WAIT_MAX)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true);
+        Ok(Self { url: url.to_owned(), endpoint })
+    }
+}
+
+/// The registry, at one of its addresses. Connects at the first request.
 #[derive(Clone, Debug)]
 pub(super) struct Remote {
     url: RegistryUrl,
+    /// The address in use.
+    index: usize,
     channel: Channel,
 }
 
 impl Remote {
-    /// Must be called in a tokio runtime.
+    /// The first address. Must be called in a tokio runtime.
     pub(super) fn new(url: RegistryUrl) -> Self {
-        let channel = url.endpoint.connect_lazy();
-        Self { url, channel }
+        let channel = url.addresses[0].endpoint.connect_lazy();
+        Self { url, index: 0, channel }
     }
 
-    pub(super) fn registry(&self) -> RegistryClient<Channel> {
-        RegistryClient::new(self.channel.clone())
+    /// Uses the next address from now on, over a connection of its own: the one before may be dead
+    /// without having been closed.
+    pub(super) fn move_on(&mut self) {
+        self.index = (self.index + 1) % self.url.addresses.len();
+        self.channel = self.url.addresses[self.index].endpoint.connect_lazy();
     }
 
-    pub(super) fn discovery(&self) -> DiscoveryClient<Channel> {
-        DiscoveryClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX)
-    }
-
-    pub(super) fn admin(&self) -> AdminClient<Channel> {
-        AdminClient::new(self.channel.clone())
-    }
-
-    /// The answer to a request, which may take [`WAIT_MAX`].
-    pub(super) async fn answer<T>(
-        &self,
-        request: impl Future<Output = Result<Response<T>, Status>>,
+    /// The answer to a request, which may take [`WAIT_MAX`] at each address. It is sent to the address
+    /// in use, and to the next one where that may help.
+    pub(super) async fn ask<T>(
+        &mut self,
+        request: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
     ) -> Result<T, Failure> {
-        let answer = timeout(WAIT_MAX, request).await;
+        let mut failures = Vec::new();
+        for _ in 0..self.url.addresses.len() {
+            match self.attempt(&request).await {
+                Err(failure) if failure.is_transient() => failures.push(failure),
+                answer => return answer,
+            }
+            self.move_on();
+        }
+        Err(Failure::of_all(failures))
+    }
+
+    async fn attempt<T>(
+        &self,
+        request: &impl AsyncFn(Channel) -> Result<Response<T>, Status>,
+    ) -> Result<T, Failure> {
+        let answer = timeout(WAIT_MAX, request(self.channel.clone())).await;
         let answer = answer.map_err(|_| self.silent())?;
         answer.map(Response::into_inner).map_err(|status| self.failure(&status))
     }
@@ -111,10 +153,26 @@ impl Remote {
 
     /// What a status means that came from here.
     pub(super) fn failure(&self, status: &Status) -> Failure {
-        Failure::of(status, self.url.as_str())
+        Failure::of(status, self.address())
     }
 
     pub(super) fn unreachable(&self, reason: impl Into<String>) -> Failure {
-        Failure::Unreachable { url: self.url.to_string(), reason: reason.into() }
+        Failure::Unreachable { url: self.address().to_owned(), reason: reason.into() }
     }
+
+    fn address(&self) -> &str {
+        &self.url.addresses[self.index].url
+    }
+}
+
+pub(super) fn registry(channel: Channel) -> RegistryClient<Channel> {
+    RegistryClient::new(channel)
+}
+
+pub(super) fn discovery(channel: Channel) -> DiscoveryClient<Channel> {
+    DiscoveryClient::new(channel).max_decoding_message_size(MESSAGE_MAX)
+}
+
+pub(super) fn admin(channel: Channel) -> AdminClient<Channel> {
+    AdminClient::new(channel)
 }

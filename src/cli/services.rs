@@ -8,7 +8,7 @@ use super::{
     arguments::{NamespaceArgument, RegistryArguments},
     failure::Failure,
     output::{Output, print, print_json},
-    remote::Remote,
+    remote::{Remote, discovery},
     table::Table,
 };
 
@@ -33,8 +33,8 @@ struct ServiceRecord<'a> {
 }
 
 pub(super) async fn run(arguments: ServicesArguments) -> Result<(), Failure> {
-    let remote = Remote::new(arguments.registry.url);
-    let services = list(&remote, arguments.namespace.namespace).await?;
+    let mut remote = Remote::new(arguments.registry.url);
+    let services = list(&mut remote, arguments.namespace.namespace).await?;
     match arguments.registry.output {
         Output::Json => print_json(&services.iter().map(record).collect::<Vec<_>>()),
         Output::Table => print(&table(&services)),
@@ -42,13 +42,15 @@ pub(super) async fn run(arguments: ServicesArguments) -> Result<(), Failure> {
 }
 
 /// All pages.
-async fn list(remote: &Remote, namespace: String) -> Result<Vec<ServiceSummary>, Failure> {
+async fn list(remote: &mut Remote, namespace: String) -> Result<Vec<ServiceSummary>, Failure> {
     let mut services: Vec<ServiceSummary> = Vec::new();
     let mut page_token = String::new();
     loop {
         let request =
             ListServicesRequest { namespace: namespace.clone(), page_size: PAGE, page_token };
-        let page = remote.answer(remote.discovery().list_services(request)).await?;
+        let page = remote
+            .ask(async |channel| discovery(channel).list_services(request.clone()).await)
+            .await?;
         // The names' order is what bounds this.
         let last = services.last().map(|service| service.name.as_str()).unwrap_or_default();
         if page.services.first().is_some_and(|first| first.name.as_str() <= last) {

@@ -12,7 +12,7 @@ use super::{
     arguments::RegistryArguments,
     failure::Failure,
     output::{Output, print, print_json},
-    remote::Remote,
+    remote::{Remote, admin},
     table::{Cell, Table},
 };
 use crate::{clock::Clock, model::WallTime};
@@ -50,8 +50,9 @@ struct ProtectionRecord<'a> {
 }
 
 pub(super) async fn run(arguments: StatusArguments) -> Result<(), Failure> {
-    let remote = Remote::new(arguments.registry.url);
-    let status = remote.answer(remote.admin().get_status(GetStatusRequest {})).await?;
+    let mut remote = Remote::new(arguments.registry.url);
+    let status =
+        remote.ask(async |channel| admin(channel).get_status(GetStatusRequest {}).await).await?;
     match arguments.registry.output {
         Output::Json => print_json(&record(&status)),
         Output::Table => print(&table(&status, Clock::start().wall())),

@@ -17,7 +17,7 @@ use super::{
     follow::{Event, Following},
     output::{Output, json_line, write},
     record::InstanceRecord,
-    remote::Remote,
+    remote::{Remote, discovery},
     say,
     serve::stop_signal,
     table::{Cell, line},
@@ -25,7 +25,8 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// A registry says something at least every 10 s: after this long without a word it is gone.
+/// A registry sends something at least every 10 s: after this long in silence it is gone, whatever its
+/// connection says.
 const SILENCE_MAX: Duration = Duration::from_secs(25);
 
 /// The longest first wait before coming again, and the longest of all.
@@ -106,6 +107,7 @@ impl Watch {
                 say(&format_args!("{failure}; trying again"));
             }
             self.following.disconnected();
+            self.remote.move_on();
             sleep(backoff(self.failures, fastrand::f64())).await;
             self.failures = self.failures.saturating_add(1);
         }
@@ -119,7 +121,10 @@ impl Watch {
             filter: Some(self.filter.clone()),
             resume: self.following.cursor(),
         };
-        let mut stream = self.remote.answer(self.remote.discovery().watch(request)).await?;
+        let mut stream = self
+            .remote
+            .ask(async |channel| discovery(channel).watch(request.clone()).await)
+            .await?;
         loop {
             let message = timeout(SILENCE_MAX, stream.message()).await;
             let message =

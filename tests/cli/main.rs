@@ -5,6 +5,7 @@
 mod backup;
 mod bench;
 mod large;
+mod reach;
 mod readiness;
 mod wrapper;
 
