@@ -74,7 +74,9 @@ impl<'a> Attempt<'a> {
 
     /// The instance served it, with a response that can't be passed on.
     pub(super) fn served(self) -> Pick {
-        let (pick, took) = self.end();
+        let now = clock::now();
+        let (pick, took) = self.end(now);
+        pick.endpoint().note_answer(now);
         pick.endpoint().note(Sign::Good, took);
         pick
     }
