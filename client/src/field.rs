@@ -55,6 +55,14 @@ impl Field {
         self.endpoints.is_empty()
     }
 
+    /// What an instance with so many calls in flight has to do for its weight, relative to the mean of all
+    /// weights: `(in flight + 1/2) / weight`. The half makes shares of few calls as even as they can be (as
+    /// in A. Sainte-Laguë's method for seats); a whole one would favour heavy instances.
+    #[inline]
+    pub(crate) fn load(&self, index: usize, in_flight: u32) -> f32 {
+        (in_flight as f32 + 0.5) * self.weights.inverse(index)
+    }
+
     /// Two of those that suit, each drawn by weight at its fraction of 2^64; none where none suits. Looks
     /// at all of them.
     pub(crate) fn draw_where(

@@ -1,5 +1,5 @@
-//! How long an instance takes to answer: an average that one slow answer can't double twice. Lock-free and
-//! pure: takes the time as an argument.
+//! How long an instance takes to answer: an average that one slow answer at most doubles. Lock-free and pure:
+//! takes the time as an argument.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

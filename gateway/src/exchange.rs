@@ -404,7 +404,8 @@ fn key(
     }
 }
 
-/// Until the head of the answer: what the route gives, or less where the caller asks for less.
+/// Until the head of the answer, from the end of the upload: what the route gives, or less where the caller
+/// asks for less.
 fn timeout(route: &Route, headers: &HeaderMap) -> Duration {
     let asked = headers.get(&TIMEOUT_MS).and_then(|ms| ms.to_str().ok()?.parse().ok());
     asked.map_or(route.timeout, |ms| route.timeout.min(Duration::from_millis(ms)))

@@ -17,10 +17,7 @@ pub(super) fn draw(field: &Field, first: u64, second: u64) -> (usize, usize) {
 
 /// Whether the call is relatively lighter on `other` than on `chosen`, which is busy.
 pub(super) fn is_lighter(field: &Field, other: usize, chosen: usize) -> bool {
-    let load = |index: usize| {
-        let in_flight = field.endpoints()[index].in_flight();
-        (in_flight, (in_flight as f32 + 1.0) * field.weights().inverse(index))
-    };
-    let (busy, ours) = load(chosen);
-    busy > 0 && load(other).1 < ours
+    let in_flight = |index: usize| field.endpoints()[index].in_flight();
+    let busy = in_flight(chosen);
+    busy > 0 && field.load(other, in_flight(other)) < field.load(chosen, busy)
 }

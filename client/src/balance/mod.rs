@@ -65,9 +65,9 @@ pub enum Policy {
     /// does not count. Goes by what calls [report](Pick::report). The default.
     #[default]
     PeakEwma,
-    /// The one with fewer calls in flight, relative to its weight, of two random ones (M.
-    /// Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001). For calls that
-    /// last, such as streams.
+    /// The one with fewer calls in flight, `(calls in flight + 1/2) / weight`, of two random ones (M.
+    /// Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001). The first, drawn by
+    /// weight, keeps the call where it has none in flight. For calls that last, such as streams.
     LeastRequest,
     /// A random one. The most even spread over many callers that know nothing of each other.
     Random,

@@ -3,9 +3,8 @@
 //!
 //! The first was drawn by weight, and keeps the call unless something speaks against it: calls in flight
 //! there, or answers that are clearly slower. So an idle service shares its calls exactly by weight, however
-//! few instances it has. Otherwise both are compared by what they have to do, `(in flight + 1/2) / weight`
-//! (the half makes shares of few calls even, as in A. Sainte-Laguë's method), times the latency, where one
-//! is clearly slower.
+//! few instances it has. Otherwise both are compared by what they have to do for their weight
+//! ([`Field::load`]), times the latency, where one is clearly slower.
 
 use crate::{
     field::Field,
@@ -27,9 +26,8 @@ pub(super) fn is_quicker(field: &Field, other: usize, chosen: usize, now: Tick) 
     if !slower && busy == 0 {
         return false;
     }
-    let load =
-        |index: usize, in_flight: u32| (in_flight as f32 + 0.5) * field.weights().inverse(index);
-    let (their_load, our_load) = (load(other, place(other).in_flight()), load(chosen, busy));
+    let their_load = field.load(other, place(other).in_flight());
+    let our_load = field.load(chosen, busy);
     if slower || is_slower(theirs, ours) {
         let (factor, their_factor) = (factor(ours, theirs, now), factor(theirs, ours, now));
         // What was slow, and is forgiven, is as idle as before.

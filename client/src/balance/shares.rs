@@ -47,7 +47,9 @@ const WEIGHTS: [[u32; 2]; 6] = [[10, 90], [90, 10], [1, 3], [40, 60], [1, 1_000]
 async fn at_low_traffic_small_differences_of_latency_leave_shares_to_the_weights() {
     for weights in WEIGHTS {
         for millis in [[3.0, 5.0], [5.0, 3.0], [0.2, 0.4], [40.0, 40.0]] {
-            assert_by_weight(weights, millis, 1, 0.05).await;
+            for policy in [Policy::PeakEwma, Policy::LeastRequest] {
+                assert_by_weight(policy, weights, millis, 1, 0.05).await;
+            }
         }
     }
 }
@@ -58,16 +60,24 @@ async fn where_latencies_are_alike_load_leaves_shares_to_the_weights() {
         for (millis, in_flight) in [(5.0, 4), (40.0, 4), (40.0, 9), (5.0, 40), (40.0, 40)] {
             // Few calls can't be shared evenly.
             let within = 0.03 + 0.5 / in_flight as f64;
-            assert_by_weight(weights, [millis; 2], in_flight, within).await;
+            for policy in [Policy::PeakEwma, Policy::LeastRequest] {
+                assert_by_weight(policy, weights, [millis; 2], in_flight, within).await;
+            }
         }
     }
 }
 
-async fn assert_by_weight(weights: [u32; 2], millis: [f64; 2], in_flight: usize, within: f64) {
-    let shares = closed_loop(Policy::PeakEwma, &weights, &millis, in_flight, 3_000).await;
+async fn assert_by_weight(
+    policy: Policy,
+    weights: [u32; 2],
+    millis: [f64; 2],
+    in_flight: usize,
+    within: f64,
+) {
+    let shares = closed_loop(policy, &weights, &millis, in_flight, 3_000).await;
     let expected = f64::from(weights[0]) / f64::from(weights[0] + weights[1]);
     let is_close = (shares[0] - expected).abs() < within;
-    assert!(is_close, "{weights:?}, {millis:?} ms, {in_flight} at once: {shares:?}");
+    assert!(is_close, "{policy:?}, {weights:?}, {millis:?} ms, {in_flight} at once: {shares:?}");
 }
 
 #[tokio::test(start_paused = true)]

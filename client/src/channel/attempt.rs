@@ -135,7 +135,10 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::{
-        super::{protocol::Http, timeout::CallTimeout},
+        super::{
+            protocol::{Grpc, Http},
+            timeout::CallTimeout,
+        },
         *,
     };
     use crate::{
@@ -207,6 +210,40 @@ mod tests {
             let counted = endpoint.latency().nanos(1) / 1e9;
             assert!((counted - given_up.min(10.0)).abs() < 0.1, "{counted} s");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_passes_while_the_caller_sends_is_not_the_instances_failure() {
+        for ends in [false, true] {
+            let (call, feed) = upload();
+            let mut request = call.attempt::<Http>(clock::now()).unwrap().0;
+            request.headers_mut().insert("grpc-timeout", "10S".parse().unwrap());
+            let call = Call::new::<Grpc>(request, clock::now());
+            let pick = pick();
+            let endpoint = std::sync::Arc::clone(pick.endpoint());
+            let mut body = call.attempt::<Grpc>(clock::now()).unwrap().0.into_body();
+            let attempt = Attempt::begin(pick, &call);
+            take(&mut body);
+            clock::sleep(Duration::from_secs(5)).await;
+            if ends {
+                drop(feed);
+                take(&mut body);
+            }
+            clock::sleep(Duration::from_secs(6)).await;
+            assert!(call.is_late(clock::now()), "it is absolute");
+            drop(attempt);
+            assert_eq!(endpoint.latency().nanos(1) > 0.0, ends);
+        }
+    }
+
+    #[test]
+    fn a_server_that_gave_up_a_caller_that_was_still_sending_has_not_failed() {
+        let answer = |code: u32| Response::builder().header("grpc-status", code).body(()).unwrap();
+        let (deadline_exceeded, internal) = (answer(4), answer(13));
+        let took = Duration::from_secs(1);
+        assert!(is_callers_delay(&deadline_exceeded, Took::Early(took)));
+        assert!(!is_callers_delay(&deadline_exceeded, Took::Whole(took)));
+        assert!(!is_callers_delay(&internal, Took::Early(took)));
     }
 
     #[tokio::test(start_paused = true)]

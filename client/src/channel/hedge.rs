@@ -92,7 +92,7 @@ impl<'a, P: Protocol> Race<'a, P> {
         self.patience.is_some() || self.channel.options.hedge_delay.is_some()
     }
 
-    /// The first answer that is none of a failure; or, once all attempts are over, how they failed.
+    /// The first answer; or, once all attempts are over, how they failed.
     fn poll(
         &mut self,
         first: Pin<&mut impl Future<Output = Attempted>>,

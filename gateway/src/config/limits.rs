@@ -13,8 +13,8 @@ use super::{
 pub struct Limits {
     /// How many bytes a request's body has, at most; none: any number. Default: 16 MiB.
     pub body: Option<u64>,
-    /// The time until the head of the answer is there, where the route says nothing of it. Never 0.
-    /// Default: 30 s.
+    /// The time until the head of the answer is there, from the end of the upload, where the route says
+    /// nothing of it. Never 0. Default: 30 s.
     pub timeout: Duration,
 }
 

@@ -32,9 +32,11 @@ pub struct Route {
     pub policy: Policy,
     /// What requests belong together by. Some exactly where the policy is [`Policy::Rendezvous`].
     pub key: Option<KeySource>,
-    /// The time until the head of the answer is there. Never 0. Default: that of all requests.
+    /// The time until the head of the answer is there, from the end of the upload. Never 0. Default: that
+    /// of all requests.
     pub timeout: Duration,
-    /// How often more a request may be sent, if it [may](Self::may_repeat). Default: 1.
+    /// How often more a request may be sent, if it [may](Self::may_repeat): after it failed, or, if its
+    /// method is safe (RFC 9110, section 9.2.1), also while its instance is silent. Default: 1.
     pub retries: u32,
     /// All methods may be sent again, whatever HTTP says of them. Default: no.
     pub idempotent: bool,

@@ -176,6 +176,7 @@ async fn a_request_that_changes_something_is_at_one_instance_at_a_time() {
         "[[routes]]
         path = '/v1'
         service = 'orders'
+        hedge = '20ms'
         timeout = '600ms'",
     )
     .await;
