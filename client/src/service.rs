@@ -77,12 +77,14 @@ impl Services {
         watched
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the guard is held while a handle is cloned")]
     fn find(&self, name: &str) -> Option<Arc<Watched>> {
         let watched = self.watched.get(name).and_then(|watched| watched.upgrade());
         watched.filter(|watched| watched.is_current())
     }
 
     /// Inserts `created`, unless its service is watched already. Returns the service that is watched.
+    #[expect(clippy::disallowed_methods, reason = "the guard is held while handles are compared")]
     fn insert(&self, created: &Arc<Watched>) -> Arc<Watched> {
         // Dropped after the entry: the drop of the last handle locks the map.
         let present;
@@ -106,6 +108,7 @@ impl Watched {
 }
 
 impl Drop for Watched {
+    #[expect(clippy::disallowed_methods, reason = "the guard is held while handles are counted")]
     fn drop(&mut self) {
         if let Some(services) = self.services.upgrade() {
             // Another handle may have begun another watch of the same name meanwhile.

@@ -64,6 +64,7 @@ pub(crate) enum Repeat {
 
 impl Lines {
     /// The implicit way to a service.
+    #[expect(clippy::disallowed_methods, reason = "the guard is held while an `Arc` is cloned")]
     pub(crate) fn implicit(&self, service: Name, timeout: Duration) -> Way {
         Way::Implicit(match self.implicit.get(&service) {
             Some(line) => Arc::clone(&line.route),
@@ -83,6 +84,7 @@ impl Lines {
 
 /// Returns what is kept for `key`, `new` from now on. No guard of the map is held while `new` runs, which
 /// locks tables of the client.
+#[expect(clippy::disallowed_methods, reason = "the guards are held while an `Arc` is cloned")]
 fn kept<K: Clone + Eq + Hash>(
     lines: &DashMap<K, Arc<Line>>,
     key: &K,

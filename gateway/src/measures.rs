@@ -67,6 +67,7 @@ impl Measures {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the guard is held while an `Arc` is cloned")]
     fn service(&self, name: &str) -> Arc<Service> {
         let now = clock::now();
         if let Some(service) = self.services.get(name)
@@ -96,6 +97,7 @@ impl Service {
         Self { found: now, requests, seconds, instances: DashMap::new() }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the guard is held while an `Arc` is cloned")]
     fn instance(&self, service: &str, id: &str) -> Arc<Instance> {
         if let Some(instance) = self.instances.get(id) {
             return Arc::clone(&instance);

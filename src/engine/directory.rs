@@ -41,6 +41,7 @@ pub struct ServiceSummary {
 }
 
 impl Directory {
+    #[expect(clippy::disallowed_methods, reason = "the guard is held while an `Arc` is cloned")]
     pub(super) fn service(&self, key: &ServiceKey) -> Option<Arc<Service>> {
         self.services.get(key).map(|entry| Arc::clone(&entry))
     }

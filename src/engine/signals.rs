@@ -104,6 +104,7 @@ impl Waiters {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the guard is held while the list is copied")]
 fn wake<K, Q>(topics: &Topics<K>, topic: &Q)
 where
     K: Eq + Hash + Borrow<Q>,
@@ -116,12 +117,14 @@ where
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the guard is held while a waiter is added")]
 fn join<K: Eq + Hash>(topics: &Topics<K>, topic: K, waiter: &Arc<Waiter>) {
     let mut waiters = topics.entry(topic).or_default();
     waiters.all.insert(waiter.number, Arc::clone(waiter));
     waiters.list.take();
 }
 
+#[expect(clippy::disallowed_methods, reason = "the guard is held while a waiter is removed")]
 fn leave<K: Eq + Hash>(topics: &Topics<K>, topic: K, waiter: &Arc<Waiter>) {
     if let Entry::Occupied(mut waiters) = topics.entry(topic) {
         waiters.get_mut().all.remove(&waiter.number);

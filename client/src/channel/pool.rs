@@ -100,8 +100,7 @@ impl Pool {
     }
 
     async fn connect(&self, runtime: Id, address: &str) -> Result<Http1, SendError> {
-        if let Entry::Vacant(home) = self.shared.homes.entry(runtime) {
-            home.insert(Home::default());
+        if self.shared.add_home(runtime) {
             let keeper = Keeper { pool: Arc::downgrade(&self.shared), runtime };
             tasks::spawn("idle connections", keeper.sweep());
         }
@@ -126,11 +125,7 @@ impl Pool {
     /// Takes a connection back, where it can have another call.
     pub(super) fn give_back(&self, mut connection: Box<Http1>) {
         if connection.is_ready() {
-            // Where its runtime has ended, it is of no use.
-            let Some(mut home) = self.shared.homes.get_mut(&connection.runtime) else { return };
-            let address = Arc::clone(&connection.address);
-            let idle = Idle { connection, since: clock::now() };
-            home.entry(address).or_default().push(idle);
+            self.shared.put(Idle { connection, since: clock::now() });
         }
     }
 }
@@ -174,34 +169,57 @@ fn origin_form(uri: &Uri) -> Uri {
     path.unwrap_or_else(|| PathAndQuery::from_static("/")).into()
 }
 
+// No guard is held while a connection is looked at or dropped: both run code of the connection's, and of
+// the request that it may still hold, which may come back here.
+#[expect(clippy::disallowed_methods, reason = "the guards are held while connections are moved")]
 impl Shared {
+    /// Returns false where the runtime has a home already.
+    fn add_home(&self, runtime: Id) -> bool {
+        match self.homes.entry(runtime) {
+            Entry::Vacant(home) => drop(home.insert(Home::default())),
+            Entry::Occupied(_) => return false,
+        }
+        true
+    }
+
+    fn put(&self, idle: Idle) {
+        // Where its runtime has ended, it is of no use, and is dropped after the guard.
+        if let Some(mut home) = self.homes.get_mut(&idle.connection.runtime) {
+            home.entry(Arc::clone(&idle.connection.address)).or_default().push(idle);
+        }
+    }
+
     /// One to `address` that is open, as far as is known.
     fn take(&self, runtime: Id, address: &str) -> Option<Box<Http1>> {
         let now = clock::now();
-        let mut home = self.homes.get_mut(&runtime)?;
-        let idle = home.get_mut(address)?;
-        while let Some(mut last) = idle.pop() {
-            if last.is_of_use(now) {
+        while let Some(mut last) = self.pop(runtime, address) {
+            if !last.is_expired(now) && last.connection.is_ready() {
                 return Some(last.connection);
             }
         }
         None
     }
 
-    fn drop_useless(&self, runtime: Id) {
+    fn pop(&self, runtime: Id, address: &str) -> Option<Idle> {
+        self.homes.get_mut(&runtime)?.get_mut(address)?.pop()
+    }
+
+    fn drop_expired(&self, runtime: Id) {
         let now = clock::now();
-        let Some(mut home) = self.homes.get_mut(&runtime) else { return };
-        home.retain(|_, idle| {
-            idle.retain_mut(|one| one.is_of_use(now));
-            !idle.is_empty()
-        });
+        let mut expired = Vec::new();
+        if let Some(mut home) = self.homes.get_mut(&runtime) {
+            home.retain(|_, idle| {
+                expired.extend(idle.extract_if(.., |one| one.is_expired(now)));
+                !idle.is_empty()
+            });
+        }
+        drop(expired);
     }
 }
 
 impl Idle {
-    fn is_of_use(&mut self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) < self.connection.idle_max
-            && self.connection.is_ready()
+    fn is_expired(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= self.connection.idle_max
     }
 }
 
@@ -212,13 +230,12 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Closes what nobody has used for long, and what its instance has closed, for as long as there is a
-    /// pool.
+    /// Closes connections that were idle for too long, while the pool exists.
     async fn sweep(self) {
         loop {
             clock::sleep(SWEEP_INTERVAL).await;
             let Some(pool) = self.pool.upgrade() else { return };
-            pool.drop_useless(self.runtime);
+            pool.drop_expired(self.runtime);
         }
     }
 }
