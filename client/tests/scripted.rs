@@ -58,7 +58,7 @@ fn at(host: &str) -> Registration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_processes_with_one_id_the_later_one_stays_and_the_other_learns_its_address() {
+async fn of_two_processes_with_one_id_the_later_one_stays_and_the_other_reports_its_address() {
     let registry = Registry::new();
     let first = registry.client().register(at("10.0.0.1")).await.unwrap();
     let lease = first.lease_id().unwrap();

@@ -63,7 +63,7 @@ impl Child {
         tokio::select! {
             biased;
             running = launch.running(id) => running.map_err(failure)?,
-            // Killed before it ran: whoever waits for it learns of that.
+            // Killed before it ran: the next wait returns that.
             ended = child.wait() => drop(ended?),
         }
         Ok(child)

@@ -57,7 +57,7 @@ enum Command {
     /// Follow services: what is there, then every change, until SIGINT or SIGTERM.
     Watch(watch::WatchArguments),
     /// Register an instance and keep it registered, for as long as this or a command runs.
-    Register(register::RegisterArguments),
+    Register(Box<register::RegisterArguments>),
     /// Remove an instance from the registry.
     Deregister(deregister::DeregisterArguments),
     /// Have an instance finish what it has and take nothing new.
@@ -86,7 +86,7 @@ pub fn run() -> ExitCode {
         Command::Services(arguments) => block_on(services::run(arguments)),
         Command::Instances(arguments) => block_on(instances::run(arguments)),
         Command::Watch(arguments) => block_on(watch::run(arguments)),
-        Command::Register(arguments) => block_on(register::run(arguments)),
+        Command::Register(arguments) => block_on(register::run(*arguments)),
         Command::Deregister(arguments) => block_on(deregister::run(arguments)),
         Command::Drain(arguments) => block_on(drain::run(arguments)),
         Command::Release(arguments) => block_on(release::run(arguments)),

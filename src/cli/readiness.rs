@@ -47,11 +47,11 @@ enum Kind {
 /// Why a check failed.
 #[derive(Debug, thiserror::Error)]
 enum NotReady {
-    #[error("no answer within {} s", ATTEMPT_MAX.as_secs())]
+    #[error("no response within {} s", ATTEMPT_MAX.as_secs())]
     Slow,
-    #[error("answered with {0}, not with 2xx")]
+    #[error("the response is {0}, not 2xx")]
     Status(StatusCode),
-    #[error("answered with no HTTP/1: {0}")]
+    #[error("no HTTP/1.1 response: {0}")]
     Http(#[from] hyper::Error),
     #[error("{0}")]
     Io(#[from] io::Error),

@@ -42,7 +42,7 @@ const LEAVE_MAX: Duration = Duration::from_secs(5);
 ///
 /// The command runs in a process group of its own, which gets all signals: keys typed in the terminal
 /// (Ctrl-C, Ctrl-Z) go to this program first, and the command can't read from the terminal. It is
-/// killed where this program is (on Linux).
+/// killed where this program is (on Linux), but not what it has started.
 #[derive(Debug, Args)]
 pub(super) struct RegisterArguments {
     /// The service that the instance is a replica of.

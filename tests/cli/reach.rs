@@ -39,7 +39,7 @@ impl Swallower {
                         _ = swallowed.changed() => {}
                     }
                     // Both stay open.
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 });
             }
         });
@@ -148,7 +148,7 @@ async fn a_watch_goes_on_at_the_next_address() {
 }
 
 #[tokio::test]
-async fn of_two_processes_with_one_id_the_earlier_one_stays_out_and_says_why() {
+async fn of_two_processes_with_one_id_the_earlier_one_stays_out_and_names_the_other() {
     let server = Server::start().await;
     let (mut watch, _marker) = watch_orders(&server).await;
     let start = |address: &str| {

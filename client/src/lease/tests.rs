@@ -162,12 +162,12 @@ fn an_unknown_lease_is_registered_again_at_once_after_a_time_without_connection(
 #[test]
 fn a_lease_that_is_lost_while_it_is_renewed_is_not_taken_back_blindly() {
     let now = clock::now();
-    let mut heard = renewed(now);
-    heard.beaten(now + INTERVAL);
-    heard.answered(&[1], now + INTERVAL);
-    let mut told = renewed(now);
-    told.doubt(1, now + INTERVAL);
-    for mut lease in [heard, told] {
+    let mut by_heartbeat = renewed(now);
+    by_heartbeat.beaten(now + INTERVAL);
+    by_heartbeat.answered(&[1], now + INTERVAL);
+    let mut by_update = renewed(now);
+    by_update.doubt(1, now + INTERVAL);
+    for mut lease in [by_heartbeat, by_update] {
         let now = now + INTERVAL;
         assert_eq!((lease.id(), lease.step(now)), (None, Step::Ask(1)));
         lease.explained(Fate::Fenced, now, 1.0);
