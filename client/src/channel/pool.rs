@@ -32,6 +32,10 @@ use crate::{
 /// How long a connection that nobody uses is kept: less than servers do, most of which keep one for
 /// 5 s and more, so that no call is sent while its instance closes.
 const IDLE_MAX: Duration = Duration::from_secs(4);
+/// For how long requests that can't be repeated go over new connections, once an instance has closed a
+/// kept one without a warning.
+const SURPRISED_FOR: Duration = Duration::from_secs(60);
+
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// How often those that nobody uses are looked at.
@@ -50,8 +54,16 @@ struct Shared {
     homes: DashMap<Id, Home>,
 }
 
-/// By address; the last one used is the last.
-type Home = HashMap<Arc<str>, Vec<Idle>>;
+type Home = HashMap<Arc<str>, Kept>;
+
+/// The connections to one address.
+#[derive(Default)]
+struct Kept {
+    /// The last one used is the last.
+    idle: Vec<Idle>,
+    /// When the instance last closed one that a request had just gone into.
+    surprised: Option<Instant>,
+}
 
 struct Idle {
     connection: Box<Http1>,
@@ -71,12 +83,16 @@ impl Pool {
         address: &str,
     ) -> Result<Response<Inflow>, SendError> {
         let runtime = Handle::current().id();
-        while let Some(mut connection) = self.shared.take(runtime, address) {
+        let is_idempotent = request.method().is_idempotent();
+        while let Some(mut connection) = self.shared.take(runtime, address, is_idempotent) {
             match connection.send(prepared(request, &connection.host)).await {
                 Ok(answer) => return self.lend(answer, connection),
                 // It was closed while nobody used it.
                 Err(Unanswered::Unsent(unsent)) => request = *unsent,
-                Err(Unanswered::Silent(error)) => return Err(SendError::Stale(error.into())),
+                Err(Unanswered::Silent(error)) => {
+                    self.shared.note_surprise(&connection);
+                    return Err(SendError::Stale(error.into()));
+                }
                 Err(Unanswered::Failed(error)) => return Err(error),
             }
         }
@@ -185,13 +201,18 @@ impl Shared {
     fn put(&self, idle: Idle) {
         // Where its runtime has ended, it is of no use, and is dropped after the guard.
         if let Some(mut home) = self.homes.get_mut(&idle.connection.runtime) {
-            home.entry(Arc::clone(&idle.connection.address)).or_default().push(idle);
+            home.entry(Arc::clone(&idle.connection.address)).or_default().idle.push(idle);
         }
     }
 
-    /// One to `address` that is open, as far as is known.
-    fn take(&self, runtime: Id, address: &str) -> Option<Box<Http1>> {
+    /// One to `address` that is open, as far as is known. None for a request that can't be repeated where
+    /// the instance may close it at any time; one goes in its place, as a new one will be kept.
+    fn take(&self, runtime: Id, address: &str, is_idempotent: bool) -> Option<Box<Http1>> {
         let now = clock::now();
+        if !is_idempotent && self.surprises(runtime, address, now) {
+            drop(self.pop(runtime, address));
+            return None;
+        }
         while let Some(mut last) = self.pop(runtime, address) {
             if !last.is_expired(now) && last.connection.is_ready() {
                 return Some(last.connection);
@@ -201,19 +222,35 @@ impl Shared {
     }
 
     fn pop(&self, runtime: Id, address: &str) -> Option<Idle> {
-        self.homes.get_mut(&runtime)?.get_mut(address)?.pop()
+        self.homes.get_mut(&runtime)?.get_mut(address)?.idle.pop()
+    }
+
+    fn surprises(&self, runtime: Id, address: &str, now: Instant) -> bool {
+        let home = self.homes.get(&runtime);
+        home.is_some_and(|home| home.get(address).is_some_and(|kept| kept.surprises(now)))
+    }
+
+    fn note_surprise(&self, connection: &Http1) {
+        let Some(mut home) = self.homes.get_mut(&connection.runtime) else { return };
+        home.entry(Arc::clone(&connection.address)).or_default().surprised = Some(clock::now());
     }
 
     fn drop_expired(&self, runtime: Id) {
         let now = clock::now();
         let mut expired = Vec::new();
         if let Some(mut home) = self.homes.get_mut(&runtime) {
-            home.retain(|_, idle| {
-                expired.extend(idle.extract_if(.., |one| one.is_expired(now)));
-                !idle.is_empty()
+            home.retain(|_, kept| {
+                expired.extend(kept.idle.extract_if(.., |one| one.is_expired(now)));
+                !kept.idle.is_empty() || kept.surprises(now)
             });
         }
         drop(expired);
+    }
+}
+
+impl Kept {
+    fn surprises(&self, now: Instant) -> bool {
+        self.surprised.is_some_and(|at| now.saturating_duration_since(at) < SURPRISED_FOR)
     }
 }
 
