@@ -1,11 +1,11 @@
 //! The end of a connection of HTTP/1 whose caller may still be sending: an upload that was refused, say. To
 //! close it with bytes that were not read would reset it, and the caller would lose the response.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    time::{Instant, sleep_until},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -22,19 +22,19 @@ const PIECE: usize = 16 * 1024;
 /// This side is closed by then.
 pub(super) async fn linger(mut stream: impl AsyncRead + Unpin, leaving: &CancellationToken) {
     let mut piece = vec![0; PIECE];
-    let mut end = Instant::now() + LINGER_MAX;
+    let mut end = pin!(sleep(LINGER_MAX));
     let (mut silence_max, mut is_leaving) = (SILENCE_MAX, false);
     loop {
-        let silence_end = end.min(Instant::now() + silence_max);
         tokio::select! {
             read = stream.read(&mut piece) => match read {
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
             },
-            () = sleep_until(silence_end) => return,
+            () = sleep(silence_max) => return,
+            () = &mut end => return,
             () = leaving.cancelled(), if !is_leaving => {
                 (is_leaving, silence_max) = (true, LEAVING_MAX.1);
-                end = end.min(Instant::now() + LEAVING_MAX.0);
+                end.set(sleep(LEAVING_MAX.0));
             }
         }
     }
@@ -42,44 +42,45 @@ pub(super) async fn linger(mut stream: impl AsyncRead + Unpin, leaving: &Cancell
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::{AsyncWriteExt, duplex},
-        time::sleep,
-    };
+    use tokio::io::{AsyncWriteExt, duplex};
 
     use super::*;
 
-    /// How long it lingers for a caller that sends something each so often.
-    async fn lasts(pause: Duration, leaving: &CancellationToken) -> Duration {
+    /// Whether it ends in time for a caller that sends something each so many milliseconds.
+    async fn ends(within_ms: u64, each_ms: u64, leaving: &CancellationToken) -> bool {
         let (mut caller, stream) = duplex(64);
-        tokio::spawn(async move {
+        let sends = async {
             while caller.write_all(b"more").await.is_ok() {
-                sleep(pause).await;
+                sleep(Duration::from_millis(each_ms)).await;
             }
-        });
-        let began = Instant::now();
-        linger(stream, leaving).await;
-        began.elapsed()
+        };
+        tokio::select! {
+            () = sends => unreachable!("what reads it lives"),
+            () = linger(stream, leaving) => true,
+            () = sleep(Duration::from_millis(within_ms)) => false,
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_ends_with_its_caller() {
-        let (caller, stream) = duplex(64);
+        let (leaving, (caller, stream)) = (CancellationToken::new(), duplex(64));
         drop(caller);
-        let began = Instant::now();
-        linger(stream, &CancellationToken::new()).await;
-        assert_eq!(began.elapsed(), Duration::ZERO);
+        tokio::select! {
+            () = linger(stream, &leaving) => {}
+            () = sleep(Duration::from_millis(1)) => panic!("it goes on"),
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_is_bounded() {
         let leaving = CancellationToken::new();
-        assert_eq!(lasts(Duration::from_secs(60), &leaving).await, SILENCE_MAX);
-        let long = lasts(Duration::from_secs(1), &leaving).await;
-        assert!(long.abs_diff(LINGER_MAX) < Duration::from_millis(10), "{long:?}");
+        assert!(!ends(1_900, 60_000, &leaving).await);
+        assert!(ends(2_100, 60_000, &leaving).await);
+        assert!(!ends(29_900, 1_000, &leaving).await);
+        assert!(ends(30_100, 1_000, &leaving).await);
         leaving.cancel();
-        let short = lasts(Duration::from_millis(100), &leaving).await;
-        assert!(short.abs_diff(LEAVING_MAX.0) < Duration::from_millis(10), "{short:?}");
-        assert_eq!(lasts(Duration::from_secs(1), &leaving).await, LEAVING_MAX.1);
+        assert!(!ends(1_900, 100, &leaving).await);
+        assert!(ends(2_100, 100, &leaving).await);
+        assert!(ends(300, 1_000, &leaving).await);
     }
 }
