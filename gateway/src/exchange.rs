@@ -15,23 +15,23 @@ use waypost_client::{
 };
 
 use crate::{
-    access_log::{Entry, Outcome, Sent},
+    access_log::{Entry, Outcome},
     auth::{self, Identity, Unauthorized},
     clock,
     correlation::{Correlation, REQUEST_ID},
     forwarded::{Arrival, Origin, Scheme, host_of},
     gateway::Gateway,
-    guard::{self, PathFeatures, Refused, Unusual},
+    guard::{self, Refused, Unusual},
     hop::{self, Passage},
     lines::{Repeat, Way},
     problem::Problem,
     rate::ClientKey,
-    routes::{Access, Found, KeySource, Methods, Route, RouteTable},
-    server::{EncodedAt, Rejected},
+    routes::{Access, Found, KeySource, Route},
+    server::EncodedAt,
     settings::Settings,
     status_trailers::StatusTrailers,
     trimmed::Trimmed,
-    tunnel,
+    tunnel, unusual,
     upload::{self, Bounds, Fault},
     upstreams::{Standing, Upstream},
 };
@@ -72,29 +72,6 @@ pub(crate) async fn answer(
     };
     answer.headers_mut().insert(REQUEST_ID.clone(), correlation.request_id().clone());
     Ok(untold.tell(outcome, answer))
-}
-
-/// Logs and counts a request that hyper refused with `status`, and says what its answer holds.
-pub(crate) fn reject(
-    gateway: &Gateway,
-    peer: SocketAddr,
-    status: StatusCode,
-    version: Version,
-) -> Rejected {
-    let detail = match status {
-        StatusCode::URI_TOO_LONG => "the target is too long",
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "the header is too large",
-        _ => "the request is not valid HTTP: its method, target, version or a field is malformed",
-    };
-    let correlation = Correlation::of(&mut HeaderMap::new());
-    let problem = Problem::new(status, "Refused", detail);
-    let document = match version {
-        Version::HTTP_2 => Vec::new(),
-        _ => problem.document(correlation.request_id_text()),
-    };
-    let sent = Sent { bytes: document.len() as u64, complete: true };
-    gateway.tell_refused(&Entry::unread(peer, version, &correlation), &problem, sent);
-    Rejected { request_id: correlation.request_id().clone(), document }
 }
 
 /// An answer that browsers of other origins may see, or whose coding is the caller's choice.
@@ -238,7 +215,7 @@ fn find(
     let (routes, path) = (&settings.config.routes, head.uri.path());
     let found = routes.find(host, path, &head.method);
     if !unusual.is_nothing() {
-        check_unusual(routes, host, head, unusual, &found).map_err(refused)?;
+        unusual::check(routes, host, head, unusual, &found).map_err(refused)?;
     }
     match found {
         Found::Route { route, path } => Ok((Way::Written(Arc::clone(route)), path.into_owned())),
@@ -255,47 +232,6 @@ fn find(
             Err(Problem::new(StatusCode::NOT_FOUND, "No route", "no route leads from this path"))
         }
     }
-}
-
-/// Checks what is unusual about a request: its route has to name its method, and has to allow what its path
-/// holds. Every reading of such a path has to lead to that route: otherwise it would get around the
-/// authentication of a route below.
-fn check_unusual(
-    routes: &RouteTable,
-    host: Option<&str>,
-    head: &Parts,
-    unusual: Unusual,
-    found: &Found<'_>,
-) -> Result<(), Refused> {
-    let bad = |reason| Err(Refused::new(StatusCode::BAD_REQUEST, reason));
-    let (route, path) = match found {
-        Found::Route { route, path } => (route, path),
-        // Some routes for this path name their methods, and this one is not among them.
-        Found::MethodNotAllowed { .. } => {
-            return unusual.path.check_allowed(PathFeatures::default());
-        }
-        Found::Implicit { .. } | Found::None if unusual.method => {
-            return Err(guard::METHOD_NOT_SERVED);
-        }
-        Found::Implicit { .. } | Found::None => {
-            return unusual.path.check_allowed(PathFeatures::default());
-        }
-    };
-    if unusual.method && route.methods == Methods::All {
-        return Err(guard::METHOD_NOT_SERVED);
-    }
-    unusual.path.check_allowed(route.path_features)?;
-    if unusual.path == PathFeatures::default() {
-        return Ok(());
-    }
-    if routes.is_ambiguous(host, head.uri.path(), &head.method, route) {
-        return bad("the path could be read as one of another route");
-    }
-    // RFC 3986, 4.2: a reference to another host.
-    if path.starts_with("//") {
-        return bad("the path that the instance would get begins with two slashes");
-    }
-    Ok(())
 }
 
 /// The prefix of the path that the instance does not get, in two parts.

@@ -24,10 +24,11 @@ use waypost_client::{Client, Registered, Registration};
 
 use crate::{
     access_log::{self, AccessLog, Entry, Outcome, Sent, Told},
-    admin, exchange,
+    admin, clock, exchange,
     forwarded::TrustedProxies,
     measures::Measures,
     problem::Problem,
+    rejection,
     server::{self, Patience, Threads},
     settings::Settings,
     settings_file::{OpenError, SettingsFile},
@@ -270,10 +271,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let ends = server::Ends { leaving: leaving.clone(), idle, closing };
     let patience =
         Patience { head_timeout: options.head_timeout, silence_max: options.body_silence_max };
-    let reject = {
-        let gateway = Arc::clone(&gateway);
-        move |peer, status, version| exchange::reject(&gateway, peer, status, version)
-    };
+    let reject = rejection::by(&gateway);
     let runtimes = threads.turns();
     let serving = server::run(listener, runtimes, patience, tasks.clone(), ends, answer, reject);
     tasks.spawn("requests", serving);
@@ -343,7 +341,7 @@ impl Running {
             let _drained = registered.drain(self.drain / 2).await;
         }
         self.gateway.leaving.cancel();
-        let left = end.deadline().saturating_duration_since(time::Instant::now());
+        let left = end.deadline().into_std().saturating_duration_since(clock::now());
         tokio::select! {
             () = self.gateway.tasks.ended() => {}
             () = time::sleep(left / 2) => {}

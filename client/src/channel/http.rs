@@ -18,7 +18,7 @@ use crate::{clock, correlation, endpoint::Endpoint, proto::Instance, service::Se
 /// A channel to a service for requests of plain HTTP: each goes to an instance of its own choice, as with
 /// [`BalancedChannel`], of which this is one. With the feature `http`.
 ///
-/// - Of a request's URI the path and query count; the instance's address takes the place of the rest.
+/// - Of a request's URI the path and query count, or its [`RawTarget`](crate::RawTarget) over HTTP/1.1; the instance's address takes the place of the rest.
 ///   `Host` is left as it is, and is the instance's address where there is none. Headers that are for one
 ///   connection alone (`Connection` and what it names) are the caller's business; so an upgrade passes
 ///   through.

@@ -78,7 +78,7 @@ where
         // Boxed: one that rests stays small.
         match spoken {
             Spoken::Http2 => {
-                Box::pin(self.http2(Wire::http2(stream, ahead, self.reject.clone()))).await
+                Box::pin(self.http2(Wire::http2(stream, ahead, self.reject.clone()))).await;
             }
             Spoken::Http1 => {
                 let mut resting = Resting { stream, ahead, since };
