@@ -12,7 +12,7 @@ use std::{
 use crate::{
     clock::{self, Instant},
     group::Group,
-    latency::Latency,
+    latency::{EQUAL_BELOW, Latency},
     mix::hash,
     outlier::{Health, Judgement, Sign},
     proto::{Instance, Status},
@@ -24,9 +24,9 @@ use crate::{
 const WEIGHT_DEFAULT: u32 = 100;
 /// How long a probe may take before another one is sent.
 const PROBE_MS: Tick = 5_000;
-/// A call that failed counts as one that took so many times as long, or as was expected: who fails
-/// fast must not attract calls.
-const FAILURE_PENALTY: u32 = 4;
+/// A call that failed counts as one that took so many times as long, or as was expected, or as makes a
+/// difference: an instance that fails fast must not attract calls. More than what is clearly slower.
+const FAILURE_PENALTY: u32 = 8;
 /// What part of its share an instance gets that has just come.
 const WARMTH_MIN: f32 = 0.1;
 /// The longest that a call counts for.
@@ -243,7 +243,7 @@ impl Endpoint {
     fn note_failed(&self, took: Took, now: Tick) {
         let (Took::Whole(duration) | Took::Early(duration)) = took;
         self.reach.group.meters().failed(duration);
-        let expected = Duration::from_nanos(self.latency().nanos(now) as u64);
+        let expected = Duration::from_nanos(self.latency().nanos(now).max(EQUAL_BELOW) as u64);
         let took = match took {
             Took::Whole(took) => took.max(expected),
             Took::Early(_) => expected,

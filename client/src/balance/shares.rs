@@ -95,3 +95,20 @@ async fn an_instance_that_is_really_slow_gets_less_whatever_is_in_flight() {
     assert!(shares[3] < 0.02, "{shares:?}");
     assert!(shares.iter().all(|share| *share < 0.13), "the others share alike: {shares:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_fails_now_and_then_gets_less_however_quick_it_is() {
+    for micros in [100, 5_000] {
+        let (candidates, balancer) = (candidates(&[100; 3]), Balancer::seeded(Policy::PeakEwma, 3));
+        let (took, mut calls) = (Duration::from_micros(micros), 0);
+        for _ in 0..3_000 {
+            let pick = balancer.pick(&candidates, &ANY).unwrap();
+            tokio::time::advance(took).await;
+            let is_first = pick.instance().id == "00000";
+            calls += usize::from(is_first);
+            let failed = is_first && calls % 3 == 0;
+            pick.report(if failed { Outcome::Failure } else { Outcome::Success }, took);
+        }
+        assert!(calls < 300, "{calls} of 3,000, of {micros} µs each");
+    }
+}

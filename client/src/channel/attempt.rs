@@ -147,11 +147,11 @@ mod tests {
         service::Service,
     };
 
-    type Feed = mpsc::UnboundedSender<Bytes>;
+    type Feed = mpsc::Sender<Bytes>;
 
     /// A call whose body is sent as it is fed, with a timeout of 10 s.
     fn upload() -> (Call, Feed) {
-        let (feed, mut fed) = mpsc::unbounded_channel();
+        let (feed, mut fed) = mpsc::channel(8);
         let frames = stream::poll_fn(move |context| fed.poll_recv(context));
         let frames =
             futures_util::StreamExt::map(frames, |data| Ok::<_, Status>(Frame::data(data)));
@@ -180,7 +180,7 @@ mod tests {
         let mut body = request.into_body();
         let attempt = Attempt::begin(pick, &call);
         for _ in 0..5 {
-            feed.send(Bytes::from_static(b"piece")).unwrap();
+            feed.try_send(Bytes::from_static(b"piece")).unwrap();
             take(&mut body);
             clock::sleep(Duration::from_secs(7)).await;
         }
@@ -253,7 +253,7 @@ mod tests {
         let mut body = request.into_body();
         let mut context = Context::from_waker(Waker::noop());
         for _ in 0..2 {
-            feed.send(Bytes::from_static(b"piece")).unwrap();
+            feed.try_send(Bytes::from_static(b"piece")).unwrap();
         }
         assert!(Pin::new(&mut body).poll_frame(&mut context).is_ready());
         clock::sleep(Duration::from_secs(8)).await;

@@ -141,7 +141,11 @@ impl Call {
 
     /// Takes in what there is of its body, before the first attempt. Never waits for more.
     pub(super) async fn take_in(&self) {
-        poll_fn(|context| Poll::Ready(self.body.take_in(context))).await;
+        poll_fn(|context| {
+            self.body.take_in(context);
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Whether all of its body is there, and short enough to be kept.
