@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::{
     ALONE,
-    crowd::{Asked, Crowd},
+    crowd::Crowd,
     entrance::{Entrance, serving},
     registry::Registry,
     replica::Replica,
@@ -49,11 +49,7 @@ async fn a_scanner_fails_no_good_request_and_leaves_nothing_behind() {
         sleep(Duration::from_secs(3)).await;
         let asked = crowd.stop().await;
         let failed: Vec<_> = asked.iter().filter(|asked| asked.failed()).collect();
-        assert!(
-            failed.is_empty(),
-            "seed {seed}: {:?}",
-            failed.first().map(|asked: &&Asked| *asked)
-        );
+        assert!(failed.is_empty(), "seed {seed}: {:?}", failed.first());
         good += asked.len();
         last = resident();
         if begun.elapsed() >= warm_up {
