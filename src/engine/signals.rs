@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn waiters_are_woken_who_are_there_at_the_signal() {
+    fn waiters_that_are_there_at_the_signal_are_woken() {
         let (signals, key) = (Signals::default(), Arc::new(key("n/s")));
         let waiters: Vec<_> = (0..4).map(|_| signals.waiter()).collect();
         let context = Context::from_waker(std::task::Waker::noop());
