@@ -46,17 +46,15 @@ struct Arguments {
     command: Command,
 }
 
+/// Where a command has no comment here, its help is that of its arguments, all of it.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the registry.
     Serve(serve::ServeArguments),
     /// List the services of a namespace.
     Services(services::ServicesArguments),
-    /// List the instances of a service, whatever their status.
     Instances(instances::InstancesArguments),
-    /// Follow services: what is there, then every change, until SIGINT or SIGTERM.
     Watch(watch::WatchArguments),
-    /// Register an instance and keep it registered, for as long as this or a command runs.
     Register(Box<register::RegisterArguments>),
     /// Remove an instance from the registry.
     Deregister(deregister::DeregisterArguments),

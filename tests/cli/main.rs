@@ -495,6 +495,24 @@ async fn a_registry_that_does_not_answer_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
+async fn help_explains_what_commands_do_in_full() {
+    let overview = finish(&mut program(["--help"])).await.stdout;
+    let cases = [
+        ("register", "for as long as this or a command runs", "128 + n"),
+        ("watch", "until SIGINT or SIGTERM", "PRESENT"),
+        ("instances", "whatever their status", "JSON shows the values"),
+    ];
+    for (command, summary, detail) in cases {
+        let help = finish(&mut program([command, "--help"])).await;
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(help.code, 0);
+        assert!(words(&overview).contains(summary) && words(&help.stdout).contains(summary));
+        assert!(words(&help.stdout).contains(detail), "{}", help.stdout);
+    }
+    assert!(!overview.contains("launch"), "{overview}");
+}
+
+#[tokio::test]
 async fn bad_usage_ends_with_2() {
     let both = [&REGISTER[..], &["--ready", "tcp://h:1", "--status", "up"]].concat();
     let without_command = [&REGISTER[..], &["--drain-time", "1s"]].concat();
