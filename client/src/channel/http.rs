@@ -30,8 +30,8 @@ use crate::{clock, correlation, endpoint::Endpoint, proto::Instance, service::Se
 /// - Where an instance closed a kept connection before any byte of a response, a request whose method is
 ///   idempotent (RFC 9110, 9.2.2), or any where `retry_idempotent` is set, goes over a new connection to the
 ///   same instance, once, if its body is at most 64 KiB. That costs nothing of the budget and is not held
-///   against the instance. Other requests fail then, and for 60 s such go over new connections to that instance.
-///   Connections are kept for 4 s, or three quarters of the instance's
+///   against the instance. Other requests fail then, and for 60 s such requests go over new connections to
+///   that instance. Connections are kept for 4 s, or three quarters of the instance's
 ///   `Keep-Alive: timeout`.
 /// - A response may have 256 KiB of head and, in HTTP/1.1, 256 fields. One beyond that fails with
 ///   [`FailureKind::Unusable`], is not sent again, and is not held against the instance.

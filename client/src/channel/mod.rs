@@ -1,6 +1,6 @@
 //! Services that send each call to a picked instance: for clients that tonic generates, and for plain
 //! HTTP. They must never send a call twice that may have been served, unless they were told that they
-//! may, nor keep one waiting without a deadline.
+//! may or, over a kept connection that ended, its method is idempotent; nor keep one waiting without a deadline.
 
 mod answer;
 mod answered_by;

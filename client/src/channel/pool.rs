@@ -1,5 +1,5 @@
-//! Connections of HTTP/1.1, each for one call at a time, kept for a while for the next one. A call must
-//! never be sent twice that may have been received.
+//! Connections of HTTP/1.1, each for one call at a time, kept for a while for the next one. Must not send a
+//! request twice that may have been received: it reports a kept connection that ended, and `stale` decides.
 
 use std::{
     collections::HashMap,
