@@ -31,6 +31,10 @@ const INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 /// longest TTL is 5 min.
 const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(300);
 
+/// Instances on one page of a lookup, and pages of one lookup.
+const PAGE_SIZE: u32 = 1_000;
+const PAGES_MAX: usize = 10_000;
+
 /// The task's state.
 pub(crate) struct Keeper {
     link: Arc<Link>,
@@ -209,21 +213,15 @@ impl Keeper {
     /// the identity is taken back, ever more slowly.
     async fn look(&mut self) {
         let wanted = self.shared.instance();
-        let Instance { namespace, service, .. } = (*wanted).clone();
-        let request =
-            ResolveRequest { namespace, service, all_statuses: true, ..ResolveRequest::default() };
-        let asked = self.link.attempt(|connection| async move {
-            DiscoveryClient::new(connection).resolve(request).await
-        });
+        let asked = find(&self.link, &wanted);
         let Some(answer) = self.stop.run_until_cancelled(asked).await else { return };
         let (now, random) = (clock::now(), fastrand::f64());
         let fate = match answer {
-            Ok(response) => {
+            Ok(holder) => {
                 if self.outage.end() {
                     self.log("registry reached again");
                 }
-                let holder = response.instances.iter().find(|instance| instance.id == wanted.id);
-                match holder {
+                match &holder {
                     None => Fate::Gone,
                     Some(holder) => self.replaced(holder, &wanted),
                 }
@@ -435,6 +433,33 @@ fn grant(response: RegisterResponse, sent: &Registration) -> (Grant, Instance) {
         ),
     };
     (grant, instance)
+}
+
+/// Looks up the instance that holds the id of `wanted`, page by page: a service may be larger than one
+/// message. Cancel safe.
+async fn find(link: &Link, wanted: &Instance) -> Result<Option<Instance>, Missed> {
+    let mut page_token = String::new();
+    // Bounded: a registry holds fewer instances than these pages have room for.
+    for _ in 0..PAGES_MAX {
+        let request = ResolveRequest {
+            namespace: wanted.namespace.clone(),
+            service: wanted.service.clone(),
+            all_statuses: true,
+            page_size: PAGE_SIZE,
+            page_token,
+            ..ResolveRequest::default()
+        };
+        let asked = link.attempt(|connection| async move {
+            DiscoveryClient::new(connection).resolve(request).await
+        });
+        let page = asked.await?;
+        let holder = page.instances.into_iter().find(|instance| instance.id == wanted.id);
+        if holder.is_some() || page.next_page_token.is_empty() {
+            return Ok(holder);
+        }
+        page_token = page.next_page_token;
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

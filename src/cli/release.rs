@@ -1,4 +1,4 @@
-//! `waypost release`: an operator has seen that suspects are gone.
+//! `waypost release`: an operator has seen that held instances are gone.
 
 use clap::Args;
 use serde::Serialize;
@@ -42,7 +42,7 @@ pub(super) async fn run(arguments: ReleaseArguments) -> Result<(), Failure> {
         }
         Output::Table => {
             let namespace = shown(&namespace);
-            print(&format_args!("{namespace}: {evicted} suspects are removed\n"))
+            print(&format_args!("{namespace}: {evicted} held instances are removed\n"))
         }
     }
 }

@@ -123,7 +123,7 @@ fn held(protection: &Protection) -> String {
     };
     let (since, until) = (time(since), time(until));
     format!(
-        "{namespace}: {held} suspects since {since}: {why}; kept until they heartbeat, until \
+        "{namespace}: {held} instances held since {since}: {why}; kept until they heartbeat, until \
          `waypost release {namespace}`, or until {until}"
     )
 }
@@ -151,7 +151,7 @@ mod tests {
             ..GetStatusResponse::default()
         };
         let table = table(&status, WallTime(0)).to_string();
-        assert!(table.contains("shop: 7 suspects since"), "{table}");
+        assert!(table.contains("shop: 7 instances held since"), "{table}");
         assert_eq!(record(&status).protection[0].why, "most leases ran out");
     }
 }

@@ -399,12 +399,15 @@ async fn suspects_are_shown_and_released() {
     let why = "10 of 12 leases ran out or lost their stream within 1s";
     assert_eq!(status["protection"][0]["why"], why);
     let table = server.run(&["status"]).await.stdout;
-    assert!(table.contains("shop: 2 suspects since "), "{table}");
+    assert!(table.contains("shop: 2 instances held since "), "{table}");
     assert!(table.contains("`waypost release shop`"), "{table}");
     let instances = server.json(&["instances", "orders", "--namespace", "shop"]).await;
     assert_eq!(instances[0]["status"], "SUSPECT");
     let released = server.run(&["release", "shop"]).await;
-    assert_eq!((released.code, released.stdout.as_str()), (0, "shop: 2 suspects are removed\n"));
+    assert_eq!(
+        (released.code, released.stdout.as_str()),
+        (0, "shop: 2 held instances are removed\n")
+    );
     let none = server.json(&["release", "shop"]).await;
     assert_eq!((&none["evicted"], &none["cursor"]["revision"]), (&0.into(), &26.into()));
     assert_eq!(server.json(&["status"]).await["protection"], Value::Array(vec![]));
