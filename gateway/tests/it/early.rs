@@ -55,7 +55,7 @@ async fn send_all(gateway: &Gateway, path: &str, bytes: usize) -> String {
 
 #[tokio::test]
 async fn an_upload_that_is_refused_gets_the_refusal() {
-    let config = "limits.body = 0\n[[routes]]\npath = '/new'\nservice = 'newer'\nhttp2 = true";
+    let config = "implicit = true\nlimits.body = 0\n[[routes]]\npath = '/new'\nservice = 'newer'\nhttp2 = true";
     let gateway = Gateway::new(config).await;
     refusing(&gateway).await;
     let _newer = gateway.instance("newer", "a", answers).await;

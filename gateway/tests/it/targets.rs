@@ -85,7 +85,8 @@ const TARGETS: [&str; 9] = [
 #[tokio::test]
 async fn characters_that_should_be_encoded_reach_the_instance_as_they_came() {
     let gateway = Gateway::new(
-        "[[routes]]
+        "implicit = true
+        [[routes]]
         path = '/v1/orders'
         service = 'orders'
         rewrite = '/in'
