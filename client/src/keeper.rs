@@ -15,7 +15,7 @@ use crate::{
     link::{Link, Missed, REQUEST_TIMEOUT},
     outage::Outage,
     proto::{
-        DeregisterRequest, Instance, RegisterResponse, ResolveRequest,
+        DeregisterRequest, Instance, RegisterResponse, ResolveRequest, Status as InstanceStatus,
         discovery_client::DiscoveryClient, registry_client::RegistryClient,
     },
     pulse::{Break, Pulse, Renewal, Seat},
@@ -247,6 +247,19 @@ impl Keeper {
     fn replaced(&self, holder: &Instance, wanted: &Instance) -> Fate {
         let address = address(&holder.host, holder.port);
         let Instance { namespace, service, id, .. } = wanted;
+        let is_draining =
+            self.shared.desired.borrow().instance.status() == InstanceStatus::Draining;
+        if is_draining {
+            // Its successor, at the same address as a rule: it stays what that one made it.
+            tracing::info!(
+                namespace,
+                service,
+                instance = id,
+                address,
+                "id taken over while draining"
+            );
+            return Fate::HeldElsewhere;
+        }
         if holder.host == wanted.host && holder.port == wanted.port {
             let what = "another process registered the same id with the same address, registering \
                         again; give each process its own id and address";

@@ -1,6 +1,7 @@
 //! When to heartbeat, when to reconnect, when to register again. Pure: told what happened and when,
-//! it says what to do next. It must never do two things about the registry at once, nor fight: what
-//! another process holds is not taken from it while that process is reached elsewhere.
+//! it says what to do next. It must never do two things about the registry at once, nor fight: an identity
+//! that another process took over is not taken back while that process is reached elsewhere. A process that
+//! was away takes its identity over as a new one does: an expired lease does not show who holds it now.
 
 use std::time::Duration;
 

@@ -16,8 +16,8 @@ use greeter::{
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Request, Response, Status};
 use waypost_client::{
-    BalancedChannel, ReadyError, RegisterError, Registered, Registration, RegistrationState,
-    Service, Update, fake::Registry, proto,
+    BalancedChannel, InFlight, Instance, ReadyError, RegisterError, Registered, Registration,
+    RegistrationState, Service, Update, fake::Registry, proto,
 };
 
 /// Paused time passes only while nothing else goes on: a wait that takes so long is one for ever.
@@ -114,6 +114,32 @@ async fn processes_with_one_id_and_one_address_take_it_from_each_other_ever_more
         assert!(*count <= 3600 / 30 * 2 + 20, "hour {hour}: {count}");
     }
     assert_eq!(registry.instances("orders").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_drains_leaves_its_id_to_its_successor() {
+    let registry = Registry::new();
+    let before = registry.client().register(at("10.0.0.1")).await.unwrap();
+    let in_flight = InFlight::new();
+    let drained = tokio::spawn(async move {
+        let _call = in_flight.begin();
+        before.drain_calls(&in_flight, EVER / 60).await
+    });
+    let shown = |registry: &Registry| registry.instances("orders").first().map(Instance::status);
+    until(&registry, |registry| shown(registry) == Some(proto::Status::Draining)).await;
+    let after = registry.client().register(at("10.0.0.1")).await.unwrap();
+    let mut states = after.state();
+    while !drained.is_finished() {
+        assert_eq!(shown(&registry), Some(proto::Status::Up));
+        sleep(Duration::from_millis(50)).await;
+    }
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(
+        shown(&registry),
+        Some(proto::Status::Up),
+        "the end of the earlier one changes nothing"
+    );
+    assert!(matches!(*states.borrow_and_update(), RegistrationState::Registered { .. }));
 }
 
 struct Named(&'static str);
