@@ -31,7 +31,7 @@ use crate::{
     rejection,
     server::{self, Patience, Threads},
     settings::Settings,
-    settings_file::{OpenError, SettingsFile},
+    settings_file::{Hangup, OpenError, SettingsFile},
     tasks::Tasks,
     upstreams::Upstreams,
     via::{NoPseudonym, Pseudonym},
@@ -231,6 +231,7 @@ impl fmt::Debug for Options {
 /// # Errors
 /// It can't listen, or its configuration has mistakes: nothing was started then.
 pub async fn start(options: Options) -> Result<Running, StartError> {
+    let hangup = Hangup::new();
     let settings = Arc::new(match options.config {
         Some(path) => SettingsFile::open(path)?,
         None => SettingsFile::none(),
@@ -259,7 +260,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let tasks = &gateway.tasks;
     let reloaded = Arc::clone(&gateway);
     tasks.spawn("configuration", async move {
-        settings.follow(leaving, |settings| reloaded.watch(settings)).await;
+        settings.follow(hangup, leaving, |settings| reloaded.watch(settings)).await;
     });
     let leaving = gateway.leaving.clone();
     let answer = {

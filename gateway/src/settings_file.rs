@@ -148,24 +148,34 @@ impl SettingsFile {
     /// is whole.
     pub(crate) async fn follow(
         self: Arc<Self>,
+        hangup: Hangup,
         shutdown: CancellationToken,
         swapped: impl Fn(&Settings),
     ) {
-        let Some(path) = &self.path else { return };
-        let following = self.follow_each(path, LOOK_INTERVAL, swapped);
+        let following = async {
+            match &self.path {
+                Some(path) => self.follow_each(path, LOOK_INTERVAL, hangup, swapped).await,
+                None => ignore(hangup).await,
+            }
+        };
         shutdown.run_until_cancelled(following).await;
     }
 
-    async fn follow_each(&self, path: &Path, interval: Duration, swapped: impl Fn(&Settings)) {
-        let mut hangup = signal(SignalKind::hangup())
-            .inspect_err(
-                |error| warn!(%error, "SIGHUP can't be received, following the file alone"),
-            )
-            .ok();
+    async fn follow_each(
+        &self,
+        path: &Path,
+        interval: Duration,
+        mut hangup: Hangup,
+        swapped: impl Fn(&Settings),
+    ) {
         loop {
+            let look = async {
+                sleep(interval).await;
+                self.look(path).await
+            };
             let reload = select! {
-                () = sleep(interval) => self.look(path).await,
-                () = received(&mut hangup) => self.judge(path, read(path).await, Occasion::Signal),
+                reload = look => reload,
+                () = hangup.received() => self.judge(path, read(path).await, Occasion::Signal),
             };
             if reload == Reload::Swapped {
                 swapped(&self.current());
@@ -191,14 +201,15 @@ impl SettingsFile {
         self.lock().last == *content
     }
 
-    /// Puts `content` in force, or logs why not: at each signal, and otherwise once for the same content.
+    /// Puts `content` in force, or logs why not: at each signal, with the files that it names, and otherwise
+    /// once for the same content.
     fn judge(&self, path: &Path, content: Content, occasion: Occasion) -> Reload {
         let mut judged = self.lock();
-        let is_in_force = matches!(&content, Content::Bytes(bytes) if *bytes == judged.in_force);
-        let is_seen = judged.last == content;
-        if is_seen && (is_in_force || occasion == Occasion::Interval) {
+        // A signal reads again what is the same, too: files that it names may have changed.
+        if judged.last == content && occasion == Occasion::Interval {
             return Reload::Unchanged;
         }
+        let is_in_force = matches!(&content, Content::Bytes(bytes) if *bytes == judged.in_force);
         let read = content.settings(path, &self.current()).and_then(|settings| {
             let is_cut_off = !is_in_force && content.is_beginning_of(&judged.in_force);
             if is_cut_off && occasion == Occasion::Interval {
@@ -277,14 +288,35 @@ impl Content {
     }
 }
 
-/// Waits for a signal; forever where none can be heard.
-async fn received(hangup: &mut Option<Signal>) {
-    let heard = match hangup {
-        Some(hangup) => hangup.recv().await,
-        None => None,
-    };
-    if heard.is_none() {
-        std::future::pending::<()>().await;
+/// SIGHUP, which no longer ends the process from when this is created.
+pub(crate) struct Hangup(Option<Signal>);
+
+impl Hangup {
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub(crate) fn new() -> Self {
+        let signal = signal(SignalKind::hangup());
+        let failed =
+            |error: &io::Error| warn!(%error, "SIGHUP can't be received, following the file alone");
+        Self(signal.inspect_err(failed).ok())
+    }
+
+    /// Waits for a signal; forever where none can be received. Cancel safe.
+    async fn received(&mut self) {
+        let received = match &mut self.0 {
+            Some(signal) => signal.recv().await,
+            None => None,
+        };
+        if received.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn ignore(mut hangup: Hangup) {
+    loop {
+        hangup.received().await;
+        info!("SIGHUP ignored: there is no configuration file to read again");
     }
 }
 
@@ -510,7 +542,7 @@ mod tests {
             file.current().config.routes.implicit(),
             crate::routes::Implicit::Routed { timeout: Duration::from_secs(2) }
         );
-        assert_eq!(file.signalled(&path).await, Reload::Unchanged);
+        assert_eq!(file.signalled(&path).await, Reload::Swapped, "files that it names may differ");
         write(&path, "");
         assert_eq!(file.signalled(&path).await, Reload::Refused);
         assert_eq!(
@@ -524,7 +556,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_change_is_followed_however_it_is_made() {
         let (directory, path, file) = opened();
-        let follow = file.follow_each(&path, LOOK_INTERVAL, |_| {});
+        let follow = file.follow_each(&path, LOOK_INTERVAL, Hangup::new(), |_| {});
         let changes = async {
             write(&path, TWO);
             wait_for(&file, 2).await;
@@ -572,11 +604,9 @@ mod tests {
     #[tokio::test]
     async fn a_signal_makes_it_look_at_once() {
         let (_directory, path, file) = opened();
-        // Until this is there, the signal would end the process.
-        let _heard = signal(SignalKind::hangup()).expect("signals can be heard");
         write(&path, TWO);
         let process = rustix::process::getpid();
-        let follow = file.follow_each(&path, Duration::from_secs(60 * 60), |_| {});
+        let follow = file.follow_each(&path, Duration::from_secs(60 * 60), Hangup::new(), |_| {});
         let change = async {
             // The other half has been polled once by then.
             tokio::task::yield_now().await;
@@ -594,7 +624,7 @@ mod tests {
     async fn the_end_of_the_process_ends_it() {
         let (_directory, _path, file) = opened();
         let shutdown = CancellationToken::new();
-        let follow = file.follow(shutdown.clone(), |_| {});
+        let follow = file.follow(Hangup::new(), shutdown.clone(), |_| {});
         let stop = async {
             sleep(LOOK_INTERVAL * 5 / 2).await;
             shutdown.cancel();
