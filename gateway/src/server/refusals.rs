@@ -82,9 +82,11 @@ const ONE_BYTE_MAX: u8 = 127;
 
 const FRAME_HEAD: usize = 9;
 const RESET_LEN: usize = FRAME_HEAD + 4;
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const NO_ERROR: [u8; 4] = [0; 4];
@@ -105,32 +107,64 @@ fn frame_of(head: &[u8; FRAME_HEAD]) -> (usize, u8, u32) {
     (length, kind, u32::from_be_bytes(streams) & (u32::MAX >> 1))
 }
 
+/// Follows where frames begin in the bytes of one direction of a connection.
+#[derive(Clone, Copy, Default)]
+struct Cursor {
+    head: [u8; FRAME_HEAD],
+    /// How much of a frame's head came by.
+    known: usize,
+    /// How much of its payload did not.
+    missing: usize,
+}
+
+impl Cursor {
+    fn is_between_frames(&self) -> bool {
+        self.missing == 0 && self.known == 0
+    }
+
+    /// Moves on within a frame. Returns by how many bytes, which is at least one where there are some, and
+    /// the frame's head where it ends there.
+    fn step(&mut self, bytes: &[u8]) -> (usize, Option<[u8; FRAME_HEAD]>) {
+        if self.missing > 0 {
+            let count = self.missing.min(bytes.len());
+            self.missing -= count;
+            return (count, None);
+        }
+        let count = (FRAME_HEAD - self.known).min(bytes.len());
+        self.head[self.known..self.known + count].copy_from_slice(&bytes[..count]);
+        self.known += count;
+        if self.known < FRAME_HEAD {
+            return (count, None);
+        }
+        let (length, ..) = frame_of(&self.head);
+        (self.known, self.missing) = (0, length);
+        (count, Some(self.head))
+    }
+}
+
 /// Follows the frames that a connection of HTTP/2 sends.
 #[derive(Clone, Copy, Default)]
 pub(super) struct SentFrames {
-    head: [u8; FRAME_HEAD],
-    /// How much of a frame's head was sent.
-    sent: usize,
-    /// How much of its payload was not.
-    missing: usize,
+    cursor: Cursor,
     /// No later stream has got a header. Where one has, it is not known which ones before have.
     answered: u32,
 }
 
 impl SentFrames {
     /// The first frame, and its place, that resets a stream for a malformed request which has got no
-    /// header yet. Only where it is whole, and its bytes are beside each other.
-    pub(super) fn reset_in(&self, bytes: &[u8]) -> Option<(usize, u32)> {
+    /// header yet, and which `received` lets answer. Only where it is whole, and its bytes are beside each
+    /// other.
+    pub(super) fn reset_in(&self, bytes: &[u8], received: &ReceivedFrames) -> Option<(usize, u32)> {
         let mut frames = *self;
         let mut at = 0;
         while at < bytes.len() {
-            if frames.missing == 0
-                && frames.sent == 0
+            if frames.cursor.is_between_frames()
                 && let Some(whole) = bytes[at..].first_chunk::<RESET_LEN>()
                 && let Some((head, code)) = whole.split_first_chunk::<FRAME_HEAD>()
                 && let (4, RST_STREAM, stream) = frame_of(head)
                 && stream > frames.answered
                 && code == PROTOCOL_ERROR
+                && received.may_answer(stream)
             {
                 return Some((at, stream));
             }
@@ -147,30 +181,56 @@ impl SentFrames {
         }
     }
 
-    /// Moves on within a frame. Returns by how many bytes, which is at least one where there are some.
     fn step(&mut self, bytes: &[u8]) -> usize {
-        if self.missing > 0 {
-            let count = self.missing.min(bytes.len());
-            self.missing -= count;
-            return count;
-        }
-        let count = (FRAME_HEAD - self.sent).min(bytes.len());
-        self.head[self.sent..self.sent + count].copy_from_slice(&bytes[..count]);
-        self.sent += count;
-        if self.sent == FRAME_HEAD {
-            let (length, kind, stream) = frame_of(&self.head);
-            (self.sent, self.missing) = (0, length);
-            if kind == HEADERS {
-                self.answered = self.answered.max(stream);
-            }
+        let (count, head) = self.cursor.step(bytes);
+        if let Some((_, HEADERS, stream)) = head.as_ref().map(frame_of) {
+            self.answered = self.answered.max(stream);
         }
         count
     }
 }
 
+/// Follows the frames that a connection of HTTP/2 receives.
+#[derive(Default)]
+pub(super) struct ReceivedFrames {
+    first: FirstSettings,
+    cursor: Cursor,
+    settings: u32,
+    /// The latest stream that a request came on.
+    opened: u32,
+    /// The latest stream that more than the head of a request came on. A later one was reset for its head.
+    continued: u32,
+}
+
+impl ReceivedFrames {
+    pub(super) fn read(&mut self, bytes: &[u8]) {
+        self.first.read(bytes);
+        let mut at = 0;
+        while at < bytes.len() {
+            let (count, head) = self.cursor.step(&bytes[at..]);
+            at += count;
+            let Some(head) = head else { continue };
+            match frame_of(&head) {
+                (_, SETTINGS, _) if head[4] & ACK == 0 => {
+                    self.settings = self.settings.saturating_add(1);
+                }
+                (_, HEADERS, stream) if stream > self.opened => self.opened = stream,
+                (_, HEADERS | DATA, stream) => self.continued = self.continued.max(stream),
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns true where the head of `stream`'s request may be what it is reset for, and a block of fields
+    /// can be sent that does not change the table of fields: later settings may have changed its size.
+    fn may_answer(&self, stream: u32) -> bool {
+        self.first.keep_table() && self.settings <= 1 && stream > self.continued
+    }
+}
+
 /// The first frame that a connection of HTTP/2 receives: its settings.
 #[derive(Default)]
-pub(super) struct FirstSettings {
+struct FirstSettings {
     bytes: Vec<u8>,
     /// Whether they let a block of fields begin without a change of its table (RFC 7541, 4.2).
     keep_table: Option<bool>,
@@ -183,7 +243,7 @@ const HEADER_TABLE_SIZE: [u8; 2] = [0, 1];
 const TABLE_SIZE: u32 = 4096;
 
 impl FirstSettings {
-    pub(super) fn read(&mut self, bytes: &[u8]) {
+    fn read(&mut self, bytes: &[u8]) {
         if self.keep_table.is_some() {
             return;
         }
@@ -204,7 +264,7 @@ impl FirstSettings {
     }
 
     /// Returns true where a block of fields can be sent that does not change the table.
-    pub(super) fn keep_table(&self) -> bool {
+    fn keep_table(&self) -> bool {
         self.keep_table == Some(true)
     }
 }
@@ -224,6 +284,31 @@ mod tests {
         let mut bytes = Vec::new();
         push_frame(&mut bytes, kind, 0, stream, payload);
         bytes
+    }
+
+    /// A connection that has received its settings, and these frames.
+    fn received(frames: &[Vec<u8>]) -> ReceivedFrames {
+        let mut received = ReceivedFrames::default();
+        let all = [frame(SETTINGS, 0, &[]), frames.concat()].concat();
+        all.chunks(5).for_each(|piece| received.read(piece));
+        received
+    }
+
+    #[test]
+    fn a_stream_is_answered_that_is_reset_for_the_head_of_its_request() {
+        let head = |stream| frame(HEADERS, stream, &[0x82; 30]);
+        let ack = [0, 0, 0, SETTINGS, ACK, 0, 0, 0, 0].to_vec();
+        for (frames, may) in [
+            (vec![head(7)], true),
+            (vec![head(5), frame(DATA, 5, b"hello"), head(7), ack], true),
+            (vec![head(7), frame(DATA, 7, b"hello")], false),
+            (vec![head(7), head(7)], false),
+            (vec![head(7), head(9), frame(DATA, 9, b"hello")], false),
+            // Another table, or not: it is not looked at.
+            (vec![head(5), frame(SETTINGS, 0, &[0, 1, 0, 0, 4, 0]), head(7)], false),
+        ] {
+            assert_eq!(received(&frames).may_answer(7), may, "{frames:?}");
+        }
     }
 
     #[test]
@@ -256,6 +341,7 @@ mod tests {
 
     #[test]
     fn the_reset_of_a_malformed_request_is_found_among_frames() {
+        let received = received(&[]);
         let (data, answer) = (frame(0, 1, &[3; 40]), frame(HEADERS, 3, &[0x88]));
         let reset = frame(RST_STREAM, 5, &PROTOCOL_ERROR);
         let all = [data, answer, reset.clone()].concat();
@@ -263,19 +349,19 @@ mod tests {
         for at in 0..=place {
             let mut frames = SentFrames::default();
             frames.advance(&all[..at]);
-            assert_eq!(frames.reset_in(&all[at..]), Some((place - at, 5)), "{at}");
-            assert_eq!(frames.reset_in(&all[at..all.len() - 1]), None);
+            assert_eq!(frames.reset_in(&all[at..], &received), Some((place - at, 5)), "{at}");
+            assert_eq!(frames.reset_in(&all[at..all.len() - 1], &received), None);
         }
         let mut frames = SentFrames::default();
         frames.advance(&all[..=place]);
-        assert_eq!(frames.reset_in(&all[place + 1..]), None, "it is sent already");
+        assert_eq!(frames.reset_in(&all[place + 1..], &received), None, "it is sent already");
         frames.advance(&all[place + 1..]);
-        assert_eq!(frames.reset_in(&reset), Some((0, 5)));
+        assert_eq!(frames.reset_in(&reset, &received), Some((0, 5)));
     }
 
     #[test]
     fn other_frames_are_no_resets_of_malformed_requests() {
-        let mut frames = SentFrames::default();
+        let (mut frames, received) = (SentFrames::default(), received(&[]));
         frames.advance(&frame(HEADERS, 5, &[0x88]));
         for (kind, stream, payload) in [
             (RST_STREAM, 5, &PROTOCOL_ERROR[..]),
@@ -286,7 +372,11 @@ mod tests {
             (7, 7, &PROTOCOL_ERROR),
             (0, 7, &frame(RST_STREAM, 7, &PROTOCOL_ERROR)),
         ] {
-            assert_eq!(frames.reset_in(&frame(kind, stream, payload)), None, "{kind} {stream}");
+            assert_eq!(
+                frames.reset_in(&frame(kind, stream, payload), &received),
+                None,
+                "{kind} {stream}"
+            );
         }
     }
 

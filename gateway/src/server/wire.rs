@@ -9,13 +9,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
 
 use super::{
-    refusals::{FirstSettings, Reject, Replacement, SentFrames},
+    refusals::{ReceivedFrames, Reject, Replacement, SentFrames},
     request_line::RequestLines,
     turns::Turns,
 };
@@ -39,7 +40,7 @@ pub(super) struct Wire {
 #[derive(Default)]
 struct Frames {
     sent: SentFrames,
-    settings: FirstSettings,
+    received: ReceivedFrames,
 }
 
 /// Which version a connection speaks.
@@ -97,8 +98,16 @@ impl Wire {
     /// Looks for the end of what the caller sends while its request is under way, as hyper does not.
     /// Fails where the connection was reset: then nobody waits for the response.
     fn look_for_end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let is_known = self.turns.is_half_closed.load(Relaxed) || self.has_more;
+        let is_known = self.turns.is_half_closed.load(Relaxed);
         if is_known || !self.ahead.is_empty() || !self.turns.is_under_way() {
+            return Ok(());
+        }
+        if self.has_more {
+            // The end is behind bytes that hyper does not read yet: the system reports it beside them.
+            let ready = self.stream.ready(Interest::READABLE).now_or_never();
+            if ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed())) {
+                self.turns.is_half_closed.store(true, Relaxed);
+            }
             return Ok(());
         }
         let mut byte = [0];
@@ -120,19 +129,18 @@ impl Wire {
     fn is_refusal(&self, pieces: &[io::IoSlice<'_>]) -> bool {
         let Some(frames) = &self.frames else { return self.turns.is_quiet() };
         let mut sent = frames.sent;
-        frames.settings.keep_table()
-            && pieces.iter().any(|piece| {
-                let holds_one = sent.reset_in(piece).is_some();
-                sent.advance(piece);
-                holds_one
-            })
+        pieces.iter().any(|piece| {
+            let holds_one = sent.reset_in(piece, &frames.received).is_some();
+            sent.advance(piece);
+            holds_one
+        })
     }
 
     /// Replaces the answer of hyper's own that `bytes` begin with. Returns how many bytes come before the
     /// next one.
     fn replace(&mut self, bytes: &[u8]) -> usize {
         match &self.frames {
-            Some(frames) if frames.settings.keep_table() => match frames.sent.reset_in(bytes) {
+            Some(frames) => match frames.sent.reset_in(bytes, &frames.received) {
                 Some((0, stream)) => {
                     self.replacement = Some(Replacement::of_reset(stream, &self.reject));
                     0
@@ -212,7 +220,7 @@ impl AsyncRead for Wire {
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         let came = &buffer.filled()[before..];
         if let Some(frames) = &mut self.frames {
-            frames.settings.read(came);
+            frames.received.read(came);
         }
         if !came.is_empty()
             && let Some(changed) = self.turns.read(came)
