@@ -609,21 +609,17 @@ async fn a_call_is_sent_twice_at_most_and_to_two_instances() {
 
 #[tokio::test]
 async fn a_second_attempt_that_fails_leaves_the_first_one_alone() {
-    let world = World::new();
-    let release = watch::Sender::new(false);
-    let _slow = world.replica("slow", Act::Wait(release.subscribe()));
-    let _bad = world.replica("bad", unavailable());
-    let channel = world.channel(2).await.hedge_idempotent(Duration::from_millis(20));
-    let seen = || world.seen();
     let calling = async {
+        // Until the slow one is first. Anew each time: one that failed often would be ejected.
         loop {
-            let before = seen().len();
-            let call = tokio::spawn({
-                let channel = channel.clone();
-                async move { greet(&channel).await }
-            });
-            until(|| call.is_finished() || seen().len() > before + 1).await;
-            if seen().len() > before + 1 {
+            let world = World::new();
+            let release = watch::Sender::new(false);
+            let _slow = world.replica("slow", Act::Wait(release.subscribe()));
+            let _bad = world.replica("bad", unavailable());
+            let channel = world.channel(2).await.hedge_idempotent(Duration::from_millis(20));
+            let call = tokio::spawn(async move { greet(&channel).await });
+            until(|| call.is_finished() || world.seen().len() > 1).await;
+            if world.seen().len() > 1 {
                 release.send_replace(true);
                 return call.await.unwrap();
             }
