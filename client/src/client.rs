@@ -629,7 +629,7 @@ fn address(url: &str) -> Result<Uri, BuildError> {
     Ok(uri)
 }
 
-/// Whether the host is an IPv6 address with a zone (RFC 6874). URIs with one can't be read.
+/// Returns whether the host is an IPv6 address with a zone (RFC 6874). URIs with one can't be read.
 fn has_zone(url: &str) -> bool {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();

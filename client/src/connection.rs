@@ -229,7 +229,7 @@ fn is_refusal(error: &hyper::Error) -> bool {
     })
 }
 
-/// Whether this side reset the call alone, for what the peer sent: a head over h2's bound, or one that
+/// Returns whether this side reset the call alone, for what the peer sent: a head over h2's bound, or one that
 /// is not valid.
 fn is_unusable(error: &hyper::Error) -> bool {
     of_http2(error).is_some_and(|cause| cause.is_library() && cause.is_reset())

@@ -194,7 +194,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether it is neither ejected nor on probation.
+    /// Returns whether it is neither ejected nor on probation.
     pub(crate) fn is_open(&self) -> bool {
         self.gate(self.reach.group.latest()) == Gate::Open
     }
@@ -205,7 +205,7 @@ impl Endpoint {
         self.reach.answered_at.store((tick as u32).max(1), Ordering::Relaxed);
     }
 
-    /// How long ago its last answer to any call came; none where there was none.
+    /// Returns how long ago its last answer to any call came; none where there was none.
     pub(crate) fn silence(&self, now: Instant) -> Option<Duration> {
         let answered_at = self.reach.answered_at.load(Ordering::Relaxed);
         let silent_ms = (self.reach.group.advance(now) as u32).wrapping_sub(answered_at);

@@ -214,7 +214,7 @@ impl Lease {
         self.lost = Some(Lost { at: now, next: Next::Ask });
     }
 
-    /// What became of a lost lease that another process may have taken over.
+    /// Takes in what became of a lost lease that another process may have taken over.
     pub(crate) fn explained(&mut self, fate: Fate, now: Instant, random: f64) {
         // At least half of the delay: two processes that fight must both come to rest. A registry
         // that forgets at once must not be told without a pause either.

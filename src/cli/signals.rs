@@ -75,7 +75,7 @@ impl Signals {
     }
 }
 
-/// Whether a signal asks a program to stop.
+/// Returns whether a signal asks a program to stop.
 pub(super) fn is_stop(number: Number) -> bool {
     STOP.contains(&number)
 }

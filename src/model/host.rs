@@ -109,7 +109,7 @@ fn read(text: &str) -> Result<Option<IpAddr>, HostError> {
     }
 }
 
-/// Whether the text has the labels of a DNS name.
+/// Returns whether the text has the labels of a DNS name.
 fn has_labels(text: &str) -> bool {
     let is_label = |label: &str| {
         let bytes = label.as_bytes();

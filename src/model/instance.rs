@@ -27,7 +27,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Whether callers send it traffic: its own status is `Up`, whether its lease is renewed or held.
+    /// Returns whether callers send it traffic: its own status is `Up`, whether its lease is renewed or held.
     pub fn serves(&self) -> bool {
         self.content.status() == Status::Up
     }

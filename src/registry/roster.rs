@@ -71,7 +71,7 @@ impl Chunk {
         self.bytes
     }
 
-    /// Whether it has to be split: there is too much of it, and more than one member.
+    /// Returns whether it has to be split: there is too much of it, and more than one member.
     fn is_over_full(&self) -> bool {
         let len = self.members.len();
         len > CHUNK_MAX || (self.bytes > CHUNK_BYTES_MAX && len > 1)

@@ -53,7 +53,7 @@ const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Policy {
-    /// Of two random ones, drawn by weight, the one that is likely to answer sooner. The first one gets
+    /// The one of two random ones, drawn by weight, that is likely to answer sooner. The first one gets
     /// the call where it has none in flight and is not clearly slower: an idle service shares its calls by
     /// weight, whatever small differences there are. Otherwise the one gets it that has less to do,
     /// `(calls in flight + 1/2) / weight`, times its latency where that is clearly worse: more than four

@@ -12,11 +12,11 @@ use crate::{
     timeline::Tick,
 };
 
-/// An instance whose answers take more than so many times as long is clearly slower. Less is as well told
-/// by calls in flight, and at low traffic chance.
+/// The ratio of latencies from which an instance is clearly slower. Smaller differences show in the calls in
+/// flight, and are chance at low traffic.
 const SLOWER_FROM: f32 = 4.0;
 
-/// Whether a call to `other` is likely to be answered sooner than one to `chosen`, for their weights.
+/// Returns whether a call to `other` is likely to be answered sooner than one to `chosen`, for their weights.
 #[inline]
 pub(super) fn is_quicker(field: &Field, other: usize, chosen: usize, now: Tick) -> bool {
     let place = |index: usize| &field.endpoints()[index];
@@ -36,7 +36,7 @@ pub(super) fn is_quicker(field: &Field, other: usize, chosen: usize, now: Tick) 
     their_load < our_load
 }
 
-/// Whether answers take clearly longer than elsewhere, as far as is known without a look at the time.
+/// Returns whether answers take clearly longer than elsewhere, as far as is known without a look at the time.
 #[inline]
 fn is_slower(one: Estimate, than: Estimate) -> bool {
     one.nanos() > SLOWER_FROM * than.nanos().max(EQUAL_BELOW)

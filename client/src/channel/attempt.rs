@@ -45,7 +45,7 @@ impl<'a> Attempt<'a> {
         (self.pick.take().expect("it is gone with the attempt alone"), took)
     }
 
-    /// How long the instance has had all that the caller sent.
+    /// Returns how long the instance has had all that the caller sent.
     fn took(&self, now: Instant) -> Took {
         let progress = self.call.progress();
         let took = now.saturating_duration_since(progress.at_least(self.began));
@@ -92,7 +92,7 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// Whether a server gave a call up whose caller did not send all of it in time.
+/// Returns whether a server gave a call up whose caller did not send all of it in time.
 fn is_callers_delay<B>(response: &Response<B>, took: Took) -> bool {
     matches!(took, Took::Early(_))
         && Status::from_header_map(response.headers())

@@ -73,7 +73,7 @@ impl Call {
         }
     }
 
-    /// Whether its time is over.
+    /// Returns whether its time is over.
     pub(super) fn is_late(&self, now: Instant) -> bool {
         self.deadline(now).is_some_and(|deadline| deadline <= now)
     }
@@ -92,7 +92,7 @@ impl Call {
         self.deadline(now).map(|deadline| deadline.saturating_duration_since(now))
     }
 
-    /// How far its upload has come.
+    /// Returns how far its upload has come.
     pub(super) fn progress(&self) -> Progress {
         self.body.progress()
     }
@@ -120,7 +120,7 @@ impl Call {
         Some(request)
     }
 
-    /// Whether its method does no harm by being served twice.
+    /// Returns whether its method does no harm by being served twice.
     pub(super) fn is_idempotent(&self) -> bool {
         self.head.method.is_idempotent()
     }
@@ -148,7 +148,7 @@ impl Call {
         .await;
     }
 
-    /// Whether all of its body is there, and short enough to be kept.
+    /// Returns whether all of its body is there, and short enough to be kept.
     pub(super) fn is_at_hand(&self) -> bool {
         self.body.is_at_hand()
     }

@@ -138,7 +138,7 @@ impl Http1 {
     }
 }
 
-/// What became of a request that was sent, where `received` bytes came back.
+/// Returns what became of a request that was sent, where `received` bytes came back.
 fn unanswered(error: hyper::Error, received: usize) -> Unanswered {
     if received == 0 && !error.is_user() {
         return Unanswered::Silent(error);

@@ -167,7 +167,7 @@ fn prepared(mut request: Request<Body>, host: &HeaderValue) -> Request<Body> {
     request
 }
 
-/// How long a connection may be idle: three quarters of what the instance says, as in
+/// Returns how long a connection may be idle: three quarters of what the instance says, as in
 /// `Keep-Alive: timeout=5, max=100`, and no longer than [`IDLE_MAX`].
 fn idle_max(headers: &HeaderMap) -> Duration {
     let said = headers.get(&KEEP_ALIVE).and_then(|value| value.to_str().ok());

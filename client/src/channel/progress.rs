@@ -30,7 +30,7 @@ impl Progress {
         }
     }
 
-    /// Whether the caller is what is waited for.
+    /// Returns whether the caller is what is waited for.
     pub(super) fn awaits_caller(self) -> bool {
         self.awaits_caller
     }

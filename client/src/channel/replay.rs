@@ -59,7 +59,7 @@ impl Replay {
         self.kept.as_deref().is_none_or(|kept| lock(kept).is_whole())
     }
 
-    /// How far the upload has come.
+    /// Returns how far the upload has come.
     pub(super) fn progress(&self) -> Progress {
         self.kept.as_deref().map_or_else(Progress::default, |kept| lock(kept).progress)
     }
@@ -80,7 +80,7 @@ impl Replay {
         }
     }
 
-    /// Whether all of it is there, and short enough to be kept.
+    /// Returns whether all of it is there, and short enough to be kept.
     pub(super) fn is_at_hand(&self) -> bool {
         self.kept.as_deref().is_none_or(|kept| {
             let kept = lock(kept);
@@ -103,7 +103,7 @@ impl Drop for Replay {
 pub(super) struct Source(Option<Arc<Mutex<Kept>>>);
 
 impl Source {
-    /// Whether the caller broke the body off.
+    /// Returns whether the caller broke the body off.
     pub(super) fn has_failed(&self) -> bool {
         self.0.as_deref().is_some_and(|kept| lock(kept).failed.is_some())
     }

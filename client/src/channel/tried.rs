@@ -33,7 +33,7 @@ impl Tried {
         contains(&self.chosen, endpoint)
     }
 
-    /// Whether it was meant for any instance before.
+    /// Returns whether it was meant for any instance before.
     pub(super) fn has_chosen(&self) -> bool {
         !self.chosen.is_empty()
     }

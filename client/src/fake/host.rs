@@ -20,7 +20,7 @@ pub(super) fn check(text: &str) -> Result<(), String> {
 
 const MALFORMED: &str = "must be an IP address or a DNS name, without a port";
 
-/// Whether the text has the labels of a DNS name.
+/// Returns whether the text has the labels of a DNS name.
 fn has_labels(text: &str) -> bool {
     let is_label = |label: &str| {
         let bytes = label.as_bytes();

@@ -76,7 +76,7 @@ pub(super) fn check(parts: &Parts) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Whether gateways and instances decide by a field, or by one that could be read as it.
+/// Returns whether gateways and instances decide by a field, or by one that could be read as it.
 pub(super) fn decides(name: &HeaderName) -> bool {
     DECISIVE.contains(&name.as_str())
         || DECISIVE_FAMILIES.iter().any(|family| name.as_str().starts_with(family))

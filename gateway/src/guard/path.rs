@@ -120,7 +120,7 @@ mod tests {
         check(path)?.check_allowed(PathFeatures::default())
     }
 
-    /// Whether a path has encoded slashes, and empty segments.
+    /// Returns whether a path has encoded slashes, and empty segments.
     fn features(path: &str) -> (bool, bool) {
         let found = check(path).expect(path);
         (found.encoded_slashes, found.empty_segments)

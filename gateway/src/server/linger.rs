@@ -46,7 +46,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether it ends in time for a caller that sends something each so many milliseconds.
+    /// Returns whether it ends in time for a caller that sends something each so many milliseconds.
     async fn ends(within_ms: u64, each_ms: u64, leaving: &CancellationToken) -> bool {
         let (mut caller, stream) = duplex(64);
         let sends = async {

@@ -123,12 +123,12 @@ impl Turns {
         is_left
     }
 
-    /// Whether a request is there whose response was not sent to its end.
+    /// Returns whether a request is there whose response was not sent to its end.
     pub(super) fn is_under_way(&self) -> bool {
         self.begun.load(Relaxed) != self.ended.load(Relaxed)
     }
 
-    /// How long the caller, which closed its side, has taken nothing of its response.
+    /// Returns how long the caller, which closed its side, has taken nothing of its response.
     pub(super) fn silence(&self, half_closed: &mut HalfClosed, now: Instant) -> Duration {
         if !self.is_half_closed.load(Relaxed) || !self.is_under_way() {
             return Duration::ZERO;

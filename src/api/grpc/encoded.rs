@@ -160,7 +160,7 @@ impl<'a> Filling<'a> {
     }
 }
 
-/// How long the first of the encoded items is.
+/// Returns how long the first of the encoded items is.
 fn first_item_len(items: &[u8]) -> usize {
     let mut rest = items.get(1..).unwrap_or_default();
     // Encoded here, so it can be decoded.

@@ -18,7 +18,7 @@ pub(super) const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Hexadecimal digits of a token's checksum, which come first.
 const CHECKSUM_LEN: usize = 16;
 
-/// How many services a page has, by the size that a request names.
+/// Returns how many services a page has, by the size that a request names.
 pub(super) fn services_in_page(size: u32) -> usize {
     match size {
         0 => SIZE_DEFAULT as usize,
