@@ -10,13 +10,13 @@ use http::{
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tonic::body::Body;
 use tower::Service as _;
+use waypost_auth::{Identity, Unauthorized};
 use waypost_client::{
     AnsweredBy, CallFailed, CallKey, CallTimeout, FailureKind, NoInstance, RawTarget,
 };
 
 use crate::{
     access_log::{Entry, Outcome},
-    auth::{self, Identity, Unauthorized},
     clock,
     correlation::{Correlation, REQUEST_ID},
     forwarded::{Arrival, Origin, Scheme, host_of},
@@ -199,7 +199,7 @@ async fn admit(
     origin.write(&mut head.headers, stripped(&route, is_grpc));
     match &settings.auth {
         Some(auth) => auth.pass_on(&mut head.headers, identity.as_ref()),
-        None => auth::remove_forged(&mut head.headers),
+        None => waypost_auth::remove_forged(&mut head.headers),
     }
     let path = asked(path, head.uri.query())?;
     let raw_target = raw_target(head, &path);

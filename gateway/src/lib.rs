@@ -3,7 +3,6 @@
 
 mod access_log;
 mod admin;
-pub mod auth;
 pub mod cli;
 mod clock;
 mod compression;

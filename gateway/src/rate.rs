@@ -26,8 +26,7 @@ use governor::{
     },
 };
 use http::HeaderValue;
-
-use crate::auth::{Identity, Method};
+use waypost_auth::{Identity, Method};
 
 /// How many clients a limit tells apart.
 pub const CLIENTS_MAX: usize = 100_000;

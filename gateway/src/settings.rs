@@ -7,9 +7,9 @@ use http::{Method, Request, Response, header};
 use tonic::body::Body;
 use tower::{Layer, Service, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
+use waypost_auth::Authenticator;
 
 use crate::{
-    auth::Authenticator,
     compression::compress,
     config::{Allowed, Config, Cors, Mistake, Mistakes},
     hop::remove_family,

@@ -8,7 +8,7 @@ use std::{
 
 use http_body::{Body, Frame, SizeHint};
 
-use crate::{auth, hop};
+use crate::hop;
 
 pub(crate) struct Trimmed<B>(pub(crate) B);
 
@@ -25,7 +25,7 @@ impl<B: Body + Unpin> Body for Trimmed<B> {
             && let Some(trailers) = frame.trailers_mut()
         {
             hop::strip_trailers(trailers);
-            auth::remove_forged(trailers);
+            waypost_auth::remove_forged(trailers);
         }
         Poll::Ready(frame)
     }

@@ -1,27 +1,16 @@
-//! Who calls: by a token or by an API key. Nothing that callers say about themselves is believed, and
-//! nothing of a token or a key may get into a reason, a log or a header that is passed on.
-
-mod api_keys;
-mod claims;
-mod identity;
-mod keys;
-mod passed_on;
-mod section;
-mod tokens;
-mod unauthorized;
+//! The `Authenticator`: identifies a caller by its request's headers.
 
 use std::{fmt, path::Path, time::SystemTime};
 
 use http::HeaderMap;
 use toml::Table;
 
-pub use identity::{Identity, Method, MissingScope};
-pub use passed_on::remove_forged;
-pub use unauthorized::Unauthorized;
-
-use api_keys::ApiKeys;
-use section::Section;
-use tokens::Tokens;
+use crate::{
+    Identity, Unauthorized,
+    api_keys::ApiKeys,
+    section::Section,
+    tokens::{self, Tokens},
+};
 
 /// Tells who calls, by the `[auth]` table of the configuration.
 ///
@@ -56,13 +45,13 @@ use tokens::Tokens;
 /// the gateway's: it neither judges nor removes it.
 pub struct Authenticator {
     tokens: Option<Tokens>,
-    api_keys: Option<ApiKeys>,
-    authorization: Authorization,
+    pub(super) api_keys: Option<ApiKeys>,
+    pub(super) authorization: Authorization,
 }
 
 /// What becomes of the token that has told who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Authorization {
+pub(super) enum Authorization {
     Removed,
     PassedOn,
 }
@@ -75,7 +64,7 @@ impl Authenticator {
     ///
     /// ```
     /// use std::path::Path;
-    /// use waypost_gateway::auth::Authenticator;
+    /// use waypost_auth::Authenticator;
     ///
     /// let table = "forward_authorisation = true".parse()?;
     /// let mistakes = Authenticator::load(&table, Path::new("/etc/gateway")).unwrap_err();
@@ -113,7 +102,7 @@ impl Authenticator {
     /// # use std::path::Path;
     /// use std::time::SystemTime;
     /// use http::{HeaderMap, HeaderValue};
-    /// use waypost_gateway::auth::{Authenticator, Unauthorized};
+    /// use waypost_auth::{Authenticator, Unauthorized};
     ///
     /// # fn example(authenticator: &Authenticator, now: SystemTime) {
     /// let mut headers = HeaderMap::new();
@@ -146,6 +135,3 @@ impl fmt::Debug for Authenticator {
         debug.field("authorization", &self.authorization).finish()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -9,7 +9,7 @@ use super::unauthorized::challenge;
 /// Who calls. Two methods may know the same subject and mean two callers.
 ///
 /// ```
-/// use waypost_gateway::auth::{Identity, Method};
+/// use waypost_auth::{Identity, Method};
 ///
 /// let identity = Identity {
 ///     subject: "ci".to_owned(),
@@ -42,7 +42,7 @@ pub enum Method {
 /// What a known caller lacks; the answer is a 403.
 ///
 /// ```
-/// # use waypost_gateway::auth::{Identity, Method};
+/// # use waypost_auth::{Identity, Method};
 /// # let (subject, scopes) = ("ci".to_owned(), Default::default());
 /// # let identity = Identity { subject, scopes, method: Method::Jwt };
 /// let missing = identity.missing_scope(&["orders:read"]).unwrap();

@@ -6,7 +6,7 @@ use thiserror::Error;
 /// Why credentials don't hold; the answer is a 401. Each reason is fit for humans, logs and callers.
 ///
 /// ```
-/// use waypost_gateway::auth::Unauthorized;
+/// use waypost_auth::Unauthorized;
 ///
 /// assert_eq!(Unauthorized::Expired.to_string(), "the token has expired");
 /// assert_eq!(

@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::{Authenticator, Authorization, Identity, Method};
+use super::{Authenticator, Identity, Method, authenticator::Authorization};
 
 const SUBJECT: HeaderName = HeaderName::from_static("x-waypost-subject");
 const SCOPES: HeaderName = HeaderName::from_static("x-waypost-scopes");
@@ -28,7 +28,7 @@ impl Authenticator {
     ///
     /// ```
     /// use http::{HeaderMap, HeaderValue};
-    /// use waypost_gateway::auth::{Authenticator, Identity, Method};
+    /// use waypost_auth::{Authenticator, Identity, Method};
     ///
     /// # fn example(authenticator: &Authenticator) {
     /// let mut headers = HeaderMap::new();
@@ -61,7 +61,7 @@ impl Authenticator {
 ///
 /// ```
 /// use http::{HeaderMap, HeaderValue};
-/// use waypost_gateway::auth::remove_forged;
+/// use waypost_auth::remove_forged;
 ///
 /// let mut headers = HeaderMap::new();
 /// headers.insert("x-waypost_auth", HeaderValue::from_static("jwt"));
