@@ -18,7 +18,8 @@
 //! # }
 //! ```
 //!
-//! The floors, from the bottom, each importing downward only: [`model`], [`registry`], then
+//! The floors, from the bottom, each importing downward only: [`model`] and [`registry`] (the crate
+//! `waypost-core`), then
 //! [`store`] and the small strangers `clock`, `tasks`, `telemetry`, then [`engine`], [`api`],
 //! [`server`] with [`config`], and [`cli`] on top.
 
@@ -28,11 +29,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 mod connections;
-mod defect;
 pub mod engine;
 mod listener;
-pub mod model;
-pub mod registry;
 pub mod server;
 pub mod store;
 pub mod tasks;
@@ -41,3 +39,4 @@ mod wire;
 
 pub use config::Config;
 pub use server::Server;
+pub use waypost_core::{model, registry};

@@ -78,13 +78,11 @@ mod tests {
         clock::Clock,
         engine::Engine,
         model::Limits,
-        registry::{
-            Outcome, Target,
-            tests::{content, id, key, terms},
-        },
+        registry::{Outcome, Target},
         store::MemoryStore,
         tasks::Tasks,
     };
+    use waypost_core::testing::{content, id, key, terms};
 
     #[tokio::test]
     async fn a_stream_of_changing_leases_does_not_grow() {

@@ -146,7 +146,7 @@ mod tests {
     use futures_util::task::{ArcWake, waker};
 
     use super::*;
-    use crate::registry::tests::key;
+    use waypost_core::testing::key;
 
     /// Leaves and joins when it is woken, as the end of a task may that drops a watch.
     struct Restless {

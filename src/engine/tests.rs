@@ -26,14 +26,12 @@ use crate::{
         Change, ChangeKind, Content, Cursor, Filter, HistoryId, Instance, LeaseId, Limits,
         Metadata, Parts, RemovalReason, Revision, ServiceKey, Status,
     },
-    registry::{
-        Outcome, Patch, Refusal, Target, Transition,
-        tests::{
-            Identity, content, fold, id, identity, key, name, parts, seeds, terms, weight, zone,
-        },
-    },
+    registry::{Outcome, Patch, Refusal, Target, Transition},
     store::{Image, MemoryStore, Store, StoreError},
     tasks::Tasks,
+};
+use waypost_core::testing::{
+    Identity, content, fold, id, identity, key, name, parts, seeds, terms, weight, zone,
 };
 
 /// Records what is committed, and fails on demand.

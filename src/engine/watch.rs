@@ -15,7 +15,6 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Shared, signals::Waiter};
 use crate::{
-    defect,
     model::{Change, ChangeKind, Cursor, Filter, Name, Revision, ServiceKey},
     registry::{Chunk, LogEntry, Service},
 };
@@ -214,7 +213,9 @@ impl Watch {
 
 /// How a change looks through a filter, if it is seen at all.
 fn seen(filter: &Filter, entry: Arc<LogEntry>) -> Option<WatchedChange> {
-    if defect::planted("skip-change") && entry.change.revision().0.is_multiple_of(41) {
+    if waypost_core::failpoint::planted("skip-change")
+        && entry.change.revision().0.is_multiple_of(41)
+    {
         return None;
     }
     if filter.is_empty() {
@@ -334,7 +335,7 @@ impl Subscription {
         // directory already, so each chain begins at one of them or later.
         let heads = self.heads();
         let log = self.shared.log.read();
-        let resets = !defect::planted("late-watcher-not-reset");
+        let resets = !waypost_core::failpoint::planted("late-watcher-not-reset");
         let after = if resets { after } else { after.max(log.floor()) };
         if after < log.floor() {
             drop(log);

@@ -23,7 +23,6 @@ use super::{
     recorder::{Recorder, record, record_protection},
 };
 use crate::{
-    defect,
     model::{Change, ChangeKind, Name, Revision, ServiceKey, Tick},
     registry::{Absorbed, Command, Outcome, Refusal, Registry, Transition, Verdict},
     store::{Image, Store, StoreError},
@@ -192,7 +191,7 @@ impl<S: Store> Worker<S> {
     fn notice_standstill(&mut self, now: Tick) {
         let before = mem::replace(&mut self.turned_at, now);
         let still_ms = now.0.saturating_sub(before.0);
-        if still_ms > TURN_MAX_MS && !defect::planted("pause-unseen") {
+        if still_ms > TURN_MAX_MS && !waypost_core::failpoint::planted("pause-unseen") {
             warn!(still_ms, "the server stood still, every lease is moved by as much");
             self.registry.stood_still(before, Tick(now.0 + CATCH_UP_MS));
         }

@@ -354,7 +354,7 @@ impl ChangeRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::tests::{id, key, parts};
+    use waypost_core::testing::{id, key, parts};
 
     /// Earlier versions took them.
     #[test]

@@ -16,11 +16,9 @@ use crate::{
         Change, ChangeKind, Content, HistoryId, Instance, LeaseId, LeaseTerms, Limits, Metadata,
         Name, Status, Tick, WallTime,
     },
-    registry::{
-        Command, Now, Patch, Registry, Stay, Target, Transition,
-        tests::{Identity, fold, id, identity, key, name, parts, seeds, zone},
-    },
+    registry::{Command, Now, Patch, Registry, Stay, Target, Transition},
 };
+use waypost_core::testing::{Identity, fold, id, identity, key, name, parts, seeds, zone};
 
 const CHANGES_MAX: usize = 64;
 

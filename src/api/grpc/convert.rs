@@ -387,7 +387,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::registry::tests::{id, key, name, parts};
+    use waypost_core::testing::{id, key, name, parts};
 
     #[test]
     fn an_instance_is_written_as_the_message_that_it_is() {

@@ -91,7 +91,7 @@ fn checksum(id: &str, service: &ServiceKey) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::tests::{id, key};
+    use waypost_core::testing::{id, key};
 
     #[test]
     fn a_size_above_the_largest_is_taken_as_the_largest() {

@@ -63,9 +63,9 @@ mod tests {
     use super::*;
     use crate::{
         model::{Content, Instance, Metadata, Parts, Presence, RemovalReason, Revision, WallTime},
-        registry::tests::{id, key, parts, seeds},
         store::record::{ChangeRecord, InstanceRecord, Keys},
     };
+    use waypost_core::testing::{id, key, parts, seeds};
 
     fn some_change(revision: u64, random: &mut Rng) -> Change {
         let instance = |modified, bytes| {

@@ -11,11 +11,9 @@ use redb::StorageBackend;
 use super::{tables::CHANGES, *};
 use crate::{
     model::{LeaseTerms, Tick, WallTime},
-    registry::{
-        Command, Now, Registry, Target,
-        tests::{content, id, key},
-    },
+    registry::{Command, Now, Registry, Target},
 };
+use waypost_core::testing::{content, id, key};
 
 /// What a disc holds.
 #[derive(Debug, Default)]

@@ -8,12 +8,10 @@ use tempfile::TempDir;
 use super::{Work, damage, kept, limits, seeds};
 use crate::{
     model::{Content, LeaseTerms, Metadata, Parts},
-    registry::{
-        Command,
-        tests::{id, key, parts},
-    },
+    registry::Command,
     store::{Contents, DiskStore, Image, ImageError, Loaded, Store, image::read_image},
 };
+use waypost_core::testing::{id, key, parts};
 
 /// What the longest chunk has.
 const CHUNK_BYTES: usize = 256 * 1024;

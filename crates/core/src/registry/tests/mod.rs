@@ -4,7 +4,6 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
-    num::NonZeroU16,
     sync::Arc,
     time::Duration,
 };
@@ -16,96 +15,12 @@ use super::{
     Target, Transition, Verdict,
 };
 use crate::model::{
-    Change, ChangeKind, Content, Host, Instance, InstanceId, LeaseId, LeaseTerms, Limits, Metadata,
-    Name, Parts, Presence, RemovalReason, Revision, ServiceKey, Status, Tick, Version, WallTime,
+    Change, ChangeKind, Content, Instance, LeaseId, LeaseTerms, Limits, Metadata, Name, Parts,
+    Presence, RemovalReason, Revision, ServiceKey, Status, Tick, WallTime,
 };
-
-pub(crate) type Identity = (ServiceKey, InstanceId);
-
-/// Fresh seeds for a random test, or the one in `WAYPOST_SEED`.
-pub(crate) fn seeds(count: usize) -> Vec<u64> {
-    let given = std::env::var("WAYPOST_SEED").ok();
-    let given = given.map(|seed| seed.parse().expect("WAYPOST_SEED is a number"));
-    given.map_or_else(|| (0..count).map(|_| fastrand::u64(..)).collect(), |seed| vec![seed])
-}
-
-/// Runs a random test once for each seed.
-pub(crate) fn with_seeds(count: usize, test: impl Fn(u64)) {
-    for seed in seeds(count) {
-        println!("WAYPOST_SEED={seed}");
-        test(seed);
-    }
-}
-
-pub(crate) fn name(text: &str) -> Name {
-    Name::parse(text, 128).unwrap()
-}
-
-pub(crate) fn key(service: &str) -> ServiceKey {
-    let (namespace, service) = service.split_once('/').unwrap_or(("default", service));
-    ServiceKey { namespace: name(namespace), service: name(service) }
-}
-
-pub(crate) fn id(text: &str) -> InstanceId {
-    InstanceId::parse(text, 256).unwrap()
-}
-
-pub(crate) fn content(port: u16) -> Content {
-    Content::from(&parts(port))
-}
-
-pub(crate) fn parts(port: u16) -> Parts {
-    Parts {
-        host: Host::parse("10.0.0.1", 253).unwrap(),
-        port: NonZeroU16::new(port).unwrap(),
-        ports: Box::default(),
-        status: Status::Up,
-        zone: None,
-        version: Version::parse("", 128).unwrap(),
-        weight: 100,
-        metadata: Metadata::default(),
-    }
-}
-
-pub(crate) fn zone(text: &str) -> Patch {
-    Patch { zone: Some(Some(name(text))), ..Patch::default() }
-}
-
-pub(crate) fn weight(weight: u32) -> Patch {
-    Patch { weight: Some(weight), ..Patch::default() }
-}
-
-pub(crate) fn terms(ttl_ms: u64) -> LeaseTerms {
-    LeaseTerms { ttl: Duration::from_millis(ttl_ms), disconnect_grace: Duration::from_secs(3) }
-}
-
-pub(crate) fn identity(instance: &Instance) -> Identity {
-    (ServiceKey::clone(&instance.service), instance.id.clone())
-}
-
-/// Adds a change to a state as a reader would, who also checks that it fits.
-pub(crate) fn fold(state: &mut BTreeMap<Identity, Instance>, change: &Change) {
-    let after = Instance::clone(&change.instance);
-    let place = identity(&after);
-    match &change.kind {
-        ChangeKind::Added => {
-            assert_eq!(after.created, after.modified, "{place:?}");
-            assert_eq!(state.insert(place, after), None, "was there already");
-        }
-        ChangeKind::Updated { before, .. } => {
-            assert_ne!(
-                (&before.content, before.presence),
-                (&after.content, after.presence),
-                "{place:?}"
-            );
-            assert_eq!(state.insert(place, after).as_ref(), Some(&**before));
-        }
-        ChangeKind::Removed(_) => {
-            let known = state.remove(&place).expect("only what is there is removed");
-            assert_eq!(known, Instance { modified: known.modified, ..after });
-        }
-    }
-}
+use crate::testing::{
+    Identity, content, fold, id, identity, key, name, parts, terms, weight, with_seeds, zone,
+};
 
 /// An empty registry with room for so many instances.
 fn registry(server: u8, seed: u64, instances_max: usize) -> Registry {

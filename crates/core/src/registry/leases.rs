@@ -9,7 +9,7 @@ use super::{
     wheel::ExpiryWheel,
 };
 use crate::{
-    defect,
+    failpoint,
     model::{Instance, LeaseId, LeaseTerms, Presence, RemovalReason, Tick},
 };
 
@@ -343,7 +343,7 @@ impl Leases {
             let ends = after(sight.renewed_at(), self.hold_ms);
             return (ends, if disconnected { by_grace } else { by_ttl });
         }
-        let ttl_part = if defect::planted("expire-early") { 2 } else { 1 };
+        let ttl_part = if failpoint::planted("expire-early") { 2 } else { 1 };
         let by_ttl = after(sight.renewed_at(), tenancy.ttl_ms / ttl_part);
         match sight.broken_at.map(|at| after(at, self.grace_ms(tenancy, at))) {
             Some(by_grace) if by_grace < by_ttl => (by_grace, RemovalReason::Disconnected),
@@ -383,11 +383,9 @@ fn scatter(seed: u64, slot: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::tests::{content, id, key, terms},
-        *,
-    };
+    use super::*;
     use crate::model::{Revision, WallTime};
+    use crate::testing::{content, id, key, terms};
 
     fn instance() -> Arc<Instance> {
         Arc::new(Instance {

@@ -13,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    defect,
+    failpoint,
     model::{LeaseId, Tick},
 };
 
@@ -174,7 +174,7 @@ impl LeaseTable {
 
     fn renew_by(&self, lease: LeaseId, now: Tick, route: Route) -> bool {
         let Some(cell) = self.cell(lease.slot()) else { return false };
-        let fences = !defect::planted("no-fence");
+        let fences = !failpoint::planted("no-fence");
         let lease = if fences { lease } else { self.holder(lease.slot()).unwrap_or(lease) };
         if cell.holder.load(Ordering::Acquire) != lease.bits() || lease.bits() == 0 {
             return false;

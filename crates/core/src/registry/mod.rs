@@ -210,4 +210,4 @@ impl Registry {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -1,0 +1,11 @@
+//! The core of the Waypost registry: what is registered, under which leases, and what changed.
+//!
+//! [`model`] has the nouns, as types that are valid by construction; [`registry`] the state machine
+//! over them. Pure: no clock, no I/O, no runtime. Time and randomness are arguments, decisions are
+//! return values.
+
+pub mod failpoint;
+pub mod model;
+pub mod registry;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
