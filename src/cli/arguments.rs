@@ -10,7 +10,7 @@ use crate::model::Host;
 
 /// Which registry, and how to write.
 #[derive(Clone, Debug, Args)]
-pub(super) struct RegistryArguments {
+pub(crate) struct RegistryArguments {
     /// The registry, http://HOST:PORT; several addresses of it with commas between them, which are
     /// tried in this order.
     #[arg(
@@ -20,34 +20,34 @@ pub(super) struct RegistryArguments {
         default_value = "http://127.0.0.1:7510",
         global = true
     )]
-    pub(super) url: RegistryUrl,
+    pub(crate) url: RegistryUrl,
     /// How to write.
     #[arg(long, value_enum, default_value = "table", global = true)]
-    pub(super) output: Output,
+    pub(crate) output: Output,
 }
 
 /// Which store, and how to write.
 #[derive(Clone, Debug, Args)]
-pub(super) struct StoreArguments {
+pub(crate) struct StoreArguments {
     /// Where the embedded store lives.
     #[arg(long, value_name = "DIR", env = "WAYPOST_DATA_DIR", default_value = "./waypost-data")]
-    pub(super) data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// How to write.
     #[arg(long, value_enum, default_value = "table")]
-    pub(super) output: Output,
+    pub(crate) output: Output,
 }
 
 /// Which namespace.
 #[derive(Clone, Debug, Args)]
-pub(super) struct NamespaceArgument {
+pub(crate) struct NamespaceArgument {
     /// The namespace.
     #[arg(long, value_name = "NAME", default_value = "default")]
-    pub(super) namespace: String,
+    pub(crate) namespace: String,
 }
 
 /// Which instances. All that is given must match.
 #[derive(Clone, Debug, Args)]
-pub(super) struct FilterArguments {
+pub(crate) struct FilterArguments {
     /// Only instances of this zone; of any of them where several are given.
     #[arg(long = "zone", value_name = "ZONE")]
     zones: Vec<String>,
@@ -69,18 +69,18 @@ impl From<FilterArguments> for Filter {
 
 /// Which instance.
 #[derive(Clone, Debug, Args)]
-pub(super) struct InstanceArguments {
+pub(crate) struct InstanceArguments {
     /// The service.
-    pub(super) service: String,
+    pub(crate) service: String,
     /// The instance's id.
-    pub(super) id: String,
+    pub(crate) id: String,
 }
 
 /// `HOST:PORT`, an IPv6 address in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct HostPort {
-    pub(super) host: String,
-    pub(super) port: u16,
+pub(crate) struct HostPort {
+    pub(crate) host: String,
+    pub(crate) port: u16,
 }
 
 impl FromStr for HostPort {
@@ -125,9 +125,9 @@ impl fmt::Display for HostPort {
 
 /// `KEY=VALUE`; the value may hold more of `=`, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) value: String,
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) value: String,
 }
 
 impl FromStr for Entry {
@@ -145,9 +145,9 @@ impl FromStr for Entry {
 
 /// `NAME=PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NamedPort {
-    pub(super) name: String,
-    pub(super) port: u16,
+pub(crate) struct NamedPort {
+    pub(crate) name: String,
+    pub(crate) port: u16,
 }
 
 impl FromStr for NamedPort {

@@ -7,11 +7,14 @@ use tonic_types::StatusExt;
 use waypost_bench::BenchError;
 use waypost_client::{CloseError, Refusal, RegisterError};
 
-use super::{child::exit_code, text::shown};
+use super::{
+    escape::shown,
+    exit::{NOT_FOUND, NOT_RUNNABLE, exit_code},
+};
 use crate::store::{ImageError, StoreError};
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The registry gave no answer.
     #[error("can't reach the registry at {url}: {reason}")]
     Unreachable { url: String, reason: String },
@@ -58,13 +61,9 @@ pub(super) enum Failure {
     Leave(String),
 }
 
-/// The exit codes for a command that there is not, and for one that can't be run, as shells have them.
-const NOT_FOUND: u8 = 127;
-const NOT_RUNNABLE: u8 = 126;
-
 impl Failure {
     /// The exit code for it: that of the command, where one was to run in this program's place.
-    pub(super) fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Command(status) => exit_code(*status),
             Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => NOT_FOUND,
@@ -74,12 +73,12 @@ impl Failure {
     }
 
     /// The failures of all addresses, each of which may do later.
-    pub(super) fn of_all(mut failures: Vec<Self>) -> Self {
+    pub(crate) fn of_all(mut failures: Vec<Self>) -> Self {
         if failures.len() == 1 { failures.remove(0) } else { Self::NoAddress(failures) }
     }
 
     /// What a status means that came of a request to the registry at `url`.
-    pub(super) fn of(status: &Status, url: &str) -> Self {
+    pub(crate) fn of(status: &Status, url: &str) -> Self {
         // A status that has a source was made here, for want of one from the registry.
         if let Some(source) = status.source() {
             return Self::Unreachable { url: shown(url), reason: shown(&root(source)) };
@@ -112,7 +111,7 @@ impl Failure {
     }
 
     /// Whether asking again may do.
-    pub(super) fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::NoAddress(_) => true,
             Self::Refused { code, .. } => matches!(
@@ -129,7 +128,7 @@ impl Failure {
     }
 
     /// Whether nobody reads the output any more.
-    pub(super) fn is_closed_pipe(&self) -> bool {
+    pub(crate) fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 }

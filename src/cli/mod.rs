@@ -1,42 +1,30 @@
 //! The command line: what there is to say, who does it, and how it ends.
 
 mod arguments;
-mod backup;
-mod bench;
-mod check;
-mod child;
-mod deregister;
-mod drain;
+mod commands;
+mod escape;
+mod exit;
 mod failure;
-mod follow;
-mod instances;
-mod launch;
 mod output;
-mod presence;
-mod readiness;
-mod record;
 mod register;
-mod release;
 mod remote;
-mod restore;
-mod serve;
-mod services;
 mod signals;
-mod status;
-mod table;
-mod text;
 mod watch;
 
-use std::{
-    fmt::Display,
-    io::{self, Write},
-    process::{ExitCode, Termination},
-};
+use std::process::{ExitCode, Termination};
 
 use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
-use self::failure::Failure;
+use self::{
+    commands::{
+        backup, bench, check, deregister, drain, instances, release, restore, serve, services,
+        status,
+    },
+    failure::Failure,
+    output::{fail, say},
+    register::launch,
+};
 
 /// A service-discovery registry: exact membership, leases, and watches over gRPC.
 #[derive(Debug, Parser)]
@@ -97,9 +85,6 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// The exit code for a bad configuration.
-const CONFIGURATION: u8 = 64;
-
 /// Runs a command that asks a registry to its end; the exit code for it.
 fn block_on<T: Termination>(command: impl Future<Output = Result<T, Failure>>) -> ExitCode {
     // A thread besides this one: heartbeats go on while a line is written.
@@ -136,16 +121,4 @@ fn end<T: Termination>(ended: Result<T, Failure>) -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
-}
-
-/// Says what went wrong, on standard error; the exit code for it.
-fn fail(error: &dyn Display) -> ExitCode {
-    say(error);
-    ExitCode::FAILURE
-}
-
-/// Says something that is not the command's output, on standard error.
-fn say(what: &dyn Display) {
-    // Where nobody listens, there is nobody to tell.
-    let _ = writeln!(io::stderr(), "waypost: {what}");
 }

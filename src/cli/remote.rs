@@ -19,7 +19,7 @@ use waypost_client::{
 use super::failure::Failure;
 
 /// The longest that one request may take at one address, the connection included.
-pub(super) const WAIT_MAX: Duration = Duration::from_secs(5);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// After this long in silence a connection is asked whether it lives, and given up where there is no
 /// answer in time. As the client crate does it.
@@ -31,7 +31,7 @@ const MESSAGE_MAX: usize = 256 * 1024 * 1024;
 
 /// Where the registry listens: `http://host:port`, or several of these with commas between them.
 #[derive(Clone, Debug)]
-pub(super) struct RegistryUrl {
+pub(crate) struct RegistryUrl {
     text: String,
     /// At least one.
     addresses: Vec<Address>,
@@ -45,12 +45,12 @@ struct Address {
 
 impl RegistryUrl {
     /// The first address.
-    pub(super) fn first(&self) -> &str {
+    pub(crate) fn first(&self) -> &str {
         &self.addresses[0].url
     }
 
     /// A client that keeps up what it does across the registry's absences.
-    pub(super) fn client(&self, namespace: &str) -> Client {
+    pub(crate) fn client(&self, namespace: &str) -> Client {
         let builder = Client::builder().namespace(namespace);
         let builder =
             self.addresses.iter().fold(builder, |builder, address| builder.registry(&address.url));
@@ -94,7 +94,7 @@ impl FromStr for Address {
 
 /// The registry, at one of its addresses. Connects at the first request.
 #[derive(Clone, Debug)]
-pub(super) struct Remote {
+pub(crate) struct Remote {
     url: RegistryUrl,
     /// The address in use.
     index: usize,
@@ -103,21 +103,21 @@ pub(super) struct Remote {
 
 impl Remote {
     /// The first address. Must be called in a tokio runtime.
-    pub(super) fn new(url: RegistryUrl) -> Self {
+    pub(crate) fn new(url: RegistryUrl) -> Self {
         let channel = url.addresses[0].endpoint.connect_lazy();
         Self { url, index: 0, channel }
     }
 
     /// Uses the next address from now on, over a connection of its own: the one before may be dead
     /// without having been closed.
-    pub(super) fn move_on(&mut self) {
+    pub(crate) fn move_on(&mut self) {
         self.index = (self.index + 1) % self.url.addresses.len();
         self.channel = self.url.addresses[self.index].endpoint.connect_lazy();
     }
 
     /// The answer to a request, which may take [`WAIT_MAX`] at each address. It is sent to the address
     /// in use, and to the next one where that may help.
-    pub(super) async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &mut self,
         request: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
     ) -> Result<T, Failure> {
@@ -142,7 +142,7 @@ impl Remote {
     }
 
     /// The next piece of an answer that comes in pieces, each of which may take [`WAIT_MAX`].
-    pub(super) async fn piece<T>(&self, pieces: &mut Streaming<T>) -> Result<Option<T>, Failure> {
+    pub(crate) async fn piece<T>(&self, pieces: &mut Streaming<T>) -> Result<Option<T>, Failure> {
         let piece = timeout(WAIT_MAX, pieces.message()).await;
         piece.map_err(|_| self.silent())?.map_err(|status| self.failure(&status))
     }
@@ -152,11 +152,11 @@ impl Remote {
     }
 
     /// What a status means that came from here.
-    pub(super) fn failure(&self, status: &Status) -> Failure {
+    pub(crate) fn failure(&self, status: &Status) -> Failure {
         Failure::of(status, self.address())
     }
 
-    pub(super) fn unreachable(&self, reason: impl Into<String>) -> Failure {
+    pub(crate) fn unreachable(&self, reason: impl Into<String>) -> Failure {
         Failure::Unreachable { url: self.address().to_owned(), reason: reason.into() }
     }
 
@@ -165,14 +165,14 @@ impl Remote {
     }
 }
 
-pub(super) fn registry(channel: Channel) -> RegistryClient<Channel> {
+pub(crate) fn registry(channel: Channel) -> RegistryClient<Channel> {
     RegistryClient::new(channel)
 }
 
-pub(super) fn discovery(channel: Channel) -> DiscoveryClient<Channel> {
+pub(crate) fn discovery(channel: Channel) -> DiscoveryClient<Channel> {
     DiscoveryClient::new(channel).max_decoding_message_size(MESSAGE_MAX)
 }
 
-pub(super) fn admin(channel: Channel) -> AdminClient<Channel> {
+pub(crate) fn admin(channel: Channel) -> AdminClient<Channel> {
     AdminClient::new(channel)
 }

@@ -33,19 +33,19 @@ const MEANT_FOR_COMMANDS: &[Number] = &[
 
 /// The signals that are listened to.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     streams: Vec<(Number, Signal)>,
 }
 
 impl Signals {
     /// SIGTERM, SIGINT, and SIGHUP unless the program was started so that it survives its terminal.
-    pub(super) fn listen() -> Result<Self, Failure> {
+    pub(crate) fn listen() -> Result<Self, Failure> {
         Self::listen_to(&[Number::HUP])
     }
 
     /// All that are meant for a command that runs in the place of this program. What was ignored when
     /// this program started stays so, for the command as well.
-    pub(super) fn listen_for_command() -> Result<Self, Failure> {
+    pub(crate) fn listen_for_command() -> Result<Self, Failure> {
         Self::listen_to(MEANT_FOR_COMMANDS)
     }
 
@@ -63,7 +63,7 @@ impl Signals {
     }
 
     /// The next one. Cancel safe.
-    pub(super) async fn next(&mut self) -> Number {
+    pub(crate) async fn next(&mut self) -> Number {
         poll_fn(|context| {
             let mut streams = self.streams.iter_mut();
             let received = streams.find_map(|(number, stream)| {
@@ -75,8 +75,20 @@ impl Signals {
     }
 }
 
+/// Ready at the first SIGTERM or SIGINT from now on.
+pub(crate) fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
 /// Returns whether a signal asks a program to stop.
-pub(super) fn is_stop(number: Number) -> bool {
+pub(crate) fn is_stop(number: Number) -> bool {
     STOP.contains(&number)
 }
 

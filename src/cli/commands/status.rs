@@ -8,18 +8,20 @@ use prost_types::Timestamp;
 use serde::Serialize;
 use waypost_client::proto::{GetStatusRequest, GetStatusResponse, Protection};
 
-use super::{
-    arguments::RegistryArguments,
-    failure::Failure,
-    output::{Output, print, print_json},
-    remote::{Remote, admin},
-    table::{Cell, Table},
+use crate::{
+    cli::{
+        arguments::RegistryArguments,
+        failure::Failure,
+        output::{Cell, Output, Table, print, print_json},
+        remote::{Remote, admin},
+    },
+    clock::Clock,
+    model::WallTime,
 };
-use crate::{clock::Clock, model::WallTime};
 
 /// Show how the registry stands.
 #[derive(Debug, Args)]
-pub(super) struct StatusArguments {
+pub(crate) struct StatusArguments {
     #[command(flatten)]
     registry: RegistryArguments,
 }
@@ -49,7 +51,7 @@ struct ProtectionRecord<'a> {
     why: &'a str,
 }
 
-pub(super) async fn run(arguments: StatusArguments) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: StatusArguments) -> Result<(), Failure> {
     let mut remote = Remote::new(arguments.registry.url);
     let status =
         remote.ask(async |channel| admin(channel).get_status(GetStatusRequest {}).await).await?;

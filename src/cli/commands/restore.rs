@@ -8,18 +8,20 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use super::{
-    arguments::StoreArguments,
-    failure::Failure,
-    output::{Output, print, print_json},
-    text::shown,
+use crate::{
+    cli::{
+        arguments::StoreArguments,
+        escape::shown,
+        failure::Failure,
+        output::{Output, print, print_json},
+    },
+    store::{DiskStore, ImageError, Kept},
 };
-use crate::store::{DiskStore, ImageError, Kept};
 
 /// Begin a store with what an image holds, for a registry to be started with: every instance with its
 /// lease, in a new history. The directory must be empty, or not be there.
 #[derive(Debug, Args)]
-pub(super) struct RestoreArguments {
+pub(crate) struct RestoreArguments {
     /// What `waypost backup` wrote.
     file: PathBuf,
     #[command(flatten)]
@@ -33,7 +35,7 @@ struct RestoredRecord {
     instances: usize,
 }
 
-pub(super) fn run(arguments: &RestoreArguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &RestoreArguments) -> Result<(), Failure> {
     let directory = &arguments.store.data_dir;
     let Kept { history, revision, instances, .. } = restore(&arguments.file, directory)?;
     match arguments.store.output {

@@ -8,18 +8,17 @@ use waypost_client::{
     proto::{Status, UpdateRequest, UpdateResponse},
 };
 
-use super::{
+use crate::cli::{
     arguments::{InstanceArguments, NamespaceArgument, RegistryArguments},
+    escape::shown,
     failure::Failure,
-    output::{Output, print, print_json},
-    record::{CursorRecord, InstanceRecord},
+    output::{CursorRecord, InstanceRecord, Output, print, print_json},
     remote::{Remote, registry},
-    text::shown,
 };
 
 /// Have an instance finish what it has and take nothing new: its status becomes DRAINING.
 #[derive(Debug, Args)]
-pub(super) struct DrainArguments {
+pub(crate) struct DrainArguments {
     #[command(flatten)]
     instance: InstanceArguments,
     #[command(flatten)]
@@ -34,7 +33,7 @@ struct DrainedRecord<'a> {
     cursor: Option<CursorRecord>,
 }
 
-pub(super) async fn run(arguments: DrainArguments) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: DrainArguments) -> Result<(), Failure> {
     let InstanceArguments { service, id } = arguments.instance;
     let request = UpdateRequest {
         lease_id: 0,

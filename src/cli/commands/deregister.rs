@@ -4,19 +4,18 @@ use clap::Args;
 use serde::Serialize;
 use waypost_client::proto::DeregisterRequest;
 
-use super::{
+use crate::cli::{
     arguments::{InstanceArguments, NamespaceArgument, RegistryArguments},
+    escape::shown,
     failure::Failure,
-    output::{Output, print, print_json},
-    record::CursorRecord,
+    output::{CursorRecord, Output, print, print_json},
     remote::{Remote, registry},
-    text::shown,
 };
 
 /// Remove an instance from the registry. A program that keeps it registered will notice, and may
 /// register it again.
 #[derive(Debug, Args)]
-pub(super) struct DeregisterArguments {
+pub(crate) struct DeregisterArguments {
     #[command(flatten)]
     instance: InstanceArguments,
     #[command(flatten)]
@@ -33,7 +32,7 @@ struct DeregisteredRecord {
     cursor: Option<CursorRecord>,
 }
 
-pub(super) async fn run(arguments: DeregisterArguments) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: DeregisterArguments) -> Result<(), Failure> {
     let InstanceArguments { service, id } = arguments.instance;
     let namespace = arguments.namespace.namespace;
     let request = DeregisterRequest {

@@ -1,6 +1,11 @@
 //! `waypost register`: keeps an instance registered for as long as it runs, or as a command runs.
 //! What the registry does must never hold the command up.
 
+mod child;
+pub(crate) mod launch;
+mod presence;
+mod readiness;
+
 use std::{
     ffi::OsString,
     pin::pin,
@@ -13,13 +18,16 @@ use rustix::process::Signal;
 use tokio::time::timeout;
 use waypost_client::{Registration, proto};
 
-use super::{
-    arguments::{Entry, HostPort, NamedPort, NamespaceArgument, RegistryArguments},
-    child::{Child, Event, ended_well, exit_code},
-    failure::Failure,
+use self::{
+    child::{Child, Event, ended_well},
     presence::{Leaving, Presence},
     readiness::Check,
-    say,
+};
+use crate::cli::{
+    arguments::{Entry, HostPort, NamedPort, NamespaceArgument, RegistryArguments},
+    exit::exit_code,
+    failure::Failure,
+    output::say,
     signals::{Signals, is_stop},
 };
 
@@ -44,7 +52,7 @@ const LEAVE_MAX: Duration = Duration::from_secs(5);
 /// (Ctrl-C, Ctrl-Z) go to this program first, and the command can't read from the terminal. It is
 /// killed where this program is (on Linux), but not what it has started.
 #[derive(Debug, Args)]
-pub(super) struct RegisterArguments {
+pub(crate) struct RegisterArguments {
     /// The service that the instance is a replica of.
     #[arg(long, value_name = "NAME")]
     service: String,
@@ -122,7 +130,7 @@ impl From<InitialStatus> for proto::Status {
     }
 }
 
-pub(super) async fn run(mut arguments: RegisterArguments) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(mut arguments: RegisterArguments) -> Result<ExitCode, Failure> {
     let command = std::mem::take(&mut arguments.command);
     let presence = Presence {
         url: arguments.registry.url.clone(),

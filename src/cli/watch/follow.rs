@@ -8,21 +8,21 @@ use waypost_client::{
     proto::{Change, ChangeKind, Cursor, Snapshot, WatchResponse, watch_response},
 };
 
-use super::text::{kind_name, reason_name};
+use crate::cli::output::{kind_name, reason_name};
 
 /// One line of a watch.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Event {
+pub(crate) struct Event {
     /// `PRESENT`, or a change's kind.
-    pub(super) kind: &'static str,
-    pub(super) instance: Instance,
-    pub(super) reason: Option<String>,
-    pub(super) revision: u64,
+    pub(crate) kind: &'static str,
+    pub(crate) instance: Instance,
+    pub(crate) reason: Option<String>,
+    pub(crate) revision: u64,
 }
 
 /// What is known of the services that are followed.
 #[derive(Debug, Default)]
-pub(super) struct Following {
+pub(crate) struct Following {
     /// By service and id; a watch has one namespace.
     known: BTreeMap<(String, String), Instance>,
     /// The parts of a snapshot that has more to come.
@@ -32,17 +32,17 @@ pub(super) struct Following {
 
 impl Following {
     /// Where to go on from; `None` before the first snapshot is there.
-    pub(super) fn cursor(&self) -> Option<Cursor> {
+    pub(crate) fn cursor(&self) -> Option<Cursor> {
         self.cursor.clone()
     }
 
     /// The stream ended: what it was in the middle of is lost.
-    pub(super) fn disconnected(&mut self) {
+    pub(crate) fn disconnected(&mut self) {
         self.parts.clear();
     }
 
     /// What a message brings that was not known.
-    pub(super) fn fold(&mut self, message: WatchResponse) -> Vec<Event> {
+    pub(crate) fn fold(&mut self, message: WatchResponse) -> Vec<Event> {
         let WatchResponse { cursor, event } = message;
         let events = match event {
             Some(watch_response::Event::Snapshot(Snapshot { instances, last })) => {

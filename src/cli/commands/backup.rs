@@ -13,20 +13,22 @@ use tempfile::NamedTempFile;
 use tokio::select;
 use waypost_client::proto::BackupRequest;
 
-use super::{
-    arguments::RegistryArguments,
-    failure::Failure,
-    output::{Output, print, print_json},
-    remote::{Remote, admin},
-    signals::Signals,
-    text::shown,
+use crate::{
+    cli::{
+        arguments::RegistryArguments,
+        escape::shown,
+        failure::Failure,
+        output::{Output, print, print_json},
+        remote::{Remote, admin},
+        signals::Signals,
+    },
+    store::{Contents, Image},
 };
-use crate::store::{Contents, Image};
 
 /// Write an image of everything that is registered to a file, while the registry works: each instance
 /// with its lease. The file appears, or is replaced, once it is whole.
 #[derive(Debug, Args)]
-pub(super) struct BackupArguments {
+pub(crate) struct BackupArguments {
     /// Where to write it.
     file: PathBuf,
     #[command(flatten)]
@@ -40,7 +42,7 @@ struct ContentsRecord {
     bytes: u64,
 }
 
-pub(super) async fn run(arguments: BackupArguments) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: BackupArguments) -> Result<(), Failure> {
     let BackupArguments { file, registry } = arguments;
     let mut signals = Signals::listen()?;
     let mut remote = Remote::new(registry.url);

@@ -5,14 +5,13 @@ use clap::Args;
 use prost_types::Timestamp;
 use waypost_client::{Instance, proto::ResolveRequest};
 
-use super::{
+use crate::cli::{
     arguments::{FilterArguments, NamespaceArgument, RegistryArguments},
     failure::Failure,
-    output::{Output, print, print_json},
-    record::InstanceRecord,
+    output::{
+        Cell, InstanceRecord, Output, Table, address, print, print_json, status_name, status_style,
+    },
     remote::{Remote, discovery},
-    table::{Cell, Table},
-    text::{address, status_name, status_style},
 };
 
 /// Instances that one request asks for; the registry sends fewer where they are large.
@@ -22,7 +21,7 @@ const PAGE_SIZE: u32 = 1_000;
 ///
 /// The table shows the keys of metadata alone; JSON shows the values, too.
 #[derive(Debug, Args)]
-pub(super) struct InstancesArguments {
+pub(crate) struct InstancesArguments {
     /// The service.
     service: String,
     #[command(flatten)]
@@ -33,7 +32,7 @@ pub(super) struct InstancesArguments {
     filter: FilterArguments,
 }
 
-pub(super) async fn run(arguments: InstancesArguments) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: InstancesArguments) -> Result<(), Failure> {
     let mut remote = Remote::new(arguments.registry.url);
     let request = ResolveRequest {
         namespace: arguments.namespace.namespace,

@@ -7,8 +7,8 @@ use rustix::process::Signal as SignalNumber;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::error;
 
-use super::{CONFIGURATION, fail};
 use crate::{
+    cli::{exit::CONFIGURATION, output::fail, signals::stop_signal},
     config::{Config, Overrides},
     server::{RunError, Server},
     telemetry,
@@ -16,7 +16,7 @@ use crate::{
 
 /// Run the registry.
 #[derive(Debug, Args)]
-pub(super) struct ServeArguments {
+pub(crate) struct ServeArguments {
     /// A TOML file with settings; flags and environment beat it.
     #[arg(long, value_name = "FILE", env = "WAYPOST_CONFIG")]
     config: Option<PathBuf>,
@@ -41,7 +41,7 @@ pub(super) struct ServeArguments {
     log: Option<String>,
 }
 
-pub(super) fn run(arguments: ServeArguments) -> ExitCode {
+pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
     let ServeArguments { config, listen, port_file, data_dir, store, log_format, log } = arguments;
     let overrides = Overrides { config, listen, port_file, data_dir, store, log, log_format };
     let config = match Config::load(overrides) {
@@ -83,18 +83,6 @@ async fn serve(config: Config) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Ready at the first SIGTERM or SIGINT from now on.
-pub(super) fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }
 
 /// While it is there, a limit on the size of files makes writes fail instead of ending the process.

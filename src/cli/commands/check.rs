@@ -3,17 +3,18 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{
-    arguments::StoreArguments,
-    failure::Failure,
-    output::{Output, print, print_json},
-    table::Table,
+use crate::{
+    cli::{
+        arguments::StoreArguments,
+        failure::Failure,
+        output::{Output, Table, print, print_json},
+    },
+    store::{DiskStore, Kept},
 };
-use crate::store::{DiskStore, Kept};
 
 /// Read all of a store that no registry works with, and say what is in it.
 #[derive(Debug, Args)]
-pub(super) struct CheckArguments {
+pub(crate) struct CheckArguments {
     #[command(flatten)]
     store: StoreArguments,
 }
@@ -26,7 +27,7 @@ struct KeptRecord {
     changes: usize,
 }
 
-pub(super) fn run(arguments: &CheckArguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &CheckArguments) -> Result<(), Failure> {
     let kept = DiskStore::check(&arguments.store.data_dir)?;
     match arguments.store.output {
         Output::Json => print_json(&KeptRecord::from(&kept)),

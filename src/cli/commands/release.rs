@@ -4,19 +4,18 @@ use clap::Args;
 use serde::Serialize;
 use waypost_client::proto::{ReleaseProtectionRequest, ReleaseProtectionResponse};
 
-use super::{
+use crate::cli::{
     arguments::RegistryArguments,
+    escape::shown,
     failure::Failure,
-    output::{Output, print, print_json},
-    record::CursorRecord,
+    output::{CursorRecord, Output, print, print_json},
     remote::{Remote, admin},
-    text::shown,
 };
 
 /// Remove the instances of a namespace that mass-expiry protection holds (`waypost status` shows
 /// them), at once.
 #[derive(Debug, Args)]
-pub(super) struct ReleaseArguments {
+pub(crate) struct ReleaseArguments {
     /// The namespace.
     namespace: String,
     #[command(flatten)]
@@ -29,7 +28,7 @@ struct ReleasedRecord {
     cursor: Option<CursorRecord>,
 }
 
-pub(super) async fn run(arguments: ReleaseArguments) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: ReleaseArguments) -> Result<(), Failure> {
     let ReleaseArguments { namespace, registry } = arguments;
     let mut remote = Remote::new(registry.url);
     let request = ReleaseProtectionRequest { namespace: namespace.clone() };

@@ -10,7 +10,7 @@ use waypost_client::{Instance, proto};
 use super::text::status_name;
 
 #[derive(Debug, Serialize)]
-pub(super) struct InstanceRecord<'a> {
+pub(crate) struct InstanceRecord<'a> {
     namespace: &'a str,
     service: &'a str,
     id: &'a str,
@@ -49,9 +49,9 @@ impl<'a> From<&'a Instance> for InstanceRecord<'a> {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct CursorRecord {
-    pub(super) history_id: String,
-    pub(super) revision: u64,
+pub(crate) struct CursorRecord {
+    pub(crate) history_id: String,
+    pub(crate) revision: u64,
 }
 
 impl From<proto::Cursor> for CursorRecord {

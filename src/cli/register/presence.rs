@@ -8,14 +8,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use waypost_client::{InFlight, RegisterError, Registered, Registration, RegistrationState};
 
-use super::{
+use super::readiness::Check;
+use crate::cli::{
+    escape::shown,
     failure::Failure,
-    output::{Output, json_line, write},
-    readiness::Check,
-    record::InstanceRecord,
+    output::{InstanceRecord, Output, address, json_line, say, write},
     remote::{RegistryUrl, WAIT_MAX},
-    say,
-    text::{address, shown},
 };
 
 /// How long an attempt to register may go on that is not wanted any more. What it would leave
@@ -23,20 +21,20 @@ use super::{
 const LAST_ATTEMPT_MAX: Duration = Duration::from_secs(1);
 
 /// An instance's stay in the registry.
-pub(super) struct Presence {
-    pub(super) url: RegistryUrl,
-    pub(super) output: Output,
-    pub(super) namespace: String,
-    pub(super) registration: Registration,
+pub(crate) struct Presence {
+    pub(crate) url: RegistryUrl,
+    pub(crate) output: Output,
+    pub(crate) namespace: String,
+    pub(crate) registration: Registration,
     /// Whether it is ready to be called, where that has to be found out.
-    pub(super) ready: Option<Check>,
+    pub(crate) ready: Option<Check>,
     /// How long it drains.
-    pub(super) drain_time: Duration,
+    pub(crate) drain_time: Duration,
 }
 
 /// Asks an instance to leave.
 #[derive(Debug)]
-pub(super) struct Leaving {
+pub(crate) struct Leaving {
     at_once: CancellationToken,
     /// Cancelled by the other as well.
     asked: CancellationToken,
@@ -51,12 +49,12 @@ impl Default for Leaving {
 
 impl Leaving {
     /// The instance is to drain, and to leave after that.
-    pub(super) fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.asked.cancel();
     }
 
     /// The instance is to leave now, also where it drains.
-    pub(super) fn at_once(&self) {
+    pub(crate) fn at_once(&self) {
         self.at_once.cancel();
     }
 }
@@ -71,7 +69,7 @@ struct RegisteredRecord<'a> {
 impl Presence {
     /// Registers the instance, keeps it registered until it is asked to leave, and deregisters it. Ends
     /// before only where the registry refuses.
-    pub(super) async fn keep(&self, leaving: &Leaving) -> Result<(), Failure> {
+    pub(crate) async fn keep(&self, leaving: &Leaving) -> Result<(), Failure> {
         let registered = self.register(&leaving.asked).await?;
         leaving
             .asked

@@ -19,19 +19,17 @@ use rustix::{
 };
 use tokio::signal::unix::{self, SignalKind};
 
-use super::{
+use super::launch;
+use crate::cli::{
+    escape::shown,
+    exit::SIGNALLED,
     failure::Failure,
-    launch,
     signals::{Signals, is_stop},
-    text::shown,
 };
-
-/// The exit code of a program that signal `n` ended is this and `n`, as shells have it.
-const SIGNALLED: i32 = 128;
 
 /// A command that was started.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(crate) struct Child {
     /// Also the id of its process group.
     id: Pid,
     /// `None` until the end was collected.
@@ -41,7 +39,7 @@ pub(super) struct Child {
 
 /// What happens next to a command that runs.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     Ended(ExitStatus),
     /// A signal came that asks to stop.
     Asked(Signal),
@@ -50,7 +48,7 @@ pub(super) enum Event {
 impl Child {
     /// Runs `program` with this program's own input, output and environment. Returns when it runs. It
     /// is killed when the thread ends that called this, as all do when the process is killed.
-    pub(super) async fn spawn(program: &OsString, arguments: &[OsString]) -> Result<Self, Failure> {
+    pub(crate) async fn spawn(program: &OsString, arguments: &[OsString]) -> Result<Self, Failure> {
         let failure =
             |source| Failure::Spawn { program: shown(&program.to_string_lossy()), source };
         // From before the start, so that no end is missed.
@@ -71,7 +69,7 @@ impl Child {
 
     /// How it ended, once it has. Collects all other processes that have ended as children of this
     /// one: the first process of a container becomes the parent of every orphan. Cancel safe.
-    pub(super) async fn wait(&mut self) -> Result<ExitStatus, Failure> {
+    pub(crate) async fn wait(&mut self) -> Result<ExitStatus, Failure> {
         loop {
             self.collect().map_err(Failure::Wait)?;
             if let Some(status) = self.ended {
@@ -97,7 +95,7 @@ impl Child {
 
     /// Waits for the end or for a signal that asks to stop, and passes all other signals on. Cancel
     /// safe.
-    pub(super) async fn next(&mut self, signals: &mut Signals) -> Result<Event, Failure> {
+    pub(crate) async fn next(&mut self, signals: &mut Signals) -> Result<Event, Failure> {
         loop {
             tokio::select! {
                 biased;
@@ -111,7 +109,7 @@ impl Child {
     }
 
     /// Sends a signal to the command and to all that it has started in its process group.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         if self.ended.is_none() {
             // Fails where it has just ended: then it needs no signal.
             let _ = kill_process_group(self.id, signal);
@@ -128,7 +126,7 @@ impl Child {
 
     /// Sends a signal and waits for the end, however long that takes; a further signal that asks to
     /// stop kills.
-    pub(super) async fn end(
+    pub(crate) async fn end(
         &mut self,
         signal: Signal,
         signals: &mut Signals,
@@ -149,15 +147,9 @@ impl Drop for Child {
     }
 }
 
-/// The exit code that stands for how a command ended: its own, or 128 + n where signal n ended it.
-pub(super) fn exit_code(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|number| SIGNALLED + number));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
-}
-
 /// Whether a command that was sent `signal` ended as it was asked to: by its own will, or by the
 /// signal, which shells report as a code.
-pub(super) fn ended_well(status: ExitStatus, signal: Option<Signal>) -> bool {
+pub(crate) fn ended_well(status: ExitStatus, signal: Option<Signal>) -> bool {
     let number = signal.map(Signal::as_raw);
     let of_signal = number.is_some_and(|number| {
         status.signal() == Some(number) || status.code() == Some(SIGNALLED + number)
@@ -183,16 +175,5 @@ mod tests {
         assert!(ended_well(killed(15), Some(Signal::TERM)));
         assert!(!ended_well(killed(15), None));
         assert!(!ended_well(killed(9), Some(Signal::TERM)));
-    }
-
-    #[test]
-    fn the_exit_code_is_the_commands_own() {
-        for code in [0, 1, 3, 64, 255] {
-            assert_eq!(i32::from(exit_code(exited(code))), code);
-        }
-        let dumped_core = 0x80;
-        for (status, code) in [(9, 137), (15, 143), (11 | dumped_core, 139), (64, 192)] {
-            assert_eq!(exit_code(ExitStatus::from_raw(status)), code);
-        }
     }
 }

@@ -5,20 +5,20 @@ use std::fmt;
 
 use anstyle::Style;
 
-use super::text::shown;
+use crate::cli::escape::shown;
 
 /// What separates two columns.
 const GAP: &str = "  ";
 
 /// One value of a table, safe to show.
 #[derive(Debug)]
-pub(super) struct Cell {
+pub(crate) struct Cell {
     text: String,
     style: Style,
 }
 
 impl Cell {
-    pub(super) fn styled(text: impl AsRef<str>, style: Style) -> Self {
+    pub(crate) fn styled(text: impl AsRef<str>, style: Style) -> Self {
         let text = match text.as_ref() {
             // A gap would shift the columns for those who cut them apart.
             "" => "-".to_owned(),
@@ -36,21 +36,21 @@ impl<T: AsRef<str>> From<T> for Cell {
 
 /// Rows below a header line.
 #[derive(Debug)]
-pub(super) struct Table<const COLUMNS: usize> {
+pub(crate) struct Table<const COLUMNS: usize> {
     rows: Vec<[Cell; COLUMNS]>,
 }
 
 impl<const COLUMNS: usize> Table<COLUMNS> {
-    pub(super) fn new(header: [&str; COLUMNS]) -> Self {
+    pub(crate) fn new(header: [&str; COLUMNS]) -> Self {
         Self { rows: vec![header.map(Cell::from)] }
     }
 
     /// A table of keys and values, which need no header.
-    pub(super) fn headless() -> Self {
+    pub(crate) fn headless() -> Self {
         Self { rows: Vec::new() }
     }
 
-    pub(super) fn push(&mut self, row: [Cell; COLUMNS]) {
+    pub(crate) fn push(&mut self, row: [Cell; COLUMNS]) {
         self.rows.push(row);
     }
 }
@@ -68,7 +68,7 @@ impl<const COLUMNS: usize> fmt::Display for Table<COLUMNS> {
 }
 
 /// One row, its cells at least as wide as given; the last one is not filled up.
-pub(super) fn line<const COLUMNS: usize>(
+pub(crate) fn line<const COLUMNS: usize>(
     row: &[Cell; COLUMNS],
     widths: &[usize; COLUMNS],
 ) -> String {

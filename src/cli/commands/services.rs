@@ -4,12 +4,11 @@ use clap::Args;
 use serde::Serialize;
 use waypost_client::proto::{ListServicesRequest, ServiceSummary};
 
-use super::{
+use crate::cli::{
     arguments::{NamespaceArgument, RegistryArguments},
     failure::Failure,
-    output::{Output, print, print_json},
+    output::{Output, Table, print, print_json},
     remote::{Remote, discovery},
-    table::Table,
 };
 
 /// The largest page that registries give.
@@ -17,7 +16,7 @@ const PAGE: u32 = 1000;
 
 /// List the services of a namespace.
 #[derive(Debug, Args)]
-pub(super) struct ServicesArguments {
+pub(crate) struct ServicesArguments {
     #[command(flatten)]
     registry: RegistryArguments,
     #[command(flatten)]
@@ -32,7 +31,7 @@ struct ServiceRecord<'a> {
     up: u32,
 }
 
-pub(super) async fn run(arguments: ServicesArguments) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: ServicesArguments) -> Result<(), Failure> {
     let mut remote = Remote::new(arguments.registry.url);
     let services = list(&mut remote, arguments.namespace.namespace).await?;
     match arguments.registry.output {

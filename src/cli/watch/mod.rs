@@ -1,5 +1,7 @@
 //! `waypost watch`: follows services until a signal comes, across the registry's absences.
 
+mod follow;
+
 use std::{
     convert::Infallible,
     time::{Duration, SystemTime},
@@ -11,19 +13,20 @@ use serde::Serialize;
 use tokio::time::{sleep, timeout};
 use waypost_client::proto::{Filter, WatchRequest};
 
-use super::{
-    arguments::{FilterArguments, NamespaceArgument, RegistryArguments},
-    failure::Failure,
-    follow::{Event, Following},
-    output::{Output, json_line, write},
-    record::InstanceRecord,
-    remote::{Remote, discovery},
-    say,
-    serve::stop_signal,
-    table::{Cell, line},
-    text::{address, status_name, status_style},
+use self::follow::{Event, Following};
+use crate::{
+    cli::{
+        arguments::{FilterArguments, NamespaceArgument, RegistryArguments},
+        failure::Failure,
+        output::{
+            Cell, InstanceRecord, Output, address, json_line, line, say, status_name, status_style,
+            write,
+        },
+        remote::{Remote, discovery},
+        signals::stop_signal,
+    },
+    clock::Clock,
 };
-use crate::clock::Clock;
 
 /// A registry sends something at least every 10 s: after this long in silence it is gone, whatever its
 /// connection says.
@@ -41,7 +44,7 @@ const WIDTHS: [usize; 8] = [24, 7, 16, 36, 21, 8, 12, 8];
 /// First a line with PRESENT for each instance; then one with ADDED, UPDATED or REMOVED for each
 /// change. When the registry goes away, goes on where it was as soon as it is back.
 #[derive(Debug, Args)]
-pub(super) struct WatchArguments {
+pub(crate) struct WatchArguments {
     /// The services, which need not exist yet; none means all of the namespace.
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
@@ -62,7 +65,7 @@ struct EventRecord<'a> {
     instance: InstanceRecord<'a>,
 }
 
-pub(super) async fn run(arguments: WatchArguments) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: WatchArguments) -> Result<(), Failure> {
     let stop = stop_signal().map_err(Failure::Signals)?;
     let output = arguments.registry.output;
     let mut watch = Watch {

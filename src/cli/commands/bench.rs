@@ -6,7 +6,7 @@ use std::env;
 use clap::Args;
 use tokio::select;
 
-use super::{
+use crate::cli::{
     arguments::RegistryArguments,
     failure::Failure,
     output::{Output, print, print_json},
@@ -16,14 +16,14 @@ use super::{
 /// Put a registry under load: how much it does, how soon, at what cost, and beside it the limit, which is
 /// the same load against a bare gRPC server that only answers.
 #[derive(Debug, Args)]
-pub(super) struct BenchArguments {
+pub(crate) struct BenchArguments {
     #[command(flatten)]
     bench: waypost_bench::Arguments,
     #[command(flatten)]
     registry: RegistryArguments,
 }
 
-pub(super) async fn run(arguments: BenchArguments) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: BenchArguments) -> Result<(), Failure> {
     let BenchArguments { bench, registry } = arguments;
     let program = env::current_exe().map_err(Failure::Program)?;
     let mut signals = Signals::listen()?;

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tonic::body::Body;
 
-use super::{arguments::HostPort, say, text::shown};
+use crate::cli::{arguments::HostPort, escape::shown, output::say};
 
 /// The pause between two attempts. Short: it is added to the time that every start takes.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -28,7 +28,7 @@ const USER_AGENT: &str = concat!("waypost/", env!("CARGO_PKG_VERSION"));
 
 /// What shows that an instance is ready.
 #[derive(Clone, Debug)]
-pub(super) struct Check {
+pub(crate) struct Check {
     /// As it was given.
     text: String,
     kind: Kind,
@@ -61,7 +61,7 @@ enum NotReady {
 
 impl Check {
     /// A stream that ends with `true` at the first success. Attempts fail without end before.
-    pub(super) fn success(self) -> impl Stream<Item = bool> + Send + 'static {
+    pub(crate) fn success(self) -> impl Stream<Item = bool> + Send + 'static {
         stream::once(async move {
             self.succeed().await;
             true

@@ -1,0 +1,13 @@
+//! The commands that fit in one file each: their arguments, their request, their output.
+
+pub(crate) mod backup;
+pub(crate) mod bench;
+pub(crate) mod check;
+pub(crate) mod deregister;
+pub(crate) mod drain;
+pub(crate) mod instances;
+pub(crate) mod release;
+pub(crate) mod restore;
+pub(crate) mod serve;
+pub(crate) mod services;
+pub(crate) mod status;

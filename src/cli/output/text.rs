@@ -1,0 +1,70 @@
+//! How the values of the protocol are shown to people.
+
+use anstyle::{AnsiColor, Style};
+use waypost_client::{
+    Instance,
+    proto::{ChangeKind, ChangeReason, Status},
+};
+
+/// Where an instance is reached: `host:port`, IPv6 in brackets.
+pub(crate) fn address(instance: &Instance) -> String {
+    let (host, port) = (&instance.host, instance.port);
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The name of a status, without what all of them begin with.
+pub(crate) fn status_name(status: i32) -> String {
+    match Status::try_from(status) {
+        Ok(status) => bare(status.as_str_name(), "STATUS_").to_owned(),
+        Err(_) => format!("UNKNOWN_{status}"),
+    }
+}
+
+/// The name of a change's reason, where it has one.
+pub(crate) fn reason_name(reason: i32) -> Option<String> {
+    match ChangeReason::try_from(reason) {
+        Ok(ChangeReason::Unspecified) => None,
+        Ok(reason) => Some(bare(reason.as_str_name(), "CHANGE_REASON_").to_owned()),
+        Err(_) => Some(format!("UNKNOWN_{reason}")),
+    }
+}
+
+/// The name of a kind of change.
+pub(crate) fn kind_name(kind: ChangeKind) -> &'static str {
+    bare(kind.as_str_name(), "CHANGE_KIND_")
+}
+
+/// The colour of a status.
+pub(crate) fn status_style(status: i32) -> Style {
+    match Status::try_from(status) {
+        Ok(Status::Up) => AnsiColor::Green.on_default(),
+        Ok(Status::Starting | Status::Draining) => AnsiColor::Yellow.on_default(),
+        Ok(Status::Down) => AnsiColor::Red.on_default(),
+        Ok(Status::Suspect) => AnsiColor::Magenta.on_default(),
+        Ok(Status::Unspecified) | Err(_) => Style::new(),
+    }
+}
+
+fn bare(name: &'static str, prefix: &str) -> &'static str {
+    name.strip_prefix(prefix).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv6_addresses_are_in_brackets() {
+        let instance = Instance { host: "::1".into(), port: 80, ..Instance::default() };
+        assert_eq!(address(&instance), "[::1]:80");
+    }
+
+    #[test]
+    fn names_are_bare_and_unknown_values_are_shown() {
+        assert_eq!(status_name(Status::Up.into()), "UP");
+        assert_eq!(status_name(77), "UNKNOWN_77");
+        assert_eq!(reason_name(ChangeReason::Expired.into()).as_deref(), Some("EXPIRED"));
+        assert_eq!(reason_name(0), None);
+        assert_eq!(kind_name(ChangeKind::Added), "ADDED");
+    }
+}

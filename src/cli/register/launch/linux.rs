@@ -1,0 +1,98 @@
+//! On Linux: the command dies with its parent.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::{self, Read, Write},
+    net::Shutdown,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            net::{SocketAddr, UnixListener as StdListener, UnixStream},
+            process::CommandExt,
+        },
+    },
+    process::{Command, ExitCode},
+};
+
+use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
+use tokio::{io::AsyncReadExt, net::UnixListener};
+use uuid::Uuid;
+
+use super::LaunchArguments;
+use crate::cli::output::fail;
+
+/// This program, even where its file was replaced or removed since it started.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// Longer than any report of an error number.
+const REPORT_BYTES_MAX: u64 = 32;
+
+/// A command that is about to start.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    command: Command,
+    reports: UnixListener,
+}
+
+impl Launch {
+    /// Must be called in a tokio runtime.
+    pub(crate) fn new(program: &OsStr, arguments: &[OsString]) -> io::Result<Self> {
+        let socket = format!("waypost-{}", Uuid::new_v4());
+        let reports = StdListener::bind_addr(&SocketAddr::from_abstract_name(&socket)?)?;
+        reports.set_nonblocking(true)?;
+        let mut command = Command::new(THIS_PROGRAM);
+        command.arg("launch").arg(getpid().as_raw_pid().to_string()).arg(socket);
+        command.arg("--").arg(program).args(arguments).process_group(0);
+        Ok(Self { command, reports: UnixListener::from_std(reports)? })
+    }
+
+    pub(crate) fn command(&mut self) -> &mut Command {
+        &mut self.command
+    }
+
+    /// Waits until the command runs, which was started as process `id`. Cancel safe.
+    ///
+    /// Errors: why it can't be run.
+    pub(crate) async fn running(&self, id: Pid) -> io::Result<()> {
+        loop {
+            let (stream, _) = self.reports.accept().await?;
+            // Any process of the machine can connect.
+            if stream.peer_cred()?.pid() != Some(id.as_raw_pid()) {
+                continue;
+            }
+            let mut report = String::new();
+            stream.take(REPORT_BYTES_MAX).read_to_string(&mut report).await?;
+            return match report.parse() {
+                Ok(number) => Err(io::Error::from_raw_os_error(number)),
+                Err(_) => Ok(()),
+            };
+        }
+    }
+}
+
+/// Becomes the command. Returns only where that failed.
+pub(crate) fn run(arguments: LaunchArguments) -> ExitCode {
+    match launch(arguments) {
+        Ok(()) => ExitCode::FAILURE,
+        Err(error) => fail(&format_args!("only `waypost register` can start this: {error}")),
+    }
+}
+
+/// Returns where the command can't be run, once that is reported.
+fn launch(arguments: LaunchArguments) -> io::Result<()> {
+    let LaunchArguments { parent, socket, command } = arguments;
+    // Closed on exec.
+    let mut report = UnixStream::connect_addr(&SocketAddr::from_abstract_name(socket)?)?;
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // One that ended before this asked for the signal does not send it.
+    if getppid().map(Pid::as_raw_pid) != Some(parent) {
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    }
+    let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let error = Command::new(program).args(arguments).exec();
+    let number = error.raw_os_error().unwrap_or(rustix::io::Errno::INVAL.raw_os_error());
+    report.write_all(number.to_string().as_bytes())?;
+    report.shutdown(Shutdown::Write)?;
+    // Not before the parent has read it: it takes the end of this process for the command's.
+    report.read(&mut [0]).map(drop)
+}

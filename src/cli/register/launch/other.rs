@@ -1,0 +1,38 @@
+//! Elsewhere: nothing kills a command with its parent.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode},
+};
+
+use rustix::process::Pid;
+
+use super::LaunchArguments;
+use crate::cli::output::fail;
+
+/// A command that is about to start. Nothing kills it with its parent here.
+#[derive(Debug)]
+pub(crate) struct Launch(Command);
+
+impl Launch {
+    pub(crate) fn new(program: &OsStr, arguments: &[OsString]) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command.args(arguments).process_group(0);
+        Ok(Self(command))
+    }
+
+    pub(crate) fn command(&mut self) -> &mut Command {
+        &mut self.0
+    }
+
+    #[expect(clippy::unused_async, reason = "as where it has something to wait for")]
+    pub(crate) async fn running(&self, _: Pid) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) fn run(_: LaunchArguments) -> ExitCode {
+    fail(&"only Linux has this")
+}
