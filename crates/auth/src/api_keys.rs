@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
 use super::{
-    Identity, Method, Unauthorized, passed_on::is_ours, section::Section,
+    Identity, Method, Unauthorized, identity_headers::is_identity_header, section::Section,
     tokens::CREDENTIAL_BYTES_MAX,
 };
 
@@ -37,7 +37,7 @@ impl ApiKeys {
         let mut section = Section::new(table, "auth.api_keys.", mistakes);
         let header = section.take::<String>("header").unwrap_or_else(|| "x-api-key".to_owned());
         let header: Option<HeaderName> =
-            header.parse().ok().filter(|name| name != AUTHORIZATION && !is_ours(name));
+            header.parse().ok().filter(|name| name != AUTHORIZATION && !is_identity_header(name));
         if header.is_none() {
             section.mistake("header", "is no name of a header that an API key can be in");
         }

@@ -2,12 +2,13 @@
 
 use std::{fmt, path::Path, time::SystemTime};
 
-use http::HeaderMap;
+use http::{HeaderMap, header::AUTHORIZATION};
 use toml::Table;
 
 use crate::{
-    Identity, Unauthorized,
+    Identity, Method, Unauthorized,
     api_keys::ApiKeys,
+    identity_headers::{self, remove_forged},
     section::Section,
     tokens::{self, Tokens},
 };
@@ -45,13 +46,13 @@ use crate::{
 /// the gateway's: it neither judges nor removes it.
 pub struct Authenticator {
     tokens: Option<Tokens>,
-    pub(super) api_keys: Option<ApiKeys>,
-    pub(super) authorization: Authorization,
+    api_keys: Option<ApiKeys>,
+    authorization: Authorization,
 }
 
 /// What becomes of the token that has told who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Authorization {
+enum Authorization {
     Removed,
     PassedOn,
 }
@@ -124,6 +125,44 @@ impl Authenticator {
             (None, Some(key), _, Some(keys)) => keys.identify(key, now).map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// Replaces a caller's credentials in the headers of a request by its identity, before the
+    /// request goes to an instance.
+    ///
+    /// Removes identity headers that the caller sent, the API key, and the token that identified
+    /// the caller, unless `forward_authorization` is set. Inserts `x-waypost-subject`,
+    /// `x-waypost-scopes` (separated by spaces; missing without scopes) and `x-waypost-auth` (`jwt`
+    /// or `api-key`); none of them without an `identity`. Spaces, `%`, and bytes that are not ASCII
+    /// are percent-encoded.
+    ///
+    /// Must be called for every request, also without an identity: instances rely on it. Must be
+    /// called after the headers that `Connection` names were removed: a caller could name these.
+    ///
+    /// ```
+    /// use http::{HeaderMap, HeaderValue};
+    /// use waypost_auth::{Authenticator, Identity, Method};
+    ///
+    /// # fn example(authenticator: &Authenticator) {
+    /// let mut headers = HeaderMap::new();
+    /// headers.insert("x_waypost-subject", HeaderValue::from_static("root"));
+    /// let identity =
+    ///     Identity { subject: "ann".into(), scopes: Default::default(), method: Method::Jwt };
+    /// authenticator.pass_on(&mut headers, Some(&identity));
+    /// assert_eq!(headers.len(), 2);
+    /// assert_eq!(headers["x-waypost-subject"], "ann");
+    /// # }
+    /// ```
+    pub fn pass_on(&self, headers: &mut HeaderMap, identity: Option<&Identity>) {
+        remove_forged(headers);
+        if let Some(keys) = &self.api_keys {
+            headers.remove(keys.header());
+        }
+        let Some(identity) = identity else { return };
+        if identity.method == Method::Jwt && self.authorization == Authorization::Removed {
+            headers.remove(AUTHORIZATION);
+        }
+        identity_headers::insert(headers, identity);
     }
 }
 

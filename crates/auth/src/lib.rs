@@ -5,15 +5,15 @@ mod api_keys;
 mod authenticator;
 mod claims;
 mod identity;
+mod identity_headers;
 mod keys;
-mod passed_on;
 mod section;
 mod tokens;
 mod unauthorized;
 
 pub use authenticator::Authenticator;
 pub use identity::{Identity, Method, MissingScope};
-pub use passed_on::remove_forged;
+pub use identity_headers::remove_forged;
 pub use unauthorized::Unauthorized;
 
 #[cfg(test)]
