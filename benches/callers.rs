@@ -130,7 +130,7 @@ impl Greeting {
     }
 
     async fn leave(self) {
-        self.registered.drain(GRACE).await.closed.unwrap();
+        self.registered.drain(GRACE).await.deregistered.unwrap();
         self.replica.stop().await;
     }
 }
@@ -224,7 +224,7 @@ async fn last_replaced() {
             sleep(Duration::from_millis(300)).await;
             let mut replicas = Vec::new();
             for Greeting { replica, registered } in greetings {
-                registered.close().await.unwrap();
+                registered.deregister().await.unwrap();
                 replicas.push(replica);
             }
             sleep(Duration::from_millis(200)).await;
@@ -255,7 +255,7 @@ async fn outage(scale: &Scale) {
             let right = |view: &Snapshot| {
                 view.cursor().history_id != history
                     && view.serving() == 3
-                    && view.held().count() == 0
+                    && view.missing().count() == 0
             };
             until(&service, right).await;
             (registry, began.elapsed())

@@ -69,7 +69,7 @@ fn call(service: &Service, line: &str) -> Result<(String, String), Box<dyn Error
         let outcome = match &answer {
             Ok(_) => Outcome::Success,
             // It is left alone at once: the next attempt goes elsewhere.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Outcome::Unreached,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Outcome::Unreachable,
             Err(_) => Outcome::Failure,
         };
         pick.report(outcome, began.elapsed());
@@ -147,7 +147,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         }
     });
     for registered in registered {
-        runtime.block_on(registered.close())?;
+        runtime.block_on(registered.deregister())?;
     }
     for (id, count) in &answered {
         println!("{id} answered {count}");

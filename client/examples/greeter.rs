@@ -97,7 +97,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             eprintln!("signals can't be heard: {error}");
         }
         let drained = registered.drain_calls(&in_flight, GRACE).await;
-        if let Err(error) = drained.closed {
+        if let Err(error) = drained.deregistered {
             eprintln!("still registered until the TTL has passed: {error}");
         }
     };

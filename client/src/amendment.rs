@@ -137,7 +137,7 @@ impl Amendment {
         let another = |state: &RegistrationState| match state {
             RegistrationState::Registered { lease_id }
             | RegistrationState::Retrying { lease_id } => Some(*lease_id) != lost,
-            RegistrationState::Refused(_) | RegistrationState::Closed => true,
+            RegistrationState::Refused(_) | RegistrationState::Deregistered => true,
             RegistrationState::Pending
             | RegistrationState::Lost
             | RegistrationState::Replaced { .. } => false,
@@ -145,7 +145,7 @@ impl Amendment {
         let state = state.wait_for(another).await.map_err(|_| UpdateError::Stopped)?;
         match &*state {
             RegistrationState::Refused(refusal) => Err(refusal.clone().into()),
-            RegistrationState::Closed => Err(UpdateError::Stopped),
+            RegistrationState::Deregistered => Err(UpdateError::Stopped),
             _ => Ok(()),
         }
     }

@@ -18,10 +18,10 @@ use crate::{
     connection::Dialer,
     connector::Connector,
     link::Link,
-    link_state::LinkState,
     pulse::Pulse,
     register::Registered,
     registration::Registration,
+    registry_state::RegistryState,
     service::{Service, Services},
     standing::RegisterError,
     view_dir::ViewDir,
@@ -67,7 +67,7 @@ struct Inner {
     tls: Option<Tls>,
     services: Arc<Services>,
     namespace: String,
-    hold: Duration,
+    keep_missing_for: Duration,
     view_dir: Option<Arc<ViewDir>>,
 }
 
@@ -150,8 +150,8 @@ impl Client {
             #[cfg(feature = "tls")]
             tls: None,
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(5)),
-            hold: Duration::from_secs(15),
-            return_interval: Duration::from_secs(15),
+            keep_missing_for: Duration::from_secs(15),
+            failback_interval: Duration::from_secs(15),
             view_dir: None,
         }
     }
@@ -180,7 +180,7 @@ impl Client {
     /// let client = Client::new("http://127.0.0.1:7510")?;
     /// let registered = client.register(Registration::new("orders", "10.0.0.7", 8080)).await?;
     /// // ... serve ...
-    /// registered.close().await?;
+    /// registered.deregister().await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -198,7 +198,7 @@ impl Client {
     ///
     /// It never fails: what stands in the way shows in [`Registered::state`] and in the log. A refusal,
     /// too: it is tried again from time to time, and as soon as an update changes what is registered.
-    /// [`Registered::registered`] waits until it is registered.
+    /// [`Registered::wait_registered`] waits until it is registered.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -209,14 +209,14 @@ impl Client {
     /// # #[tokio::main]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let client = Client::new("http://127.0.0.1:7510")?;
-    /// let registered = client.start(Registration::new("orders", "10.0.0.7", 8080));
+    /// let registered = client.register_in_background(Registration::new("orders", "10.0.0.7", 8080));
     /// // ... serve, whether the registry is there or not ...
     /// assert_eq!(*registered.state().borrow(), RegistrationState::Pending);
-    /// registered.close().await?;
+    /// registered.deregister().await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn start(
+    pub fn register_in_background(
         &self,
         mut registration: Registration<impl Stream<Item = bool> + Send + 'static>,
     ) -> Registered {
@@ -251,7 +251,7 @@ impl Client {
                 link: Arc::clone(&inner.link),
                 namespace: inner.namespace.clone(),
                 service: name.to_owned(),
-                hold: inner.hold,
+                hold: inner.keep_missing_for,
                 view_dir: inner.view_dir.clone(),
                 published,
                 stop,
@@ -282,16 +282,16 @@ impl Client {
     /// of the client is gone, and all that came from it.
     ///
     /// ```
-    /// use waypost_client::{Client, LinkState};
+    /// use waypost_client::{Client, RegistryState};
     ///
     /// # fn main() -> Result<(), waypost_client::BuildError> {
     /// let client = Client::new("http://127.0.0.1:7510")?;
-    /// assert_eq!(*client.link().borrow(), LinkState::Idle);
+    /// assert_eq!(*client.registry_state().borrow(), RegistryState::Idle);
     /// # Ok(())
     /// # }
     /// ```
     #[must_use]
-    pub fn link(&self) -> watch::Receiver<LinkState> {
+    pub fn registry_state(&self) -> watch::Receiver<RegistryState> {
         self.inner.link.state()
     }
 
@@ -331,8 +331,8 @@ impl Client {
 ///     .connect_timeout(Duration::from_secs(1))
 ///     .keep_alive(Duration::from_secs(5), Duration::from_secs(2))
 ///     .backoff(Duration::from_millis(50), Duration::from_secs(5))
-///     .hold(Duration::from_secs(15))
-///     .return_interval(Duration::from_secs(15))
+///     .keep_missing_for(Duration::from_secs(15))
+///     .failback_interval(Duration::from_secs(15))
 ///     .build()?;
 /// # Ok(())
 /// # }
@@ -346,14 +346,14 @@ pub struct Builder {
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
     backoff: Backoff,
-    hold: Duration,
-    return_interval: Duration,
+    keep_missing_for: Duration,
+    failback_interval: Duration,
     view_dir: Option<PathBuf>,
 }
 
 impl Builder {
     /// Adds an address of the registry, `http://host:port`. Each client begins at a random one. Where
-    /// one fails, another is used, until the first answers again ([`Self::return_interval`]).
+    /// one fails, another is used, until the first answers again ([`Self::failback_interval`]).
     /// The host is an IP address (IPv6 in brackets) or a DNS name, which is looked up for each
     /// connection. Default: `http://127.0.0.1:7510` alone.
     ///
@@ -454,26 +454,26 @@ impl Builder {
     /// memory (its history is a new one). They need a heartbeat interval to notice that they have to
     /// register again: their TTL is ample. A client does not know TTLs: where there are longer ones than
     /// this, it is to be as long as the longest of them. Which instances are held, and until when, is
-    /// told by [`Snapshot::held`](crate::Snapshot::held). Time in which no registry is heard does not
+    /// told by [`Snapshot::missing`](crate::Snapshot::missing). Time in which no registry is heard does not
     /// count. Zero believes an empty registry at once. Default: 15 s, the default TTL.
     ///
     /// ```
     /// # use std::time::Duration;
     /// # use waypost_client::Client;
     /// # fn main() -> Result<(), waypost_client::BuildError> {
-    /// let client = Client::builder().hold(Duration::ZERO).build()?;
+    /// let client = Client::builder().keep_missing_for(Duration::ZERO).build()?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn hold(mut self, hold: Duration) -> Self {
-        self.hold = hold.min(DURATION_MAX);
+    pub fn keep_missing_for(mut self, time: Duration) -> Self {
+        self.keep_missing_for = time.min(DURATION_MAX);
         self
     }
 
     /// Keeps the last view of each service in a file in this directory, so that a process that starts
     /// while the registry is away knows what it knew before. What was kept is shown at once
     /// ([`Service::ready`] returns), as [stale](crate::Freshness); once the registry answers, the watch
-    /// goes on where it was, or, in another history, with [`Self::hold`]. Default: none, nothing is kept.
+    /// goes on where it was, or, in another history, with [`Self::keep_missing_for`]. Default: none, nothing is kept.
     ///
     /// The directory is made where it is missing. Files are replaced as a whole, in the background, at
     /// most once a second for each service; what changed in the last second before the process ends may
@@ -508,13 +508,13 @@ impl Builder {
     /// let client = Client::builder()
     ///     .registry("http://10.0.0.1:7510")
     ///     .registry("http://10.0.0.2:7510")
-    ///     .return_interval(Duration::from_secs(60))
+    ///     .failback_interval(Duration::from_secs(60))
     ///     .build()?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn return_interval(mut self, interval: Duration) -> Self {
-        self.return_interval = interval.clamp(BACKOFF_MIN, DURATION_MAX);
+    pub fn failback_interval(mut self, interval: Duration) -> Self {
+        self.failback_interval = interval.clamp(BACKOFF_MIN, DURATION_MAX);
         self
     }
 
@@ -587,7 +587,7 @@ impl Builder {
         let addresses: Vec<Uri> =
             self.registries.iter().map(|url| address(url)).collect::<Result<_, _>>()?;
         let dialer = self.dialer.clone();
-        let link = Link::new(&addresses, dialer, self.backoff, self.return_interval);
+        let link = Link::new(&addresses, dialer, self.backoff, self.failback_interval);
         Ok(Client {
             inner: Arc::new(Inner {
                 pulse: Pulse::new(Arc::clone(&link)),
@@ -597,7 +597,7 @@ impl Builder {
                 tls: self.tls,
                 services: Arc::default(),
                 namespace: self.namespace,
-                hold: self.hold,
+                keep_missing_for: self.keep_missing_for,
                 view_dir: self.view_dir.map(|path| Arc::new(ViewDir::new(path))),
             }),
         })
@@ -649,8 +649,8 @@ mod tests {
         assert_eq!(builder.dialer.keep_alive_timeout, Duration::from_secs(2));
         assert_eq!(builder.backoff.cap(), Duration::from_secs(5));
         assert_eq!(builder.backoff.clone().delay(1.0, None), Duration::from_millis(50));
-        assert_eq!(builder.hold, Duration::from_secs(15));
-        assert_eq!(builder.return_interval, Duration::from_secs(15));
+        assert_eq!(builder.keep_missing_for, Duration::from_secs(15));
+        assert_eq!(builder.failback_interval, Duration::from_secs(15));
         #[cfg(feature = "tls")]
         assert!(builder.tls.is_none());
         // The registry's own word for no namespace.
@@ -664,10 +664,10 @@ mod tests {
         let most = Duration::MAX;
         let builder = Client::builder().backoff(Duration::ZERO, Duration::ZERO);
         assert_eq!(builder.backoff.cap(), BACKOFF_MIN);
-        let builder = builder.connect_timeout(most).keep_alive(most, most).hold(most);
-        let builder = builder.backoff(most, most).return_interval(most);
-        assert_eq!(builder.return_interval, DURATION_MAX);
-        assert_eq!((builder.hold, builder.backoff.cap()), (DURATION_MAX, DURATION_MAX));
+        let builder = builder.connect_timeout(most).keep_alive(most, most).keep_missing_for(most);
+        let builder = builder.backoff(most, most).failback_interval(most);
+        assert_eq!(builder.failback_interval, DURATION_MAX);
+        assert_eq!((builder.keep_missing_for, builder.backoff.cap()), (DURATION_MAX, DURATION_MAX));
         assert_eq!(builder.dialer.connect_timeout, DURATION_MAX);
         assert_eq!(builder.dialer.keep_alive_interval, DURATION_MAX);
         assert_eq!(builder.dialer.keep_alive_timeout, DURATION_MAX);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::{
-    clock, in_flight::InFlight, proto::Status, register::Registered, standing::CloseError,
+    clock, in_flight::InFlight, proto::Status, register::Registered, standing::DeregisterError,
 };
 
 /// How long the registry may take to hear of it.
@@ -21,7 +21,7 @@ const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// ```no_run
 /// # async fn example(registered: waypost_client::Registered) {
 /// let drained = registered.drain(std::time::Duration::from_secs(10)).await;
-/// if let Err(error) = drained.closed {
+/// if let Err(error) = drained.deregistered {
 ///     eprintln!("callers may still come until the TTL has passed: {error}");
 /// }
 /// # }
@@ -33,8 +33,8 @@ pub struct Drained {
     pub announced: bool,
     /// How many calls were in flight when the instance was deregistered: 0, unless the grace was over.
     pub unfinished: usize,
-    /// What the deregistration came to, as [`Registered::close`].
-    pub closed: Result<(), CloseError>,
+    /// What the deregistration came to, as [`Registered::deregister`].
+    pub deregistered: Result<(), DeregisterError>,
 }
 
 impl Registered {
@@ -43,7 +43,7 @@ impl Registered {
     /// its beginning on the status follows no [`ready_when`](crate::Registration::ready_when).
     ///
     /// The registry has 1 s to hear of it, and all of it takes `grace` at most, besides the
-    /// deregistration, which is bounded as in [`close`](Self::close). What takes calls should stop after
+    /// deregistration, which is bounded as in [`deregister`](Self::deregister). What takes calls should stop after
     /// that, not before. To wait for calls in flight, use [`drain_calls`](Self::drain_calls), or a server
     /// that finishes them when it stops.
     ///
@@ -75,7 +75,7 @@ impl Registered {
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
     /// # let (_reporter, orders) = tonic_health::server::health_reporter();
     /// let client = Client::new("http://127.0.0.1:7510")?;
-    /// let registered = client.start(Registration::new("orders", "10.0.0.7", 8080));
+    /// let registered = client.register_in_background(Registration::new("orders", "10.0.0.7", 8080));
     ///
     /// let in_flight = InFlight::new();
     /// let service = in_flight.named_layer(orders); // a generated server
@@ -99,10 +99,10 @@ impl Registered {
             clock::sleep(SETTLING.min(left())).await;
         }
         // What has not ended by then is told.
-        let _ = clock::within(left(), in_flight.idle()).await;
+        let _ = clock::within(left(), in_flight.wait_idle()).await;
         let unfinished = in_flight.count();
-        let closed = self.close().await;
-        Drained { announced, unfinished, closed }
+        let deregistered = self.deregister().await;
+        Drained { announced, unfinished, deregistered }
     }
 
     async fn announce(&mut self, limit: Duration) -> bool {

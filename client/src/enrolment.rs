@@ -13,7 +13,7 @@ use crate::{
     proto::{DeregisterRequest, Instance, RegisterResponse, registry_client::RegistryClient},
     refusal::Verdict,
     registration::Registration,
-    standing::CloseError,
+    standing::DeregisterError,
 };
 
 /// How long a deregistration is repeated while the registry can't be reached.
@@ -68,12 +68,12 @@ impl Enrolment {
     }
 
     /// Takes back what an attempt without an answer may have left behind.
-    pub(crate) async fn take_back(&mut self, instance: &Instance) -> Result<(), CloseError> {
+    pub(crate) async fn take_back(&mut self, instance: &Instance) -> Result<(), DeregisterError> {
         let Some(missed) = self.lost.take() else { return Ok(()) };
         // Under an id that was given there may be another process by now: without a lease, nothing
         // tells that it is not ours.
         if !self.made {
-            return Err(CloseError::Unreachable(missed.status));
+            return Err(DeregisterError::Unreachable(missed.status));
         }
         let Instance { namespace, service, id, .. } = instance.clone();
         leave(&self.link, &DeregisterRequest { lease_id: 0, namespace, service, id }).await
@@ -81,7 +81,7 @@ impl Enrolment {
 }
 
 /// Deregisters, trying again for a while. It is no error where nothing is there any more.
-pub(crate) async fn leave(link: &Link, request: &DeregisterRequest) -> Result<(), CloseError> {
+pub(crate) async fn leave(link: &Link, request: &DeregisterRequest) -> Result<(), DeregisterError> {
     let give_up = clock::now() + LEAVING_MAX;
     let mut backoff = link.backoff();
     loop {
@@ -93,19 +93,19 @@ pub(crate) async fn leave(link: &Link, request: &DeregisterRequest) -> Result<()
         let missed = match clock::within(left, asked).await {
             Some(Ok(_)) => return Ok(()),
             Some(Err(missed)) => missed.status,
-            None => return Err(CloseError::Unreachable(Link::late())),
+            None => return Err(DeregisterError::Unreachable(Link::late())),
         };
         // Not there any more, or another's by now: either way it is not ours.
         if matches!(missed.code(), Code::NotFound | Code::FailedPrecondition) {
             return Ok(());
         }
         let after = match Verdict::of(&missed) {
-            Verdict::Refused(refusal) => return Err(CloseError::Refused(refusal)),
+            Verdict::Refused(refusal) => return Err(DeregisterError::Refused(refusal)),
             Verdict::Transient { after } => after,
         };
         let delay = backoff.delay(fastrand::f64(), after);
         if clock::now() + delay >= give_up {
-            return Err(CloseError::Unreachable(missed));
+            return Err(DeregisterError::Unreachable(missed));
         }
         clock::sleep(delay).await;
     }

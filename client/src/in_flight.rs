@@ -100,10 +100,10 @@ impl InFlight {
     /// # #[tokio::main]
     /// # async fn main() {
     /// # let in_flight = waypost_client::InFlight::new();
-    /// in_flight.idle().await;
+    /// in_flight.wait_idle().await;
     /// # }
     /// ```
-    pub async fn idle(&self) {
+    pub async fn wait_idle(&self) {
         // Only what is closed is waited for; it goes on to count all the same.
         self.calls.close();
         self.calls.wait().await;
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     fn idle(in_flight: &InFlight) -> bool {
-        in_flight.idle().now_or_never().is_some()
+        in_flight.wait_idle().now_or_never().is_some()
     }
 
     #[test]

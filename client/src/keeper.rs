@@ -21,7 +21,7 @@ use crate::{
     pulse::{Break, Pulse, Renewal, Seat},
     refusal::{Refusal, Verdict, told},
     registration::Registration,
-    standing::{CloseError, Held, RegisterError, RegistrationState, Shared},
+    standing::{DeregisterError, Held, RegisterError, RegistrationState, Shared},
 };
 
 /// The heartbeat interval where an answer does not say.
@@ -88,7 +88,7 @@ impl Keeper {
     }
 
     /// Works until stopped, and then deregisters.
-    pub(crate) async fn run(mut self) -> Result<(), CloseError> {
+    pub(crate) async fn run(mut self) -> Result<(), DeregisterError> {
         while !self.stop.is_cancelled() {
             match self.lease.step(clock::now()) {
                 Step::Wait(until) => self.wait(until).await,
@@ -354,7 +354,7 @@ impl Keeper {
         }
     }
 
-    async fn close(&mut self) -> Result<(), CloseError> {
+    async fn close(&mut self) -> Result<(), DeregisterError> {
         let closed = match self.lease.id() {
             Some(lease_id) => {
                 let request = DeregisterRequest { lease_id, ..DeregisterRequest::default() };
@@ -405,7 +405,7 @@ impl Keeper {
 /// However it ends: nobody must wait for it any more.
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.show(RegistrationState::Closed);
+        self.show(RegistrationState::Deregistered);
     }
 }
 

@@ -22,7 +22,7 @@
 //! ```
 //!
 //! **Registering**: [`Client::register`] puts an instance into the registry, and keeps it there for as
-//! long as the returned guard is held. [`Client::start`] does so without waiting for the registry;
+//! long as the returned guard is held. [`Client::register_in_background`] does so without waiting for the registry;
 //! [`Registration::ready_when`] lets the status follow the process's own health; and
 //! [`Registered::drain`] leaves without failing a call.
 //!
@@ -74,8 +74,8 @@
 //!
 //! **When the registry is away**, for as long as it likes: what is known stays known, calls go on, and
 //! everything finds its way back by itself, jittered. A registry that comes back without its memory does
-//! not empty a view ([`Builder::hold`]); with [`Builder::view_dir`] a process that starts meanwhile knows
-//! what it knew before. [`Service::freshness`] and [`Client::link`] tell how things stand, and each outage
+//! not empty a view ([`Builder::keep_missing_for`]); with [`Builder::view_dir`] a process that starts meanwhile knows
+//! what it knew before. [`Service::freshness`] and [`Client::registry_state`] tell how things stand, and each outage
 //! is logged once (`tracing`, at `warn` with the reason and the registry's address as `peer`, and at `info`
 //! when it is over).
 //!
@@ -134,7 +134,6 @@ mod latency;
 mod lease;
 mod lens;
 mod link;
-mod link_state;
 mod meters;
 mod mix;
 mod outage;
@@ -146,6 +145,7 @@ mod readiness;
 mod refusal;
 mod register;
 mod registration;
+mod registry_state;
 mod service;
 mod slot;
 mod slowest;
@@ -179,21 +179,21 @@ pub use balance::{CallKey, NoInstance, Outcome, Pick, PickContext, Policy};
 #[cfg(feature = "tonic")]
 pub use channel::ResponseFuture;
 #[cfg(any(feature = "tonic", feature = "http"))]
-pub use channel::{AnsweredBy, BalancedChannel, CallTimeout, Grpc, Http, Protocol, RawTarget};
+pub use channel::{BalancedChannel, CallTimeout, Grpc, Http, Protocol, RawTarget, ServedBy};
 #[cfg(feature = "http")]
-pub use channel::{CallFailed, FailureKind, HttpChannel, HttpFuture};
+pub use channel::{FailureKind, HttpChannel, HttpChannelError, HttpFuture};
 pub use client::{BuildError, Builder, Client};
 pub use drain::Drained;
 pub use freshness::Freshness;
 pub use in_flight::{Counted, CountedBody, CountedFuture, InFlight, OngoingCall};
-pub use link_state::LinkState;
 pub use proto::{Filter, Instance};
-pub use readiness::AsSet;
+pub use readiness::FixedStatus;
 pub use refusal::{FieldViolation, Refusal};
 pub use register::Registered;
 pub use registration::{Registration, Update};
+pub use registry_state::RegistryState;
 pub use service::{Changes, ReadyError, Service};
 pub use snapshot::Snapshot;
-pub use standing::{CloseError, RegisterError, RegistrationState, UpdateError};
+pub use standing::{DeregisterError, RegisterError, RegistrationState, UpdateError};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};

@@ -18,9 +18,9 @@ use crate::{
     clock,
     connection::{Connection, Dialer},
     homing::{HOME, Homing},
-    link_state::LinkState,
     proto::{HeartbeatRequest, registry_client::RegistryClient},
     refusal::{Verdict, told},
+    registry_state::RegistryState,
     slot::Slot,
     tasks,
 };
@@ -34,10 +34,10 @@ pub(crate) struct Link {
     /// In a random order.
     addresses: Box<[Address]>,
     route: Mutex<Route>,
-    return_interval: Duration,
+    failback_interval: Duration,
     dialer: Dialer,
     backoff: Backoff,
-    state: watch::Sender<LinkState>,
+    state: watch::Sender<RegistryState>,
     /// How often the home address was found to be well again.
     homecomings: watch::Sender<u64>,
     this: Weak<Self>,
@@ -86,12 +86,12 @@ impl Reached {
 impl Link {
     /// A way to `addresses`, of which there is at least one. They are tried in a random order, so that
     /// the clients of a registry spread over its addresses, and over those that are left where one
-    /// fails. Its failed first address is tried again after `return_interval` at the earliest.
+    /// fails. Its failed first address is tried again after `failback_interval` at the earliest.
     pub(crate) fn new(
         addresses: &[Uri],
         dialer: Dialer,
         backoff: Backoff,
-        return_interval: Duration,
+        failback_interval: Duration,
     ) -> Arc<Self> {
         let mut addresses: Box<[_]> = addresses
             .iter()
@@ -102,15 +102,15 @@ impl Link {
             })
             .collect();
         fastrand::shuffle(&mut addresses);
-        let homing = Homing::new(addresses.len(), return_interval);
+        let homing = Homing::new(addresses.len(), failback_interval);
         let ended = CancellationToken::new();
         Arc::new_cyclic(|this| Self {
             addresses,
             route: Mutex::new(Route { homing, trying: Weak::new() }),
-            return_interval,
+            failback_interval,
             dialer,
             backoff,
-            state: watch::Sender::new(LinkState::Idle),
+            state: watch::Sender::new(RegistryState::Idle),
             homecomings: watch::Sender::new(0),
             this: Weak::clone(this),
             _end: ended.clone().drop_guard(),
@@ -124,7 +124,7 @@ impl Link {
     }
 
     /// How the registry answers.
-    pub(crate) fn state(&self) -> watch::Receiver<LinkState> {
+    pub(crate) fn state(&self) -> watch::Receiver<RegistryState> {
         self.state.subscribe()
     }
 
@@ -137,7 +137,7 @@ impl Link {
     /// How long one of those who move home waits before it does: clients return to a registry that
     /// has just come back, and each may bring many streams. `random` is from 0 to 1.
     pub(crate) fn detour(&self, random: f64) -> Duration {
-        (self.return_interval / 3).mul_f64(random.clamp(0.0, 1.0))
+        (self.failback_interval / 3).mul_f64(random.clamp(0.0, 1.0))
     }
 
     /// A connection to the address in use. Where it takes none, the next one is in use. Cancel
@@ -172,15 +172,16 @@ impl Link {
 
     /// Something was heard from the registry.
     pub(crate) fn answered(&self, reached: &Reached) {
-        if matches!(&*self.state.borrow(), LinkState::Connected { peer } if *peer == reached.peer) {
+        if matches!(&*self.state.borrow(), RegistryState::Connected { peer } if *peer == reached.peer)
+        {
             return;
         }
         // Before all have come home, answers come from two addresses: that is no news each time.
         let in_use = self.route().homing.current() == reached.index;
         self.state.send_if_modified(|state| {
-            let news = in_use || !matches!(state, LinkState::Connected { .. });
+            let news = in_use || !matches!(state, RegistryState::Connected { .. });
             if news {
-                *state = LinkState::Connected { peer: Arc::clone(&reached.peer) };
+                *state = RegistryState::Connected { peer: Arc::clone(&reached.peer) };
             }
             news
         });
@@ -293,9 +294,9 @@ impl Link {
         let now = clock::now();
         self.route().homing.failed(index, now, fastrand::f64());
         self.state.send_if_modified(|state| {
-            let news = !matches!(state, LinkState::Away { .. });
+            let news = !matches!(state, RegistryState::Unreachable { .. });
             if news {
-                *state = LinkState::Away { since: now, reason: reason.into() };
+                *state = RegistryState::Unreachable { since: now, reason: reason.into() };
             }
             news
         });

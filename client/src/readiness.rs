@@ -24,16 +24,16 @@ use crate::{
 /// was set. As a stream, it ends at once.
 ///
 /// ```
-/// use waypost_client::{AsSet, Registration};
+/// use waypost_client::{FixedStatus, Registration};
 ///
-/// fn replica(port: u16) -> Registration<AsSet> {
+/// fn replica(port: u16) -> Registration<FixedStatus> {
 ///     Registration::new("orders", "10.0.0.7", port)
 /// }
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AsSet;
+pub struct FixedStatus;
 
-impl Stream for AsSet {
+impl Stream for FixedStatus {
     type Item = bool;
 
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<bool>> {

@@ -15,19 +15,19 @@ use crate::{
     pulse::Pulse,
     readiness::follow,
     registration::{Registration, Update},
-    standing::{CloseError, RegisterError, RegistrationState, Shared, UpdateError},
+    standing::{DeregisterError, RegisterError, RegistrationState, Shared, UpdateError},
     tasks,
 };
 
 /// An instance that stays registered for as long as this is held. Made by
-/// [`Client::start`](crate::Client::start), which returns at once, and by
+/// [`Client::register_in_background`](crate::Client::register_in_background), which returns at once, and by
 /// [`Client::register`](crate::Client::register), which waits for the registry's first answer.
 ///
 /// A background task sends heartbeats. It finds its way back after every outage of the registry, and
 /// registers again (with the same id, and with what was last set) where the registry has forgotten
 /// the instance. [`state`](Self::state) tells how that goes; nothing of it needs the user's help.
 ///
-/// [`close`](Self::close) deregisters and says how it went. Dropping deregisters in the background,
+/// [`deregister`](Self::deregister) deregisters and says how it went. Dropping deregisters in the background,
 /// best effort: when the runtime or the process ends first, the registry notices by itself, after
 /// `disconnect_grace`.
 ///
@@ -39,7 +39,7 @@ use crate::{
 /// let mut registered = client.register(Registration::new("orders", "10.0.0.7", 8080)).await?;
 /// println!("registered as {}", registered.instance().id);
 /// registered.set_status(Status::Draining).await?;
-/// registered.close().await?;
+/// registered.deregister().await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -47,7 +47,7 @@ use crate::{
 #[must_use = "dropping it deregisters the instance"]
 pub struct Registered {
     amendment: Amendment,
-    ended: oneshot::Receiver<Result<(), CloseError>>,
+    ended: oneshot::Receiver<Result<(), DeregisterError>>,
     /// Cancelled where the status is to follow its readiness no more.
     following: CancellationToken,
     /// Ends with the following.
@@ -130,14 +130,14 @@ impl Registered {
     /// # -> Result<(), waypost_client::RegisterError> {
     /// use waypost_client::Registration;
     ///
-    /// let registered = client.start(Registration::new("orders", "10.0.0.7", 8080));
+    /// let registered = client.register_in_background(Registration::new("orders", "10.0.0.7", 8080));
     /// // ... what does not need the registry ...
-    /// registered.registered().await?;
+    /// registered.wait_registered().await?;
     /// println!("registered as {}", registered.instance().id);
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn registered(&self) -> Result<(), RegisterError> {
+    pub async fn wait_registered(&self) -> Result<(), RegisterError> {
         let mut state = self.shared().state.subscribe();
         let known = |state: &RegistrationState| {
             !matches!(
@@ -149,7 +149,7 @@ impl Registered {
         };
         match &*state.wait_for(known).await.map_err(|_| RegisterError::Stopped)? {
             RegistrationState::Refused(refusal) => Err(refusal.clone().into()),
-            RegistrationState::Closed => Err(RegisterError::Stopped),
+            RegistrationState::Deregistered => Err(RegisterError::Stopped),
             _ => Ok(()),
         }
     }
@@ -171,7 +171,7 @@ impl Registered {
 
     /// The lease that keeps the instance registered. Another one each time that it had to be
     /// registered again; none before it was registered for the first time, which only
-    /// [`Client::start`](crate::Client::start) returns before.
+    /// [`Client::register_in_background`](crate::Client::register_in_background) returns before.
     ///
     /// ```no_run
     /// # async fn example(mut registered: waypost_client::Registered)
@@ -294,18 +294,18 @@ impl Registered {
     /// background.
     ///
     /// # Errors
-    /// [`CloseError`]: the instance may still be registered, until its TTL has passed. It is no error
+    /// [`DeregisterError`]: the instance may still be registered, until its TTL has passed. It is no error
     /// when it was not registered any more.
     ///
     /// ```no_run
     /// # async fn example(registered: waypost_client::Registered)
-    /// # -> Result<(), waypost_client::CloseError> {
-    /// registered.close().await?;
+    /// # -> Result<(), waypost_client::DeregisterError> {
+    /// registered.deregister().await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn close(self) -> Result<(), CloseError> {
+    pub async fn deregister(self) -> Result<(), DeregisterError> {
         drop(self.stop);
-        self.ended.await.unwrap_or(Err(CloseError::Stopped))
+        self.ended.await.unwrap_or(Err(DeregisterError::Stopped))
     }
 }

@@ -7,7 +7,7 @@ use futures_util::Stream;
 
 use crate::{
     proto::{self, Instance, RegisterRequest, Status},
-    readiness::AsSet,
+    readiness::FixedStatus,
 };
 
 /// An instance to register with [`Client::register`](crate::Client::register): where it is reached,
@@ -28,7 +28,7 @@ use crate::{
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "nothing is registered before Client::register takes it"]
-pub struct Registration<R = AsSet> {
+pub struct Registration<R = FixedStatus> {
     pub(crate) instance: Instance,
     pub(crate) ttl: Option<Duration>,
     pub(crate) disconnect_grace: Option<Duration>,
@@ -52,7 +52,7 @@ impl Registration {
             port: port.into(),
             ..Instance::default()
         };
-        Self { instance, ttl: None, disconnect_grace: None, ready: AsSet }
+        Self { instance, ttl: None, disconnect_grace: None, ready: FixedStatus }
     }
 }
 
@@ -195,7 +195,7 @@ impl<R> Registration<R> {
     /// let (ready, readiness) = watch::channel(false);
     /// let registration = Registration::new("orders", "10.0.0.7", 8080)
     ///     .ready_when(WatchStream::new(readiness));
-    /// let registered = client.start(registration);
+    /// let registered = client.register_in_background(registration);
     /// // ... fill the caches ...
     /// ready.send_replace(true);
     /// # Ok(())
@@ -227,7 +227,7 @@ impl<R> Registration<R> {
     /// let ready = watch.map(move |answer| answer.is_ok_and(|answer| answer.status == serving));
     ///
     /// let registration = Registration::new("orders", "10.0.0.7", 8080).ready_when(ready);
-    /// let registered = client.start(registration);
+    /// let registered = client.register_in_background(registration);
     /// reporter.set_service_status("orders", ServingStatus::Serving).await;
     /// # Ok(())
     /// # }
@@ -241,7 +241,7 @@ impl<R> Registration<R> {
     /// What is registered, and what its status follows.
     pub(crate) fn split(self) -> (Registration, R) {
         let Self { instance, ttl, disconnect_grace, ready } = self;
-        (Registration { instance, ttl, disconnect_grace, ready: AsSet }, ready)
+        (Registration { instance, ttl, disconnect_grace, ready: FixedStatus }, ready)
     }
 
     pub(crate) fn request(&self) -> RegisterRequest {

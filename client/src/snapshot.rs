@@ -151,15 +151,15 @@ impl Snapshot {
 
     /// The instances that the registry does not know, and until when each stays: they were known before
     /// the registry lost its memory, and have until then to register again
-    /// ([`Builder::hold`](crate::Builder::hold)), or longer where it is away meanwhile. In order of
+    /// ([`Builder::keep_missing_for`](crate::Builder::keep_missing_for)), or longer where it is away meanwhile. In order of
     /// their ids; they are among [`Self::instances`] too.
     ///
     /// ```
     /// use waypost_client::Snapshot;
     ///
-    /// assert_eq!(Snapshot::new([]).held().len(), 0);
+    /// assert_eq!(Snapshot::new([]).missing().len(), 0);
     /// ```
-    pub fn held(&self) -> impl ExactSizeIterator<Item = (&Instance, Instant)> {
+    pub fn missing(&self) -> impl ExactSizeIterator<Item = (&Instance, Instant)> {
         self.held.iter().map(|(endpoint, until)| (endpoint.instance(), *until))
     }
 

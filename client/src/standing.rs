@@ -56,7 +56,7 @@ pub enum RegistrationState {
     /// as soon as an update changes what is registered.
     Refused(Refusal),
     /// The guard was closed or dropped.
-    Closed,
+    Deregistered,
 }
 
 /// Why an instance was not registered. A registry that can't be reached is none of the reasons:
@@ -136,19 +136,19 @@ impl From<Refusal> for UpdateError {
     }
 }
 
-/// Why an instance may still be registered after [`Registered::close`](crate::Registered::close). It leaves by itself when its
+/// Why an instance may still be registered after [`Registered::deregister`](crate::Registered::deregister). It leaves by itself when its
 /// TTL has passed.
 ///
 /// ```no_run
 /// # async fn example(registered: waypost_client::Registered) {
-/// if let Err(error) = registered.close().await {
+/// if let Err(error) = registered.deregister().await {
 ///     eprintln!("callers may still come until the TTL has passed: {error}");
 /// }
 /// # }
 /// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum CloseError {
+pub enum DeregisterError {
     /// The registry could not be reached in time. The status says what the last attempt came to.
     #[error("the registry could not be reached: {}", told(.0))]
     Unreachable(Status),

@@ -102,7 +102,7 @@ pub(crate) fn encode(subject: &Subject, view: &Snapshot) -> Vec<u8> {
         service: subject.service.clone(),
         cursor: Some(view.cursor().clone()),
         instances: view.len() as u64,
-        held: view.held().map(|(instance, _)| instance.id.clone()).collect(),
+        held: view.missing().map(|(instance, _)| instance.id.clone()).collect(),
     };
     let mut body = Vec::new();
     let room = "a vector has room";

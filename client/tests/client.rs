@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Request, Response, Status, service::LayerExt};
 use waypost_client::{
-    BalancedChannel, Client, CloseError, InFlight, Instance, NoInstance, PickContext, Policy,
+    BalancedChannel, Client, DeregisterError, InFlight, Instance, NoInstance, PickContext, Policy,
     ReadyError, RegisterError, Registered, Registration, RegistrationState, Service, Update,
     UpdateError, proto,
 };
@@ -137,7 +137,7 @@ async fn an_instance_is_registered_kept_alive_and_deregistered() {
     assert_eq!(registered.lease_id(), Some(1));
     fake.until(|state| state.heartbeats >= 3).await;
     assert_eq!(*registered.state().borrow(), RegistrationState::Registered { lease_id: 1 });
-    soon(registered.close()).await.unwrap();
+    soon(registered.deregister()).await.unwrap();
     assert!(fake.state().instances.is_empty());
 }
 
@@ -172,7 +172,7 @@ async fn a_registry_without_memory_is_told_again_with_what_was_set() {
     after.until(|state| state.instances.contains_key("a")).await;
     let instance = after.state().instances["a"].clone();
     assert_eq!((instance.weight, instance.metadata["k"].as_str()), (Some(7), "v"));
-    soon(registered.close()).await.unwrap();
+    soon(registered.deregister()).await.unwrap();
     assert!(after.state().instances.is_empty());
 }
 
@@ -221,7 +221,7 @@ async fn registering_waits_for_a_registry() {
 async fn started_without_a_registry_it_is_registered_when_one_comes() {
     let (network, fake) = (Network::default(), Fake::new("h"));
     let client = client(&network, &["registry"]);
-    let mut registered = client.start(an_order());
+    let mut registered = client.register_in_background(an_order());
     assert_eq!(*registered.state().borrow(), RegistrationState::Pending);
     assert_eq!((registered.lease_id(), &*registered.instance().id), (None, "a"));
     soon(network.until_asked(2)).await;
@@ -232,10 +232,10 @@ async fn started_without_a_registry_it_is_registered_when_one_comes() {
     };
     let (updated, _process) = tokio::join!(updating, starting);
     updated.unwrap();
-    soon(registered.registered()).await.unwrap();
+    soon(registered.wait_registered()).await.unwrap();
     assert_eq!(registered.lease_id(), Some(1));
     assert_eq!(fake.state().instances["a"].weight, Some(7));
-    soon(registered.close()).await.unwrap();
+    soon(registered.deregister()).await.unwrap();
     assert!(fake.state().instances.is_empty());
 }
 
@@ -243,8 +243,8 @@ async fn started_without_a_registry_it_is_registered_when_one_comes() {
 async fn a_refused_start_is_shown_and_tried_again_when_it_changes() {
     let (_network, fake, _process, client) = registry();
     fake.alter(|state| state.refuses = Some("full"));
-    let mut registered = client.start(an_order());
-    let refused = soon(registered.registered()).await;
+    let mut registered = client.register_in_background(an_order());
+    let refused = soon(registered.wait_registered()).await;
     assert!(matches!(refused, Err(RegisterError::LimitReached(_))), "{refused:?}");
     let shown = registered.state().borrow().clone();
     assert!(matches!(shown, RegistrationState::Refused(_)), "{shown:?}");
@@ -257,10 +257,10 @@ async fn a_refused_start_is_shown_and_tried_again_when_it_changes() {
 #[tokio::test]
 async fn what_was_started_and_never_registered_leaves_at_once() {
     let client = client(&Network::default(), &["registry"]);
-    let registered = client.start(an_order());
+    let registered = client.register_in_background(an_order());
     let mut state = registered.state();
-    soon(registered.close()).await.unwrap();
-    assert_eq!(*state.borrow_and_update(), RegistrationState::Closed);
+    soon(registered.deregister()).await.unwrap();
+    assert_eq!(*state.borrow_and_update(), RegistrationState::Deregistered);
 }
 
 fn following(ready: &watch::Sender<bool>) -> Registration<WatchStream<bool>> {
@@ -294,7 +294,7 @@ async fn an_instance_follows_what_it_is_told_of_its_readiness() {
     until_held(&fake, proto::Status::Up).await;
     let told = [proto::Status::Up, proto::Status::Down, proto::Status::Up];
     assert_eq!((fake.state().statuses, fake.state().registrations), (told.into(), 2));
-    soon(registered.close()).await.unwrap();
+    soon(registered.deregister()).await.unwrap();
 }
 
 #[tokio::test]
@@ -354,7 +354,7 @@ async fn draining_waits_for_calls_in_flight() {
     };
     let began = Instant::now();
     let (drained, ()) = tokio::join!(registered.drain_calls(&in_flight, patience), ending);
-    assert!(drained.announced && drained.closed.is_ok(), "{drained:?}");
+    assert!(drained.announced && drained.deregistered.is_ok(), "{drained:?}");
     assert_eq!(drained.unfinished, 0);
     assert!(began.elapsed() < patience);
     assert!(fake.state().instances.is_empty());
@@ -366,7 +366,7 @@ async fn draining_gives_callers_time_to_see_it() {
     let registered = soon(client.register(an_order())).await.unwrap();
     let began = Instant::now();
     let drained = soon(registered.drain(Duration::from_secs(15))).await;
-    assert!(drained.closed.is_ok(), "{drained:?}");
+    assert!(drained.deregistered.is_ok(), "{drained:?}");
     assert!((Duration::from_secs(1)..Duration::from_secs(10)).contains(&began.elapsed()));
     assert!(fake.state().instances.is_empty());
 }
@@ -389,14 +389,14 @@ async fn draining_does_not_wait_for_a_registry_that_is_away() {
     drop(process);
     let drained = soon(registered.drain(Duration::from_millis(300))).await;
     assert!(!drained.announced);
-    assert!(matches!(drained.closed, Err(CloseError::Unreachable(_))), "{drained:?}");
+    assert!(matches!(drained.deregistered, Err(DeregisterError::Unreachable(_))), "{drained:?}");
 }
 
 #[tokio::test]
 async fn what_was_never_registered_is_drained_at_once() {
     let client = client(&Network::default(), &["registry"]);
-    let drained = soon(client.start(an_order()).drain(Duration::MAX)).await;
-    assert!(!drained.announced && drained.closed.is_ok(), "{drained:?}");
+    let drained = soon(client.register_in_background(an_order()).drain(Duration::MAX)).await;
+    assert!(!drained.announced && drained.deregistered.is_ok(), "{drained:?}");
 }
 
 #[tokio::test]
@@ -411,7 +411,7 @@ async fn what_drains_follows_its_readiness_no_more() {
     };
     let grace = Duration::from_secs(2);
     let (drained, ()) = tokio::join!(registered.drain(grace), turning);
-    assert!(drained.announced && drained.closed.is_ok(), "{drained:?}");
+    assert!(drained.announced && drained.deregistered.is_ok(), "{drained:?}");
     assert_eq!(fake.state().statuses.last(), Some(&proto::Status::Draining));
 }
 
@@ -444,7 +444,7 @@ async fn a_replica_that_has_drained_can_be_killed_without_a_failed_call() {
 
 fn many(client: &Client, count: usize) -> Vec<Registered> {
     let registration = |id: usize| Registration::new("orders", "10.0.0.1", 80).id(id.to_string());
-    (0..count).map(|id| client.start(registration(id))).collect()
+    (0..count).map(|id| client.register_in_background(registration(id))).collect()
 }
 
 /// Waits until each of them stands so.
@@ -507,7 +507,7 @@ async fn the_stream_lasts_until_the_last_one_has_left() {
     let registered = many(&client, 3);
     fake.until(|state| state.renewed.len() == 3).await;
     for registered in registered {
-        soon(registered.close()).await.unwrap();
+        soon(registered.deregister()).await.unwrap();
     }
     assert_eq!(fake.state().streams_at_leave, [1, 1, 1]);
     fake.until(|state| state.streams_open == 0).await;
@@ -783,7 +783,7 @@ async fn an_attempt_whose_answer_is_lost_leaves_no_ghost() {
     assert_eq!((state.registrations, state.instances.len()), (4, 1));
     let id = registered.instance().id.clone();
     assert!(state.instances.contains_key(&id));
-    soon(registered.close()).await.unwrap();
+    soon(registered.deregister()).await.unwrap();
     assert!(fake.state().instances.is_empty());
 }
 
@@ -832,7 +832,7 @@ async fn giving_up_takes_nothing_away_from_another_holder_of_a_given_id() {
     let registered = soon(client.register(an_order())).await.unwrap();
     fake.until(|state| state.heartbeats > 2).await;
     assert!(fake.state().instances.contains_key("a"));
-    soon(registered.close()).await.unwrap();
+    soon(registered.deregister()).await.unwrap();
 }
 
 #[tokio::test]
@@ -845,7 +845,7 @@ async fn closing_after_a_lost_answer_leaves_no_ghost() {
         state.answers_lost = u64::MAX;
     });
     fake.until(|state| state.registrations > 2).await;
-    soon(registered.close()).await.unwrap();
+    soon(registered.deregister()).await.unwrap();
     assert!(fake.state().instances.is_empty());
 }
 
@@ -859,8 +859,8 @@ async fn closing_says_so_where_a_given_id_may_still_be_registered() {
         state.answers_lost = u64::MAX;
     });
     fake.until(|state| state.registrations > 2).await;
-    let closed = soon(registered.close()).await;
-    let Err(error @ CloseError::Unreachable(_)) = closed else { panic!("{closed:?}") };
+    let closed = soon(registered.deregister()).await;
+    let Err(error @ DeregisterError::Unreachable(_)) = closed else { panic!("{closed:?}") };
     let reason = Code::Unavailable.description();
     assert_eq!(error.to_string(), format!("the registry could not be reached: {reason}"));
 }
@@ -881,7 +881,7 @@ async fn a_state_that_changed_before_it_is_looked_at_is_not_missed() {
     soon(late.changed()).await.unwrap();
     assert!(refused(&late.borrow_and_update()));
     drop(registered);
-    let closed = |state: &RegistrationState| *state == RegistrationState::Closed;
+    let closed = |state: &RegistrationState| *state == RegistrationState::Deregistered;
     soon(late.wait_for(closed)).await.unwrap();
 }
 
@@ -954,8 +954,8 @@ fn a_registration_that_ends_with_its_runtime_says_so() {
     second.block_on(async {
         let updated = soon(registered.set_weight(1)).await;
         assert!(matches!(updated, Err(UpdateError::Stopped)), "{updated:?}");
-        assert_eq!(*registered.state().borrow(), RegistrationState::Closed);
-        assert!(matches!(soon(registered.close()).await, Err(CloseError::Stopped)));
+        assert_eq!(*registered.state().borrow(), RegistrationState::Deregistered);
+        assert!(matches!(soon(registered.deregister()).await, Err(DeregisterError::Stopped)));
     });
 }
 

@@ -27,7 +27,7 @@ use tokio::{
 use tonic::body::Body;
 use tower::Service as _;
 use waypost_client::{
-    AnsweredBy, CallTimeout, FailureKind, HttpChannel, Instance, PickContext, Policy, Service,
+    CallTimeout, FailureKind, HttpChannel, Instance, PickContext, Policy, ServedBy, Service,
     proto::Status,
 };
 
@@ -190,7 +190,7 @@ async fn a_request_goes_to_an_instance_as_it_is() {
     request.headers_mut().insert(header::HOST, "orders.internal".parse().unwrap());
     request.extensions_mut().insert(CallTimeout(Duration::from_secs(60)));
     let answer = channel.call(request).await.unwrap();
-    let by = answer.extensions().get::<AnsweredBy>().unwrap();
+    let by = answer.extensions().get::<ServedBy>().unwrap();
     assert_eq!((by.instance().id.as_str(), by.attempts()), ("a", 1));
     assert_eq!(text(answer).await, "four");
     let seen = &log.all()[0];
@@ -232,11 +232,11 @@ async fn what_may_have_been_served_is_sent_again_only_where_that_is_allowed() {
     let instances = [served("a", Act::Die, &log).await, served("b", Act::Die, &log).await];
     let mut once = channel(instances);
     let failed = once.call(post(b"pay")).await.unwrap_err();
-    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::Lost, 1));
+    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::ConnectionLost, 1));
     assert_eq!(failed.instance().unwrap().id, log.at()[0]);
     let mut again = once.clone().retry_idempotent(3);
     let failed = again.call(get("/")).await.unwrap_err();
-    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::Lost, 3));
+    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::ConnectionLost, 3));
     let seen = log.all();
     assert_eq!(seen.len(), 4);
     let attempts = seen.iter().map(|seen| seen.headers.get("x-waypost-previous-attempts"));
@@ -269,7 +269,7 @@ async fn nobody_waits_longer_than_the_timeout() {
     let mut request = get("/");
     request.extensions_mut().insert(CallTimeout(Duration::from_millis(50)));
     let failed = timeout(PATIENCE, channel.call(request)).await.unwrap().unwrap_err();
-    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::Late, 1));
+    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::TimedOut, 1));
     assert_eq!(failed.to_string(), "the call's timeout has passed");
 }
 
@@ -279,7 +279,7 @@ async fn who_has_its_fill_is_spared() {
     let mut channel = channel([served("a", Act::Echo, &log).await]).concurrency_limit(1);
     let held = channel.call(post(b"held")).await.unwrap();
     let failed = channel.call(get("/")).await.unwrap_err();
-    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::Full, 0));
+    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::LimitReached, 0));
     drop(held);
     assert!(channel.call(get("/")).await.is_ok());
 }
@@ -306,7 +306,7 @@ async fn a_call_counts_until_its_answer_is_read() {
     let service = Service::fixed([served("a", Act::Echo, &log).await]);
     let mut channel = service.http_channel().concurrency_limit(1);
     let answer = channel.call(post(b"four")).await.unwrap();
-    assert_eq!(channel.call(get("/")).await.unwrap_err().kind(), FailureKind::Full);
+    assert_eq!(channel.call(get("/")).await.unwrap_err().kind(), FailureKind::LimitReached);
     assert_eq!(text(answer).await, "four");
     assert!(channel.call(get("/")).await.is_ok());
 }
@@ -459,7 +459,7 @@ async fn the_timeout_runs_from_the_end_of_the_upload() {
     let body = slow(6, Duration::from_millis(100));
     let limit = Duration::from_millis(400);
     let failed = timeout(PATIENCE, channel.call(put(body, limit))).await.unwrap().unwrap_err();
-    assert_eq!(failed.kind(), FailureKind::Late);
+    assert_eq!(failed.kind(), FailureKind::TimedOut);
     assert!(began.elapsed() >= 6 * Duration::from_millis(100) + limit, "{:?}", began.elapsed());
 }
 
@@ -478,7 +478,7 @@ async fn an_instance_that_stops_reading_runs_out_of_the_timeout_and_is_ejected()
             let body = Body::new(StreamBody::new(endless).map_err(|never| match never {}));
             let request = put(body, Duration::from_millis(200));
             let failed = timeout(PATIENCE, channel.call(request)).await.unwrap().unwrap_err();
-            assert_eq!(failed.kind(), FailureKind::Late, "HTTP/2: {http2}");
+            assert_eq!(failed.kind(), FailureKind::TimedOut, "HTTP/2: {http2}");
         }
         assert_eq!(healthy(&service), 0, "HTTP/2: {http2}");
     }
@@ -595,7 +595,7 @@ async fn an_instance_that_answers_other_calls_is_not_silent() {
             answer = quick.call(timed("/quick", limit)) => drop(answer.unwrap()),
         }
     };
-    assert_eq!(answer.extensions().get::<AnsweredBy>().unwrap().attempts(), 1);
+    assert_eq!(answer.extensions().get::<ServedBy>().unwrap().attempts(), 1);
     assert_eq!(log.all().iter().filter(|seen| seen.path == "/").count(), 1);
 }
 
@@ -607,6 +607,6 @@ async fn a_sequential_call_is_at_one_instance_at_a_time() {
     let mut channel = service.http_channel().retry_idempotent(2).sequential();
     let limit = Duration::from_millis(400);
     let failed = channel.call(timed("/", limit)).await.unwrap_err();
-    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::Late, 1));
+    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::TimedOut, 1));
     assert_eq!(log.all().len(), 1);
 }

@@ -16,7 +16,7 @@ use std::{
 use fake::{Fake, Network, Process};
 use tempfile::TempDir;
 use waypost_client::{
-    Builder, Client, Freshness, LinkState, NoInstance, PickContext, Registration, Service,
+    Builder, Client, Freshness, NoInstance, PickContext, Registration, RegistryState, Service,
 };
 
 fn builder(network: &Network, registries: &[&str]) -> Builder {
@@ -25,7 +25,7 @@ fn builder(network: &Network, registries: &[&str]) -> Builder {
     let builder = Client::builder()
         .connector(connector)
         .backoff(Duration::from_millis(10), Duration::from_millis(100))
-        .return_interval(Duration::from_millis(30));
+        .failback_interval(Duration::from_millis(30));
     let registries = registries.iter().map(|name| format!("http://{name}:7510"));
     registries.fold(builder, Builder::registry)
 }
@@ -143,7 +143,7 @@ async fn the_clients_of_a_dead_registry_spread_over_the_others() {
     let network = Network::default();
     let names = ["first", "second", "third"];
     let mut registries = registries(&network, &names);
-    let client = |_| builder(&network, &names).return_interval(Duration::from_secs(60)).build();
+    let client = |_| builder(&network, &names).failback_interval(Duration::from_secs(60)).build();
     let clients: Vec<Client> = (0..60).map(|index| client(index).unwrap()).collect();
     let services: Vec<Service> = clients.iter().map(|client| client.service("orders")).collect();
     for service in &services {
@@ -167,13 +167,13 @@ async fn the_state_of_the_link_tells_of_an_outage() {
     let (network, fake) = (Network::default(), Fake::new("h"));
     let process = fake.serve(&network, "registry");
     let client = builder(&network, &["registry"]).build().unwrap();
-    let mut link = client.link();
-    assert_eq!(*link.borrow(), LinkState::Idle);
+    let mut link = client.registry_state();
+    assert_eq!(*link.borrow(), RegistryState::Idle);
     let orders = client.service("orders");
-    let connected = LinkState::Connected { peer: "registry:7510".into() };
+    let connected = RegistryState::Connected { peer: "registry:7510".into() };
     soon(link.wait_for(|state| *state == connected)).await.unwrap();
     drop(process);
-    let away = |state: &LinkState| matches!(state, LinkState::Away { .. });
+    let away = |state: &RegistryState| matches!(state, RegistryState::Unreachable { .. });
     let since = soon(link.wait_for(away)).await.unwrap().clone();
     soon(network.until_asked(3)).await;
     assert_eq!(*link.borrow(), since, "it is one outage");
@@ -188,14 +188,14 @@ async fn heartbeats_alone_end_an_outage_of_the_link() {
     let (network, fake) = (Network::default(), Fake::new("h"));
     let process = fake.serve(&network, "registry");
     let client = builder(&network, &["registry"]).build().unwrap();
-    let mut link = client.link();
+    let mut link = client.registry_state();
     let registration = Registration::new("orders", "10.0.0.1", 80);
     let registered = soon(client.register(registration)).await.unwrap();
     drop(process);
-    let away = |state: &LinkState| matches!(state, LinkState::Away { .. });
+    let away = |state: &RegistryState| matches!(state, RegistryState::Unreachable { .. });
     soon(link.wait_for(away)).await.unwrap();
     let _process = fake.serve(&network, "registry");
-    let connected = |state: &LinkState| matches!(state, LinkState::Connected { .. });
+    let connected = |state: &RegistryState| matches!(state, RegistryState::Connected { .. });
     soon(link.wait_for(connected)).await.unwrap();
     drop(registered);
 }
@@ -263,7 +263,7 @@ async fn a_client_that_starts_without_a_registry_knows_what_it_knew() {
     until_seen(&orders, &["b", "c"]).await;
     let live = |freshness: &Freshness| *freshness == Freshness::Live;
     soon(orders.freshness().wait_for(live)).await.unwrap();
-    assert_eq!(orders.snapshot().unwrap().held().len(), 0);
+    assert_eq!(orders.snapshot().unwrap().missing().len(), 0);
 }
 
 #[tokio::test]
@@ -277,7 +277,7 @@ async fn what_a_client_knew_is_held_over_in_another_history() {
     let orders = client.service("orders");
     until(|| orders.snapshot().is_some_and(|view| view.cursor().history_id == "new")).await;
     until_seen(&orders, &["a", "b"]).await;
-    assert!(orders.snapshot().unwrap().held().map(|(instance, _)| &*instance.id).eq(["a"]));
+    assert!(orders.snapshot().unwrap().missing().map(|(instance, _)| &*instance.id).eq(["a"]));
 }
 
 /// What was logged.

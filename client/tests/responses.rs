@@ -32,7 +32,7 @@ use tokio::{
 use tonic::{Code, Status, body::Body};
 use tower::Service as _;
 use waypost_client::{
-    AnsweredBy, CallFailed, FailureKind, HttpChannel, Instance, Service, proto::Status as Up,
+    FailureKind, HttpChannel, HttpChannelError, Instance, ServedBy, Service, proto::Status as Up,
 };
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -104,14 +104,14 @@ fn full(method: Method, body: Vec<u8>) -> Request<Body> {
 async fn send(
     channel: &HttpChannel,
     request: Request<Body>,
-) -> Result<(Response<()>, Bytes), CallFailed> {
+) -> Result<(Response<()>, Bytes), HttpChannelError> {
     let (head, body) = soon(channel.clone().call(request)).await?.into_parts();
     let text = soon(body.collect()).await.unwrap().to_bytes();
     Ok((Response::from_parts(head, ()), text))
 }
 
 fn attempts(response: &Response<()>) -> u32 {
-    response.extensions().get::<AnsweredBy>().unwrap().attempts()
+    response.extensions().get::<ServedBy>().unwrap().attempts()
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
@@ -129,7 +129,7 @@ async fn a_response_of_too_many_fields_fails_alone_and_says_so() {
             assert_eq!((response.headers().len(), text), (fields, "hi".into()));
         }
         let failed = send(&channel, get("/257")).await.unwrap_err();
-        assert_eq!((failed.kind(), failed.attempts()), (FailureKind::Unusable, 1));
+        assert_eq!((failed.kind(), failed.attempts()), (FailureKind::HeadTooLarge, 1));
         assert!(failed.to_string().contains("more than 256 fields"), "{failed}");
     }
 }
@@ -148,7 +148,11 @@ async fn a_response_with_too_large_a_head_fails_alone_and_says_so() {
         }
         for bytes in ["/270000", "/3000000"] {
             let failed = send(&channel, get(bytes)).await.unwrap_err();
-            assert_eq!((failed.kind(), failed.attempts()), (FailureKind::Unusable, 1), "{failed}");
+            assert_eq!(
+                (failed.kind(), failed.attempts()),
+                (FailureKind::HeadTooLarge, 1),
+                "{failed}"
+            );
             assert!(failed.to_string().contains("262144"), "{failed}");
         }
     }
@@ -182,7 +186,7 @@ async fn lengths_that_differ_are_refused_by_name() {
     let channel = channel(instance.await);
     for path in ["/0", "/1"] {
         let failed = send(&channel, get(path)).await.unwrap_err();
-        assert_eq!(failed.kind(), FailureKind::Lost);
+        assert_eq!(failed.kind(), FailureKind::ConnectionLost);
         let message = failed.to_string();
         assert!(message.contains("not valid HTTP/1.1: invalid content-length"), "{message}");
     }
@@ -272,7 +276,10 @@ async fn what_may_have_been_served_is_not_repeated_over_another_connection() {
             match send(&channel, request).await {
                 Ok(_) => served += 1,
                 Err(failed) => {
-                    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::Lost, 1));
+                    assert_eq!(
+                        (failed.kind(), failed.attempts()),
+                        (FailureKind::ConnectionLost, 1)
+                    );
                     lost += 1;
                 }
             }
@@ -287,7 +294,7 @@ async fn what_may_have_been_served_is_not_repeated_over_another_connection() {
 async fn a_new_connection_that_ends_is_a_failure() {
     let (instance, count) = closing(0, "").await;
     let failed = send(&channel(instance), get("/")).await.unwrap_err();
-    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::Lost, 1));
+    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::ConnectionLost, 1));
     assert_eq!(count.load(Ordering::Relaxed), 1);
 }
 
@@ -298,7 +305,7 @@ async fn a_kept_connection_that_ends_within_a_response_is_a_failure() {
         let channel = channel(instance);
         send(&channel, get("/")).await.unwrap();
         let failed = send(&channel, get("/")).await.unwrap_err();
-        assert_eq!(failed.kind(), FailureKind::Lost, "{last:?}");
+        assert_eq!(failed.kind(), FailureKind::ConnectionLost, "{last:?}");
         assert_eq!(count.load(Ordering::Relaxed), 2, "{last:?}");
     }
 }
@@ -312,7 +319,7 @@ async fn a_body_that_is_not_kept_is_not_repeated() {
     let frames = stream::iter(0..3).map(move |_| Ok::<_, Infallible>(Frame::data(piece.clone())));
     let body = Body::new(StreamBody::new(frames).map_err(|never| match never {}));
     let failed = send(&channel, Request::put("/").body(body).unwrap()).await.unwrap_err();
-    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::Lost, 1));
+    assert_eq!((failed.kind(), failed.attempts()), (FailureKind::ConnectionLost, 1));
     assert_eq!(count.load(Ordering::Relaxed), 2);
 }
 
@@ -418,7 +425,11 @@ async fn a_large_head_or_trailers_in_http2_fail_their_own_call_alone() {
         }
         for bytes in ["263000", "1000000", "4000000", "4500000", "300000"] {
             let failed = send(&again, get(&format!("/head/{bytes}"))).await.unwrap_err();
-            assert_eq!((failed.kind(), failed.attempts()), (FailureKind::Unusable, 1), "{failed}");
+            assert_eq!(
+                (failed.kind(), failed.attempts()),
+                (FailureKind::HeadTooLarge, 1),
+                "{failed}"
+            );
             assert!(failed.to_string().contains("the limit"), "{failed}");
         }
         for bytes in ["263000", "2000000"] {

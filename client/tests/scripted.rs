@@ -76,7 +76,7 @@ async fn of_two_processes_with_one_id_the_later_one_stays_and_the_other_reports_
     assert_eq!((second.lease_id(), &*first.state().borrow()), (holder, &replaced));
     assert_eq!(registry.instances("orders")[0].modified_revision, cursor);
     // It is back within a minute of the other's end, and follows a third one that comes then.
-    second.close().await.unwrap();
+    second.deregister().await.unwrap();
     timeout(Duration::from_secs(61), until_another_lease(&first, lease)).await.unwrap();
     assert_eq!(registry.instances("orders")[0].host, "10.0.0.1");
     let _third = registry.client().register(at("10.0.0.3")).await.unwrap();
@@ -85,7 +85,7 @@ async fn of_two_processes_with_one_id_the_later_one_stays_and_the_other_reports_
         .await
         .unwrap()
         .unwrap();
-    first.close().await.unwrap();
+    first.deregister().await.unwrap();
     assert_eq!(registry.instances("orders")[0].host, "10.0.0.3");
 }
 
@@ -166,7 +166,7 @@ async fn a_registration_heartbeats_every_third_of_its_ttl() {
     let first = Instant::now();
     until(&registry, |registry| registry.heartbeats() == 4).await;
     assert_eq!(first.elapsed().as_secs(), 30);
-    registered.close().await.unwrap();
+    registered.deregister().await.unwrap();
     assert!(registry.instances("orders").is_empty());
 }
 
@@ -243,7 +243,7 @@ async fn an_outage_breaks_connections_and_a_restored_registry_tells_what_was_mis
 async fn what_a_registry_forgets_is_held_for_as_long_as_the_client_holds_it() {
     let registry = Registry::new();
     registry.join(order("a"));
-    let client = registry.builder().hold(Duration::from_secs(40)).build().unwrap();
+    let client = registry.builder().keep_missing_for(Duration::from_secs(40)).build().unwrap();
     let orders = client.service("orders");
     until_seen(&orders, "a").await;
     let registered = client.register(order("b")).await.unwrap();

@@ -17,7 +17,7 @@ use http_body::{Frame, SizeHint};
 use serde::Serialize;
 use tokio::time;
 use tonic::{Status, body::Body};
-use waypost_client::{AnsweredBy, CallFailed};
+use waypost_client::{HttpChannelError, ServedBy};
 
 use crate::{
     clock,
@@ -92,12 +92,12 @@ impl Outcome {
         self
     }
 
-    pub(crate) fn answered_by(&mut self, by: &AnsweredBy) {
+    pub(crate) fn answered_by(&mut self, by: &ServedBy) {
         self.instance = Some(by.instance().id.as_str().into());
         self.attempts = by.attempts();
     }
 
-    pub(crate) fn failed(&mut self, failed: &CallFailed) {
+    pub(crate) fn failed(&mut self, failed: &HttpChannelError) {
         self.instance = failed.instance().map(|instance| instance.id.as_str().into());
         self.attempts = failed.attempts();
     }

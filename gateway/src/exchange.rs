@@ -12,7 +12,7 @@ use tonic::body::Body;
 use tower::Service as _;
 use waypost_auth::{Identity, Unauthorized};
 use waypost_client::{
-    AnsweredBy, CallFailed, CallKey, CallTimeout, FailureKind, NoInstance, RawTarget,
+    CallKey, CallTimeout, FailureKind, HttpChannelError, NoInstance, RawTarget, ServedBy,
 };
 
 use crate::{
@@ -435,7 +435,7 @@ async fn forward(
     }
     match answered {
         Ok(mut answer) => {
-            if let Some(by) = answer.extensions_mut().remove::<AnsweredBy>() {
+            if let Some(by) = answer.extensions_mut().remove::<ServedBy>() {
                 outcome.answered_by(&by);
             }
             if is_grpc {
@@ -506,18 +506,18 @@ fn passed_back(
     Ok(answer.map(|body| Body::new(Trimmed(body))))
 }
 
-fn unanswered(failed: &CallFailed, service: &waypost_client::Service) -> Problem {
+fn unanswered(failed: &HttpChannelError, service: &waypost_client::Service) -> Problem {
     let detail = failed.to_string();
     match failed.kind() {
-        FailureKind::Late => Problem::new(StatusCode::GATEWAY_TIMEOUT, "Too late", detail),
-        FailureKind::Full => {
+        FailureKind::TimedOut => Problem::new(StatusCode::GATEWAY_TIMEOUT, "Too late", detail),
+        FailureKind::LimitReached => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Busy", detail).retry_after(1)
         }
         FailureKind::Unsent if nobody_is_up(service) => nobody(service.name(), detail),
         FailureKind::Unsent => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Not reached", detail).retry_after(1)
         }
-        FailureKind::Unusable => Problem::new(StatusCode::BAD_GATEWAY, "Bad response", detail),
+        FailureKind::HeadTooLarge => Problem::new(StatusCode::BAD_GATEWAY, "Bad response", detail),
         _ => Problem::new(StatusCode::BAD_GATEWAY, "No answer", detail),
     }
 }

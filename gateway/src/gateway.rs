@@ -277,7 +277,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let serving = server::run(listener, runtimes, patience, tasks.clone(), ends, answer, reject);
     tasks.spawn("requests", serving);
     let registered = options.advertised.map(|Advertised { service, host }| {
-        options.client.start(Registration::new(service, host, address.port()))
+        options.client.register_in_background(Registration::new(service, host, address.port()))
     });
     Tasks::default().spawn("admin", admin::run(admin_listener, Arc::clone(&gateway)));
     if let Some(log) = gateway.access_log.clone() {

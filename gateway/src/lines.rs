@@ -106,10 +106,10 @@ impl Line {
         if route.filter != waypost_client::Filter::default() {
             service = service.with_filter(route.filter.clone());
         }
-        let http = upstream.http.clone().over(&service);
+        let http = upstream.http.clone().with_service(&service);
         Self {
             http: if route.http2 { http.http2() } else { http },
-            grpc: upstream.grpc.clone().over(&service),
+            grpc: upstream.grpc.clone().with_service(&service),
             service,
             retries: route.retries,
             in_flight: route.in_flight.map(std::num::NonZeroU32::get),

@@ -5,7 +5,7 @@ use std::{error::Error, io, process::ExitStatus};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use waypost_bench::BenchError;
-use waypost_client::{CloseError, Refusal, RegisterError};
+use waypost_client::{DeregisterError, Refusal, RegisterError};
 
 use super::{
     escape::shown,
@@ -155,11 +155,11 @@ impl From<RegisterError> for Failure {
     }
 }
 
-impl From<CloseError> for Failure {
-    fn from(error: CloseError) -> Self {
+impl From<DeregisterError> for Failure {
+    fn from(error: DeregisterError) -> Self {
         Self::Leave(match &error {
-            CloseError::Unreachable(status) => shown(status.message()),
-            CloseError::Refused(refusal) => Self::from(refusal).to_string(),
+            DeregisterError::Unreachable(status) => shown(status.message()),
+            DeregisterError::Refused(refusal) => Self::from(refusal).to_string(),
             other => shown(&other.to_string()),
         })
     }

@@ -119,7 +119,7 @@ impl World {
         let port_file = registry.port_file();
         let hold = setting.hold;
         let set = |builder: waypost_client::Builder| {
-            builder.hold(hold).backoff(Duration::from_millis(50), BACKOFF_MAX)
+            builder.keep_missing_for(hold).backoff(Duration::from_millis(50), BACKOFF_MAX)
         };
         let oracle = Oracle { hold: hold + 2 * BACKOFF_MAX, ..Oracle::default() };
         let mut world = Self {

@@ -218,7 +218,7 @@ async fn store_and_image(places: &Places) -> (String, String) {
     let server = Server::start_on(Path::new(&store)).await;
     let a = server.register(orders("a").metadata("key", "value")).await;
     assert_eq!(server.run(&["backup", &image]).await.code, 0);
-    soon("the deregistration", a.close()).await.unwrap();
+    soon("the deregistration", a.deregister()).await.unwrap();
     server.stop().await;
     (store, image)
 }

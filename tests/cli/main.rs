@@ -569,7 +569,7 @@ async fn a_watch_shows_what_is_there_and_what_changes() {
     assert!(!updated.contains('\u{1b}'), "{updated:?}");
     let event = json.event().await;
     assert_eq!((&event["kind"], &event["reason"]), (&"UPDATED".into(), &Value::Null));
-    soon("the deregistration", a.close()).await.unwrap();
+    soon("the deregistration", a.deregister()).await.unwrap();
     let removed = table.line().await;
     assert_eq!(words(&removed)[1..2], ["REMOVED"]);
     assert_eq!(words(&removed)[6..], ["DEREGISTERED", "3"]);
@@ -593,7 +593,7 @@ async fn a_watch_goes_on_where_it_was_when_the_registry_is_back() {
     let lost = watch.error_line().await;
     assert!(lost.starts_with("waypost: can't reach the registry at "), "{lost}");
     let _b = server.register(orders("b")).await;
-    soon("the deregistration", a.close()).await.unwrap();
+    soon("the deregistration", a.deregister()).await.unwrap();
     gate.put(Some(server.address));
     assert_eq!(watch.error_line().await, "waypost: the registry is back");
     let added = watch.event().await;

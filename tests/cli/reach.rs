@@ -82,7 +82,7 @@ async fn a_watch_comes_back_from_a_registry_that_stood_still() {
     assert!(lost.contains("can't reach the registry"), "{lost}");
     signal(&server.process, Signal::CONT);
     assert_eq!(watch.error_line().await, "waypost: the registry is back");
-    super::soon("the deregistration", a.close()).await.unwrap();
+    super::soon("the deregistration", a.deregister()).await.unwrap();
     assert_eq!(watch.event().await["kind"], "REMOVED");
 }
 

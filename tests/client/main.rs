@@ -78,7 +78,7 @@ async fn a_registered_instance_is_found_and_lives_on_by_heartbeats() {
 
     // Three times as long as it would live without: the next thing to be heard is its leaving.
     assert!(timeout(3 * TTL, watch.next_removal()).await.is_err());
-    registered.close().await.unwrap();
+    registered.deregister().await.unwrap();
     let (id, reason) = timeout(PATIENCE, watch.next_removal()).await.expect("it leaves");
     assert_eq!((id.as_str(), reason), ("a", ChangeReason::Deregistered));
     until(&service, Snapshot::is_empty).await;
@@ -251,7 +251,7 @@ async fn the_balanced_channel_follows_membership_while_calls_run() {
     let both = answers(&client, 200).await;
     assert!(both.len() == 2 && both.values().all(|count| *count > 20), "{both:?}");
 
-    first.close().await.unwrap();
+    first.deregister().await.unwrap();
     until(&service, |snapshot| snapshot.len() == 1).await;
     assert_eq!(answers(&client, 50).await, HashMap::from([(Ok(2), 50)]));
 }
@@ -290,6 +290,6 @@ async fn the_next_address_is_used_where_one_registry_is_away() {
     let client = registry.builder().registry("http://nowhere:1").build().unwrap();
     for id in 0..4 {
         let registered = client.register(orders(&format!("i{id}"), 80)).await.unwrap();
-        registered.close().await.unwrap();
+        registered.deregister().await.unwrap();
     }
 }

@@ -26,7 +26,7 @@ pub enum Outcome {
     /// The instance did not, and might not serve the next one either.
     Failure,
     /// The instance took no connection: it is left alone at once, for a second at first.
-    Unreached,
+    Unreachable,
 }
 
 impl From<Outcome> for Sign {
@@ -34,7 +34,7 @@ impl From<Outcome> for Sign {
         match outcome {
             Outcome::Success => Self::Good,
             Outcome::Failure => Self::Bad,
-            Outcome::Unreached => Self::Unreached,
+            Outcome::Unreachable => Self::Unreached,
         }
     }
 }

@@ -629,7 +629,7 @@ fn who_takes_no_connection_is_left_alone_at_once() {
         let pick = || balancer.pick(&candidates, &ANY).unwrap();
         let first = pick();
         let id = first.instance().id.clone();
-        first.report(Outcome::Unreached, Duration::ZERO);
+        first.report(Outcome::Unreachable, Duration::ZERO);
         assert!((0..100).all(|_| pick().instance().id != id), "{policy:?}");
     }
 }

@@ -49,7 +49,7 @@ fn ids(cache: &Cache) -> Vec<String> {
 }
 
 fn held(cache: &Cache) -> Vec<(String, Instant)> {
-    cache.view().held().map(|(instance, until)| (instance.id.clone(), until)).collect()
+    cache.view().missing().map(|(instance, until)| (instance.id.clone(), until)).collect()
 }
 
 /// A cache that knows `a` and `b` at revision 5 of history `h`.

@@ -34,25 +34,25 @@ use crate::{clock, correlation, endpoint::Endpoint, proto::Instance, service::Se
 ///   that instance. Connections are kept for 4 s, or three quarters of the instance's
 ///   `Keep-Alive: timeout`.
 /// - A response may have 256 KiB of head and, in HTTP/1.1, 256 fields. One beyond that fails with
-///   [`FailureKind::Unusable`], is not sent again, and is not held against the instance.
+///   [`FailureKind::HeadTooLarge`], is not sent again, and is not held against the instance.
 /// - The timeout is that of [`CallTimeout`](crate::CallTimeout). What is left of it is told to the
 ///   instance in `x-waypost-timeout-ms`; which attempt it is, after the first, in
 ///   `x-waypost-previous-attempts`.
-/// - Which instance answered is an extension of the answer: [`AnsweredBy`](crate::AnsweredBy).
+/// - Which instance answered is an extension of the answer: [`ServedBy`](crate::ServedBy).
 ///
 /// ```
 /// use std::time::Duration;
 /// use http::Request;
 /// use tonic::body::Body;
 /// use tower::Service as _;
-/// use waypost_client::{AnsweredBy, CallTimeout, Client};
+/// use waypost_client::{ServedBy, CallTimeout, Client};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = Client::new("http://127.0.0.1:7510")?;
 /// let mut orders = client.service("orders").http_channel();
 /// let request = Request::get("/v1/orders/7").extension(CallTimeout(Duration::from_secs(2)));
 /// let answer = orders.call(request.body(Body::empty())?).await?;
-/// if let Some(by) = answer.extensions().get::<AnsweredBy>() {
+/// if let Some(by) = answer.extensions().get::<ServedBy>() {
 ///     println!("{} from {}", answer.status(), by.instance().id);
 /// }
 /// # Ok(())
@@ -102,11 +102,11 @@ impl<P: super::Protocol> BalancedChannel<P> {
     /// let orders = Service::fixed([]);
     /// let all = orders.http_channel();
     /// let second = Filter { versions: vec!["2".into()], ..Filter::default() };
-    /// let new_ones = all.clone().over(&orders.with_filter(second));
+    /// let new_ones = all.clone().with_service(&orders.with_filter(second));
     /// # drop((all, new_ones));
     /// ```
     #[must_use]
-    pub fn over(mut self, service: &Service) -> Self {
+    pub fn with_service(mut self, service: &Service) -> Self {
         self.service = service.clone();
         self
     }
@@ -114,7 +114,7 @@ impl<P: super::Protocol> BalancedChannel<P> {
 
 impl tower::Service<Request<Body>> for BalancedChannel<Http> {
     type Response = Response<Body>;
-    type Error = CallFailed;
+    type Error = HttpChannelError;
     type Future = HttpFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -132,20 +132,20 @@ impl tower::Service<Request<Body>> for BalancedChannel<Http> {
 }
 
 /// What a caller gets where no attempt came to more than this.
-fn answered(call: &Call, failure: Failure) -> Result<Response<Body>, CallFailed> {
+fn answered(call: &Call, failure: Failure) -> Result<Response<Body>, HttpChannelError> {
     let (kind, message) = match failure {
         Failure::Unavailable(answer) => return Ok(*answer),
         Failure::Nowhere(status) if status.code() == Code::ResourceExhausted => {
-            (FailureKind::Full, status.message().into())
+            (FailureKind::LimitReached, status.message().into())
         }
         Failure::Nowhere(status) | Failure::Unreached(status) | Failure::Unsent(status) => {
             (FailureKind::Unsent, status.message().into())
         }
-        Failure::Lost(status) => (FailureKind::Lost, status.message().into()),
-        Failure::Unusable(status) => (FailureKind::Unusable, status.message().into()),
-        Failure::Late => (FailureKind::Late, "the call's timeout has passed".into()),
+        Failure::Lost(status) => (FailureKind::ConnectionLost, status.message().into()),
+        Failure::Unusable(status) => (FailureKind::HeadTooLarge, status.message().into()),
+        Failure::Late => (FailureKind::TimedOut, "the call's timeout has passed".into()),
     };
-    Err(CallFailed { kind, message, attempts: call.sent(), endpoint: call.tried().latest() })
+    Err(HttpChannelError { kind, message, attempts: call.sent(), endpoint: call.tried().latest() })
 }
 
 /// Why a request through an [`HttpChannel`] got no answer.
@@ -164,22 +164,22 @@ fn answered(call: &Call, failure: Failure) -> Result<Response<Body>, CallFailed>
 /// ```
 #[derive(Clone, thiserror::Error)]
 #[error("{message}")]
-pub struct CallFailed {
+pub struct HttpChannelError {
     kind: FailureKind,
     message: Box<str>,
     attempts: u32,
     endpoint: Option<Arc<Endpoint>>,
 }
 
-/// What kind of failure a [`CallFailed`] is.
+/// What kind of failure a [`HttpChannelError`] is.
 ///
 /// ```
 /// use waypost_client::FailureKind;
 ///
 /// fn status(kind: FailureKind) -> u16 {
 ///     match kind {
-///         FailureKind::Lost => 502,
-///         FailureKind::Late => 504,
+///         FailureKind::ConnectionLost => 502,
+///         FailureKind::TimedOut => 504,
 ///         _ => 503,
 ///     }
 /// }
@@ -191,23 +191,23 @@ pub enum FailureKind {
     /// No instance has seen the request: there is none, none was reached, or who was reached refused it.
     Unsent,
     /// All instances that could be reached have as many calls in flight as they may. None has seen it.
-    Full,
+    LimitReached,
     /// The connection was lost before an answer: the instance may have served it.
-    Lost,
+    ConnectionLost,
     /// The instance served it, and its response can't be passed on: its head is over 256 KiB or, in
     /// HTTP/1.1, over 256 fields.
-    Unusable,
+    HeadTooLarge,
     /// The timeout has passed: an instance may have served it.
-    Late,
+    TimedOut,
 }
 
-impl CallFailed {
+impl HttpChannelError {
     /// What kind of failure it is.
     ///
     /// ```
-    /// # use waypost_client::{CallFailed, FailureKind};
-    /// fn may_have_been_served(failed: &CallFailed) -> bool {
-    ///     !matches!(failed.kind(), FailureKind::Unsent | FailureKind::Full)
+    /// # use waypost_client::{HttpChannelError, FailureKind};
+    /// fn may_have_been_served(failed: &HttpChannelError) -> bool {
+    ///     !matches!(failed.kind(), FailureKind::Unsent | FailureKind::LimitReached)
     /// }
     /// # let _ = may_have_been_served;
     /// ```
@@ -219,8 +219,8 @@ impl CallFailed {
     /// How often the request was sent to where it may have been received.
     ///
     /// ```
-    /// # use waypost_client::CallFailed;
-    /// fn is_safe_to_repeat(failed: &CallFailed) -> bool {
+    /// # use waypost_client::HttpChannelError;
+    /// fn is_safe_to_repeat(failed: &HttpChannelError) -> bool {
     ///     failed.attempts() == 0
     /// }
     /// # let _ = is_safe_to_repeat;
@@ -233,8 +233,8 @@ impl CallFailed {
     /// The instance that it was meant for last.
     ///
     /// ```
-    /// # use waypost_client::CallFailed;
-    /// fn whom(failed: &CallFailed) -> &str {
+    /// # use waypost_client::HttpChannelError;
+    /// fn whom(failed: &HttpChannelError) -> &str {
     ///     failed.instance().map_or("nobody", |instance| &instance.id)
     /// }
     /// # let _ = whom;
@@ -245,10 +245,10 @@ impl CallFailed {
     }
 }
 
-impl fmt::Debug for CallFailed {
+impl fmt::Debug for HttpChannelError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("CallFailed")
+            .debug_struct("HttpChannelError")
             .field("kind", &self.kind)
             .field("message", &self.message)
             .field("attempts", &self.attempts)
@@ -267,10 +267,12 @@ impl fmt::Debug for CallFailed {
 /// # drop(answer);
 /// ```
 #[must_use = "futures do nothing unless polled"]
-pub struct HttpFuture(Pin<Box<dyn Future<Output = Result<Response<Body>, CallFailed>> + Send>>);
+pub struct HttpFuture(
+    Pin<Box<dyn Future<Output = Result<Response<Body>, HttpChannelError>> + Send>>,
+);
 
 impl Future for HttpFuture {
-    type Output = Result<Response<Body>, CallFailed>;
+    type Output = Result<Response<Body>, HttpChannelError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.as_mut().poll(context)

@@ -3,7 +3,6 @@
 //! may or, over a kept connection that ended, its method is idempotent; nor keep one waiting without a deadline.
 
 mod answer;
-mod answered_by;
 mod attempt;
 mod call;
 mod failure;
@@ -22,6 +21,7 @@ mod raw_target;
 mod replay;
 mod retry;
 mod route;
+mod served_by;
 mod silence;
 mod stale;
 mod timeout;
@@ -38,13 +38,7 @@ use tracing::Instrument;
 #[cfg(feature = "tonic")]
 pub use self::grpc::ResponseFuture;
 #[cfg(feature = "http")]
-pub use self::http::{CallFailed, FailureKind, HttpChannel, HttpFuture};
-pub use self::{
-    answered_by::AnsweredBy,
-    protocol::{Grpc, Http, Protocol},
-    raw_target::RawTarget,
-    timeout::CallTimeout,
-};
+pub use self::http::{FailureKind, HttpChannel, HttpChannelError, HttpFuture};
 use self::{
     attempt::Attempt,
     call::Call,
@@ -53,6 +47,12 @@ use self::{
     pool::Pool,
     retry::{Next, Retry},
     route::Scope,
+};
+pub use self::{
+    protocol::{Grpc, Http, Protocol},
+    raw_target::RawTarget,
+    served_by::ServedBy,
+    timeout::CallTimeout,
 };
 use crate::{
     clock::{self, Instant},
@@ -379,7 +379,7 @@ impl<P: Protocol> BalancedChannel<P> {
             Ok(answer) => {
                 let began = attempt.began();
                 let mut answer = attempt.answered(answer);
-                answer.extensions_mut().insert(AnsweredBy { endpoint, attempts: previous + 1 });
+                answer.extensions_mut().insert(ServedBy { endpoint, attempts: previous + 1 });
                 let checked = Failure::check(answer);
                 if checked.is_ok() {
                     call.note_answered(began);

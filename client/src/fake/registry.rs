@@ -104,7 +104,7 @@ impl Registry {
     /// let client = registry.client();
     /// let registered = client.register(Registration::new("orders", "10.0.0.1", 8080)).await?;
     /// assert_eq!(registry.instances("orders").len(), 1);
-    /// registered.close().await?;
+    /// registered.deregister().await?;
     /// assert!(registry.instances("orders").is_empty());
     /// # Ok(())
     /// # }
@@ -122,7 +122,7 @@ impl Registry {
     /// use waypost_client::fake;
     ///
     /// # fn main() -> Result<(), waypost_client::BuildError> {
-    /// let client = fake::Registry::new().builder().hold(Duration::ZERO).build()?;
+    /// let client = fake::Registry::new().builder().keep_missing_for(Duration::ZERO).build()?;
     /// # drop(client);
     /// # Ok(())
     /// # }

@@ -80,7 +80,7 @@ impl Presence {
             })
             .await;
         if leaving.at_once.is_cancelled() || self.drain_time.is_zero() {
-            return registered.close().await.map_err(Failure::from);
+            return registered.deregister().await.map_err(Failure::from);
         }
         // There is no way to count the calls that the command works on: they count as one, which
         // takes all of the drain time.
@@ -94,7 +94,7 @@ impl Presence {
                 draining.await
             }
         };
-        drained.closed.map_err(Failure::from)
+        drained.deregistered.map_err(Failure::from)
     }
 
     async fn register(&self, stop: &CancellationToken) -> Result<Registered, Failure> {

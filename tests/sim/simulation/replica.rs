@@ -178,7 +178,7 @@ async fn live(
                 }
             }
             Order::Close => {
-                let said = registered.close().await.is_ok();
+                let said = registered.deregister().await.is_ok();
                 let now = clock.now();
                 return change(&|report| report.left = Some((now, said)));
             }

@@ -46,7 +46,7 @@ impl ViewRecord {
         }
         self.may_hold |= self.history.as_ref().is_some_and(|known| known != history_id);
         self.history = Some(history_id.clone());
-        let held: BTreeSet<&str> = view.held().map(|(instance, _)| &*instance.id).collect();
+        let held: BTreeSet<&str> = view.missing().map(|(instance, _)| &*instance.id).collect();
         if self.compared == *revision && held.is_empty() {
             return Ok(false);
         }
@@ -104,7 +104,7 @@ impl Oracle {
         }
         let long = WATCHER_RECOVERY_MS + HOLD_MS;
         let heard = now.at >= shaken.at + long && self.conditions.is_well(record.node, long);
-        if let Some((instance, _)) = view.held().next().filter(|_| heard) {
+        if let Some((instance, _)) = view.missing().next().filter(|_| heard) {
             return Err(format!("it still holds {instance:?}"));
         }
         overdue_for(present, &record.subject, *revision, now.run).map_or(Ok(()), Err)

@@ -7,27 +7,27 @@ use crate::{endpoint::Endpoint, proto::Instance};
 /// Which instance answered a call through a channel: an extension of the answer.
 ///
 /// ```
-/// use waypost_client::AnsweredBy;
+/// use waypost_client::ServedBy;
 ///
 /// fn log(answer: &http::Response<tonic::body::Body>) {
-///     if let Some(by) = answer.extensions().get::<AnsweredBy>() {
+///     if let Some(by) = answer.extensions().get::<ServedBy>() {
 ///         println!("{} after {} attempts", by.instance().id, by.attempts());
 ///     }
 /// }
 /// # let _ = log;
 /// ```
 #[derive(Clone)]
-pub struct AnsweredBy {
+pub struct ServedBy {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) attempts: u32,
 }
 
-impl AnsweredBy {
+impl ServedBy {
     /// The instance, as it was when the call was sent.
     ///
     /// ```
-    /// # use waypost_client::AnsweredBy;
-    /// fn id(by: &AnsweredBy) -> &str {
+    /// # use waypost_client::ServedBy;
+    /// fn id(by: &ServedBy) -> &str {
     ///     &by.instance().id
     /// }
     /// # let _ = id;
@@ -40,8 +40,8 @@ impl AnsweredBy {
     /// How often the call was sent, this attempt included.
     ///
     /// ```
-    /// # use waypost_client::AnsweredBy;
-    /// fn was_sent_again(by: &AnsweredBy) -> bool {
+    /// # use waypost_client::ServedBy;
+    /// fn was_sent_again(by: &ServedBy) -> bool {
     ///     by.attempts() > 1
     /// }
     /// # let _ = was_sent_again;
@@ -52,10 +52,10 @@ impl AnsweredBy {
     }
 }
 
-impl fmt::Debug for AnsweredBy {
+impl fmt::Debug for ServedBy {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("AnsweredBy")
+            .debug_struct("ServedBy")
             .field("id", &self.instance().id)
             .field("attempts", &self.attempts)
             .finish_non_exhaustive()

@@ -10,14 +10,14 @@ use tokio::time::Instant;
 /// whether they are up to date ([`Service::freshness`](crate::Service::freshness)).
 ///
 /// ```no_run
-/// use waypost_client::{Client, LinkState};
+/// use waypost_client::{Client, RegistryState};
 ///
 /// # async fn example(client: Client) {
-/// let mut link = client.link();
+/// let mut link = client.registry_state();
 /// while link.changed().await.is_ok() {
 ///     match &*link.borrow_and_update() {
-///         LinkState::Connected { peer } => println!("talking to {peer}"),
-///         LinkState::Away { since, reason } => println!("{:?}: {reason}", since.elapsed()),
+///         RegistryState::Connected { peer } => println!("talking to {peer}"),
+///         RegistryState::Unreachable { since, reason } => println!("{:?}: {reason}", since.elapsed()),
 ///         _ => {}
 ///     }
 /// }
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum LinkState {
+pub enum RegistryState {
     /// Nothing was asked yet.
     Idle,
     /// The registry answers.
@@ -35,7 +35,7 @@ pub enum LinkState {
     },
     /// What was asked last failed, and nothing was heard since. It is asked again, with backoff, and
     /// at the next address where there are several.
-    Away {
+    Unreachable {
         /// When it failed first.
         since: Instant,
         /// Why it failed first.
