@@ -10,12 +10,12 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, Expos
 use waypost_auth::Authenticator;
 
 use crate::{
-    compression::compress,
     config::{Allowed, Config, Cors, Mistake, Mistakes},
-    hop::remove_family,
-    lines::Lines,
-    rate::{self, RateLimits},
+    headers::hop_by_hop::remove_family,
+    limits::rate::{self, RateLimits},
+    middleware::compression::compress,
     routes::Route,
+    upstream::channels::Lines,
 };
 
 /// Watched where no route names a service, to see whether the registry answers.

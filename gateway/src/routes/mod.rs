@@ -7,6 +7,7 @@ mod name;
 mod path;
 mod route;
 mod tree;
+pub(crate) mod unusual;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 

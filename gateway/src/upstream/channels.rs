@@ -7,10 +7,8 @@ use std::{hash::Hash, ops::Deref, sync::Arc, time::Duration};
 use dashmap::DashMap;
 use waypost_client::{BalancedChannel, HttpChannel, Protocol, Service};
 
-use crate::{
-    routes::{Name, Route},
-    upstreams::Upstream,
-};
+use super::services::Upstream;
+use crate::routes::{Name, Route};
 
 /// The route of a request.
 #[derive(Clone)]

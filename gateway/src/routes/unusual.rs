@@ -3,10 +3,8 @@
 
 use http::{StatusCode, request::Parts};
 
-use crate::{
-    guard::{self, PathFeatures, Refused, Unusual},
-    routes::{Found, Methods, RouteTable},
-};
+use super::{Found, Methods, RouteTable};
+use crate::guard::{self, PathFeatures, Refused, Unusual};
 
 /// Checks what is unusual about a request: its route has to name its method, and has to allow what its path
 /// holds. Every reading of such a path has to lead to that route: otherwise it would get around the

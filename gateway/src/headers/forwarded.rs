@@ -10,9 +10,9 @@ use http::{
 };
 use ipnet::IpNet;
 
+use super::hop_by_hop::remove_family;
 use crate::{
     guard::{is_authority, members},
-    hop::remove_family,
     routes::PathPrefix,
 };
 
@@ -62,7 +62,7 @@ impl Scheme {
 /// The networks of the proxies whose word counts.
 ///
 /// ```
-/// use waypost_gateway::forwarded::TrustedProxies;
+/// use waypost_gateway::headers::forwarded::TrustedProxies;
 ///
 /// let trusted = TrustedProxies::new(["10.0.0.0/8".parse().expect("a network")]);
 /// assert!(trusted.contain("10.1.2.3".parse().expect("an address")));

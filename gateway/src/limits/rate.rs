@@ -44,7 +44,7 @@ const PERIOD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// ```
 /// use std::{num::NonZeroU32, time::Duration};
-/// use waypost_gateway::rate::Rate;
+/// use waypost_gateway::limits::rate::Rate;
 ///
 /// let requests = NonZeroU32::new(100).unwrap();
 /// let rate = Rate::new(requests, Duration::from_secs(1)).unwrap();
@@ -69,7 +69,7 @@ pub struct BadRate;
 /// Who is counted as one client.
 ///
 /// ```
-/// use waypost_gateway::rate::ClientKey;
+/// use waypost_gateway::limits::rate::ClientKey;
 ///
 /// let key = |address: &str| ClientKey::new(None, address.parse().unwrap());
 /// assert_eq!(key("2001:db8::1"), key("2001:db8::2"));
@@ -97,7 +97,7 @@ pub struct Limited {
 ///
 /// ```
 /// use std::net::IpAddr;
-/// use waypost_gateway::rate::{ClientKey, RateLimits};
+/// use waypost_gateway::limits::rate::{ClientKey, RateLimits};
 ///
 /// let limits = RateLimits::new([("orders".to_owned(), "2/min".parse()?)]);
 /// let client = ClientKey::new(None, IpAddr::from([192, 0, 2, 1]));
@@ -105,7 +105,7 @@ pub struct Limited {
 /// assert!(limits.check("orders", client).is_ok());
 /// assert!(limits.check("orders", client).unwrap_err().retry_after.as_secs() < 30);
 /// assert!(limits.check("a route without a limit", client).is_ok());
-/// # Ok::<(), waypost_gateway::rate::BadRate>(())
+/// # Ok::<(), waypost_gateway::limits::rate::BadRate>(())
 /// ```
 #[derive(Debug)]
 pub struct RateLimits<C: Clock = DefaultClock> {
@@ -121,7 +121,7 @@ pub struct RateLimits<C: Clock = DefaultClock> {
 /// ```
 /// use std::{net::IpAddr, time::Duration};
 /// use governor::clock::FakeRelativeClock;
-/// use waypost_gateway::rate::{ClientKey, Limited, RateLimit};
+/// use waypost_gateway::limits::rate::{ClientKey, Limited, RateLimit};
 ///
 /// let clock = FakeRelativeClock::default();
 /// let limit = RateLimit::with_clock("1/10s".parse()?, clock.clone());
@@ -129,7 +129,7 @@ pub struct RateLimits<C: Clock = DefaultClock> {
 /// assert_eq!(limit.check(client), Ok(()));
 /// clock.advance(Duration::from_secs(4));
 /// assert_eq!(limit.check(client), Err(Limited { retry_after: Duration::from_secs(6) }));
-/// # Ok::<(), waypost_gateway::rate::BadRate>(())
+/// # Ok::<(), waypost_gateway::limits::rate::BadRate>(())
 /// ```
 pub struct RateLimit<C: Clock = DefaultClock> {
     rate: Rate,

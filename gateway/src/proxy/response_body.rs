@@ -8,7 +8,7 @@ use std::{
 
 use http_body::{Body, Frame, SizeHint};
 
-use crate::hop;
+use crate::headers::hop_by_hop;
 
 pub(crate) struct Trimmed<B>(pub(crate) B);
 
@@ -24,7 +24,7 @@ impl<B: Body + Unpin> Body for Trimmed<B> {
         if let Some(Ok(frame)) = &mut frame
             && let Some(trailers) = frame.trailers_mut()
         {
-            hop::strip_trailers(trailers);
+            hop_by_hop::strip_trailers(trailers);
             waypost_auth::remove_forged(trailers);
         }
         Poll::Ready(frame)

@@ -1,4 +1,4 @@
-//! The answers to requests that the HTTP library refused, which never reach the [exchange](crate::exchange).
+//! The answers to requests that the HTTP library refused, which never reach the [proxy](crate::proxy).
 //! Such a request is logged and counted as others are.
 
 use std::{net::SocketAddr, sync::Arc};
@@ -6,9 +6,11 @@ use std::{net::SocketAddr, sync::Arc};
 use http::{HeaderMap, StatusCode, Version};
 
 use crate::{
-    access_log::{Entry, Sent},
-    correlation::Correlation,
     gateway::Gateway,
+    observe::{
+        access_log::{Entry, Sent},
+        correlation::Correlation,
+    },
     problem::Problem,
     server::Rejected,
 };

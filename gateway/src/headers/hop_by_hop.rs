@@ -65,13 +65,13 @@ pub enum Passage {
 ///
 /// ```
 /// use http::{HeaderMap, HeaderValue, Version};
-/// use waypost_gateway::hop::{self, Passage};
+/// use waypost_gateway::headers::hop_by_hop::{self, Passage};
 ///
 /// let mut headers = HeaderMap::new();
 /// headers.insert("accept", HeaderValue::from_static("text/html"));
 /// headers.insert("connection", HeaderValue::from_static("keep-alive"));
 /// headers.insert("keep-alive", HeaderValue::from_static("timeout=5"));
-/// assert_eq!(hop::strip_request(&mut headers, Version::HTTP_11), Passage::Http);
+/// assert_eq!(hop_by_hop::strip_request(&mut headers, Version::HTTP_11), Passage::Http);
 /// assert_eq!(headers.len(), 1);
 /// ```
 pub fn strip_request(headers: &mut HeaderMap, version: Version) -> Passage {

@@ -19,12 +19,8 @@ use tokio::time;
 use tonic::{Status, body::Body};
 use waypost_client::{HttpChannelError, ServedBy};
 
-use crate::{
-    clock,
-    correlation::{Correlation, TraceId},
-    problem::Problem,
-    routes::Name,
-};
+use super::correlation::{Correlation, TraceId};
+use crate::{clock, problem::Problem, routes::Name};
 
 /// A request, from its head on.
 #[derive(Debug)]

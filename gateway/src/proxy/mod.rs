@@ -1,6 +1,12 @@
 //! One request's way through the gateway: what it must be, where it goes, what comes back. It must never
 //! let anything through to an instance that it has not looked at.
 
+pub(crate) mod rejection;
+mod request_body;
+mod response_body;
+mod status_trailers;
+mod tunnel;
+
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{
@@ -15,25 +21,32 @@ use waypost_client::{
     CallKey, CallTimeout, FailureKind, HttpChannelError, NoInstance, RawTarget, ServedBy,
 };
 
+use self::{
+    request_body::{Bounds, Fault},
+    response_body::Trimmed,
+    status_trailers::StatusTrailers,
+};
 use crate::{
-    access_log::{Entry, Outcome},
     clock,
-    correlation::{Correlation, REQUEST_ID},
-    forwarded::{Arrival, Origin, Scheme, host_of},
     gateway::Gateway,
     guard::{self, Refused, Unusual},
-    hop::{self, Passage},
-    lines::{Repeat, Way},
+    headers::{
+        forwarded::{Arrival, Origin, Scheme, host_of},
+        hop_by_hop::{self, Passage},
+    },
+    limits::rate::ClientKey,
+    observe::{
+        access_log::{Entry, Outcome},
+        correlation::{Correlation, REQUEST_ID},
+    },
     problem::Problem,
-    rate::ClientKey,
-    routes::{Access, Found, KeySource, Route},
+    routes::{Access, Found, KeySource, Route, unusual},
     server::EncodedAt,
     settings::Settings,
-    status_trailers::StatusTrailers,
-    trimmed::Trimmed,
-    tunnel, unusual,
-    upload::{self, Bounds, Fault},
-    upstreams::{Standing, Upstream},
+    upstream::{
+        channels::{Repeat, Way},
+        services::{Standing, Upstream},
+    },
 };
 
 static TIMEOUT_MS: HeaderName = HeaderName::from_static("x-waypost-timeout-ms");
@@ -56,7 +69,7 @@ pub(crate) async fn answer(
     let (mut head, body) = request.into_parts();
     if head.version == Version::HTTP_2 {
         // RFC 9113, 8.2.3: the crumbs of a cookie are one field, and count as one.
-        hop::join_cookies(&mut head.headers);
+        hop_by_hop::join_cookies(&mut head.headers);
     }
     // As it came: what is added to it is none of its caller's doing.
     let checked = guard::check(&head);
@@ -194,7 +207,7 @@ async fn admit(
     introduced(gateway.upstreams.standing(&upstream).await, route.service.as_str(), &route)?;
     let key = key(&route.key, &head.headers, identity.as_ref(), &origin);
     let timeout = timeout(&route, &head.headers);
-    let passage = hop::strip_request(&mut head.headers, head.version);
+    let passage = hop_by_hop::strip_request(&mut head.headers, head.version);
     gateway.pseudonym.pass(&mut head.headers, head.version).map_err(refused)?;
     origin.write(&mut head.headers, stripped(&route, is_grpc));
     match &settings.auth {
@@ -397,7 +410,7 @@ async fn forward(
     if bounds.bytes_max.is_some_and(|bytes_max| length > bytes_max) {
         return Err(too_long().of(service));
     }
-    let (body, mut faults) = upload::begin(body, bounds);
+    let (body, mut faults) = request_body::begin(body, bounds);
     if !is_grpc {
         address(&route, &mut head, &body);
     }
@@ -469,7 +482,7 @@ fn address(route: &Route, head: &mut Parts, body: &Body) {
     if let Some(host) = host {
         head.headers.insert(header::HOST, host);
     }
-    hop::frame_for_http1(&mut head.headers, body);
+    hop_by_hop::frame_for_http1(&mut head.headers, body);
 }
 
 fn repeat(route: &Way, method: &Method) -> Repeat {
@@ -494,7 +507,7 @@ fn passed_back(
         let detail = "the instance switches to a protocol that it was not asked for";
         return Err(Problem::new(StatusCode::BAD_GATEWAY, "No answer", detail));
     }
-    hop::strip_response(answer.headers_mut(), status, passage);
+    hop_by_hop::strip_response(answer.headers_mut(), status, passage);
     *answer.version_mut() = Version::default();
     if status == StatusCode::SWITCHING_PROTOCOLS {
         let there = hyper::upgrade::on(&mut answer);

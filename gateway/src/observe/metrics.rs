@@ -11,7 +11,8 @@ use dashmap::DashMap;
 use http::StatusCode;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use crate::{access_log::Outcome, clock};
+use super::access_log::Outcome;
+use crate::clock;
 
 /// After so long a series is looked up again: the recorder may have let go of it meanwhile.
 const SERIES_MAX: Duration = Duration::from_secs(60);

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tonic::{Status, body::Body};
 
-use crate::trimmed::Trimmed;
+use super::response_body::Trimmed;
 
 /// The bounds of a body; none: there is none.
 #[derive(Clone, Copy, Debug, Default)]

@@ -13,13 +13,13 @@ const PASSES_MAX: usize = 1;
 ///
 /// ```
 /// use http::{HeaderMap, Version};
-/// use waypost_gateway::via::Pseudonym;
+/// use waypost_gateway::headers::via::Pseudonym;
 ///
 /// let name = Pseudonym::new("waypost-7f3a")?;
 /// let mut headers = HeaderMap::new();
 /// assert!(name.pass(&mut headers, Version::HTTP_11).is_ok());
 /// assert_eq!(headers["via"], "1.1 waypost-7f3a");
-/// # Ok::<(), waypost_gateway::via::NoPseudonym>(())
+/// # Ok::<(), waypost_gateway::headers::via::NoPseudonym>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Pseudonym {

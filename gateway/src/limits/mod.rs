@@ -1,0 +1,3 @@
+//! Limits of what clients may send.
+
+pub mod rate;

@@ -1,0 +1,4 @@
+//! The services behind the gateway: their views, and the channels of routes to them.
+
+pub(crate) mod channels;
+pub(crate) mod services;
