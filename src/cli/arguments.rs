@@ -5,7 +5,7 @@ use std::{fmt, net::Ipv6Addr, path::PathBuf, str::FromStr};
 use clap::Args;
 use waypost_client::proto::Filter;
 
-use super::{output::Output, remote::RegistryUrl};
+use super::{output::OutputFormat, remote::RegistryUrl};
 use crate::model::Host;
 
 /// Which registry, and how to write.
@@ -23,7 +23,7 @@ pub(crate) struct RegistryArguments {
     pub(crate) url: RegistryUrl,
     /// How to write.
     #[arg(long, value_enum, default_value = "table", global = true)]
-    pub(crate) output: Output,
+    pub(crate) output: OutputFormat,
 }
 
 /// Which store, and how to write.
@@ -34,7 +34,7 @@ pub(crate) struct StoreArguments {
     pub(crate) data_dir: PathBuf,
     /// How to write.
     #[arg(long, value_enum, default_value = "table")]
-    pub(crate) output: Output,
+    pub(crate) output: OutputFormat,
 }
 
 /// Which namespace.
@@ -56,13 +56,13 @@ pub(crate) struct FilterArguments {
     versions: Vec<String>,
     /// Only instances with this entry; with all of them where several are given.
     #[arg(long, value_name = "KEY=VALUE")]
-    metadata: Vec<Entry>,
+    metadata: Vec<KeyValue>,
 }
 
 impl From<FilterArguments> for Filter {
     fn from(arguments: FilterArguments) -> Self {
         let FilterArguments { zones, versions, metadata } = arguments;
-        let metadata = metadata.into_iter().map(|Entry { key, value }| (key, value)).collect();
+        let metadata = metadata.into_iter().map(|KeyValue { key, value }| (key, value)).collect();
         Self { zones, versions, metadata }
     }
 }
@@ -125,12 +125,12 @@ impl fmt::Display for HostPort {
 
 /// `KEY=VALUE`; the value may hold more of `=`, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct KeyValue {
     pub(crate) key: String,
     pub(crate) value: String,
 }
 
-impl FromStr for Entry {
+impl FromStr for KeyValue {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn entries_are_read() {
-        let read = |text: &str| text.parse::<Entry>().map(|entry| (entry.key, entry.value)).ok();
+        let read = |text: &str| text.parse::<KeyValue>().map(|entry| (entry.key, entry.value)).ok();
         assert_eq!(read("a=b=c"), Some(("a".into(), "b=c".into())));
         assert_eq!(read("a="), Some(("a".into(), String::new())));
         assert_eq!((read("a"), read("=b"), read("")), (None, None, None));

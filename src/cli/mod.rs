@@ -1,10 +1,10 @@
-//! The command line: what there is to say, who does it, and how it ends.
+//! The command line: what there is to report, who does it, and how it ends.
 
 mod arguments;
 mod commands;
+mod error;
 mod escape;
 mod exit;
-mod failure;
 mod output;
 mod register;
 mod remote;
@@ -21,22 +21,22 @@ use self::{
         backup, bench, check, deregister, drain, instances, release, restore, serve, services,
         status,
     },
-    failure::Failure,
-    output::{fail, say},
+    error::CommandError,
+    output::{fail, print_notice},
     register::launch,
 };
 
 /// A service-discovery registry: exact membership, leases, and watches over gRPC.
 #[derive(Debug, Parser)]
 #[command(name = "waypost", version, arg_required_else_help = true)]
-struct Arguments {
+struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 /// Where a command has no comment here, its help is that of its arguments, all of it.
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run the registry.
     Serve(serve::ServeArguments),
     /// List the services of a namespace.
@@ -67,38 +67,38 @@ enum Command {
 
 /// Runs the program with the process's arguments.
 pub fn run() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Serve(arguments) => serve::run(arguments),
-        Command::Services(arguments) => block_on(services::run(arguments)),
-        Command::Instances(arguments) => block_on(instances::run(arguments)),
-        Command::Watch(arguments) => block_on(watch::run(arguments)),
-        Command::Register(arguments) => block_on(register::run(*arguments)),
-        Command::Deregister(arguments) => block_on(deregister::run(arguments)),
-        Command::Drain(arguments) => block_on(drain::run(arguments)),
-        Command::Release(arguments) => block_on(release::run(arguments)),
-        Command::Status(arguments) => block_on(status::run(arguments)),
-        Command::Backup(arguments) => block_on(backup::run(arguments)),
-        Command::Restore(arguments) => end(restore::run(&arguments)),
-        Command::Check(arguments) => end(check::run(&arguments)),
-        Command::Bench(arguments) => block_on_all_cores(bench::run(*arguments)),
-        Command::Launch(arguments) => launch::run(arguments),
+    match Cli::parse().command {
+        CliCommand::Serve(arguments) => serve::run(arguments),
+        CliCommand::Services(arguments) => block_on(services::run(arguments)),
+        CliCommand::Instances(arguments) => block_on(instances::run(arguments)),
+        CliCommand::Watch(arguments) => block_on(watch::run(arguments)),
+        CliCommand::Register(arguments) => block_on(register::run(*arguments)),
+        CliCommand::Deregister(arguments) => block_on(deregister::run(arguments)),
+        CliCommand::Drain(arguments) => block_on(drain::run(arguments)),
+        CliCommand::Release(arguments) => block_on(release::run(arguments)),
+        CliCommand::Status(arguments) => block_on(status::run(arguments)),
+        CliCommand::Backup(arguments) => block_on(backup::run(arguments)),
+        CliCommand::Restore(arguments) => end(restore::run(&arguments)),
+        CliCommand::Check(arguments) => end(check::run(&arguments)),
+        CliCommand::Bench(arguments) => block_on_all_cores(bench::run(*arguments)),
+        CliCommand::Launch(arguments) => launch::run(arguments),
     }
 }
 
 /// Runs a command that asks a registry to its end; the exit code for it.
-fn block_on<T: Termination>(command: impl Future<Output = Result<T, Failure>>) -> ExitCode {
+fn block_on<T: Termination>(command: impl Future<Output = Result<T, CommandError>>) -> ExitCode {
     // A thread besides this one: heartbeats go on while a line is written.
     block_with(Builder::new_multi_thread().worker_threads(1), command)
 }
 
 /// Runs a command that needs all that the machine has.
-fn block_on_all_cores(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+fn block_on_all_cores(command: impl Future<Output = Result<(), CommandError>>) -> ExitCode {
     block_with(&mut Builder::new_multi_thread(), command)
 }
 
 fn block_with<T: Termination>(
     builder: &mut Builder,
-    command: impl Future<Output = Result<T, Failure>>,
+    command: impl Future<Output = Result<T, CommandError>>,
 ) -> ExitCode {
     let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
@@ -111,13 +111,13 @@ fn block_with<T: Termination>(
 }
 
 /// The exit code for how a command ended.
-fn end<T: Termination>(ended: Result<T, Failure>) -> ExitCode {
+fn end<T: Termination>(ended: Result<T, CommandError>) -> ExitCode {
     match ended {
         Ok(ended) => ended.report(),
         // Whoever read the output has had enough of it.
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
-            say(&failure);
+            print_notice(&failure);
             ExitCode::from(failure.exit_code())
         }
     }

@@ -16,10 +16,10 @@ use waypost_client::{
     },
 };
 
-use super::failure::Failure;
+use super::error::CommandError;
 
 /// The longest that one request may take at one address, the connection included.
-pub(crate) const WAIT_MAX: Duration = Duration::from_secs(5);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// After this long in silence a connection is asked whether it lives, and given up where there is no
 /// answer in time. As the client crate does it.
@@ -34,11 +34,11 @@ const MESSAGE_MAX: usize = 256 * 1024 * 1024;
 pub(crate) struct RegistryUrl {
     text: String,
     /// At least one.
-    addresses: Vec<Address>,
+    addresses: Vec<RegistryAddress>,
 }
 
 #[derive(Clone, Debug)]
-struct Address {
+struct RegistryAddress {
     url: String,
     endpoint: Endpoint,
 }
@@ -73,7 +73,7 @@ impl FromStr for RegistryUrl {
     }
 }
 
-impl FromStr for Address {
+impl FromStr for RegistryAddress {
     type Err = String;
 
     fn from_str(url: &str) -> Result<Self, Self::Err> {
@@ -84,7 +84,7 @@ impl FromStr for Address {
         })?;
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| error.to_string())?;
         let endpoint = endpoint
-            .connect_timeout(WAIT_MAX)
+            .connect_timeout(REQUEST_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
@@ -94,14 +94,14 @@ impl FromStr for Address {
 
 /// The registry, at one of its addresses. Connects at the first request.
 #[derive(Clone, Debug)]
-pub(crate) struct Remote {
+pub(crate) struct RemoteRegistry {
     url: RegistryUrl,
     /// The address in use.
     index: usize,
     channel: Channel,
 }
 
-impl Remote {
+impl RemoteRegistry {
     /// The first address. Must be called in a tokio runtime.
     pub(crate) fn new(url: RegistryUrl) -> Self {
         let channel = url.addresses[0].endpoint.connect_lazy();
@@ -110,54 +110,57 @@ impl Remote {
 
     /// Uses the next address from now on, over a connection of its own: the one before may be dead
     /// without having been closed.
-    pub(crate) fn move_on(&mut self) {
+    pub(crate) fn use_next_address(&mut self) {
         self.index = (self.index + 1) % self.url.addresses.len();
         self.channel = self.url.addresses[self.index].endpoint.connect_lazy();
     }
 
-    /// The answer to a request, which may take [`WAIT_MAX`] at each address. It is sent to the address
+    /// The answer to a request, which may take [`REQUEST_TIMEOUT`] at each address. It is sent to the address
     /// in use, and to the next one where that may help.
-    pub(crate) async fn ask<T>(
+    pub(crate) async fn call<T>(
         &mut self,
         request: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, CommandError> {
         let mut failures = Vec::new();
         for _ in 0..self.url.addresses.len() {
             match self.attempt(&request).await {
                 Err(failure) if failure.is_transient() => failures.push(failure),
                 answer => return answer,
             }
-            self.move_on();
+            self.use_next_address();
         }
-        Err(Failure::of_all(failures))
+        Err(CommandError::from_attempts(failures))
     }
 
     async fn attempt<T>(
         &self,
         request: &impl AsyncFn(Channel) -> Result<Response<T>, Status>,
-    ) -> Result<T, Failure> {
-        let answer = timeout(WAIT_MAX, request(self.channel.clone())).await;
-        let answer = answer.map_err(|_| self.silent())?;
+    ) -> Result<T, CommandError> {
+        let answer = timeout(REQUEST_TIMEOUT, request(self.channel.clone())).await;
+        let answer = answer.map_err(|_| self.timed_out())?;
         answer.map(Response::into_inner).map_err(|status| self.failure(&status))
     }
 
-    /// The next piece of an answer that comes in pieces, each of which may take [`WAIT_MAX`].
-    pub(crate) async fn piece<T>(&self, pieces: &mut Streaming<T>) -> Result<Option<T>, Failure> {
-        let piece = timeout(WAIT_MAX, pieces.message()).await;
-        piece.map_err(|_| self.silent())?.map_err(|status| self.failure(&status))
+    /// The next piece of an answer that comes in pieces, each of which may take [`REQUEST_TIMEOUT`].
+    pub(crate) async fn next_message<T>(
+        &self,
+        pieces: &mut Streaming<T>,
+    ) -> Result<Option<T>, CommandError> {
+        let piece = timeout(REQUEST_TIMEOUT, pieces.message()).await;
+        piece.map_err(|_| self.timed_out())?.map_err(|status| self.failure(&status))
     }
 
-    fn silent(&self) -> Failure {
-        self.unreachable(format!("no answer within {} s", WAIT_MAX.as_secs()))
+    fn timed_out(&self) -> CommandError {
+        self.unreachable(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))
     }
 
     /// What a status means that came from here.
-    pub(crate) fn failure(&self, status: &Status) -> Failure {
-        Failure::of(status, self.address())
+    pub(crate) fn failure(&self, status: &Status) -> CommandError {
+        CommandError::from_status(status, self.address())
     }
 
-    pub(crate) fn unreachable(&self, reason: impl Into<String>) -> Failure {
-        Failure::Unreachable { url: self.address().to_owned(), reason: reason.into() }
+    pub(crate) fn unreachable(&self, reason: impl Into<String>) -> CommandError {
+        CommandError::Unreachable { url: self.address().to_owned(), reason: reason.into() }
     }
 
     fn address(&self) -> &str {

@@ -5,7 +5,7 @@ use std::{fs, future::poll_fn, task::Poll};
 use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::failure::Failure;
+use super::error::CommandError;
 
 /// The signals that ask a program to stop.
 const STOP: [Number; 2] = [Number::TERM, Number::INT];
@@ -13,7 +13,7 @@ const STOP: [Number; 2] = [Number::TERM, Number::INT];
 /// The other signals that a person or a supervisor sends on purpose. Left out are those that report
 /// a fault or a limit of this process itself, those that the terminal sends to its readers and
 /// writers, and real-time signals, which there is no way to send without unsafe code.
-const MEANT_FOR_COMMANDS: &[Number] = &[
+const FORWARDED: &[Number] = &[
     Number::HUP,
     Number::QUIT,
     Number::USR1,
@@ -33,33 +33,34 @@ const MEANT_FOR_COMMANDS: &[Number] = &[
 
 /// The signals that are listened to.
 #[derive(Debug)]
-pub(crate) struct Signals {
+pub(crate) struct SignalListener {
     streams: Vec<(Number, Signal)>,
 }
 
-impl Signals {
+impl SignalListener {
     /// SIGTERM, SIGINT, and SIGHUP unless the program was started so that it survives its terminal.
-    pub(crate) fn listen() -> Result<Self, Failure> {
+    pub(crate) fn listen() -> Result<Self, CommandError> {
         Self::listen_to(&[Number::HUP])
     }
 
     /// All that are meant for a command that runs in the place of this program. What was ignored when
     /// this program started stays so, for the command as well.
-    pub(crate) fn listen_for_command() -> Result<Self, Failure> {
-        Self::listen_to(MEANT_FOR_COMMANDS)
+    pub(crate) fn listen_for_command() -> Result<Self, CommandError> {
+        Self::listen_to(FORWARDED)
     }
 
-    fn listen_to(unless_ignored: &[Number]) -> Result<Self, Failure> {
+    fn listen_to(unless_ignored: &[Number]) -> Result<Self, CommandError> {
         // Read before anything is caught: a handler replaces the ignoring that nohup has set up.
         let ignored = ignored();
         let is_ignored = |number: Number| ignored & (1 << (number.as_raw() - 1)) != 0;
         let numbers = unless_ignored.iter().copied().filter(|number| !is_ignored(*number));
         let listen = |number: Number| {
-            let stream = signal(SignalKind::from_raw(number.as_raw())).map_err(Failure::Signals)?;
+            let stream =
+                signal(SignalKind::from_raw(number.as_raw())).map_err(CommandError::Signals)?;
             Ok((number, stream))
         };
         let streams = STOP.into_iter().chain(numbers).map(listen);
-        Ok(Self { streams: streams.collect::<Result<_, Failure>>()? })
+        Ok(Self { streams: streams.collect::<Result<_, CommandError>>()? })
     }
 
     /// The next one. Cancel safe.

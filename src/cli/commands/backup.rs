@@ -16,11 +16,11 @@ use waypost_client::proto::BackupRequest;
 use crate::{
     cli::{
         arguments::RegistryArguments,
-        escape::shown,
-        failure::Failure,
-        output::{Output, print, print_json},
-        remote::{Remote, admin},
-        signals::Signals,
+        error::CommandError,
+        escape::escape,
+        output::{OutputFormat, print, print_json},
+        remote::{RemoteRegistry, admin},
+        signals::SignalListener,
     },
     store::{Contents, Image},
 };
@@ -36,26 +36,26 @@ pub(crate) struct BackupArguments {
 }
 
 #[derive(Debug, Serialize)]
-struct ContentsRecord {
+struct BackupJson {
     revision: u64,
     instances: u64,
     bytes: u64,
 }
 
-pub(crate) async fn run(arguments: BackupArguments) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: BackupArguments) -> Result<(), CommandError> {
     let BackupArguments { file, registry } = arguments;
-    let mut signals = Signals::listen()?;
-    let mut remote = Remote::new(registry.url);
+    let mut signals = SignalListener::listen()?;
+    let mut remote = RemoteRegistry::new(registry.url);
     let (contents, bytes) = select! {
         biased;
-        _ = signals.next() => return Err(Failure::Interrupted),
+        _ = signals.next() => return Err(CommandError::Interrupted),
         done = back_up(&mut remote, &file) => done?,
     };
     let Contents { revision, instances } = contents;
     match registry.output {
-        Output::Json => print_json(&ContentsRecord { revision: revision.0, instances, bytes }),
-        Output::Table => {
-            let file = shown(&file.display().to_string());
+        OutputFormat::Json => print_json(&BackupJson { revision: revision.0, instances, bytes }),
+        OutputFormat::Table => {
+            let file = escape(&file.display().to_string());
             print(&format_args!(
                 "backed up {instances} instances at revision {revision} to {file}, {bytes} bytes\n"
             ))
@@ -65,20 +65,23 @@ pub(crate) async fn run(arguments: BackupArguments) -> Result<(), Failure> {
 
 /// Writes beside the file, which is replaced at last. Where it fails, or the future is dropped, there
 /// is nothing of it.
-async fn back_up(remote: &mut Remote, path: &Path) -> Result<(Contents, u64), Failure> {
-    let failure = |source| Failure::File { file: shown(&path.display().to_string()), source };
+async fn back_up(
+    remote: &mut RemoteRegistry,
+    path: &Path,
+) -> Result<(Contents, u64), CommandError> {
+    let failure = |source| CommandError::File { file: escape(&path.display().to_string()), source };
     let mut partial = begin(path).map_err(failure)?;
     let mut pieces =
-        remote.ask(async |channel| admin(channel).backup(BackupRequest {}).await).await?;
-    while let Some(piece) = remote.piece(&mut pieces).await? {
+        remote.call(async |channel| admin(channel).backup(BackupRequest {}).await).await?;
+    while let Some(piece) = remote.next_message(&mut pieces).await? {
         partial.write_all(&piece.chunk).map_err(failure)?;
     }
     partial.as_file().sync_all().map_err(failure)?;
     let bytes = partial.as_file().metadata().map_err(failure)?.len();
     partial.rewind().map_err(failure)?;
     let contents = Image::verify(partial.as_file()).map_err(|source| {
-        let file = format!("what came for {}", shown(&path.display().to_string()));
-        Failure::Image { file, source }
+        let file = format!("what came for {}", escape(&path.display().to_string()));
+        CommandError::Backup { file, source }
     })?;
     partial.persist(path).map_err(|error| failure(error.error))?;
     // The name is durable as well from here on.

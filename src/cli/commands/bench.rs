@@ -8,9 +8,9 @@ use tokio::select;
 
 use crate::cli::{
     arguments::RegistryArguments,
-    failure::Failure,
-    output::{Output, print, print_json},
-    signals::Signals,
+    error::CommandError,
+    output::{OutputFormat, print, print_json},
+    signals::SignalListener,
 };
 
 /// Put a registry under load: how much it does, how soon, at what cost, and beside it the limit, which is
@@ -23,19 +23,19 @@ pub(crate) struct BenchArguments {
     registry: RegistryArguments,
 }
 
-pub(crate) async fn run(arguments: BenchArguments) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: BenchArguments) -> Result<(), CommandError> {
     let BenchArguments { bench, registry } = arguments;
-    let program = env::current_exe().map_err(Failure::Program)?;
-    let mut signals = Signals::listen()?;
+    let program = env::current_exe().map_err(CommandError::CurrentProgram)?;
+    let mut signals = SignalListener::listen()?;
     let report = select! {
         biased;
-        _ = signals.next() => return Err(Failure::Interrupted),
+        _ = signals.next() => return Err(CommandError::Interrupted),
         report = waypost_bench::run(bench, registry.url.first(), program) => report?,
     };
     let Some(report) = report else { return Ok(()) };
     match registry.output {
-        Output::Json => print_json(&report)?,
-        Output::Table => print(&report)?,
+        OutputFormat::Json => print_json(&report)?,
+        OutputFormat::Table => print(&report)?,
     }
-    if report.is_flawed() { Err(Failure::Flawed) } else { Ok(()) }
+    if report.is_flawed() { Err(CommandError::BenchErrors) } else { Ok(()) }
 }

@@ -6,8 +6,8 @@ use serde::Serialize;
 use crate::{
     cli::{
         arguments::StoreArguments,
-        failure::Failure,
-        output::{Output, Table, print, print_json},
+        error::CommandError,
+        output::{OutputFormat, Table, print, print_json},
     },
     store::{DiskStore, Kept},
 };
@@ -20,22 +20,22 @@ pub(crate) struct CheckArguments {
 }
 
 #[derive(Debug, Serialize)]
-struct KeptRecord {
+struct CheckJson {
     history_id: String,
     revision: u64,
     instances: usize,
     changes: usize,
 }
 
-pub(crate) fn run(arguments: &CheckArguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &CheckArguments) -> Result<(), CommandError> {
     let kept = DiskStore::check(&arguments.store.data_dir)?;
     match arguments.store.output {
-        Output::Json => print_json(&KeptRecord::from(&kept)),
-        Output::Table => print(&table(&kept)),
+        OutputFormat::Json => print_json(&CheckJson::from(&kept)),
+        OutputFormat::Table => print(&table(&kept)),
     }
 }
 
-impl From<&Kept> for KeptRecord {
+impl From<&Kept> for CheckJson {
     fn from(kept: &Kept) -> Self {
         Self {
             history_id: kept.history.to_string(),
@@ -47,7 +47,7 @@ impl From<&Kept> for KeptRecord {
 }
 
 fn table(kept: &Kept) -> Table<2> {
-    let mut table = Table::headless();
+    let mut table = Table::without_header();
     table.push(["history".into(), kept.history.to_string().into()]);
     table.push(["revision".into(), kept.revision.0.to_string().into()]);
     table.push(["instances".into(), kept.instances.to_string().into()]);

@@ -6,10 +6,10 @@ use waypost_client::proto::DeregisterRequest;
 
 use crate::cli::{
     arguments::{InstanceArguments, NamespaceArgument, RegistryArguments},
-    escape::shown,
-    failure::Failure,
-    output::{CursorRecord, Output, print, print_json},
-    remote::{Remote, registry},
+    error::CommandError,
+    escape::escape,
+    output::{CursorJson, OutputFormat, print, print_json},
+    remote::{RemoteRegistry, registry},
 };
 
 /// Remove an instance from the registry. A program that keeps it registered will notice, and may
@@ -25,14 +25,14 @@ pub(crate) struct DeregisterArguments {
 }
 
 #[derive(Debug, Serialize)]
-struct DeregisteredRecord {
+struct DeregisterJson {
     namespace: String,
     service: String,
     id: String,
-    cursor: Option<CursorRecord>,
+    cursor: Option<CursorJson>,
 }
 
-pub(crate) async fn run(arguments: DeregisterArguments) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: DeregisterArguments) -> Result<(), CommandError> {
     let InstanceArguments { service, id } = arguments.instance;
     let namespace = arguments.namespace.namespace;
     let request = DeregisterRequest {
@@ -41,18 +41,18 @@ pub(crate) async fn run(arguments: DeregisterArguments) -> Result<(), Failure> {
         service: service.clone(),
         id: id.clone(),
     };
-    let mut remote = Remote::new(arguments.registry.url);
+    let mut remote = RemoteRegistry::new(arguments.registry.url);
     let answer =
-        remote.ask(async |channel| registry(channel).deregister(request.clone()).await).await?;
+        remote.call(async |channel| registry(channel).deregister(request.clone()).await).await?;
     let cursor = answer.cursor;
     match arguments.registry.output {
-        Output::Json => {
-            let cursor = cursor.map(CursorRecord::from);
-            print_json(&DeregisteredRecord { namespace, service, id, cursor })
+        OutputFormat::Json => {
+            let cursor = cursor.map(CursorJson::from);
+            print_json(&DeregisterJson { namespace, service, id, cursor })
         }
-        Output::Table => {
+        OutputFormat::Table => {
             let revision = cursor.unwrap_or_default().revision;
-            let (service, id) = (shown(&service), shown(&id));
+            let (service, id) = (escape(&service), escape(&id));
             print(&format_args!("deregistered {service}/{id}, revision {revision}\n"))
         }
     }

@@ -10,10 +10,10 @@ use waypost_client::{
 
 use crate::cli::{
     arguments::{InstanceArguments, NamespaceArgument, RegistryArguments},
-    escape::shown,
-    failure::Failure,
-    output::{CursorRecord, InstanceRecord, Output, print, print_json},
-    remote::{Remote, registry},
+    error::CommandError,
+    escape::escape,
+    output::{CursorJson, InstanceJson, OutputFormat, print, print_json},
+    remote::{RemoteRegistry, registry},
 };
 
 /// Have an instance finish what it has and take nothing new: its status becomes DRAINING.
@@ -28,12 +28,12 @@ pub(crate) struct DrainArguments {
 }
 
 #[derive(Debug, Serialize)]
-struct DrainedRecord<'a> {
-    instance: InstanceRecord<'a>,
-    cursor: Option<CursorRecord>,
+struct DrainJson<'a> {
+    instance: InstanceJson<'a>,
+    cursor: Option<CursorJson>,
 }
 
-pub(crate) async fn run(arguments: DrainArguments) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: DrainArguments) -> Result<(), CommandError> {
     let InstanceArguments { service, id } = arguments.instance;
     let request = UpdateRequest {
         lease_id: 0,
@@ -43,17 +43,17 @@ pub(crate) async fn run(arguments: DrainArguments) -> Result<(), Failure> {
         instance: Some(Instance { status: Status::Draining.into(), ..Instance::default() }),
         update_mask: Some(FieldMask { paths: vec!["status".to_owned()] }),
     };
-    let mut remote = Remote::new(arguments.registry.url);
+    let mut remote = RemoteRegistry::new(arguments.registry.url);
     let UpdateResponse { instance, cursor } =
-        remote.ask(async |channel| registry(channel).update(request.clone()).await).await?;
-    let instance = instance.ok_or(Failure::Nonsense("it holds no instance"))?;
+        remote.call(async |channel| registry(channel).update(request.clone()).await).await?;
+    let instance = instance.ok_or(CommandError::InvalidResponse("it holds no instance"))?;
     match arguments.registry.output {
-        Output::Json => print_json(&DrainedRecord {
+        OutputFormat::Json => print_json(&DrainJson {
             instance: (&instance).into(),
-            cursor: cursor.map(CursorRecord::from),
+            cursor: cursor.map(CursorJson::from),
         }),
-        Output::Table => {
-            let (service, id) = (shown(&instance.service), shown(&instance.id));
+        OutputFormat::Table => {
+            let (service, id) = (escape(&instance.service), escape(&instance.id));
             let revision = instance.modified_revision;
             print(&format_args!("{service}/{id} is draining, revision {revision}\n"))
         }

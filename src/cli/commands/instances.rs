@@ -7,11 +7,12 @@ use waypost_client::{Instance, proto::ResolveRequest};
 
 use crate::cli::{
     arguments::{FilterArguments, NamespaceArgument, RegistryArguments},
-    failure::Failure,
+    error::CommandError,
     output::{
-        Cell, InstanceRecord, Output, Table, address, print, print_json, status_name, status_style,
+        InstanceJson, OutputFormat, Table, TableCell, address, print, print_json, status_name,
+        status_style,
     },
-    remote::{Remote, discovery},
+    remote::{RemoteRegistry, discovery},
 };
 
 /// Instances that one request asks for; the registry sends fewer where they are large.
@@ -32,8 +33,8 @@ pub(crate) struct InstancesArguments {
     filter: FilterArguments,
 }
 
-pub(crate) async fn run(arguments: InstancesArguments) -> Result<(), Failure> {
-    let mut remote = Remote::new(arguments.registry.url);
+pub(crate) async fn run(arguments: InstancesArguments) -> Result<(), CommandError> {
+    let mut remote = RemoteRegistry::new(arguments.registry.url);
     let request = ResolveRequest {
         namespace: arguments.namespace.namespace,
         service: arguments.service,
@@ -44,24 +45,26 @@ pub(crate) async fn run(arguments: InstancesArguments) -> Result<(), Failure> {
     };
     let instances = all_pages(&mut remote, request).await?;
     match arguments.registry.output {
-        Output::Json => print_json(&instances.iter().map(InstanceRecord::from).collect::<Vec<_>>()),
-        Output::Table => print(&table(&instances)),
+        OutputFormat::Json => {
+            print_json(&instances.iter().map(InstanceJson::from).collect::<Vec<_>>())
+        }
+        OutputFormat::Table => print(&table(&instances)),
     }
 }
 
 /// The instances of all pages. A registry that knows no pages sends one.
 async fn all_pages(
-    remote: &mut Remote,
+    remote: &mut RemoteRegistry,
     mut request: ResolveRequest,
-) -> Result<Vec<Instance>, Failure> {
+) -> Result<Vec<Instance>, CommandError> {
     let mut instances: Vec<Instance> = Vec::new();
     loop {
         let page =
-            remote.ask(async |channel| discovery(channel).resolve(request.clone()).await).await?;
+            remote.call(async |channel| discovery(channel).resolve(request.clone()).await).await?;
         // The ids' order is what bounds this.
         let last = instances.last().map(|instance| instance.id.as_str()).unwrap_or_default();
         if page.instances.first().is_some_and(|first| first.id.as_str() <= last) {
-            return Err(Failure::Nonsense("the pages of instances are out of order"));
+            return Err(CommandError::InvalidResponse("the pages of instances are out of order"));
         }
         let ended = page.next_page_token.is_empty() || page.instances.is_empty();
         instances.extend(page.instances);
@@ -89,7 +92,7 @@ fn table(instances: &[Instance]) -> Table<8> {
         table.push([
             (&instance.id).into(),
             address(instance).into(),
-            Cell::styled(status_name(instance.status), status_style(instance.status)),
+            TableCell::styled(status_name(instance.status), status_style(instance.status)),
             instance.weight.map(|weight| weight.to_string()).unwrap_or_default().into(),
             (&instance.zone).into(),
             (&instance.version).into(),

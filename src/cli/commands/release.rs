@@ -6,10 +6,10 @@ use waypost_client::proto::{ReleaseProtectionRequest, ReleaseProtectionResponse}
 
 use crate::cli::{
     arguments::RegistryArguments,
-    escape::shown,
-    failure::Failure,
-    output::{CursorRecord, Output, print, print_json},
-    remote::{Remote, admin},
+    error::CommandError,
+    escape::escape,
+    output::{CursorJson, OutputFormat, print, print_json},
+    remote::{RemoteRegistry, admin},
 };
 
 /// Remove the instances of a namespace that mass-expiry protection holds (`waypost status` shows
@@ -23,24 +23,24 @@ pub(crate) struct ReleaseArguments {
 }
 
 #[derive(Debug, Serialize)]
-struct ReleasedRecord {
+struct ReleaseJson {
     evicted: u64,
-    cursor: Option<CursorRecord>,
+    cursor: Option<CursorJson>,
 }
 
-pub(crate) async fn run(arguments: ReleaseArguments) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: ReleaseArguments) -> Result<(), CommandError> {
     let ReleaseArguments { namespace, registry } = arguments;
-    let mut remote = Remote::new(registry.url);
+    let mut remote = RemoteRegistry::new(registry.url);
     let request = ReleaseProtectionRequest { namespace: namespace.clone() };
     let ReleaseProtectionResponse { evicted, cursor } = remote
-        .ask(async |channel| admin(channel).release_protection(request.clone()).await)
+        .call(async |channel| admin(channel).release_protection(request.clone()).await)
         .await?;
     match registry.output {
-        Output::Json => {
-            print_json(&ReleasedRecord { evicted, cursor: cursor.map(CursorRecord::from) })
+        OutputFormat::Json => {
+            print_json(&ReleaseJson { evicted, cursor: cursor.map(CursorJson::from) })
         }
-        Output::Table => {
-            let namespace = shown(&namespace);
+        OutputFormat::Table => {
+            let namespace = escape(&namespace);
             print(&format_args!("{namespace}: {evicted} held instances are removed\n"))
         }
     }

@@ -11,9 +11,9 @@ use serde::Serialize;
 use crate::{
     cli::{
         arguments::StoreArguments,
-        escape::shown,
-        failure::Failure,
-        output::{Output, print, print_json},
+        error::CommandError,
+        escape::escape,
+        output::{OutputFormat, print, print_json},
     },
     store::{DiskStore, ImageError, Kept},
 };
@@ -29,23 +29,23 @@ pub(crate) struct RestoreArguments {
 }
 
 #[derive(Debug, Serialize)]
-struct RestoredRecord {
+struct RestoreJson {
     history_id: String,
     revision: u64,
     instances: usize,
 }
 
-pub(crate) fn run(arguments: &RestoreArguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &RestoreArguments) -> Result<(), CommandError> {
     let directory = &arguments.store.data_dir;
     let Kept { history, revision, instances, .. } = restore(&arguments.file, directory)?;
     match arguments.store.output {
-        Output::Json => print_json(&RestoredRecord {
+        OutputFormat::Json => print_json(&RestoreJson {
             history_id: history.to_string(),
             revision: revision.0,
             instances,
         }),
-        Output::Table => {
-            let directory = shown(&directory.display().to_string());
+        OutputFormat::Table => {
+            let directory = escape(&directory.display().to_string());
             print(&format_args!(
                 "restored {instances} instances at revision {revision} to {directory}, history \
                  {history}\n"
@@ -54,12 +54,12 @@ pub(crate) fn run(arguments: &RestoreArguments) -> Result<(), Failure> {
     }
 }
 
-fn restore(path: &Path, directory: &Path) -> Result<Kept, Failure> {
-    let file = || shown(&path.display().to_string());
-    let image = File::open(path).map_err(|source| Failure::File { file: file(), source })?;
+fn restore(path: &Path, directory: &Path) -> Result<Kept, CommandError> {
+    let file = || escape(&path.display().to_string());
+    let image = File::open(path).map_err(|source| CommandError::File { file: file(), source })?;
     DiskStore::restore(image, directory).map_err(|error| match error {
         // It names the place that is at fault.
         ImageError::Store(error) => error.into(),
-        source => Failure::Image { file: file(), source },
+        source => CommandError::Backup { file: file(), source },
     })
 }

@@ -64,10 +64,11 @@ pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
 }
 
 async fn serve(config: Config) -> ExitCode {
-    let (stop, _outlived) = match stop_signal().and_then(|stop| Ok((stop, too_large()?))) {
-        Ok(signals) => signals,
-        Err(error) => return fail(&format!("can't handle signals: {error}")),
-    };
+    let (stop, _file_size_signal) =
+        match stop_signal().and_then(|stop| Ok((stop, catch_file_size_signal()?))) {
+            Ok(signals) => signals,
+            Err(error) => return fail(&format!("can't handle signals: {error}")),
+        };
     let server = match Server::bind(config) {
         Ok(server) => server,
         Err(error) => return fail(&error),
@@ -86,6 +87,6 @@ async fn serve(config: Config) -> ExitCode {
 }
 
 /// While it is there, a limit on the size of files makes writes fail instead of ending the process.
-fn too_large() -> std::io::Result<Signal> {
+fn catch_file_size_signal() -> std::io::Result<Signal> {
     signal(SignalKind::from_raw(SignalNumber::XFSZ.as_raw()))
 }

@@ -6,9 +6,9 @@ use waypost_client::proto::{ListServicesRequest, ServiceSummary};
 
 use crate::cli::{
     arguments::{NamespaceArgument, RegistryArguments},
-    failure::Failure,
-    output::{Output, Table, print, print_json},
-    remote::{Remote, discovery},
+    error::CommandError,
+    output::{OutputFormat, Table, print, print_json},
+    remote::{RemoteRegistry, discovery},
 };
 
 /// The largest page that registries give.
@@ -24,36 +24,39 @@ pub(crate) struct ServicesArguments {
 }
 
 #[derive(Debug, Serialize)]
-struct ServiceRecord<'a> {
+struct ServiceJson<'a> {
     namespace: &'a str,
     name: &'a str,
     instances: u32,
     up: u32,
 }
 
-pub(crate) async fn run(arguments: ServicesArguments) -> Result<(), Failure> {
-    let mut remote = Remote::new(arguments.registry.url);
+pub(crate) async fn run(arguments: ServicesArguments) -> Result<(), CommandError> {
+    let mut remote = RemoteRegistry::new(arguments.registry.url);
     let services = list(&mut remote, arguments.namespace.namespace).await?;
     match arguments.registry.output {
-        Output::Json => print_json(&services.iter().map(record).collect::<Vec<_>>()),
-        Output::Table => print(&table(&services)),
+        OutputFormat::Json => print_json(&services.iter().map(record).collect::<Vec<_>>()),
+        OutputFormat::Table => print(&table(&services)),
     }
 }
 
 /// All pages.
-async fn list(remote: &mut Remote, namespace: String) -> Result<Vec<ServiceSummary>, Failure> {
+async fn list(
+    remote: &mut RemoteRegistry,
+    namespace: String,
+) -> Result<Vec<ServiceSummary>, CommandError> {
     let mut services: Vec<ServiceSummary> = Vec::new();
     let mut page_token = String::new();
     loop {
         let request =
             ListServicesRequest { namespace: namespace.clone(), page_size: PAGE, page_token };
         let page = remote
-            .ask(async |channel| discovery(channel).list_services(request.clone()).await)
+            .call(async |channel| discovery(channel).list_services(request.clone()).await)
             .await?;
         // The names' order is what bounds this.
         let last = services.last().map(|service| service.name.as_str()).unwrap_or_default();
         if page.services.first().is_some_and(|first| first.name.as_str() <= last) {
-            return Err(Failure::Nonsense("the pages of services are out of order"));
+            return Err(CommandError::InvalidResponse("the pages of services are out of order"));
         }
         let ended = page.next_page_token.is_empty() || page.services.is_empty();
         services.extend(page.services);
@@ -64,9 +67,9 @@ async fn list(remote: &mut Remote, namespace: String) -> Result<Vec<ServiceSumma
     }
 }
 
-fn record(service: &ServiceSummary) -> ServiceRecord<'_> {
+fn record(service: &ServiceSummary) -> ServiceJson<'_> {
     let ServiceSummary { namespace, name, instances, up } = service;
-    ServiceRecord { namespace, name, instances: *instances, up: *up }
+    ServiceJson { namespace, name, instances: *instances, up: *up }
 }
 
 fn table(services: &[ServiceSummary]) -> Table<3> {

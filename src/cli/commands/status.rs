@@ -11,9 +11,9 @@ use waypost_client::proto::{GetStatusRequest, GetStatusResponse, Protection};
 use crate::{
     cli::{
         arguments::RegistryArguments,
-        failure::Failure,
-        output::{Cell, Output, Table, print, print_json},
-        remote::{Remote, admin},
+        error::CommandError,
+        output::{OutputFormat, Table, TableCell, print, print_json},
+        remote::{RemoteRegistry, admin},
     },
     clock::Clock,
     model::WallTime,
@@ -27,7 +27,7 @@ pub(crate) struct StatusArguments {
 }
 
 #[derive(Debug, Serialize)]
-struct StatusRecord<'a> {
+struct StatusJson<'a> {
     version: &'a str,
     history_id: &'a str,
     revision: u64,
@@ -38,12 +38,12 @@ struct StatusRecord<'a> {
     store: &'a str,
     /// Why it refuses writes; nothing: it takes them.
     store_failure: Option<&'a str>,
-    protection: Vec<ProtectionRecord<'a>>,
+    protection: Vec<ProtectionJson<'a>>,
     started_at: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct ProtectionRecord<'a> {
+struct ProtectionJson<'a> {
     namespace: &'a str,
     held: u64,
     since: Option<String>,
@@ -51,25 +51,25 @@ struct ProtectionRecord<'a> {
     why: &'a str,
 }
 
-pub(crate) async fn run(arguments: StatusArguments) -> Result<(), Failure> {
-    let mut remote = Remote::new(arguments.registry.url);
+pub(crate) async fn run(arguments: StatusArguments) -> Result<(), CommandError> {
+    let mut remote = RemoteRegistry::new(arguments.registry.url);
     let status =
-        remote.ask(async |channel| admin(channel).get_status(GetStatusRequest {}).await).await?;
+        remote.call(async |channel| admin(channel).get_status(GetStatusRequest {}).await).await?;
     match arguments.registry.output {
-        Output::Json => print_json(&record(&status)),
-        Output::Table => print(&table(&status, Clock::start().wall())),
+        OutputFormat::Json => print_json(&record(&status)),
+        OutputFormat::Table => print(&table(&status, Clock::start().wall())),
     }
 }
 
-fn record(status: &GetStatusResponse) -> StatusRecord<'_> {
-    let protection = status.protection.iter().map(|protection| ProtectionRecord {
+fn record(status: &GetStatusResponse) -> StatusJson<'_> {
+    let protection = status.protection.iter().map(|protection| ProtectionJson {
         namespace: &protection.namespace,
         held: protection.held,
         since: protection.since.as_ref().map(Timestamp::to_string),
         until: protection.until.as_ref().map(Timestamp::to_string),
         why: &protection.why,
     });
-    StatusRecord {
+    StatusJson {
         version: &status.version,
         history_id: &status.history_id,
         revision: status.revision,
@@ -85,8 +85,8 @@ fn record(status: &GetStatusResponse) -> StatusRecord<'_> {
 }
 
 fn table(status: &GetStatusResponse, now: WallTime) -> Table<2> {
-    let mut table = Table::headless();
-    let mut row = |key: &str, value: Cell| table.push([key.into(), value]);
+    let mut table = Table::without_header();
+    let mut row = |key: &str, value: TableCell| table.push([key.into(), value]);
     row("version", (&status.version).into());
     row("history", (&status.history_id).into());
     row("revision", status.revision.to_string().into());
@@ -97,11 +97,11 @@ fn table(status: &GetStatusResponse, now: WallTime) -> Table<2> {
     row("store", (&status.store).into());
     if !status.store_failure.is_empty() {
         let why = format!("refuses writes: {}", status.store_failure);
-        row("", Cell::styled(why, AnsiColor::Red.on_default()));
+        row("", TableCell::styled(why, AnsiColor::Red.on_default()));
     }
     row("started", started(status.started_at, now).into());
     for protection in &status.protection {
-        row("protection", Cell::styled(held(protection), AnsiColor::Magenta.on_default()));
+        row("protection", TableCell::styled(held(protection), AnsiColor::Magenta.on_default()));
     }
     table
 }

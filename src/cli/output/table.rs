@@ -5,30 +5,30 @@ use std::fmt;
 
 use anstyle::Style;
 
-use crate::cli::escape::shown;
+use crate::cli::escape::escape;
 
 /// What separates two columns.
 const GAP: &str = "  ";
 
 /// One value of a table, safe to show.
 #[derive(Debug)]
-pub(crate) struct Cell {
+pub(crate) struct TableCell {
     text: String,
     style: Style,
 }
 
-impl Cell {
+impl TableCell {
     pub(crate) fn styled(text: impl AsRef<str>, style: Style) -> Self {
         let text = match text.as_ref() {
             // A gap would shift the columns for those who cut them apart.
             "" => "-".to_owned(),
-            text => shown(text),
+            text => escape(text),
         };
         Self { text, style }
     }
 }
 
-impl<T: AsRef<str>> From<T> for Cell {
+impl<T: AsRef<str>> From<T> for TableCell {
     fn from(text: T) -> Self {
         Self::styled(text, Style::new())
     }
@@ -37,20 +37,20 @@ impl<T: AsRef<str>> From<T> for Cell {
 /// Rows below a header line.
 #[derive(Debug)]
 pub(crate) struct Table<const COLUMNS: usize> {
-    rows: Vec<[Cell; COLUMNS]>,
+    rows: Vec<[TableCell; COLUMNS]>,
 }
 
 impl<const COLUMNS: usize> Table<COLUMNS> {
     pub(crate) fn new(header: [&str; COLUMNS]) -> Self {
-        Self { rows: vec![header.map(Cell::from)] }
+        Self { rows: vec![header.map(TableCell::from)] }
     }
 
     /// A table of keys and values, which need no header.
-    pub(crate) fn headless() -> Self {
+    pub(crate) fn without_header() -> Self {
         Self { rows: Vec::new() }
     }
 
-    pub(crate) fn push(&mut self, row: [Cell; COLUMNS]) {
+    pub(crate) fn push(&mut self, row: [TableCell; COLUMNS]) {
         self.rows.push(row);
     }
 }
@@ -63,17 +63,17 @@ impl<const COLUMNS: usize> fmt::Display for Table<COLUMNS> {
                 *width = (*width).max(cell.text.chars().count());
             }
         }
-        self.rows.iter().try_for_each(|row| writeln!(formatter, "{}", line(row, &widths)))
+        self.rows.iter().try_for_each(|row| writeln!(formatter, "{}", format_row(row, &widths)))
     }
 }
 
 /// One row, its cells at least as wide as given; the last one is not filled up.
-pub(crate) fn line<const COLUMNS: usize>(
-    row: &[Cell; COLUMNS],
+pub(crate) fn format_row<const COLUMNS: usize>(
+    row: &[TableCell; COLUMNS],
     widths: &[usize; COLUMNS],
 ) -> String {
     let mut line = String::new();
-    for (index, (Cell { text, style }, width)) in row.iter().zip(widths).enumerate() {
+    for (index, (TableCell { text, style }, width)) in row.iter().zip(widths).enumerate() {
         if index > 0 {
             line.push_str(GAP);
         }
@@ -102,13 +102,13 @@ mod tests {
 
     #[test]
     fn colour_takes_no_width() {
-        let row = [Cell::styled("UP", AnsiColor::Green.on_default()), "x".into()];
-        assert_eq!(line(&row, &[4, 1]), "\u{1b}[32mUP\u{1b}[0m    x");
+        let row = [TableCell::styled("UP", AnsiColor::Green.on_default()), "x".into()];
+        assert_eq!(format_row(&row, &[4, 1]), "\u{1b}[32mUP\u{1b}[0m    x");
     }
 
     #[test]
     fn a_cell_is_always_one_line() {
-        let row: [Cell; 1] = ["a\nb".into()];
-        assert_eq!(line(&row, &[1]), "a\\nb");
+        let row: [TableCell; 1] = ["a\nb".into()];
+        assert_eq!(format_row(&row, &[1]), "a\\nb");
     }
 }

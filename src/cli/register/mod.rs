@@ -3,7 +3,7 @@
 
 mod child;
 pub(crate) mod launch;
-mod presence;
+mod lifecycle;
 mod readiness;
 
 use std::{
@@ -19,23 +19,23 @@ use tokio::time::timeout;
 use waypost_client::{Registration, proto};
 
 use self::{
-    child::{Child, Event, ended_well},
-    presence::{Leaving, Presence},
-    readiness::Check,
+    child::{Child, ChildEvent, exited_as_requested},
+    lifecycle::{InstanceLifecycle, StopRequest},
+    readiness::ReadinessCheck,
 };
 use crate::cli::{
-    arguments::{Entry, HostPort, NamedPort, NamespaceArgument, RegistryArguments},
+    arguments::{HostPort, KeyValue, NamedPort, NamespaceArgument, RegistryArguments},
+    error::CommandError,
     exit::exit_code,
-    failure::Failure,
-    output::say,
-    signals::{Signals, is_stop},
+    output::print_notice,
+    signals::{SignalListener, is_stop},
 };
 
 /// How long the registry may take, besides the drain time, before the command gets the signal.
-const LEAVE_FIRST_MAX: Duration = Duration::from_secs(2);
+const DEREGISTER_GRACE: Duration = Duration::from_secs(2);
 
 /// How long the instance may take to leave in all.
-const LEAVE_MAX: Duration = Duration::from_secs(5);
+const DEREGISTER_MAX: Duration = Duration::from_secs(5);
 
 /// Register an instance and keep it registered, for as long as this or a command runs.
 ///
@@ -73,7 +73,7 @@ pub(crate) struct RegisterArguments {
     weight: Option<u32>,
     /// An entry that callers can read and filter by; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
-    metadata: Vec<Entry>,
+    metadata: Vec<KeyValue>,
     /// A further port; may be given several times.
     #[arg(long = "port", value_name = "NAME=PORT")]
     ports: Vec<NamedPort>,
@@ -87,7 +87,7 @@ pub(crate) struct RegisterArguments {
     /// with 2xx (http://HOST:PORT/PATH), a connection (tcp://HOST:PORT), or a file that is there
     /// (file:PATH). The check is repeated until then, and not after that.
     #[arg(long, value_name = "CHECK", conflicts_with = "status")]
-    ready: Option<Check>,
+    ready: Option<ReadinessCheck>,
     /// How long the instance is DRAINING before it is deregistered and the command gets the signal to
     /// stop. Long enough for callers to see it (below 1 s) and to finish their calls.
     #[arg(
@@ -130,9 +130,9 @@ impl From<InitialStatus> for proto::Status {
     }
 }
 
-pub(crate) async fn run(mut arguments: RegisterArguments) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(mut arguments: RegisterArguments) -> Result<ExitCode, CommandError> {
     let command = std::mem::take(&mut arguments.command);
-    let presence = Presence {
+    let lifecycle = InstanceLifecycle {
         url: arguments.registry.url.clone(),
         output: arguments.registry.output,
         namespace: arguments.namespace.namespace.clone(),
@@ -142,13 +142,13 @@ pub(crate) async fn run(mut arguments: RegisterArguments) -> Result<ExitCode, Fa
     };
     match command.split_first() {
         None => {
-            stay(&presence, &mut Signals::listen()?).await?;
+            run_alone(&lifecycle, &mut SignalListener::listen()?).await?;
             Ok(ExitCode::SUCCESS)
         }
         Some((program, rest)) => {
-            let mut signals = Signals::listen_for_command()?;
+            let mut signals = SignalListener::listen_for_command()?;
             let child = Child::spawn(program, rest).await?;
-            accompany(child, &presence, &mut signals).await
+            run_with_command(child, &lifecycle, &mut signals).await
         }
     }
 }
@@ -174,7 +174,7 @@ fn registration(arguments: RegisterArguments) -> Registration {
     if let Some(status) = arguments.status {
         registration = registration.status(status.into());
     }
-    for Entry { key, value } in arguments.metadata {
+    for KeyValue { key, value } in arguments.metadata {
         registration = registration.metadata(key, value);
     }
     for NamedPort { name, port } in arguments.ports {
@@ -184,91 +184,97 @@ fn registration(arguments: RegisterArguments) -> Registration {
 }
 
 /// Keeps the instance registered until a signal comes; a second one ends everything at once.
-async fn stay(presence: &Presence, signals: &mut Signals) -> Result<(), Failure> {
-    let leaving = Leaving::default();
-    let mut present = pin!(presence.keep(&leaving));
+async fn run_alone(
+    lifecycle: &InstanceLifecycle,
+    signals: &mut SignalListener,
+) -> Result<(), CommandError> {
+    let stop = StopRequest::default();
+    let mut running = pin!(lifecycle.run(&stop));
     tokio::select! {
-        ended = &mut present => return ended,
-        _ = signals.next() => leaving.at_once(),
+        ended = &mut running => return ended,
+        _ = signals.next() => stop.stop_now(),
     }
     tokio::select! {
-        left = present => left,
-        _ = signals.next() => Err(Failure::Leave("a second signal came".to_owned())),
+        left = running => left,
+        _ = signals.next() => Err(CommandError::Deregister("a second signal came".to_owned())),
     }
 }
 
 /// Keeps the instance registered until the command ends or is to end.
-async fn accompany(
+async fn run_with_command(
     mut child: Child,
-    presence: &Presence,
-    signals: &mut Signals,
-) -> Result<ExitCode, Failure> {
-    let leaving = Leaving::default();
-    let mut present = pin!(presence.keep(&leaving));
+    lifecycle: &InstanceLifecycle,
+    signals: &mut SignalListener,
+) -> Result<ExitCode, CommandError> {
+    let stop = StopRequest::default();
+    let mut running = pin!(lifecycle.run(&stop));
     let event = tokio::select! {
         event = child.next(signals) => event?,
-        refused = &mut present => {
-            child.end(Signal::TERM, signals).await?;
+        refused = &mut running => {
+            child.stop(Signal::TERM, signals).await?;
             return refused.map(|()| ExitCode::SUCCESS);
         }
     };
     let signal = match event {
-        Event::Ended(status) => {
-            leaving.at_once();
-            leave(present, signals).await;
-            return judge(status, None);
+        ChildEvent::Exited(status) => {
+            stop.stop_now();
+            wait_deregistered(running, signals).await;
+            return exit_result(status, None);
         }
-        Event::Asked(signal) => signal,
+        ChildEvent::StopRequested(signal) => signal,
     };
-    leaving.drain();
-    let limit = presence.drain_time.saturating_add(LEAVE_FIRST_MAX);
+    stop.drain();
+    let limit = lifecycle.drain_time.saturating_add(DEREGISTER_GRACE);
     // Callers leave first; the command goes on with their calls.
     let event = tokio::select! {
         event = child.next(signals) => Some(event?),
-        left = timeout(limit, &mut present) => match left {
+        left = timeout(limit, &mut running) => match left {
             Ok(left) => {
-                complain(left);
-                return judge(child.end(signal, signals).await?, Some(signal));
+                print_failure(left);
+                return exit_result(child.stop(signal, signals).await?, Some(signal));
             }
             Err(_) => None,
         },
     };
-    leaving.at_once();
+    stop.stop_now();
     let status = match event {
-        Some(Event::Ended(status)) => status,
-        Some(Event::Asked(_)) => child.end(Signal::KILL, signals).await?,
+        Some(ChildEvent::Exited(status)) => status,
+        Some(ChildEvent::StopRequested(_)) => child.stop(Signal::KILL, signals).await?,
         // The registry is slow: the command is not held up any longer.
-        None => child.end(signal, signals).await?,
+        None => child.stop(signal, signals).await?,
     };
-    leave(present, signals).await;
-    judge(status, Some(signal))
+    wait_deregistered(running, signals).await;
+    exit_result(status, Some(signal))
 }
 
 /// Waits for the instance to leave, but not for ever, nor once another signal comes.
-async fn leave(present: impl Future<Output = Result<(), Failure>>, signals: &mut Signals) {
-    let silent = || Err(Failure::Leave("the registry does not answer".to_owned()));
+async fn wait_deregistered(
+    running: impl Future<Output = Result<(), CommandError>>,
+    signals: &mut SignalListener,
+) {
+    let timed_out = || Err(CommandError::Deregister("the registry does not answer".to_owned()));
     tokio::select! {
-        left = timeout(LEAVE_MAX, present) => complain(left.unwrap_or_else(|_| silent())),
+        left = timeout(DEREGISTER_MAX, running) => print_failure(left.unwrap_or_else(|_| timed_out())),
         () = next_stop(signals) => {}
     }
 }
 
 /// Waits for a signal that asks to stop. The command has ended: there is nothing to pass others to.
-async fn next_stop(signals: &mut Signals) {
+async fn next_stop(signals: &mut SignalListener) {
     while !is_stop(signals.next().await) {}
 }
 
 /// Reports a failure that is not the command's: its end alone counts.
-fn complain(left: Result<(), Failure>) {
+fn print_failure(left: Result<(), CommandError>) {
     if let Err(failure) = left {
-        say(&failure);
+        print_notice(&failure);
     }
 }
 
-fn judge(status: ExitStatus, signal: Option<Signal>) -> Result<ExitCode, Failure> {
-    if ended_well(status, signal) {
+fn exit_result(status: ExitStatus, signal: Option<Signal>) -> Result<ExitCode, CommandError> {
+    if exited_as_requested(status, signal) {
         Ok(ExitCode::from(exit_code(status)))
     } else {
-        Err(Failure::Command(status))
+        Err(CommandError::Command(status))
     }
 }

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tonic::body::Body;
 
-use crate::cli::{arguments::HostPort, escape::shown, output::say};
+use crate::cli::{arguments::HostPort, escape::escape, output::print_notice};
 
 /// The pause between two attempts. Short: it is added to the time that every start takes.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -28,14 +28,14 @@ const USER_AGENT: &str = concat!("waypost/", env!("CARGO_PKG_VERSION"));
 
 /// What shows that an instance is ready.
 #[derive(Clone, Debug)]
-pub(crate) struct Check {
+pub(crate) struct ReadinessCheck {
     /// As it was given.
     text: String,
-    kind: Kind,
+    kind: CheckKind,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Kind {
+enum CheckKind {
     /// A GET of this path is answered with 2xx.
     Http { server: HostPort, path: PathAndQuery },
     /// A connection is accepted.
@@ -46,7 +46,7 @@ enum Kind {
 
 /// Why a check failed.
 #[derive(Debug, thiserror::Error)]
-enum NotReady {
+enum CheckError {
     #[error("no response within {} s", ATTEMPT_MAX.as_secs())]
     Slow,
     #[error("the response is {0}, not 2xx")]
@@ -59,7 +59,7 @@ enum NotReady {
     NoFile,
 }
 
-impl Check {
+impl ReadinessCheck {
     /// A stream that ends with `true` at the first success. Attempts fail without end before.
     pub(crate) fn success(self) -> impl Stream<Item = bool> + Send + 'static {
         stream::once(async move {
@@ -73,34 +73,34 @@ impl Check {
         while let Err(reason) = self.attempt().await {
             failed = failed.saturating_add(1);
             if failed == ATTEMPTS_BEFORE_NOTICE {
-                let (check, reason) = (shown(&self.text), shown(&reason.to_string()));
-                say(&format_args!("not ready yet, still STARTING: {check}: {reason}"));
+                let (check, reason) = (escape(&self.text), escape(&reason.to_string()));
+                print_notice(&format_args!("not ready yet, still STARTING: {check}: {reason}"));
             }
             sleep(PAUSE).await;
         }
         if failed >= ATTEMPTS_BEFORE_NOTICE {
-            say(&"ready now");
+            print_notice(&"ready now");
         }
     }
 
-    async fn attempt(&self) -> Result<(), NotReady> {
+    async fn attempt(&self) -> Result<(), CheckError> {
         let attempt = async {
             match &self.kind {
-                Kind::Http { server, path } => get(server, path).await,
-                Kind::Tcp(server) => connect(server).await.map(drop),
-                Kind::File(path) if tokio::fs::try_exists(path).await? => Ok(()),
-                Kind::File(_) => Err(NotReady::NoFile),
+                CheckKind::Http { server, path } => get(server, path).await,
+                CheckKind::Tcp(server) => connect(server).await.map(drop),
+                CheckKind::File(path) if tokio::fs::try_exists(path).await? => Ok(()),
+                CheckKind::File(_) => Err(CheckError::NoFile),
             }
         };
-        timeout(ATTEMPT_MAX, attempt).await.unwrap_or(Err(NotReady::Slow))
+        timeout(ATTEMPT_MAX, attempt).await.unwrap_or(Err(CheckError::Slow))
     }
 }
 
-async fn connect(server: &HostPort) -> Result<TcpStream, NotReady> {
+async fn connect(server: &HostPort) -> Result<TcpStream, CheckError> {
     Ok(TcpStream::connect((server.host.as_str(), server.port)).await?)
 }
 
-async fn get(server: &HostPort, path: &PathAndQuery) -> Result<(), NotReady> {
+async fn get(server: &HostPort, path: &PathAndQuery) -> Result<(), CheckError> {
     let stream = TokioIo::new(connect(server).await?);
     let (mut requests, mut connection) = http1::handshake(stream).await?;
     let mut request = Request::new(Body::empty());
@@ -121,7 +121,7 @@ async fn get(server: &HostPort, path: &PathAndQuery) -> Result<(), NotReady> {
             biased;
             response = &mut response => {
                 let status = response?.status();
-                return if status.is_success() { Ok(()) } else { Err(NotReady::Status(status)) };
+                return if status.is_success() { Ok(()) } else { Err(CheckError::Status(status)) };
             }
             // Where it fails, so does the request.
             _ = &mut connection, if open => open = false,
@@ -129,7 +129,7 @@ async fn get(server: &HostPort, path: &PathAndQuery) -> Result<(), NotReady> {
     }
 }
 
-impl FromStr for Check {
+impl FromStr for ReadinessCheck {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -138,14 +138,14 @@ impl FromStr for Check {
             if path.is_empty() {
                 return Err("names no file".to_owned());
             }
-            Kind::File(path.into())
+            CheckKind::File(path.into())
         } else if let Some(server) = text.strip_prefix("tcp://") {
-            Kind::Tcp(server.parse()?)
+            CheckKind::Tcp(server.parse()?)
         } else if let Some(rest) = text.strip_prefix("http://") {
             let (server, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
             let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
             let path = path.parse().map_err(|error| format!("the path: {error}"))?;
-            Kind::Http { server: server.parse()?, path }
+            CheckKind::Http { server: server.parse()?, path }
         } else {
             return Err("must be http://HOST:PORT/PATH, tcp://HOST:PORT or file:PATH".to_owned());
         };
@@ -157,22 +157,22 @@ impl FromStr for Check {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Kind, String> {
-        text.parse::<Check>().map(|check| check.kind)
+    fn read(text: &str) -> Result<CheckKind, String> {
+        text.parse::<ReadinessCheck>().map(|check| check.kind)
     }
 
     #[test]
     fn checks_are_read() {
         let server = |text: &str| text.parse::<HostPort>().unwrap();
         let http = |address: &str, path: &'static str| {
-            Ok(Kind::Http { server: server(address), path: PathAndQuery::from_static(path) })
+            Ok(CheckKind::Http { server: server(address), path: PathAndQuery::from_static(path) })
         };
         assert_eq!(read("http://127.0.0.1:80"), http("127.0.0.1:80", "/"));
         assert_eq!(read("http://[::1]:80/health?deep=1"), http("[::1]:80", "/health?deep=1"));
         assert_eq!(read("http://app:8080?deep"), http("app:8080", "/?deep"));
-        assert_eq!(read("tcp://localhost:5432"), Ok(Kind::Tcp(server("localhost:5432"))));
-        assert_eq!(read("file:///run/app/ready"), Ok(Kind::File("/run/app/ready".into())));
-        assert_eq!(read("file:ready"), Ok(Kind::File("ready".into())));
+        assert_eq!(read("tcp://localhost:5432"), Ok(CheckKind::Tcp(server("localhost:5432"))));
+        assert_eq!(read("file:///run/app/ready"), Ok(CheckKind::File("/run/app/ready".into())));
+        assert_eq!(read("file:ready"), Ok(CheckKind::File("ready".into())));
     }
 
     #[test]

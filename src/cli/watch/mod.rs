@@ -1,6 +1,6 @@
 //! `waypost watch`: follows services until a signal comes, across the registry's absences.
 
-mod follow;
+mod fold;
 
 use std::{
     convert::Infallible,
@@ -13,16 +13,16 @@ use serde::Serialize;
 use tokio::time::{sleep, timeout};
 use waypost_client::proto::{Filter, WatchRequest};
 
-use self::follow::{Event, Following};
+use self::fold::{FoldedWatch, InstanceEvent};
 use crate::{
     cli::{
         arguments::{FilterArguments, NamespaceArgument, RegistryArguments},
-        failure::Failure,
+        error::CommandError,
         output::{
-            Cell, InstanceRecord, Output, address, json_line, line, say, status_name, status_style,
-            write,
+            InstanceJson, OutputFormat, TableCell, address, format_row, json_line, print_notice,
+            status_name, status_style, write,
         },
-        remote::{Remote, discovery},
+        remote::{RemoteRegistry, discovery},
         signals::stop_signal,
     },
     clock::Clock,
@@ -57,76 +57,76 @@ pub(crate) struct WatchArguments {
 }
 
 #[derive(Debug, Serialize)]
-struct EventRecord<'a> {
+struct EventJson<'a> {
     time: &'a str,
     kind: &'a str,
     reason: Option<&'a str>,
     revision: u64,
-    instance: InstanceRecord<'a>,
+    instance: InstanceJson<'a>,
 }
 
-pub(crate) async fn run(arguments: WatchArguments) -> Result<(), Failure> {
-    let stop = stop_signal().map_err(Failure::Signals)?;
+pub(crate) async fn run(arguments: WatchArguments) -> Result<(), CommandError> {
+    let stop = stop_signal().map_err(CommandError::Signals)?;
     let output = arguments.registry.output;
-    let mut watch = Watch {
-        remote: Remote::new(arguments.registry.url),
+    let mut watch = WatchSession {
+        remote: RemoteRegistry::new(arguments.registry.url),
         namespace: arguments.namespace.namespace,
         services: arguments.services,
         filter: arguments.filter.into(),
-        following: Following::default(),
+        state: FoldedWatch::default(),
         output,
         failures: 0,
     };
-    if output == Output::Table {
+    if output == OutputFormat::Table {
         write(&(header() + "\n")).await?;
     }
     tokio::select! {
         () = stop => Ok(()),
-        Err(failure) = watch.keep_following() => Err(failure),
+        Err(failure) = watch.run() => Err(failure),
     }
 }
 
-struct Watch {
-    remote: Remote,
+struct WatchSession {
+    remote: RemoteRegistry,
     namespace: String,
     services: Vec<String>,
     filter: Filter,
-    following: Following,
-    output: Output,
+    state: FoldedWatch,
+    output: OutputFormat,
     /// How many attempts failed since the registry last said something.
     failures: u32,
 }
 
-impl Watch {
+impl WatchSession {
     /// Returns what there is no going on from.
-    async fn keep_following(&mut self) -> Result<Infallible, Failure> {
+    async fn run(&mut self) -> Result<Infallible, CommandError> {
         loop {
-            let Err(failure) = self.follow().await;
+            let Err(failure) = self.run_stream().await;
             // A registry that never was there is more likely a mistake than an outage.
-            if self.following.cursor().is_none() || !failure.is_transient() {
+            if self.state.cursor().is_none() || !failure.is_transient() {
                 return Err(failure);
             }
             if self.failures == 0 {
-                say(&format_args!("{failure}; trying again"));
+                print_notice(&format_args!("{failure}; trying again"));
             }
-            self.following.disconnected();
-            self.remote.move_on();
+            self.state.disconnected();
+            self.remote.use_next_address();
             sleep(backoff(self.failures, fastrand::f64())).await;
             self.failures = self.failures.saturating_add(1);
         }
     }
 
     /// Follows one stream to its end.
-    async fn follow(&mut self) -> Result<Infallible, Failure> {
+    async fn run_stream(&mut self) -> Result<Infallible, CommandError> {
         let request = WatchRequest {
             namespace: self.namespace.clone(),
             services: self.services.clone(),
             filter: Some(self.filter.clone()),
-            resume: self.following.cursor(),
+            resume: self.state.cursor(),
         };
         let mut stream = self
             .remote
-            .ask(async |channel| discovery(channel).watch(request.clone()).await)
+            .call(async |channel| discovery(channel).watch(request.clone()).await)
             .await?;
         loop {
             let message = timeout(SILENCE_MAX, stream.message()).await;
@@ -135,28 +135,28 @@ impl Watch {
             let message = message.map_err(|status| self.remote.failure(&status))?;
             let message = message.ok_or_else(|| self.remote.unreachable("it ended the stream"))?;
             if self.failures > 0 {
-                say(&"the registry is back");
+                print_notice(&"the registry is back");
                 self.failures = 0;
             }
-            let events = self.following.fold(message);
+            let events = self.state.fold(message);
             if !events.is_empty() {
                 write(&self.lines(&events)?).await?;
             }
         }
     }
 
-    fn lines(&self, events: &[Event]) -> Result<String, Failure> {
+    fn lines(&self, events: &[InstanceEvent]) -> Result<String, CommandError> {
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(Clock::start().wall().0);
         let time = humantime::format_rfc3339_millis(now).to_string();
-        let line = |event: &Event| match self.output {
-            Output::Json => json_line(&EventRecord {
+        let line = |event: &InstanceEvent| match self.output {
+            OutputFormat::Json => json_line(&EventJson {
                 time: &time,
                 kind: event.kind,
                 reason: event.reason.as_deref(),
                 revision: event.revision,
                 instance: (&event.instance).into(),
             }),
-            Output::Table => Ok(row(event, &time) + "\n"),
+            OutputFormat::Table => Ok(row(event, &time) + "\n"),
         };
         events.iter().map(line).collect()
     }
@@ -171,22 +171,22 @@ fn backoff(failures: u32, random: f64) -> Duration {
 
 fn header() -> String {
     let names = ["TIME", "KIND", "SERVICE", "ID", "ADDRESS", "STATUS", "REASON", "REVISION"];
-    line(&names.map(Cell::from), &WIDTHS)
+    format_row(&names.map(TableCell::from), &WIDTHS)
 }
 
-fn row(event: &Event, time: &str) -> String {
-    let Event { kind, instance, reason, revision } = event;
+fn row(event: &InstanceEvent, time: &str) -> String {
+    let InstanceEvent { kind, instance, reason, revision } = event;
     let cells = [
         time.into(),
-        Cell::styled(kind, kind_style(kind)),
+        TableCell::styled(kind, kind_style(kind)),
         (&instance.service).into(),
         (&instance.id).into(),
         address(instance).into(),
-        Cell::styled(status_name(instance.status), status_style(instance.status)),
+        TableCell::styled(status_name(instance.status), status_style(instance.status)),
         reason.as_deref().unwrap_or_default().into(),
         revision.to_string().into(),
     ];
-    line(&cells, &WIDTHS)
+    format_row(&cells, &WIDTHS)
 }
 
 fn kind_style(kind: &str) -> Style {

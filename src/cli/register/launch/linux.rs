@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_sig
 use tokio::{io::AsyncReadExt, net::UnixListener};
 use uuid::Uuid;
 
-use super::LaunchArguments;
+use super::{LaunchArguments, Launcher};
 use crate::cli::output::fail;
 
 /// This program, even where its file was replaced or removed since it started.
@@ -27,14 +27,7 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Longer than any report of an error number.
 const REPORT_BYTES_MAX: u64 = 32;
 
-/// A command that is about to start.
-#[derive(Debug)]
-pub(crate) struct Launch {
-    command: Command,
-    reports: UnixListener,
-}
-
-impl Launch {
+impl Launcher {
     /// Must be called in a tokio runtime.
     pub(crate) fn new(program: &OsStr, arguments: &[OsString]) -> io::Result<Self> {
         let socket = format!("waypost-{}", Uuid::new_v4());
@@ -46,14 +39,10 @@ impl Launch {
         Ok(Self { command, reports: UnixListener::from_std(reports)? })
     }
 
-    pub(crate) fn command(&mut self) -> &mut Command {
-        &mut self.command
-    }
-
     /// Waits until the command runs, which was started as process `id`. Cancel safe.
     ///
     /// Errors: why it can't be run.
-    pub(crate) async fn running(&self, id: Pid) -> io::Result<()> {
+    pub(crate) async fn started(&self, id: Pid) -> io::Result<()> {
         loop {
             let (stream, _) = self.reports.accept().await?;
             // Any process of the machine can connect.

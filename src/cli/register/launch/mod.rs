@@ -8,14 +8,16 @@ mod linux;
 #[cfg(not(target_os = "linux"))]
 mod other;
 
-use std::ffi::OsString;
+use std::{ffi::OsString, process::Command};
 
 use clap::Args;
+#[cfg(target_os = "linux")]
+use tokio::net::UnixListener;
 
 #[cfg(target_os = "linux")]
-pub(crate) use self::linux::{Launch, run};
+pub(crate) use self::linux::run;
 #[cfg(not(target_os = "linux"))]
-pub(crate) use self::other::{Launch, run};
+pub(crate) use self::other::run;
 
 /// Become a command that is killed when the program ends that started this one.
 #[derive(Debug, Args)]
@@ -27,4 +29,18 @@ pub(crate) struct LaunchArguments {
     /// The command, and its arguments.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
+}
+
+/// A command that is about to start.
+#[derive(Debug)]
+pub(crate) struct Launcher {
+    command: Command,
+    #[cfg(target_os = "linux")]
+    reports: UnixListener,
+}
+
+impl Launcher {
+    pub(crate) fn command(&mut self) -> &mut Command {
+        &mut self.command
+    }
 }

@@ -9,26 +9,18 @@ use std::{
 
 use rustix::process::Pid;
 
-use super::LaunchArguments;
+use super::{LaunchArguments, Launcher};
 use crate::cli::output::fail;
 
-/// A command that is about to start. Nothing kills it with its parent here.
-#[derive(Debug)]
-pub(crate) struct Launch(Command);
-
-impl Launch {
+impl Launcher {
     pub(crate) fn new(program: &OsStr, arguments: &[OsString]) -> io::Result<Self> {
         let mut command = Command::new(program);
         command.args(arguments).process_group(0);
-        Ok(Self(command))
-    }
-
-    pub(crate) fn command(&mut self) -> &mut Command {
-        &mut self.0
+        Ok(Self { command })
     }
 
     #[expect(clippy::unused_async, reason = "as where it has something to wait for")]
-    pub(crate) async fn running(&self, _: Pid) -> io::Result<()> {
+    pub(crate) async fn started(&self, _: Pid) -> io::Result<()> {
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use crate::cli::output::{kind_name, reason_name};
 
 /// One line of a watch.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Event {
+pub(crate) struct InstanceEvent {
     /// `PRESENT`, or a change's kind.
     pub(crate) kind: &'static str,
     pub(crate) instance: Instance,
@@ -22,15 +22,15 @@ pub(crate) struct Event {
 
 /// What is known of the services that are followed.
 #[derive(Debug, Default)]
-pub(crate) struct Following {
+pub(crate) struct FoldedWatch {
     /// By service and id; a watch has one namespace.
-    known: BTreeMap<(String, String), Instance>,
+    instances: BTreeMap<(String, String), Instance>,
     /// The parts of a snapshot that has more to come.
     parts: Vec<Instance>,
     cursor: Option<Cursor>,
 }
 
-impl Following {
+impl FoldedWatch {
     /// Where to go on from; `None` before the first snapshot is there.
     pub(crate) fn cursor(&self) -> Option<Cursor> {
         self.cursor.clone()
@@ -42,7 +42,7 @@ impl Following {
     }
 
     /// What a message brings that was not known.
-    pub(crate) fn fold(&mut self, message: WatchResponse) -> Vec<Event> {
+    pub(crate) fn fold(&mut self, message: WatchResponse) -> Vec<InstanceEvent> {
         let WatchResponse { cursor, event } = message;
         let events = match event {
             Some(watch_response::Event::Snapshot(Snapshot { instances, last })) => {
@@ -61,33 +61,33 @@ impl Following {
         events
     }
 
-    fn apply(&mut self, change: Change) -> Option<Event> {
+    fn apply(&mut self, change: Change) -> Option<InstanceEvent> {
         let kind = change.kind();
         let instance = change.instance?;
         let key = key(&instance);
         if kind == ChangeKind::Removed {
-            self.known.remove(&key);
+            self.instances.remove(&key);
         } else {
-            self.known.insert(key, instance.clone());
+            self.instances.insert(key, instance.clone());
         }
         let reason = reason_name(change.reason);
-        Some(Event { kind: kind_name(kind), instance, reason, revision: change.revision })
+        Some(InstanceEvent { kind: kind_name(kind), instance, reason, revision: change.revision })
     }
 
     /// Takes what the snapshot says for what is known. After the first one, that is told as changes,
     /// whose reasons were missed.
-    fn replace(&mut self, revision: u64) -> Vec<Event> {
+    fn replace(&mut self, revision: u64) -> Vec<InstanceEvent> {
         let parts = self.parts.drain(..).map(|instance| (key(&instance), instance)).collect();
-        let before = std::mem::replace(&mut self.known, parts);
+        let before = std::mem::replace(&mut self.instances, parts);
         let first = self.cursor.is_none();
-        let gone = before.iter().filter(|(key, _)| !self.known.contains_key(*key));
-        let gone = gone.map(|(_, instance)| Event {
+        let gone = before.iter().filter(|(key, _)| !self.instances.contains_key(*key));
+        let gone = gone.map(|(_, instance)| InstanceEvent {
             kind: kind_name(ChangeKind::Removed),
             instance: instance.clone(),
             reason: None,
             revision,
         });
-        let here = self.known.iter().filter_map(|(key, instance)| {
+        let here = self.instances.iter().filter_map(|(key, instance)| {
             let kind = match before.get(key) {
                 _ if first => "PRESENT",
                 None => kind_name(ChangeKind::Added),
@@ -95,7 +95,7 @@ impl Following {
                 Some(_) => kind_name(ChangeKind::Updated),
             };
             let (instance, revision) = (instance.clone(), instance.modified_revision);
-            Some(Event { kind, instance, reason: None, revision })
+            Some(InstanceEvent { kind, instance, reason: None, revision })
         });
         gone.chain(here).collect()
     }
@@ -125,7 +125,7 @@ mod tests {
         message(revision, watch_response::Event::Snapshot(Snapshot { instances, last }))
     }
 
-    fn lines(events: &[Event]) -> Vec<String> {
+    fn lines(events: &[InstanceEvent]) -> Vec<String> {
         events
             .iter()
             .map(|event| format!("{} {} {}", event.kind, event.instance.id, event.revision))
@@ -134,18 +134,18 @@ mod tests {
 
     #[test]
     fn the_first_snapshot_is_told_when_all_of_it_is_there() {
-        let mut following = Following::default();
-        assert!(following.fold(snapshot(9, &[instance("b", 2)], false)).is_empty());
-        assert_eq!(following.cursor(), None);
-        let events = following.fold(snapshot(9, &[instance("a", 1)], true));
+        let mut state = FoldedWatch::default();
+        assert!(state.fold(snapshot(9, &[instance("b", 2)], false)).is_empty());
+        assert_eq!(state.cursor(), None);
+        let events = state.fold(snapshot(9, &[instance("a", 1)], true));
         assert_eq!(lines(&events), ["PRESENT a 1", "PRESENT b 2"]);
-        assert_eq!(following.cursor().unwrap().revision, 9);
+        assert_eq!(state.cursor().unwrap().revision, 9);
     }
 
     #[test]
     fn changes_are_told_with_their_reasons() {
-        let mut following = Following::default();
-        following.fold(snapshot(1, &[instance("a", 1)], true));
+        let mut state = FoldedWatch::default();
+        state.fold(snapshot(1, &[instance("a", 1)], true));
         let change = Change {
             kind: ChangeKind::Removed.into(),
             instance: Some(instance("a", 2)),
@@ -153,35 +153,35 @@ mod tests {
             revision: 2,
         };
         let changes = watch_response::Event::Changes(Changes { changes: vec![change] });
-        let events = following.fold(message(2, changes));
+        let events = state.fold(message(2, changes));
         assert_eq!(lines(&events), ["REMOVED a 2"]);
         assert_eq!(events[0].reason.as_deref(), Some("EXPIRED"));
     }
 
     #[test]
     fn a_later_snapshot_is_told_as_what_it_changes() {
-        let mut following = Following::default();
+        let mut state = FoldedWatch::default();
         let first = [instance("a", 1), instance("b", 2), instance("c", 3)];
-        following.fold(snapshot(3, &first, true));
+        state.fold(snapshot(3, &first, true));
         let second = [instance("b", 2), instance("c", 5), instance("d", 6)];
-        let events = following.fold(snapshot(7, &second, true));
+        let events = state.fold(snapshot(7, &second, true));
         assert_eq!(lines(&events), ["REMOVED a 7", "UPDATED c 5", "ADDED d 6"]);
     }
 
     #[test]
     fn half_a_snapshot_leaves_no_trace() {
-        let mut following = Following::default();
-        following.fold(snapshot(1, &[instance("a", 1)], false));
-        following.disconnected();
-        let events = following.fold(snapshot(2, &[instance("b", 2)], true));
+        let mut state = FoldedWatch::default();
+        state.fold(snapshot(1, &[instance("a", 1)], false));
+        state.disconnected();
+        let events = state.fold(snapshot(2, &[instance("b", 2)], true));
         assert_eq!(lines(&events), ["PRESENT b 2"]);
     }
 
     #[test]
     fn an_idle_message_moves_the_cursor_alone() {
-        let mut following = Following::default();
-        following.fold(snapshot(1, &[], true));
-        assert!(following.fold(message(8, watch_response::Event::Idle(Idle {}))).is_empty());
-        assert_eq!(following.cursor().unwrap().revision, 8);
+        let mut state = FoldedWatch::default();
+        state.fold(snapshot(1, &[], true));
+        assert!(state.fold(message(8, watch_response::Event::Idle(Idle {}))).is_empty());
+        assert_eq!(state.cursor().unwrap().revision, 8);
     }
 }

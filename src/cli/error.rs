@@ -8,40 +8,40 @@ use waypost_bench::BenchError;
 use waypost_client::{DeregisterError, Refusal, RegisterError};
 
 use super::{
-    escape::shown,
+    escape::escape,
     exit::{NOT_FOUND, NOT_RUNNABLE, exit_code},
 };
 use crate::store::{ImageError, StoreError};
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
+pub(crate) enum CommandError {
     /// The registry gave no answer.
     #[error("can't reach the registry at {url}: {reason}")]
     Unreachable { url: String, reason: String },
     /// The same, or an answer that another address may not give, from each address.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    NoAddress(Vec<Self>),
+    AllAddresses(Vec<Self>),
     /// The registry answered, and the answer was no.
     #[error("{message}")]
     Refused { code: Code, message: String },
     /// The registry sent what makes no sense.
     #[error("the registry's answer makes no sense: {0}")]
-    Nonsense(&'static str),
+    InvalidResponse(&'static str),
     /// A file can't be used.
     #[error("{file}: {source}")]
     File { file: String, source: io::Error },
     /// A file holds no image, or has no place where it could go.
     #[error("{file}: {source}")]
-    Image { file: String, source: ImageError },
-    #[error("{}", shown(&.0.to_string()))]
+    Backup { file: String, source: ImageError },
+    #[error("{}", escape(&.0.to_string()))]
     Store(#[from] StoreError),
-    #[error("{}", shown(&.0.to_string()))]
+    #[error("{}", escape(&.0.to_string()))]
     Bench(#[from] BenchError),
     /// The figures are out, and say what went wrong.
     #[error("the server did not do all that it should have")]
-    Flawed,
+    BenchErrors,
     #[error("can't tell which program this is: {0}")]
-    Program(#[source] io::Error),
+    CurrentProgram(#[source] io::Error),
     #[error("stopped before it was done")]
     Interrupted,
     #[error("can't write the output: {0}")]
@@ -58,10 +58,10 @@ pub(crate) enum Failure {
     #[error("not registered: stopped before the registry answered")]
     Stopped,
     #[error("the instance may still be registered until its lease runs out: {0}")]
-    Leave(String),
+    Deregister(String),
 }
 
-impl Failure {
+impl CommandError {
     /// The exit code for it: that of the command, where one was to run in this program's place.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
@@ -73,15 +73,15 @@ impl Failure {
     }
 
     /// The failures of all addresses, each of which may do later.
-    pub(crate) fn of_all(mut failures: Vec<Self>) -> Self {
-        if failures.len() == 1 { failures.remove(0) } else { Self::NoAddress(failures) }
+    pub(crate) fn from_attempts(mut failures: Vec<Self>) -> Self {
+        if failures.len() == 1 { failures.remove(0) } else { Self::AllAddresses(failures) }
     }
 
     /// What a status means that came of a request to the registry at `url`.
-    pub(crate) fn of(status: &Status, url: &str) -> Self {
+    pub(crate) fn from_status(status: &Status, url: &str) -> Self {
         // A status that has a source was made here, for want of one from the registry.
         if let Some(source) = status.source() {
-            return Self::Unreachable { url: shown(url), reason: shown(&root(source)) };
+            return Self::Unreachable { url: escape(url), reason: escape(&root(source)) };
         }
         let violations = status.get_details_bad_request().map(|found| found.field_violations);
         let violations = violations.unwrap_or_default();
@@ -106,14 +106,14 @@ impl Failure {
         let told = violations.first().is_some_and(|first| message.starts_with(first.as_str()));
         let parts = (!told && !message.is_empty()).then(|| message.to_owned()).into_iter();
         let text = parts.chain(violations).collect::<Vec<_>>().join("; ");
-        let message = if text.is_empty() { format!("refused: {code}") } else { shown(&text) };
+        let message = if text.is_empty() { format!("refused: {code}") } else { escape(&text) };
         Self::Refused { code, message }
     }
 
     /// Whether asking again may do.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::NoAddress(_) => true,
+            Self::Unreachable { .. } | Self::AllAddresses(_) => true,
             Self::Refused { code, .. } => matches!(
                 code,
                 Code::Unavailable
@@ -133,7 +133,7 @@ impl Failure {
     }
 }
 
-impl From<&Refusal> for Failure {
+impl From<&Refusal> for CommandError {
     fn from(refusal: &Refusal) -> Self {
         let fields = refusal
             .violations
@@ -143,24 +143,24 @@ impl From<&Refusal> for Failure {
     }
 }
 
-impl From<RegisterError> for Failure {
+impl From<RegisterError> for CommandError {
     fn from(error: RegisterError) -> Self {
         match &error {
             RegisterError::Invalid(refusal)
             | RegisterError::LimitReached(refusal)
             | RegisterError::Denied(refusal)
             | RegisterError::Refused(refusal) => refusal.into(),
-            other => Self::Refused { code: Code::Unknown, message: shown(&other.to_string()) },
+            other => Self::Refused { code: Code::Unknown, message: escape(&other.to_string()) },
         }
     }
 }
 
-impl From<DeregisterError> for Failure {
+impl From<DeregisterError> for CommandError {
     fn from(error: DeregisterError) -> Self {
-        Self::Leave(match &error {
-            DeregisterError::Unreachable(status) => shown(status.message()),
+        Self::Deregister(match &error {
+            DeregisterError::Unreachable(status) => escape(status.message()),
             DeregisterError::Refused(refusal) => Self::from(refusal).to_string(),
-            other => shown(&other.to_string()),
+            other => escape(&other.to_string()),
         })
     }
 }
@@ -187,16 +187,16 @@ mod tests {
         details.add_bad_request_violation("ttl", "is too long");
         let message = "instance.port: is 0 (and 1 more)";
         let status = Status::with_error_details(Code::InvalidArgument, message, details);
-        let failure = Failure::of(&status, "http://h:1");
+        let failure = CommandError::from_status(&status, "http://h:1");
         assert_eq!(failure.to_string(), "instance.port: is 0; ttl: is too long");
         assert!(!failure.is_transient());
     }
 
     #[test]
     fn a_refusal_is_one_line_whatever_the_registry_says() {
-        let failure = Failure::of(&Status::not_found("no\n\u{1b}[31m"), "http://h:1");
+        let failure = CommandError::from_status(&Status::not_found("no\n\u{1b}[31m"), "http://h:1");
         assert_eq!(failure.to_string(), "no\\n\\u{1b}[31m");
-        let failure = Failure::of(&Status::unavailable(""), "http://h:1");
+        let failure = CommandError::from_status(&Status::unavailable(""), "http://h:1");
         assert!(failure.is_transient());
         assert!(!failure.to_string().is_empty());
     }
@@ -205,7 +205,7 @@ mod tests {
     fn the_reason_is_what_is_at_the_bottom() {
         let bottom = io::Error::from(io::ErrorKind::ConnectionRefused);
         let status = Status::from_error(Box::new(io::Error::other(bottom)));
-        let failure = Failure::of(&status, "http://h:1").to_string();
+        let failure = CommandError::from_status(&status, "http://h:1").to_string();
         assert_eq!(failure, "can't reach the registry at http://h:1: connection refused");
     }
 }

@@ -8,12 +8,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use waypost_client::{InFlight, RegisterError, Registered, Registration, RegistrationState};
 
-use super::readiness::Check;
+use super::readiness::ReadinessCheck;
 use crate::cli::{
-    escape::shown,
-    failure::Failure,
-    output::{InstanceRecord, Output, address, json_line, say, write},
-    remote::{RegistryUrl, WAIT_MAX},
+    error::CommandError,
+    escape::escape,
+    output::{InstanceJson, OutputFormat, address, json_line, print_notice, write},
+    remote::{REQUEST_TIMEOUT, RegistryUrl},
 };
 
 /// How long an attempt to register may go on that is not wanted any more. What it would leave
@@ -21,66 +21,65 @@ use crate::cli::{
 const LAST_ATTEMPT_MAX: Duration = Duration::from_secs(1);
 
 /// An instance's stay in the registry.
-pub(crate) struct Presence {
+pub(crate) struct InstanceLifecycle {
     pub(crate) url: RegistryUrl,
-    pub(crate) output: Output,
+    pub(crate) output: OutputFormat,
     pub(crate) namespace: String,
     pub(crate) registration: Registration,
     /// Whether it is ready to be called, where that has to be found out.
-    pub(crate) ready: Option<Check>,
+    pub(crate) ready: Option<ReadinessCheck>,
     /// How long it drains.
     pub(crate) drain_time: Duration,
 }
 
 /// Asks an instance to leave.
 #[derive(Debug)]
-pub(crate) struct Leaving {
-    at_once: CancellationToken,
+pub(crate) struct StopRequest {
+    immediate: CancellationToken,
     /// Cancelled by the other as well.
-    asked: CancellationToken,
+    requested: CancellationToken,
 }
 
-impl Default for Leaving {
+impl Default for StopRequest {
     fn default() -> Self {
-        let at_once = CancellationToken::new();
-        Self { asked: at_once.child_token(), at_once }
+        let immediate = CancellationToken::new();
+        Self { requested: immediate.child_token(), immediate }
     }
 }
 
-impl Leaving {
+impl StopRequest {
     /// The instance is to drain, and to leave after that.
     pub(crate) fn drain(&self) {
-        self.asked.cancel();
+        self.requested.cancel();
     }
 
     /// The instance is to leave now, also where it drains.
-    pub(crate) fn at_once(&self) {
-        self.at_once.cancel();
+    pub(crate) fn stop_now(&self) {
+        self.immediate.cancel();
     }
 }
 
 #[derive(Debug, Serialize)]
-struct RegisteredRecord<'a> {
+struct RegisteredJson<'a> {
     event: &'static str,
     lease_id: String,
-    instance: InstanceRecord<'a>,
+    instance: InstanceJson<'a>,
 }
 
-impl Presence {
+impl InstanceLifecycle {
     /// Registers the instance, keeps it registered until it is asked to leave, and deregisters it. Ends
     /// before only where the registry refuses.
-    pub(crate) async fn keep(&self, leaving: &Leaving) -> Result<(), Failure> {
-        let registered = self.register(&leaving.asked).await?;
-        leaving
-            .asked
+    pub(crate) async fn run(&self, stop: &StopRequest) -> Result<(), CommandError> {
+        let registered = self.register(&stop.requested).await?;
+        stop.requested
             .run_until_cancelled(async {
                 // A reader that is gone is no reason to stop.
-                let _ = self.announce(&registered).await;
-                self.report(&registered).await;
+                let _ = self.print_registered(&registered).await;
+                self.report_states(&registered).await;
             })
             .await;
-        if leaving.at_once.is_cancelled() || self.drain_time.is_zero() {
-            return registered.deregister().await.map_err(Failure::from);
+        if stop.immediate.is_cancelled() || self.drain_time.is_zero() {
+            return registered.deregister().await.map_err(CommandError::from);
         }
         // There is no way to count the calls that the command works on: they count as one, which
         // takes all of the drain time.
@@ -89,19 +88,19 @@ impl Presence {
         let mut draining = pin!(registered.drain_calls(&in_flight, self.drain_time));
         let drained = tokio::select! {
             drained = &mut draining => drained,
-            () = leaving.at_once.cancelled() => {
+            () = stop.immediate.cancelled() => {
                 drop(calls);
                 draining.await
             }
         };
-        drained.deregistered.map_err(Failure::from)
+        drained.deregistered.map_err(CommandError::from)
     }
 
-    async fn register(&self, stop: &CancellationToken) -> Result<Registered, Failure> {
+    async fn register(&self, stop: &CancellationToken) -> Result<Registered, CommandError> {
         let mut registering = pin!(self.attempt());
         let slow = async {
-            sleep(WAIT_MAX).await;
-            say(&format_args!("the registry at {} does not answer; trying on", self.url));
+            sleep(REQUEST_TIMEOUT).await;
+            print_notice(&format_args!("the registry at {} does not answer; trying on", self.url));
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -111,7 +110,7 @@ impl Presence {
         }
         match timeout(LAST_ATTEMPT_MAX, registering).await {
             Ok(registered) => Ok(registered?),
-            Err(_) => Err(Failure::Stopped),
+            Err(_) => Err(CommandError::Stopped),
         }
     }
 
@@ -124,18 +123,18 @@ impl Presence {
         }
     }
 
-    async fn announce(&self, registered: &Registered) -> Result<(), Failure> {
+    async fn print_registered(&self, registered: &Registered) -> Result<(), CommandError> {
         let instance = registered.instance();
         let lease_id = registered.lease_id().expect("it is registered when register returns");
         let line = match self.output {
-            Output::Json => json_line(&RegisteredRecord {
+            OutputFormat::Json => json_line(&RegisteredJson {
                 event: "registered",
                 lease_id: lease_id.to_string(),
                 instance: (&*instance).into(),
             })?,
-            Output::Table => {
-                let (service, id) = (shown(&instance.service), shown(&instance.id));
-                let address = shown(&address(&instance));
+            OutputFormat::Table => {
+                let (service, id) = (escape(&instance.service), escape(&instance.id));
+                let address = escape(&address(&instance));
                 format!("registered {service}/{id} at {address}, lease {lease_id}\n")
             }
         };
@@ -144,7 +143,7 @@ impl Presence {
 
     /// Says how the registration fares where that is not as it should be. Returns only where the
     /// task behind it has ended: closing will say why.
-    async fn report(&self, registered: &Registered) {
+    async fn report_states(&self, registered: &Registered) {
         let mut states = registered.state();
         // What happened while others were told counts.
         states.mark_changed();
@@ -154,24 +153,27 @@ impl Presence {
             let registered = matches!(state, RegistrationState::Registered { .. });
             match state {
                 RegistrationState::Registered { lease_id } if !well => {
-                    say(&format_args!("registered as before, lease {lease_id}"));
+                    print_notice(&format_args!("registered as before, lease {lease_id}"));
                 }
                 RegistrationState::Retrying { .. } if well => {
-                    say(&format_args!("can't reach the registry at {}; trying again", self.url));
+                    print_notice(&format_args!(
+                        "can't reach the registry at {}; trying again",
+                        self.url
+                    ));
                 }
                 RegistrationState::Lost => {
-                    say(&"the registry does not know the lease any more");
+                    print_notice(&"the registry does not know the lease any more");
                 }
                 RegistrationState::Replaced { address } => {
-                    let address = shown(&address);
-                    say(&format_args!(
+                    let address = escape(&address);
+                    print_notice(&format_args!(
                         "another process, at {address}, has registered the same id: this one is not \
                          registered until that one is gone; give each process its own --id"
                     ));
                 }
                 RegistrationState::Refused(refusal) => {
-                    let refusal = Failure::from(&refusal);
-                    say(&format_args!("the registry refuses the instance: {refusal}"));
+                    let refusal = CommandError::from(&refusal);
+                    print_notice(&format_args!("the registry refuses the instance: {refusal}"));
                 }
                 _ => {}
             }

@@ -7,10 +7,10 @@ use prost_types::Timestamp;
 use serde::Serialize;
 use waypost_client::{Instance, proto};
 
-use super::text::status_name;
+use super::display::status_name;
 
 #[derive(Debug, Serialize)]
-pub(crate) struct InstanceRecord<'a> {
+pub(crate) struct InstanceJson<'a> {
     namespace: &'a str,
     service: &'a str,
     id: &'a str,
@@ -27,7 +27,7 @@ pub(crate) struct InstanceRecord<'a> {
     registered_at: Option<String>,
 }
 
-impl<'a> From<&'a Instance> for InstanceRecord<'a> {
+impl<'a> From<&'a Instance> for InstanceJson<'a> {
     fn from(instance: &'a Instance) -> Self {
         Self {
             namespace: &instance.namespace,
@@ -49,12 +49,12 @@ impl<'a> From<&'a Instance> for InstanceRecord<'a> {
 }
 
 #[derive(Debug, Serialize)]
-pub(crate) struct CursorRecord {
+pub(crate) struct CursorJson {
     pub(crate) history_id: String,
     pub(crate) revision: u64,
 }
 
-impl From<proto::Cursor> for CursorRecord {
+impl From<proto::Cursor> for CursorJson {
     fn from(cursor: proto::Cursor) -> Self {
         Self { history_id: cursor.history_id, revision: cursor.revision }
     }
