@@ -40,3 +40,11 @@ mod wire;
 pub use config::Config;
 pub use server::Server;
 pub use waypost_core::{model, registry};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/client.md")]
+struct ClientGuide;
