@@ -16,8 +16,8 @@ use waypost::{
     },
     registry::{Command, Now, Outcome, Patch, Registry, Target},
     store::MemoryStore,
-    tasks::Tasks,
 };
+use waypost_serving::tasks::Tasks;
 
 const TERMS: LeaseTerms =
     LeaseTerms { ttl: Duration::from_secs(15), disconnect_grace: Duration::from_secs(3) };

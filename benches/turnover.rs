@@ -31,8 +31,8 @@ use waypost::{
     },
     registry::{Outcome, Target},
     store::DiskStore,
-    tasks::Tasks,
 };
+use waypost_serving::tasks::Tasks;
 
 /// Writes at a time.
 const AT_ONCE: u64 = 2_000;

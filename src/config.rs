@@ -13,6 +13,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
 use toml::{Table, Value};
 use tracing_subscriber::EnvFilter;
+use waypost_serving::telemetry::LogFormat;
 
 use crate::model::Limits;
 
@@ -67,27 +68,6 @@ impl FromStr for StoreKind {
             "memory" => Ok(Self::Memory),
             "etcd" => Err("is not built into this version, which has `disk` and `memory`"),
             _ => Err("must be disk, memory or etcd"),
-        }
-    }
-}
-
-/// How to log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Pretty,
-    /// For machines: a JSON object a line.
-    Json,
-}
-
-impl FromStr for LogFormat {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "pretty" => Ok(Self::Pretty),
-            "json" => Ok(Self::Json),
-            _ => Err("must be pretty or json"),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Waypost: a service-discovery registry. Instances register over gRPC and heartbeat; the dead are
-//! evicted; every change streams at once to whoever follows.
+//! evicted; every change streams at once to every watcher.
 //!
 //! The library is the server that `waypost serve` runs, for tests and for embedding:
 //!
@@ -12,30 +12,24 @@
 //! let config = Config { listen, store, ..Config::default() };
 //! let server = Server::bind(config)?;
 //! println!("serving at {}", server.address());
-//! // In real life: a signal. Here the server stops at once.
+//! // In production: a signal. Here the server stops at once.
 //! server.run(async {}).await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! The floors, from the bottom, each importing downward only: [`model`] and [`registry`] (the crate
-//! `waypost-core`), then
-//! [`store`] and the small strangers `clock`, `tasks`, `telemetry`, then [`engine`], [`api`],
-//! [`server`] with [`config`], and [`cli`] on top.
+//! `waypost-core`), then [`store`] and [`clock`], then [`engine`], [`api`], [`server`] with
+//! [`config`], and [`cli`] on top.
 
 pub mod api;
-mod calls;
 pub mod cli;
 pub mod clock;
 pub mod config;
-mod connections;
 pub mod engine;
-mod listener;
+mod protobuf;
 pub mod server;
 pub mod store;
-pub mod tasks;
-mod telemetry;
-mod wire;
 
 pub use config::Config;
 pub use server::Server;

@@ -2,9 +2,6 @@
 
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
 
-/// The exit code for a bad configuration.
-pub(crate) const CONFIGURATION: u8 = 64;
-
 /// The exit codes for a command that there is not, and for one that can't be run, as shells have them.
 pub(crate) const NOT_FOUND: u8 = 127;
 pub(crate) const NOT_RUNNABLE: u8 = 126;

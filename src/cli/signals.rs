@@ -76,18 +76,6 @@ impl SignalListener {
     }
 }
 
-/// Ready at the first SIGTERM or SIGINT from now on.
-pub(crate) fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-}
-
 /// Returns whether a signal asks a program to stop.
 pub(crate) fn is_stop(number: Number) -> bool {
     STOP.contains(&number)

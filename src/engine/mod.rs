@@ -20,6 +20,7 @@ use std::{
 use parking_lot::RwLock;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch as latest};
+use waypost_serving::tasks::Tasks;
 
 pub use directory::ServiceSummary;
 pub use renewals::KeepAlive;
@@ -35,7 +36,6 @@ use crate::{
         Target,
     },
     store::{Image, Loaded, Store, StoreError},
-    tasks::Tasks,
 };
 use directory::Directory;
 use signals::Signals;

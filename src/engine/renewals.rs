@@ -73,6 +73,9 @@ pub(super) async fn unknown(leases: &[u64], renew: impl Fn(LeaseId) -> bool) -> 
 
 #[cfg(test)]
 mod tests {
+    use waypost_core::testing::{content, id, key, terms};
+    use waypost_serving::tasks::Tasks;
+
     use super::*;
     use crate::{
         clock::Clock,
@@ -80,9 +83,7 @@ mod tests {
         model::Limits,
         registry::{Outcome, Target},
         store::MemoryStore,
-        tasks::Tasks,
     };
-    use waypost_core::testing::{content, id, key, terms};
 
     #[tokio::test]
     async fn a_stream_of_changing_leases_does_not_grow() {

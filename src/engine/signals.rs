@@ -144,9 +144,9 @@ mod tests {
     };
 
     use futures_util::task::{ArcWake, waker};
+    use waypost_core::testing::key;
 
     use super::*;
-    use waypost_core::testing::key;
 
     /// Leaves and joins when it is woken, as the end of a task may that drops a watch.
     struct Restless {

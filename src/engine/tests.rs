@@ -18,6 +18,10 @@ use tokio::{
     task::{JoinSet, yield_now},
     time::{sleep, timeout},
 };
+use waypost_core::testing::{
+    Identity, content, fold, id, identity, key, name, parts, seeds, terms, weight, zone,
+};
+use waypost_serving::tasks::Tasks;
 
 use super::{Engine, EngineError, Subjects, Watch, WatchEvent, WatchedChange};
 use crate::{
@@ -28,10 +32,6 @@ use crate::{
     },
     registry::{Outcome, Patch, Refusal, Target, Transition},
     store::{Image, MemoryStore, Store, StoreError},
-    tasks::Tasks,
-};
-use waypost_core::testing::{
-    Identity, content, fold, id, identity, key, name, parts, seeds, terms, weight, zone,
 };
 
 /// Records what is committed, and fails on demand.

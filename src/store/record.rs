@@ -17,8 +17,8 @@ use crate::{
         Change, ChangeKind, Content, Host, Instance, InstanceId, LeaseId, LeaseTerms, Metadata,
         Name, Parts, Presence, RemovalReason, Revision, ServiceKey, Status, Version, WallTime,
     },
+    protobuf::{Fields, bytes_len, number_len, text_len},
     registry::Stay,
-    wire::{Fields, bytes_len, number_len, text_len},
 };
 
 /// The keys of services, one of each.
@@ -353,8 +353,9 @@ impl ChangeRecord {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use waypost_core::testing::{id, key, parts};
+
+    use super::*;
 
     /// Earlier versions took them.
     #[test]

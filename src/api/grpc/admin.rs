@@ -4,6 +4,7 @@ use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status};
+use waypost_serving::tasks;
 
 use super::{
     convert::{Reader, cursor_to_wire, time_to_wire},
@@ -15,7 +16,6 @@ use crate::{
     engine::Engine,
     model::{Limits, WallTime},
     registry::{Outcome, Protected},
-    tasks,
 };
 
 #[derive(Debug)]

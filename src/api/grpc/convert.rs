@@ -9,8 +9,8 @@ use crate::{
         LeaseTerms, Limits, Metadata, Name, Parts, Presence, Revision, ServiceKey, Status, Version,
         WallTime,
     },
+    protobuf::{Fields, number_len, text_len},
     registry::{Patch, Target},
-    wire::{Fields, number_len, text_len},
 };
 
 /// The time to live of those who name none.
@@ -385,9 +385,9 @@ fn status_to_wire(instance: &Instance) -> proto::Status {
 #[cfg(test)]
 mod tests {
     use prost::Message;
+    use waypost_core::testing::{id, key, name, parts};
 
     use super::*;
-    use waypost_core::testing::{id, key, name, parts};
 
     #[test]
     fn an_instance_is_written_as_the_message_that_it_is() {

@@ -1,4 +1,4 @@
-//! How long whoever calls waits for an answer: after that, nobody works for it any more.
+//! Enforces the deadline that the client sent in `grpc-timeout`: a call stops when it has passed.
 
 use std::{
     future::{Future, pending},
@@ -9,9 +9,8 @@ use http::{HeaderMap, Response};
 use tokio::{select, time::sleep};
 use tonic::{Status, TimeoutExpired, body::Body};
 
-/// How long the caller waits, from the header of gRPC's protocol for that; what can't be read says
-/// nothing.
-pub(super) fn patience(headers: &HeaderMap) -> Option<Duration> {
+/// The timeout in the headers; `None` where it is missing or malformed.
+pub(super) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("grpc-timeout")?.to_str().ok()?;
     let (number, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     // The protocol allows eight digits.
@@ -27,20 +26,20 @@ pub(super) fn patience(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-/// The answer, or that it took longer than the caller waits.
-pub(super) async fn in_time(
-    patience: Option<Duration>,
-    answer: impl Future<Output = Response<Body>>,
+/// The response, or `CANCELLED` once the timeout has passed.
+pub(super) async fn within(
+    timeout: Option<Duration>,
+    response: impl Future<Output = Response<Body>>,
 ) -> Response<Body> {
     let late = async {
-        match patience {
-            Some(patience) => sleep(patience).await,
+        match timeout {
+            Some(timeout) => sleep(timeout).await,
             None => pending().await,
         }
     };
     select! {
         biased;
-        answer = answer => answer,
+        response = response => response,
         () = late => Status::cancelled(TimeoutExpired(()).to_string()).into_http(),
     }
 }
@@ -53,11 +52,11 @@ mod tests {
 
     fn read(value: &str) -> Option<Duration> {
         let value = HeaderValue::from_str(value).unwrap();
-        patience(&HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), value)]))
+        grpc_timeout(&HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), value)]))
     }
 
     #[test]
-    fn a_patience_is_a_number_and_a_unit() {
+    fn a_timeout_is_a_number_and_a_unit() {
         for (value, nanos) in [
             ("2H", 7_200_000_000_000),
             ("3M", 180_000_000_000),
@@ -72,22 +71,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_patience_says_nothing() {
+    fn malformed_timeouts_are_ignored() {
         for value in ["", "S", "1", "1s", "-1S", "+", "1.5S", "123456789S", "1S ", "é", "1é"] {
             assert_eq!(read(value), None, "{value:?}");
         }
-        assert_eq!(patience(&HeaderMap::new()), None);
+        assert_eq!(grpc_timeout(&HeaderMap::new()), None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_takes_too_long_is_not_waited_for() {
-        let late = in_time(Some(Duration::from_secs(1)), pending()).await;
+    async fn a_call_ends_at_its_deadline() {
+        let late = within(Some(Duration::from_secs(1)), pending()).await;
         assert_eq!(late.headers()[Status::GRPC_STATUS], "1");
         let answer = async {
             sleep(Duration::from_secs(1)).await;
             Status::ok("").into_http()
         };
-        let answer = in_time(Some(Duration::from_secs(2)), answer).await;
+        let answer = within(Some(Duration::from_secs(2)), answer).await;
         assert_eq!(answer.headers()[Status::GRPC_STATUS], "0");
     }
 }

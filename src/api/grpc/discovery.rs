@@ -11,7 +11,7 @@ use super::{
     error,
     page::services_in_page,
     proto::{self, discovery_server::Discovery},
-    watch_body::Opened,
+    watch_body::OpenedWatch,
 };
 use crate::{
     engine::{Engine, ServiceSummary, Subjects},
@@ -49,7 +49,7 @@ impl Discovery for DiscoveryApi {
         let service = service.as_deref();
         let answer = match page {
             None => ResolveResponse::whole(service, &filter, which, cursor)
-                .map_err(|TooLarge| error::answer_too_large())?,
+                .map_err(|TooLarge| error::response_too_large())?,
             Some(page) => ResolveResponse::page(service, &filter, which, cursor, &page),
         };
         Ok(Response::new(answer))
@@ -101,7 +101,9 @@ impl Discovery for DiscoveryApi {
         let resume = request.resume.as_ref().and_then(cursor_from_wire);
         // What it tells comes in a body of its own, in place of the stream's.
         let mut response = Response::new(stream::empty());
-        response.extensions_mut().insert(Opened::new(self.engine.watch(subjects, filter, resume)));
+        response
+            .extensions_mut()
+            .insert(OpenedWatch::new(self.engine.watch(subjects, filter, resume)));
         Ok(response)
     }
 }

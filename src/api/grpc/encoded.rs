@@ -11,14 +11,14 @@ use prost::{
 
 use super::{
     convert::{cursor_to_wire, instance_bytes, put_instance},
-    page::{ANSWER_BYTES_MAX, PAGE_BYTES_MAX, Page, token_after},
+    page::{PAGE_BYTES_MAX, Page, RESPONSE_BYTES_MAX, token_after},
     proto,
 };
 use crate::{
     engine::{WatchEvent, WatchedChange},
     model::{ChangeKind, Cursor, Filter, Instance, RemovalReason},
+    protobuf::{Fields, bytes_len, number_len},
     registry::{Chunk, LogEntry, Service},
-    wire::{Fields, bytes_len, number_len},
 };
 
 /// The field of instances in `ResolveResponse` and `Snapshot`, and of changes in `Changes`.
@@ -60,7 +60,7 @@ pub(crate) struct ResolveResponse {
     next_page_token: String,
 }
 
-/// The instances take more than [`ANSWER_BYTES_MAX`].
+/// The instances take more than [`RESPONSE_BYTES_MAX`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooLarge;
 
@@ -89,7 +89,7 @@ impl ResolveResponse {
         for chunk in chunks {
             let instances = encode_chunk(chunk, filter, which);
             bytes += instances.len();
-            if bytes > ANSWER_BYTES_MAX {
+            if bytes > RESPONSE_BYTES_MAX {
                 return Err(TooLarge);
             }
             answer.instances.push(instances);

@@ -1,21 +1,21 @@
-//! The engine's errors as statuses: the one place that maps them.
+//! Maps every error of the engine to its gRPC status.
 
 use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{page::ANSWER_BYTES_MAX, violations::unavailable};
+use super::{page::RESPONSE_BYTES_MAX, violations::unavailable};
 use crate::{engine::EngineError, registry::Refusal, store::StoreError};
 
-/// When to come again to a server that is starting.
+/// The retry delay while the server starts.
 const START_RETRY: Duration = Duration::from_millis(100);
-/// When to come again to a server that is overloaded.
+/// The retry delay while the server is overloaded.
 const OVERLOAD_RETRY: Duration = Duration::from_millis(200);
-/// When to come again to a server whose store fails, or that is leaving.
+/// The retry delay while the store fails or the server shuts down.
 const OUTAGE_RETRY: Duration = Duration::from_secs(1);
 
-/// The status for what the engine says.
+/// The status of an error of the engine.
 pub(super) fn status(error: EngineError) -> Status {
     let message = error.to_string();
     match error {
@@ -50,33 +50,43 @@ fn refused(refusal: &Refusal, message: String) -> Status {
     }
 }
 
-/// The status for a server that has not loaded what it kept.
+/// The status while the server loads its store.
 pub(super) fn starting() -> Status {
     unavailable("the server is starting", START_RETRY)
 }
 
-/// The status for a server that is leaving.
+/// The status while the server shuts down.
 pub(super) fn draining() -> Status {
     unavailable("the server is shutting down", OUTAGE_RETRY)
 }
 
-/// The status for a message that is larger than what is taken.
-pub(super) fn message_too_large(message: &str) -> Status {
+/// The documented status for what tonic refuses as `OUT_OF_RANGE`, a message over the limit; other
+/// statuses unchanged.
+pub(super) fn normalized(status: &Status) -> Status {
+    if status.code() == Code::OutOfRange {
+        message_too_large(status.message())
+    } else {
+        status.clone()
+    }
+}
+
+/// The status for a message over the limit.
+fn message_too_large(message: &str) -> Status {
     let details = ErrorDetails::with_quota_failure_violation("message", message);
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
-/// The status for a lookup whose instances don't fit into one answer.
-pub(super) fn answer_too_large() -> Status {
-    let max = ANSWER_BYTES_MAX / 1024 / 1024;
+/// The status for a lookup whose instances don't fit into one response.
+pub(super) fn response_too_large() -> Status {
+    let max = RESPONSE_BYTES_MAX / 1024 / 1024;
     let message = format!(
-        "the matching instances take more than {max} MiB, the most of one answer: ask for pages \
+        "the matching instances take more than {max} MiB, the most of one response: request pages \
          (page_size, then page_token), or follow the service with Watch, which sends it in parts"
     );
     message_too_large(&message)
 }
 
-/// An answer of the engine to another question.
+/// The status for a response of the engine that does not fit the request: a bug.
 pub(super) fn mismatch() -> Status {
-    Status::internal("the engine gave an answer to another question")
+    Status::internal("the engine's response does not fit the request")
 }

@@ -5,19 +5,20 @@ mod codec;
 mod convert;
 mod deadline;
 mod discovery;
+mod dispatch;
 mod encoded;
 mod error;
-mod gate;
-mod outlet;
 mod page;
 mod registry;
+mod send_buffer;
 mod services;
+mod stream_end;
 mod violations;
 mod watch_body;
 
 use std::fmt;
 
-pub use gate::Gate;
+pub(in crate::api) use dispatch::GrpcApi;
 use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic_health::{
@@ -46,52 +47,56 @@ pub(crate) mod proto {
 }
 
 const REGISTRY: &str = "waypost.v1.Registry";
-/// The services whose health is told, besides that of the whole server.
+/// The services whose health is reported; the empty name is the whole server.
 const SERVICES: [&str; 4] = ["", REGISTRY, "waypost.v1.Discovery", "waypost.v1.Admin"];
 
-/// Tells who asks whether the server serves.
-#[derive(Clone)]
-pub struct Health(HealthReporter);
+/// Health and reflection, which are served from the first moment.
+#[derive(Debug)]
+pub struct EarlyServices(Routes);
 
-impl fmt::Debug for Health {
+/// Reports over `grpc.health.v1` which services serve.
+#[derive(Clone)]
+pub struct HealthReport(HealthReporter);
+
+impl fmt::Debug for HealthReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Health").finish_non_exhaustive()
+        formatter.debug_struct("HealthReport").finish_non_exhaustive()
     }
 }
 
-impl Health {
-    /// Says that every service serves.
+impl HealthReport {
+    /// Reports that every service serves.
     pub async fn serving(&self) {
-        self.tell(&SERVICES, ServingStatus::Serving).await;
+        self.report(&SERVICES, ServingStatus::Serving).await;
     }
 
-    /// Says that no service does: not yet, or no more.
+    /// Reports that no service serves: not yet, or no more.
     pub async fn not_serving(&self) {
-        self.tell(&SERVICES, ServingStatus::NotServing).await;
+        self.report(&SERVICES, ServingStatus::NotServing).await;
     }
 
-    /// Says of the service that writes whether it does, for as long as it is told why not.
+    /// Reports that writes fail while `failure` has a value. Ends with its sender.
     pub async fn follow(self, mut failure: watch::Receiver<Option<StoreError>>) {
         let mut failed = false;
-        // Said once, also where the store says why not in other words.
+        // Reported once, even where the reason changes.
         while failure.wait_for(|failure| failure.is_some() != failed).await.is_ok() {
             failed = !failed;
             let status = if failed { ServingStatus::NotServing } else { ServingStatus::Serving };
-            self.tell(&[REGISTRY], status).await;
+            self.report(&[REGISTRY], status).await;
         }
     }
 
-    async fn tell(&self, services: &[&'static str], status: ServingStatus) {
+    async fn report(&self, services: &[&'static str], status: ServingStatus) {
         for service in services {
             self.0.set_service_status(*service, status).await;
         }
     }
 }
 
-/// What is served from the first moment: health, which says that nothing serves yet, and reflection.
-pub async fn first_routes() -> (Routes, Health) {
+/// Health, which reports that nothing serves yet, and reflection.
+pub async fn early_services() -> (EarlyServices, HealthReport) {
     let (reporter, health) = health_reporter();
-    let reporter = Health(reporter);
+    let reporter = HealthReport(reporter);
     reporter.not_serving().await;
     let mut routes = Routes::builder();
     routes.add_service(health);
@@ -102,13 +107,13 @@ pub async fn first_routes() -> (Routes, Health) {
     if let Ok(reflection) = reflection().build_v1alpha() {
         routes.add_service(reflection);
     }
-    (routes.routes(), reporter)
+    (EarlyServices(routes.routes()), reporter)
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        // Lets generic clients show the details of errors.
+        // Generic clients decode the details of errors with it.
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }

@@ -14,7 +14,7 @@ const SIZE_MAX: u32 = 1_000;
 /// Bytes of instances in a page at most, where it has more than one instance.
 pub(super) const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of one answer at most: gRPC clients refuse larger messages by default.
-pub(super) const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(super) const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Hexadecimal digits of a token's checksum, which come first.
 const CHECKSUM_LEN: usize = 16;
 
@@ -90,8 +90,9 @@ fn checksum(id: &str, service: &ServiceKey) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use waypost_core::testing::{id, key};
+
+    use super::*;
 
     #[test]
     fn a_size_above_the_largest_is_taken_as_the_largest() {

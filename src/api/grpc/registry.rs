@@ -9,7 +9,6 @@ use super::{
     convert::{Reader, cursor_to_wire, duration_to_wire, instance_bytes},
     encoded::{RegisterResponse, UpdateResponse},
     error,
-    gate::too_large,
     proto::{self, registry_server::Registry},
 };
 use crate::{
@@ -131,7 +130,7 @@ impl Registry for RegistryApi {
         // However it ends, the conversation is dropped, and its leases have their grace left.
         let answers = stream::try_unfold(conversation, async |mut conversation| {
             let request = conversation.requests.message().await;
-            let Some(request) = request.map_err(|status| too_large(&status))? else {
+            let Some(request) = request.map_err(|status| error::normalized(&status))? else {
                 return Ok(None);
             };
             check_count(&conversation.limits, &request.lease_ids)?;

@@ -1,4 +1,4 @@
-//! The three services, each found by the name that begins the path.
+//! The services of `waypost.v1`, dispatched by the service name in the path.
 
 use std::{convert::Infallible, fmt, future::Future, pin::Pin, sync::Arc};
 
@@ -19,23 +19,23 @@ use super::{
 };
 use crate::{clock::Clock, engine::Engine, model::Limits};
 
-/// A call on its way.
+/// A call that runs.
 pub(super) type Call = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-/// What is served once there is an engine.
-pub(super) struct Services {
+/// The services that need the engine.
+pub(super) struct RegistryServices {
     registry: RegistryServer<RegistryApi>,
     discovery: DiscoveryServer<DiscoveryApi>,
     admin: AdminServer<AdminApi>,
 }
 
-impl fmt::Debug for Services {
+impl fmt::Debug for RegistryServices {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Services").finish_non_exhaustive()
+        formatter.debug_struct("RegistryServices").finish_non_exhaustive()
     }
 }
 
-impl Services {
+impl RegistryServices {
     pub(super) fn new(engine: &Engine, limits: &Arc<Limits>, clock: Clock) -> Self {
         let bytes_max = limits.message_bytes_max;
         let registry = RegistryApi::new(engine.clone(), Arc::clone(limits), clock);
@@ -53,7 +53,7 @@ impl Services {
     where
         B: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
     {
-        // Each is always ready.
+        // Each service is always ready.
         let path = request.uri().path();
         match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
             Some((RegistryServer::<RegistryApi>::NAME, _)) => self.registry.clone().call(request),

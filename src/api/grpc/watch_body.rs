@@ -1,6 +1,6 @@
-//! What a watch tells, as the body of its answer. Each message is written into as many bytes as it has,
-//! which are gone once they are sent: a watch that has nothing to say keeps nothing of what it said, where
-//! the buffer of a stream stays as large as its largest message.
+//! The response body of a watch. Each message is encoded into exactly as many bytes as it has, which
+//! are freed once sent: an idle watch keeps no buffer, where tonic's stays as large as its largest
+//! message.
 
 use std::{
     pin::Pin,
@@ -18,29 +18,29 @@ use tonic::{Status, body::Body};
 use super::encoded::WatchResponse;
 use crate::engine::Watch;
 
-/// What stands before each message of gRPC: whether it is compressed, and its length.
+/// The prefix of each gRPC message: a compression flag and the length.
 const PREFIX_BYTES: usize = 5;
 
-/// A watch on its way from the method that opens it, beside the stream that the method has to answer
-/// with.
+/// A watch on its way from the method that opens it to the dispatcher, beside the empty stream that
+/// the method returns.
 #[derive(Clone)]
-pub(super) struct Opened(Arc<Mutex<Option<Watch>>>);
+pub(super) struct OpenedWatch(Arc<Mutex<Option<Watch>>>);
 
-impl Opened {
+impl OpenedWatch {
     pub(super) fn new(watch: Watch) -> Self {
         Self(Arc::new(Mutex::new(Some(watch))))
     }
 
-    /// The answer with the watch that comes with it as its body, where one does.
-    pub(super) fn as_body(mut answer: Response<Body>) -> Response<Body> {
-        match answer.extensions_mut().remove().and_then(|Self(watch)| watch.lock().take()) {
-            Some(watch) => answer.map(|_empty| Body::new(WatchBody(watch))),
-            None => answer,
+    /// The response, with the watch in its extensions, if there is one, as its body.
+    pub(super) fn as_body(mut response: Response<Body>) -> Response<Body> {
+        match response.extensions_mut().remove().and_then(|Self(watch)| watch.lock().take()) {
+            Some(watch) => response.map(|_empty| Body::new(WatchBody(watch))),
+            None => response,
         }
     }
 }
 
-/// A body that goes on for as long as somebody reads it.
+/// A body without an end of its own.
 struct WatchBody(Watch);
 
 impl HttpBody for WatchBody {
@@ -57,12 +57,12 @@ impl HttpBody for WatchBody {
     }
 }
 
-/// A message that is not compressed, as gRPC frames it.
+/// An uncompressed message with its prefix.
 fn framed(message: &impl Message) -> Bytes {
     let length = message.encoded_len();
     let mut bytes = Vec::with_capacity(PREFIX_BYTES + length);
     bytes.put_u8(0);
-    // An event is bounded far below.
+    // Events are far smaller than 4 GiB.
     bytes.put_u32(length as u32);
     message.encode_raw(&mut bytes);
     bytes.into()

@@ -6,12 +6,12 @@ use clap::Args;
 use rustix::process::Signal as SignalNumber;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::error;
+use waypost_serving::{exit_code, signals, telemetry};
 
 use crate::{
-    cli::{exit::CONFIGURATION, output::fail, signals::stop_signal},
+    cli::output::fail,
     config::{Config, Overrides},
     server::{RunError, Server},
-    telemetry,
 };
 
 /// Run the registry.
@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
         Ok(config) => config,
         Err(mistakes) => {
             fail(&mistakes);
-            return ExitCode::from(CONFIGURATION);
+            return ExitCode::from(exit_code::CONFIGURATION);
         }
     };
     // The levels were checked with the rest of the configuration.
@@ -65,7 +65,7 @@ pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
 
 async fn serve(config: Config) -> ExitCode {
     let (stop, _file_size_signal) =
-        match stop_signal().and_then(|stop| Ok((stop, catch_file_size_signal()?))) {
+        match signals::stop().and_then(|stop| Ok((stop, catch_file_size_signal()?))) {
             Ok(signals) => signals,
             Err(error) => return fail(&format!("can't handle signals: {error}")),
         };

@@ -12,6 +12,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
 use waypost_client::proto::{Filter, WatchRequest};
+use waypost_serving::signals;
 
 use self::fold::{FoldedWatch, InstanceEvent};
 use crate::{
@@ -23,7 +24,6 @@ use crate::{
             status_name, status_style, write,
         },
         remote::{RemoteRegistry, discovery},
-        signals::stop_signal,
     },
     clock::Clock,
 };
@@ -66,7 +66,7 @@ struct EventJson<'a> {
 }
 
 pub(crate) async fn run(arguments: WatchArguments) -> Result<(), CommandError> {
-    let stop = stop_signal().map_err(CommandError::Signals)?;
+    let stop = signals::stop().map_err(CommandError::Signals)?;
     let output = arguments.registry.output;
     let mut watch = WatchSession {
         remote: RemoteRegistry::new(arguments.registry.url),

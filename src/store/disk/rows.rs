@@ -59,13 +59,13 @@ mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
     use fastrand::Rng;
+    use waypost_core::testing::{id, key, parts, seeds};
 
     use super::*;
     use crate::{
         model::{Content, Instance, Metadata, Parts, Presence, RemovalReason, Revision, WallTime},
         store::record::{ChangeRecord, InstanceRecord, Keys},
     };
-    use waypost_core::testing::{id, key, parts, seeds};
 
     fn some_change(revision: u64, random: &mut Rng) -> Change {
         let instance = |modified, bytes| {

@@ -7,13 +7,13 @@ use std::{
 
 use fastrand::Rng;
 use redb::StorageBackend;
+use waypost_core::testing::{content, id, key};
 
 use super::{tables::CHANGES, *};
 use crate::{
     model::{LeaseTerms, Tick, WallTime},
     registry::{Command, Now, Registry, Target},
 };
-use waypost_core::testing::{content, id, key};
 
 /// What a disc holds.
 #[derive(Debug, Default)]

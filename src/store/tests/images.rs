@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, io, time::Duration};
 
 use fastrand::Rng;
 use tempfile::TempDir;
+use waypost_core::testing::{id, key, parts};
 
 use super::{Work, damage, kept, limits, seeds};
 use crate::{
@@ -11,7 +12,6 @@ use crate::{
     registry::Command,
     store::{Contents, DiskStore, Image, ImageError, Loaded, Store, image::read_image},
 };
-use waypost_core::testing::{id, key, parts};
 
 /// What the longest chunk has.
 const CHUNK_BYTES: usize = 256 * 1024;

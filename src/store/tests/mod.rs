@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use tempfile::TempDir;
+use waypost_core::testing::{Identity, fold, id, identity, key, name, parts, seeds, zone};
 
 use super::{DiskStore, Loaded, Store, StoreError, disk::tests::Disc};
 use crate::{
@@ -18,7 +19,6 @@ use crate::{
     },
     registry::{Command, Now, Patch, Registry, Stay, Target, Transition},
 };
-use waypost_core::testing::{Identity, fold, id, identity, key, name, parts, seeds, zone};
 
 const CHANGES_MAX: usize = 64;
 

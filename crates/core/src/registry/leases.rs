@@ -384,8 +384,10 @@ fn scatter(seed: u64, slot: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Revision, WallTime};
-    use crate::testing::{content, id, key, terms};
+    use crate::{
+        model::{Revision, WallTime},
+        testing::{content, id, key, terms},
+    };
 
     fn instance() -> Arc<Instance> {
         Arc::new(Instance {

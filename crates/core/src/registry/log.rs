@@ -128,8 +128,10 @@ mod tests {
     use fastrand::Rng;
 
     use super::*;
-    use crate::model::{Content, Instance, Metadata, Parts, Presence, RemovalReason, WallTime};
-    use crate::testing::{id, key, parts, with_seeds};
+    use crate::{
+        model::{Content, Instance, Metadata, Parts, Presence, RemovalReason, WallTime},
+        testing::{id, key, parts, with_seeds},
+    };
 
     const SERVICES: [&str; 4] = ["a/one", "a/two", "b/one", "b/two"];
 

@@ -242,8 +242,10 @@ mod tests {
     use fastrand::Rng;
 
     use super::*;
-    use crate::model::{Content, Metadata, Parts, Presence, Revision, Status, WallTime};
-    use crate::testing::{id, key, parts, with_seeds};
+    use crate::{
+        model::{Content, Metadata, Parts, Presence, Revision, Status, WallTime},
+        testing::{id, key, parts, with_seeds},
+    };
 
     fn member(number: u32, revision: u64, status: Status) -> Member {
         let content = Content::from(&Parts { status, ..parts(1) });

@@ -14,12 +14,14 @@ use super::{
     Command, LeaseTable, Losses, Now, Outcome, Patch, Protected, Refusal, Registry, StreamId,
     Target, Transition, Verdict,
 };
-use crate::model::{
-    Change, ChangeKind, Content, Instance, LeaseId, LeaseTerms, Limits, Metadata, Name, Parts,
-    Presence, RemovalReason, Revision, ServiceKey, Status, Tick, WallTime,
-};
-use crate::testing::{
-    Identity, content, fold, id, identity, key, name, parts, terms, weight, with_seeds, zone,
+use crate::{
+    model::{
+        Change, ChangeKind, Content, Instance, LeaseId, LeaseTerms, Limits, Metadata, Name, Parts,
+        Presence, RemovalReason, Revision, ServiceKey, Status, Tick, WallTime,
+    },
+    testing::{
+        Identity, content, fold, id, identity, key, name, parts, terms, weight, with_seeds, zone,
+    },
 };
 
 /// An empty registry with room for so many instances.

@@ -1,7 +1,9 @@
-//! The calls of one connection of HTTP/2, run by the task that runs the connection. A call is short
-//! and talks to nobody but its connection, so that a task of its own costs more than the call does:
-//! here all that arrived together is answered together, in one write. It must never hold up the
-//! connection: whatever waits, waits beside it.
+//! Runs the calls of one HTTP/2 connection in the task of the connection. Most calls are short and
+//! wait for nothing, so that a task for each costs more than the call; and the responses of calls
+//! that arrived together leave together, in one write. Replaces hyper's executor of a task for each
+//! call.
+//!
+//! Invariant: a call never blocks its connection; one that waits, waits beside it.
 
 use std::{
     future::{Future, poll_fn},
@@ -25,72 +27,72 @@ use tokio::task::coop::has_budget_remaining;
 
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Where a connection puts the calls that begin. Bounded as its streams are.
+/// The queue of new calls of a connection. Bounded by its number of streams.
 #[derive(Clone, Default)]
-pub(crate) struct Calls(Arc<State>);
+pub(crate) struct Calls(Arc<CallQueue>);
 
 #[derive(Default)]
-struct State {
-    /// Those that nobody has looked at.
-    begun: Mutex<Vec<Call>>,
-    again: AtomicBool,
+struct CallQueue {
+    /// Calls that were never polled.
+    started: Mutex<Vec<Call>>,
+    poll_all: AtomicBool,
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Calls {
     fn execute(&self, call: F) {
-        self.0.begun.lock().push(Box::pin(call));
+        self.0.started.lock().push(Box::pin(call));
     }
 }
 
 impl Calls {
-    /// Has all calls looked at once more, also those that nothing woke. For the connection.
-    pub(crate) fn look_again(&self) {
-        self.0.again.store(true, Ordering::Relaxed);
+    /// Makes the connection poll all calls once more, woken or not.
+    pub(crate) fn poll_all(&self) {
+        self.0.poll_all.store(true, Ordering::Relaxed);
     }
 
-    /// Runs a connection that puts its calls here, and these, until the connection ends; calls that
-    /// still run then have nobody to answer, and are dropped. Cancel safe.
+    /// Runs a connection and the calls that it queues here, until the connection ends; calls that
+    /// still run then are dropped. Cancel safe.
     pub(crate) async fn run<T>(self, connection: impl Future<Output = T>) -> T {
         let mut connection = pin!(connection);
         let mut waiting = FuturesUnordered::new();
-        let bell = Arc::new(Bell::default());
-        let waker = task::waker(Arc::clone(&bell));
+        let flag = Arc::new(WakeFlag::default());
+        let waker = task::waker(Arc::clone(&flag));
         poll_fn(move |context| {
-            bell.attend(context.waker());
+            flag.register(context.waker());
             let mut rounds = rounds_of(waiting.len());
             loop {
                 let mut context_of_calls = Context::from_waker(&waker);
                 while let Poll::Ready(Some(())) = waiting.poll_next_unpin(&mut context_of_calls) {}
                 rounds = rounds.saturating_sub(1);
-                let goes_on = rounds > 0 && has_budget_remaining();
-                let unheard = bell.take();
-                if unheard && goes_on {
+                let has_rounds = rounds > 0 && has_budget_remaining();
+                let woken = flag.take();
+                if woken && has_rounds {
                     continue;
                 }
-                // After the calls: what they answered goes out at once.
+                // After the calls: their responses are written at once.
                 if let Poll::Ready(ended) = connection.as_mut().poll(context) {
                     return Poll::Ready(ended);
                 }
-                if self.0.again.swap(false, Ordering::Relaxed) {
+                if self.0.poll_all.swap(false, Ordering::Relaxed) {
                     waiting = mem::take(&mut waiting).into_iter().collect();
                     continue;
                 }
-                let begun = mem::take(&mut *self.0.begun.lock());
-                if begun.is_empty() {
-                    if !bell.leave() && !unheard {
+                let started = mem::take(&mut *self.0.started.lock());
+                if started.is_empty() {
+                    if !flag.clear() && !woken {
                         return Poll::Pending;
                     }
-                    if !goes_on {
+                    if !has_rounds {
                         context.waker().wake_by_ref();
                         return Poll::Pending;
                     }
-                    bell.attend(context.waker());
+                    flag.register(context.waker());
                     continue;
                 }
-                // Most are answered at once. Nobody is woken for those that are not before they are
-                // among those that wait, which polls them again.
+                // Most finish in the first poll. The others need no waker before they are in `waiting`,
+                // which polls them again.
                 let mut context = Context::from_waker(Waker::noop());
-                waiting.extend(begun.into_iter().filter_map(|mut call| {
+                waiting.extend(started.into_iter().filter_map(|mut call| {
                     call.as_mut().poll(&mut context).is_pending().then_some(call)
                 }));
                 rounds = rounds_of(waiting.len());
@@ -100,45 +102,45 @@ impl Calls {
     }
 }
 
-/// In how many rounds all of so many calls are looked at: each looks at two of those that were woken at
-/// least.
+/// The number of rounds in which so many calls are polled: each round polls at least two of the woken
+/// ones.
 fn rounds_of(calls: usize) -> usize {
     calls / 2 + 2
 }
 
-/// Rung by calls that want to be looked at. Whoever looks at them hears it; where nobody does, the task
-/// is woken. So calls that are woken by their connection, or by themselves, as a stream is by each message
-/// that it sends, are looked at before the task ends its turn: their answers go out together.
+/// Set by calls that are woken. While the task polls, it reads the flag; otherwise setting it wakes
+/// the task. So calls that are woken by their connection or by themselves, as a stream is by each
+/// message that it sends, are polled before the task yields: their responses leave together.
 #[derive(Default)]
-struct Bell {
-    rung: AtomicBool,
-    attended: AtomicBool,
+struct WakeFlag {
+    set: AtomicBool,
+    polling: AtomicBool,
     task: AtomicWaker,
 }
 
-impl Bell {
-    fn attend(&self, task: &Waker) {
+impl WakeFlag {
+    fn register(&self, task: &Waker) {
         self.task.register(task);
-        self.attended.store(true, Ordering::SeqCst);
+        self.polling.store(true, Ordering::SeqCst);
     }
 
-    /// Whether it was rung since the last time.
+    /// Resets the flag; returns whether it was set.
     fn take(&self) -> bool {
-        self.rung.swap(false, Ordering::SeqCst)
+        self.set.swap(false, Ordering::SeqCst)
     }
 
-    /// Ends the attendance; says whether it was rung before, and nobody heard.
-    fn leave(&self) -> bool {
-        self.attended.store(false, Ordering::SeqCst);
+    /// Ends the polling; returns whether the flag was set meanwhile.
+    fn clear(&self) -> bool {
+        self.polling.store(false, Ordering::SeqCst);
         self.take()
     }
 }
 
-impl ArcWake for Bell {
-    fn wake_by_ref(bell: &Arc<Self>) {
-        bell.rung.store(true, Ordering::SeqCst);
-        if !bell.attended.load(Ordering::SeqCst) {
-            bell.task.wake();
+impl ArcWake for WakeFlag {
+    fn wake_by_ref(flag: &Arc<Self>) {
+        flag.set.store(true, Ordering::SeqCst);
+        if !flag.polling.load(Ordering::SeqCst) {
+            flag.task.wake();
         }
     }
 }
@@ -156,7 +158,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn calls_are_answered_before_the_connection_is_looked_at_again() {
+    async fn calls_finish_before_the_connection_is_polled_again() {
         let (calls, answered) = (Calls::default(), Arc::new(AtomicUsize::new(0)));
         let (begin, count) = (calls.clone(), Arc::clone(&answered));
         let mut polls = 0;
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_waits_holds_up_nobody_and_wakes_its_connection() {
+    async fn a_waiting_call_blocks_no_other_and_wakes_its_connection() {
         let calls = Calls::default();
         let (ask, asked) = oneshot::channel::<()>();
         let (answer, mut answered) = oneshot::channel();
@@ -196,41 +198,41 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn calls_that_nothing_woke_are_looked_at_when_their_connection_says_so() {
-        let (calls, told) = (Calls::default(), Arc::new(AtomicBool::new(false)));
-        let (heard, hears) = (Arc::new(AtomicBool::new(false)), Arc::clone(&told));
-        let hear = Arc::clone(&heard);
+    async fn calls_that_nothing_woke_are_polled_on_request() {
+        let (calls, set) = (Calls::default(), Arc::new(AtomicBool::new(false)));
+        let (seen, reads) = (Arc::new(AtomicBool::new(false)), Arc::clone(&set));
+        let sees = Arc::clone(&seen);
         calls.execute(poll_fn(move |_| {
-            hear.store(hears.load(Ordering::Relaxed), Ordering::Relaxed);
-            if hears.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
+            sees.store(reads.load(Ordering::Relaxed), Ordering::Relaxed);
+            if reads.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
         }));
         let again = calls.clone();
         let connection = async {
             yield_now().await;
-            told.store(true, Ordering::Relaxed);
+            set.store(true, Ordering::Relaxed);
             yield_now().await;
-            assert!(!heard.load(Ordering::Relaxed));
-            again.look_again();
+            assert!(!seen.load(Ordering::Relaxed));
+            again.poll_all();
             yield_now().await;
-            assert!(heard.load(Ordering::Relaxed));
+            assert!(seen.load(Ordering::Relaxed));
         };
         calls.run(connection).await;
     }
 
     #[tokio::test]
-    async fn calls_that_wake_themselves_are_all_looked_at_before_the_connection_is() {
-        let (calls, looks) = (Calls::default(), Arc::new(AtomicUsize::new(0)));
+    async fn calls_that_wake_themselves_are_polled_before_the_connection() {
+        let (calls, polls_of_calls) = (Calls::default(), Arc::new(AtomicUsize::new(0)));
         for _ in 0..40 {
-            let looks = Arc::clone(&looks);
+            let polls_of_calls = Arc::clone(&polls_of_calls);
             calls.execute(poll_fn(move |context| {
-                looks.fetch_add(1, Ordering::Relaxed);
+                polls_of_calls.fetch_add(1, Ordering::Relaxed);
                 context.waker().wake_by_ref();
                 Poll::<()>::Pending
             }));
         }
         let mut seen = Vec::new();
         let connection = poll_fn(move |_| {
-            seen.push(looks.load(Ordering::Relaxed));
+            seen.push(polls_of_calls.load(Ordering::Relaxed));
             if seen.len() < 3 { Poll::Pending } else { Poll::Ready(mem::take(&mut seen)) }
         });
         let seen = calls.run(connection).await;

@@ -1,6 +1,6 @@
-//! Bounds what waits in a stream to be sent. HTTP/2 takes in as much as the peer's windows allow,
-//! some hundred KiB a stream, whether or not the peer reads: here a stream that has enough unsent
-//! is not asked for more, and what it would have said stays where it is shared.
+//! A bounded send buffer for each stream. HTTP/2 buffers as much as the peer's windows allow, some
+//! hundred KiB a stream, even for a peer that does not read. Here a stream with enough unsent bytes
+//! is not polled, so that its next messages stay where they are shared.
 
 use std::{
     pin::Pin,
@@ -16,30 +16,30 @@ use futures_util::task::AtomicWaker;
 use http_body::{Body as HttpBody, Frame};
 use tonic::{Status, body::Body};
 
-/// Bytes that may wait before no more are taken in. A message goes in as a whole: what waits can be
-/// one message more.
+/// Unsent bytes from which on the body is not polled. A message is buffered whole, so that the buffer
+/// may hold one message more.
 const UNSENT_MAX: usize = 64 * 1024;
 
-/// A body that says nothing while too much of what it said is unsent.
-pub(super) struct Outlet {
+/// A body that yields nothing while too many of its bytes are unsent.
+pub(super) struct SendBuffer {
     body: Body,
-    unsent: Arc<Unsent>,
+    unsent: Arc<UnsentCount>,
 }
 
 #[derive(Default)]
-struct Unsent {
+struct UnsentCount {
     bytes: AtomicUsize,
-    /// Who waits for them to become fewer.
+    /// Woken when they become fewer.
     waker: AtomicWaker,
 }
 
-/// Bytes on their way. Whoever sends them drops them once they are written.
-struct Piece {
+/// Unsent bytes. The connection drops them once they are written.
+struct UnsentBytes {
     bytes: Bytes,
-    unsent: Arc<Unsent>,
+    unsent: Arc<UnsentCount>,
 }
 
-impl Outlet {
+impl SendBuffer {
     pub(super) fn new(body: Body) -> Self {
         Self { body, unsent: Arc::default() }
     }
@@ -48,27 +48,27 @@ impl Outlet {
         self.unsent.bytes.load(Ordering::Acquire) >= UNSENT_MAX
     }
 
-    /// The same bytes, counted until they are gone.
+    /// The same bytes, counted as unsent until they are dropped.
     fn count(&self, bytes: Bytes) -> Bytes {
         self.unsent.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
-        Bytes::from_owner(Piece { bytes, unsent: Arc::clone(&self.unsent) })
+        Bytes::from_owner(UnsentBytes { bytes, unsent: Arc::clone(&self.unsent) })
     }
 }
 
-impl AsRef<[u8]> for Piece {
+impl AsRef<[u8]> for UnsentBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Piece {
+impl Drop for UnsentBytes {
     fn drop(&mut self) {
         self.unsent.bytes.fetch_sub(self.bytes.len(), Ordering::AcqRel);
         self.unsent.waker.wake();
     }
 }
 
-impl HttpBody for Outlet {
+impl HttpBody for SendBuffer {
     type Data = Bytes;
     type Error = Status;
 
@@ -78,7 +78,7 @@ impl HttpBody for Outlet {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.is_full() {
             self.unsent.waker.register(context.waker());
-            // Looked at again: what was sent before the waker stood there woke nobody.
+            // Checked again: bytes that were sent before the waker was registered woke nothing.
             if self.is_full() {
                 return Poll::Pending;
             }
@@ -105,7 +105,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether it was woken.
+    /// Records a wake-up.
     #[derive(Default)]
     struct Woken(AtomicBool);
 
@@ -115,48 +115,48 @@ mod tests {
         }
     }
 
-    fn endless(piece: usize) -> Outlet {
+    fn endless(piece: usize) -> SendBuffer {
         let frame = move |_| Ok::<_, Status>(Frame::data(Bytes::from(vec![7; piece])));
-        Outlet::new(Body::new(StreamBody::new(stream::iter(0..).map(frame))))
+        SendBuffer::new(Body::new(StreamBody::new(stream::iter(0..).map(frame))))
     }
 
-    fn next(outlet: &mut Outlet) -> Option<Bytes> {
-        let frame = outlet.frame().now_or_never()?;
+    fn next(buffer: &mut SendBuffer) -> Option<Bytes> {
+        let frame = buffer.frame().now_or_never()?;
         Some(frame.expect("endless").expect("no error").into_data().expect("data"))
     }
 
     #[test]
-    fn what_is_unsent_is_bounded() {
-        let mut outlet = endless(1_000);
-        let unsent: Vec<_> = std::iter::from_fn(|| next(&mut outlet)).collect();
+    fn unsent_bytes_are_bounded() {
+        let mut buffer = endless(1_000);
+        let unsent: Vec<_> = std::iter::from_fn(|| next(&mut buffer)).collect();
         assert_eq!(unsent.len(), UNSENT_MAX.div_ceil(1_000));
         assert!(unsent.iter().all(|bytes| **bytes == [7; 1_000]));
     }
 
     #[test]
-    fn what_is_sent_makes_room_and_wakes_who_waits() {
-        let mut outlet = endless(UNSENT_MAX / 2);
-        let (first, second) = (next(&mut outlet).unwrap(), next(&mut outlet).unwrap());
+    fn sent_bytes_make_room_and_wake_the_stream() {
+        let mut buffer = endless(UNSENT_MAX / 2);
+        let (first, second) = (next(&mut buffer).unwrap(), next(&mut buffer).unwrap());
         let woken = Arc::new(Woken::default());
         let waker = task::waker(Arc::clone(&woken));
         let mut context = Context::from_waker(&waker);
-        assert!(Pin::new(&mut outlet).poll_frame(&mut context).is_pending());
+        assert!(Pin::new(&mut buffer).poll_frame(&mut context).is_pending());
         // A part of a piece is the piece.
         let part = first.slice(10..20);
         drop(first);
         assert!(!woken.0.load(Ordering::Relaxed));
         drop(part);
         assert!(woken.0.load(Ordering::Relaxed));
-        assert!(Pin::new(&mut outlet).poll_frame(&mut context).is_ready());
-        drop((second, outlet));
+        assert!(Pin::new(&mut buffer).poll_frame(&mut context).is_ready());
+        drop((second, buffer));
     }
 
     #[test]
-    fn one_message_goes_whatever_its_size() {
-        let mut outlet = endless(3 * UNSENT_MAX);
-        let message = next(&mut outlet).expect("nothing is unsent");
-        assert_eq!(next(&mut outlet), None);
+    fn one_message_of_any_size_is_sent() {
+        let mut buffer = endless(3 * UNSENT_MAX);
+        let message = next(&mut buffer).expect("nothing is unsent");
+        assert_eq!(next(&mut buffer), None);
         drop(message);
-        assert!(next(&mut outlet).is_some());
+        assert!(next(&mut buffer).is_some());
     }
 }

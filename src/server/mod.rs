@@ -1,5 +1,7 @@
-//! The assembly: the only place that sees everything. It binds before it spawns, and knows the order
-//! in which things end.
+//! The assembly of the server: binds, starts the engine, serves, and shuts down in order.
+
+mod calls;
+mod connections;
 
 use std::{
     future::Future,
@@ -21,23 +23,29 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-
-use crate::{
-    api::grpc::{self, Gate, Health},
-    clock::Clock,
-    config::{Config, StoreKind},
-    connections::Connections,
-    engine::Engine,
-    listener,
-    model::Limits,
-    store::{DiskStore, Loaded, MemoryStore, Store, StoreError},
+use waypost_serving::{
+    listener, port_file,
     tasks::{self, Tasks},
 };
 
-/// From the request to stop until the end, whatever peers do.
+use self::connections::Connections;
+
+use crate::{
+    api::{
+        Router,
+        grpc::{self, HealthReport},
+    },
+    clock::Clock,
+    config::{Config, StoreKind},
+    engine::Engine,
+    model::Limits,
+    store::{DiskStore, Loaded, MemoryStore, Store, StoreError},
+};
+
+/// From the request to stop until connections are closed, whatever peers do.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(8);
 
-/// A server that is bound to its address and not serving yet.
+/// A server that is bound to its address and does not serve yet.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
@@ -45,15 +53,15 @@ pub struct Server {
     config: Config,
 }
 
-/// A server without a network: what [`Server`] runs over TCP, and simulations over theirs.
+/// A server without a network: [`Server`] runs it over TCP, simulations over theirs.
 #[derive(Debug)]
 pub struct Core {
-    gate: Arc<Gate>,
-    /// Cancelled when the gate has closed.
-    leaving: CancellationToken,
-    /// Keeps its mailbox open until it was asked to stop.
+    router: Arc<Router>,
+    /// Cancelled when the router has closed.
+    stop: CancellationToken,
+    /// Keeps the engine's mailbox open until the end.
     engine: OnceLock<Engine>,
-    health: Health,
+    health: HealthReport,
     limits: Arc<Limits>,
     clock: Clock,
     tasks: Tasks,
@@ -69,16 +77,16 @@ pub struct BindError {
     pub source: io::Error,
 }
 
-/// Why a server ended that was not asked to.
+/// The reason why a server ended early.
 #[derive(Debug, Error)]
 pub enum RunError {
     /// The store can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// There can't be a thread for the engine.
+    /// The engine's thread can't be created.
     #[error("can't start a thread: {0}")]
     Thread(io::Error),
-    /// The file for the bound address can't be written.
+    /// The port file can't be written.
     #[error("can't write the bound address to {}: {source}", path.display())]
     PortFile {
         /// The file.
@@ -86,8 +94,8 @@ pub enum RunError {
         /// Why.
         source: io::Error,
     },
-    /// A part of it ended; the log says which.
-    #[error("a task of the server ended unexpectedly")]
+    /// One of its tasks ended.
+    #[error("a task of the server ended unexpectedly; the log names it")]
     TaskEnded,
 }
 
@@ -96,18 +104,18 @@ impl Server {
     pub fn bind(config: Config) -> Result<Self, BindError> {
         let address = config.listen;
         let (listener, address) =
-            listener::listen(address).map_err(|source| BindError { address, source })?;
+            listener::bind(address).map_err(|source| BindError { address, source })?;
         Ok(Self { listener, address, config })
     }
 
-    /// The address that it listens on, with the port that was picked.
+    /// The address that it listens on; for port 0, with the port that was picked.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `shutdown` is ready. Until the store is loaded, calls are answered with
-    /// `UNAVAILABLE`. At last it ends in order, within 8 s: health says that it no longer serves, no
-    /// new connections are taken, streams end with `UNAVAILABLE`, and calls in flight finish.
+    /// Serves until `shutdown` is ready. While the store loads, calls fail with `UNAVAILABLE`. Then
+    /// shuts down within 8 s: health reports that nothing serves, no new connections are accepted,
+    /// streams end with `UNAVAILABLE`, and calls in flight finish. Not cancel safe.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let Self { listener, address, config } = self;
         let core = Core::new(config.limits.clone(), Clock::start()).await;
@@ -125,7 +133,7 @@ impl Server {
                 }
             }
             if let Some(path) = config.port_file {
-                let written = write_port_file(&path, address);
+                let written = port_file::write(&path, &[address]);
                 written.map_err(|source| RunError::PortFile { path, source })?;
             }
             info!(%address, "serving");
@@ -143,19 +151,19 @@ impl Server {
                 shutdown.await;
             }
         };
-        let ended = core.run(listener::tcp(listener), end).await;
+        let ended = core.run(listener::incoming(listener), end).await;
         started.and(ended)
     }
 }
 
 impl Core {
-    /// A core that starts. Must be called in a tokio runtime.
+    /// A server that is starting. Must be called in a tokio runtime.
     pub async fn new(limits: Limits, clock: Clock) -> Self {
-        let (first_routes, health) = grpc::first_routes().await;
-        let leaving = CancellationToken::new();
+        let (early, health) = grpc::early_services().await;
+        let stop = CancellationToken::new();
         Self {
-            gate: Arc::new(Gate::new(first_routes, clock)),
-            leaving,
+            router: Arc::new(Router::new(early, clock)),
+            stop,
             engine: OnceLock::new(),
             health,
             limits: Arc::new(limits),
@@ -164,12 +172,12 @@ impl Core {
         }
     }
 
-    /// Starts the engine upon what a store kept; from here on calls are answered. To be called once.
+    /// Starts the engine on the contents of a store, and serves calls from here on. To be called once.
     pub async fn start<S: Store>(&self, store: S, loaded: Loaded) -> Result<(), RunError> {
         let engine = Engine::start(store, loaded, &self.limits, self.clock, &self.tasks);
         let engine = engine.map_err(RunError::Thread)?;
         let failure = engine.store_failure();
-        self.gate.open(&engine, &self.limits);
+        self.router.open(&engine, &self.limits);
         let _once = self.engine.set(engine);
         self.health.serving().await;
         let follow = self.health.clone().follow(failure);
@@ -192,12 +200,12 @@ impl Core {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (leaving, cut) = (self.leaving.clone(), CancellationToken::new());
-        let incoming = listener::bounded(incoming, self.limits.connections_max, leaving.clone());
+        let (stop, cut) = (self.stop.clone(), CancellationToken::new());
+        let incoming = listener::limit(incoming, self.limits.connections_max, stop.clone());
         let connections = Connections {
-            gate: Arc::clone(&self.gate),
+            router: Arc::clone(&self.router),
             streams_max: self.limits.streams_max,
-            leaving,
+            stop,
             cut: cut.clone(),
         };
         let mut serving = pin!(connections.serve(incoming));
@@ -209,23 +217,15 @@ impl Core {
         };
         info!("shutting down");
         self.health.not_serving().await;
-        self.gate.close();
-        self.leaving.cancel();
+        self.router.close();
+        self.stop.cancel();
         if ended.is_ok() && timeout(SHUTDOWN_MAX, serving).await.is_err() {
-            warn!("connections were still open and are cut");
+            warn!("shutdown deadline reached, closing open connections");
         }
         cut.cancel();
-        // The engine ends last: whoever was let in got an answer.
+        // The engine ends last, so that every accepted call got its response.
         self.tasks.join(Duration::from_secs(1)).await;
         info!("stopped");
         ended
     }
-}
-
-/// Whoever waits for the file must never see half of an address.
-fn write_port_file(path: &PathBuf, address: SocketAddr) -> io::Result<()> {
-    let mut partial = path.clone().into_os_string();
-    partial.push(".partial");
-    std::fs::write(&partial, format!("{address}\n"))?;
-    std::fs::rename(&partial, path)
 }

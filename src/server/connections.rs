@@ -1,5 +1,5 @@
-//! Serves connections, each in a task of its own, until it is asked to stop and they have ended. What
-//! HTTP allows a peer is decided here; what a request is, the gate decides.
+//! Serves connections, each in a task of its own, until the server stops and they have ended. Sets
+//! what HTTP allows a peer; the router decides what a request is.
 
 use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
@@ -16,55 +16,58 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
+use waypost_serving::tasks::TaskSet;
 
-use crate::{api::grpc::Gate, calls::Calls, tasks::Crowd};
+use super::calls::Calls;
+use crate::api::Router;
 
-/// How often a silent connection is asked whether it lives, and how long the answer may take.
+/// The interval of HTTP/2 pings on a silent connection, and the time that a response may take.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
-/// How connections are served.
+/// The parameters of all connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) router: Arc<Router>,
     /// Calls at a time on one connection.
     pub(crate) streams_max: usize,
-    /// No new connections; those that are there finish what they have begun.
-    pub(crate) leaving: CancellationToken,
-    /// Cuts those that have not.
+    /// Stops new connections and requests; calls in flight finish.
+    pub(crate) stop: CancellationToken,
+    /// Closes connections with calls in flight.
     pub(crate) cut: CancellationToken,
 }
 
 impl Connections {
-    /// Serves all that come in until they end or it is time to leave, and then until the last one
-    /// has ended.
+    /// Serves connections until `incoming` ends or `stop` is cancelled, and then until the last one has
+    /// ended.
     pub(crate) async fn serve<I>(self, incoming: impl Stream<Item = io::Result<I>>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let crowd = Crowd::default();
+        let connections = TaskSet::default();
         {
-            // Gone with the end of this: then nobody connects any more.
+            // Dropped at the end of this block, which closes the listener.
             let mut incoming = pin!(incoming);
-            while let Some(Some(stream)) = self.leaving.run_until_cancelled(incoming.next()).await {
+            while let Some(Some(stream)) = self.stop.run_until_cancelled(incoming.next()).await {
                 match stream {
-                    Ok(stream) => crowd.spawn(self.clone().serve_one(stream)),
-                    Err(error) => debug!(%error, "a connection was not accepted"),
+                    Ok(stream) => connections.spawn("connection", self.clone().serve_one(stream)),
+                    Err(error) => debug!(%error, "accepting a connection failed"),
                 }
             }
         }
-        crowd.ended().await;
+        connections.ended().await;
     }
 
     async fn serve_one<I>(self, stream: I)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { gate, streams_max, leaving, cut } = self;
-        // Of its own, as all that wait for one token share a lock.
-        let (leaving, cut) = (leaving.child_token(), cut.child_token());
+        let Self { router, streams_max, stop, cut } = self;
+        // Child tokens, as all waiters of one token share a lock.
+        let (stop, cut) = (stop.child_token(), cut.child_token());
         let calls = Calls::default();
         let mut server = auto::Builder::new(calls.clone());
-        // The timer is for the time that a head of HTTP/1 may take. A peer that closed its side is answered.
+        // The timer bounds the head of an HTTP/1 request. A peer that closed its side still gets its
+        // response.
         server.http1().timer(TokioTimer::new()).half_close(true);
         server
             .http2()
@@ -73,8 +76,8 @@ impl Connections {
             .keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE);
         let service = service_fn(|request: Request<Incoming>| {
-            let answer = gate.answer(request);
-            async { Ok::<_, Infallible>(answer.await) }
+            let response = router.respond(request);
+            async { Ok::<_, Infallible>(response.await) }
         });
         let open = calls.clone();
         let connection = async {
@@ -82,10 +85,10 @@ impl Connections {
             select! {
                 biased;
                 ended = connection.as_mut() => return ended,
-                () = leaving.cancelled() => {
+                () = stop.cancelled() => {
                     connection.as_mut().graceful_shutdown();
-                    // The gate has closed, and nobody told the streams.
-                    open.look_again();
+                    // The router has closed without waking the streams.
+                    open.poll_all();
                 }
             }
             select! {
@@ -95,7 +98,7 @@ impl Connections {
             }
         };
         if let Err(error) = calls.run(connection).await {
-            debug!(%error, "a connection failed");
+            debug!(%error, "connection failed");
         }
     }
 }

@@ -1,0 +1,49 @@
+//! HTTP beside gRPC: the `date` of responses, and the response to requests that no protocol accepts.
+
+use std::{
+    cell::RefCell,
+    time::{Duration, SystemTime},
+};
+
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CONTENT_TYPE, DATE},
+};
+use tonic::body::Body;
+
+use crate::clock::Clock;
+
+/// A problem document (RFC 9457): the port serves gRPC alone.
+pub(super) fn not_found() -> Response<Body> {
+    const PROBLEM: &str = concat!(
+        r#"{"title":"Not Found","status":404,"#,
+        r#""detail":"This port serves gRPC; reflection lists its services."}"#,
+        "\n"
+    );
+    let mut response = Response::new(Body::new(PROBLEM.to_owned()));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    let problem = HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(CONTENT_TYPE, problem);
+    response
+}
+
+/// The response with its `date`, by the server's clock, which a simulation may replace.
+pub(super) fn dated(mut response: Response<Body>, clock: Clock) -> Response<Body> {
+    thread_local! {
+        static LATEST: RefCell<(u64, HeaderValue)> = RefCell::new((0, formatted(0)));
+    }
+    let second = clock.wall().0 / 1000;
+    let date = LATEST.with_borrow_mut(|latest| {
+        if latest.0 != second {
+            *latest = (second, formatted(second));
+        }
+        latest.1.clone()
+    });
+    response.headers_mut().insert(DATE, date);
+    response
+}
+
+fn formatted(second: u64) -> HeaderValue {
+    let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+    HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static(""))
+}

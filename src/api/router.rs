@@ -1,0 +1,79 @@
+//! Routes each request to the protocol that it speaks, and finishes each response.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use tonic::{body::Body, codegen::StdError};
+use tracing::{Instrument, Span, debug_span, field::Empty};
+use waypost_serving::correlation::correlation_id;
+
+use super::{
+    grpc::{EarlyServices, GrpcApi},
+    http::{dated, not_found},
+};
+use crate::{clock::Clock, engine::Engine, model::Limits};
+
+/// All protocols of the port, before, while and after the engine runs.
+#[derive(Debug)]
+pub struct Router {
+    grpc: GrpcApi,
+    closed: Arc<AtomicBool>,
+    clock: Clock,
+}
+
+impl Router {
+    /// A router of a server that is starting: only `early` is served.
+    pub fn new(early: EarlyServices, clock: Clock) -> Self {
+        let closed = Arc::<AtomicBool>::default();
+        Self { grpc: GrpcApi::new(early, Arc::clone(&closed)), closed, clock }
+    }
+
+    /// Serves calls of the registry from here on.
+    pub fn open(&self, engine: &Engine, limits: &Arc<Limits>) {
+        self.grpc.open(engine, limits, self.clock);
+    }
+
+    /// Refuses calls from here on. Open streams end when they are polled next, which their
+    /// connections must see to.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Responds to a request. Every error is a response.
+    pub fn respond<B>(
+        &self,
+        request: Request<B>,
+    ) -> impl Future<Output = Response<Body>> + Send + use<B>
+    where
+        B: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+    {
+        let (span, clock) = (request_span(&request), self.clock);
+        let call = GrpcApi::accepts(&request).then(|| self.grpc.call(request));
+        let response = async move {
+            let response = match call {
+                Some(call) => call.await,
+                None => not_found(),
+            };
+            dated(response, clock)
+        };
+        response.instrument(span)
+    }
+}
+
+fn request_span<B>(request: &Request<B>) -> Span {
+    let span = debug_span!("request", method = request.uri().path(), correlation_id = Empty);
+    if !span.is_disabled()
+        && let Some(id) = correlation_id(request.headers())
+    {
+        span.record("correlation_id", id);
+    }
+    span
+}
