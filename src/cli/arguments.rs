@@ -1,4 +1,5 @@
-//! What several commands take, and how values are read. What can't be read never gets past here.
+//! Arguments that several commands share, and the parsers of their values. Pure: everything past
+//! here is valid.
 
 use std::{fmt, net::Ipv6Addr, path::PathBuf, str::FromStr};
 
@@ -8,11 +9,11 @@ use waypost_client::proto::Filter;
 use super::{output::OutputFormat, remote::RegistryUrl};
 use crate::model::Host;
 
-/// Which registry, and how to write.
+/// The registry and the output format.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RegistryArguments {
-    /// The registry, http://HOST:PORT; several addresses of it with commas between them, which are
-    /// tried in this order.
+    /// Registry URL, http://HOST:PORT; several addresses, separated by commas, are tried in this
+    /// order.
     #[arg(
         long = "registry",
         value_name = "URL",
@@ -21,40 +22,40 @@ pub(crate) struct RegistryArguments {
         global = true
     )]
     pub(crate) url: RegistryUrl,
-    /// How to write.
+    /// Output format.
     #[arg(long, value_enum, default_value = "table", global = true)]
     pub(crate) output: OutputFormat,
 }
 
-/// Which store, and how to write.
+/// The data directory and the output format.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct StoreArguments {
-    /// Where the embedded store lives.
+    /// Data directory of the disk store.
     #[arg(long, value_name = "DIR", env = "WAYPOST_DATA_DIR", default_value = "./waypost-data")]
     pub(crate) data_dir: PathBuf,
-    /// How to write.
+    /// Output format.
     #[arg(long, value_enum, default_value = "table")]
     pub(crate) output: OutputFormat,
 }
 
-/// Which namespace.
+/// The namespace.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct NamespaceArgument {
-    /// The namespace.
+    /// Namespace.
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub(crate) namespace: String,
 }
 
-/// Which instances. All that is given must match.
+/// The filter of instances: every given option must match.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FilterArguments {
-    /// Only instances of this zone; of any of them where several are given.
+    /// Only instances in this zone; may be repeated to allow several.
     #[arg(long = "zone", value_name = "ZONE")]
     zones: Vec<String>,
-    /// Only instances of this version; of any of them where several are given.
+    /// Only instances of this version; may be repeated to allow several.
     #[arg(long = "version", value_name = "VERSION")]
     versions: Vec<String>,
-    /// Only instances with this entry; with all of them where several are given.
+    /// Only instances with this metadata entry; may be repeated to require several.
     #[arg(long, value_name = "KEY=VALUE")]
     metadata: Vec<KeyValue>,
 }
@@ -67,16 +68,16 @@ impl From<FilterArguments> for Filter {
     }
 }
 
-/// Which instance.
+/// The service and id of an instance.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct InstanceArguments {
-    /// The service.
+    /// Service.
     pub(crate) service: String,
-    /// The instance's id.
+    /// Instance id.
     pub(crate) id: String,
 }
 
-/// `HOST:PORT`, an IPv6 address in brackets.
+/// `HOST:PORT`, with an IPv6 address in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostPort {
     pub(crate) host: String,
@@ -88,25 +89,23 @@ impl FromStr for HostPort {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (host, port) = text.rsplit_once(':').ok_or_else(|| "must be HOST:PORT".to_owned())?;
-        let port = read_port(port)?;
+        let port = parse_port(port)?;
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host = match bracketed {
             Some(address) if address.parse::<Ipv6Addr>().is_ok() => address,
             Some(address) if address.contains('%') => {
-                return Err(
-                    "an IPv6 address with a zone (%) means something on this machine alone: \
+                return Err("an IPv6 address with a zone (%) is valid on this machine only: \
                             use an address without one"
-                        .to_owned(),
-                );
+                    .to_owned());
             }
-            Some(_) => return Err("what is in brackets must be an IPv6 address".to_owned()),
-            None if host.is_empty() => return Err("must name a host before the port".to_owned()),
+            Some(_) => return Err("the host in brackets must be an IPv6 address".to_owned()),
+            None if host.is_empty() => return Err("the host before the port is empty".to_owned()),
             None if host.contains([':', '[', ']']) => {
                 return Err("an IPv6 address must be in brackets: [::1]:80".to_owned());
             }
             None => host,
         };
-        // Its length is left to the registry, which has a limit of its own.
+        // The registry checks the length against its own limit.
         let read = Host::parse(host, usize::MAX).map_err(|error| format!("the host {error}"))?;
         Ok(Self { host: read.as_str().to_owned(), port })
     }
@@ -123,7 +122,7 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// `KEY=VALUE`; the value may hold more of `=`, or nothing.
+/// `KEY=VALUE`; the value may be empty or contain `=`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyValue {
     pub(crate) key: String,
@@ -156,14 +155,14 @@ impl FromStr for NamedPort {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once('=') {
             Some((name, port)) if !name.is_empty() => {
-                Ok(Self { name: name.to_owned(), port: read_port(port)? })
+                Ok(Self { name: name.to_owned(), port: parse_port(port)? })
             }
             _ => Err("must be NAME=PORT"),
         }
     }
 }
 
-fn read_port(text: &str) -> Result<u16, &'static str> {
+fn parse_port(text: &str) -> Result<u16, &'static str> {
     match text.parse() {
         Ok(0) | Err(_) => Err("the port must be a number from 1 to 65535"),
         Ok(port) => Ok(port),
@@ -178,9 +177,9 @@ mod tests {
     use crate::Config;
 
     #[test]
-    fn a_store_is_where_the_registry_has_it() {
+    fn data_directory_defaults_to_the_servers() {
         let command = StoreArguments::augment_args(Command::new("check"));
-        // Whatever the environment of the tests says.
+        // Independent of the environment of the tests.
         let command = command.mut_arg("data_dir", |argument| argument.env(None));
         let matches = command.try_get_matches_from(["check"]).unwrap();
         let arguments = StoreArguments::from_arg_matches(&matches).unwrap();
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_read() {
+    fn addresses_are_parsed() {
         let read = |text: &str| {
             text.parse::<HostPort>().map(|HostPort { host, port }| format!("{host} {port}")).ok()
         };
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_read() {
+    fn entries_are_parsed() {
         let read = |text: &str| text.parse::<KeyValue>().map(|entry| (entry.key, entry.value)).ok();
         assert_eq!(read("a=b=c"), Some(("a".into(), "b=c".into())));
         assert_eq!(read("a="), Some(("a".into(), String::new())));
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn named_ports_are_read() {
+    fn named_ports_are_parsed() {
         let read = |text: &str| text.parse::<NamedPort>().map(|port| (port.name, port.port)).ok();
         assert_eq!(read("metrics=9090"), Some(("metrics".into(), 9090)));
         assert_eq!(

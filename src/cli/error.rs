@@ -1,4 +1,4 @@
-//! Why a command failed, in one line for its user. It must never show what a peer sent unescaped.
+//! The error of a command, as one line for its user. Never contains unescaped bytes of a peer.
 
 use std::{error::Error, io, process::ExitStatus};
 
@@ -13,36 +13,37 @@ use super::{
 };
 use crate::store::{ImageError, StoreError};
 
+/// The error of a command. Its text is what the user sees.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
-    /// The registry gave no answer.
+    /// The registry sent no response.
     #[error("can't reach the registry at {url}: {reason}")]
     Unreachable { url: String, reason: String },
-    /// The same, or an answer that another address may not give, from each address.
+    /// Every address failed, each with an error that another address might not return.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     AllAddresses(Vec<Self>),
-    /// The registry answered, and the answer was no.
+    /// The registry refused the request.
     #[error("{message}")]
     Refused { code: Code, message: String },
-    /// The registry sent what makes no sense.
-    #[error("the registry's answer makes no sense: {0}")]
+    /// The response violates the protocol.
+    #[error("invalid response from the registry: {0}")]
     InvalidResponse(&'static str),
-    /// A file can't be used.
+    /// A file can't be read or written.
     #[error("{file}: {source}")]
     File { file: String, source: io::Error },
-    /// A file holds no image, or has no place where it could go.
+    /// A file is not a backup, or can't be restored to the directory.
     #[error("{file}: {source}")]
     Backup { file: String, source: ImageError },
     #[error("{}", escape(&.0.to_string()))]
     Store(#[from] StoreError),
     #[error("{}", escape(&.0.to_string()))]
     Bench(#[from] BenchError),
-    /// The figures are out, and say what went wrong.
-    #[error("the server did not do all that it should have")]
+    /// The report is printed and shows the errors.
+    #[error("the run found errors; see the report above")]
     BenchErrors,
-    #[error("can't tell which program this is: {0}")]
+    #[error("can't find this program's own executable: {0}")]
     CurrentProgram(#[source] io::Error),
-    #[error("stopped before it was done")]
+    #[error("stopped by a signal before completion")]
     Interrupted,
     #[error("can't write the output: {0}")]
     Output(#[source] io::Error),
@@ -50,19 +51,19 @@ pub(crate) enum CommandError {
     Signals(#[source] io::Error),
     #[error("can't run {program}: {source}")]
     Spawn { program: String, source: io::Error },
-    #[error("can't tell how the command ended: {0}")]
+    #[error("can't wait for the command: {0}")]
     Wait(#[source] io::Error),
     #[error("the command ended with {0}")]
     Command(ExitStatus),
-    /// A signal came first.
-    #[error("not registered: stopped before the registry answered")]
+    /// A signal arrived first.
+    #[error("not registered: stopped before the registry responded")]
     Stopped,
-    #[error("the instance may still be registered until its lease runs out: {0}")]
+    #[error("not deregistered, the instance stays until its lease expires: {0}")]
     Deregister(String),
 }
 
 impl CommandError {
-    /// The exit code for it: that of the command, where one was to run in this program's place.
+    /// Returns the exit code: the command's own if one was started.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Command(status) => exit_code(*status),
@@ -72,14 +73,14 @@ impl CommandError {
         }
     }
 
-    /// The failures of all addresses, each of which may do later.
-    pub(crate) fn from_attempts(mut failures: Vec<Self>) -> Self {
-        if failures.len() == 1 { failures.remove(0) } else { Self::AllAddresses(failures) }
+    /// Combines the transient errors of all addresses into one.
+    pub(crate) fn from_attempts(mut errors: Vec<Self>) -> Self {
+        if errors.len() == 1 { errors.remove(0) } else { Self::AllAddresses(errors) }
     }
 
-    /// What a status means that came of a request to the registry at `url`.
+    /// Converts the status of a request to the registry at `url`.
     pub(crate) fn from_status(status: &Status, url: &str) -> Self {
-        // A status that has a source was made here, for want of one from the registry.
+        // tonic made a status that has a source: the registry sent none.
         if let Some(source) = status.source() {
             return Self::Unreachable { url: escape(url), reason: escape(&root(source)) };
         }
@@ -102,15 +103,15 @@ impl CommandError {
                 field => format!("{field}: {description}"),
             })
             .collect();
-        // The message may be no more than the first of the violations.
-        let told = violations.first().is_some_and(|first| message.starts_with(first.as_str()));
-        let parts = (!told && !message.is_empty()).then(|| message.to_owned()).into_iter();
+        // The message may repeat the first violation.
+        let repeated = violations.first().is_some_and(|first| message.starts_with(first.as_str()));
+        let parts = (!repeated && !message.is_empty()).then(|| message.to_owned()).into_iter();
         let text = parts.chain(violations).collect::<Vec<_>>().join("; ");
         let message = if text.is_empty() { format!("refused: {code}") } else { escape(&text) };
         Self::Refused { code, message }
     }
 
-    /// Whether asking again may do.
+    /// Returns whether a retry may succeed.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::AllAddresses(_) => true,
@@ -127,7 +128,7 @@ impl CommandError {
         }
     }
 
-    /// Whether nobody reads the output any more.
+    /// Returns whether the reader of the output has closed it.
     pub(crate) fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
@@ -165,7 +166,7 @@ impl From<DeregisterError> for CommandError {
     }
 }
 
-/// What is at the bottom of an error: the layers above it tell a user nothing.
+/// Returns the innermost source of an error: the layers above it do not help a user.
 fn root(error: &(dyn Error + 'static)) -> String {
     let mut root = error;
     while let Some(source) = root.source() {
@@ -181,31 +182,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_violated_field_is_named_once() {
+    fn each_violated_field_appears_once() {
         let mut details = ErrorDetails::new();
         details.add_bad_request_violation("instance.port", "is 0");
         details.add_bad_request_violation("ttl", "is too long");
         let message = "instance.port: is 0 (and 1 more)";
         let status = Status::with_error_details(Code::InvalidArgument, message, details);
-        let failure = CommandError::from_status(&status, "http://h:1");
-        assert_eq!(failure.to_string(), "instance.port: is 0; ttl: is too long");
-        assert!(!failure.is_transient());
+        let error = CommandError::from_status(&status, "http://h:1");
+        assert_eq!(error.to_string(), "instance.port: is 0; ttl: is too long");
+        assert!(!error.is_transient());
     }
 
     #[test]
-    fn a_refusal_is_one_line_whatever_the_registry_says() {
-        let failure = CommandError::from_status(&Status::not_found("no\n\u{1b}[31m"), "http://h:1");
-        assert_eq!(failure.to_string(), "no\\n\\u{1b}[31m");
-        let failure = CommandError::from_status(&Status::unavailable(""), "http://h:1");
-        assert!(failure.is_transient());
-        assert!(!failure.to_string().is_empty());
+    fn refusal_is_one_line_for_any_message() {
+        let error = CommandError::from_status(&Status::not_found("no\n\u{1b}[31m"), "http://h:1");
+        assert_eq!(error.to_string(), "no\\n\\u{1b}[31m");
+        let error = CommandError::from_status(&Status::unavailable(""), "http://h:1");
+        assert!(error.is_transient());
+        assert!(!error.to_string().is_empty());
     }
 
     #[test]
-    fn the_reason_is_what_is_at_the_bottom() {
+    fn reason_is_the_innermost_source() {
         let bottom = io::Error::from(io::ErrorKind::ConnectionRefused);
         let status = Status::from_error(Box::new(io::Error::other(bottom)));
-        let failure = CommandError::from_status(&status, "http://h:1").to_string();
-        assert_eq!(failure, "can't reach the registry at http://h:1: connection refused");
+        let error = CommandError::from_status(&status, "http://h:1").to_string();
+        assert_eq!(error, "can't reach the registry at http://h:1: connection refused");
     }
 }

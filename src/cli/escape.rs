@@ -1,9 +1,10 @@
-//! How single values are shown to people. What came from peers must never reach a terminal without
-//! passing through [`escape`].
+//! Escapes text before it reaches a terminal. Pure.
+//!
+//! Invariant: all text of a peer passes through [`escape`] or [`escape_json`] before it is printed.
 
 use std::fmt::Write;
 
-/// The text with everything escaped that a terminal would act on instead of showing it.
+/// Escapes every character that a terminal interprets instead of displaying it.
 pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
@@ -16,13 +17,13 @@ pub(crate) fn escape(text: &str) -> String {
     safe
 }
 
-/// JSON with the same escaped. Of those characters, only the ones inside of strings get here: the
-/// others are escaped already, or line breaks between tokens.
+/// Escapes the same characters in JSON. They occur only inside strings: serde_json has escaped the
+/// rest, and line breaks between tokens stay.
 pub(crate) fn escape_json(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for character in json.chars() {
         if is_unsafe(character) && character != '\n' {
-            // Cannot fail, and all of them are in the basic plane.
+            // Writing to a string cannot fail; all of them are in the basic multilingual plane.
             let _ = write!(safe, "\\u{:04x}", u32::from(character));
         } else {
             safe.push(character);
@@ -31,7 +32,7 @@ pub(crate) fn escape_json(json: &str) -> String {
     safe
 }
 
-/// Control characters, and those that break a line or turn its direction.
+/// Returns whether a character is a control character, breaks a line or changes its direction.
 fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -42,13 +43,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_a_terminal_acts_on_gets_through() {
+    fn terminal_controls_are_escaped() {
         let wild = "a\u{1b}[31m\r\n\t\u{9b}0m\u{7f}\u{202e}z ä 漢";
         assert_eq!(escape(wild), r"a\u{1b}[31m\r\n\t\u{9b}0m\u{7f}\u{202e}z ä 漢");
     }
 
     #[test]
-    fn json_stays_the_same_json() {
+    fn escaped_json_parses_to_the_same_value() {
         let wild = "a\u{1b}\u{9b}\u{7f}\u{2028}\u{202e}\n\"\\ä";
         let json = serde_json::to_string_pretty(&[wild]).unwrap();
         let safe = escape_json(&json);

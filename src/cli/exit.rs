@@ -1,15 +1,16 @@
-//! The exit codes of the program, and that of a command which runs in its place.
+//! Exit codes: 0 done, 1 failed, 2 usage (from clap), 64 configuration; with a command, the
+//! command's own, 126, 127 or 128 + n, as shells have it.
 
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
 
-/// The exit codes for a command that there is not, and for one that can't be run, as shells have them.
+/// The exit codes for a command that does not exist, and for one that can't be executed.
 pub(crate) const NOT_FOUND: u8 = 127;
 pub(crate) const NOT_RUNNABLE: u8 = 126;
 
-/// The exit code of a program that signal `n` ended is this and `n`, as shells have it.
+/// The exit code of a program that signal `n` terminated is this plus `n`.
 pub(crate) const SIGNALLED: i32 = 128;
 
-/// The exit code that stands for how a command ended: its own, or 128 + n where signal n ended it.
+/// Returns the exit code of a command: its own, or 128 + n if signal n terminated it.
 pub(crate) fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|number| SIGNALLED + number));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)

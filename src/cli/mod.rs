@@ -1,4 +1,7 @@
-//! The command line: what there is to report, who does it, and how it ends.
+//! The command line: parses the arguments, runs the command, and maps its result to an exit code.
+//!
+//! `register/` and `watch/` are commands with parts of their own, `commands/` all others. Below
+//! them: `arguments`, `remote`, `signals`, then `output/`, `error`, `exit` and `escape`.
 
 mod arguments;
 mod commands;
@@ -34,33 +37,22 @@ struct Cli {
     command: CliCommand,
 }
 
-/// Where a command has no comment here, its help is that of its arguments, all of it.
+/// The commands; each takes its help text from its arguments.
 #[derive(Debug, Subcommand)]
 enum CliCommand {
-    /// Run the registry.
     Serve(serve::ServeArguments),
-    /// List the services of a namespace.
     Services(services::ServicesArguments),
     Instances(instances::InstancesArguments),
     Watch(watch::WatchArguments),
     Register(Box<register::RegisterArguments>),
-    /// Remove an instance from the registry.
     Deregister(deregister::DeregisterArguments),
-    /// Have an instance finish what it has and take nothing new.
     Drain(drain::DrainArguments),
-    /// Remove the instances of a namespace that mass-expiry protection holds.
     Release(release::ReleaseArguments),
-    /// Show how the registry stands.
     Status(status::StatusArguments),
-    /// Write an image of everything that is registered to a file, while the registry works.
     Backup(backup::BackupArguments),
-    /// Begin a store with what an image holds, for a registry to be started with.
     Restore(restore::RestoreArguments),
-    /// Read all of a store that no registry works with, and say what is in it.
     Check(check::CheckArguments),
-    /// Put a registry under load.
     Bench(Box<bench::BenchArguments>),
-    /// Become a command that is killed when the program ends that started this one.
     #[command(hide = true)]
     Launch(launch::LaunchArguments),
 }
@@ -78,20 +70,20 @@ pub fn run() -> ExitCode {
         CliCommand::Release(arguments) => block_on(release::run(arguments)),
         CliCommand::Status(arguments) => block_on(status::run(arguments)),
         CliCommand::Backup(arguments) => block_on(backup::run(arguments)),
-        CliCommand::Restore(arguments) => end(restore::run(&arguments)),
-        CliCommand::Check(arguments) => end(check::run(&arguments)),
+        CliCommand::Restore(arguments) => exit(restore::run(&arguments)),
+        CliCommand::Check(arguments) => exit(check::run(&arguments)),
         CliCommand::Bench(arguments) => block_on_all_cores(bench::run(*arguments)),
         CliCommand::Launch(arguments) => launch::run(arguments),
     }
 }
 
-/// Runs a command that asks a registry to its end; the exit code for it.
+/// Runs a command that sends requests to a registry. Returns its exit code.
 fn block_on<T: Termination>(command: impl Future<Output = Result<T, CommandError>>) -> ExitCode {
-    // A thread besides this one: heartbeats go on while a line is written.
+    // A worker thread beside this one: heartbeats continue while a write to stdout blocks.
     block_with(Builder::new_multi_thread().worker_threads(1), command)
 }
 
-/// Runs a command that needs all that the machine has.
+/// Runs a command that generates load from all cores.
 fn block_on_all_cores(command: impl Future<Output = Result<(), CommandError>>) -> ExitCode {
     block_with(&mut Builder::new_multi_thread(), command)
 }
@@ -104,21 +96,21 @@ fn block_with<T: Termination>(
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("can't start the runtime: {error}")),
     };
-    let ended = runtime.block_on(command);
-    // Whoever does not read the output must not keep the command from its end.
+    let result = runtime.block_on(command);
+    // A reader that does not drain stdout must not delay the exit.
     runtime.shutdown_background();
-    end(ended)
+    exit(result)
 }
 
-/// The exit code for how a command ended.
-fn end<T: Termination>(ended: Result<T, CommandError>) -> ExitCode {
-    match ended {
-        Ok(ended) => ended.report(),
-        // Whoever read the output has had enough of it.
-        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
-        Err(failure) => {
-            print_notice(&failure);
-            ExitCode::from(failure.exit_code())
+/// Prints the error of a command that failed. Returns the exit code.
+fn exit<T: Termination>(result: Result<T, CommandError>) -> ExitCode {
+    match result {
+        Ok(done) => done.report(),
+        // The reader of the output closed the pipe, as `head` does.
+        Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            print_notice(&error);
+            ExitCode::from(error.exit_code())
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The way to the registry for commands that ask once: no answer in time is a failure, and the next
-//! address is tried after it, each at most once.
+//! The connection to the registry for commands that send one request. A timeout or transient error
+//! fails over to the next address; each address is tried at most once.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -18,18 +18,18 @@ use waypost_client::{
 
 use super::error::CommandError;
 
-/// The longest that one request may take at one address, the connection included.
+/// The timeout of a request at one address, connecting included.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After this long in silence a connection is asked whether it lives, and given up where there is no
-/// answer in time. As the client crate does it.
+/// Sends an HTTP/2 ping after this long without a frame, and closes the connection if no response
+/// arrives in time. Same values as in the client crate.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The largest answer that is taken: a service with very many instances.
+/// The largest accepted response: a service with very many instances.
 const MESSAGE_MAX: usize = 256 * 1024 * 1024;
 
-/// Where the registry listens: `http://host:port`, or several of these with commas between them.
+/// The registry's addresses: `http://host:port`, or several of these separated by commas.
 #[derive(Clone, Debug)]
 pub(crate) struct RegistryUrl {
     text: String,
@@ -44,17 +44,17 @@ struct RegistryAddress {
 }
 
 impl RegistryUrl {
-    /// The first address.
+    /// Returns the first address.
     pub(crate) fn first(&self) -> &str {
         &self.addresses[0].url
     }
 
-    /// A client that keeps up what it does across the registry's absences.
+    /// Builds a client, which survives outages of the registry.
     pub(crate) fn client(&self, namespace: &str) -> Client {
         let builder = Client::builder().namespace(namespace);
         let builder =
             self.addresses.iter().fold(builder, |builder, address| builder.registry(&address.url));
-        builder.build().expect("the URLs were checked when they were read")
+        builder.build().expect("the URLs were checked when they were parsed")
     }
 }
 
@@ -77,7 +77,7 @@ impl FromStr for RegistryAddress {
     type Err = String;
 
     fn from_str(url: &str) -> Result<Self, Self::Err> {
-        // What the client takes is what there is, for all commands alike.
+        // All commands accept the URLs that the client accepts.
         Client::new(url).map_err(|error| match error {
             BuildError::BadUrl { reason, .. } => reason,
             other => other.to_string(),
@@ -92,7 +92,7 @@ impl FromStr for RegistryAddress {
     }
 }
 
-/// The registry, at one of its addresses. Connects at the first request.
+/// The registry at one of its addresses. Connects at the first request.
 #[derive(Clone, Debug)]
 pub(crate) struct RemoteRegistry {
     url: RegistryUrl,
@@ -102,60 +102,60 @@ pub(crate) struct RemoteRegistry {
 }
 
 impl RemoteRegistry {
-    /// The first address. Must be called in a tokio runtime.
+    /// Starts with the first address. Must be called in a tokio runtime.
     pub(crate) fn new(url: RegistryUrl) -> Self {
         let channel = url.addresses[0].endpoint.connect_lazy();
         Self { url, index: 0, channel }
     }
 
-    /// Uses the next address from now on, over a connection of its own: the one before may be dead
-    /// without having been closed.
+    /// Switches to the next address over a new connection: the previous one may be dead without
+    /// having been closed.
     pub(crate) fn use_next_address(&mut self) {
         self.index = (self.index + 1) % self.url.addresses.len();
         self.channel = self.url.addresses[self.index].endpoint.connect_lazy();
     }
 
-    /// The answer to a request, which may take [`REQUEST_TIMEOUT`] at each address. It is sent to the address
-    /// in use, and to the next one where that may help.
+    /// Sends a request to the current address, and after a transient error to the next one. Each
+    /// attempt may take [`REQUEST_TIMEOUT`].
     pub(crate) async fn call<T>(
         &mut self,
         request: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
     ) -> Result<T, CommandError> {
-        let mut failures = Vec::new();
+        let mut errors = Vec::new();
         for _ in 0..self.url.addresses.len() {
             match self.attempt(&request).await {
-                Err(failure) if failure.is_transient() => failures.push(failure),
-                answer => return answer,
+                Err(error) if error.is_transient() => errors.push(error),
+                result => return result,
             }
             self.use_next_address();
         }
-        Err(CommandError::from_attempts(failures))
+        Err(CommandError::from_attempts(errors))
     }
 
     async fn attempt<T>(
         &self,
         request: &impl AsyncFn(Channel) -> Result<Response<T>, Status>,
     ) -> Result<T, CommandError> {
-        let answer = timeout(REQUEST_TIMEOUT, request(self.channel.clone())).await;
-        let answer = answer.map_err(|_| self.timed_out())?;
-        answer.map(Response::into_inner).map_err(|status| self.failure(&status))
+        let response = timeout(REQUEST_TIMEOUT, request(self.channel.clone())).await;
+        let response = response.map_err(|_| self.timed_out())?;
+        response.map(Response::into_inner).map_err(|status| self.error(&status))
     }
 
-    /// The next piece of an answer that comes in pieces, each of which may take [`REQUEST_TIMEOUT`].
+    /// Receives the next message of a streamed response; each may take [`REQUEST_TIMEOUT`].
     pub(crate) async fn next_message<T>(
         &self,
-        pieces: &mut Streaming<T>,
+        stream: &mut Streaming<T>,
     ) -> Result<Option<T>, CommandError> {
-        let piece = timeout(REQUEST_TIMEOUT, pieces.message()).await;
-        piece.map_err(|_| self.timed_out())?.map_err(|status| self.failure(&status))
+        let message = timeout(REQUEST_TIMEOUT, stream.message()).await;
+        message.map_err(|_| self.timed_out())?.map_err(|status| self.error(&status))
     }
 
     fn timed_out(&self) -> CommandError {
-        self.unreachable(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))
+        self.unreachable(format!("no response within {} s", REQUEST_TIMEOUT.as_secs()))
     }
 
-    /// What a status means that came from here.
-    pub(crate) fn failure(&self, status: &Status) -> CommandError {
+    /// Converts a status that the current address returned.
+    pub(crate) fn error(&self, status: &Status) -> CommandError {
         CommandError::from_status(status, self.address())
     }
 

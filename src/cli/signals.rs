@@ -1,4 +1,4 @@
-//! The signals that a program receives. Those that it listens to have no other effect on it.
+//! Signals that the program receives. Listening to a signal replaces its default action.
 
 use std::{fs, future::poll_fn, task::Poll};
 
@@ -7,12 +7,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::error::CommandError;
 
-/// The signals that ask a program to stop.
+/// The signals that request a program to stop.
 const STOP: [Number; 2] = [Number::TERM, Number::INT];
 
-/// The other signals that a person or a supervisor sends on purpose. Left out are those that report
-/// a fault or a limit of this process itself, those that the terminal sends to its readers and
-/// writers, and real-time signals, which there is no way to send without unsafe code.
+/// The other signals that a person or a supervisor sends on purpose; they are forwarded to the
+/// command. Excluded: signals about a fault or limit of this process, those that the terminal sends
+/// to its readers and writers, and real-time signals, which safe code can't send.
 const FORWARDED: &[Number] = &[
     Number::HUP,
     Number::QUIT,
@@ -31,26 +31,26 @@ const FORWARDED: &[Number] = &[
     Number::POWER,
 ];
 
-/// The signals that are listened to.
+/// Receives a set of signals.
 #[derive(Debug)]
 pub(crate) struct SignalListener {
     streams: Vec<(Number, Signal)>,
 }
 
 impl SignalListener {
-    /// SIGTERM, SIGINT, and SIGHUP unless the program was started so that it survives its terminal.
+    /// Listens to SIGTERM, SIGINT, and to SIGHUP unless it was ignored at the start (nohup).
     pub(crate) fn listen() -> Result<Self, CommandError> {
         Self::listen_to(&[Number::HUP])
     }
 
-    /// All that are meant for a command that runs in the place of this program. What was ignored when
-    /// this program started stays so, for the command as well.
+    /// Listens to the stop signals and to those that are forwarded to a command. Signals that were
+    /// ignored at the start stay ignored, for the command as well.
     pub(crate) fn listen_for_command() -> Result<Self, CommandError> {
         Self::listen_to(FORWARDED)
     }
 
     fn listen_to(unless_ignored: &[Number]) -> Result<Self, CommandError> {
-        // Read before anything is caught: a handler replaces the ignoring that nohup has set up.
+        // Read before a handler is installed, which would replace what nohup has set.
         let ignored = ignored();
         let is_ignored = |number: Number| ignored & (1 << (number.as_raw() - 1)) != 0;
         let numbers = unless_ignored.iter().copied().filter(|number| !is_ignored(*number));
@@ -63,7 +63,7 @@ impl SignalListener {
         Ok(Self { streams: streams.collect::<Result<_, CommandError>>()? })
     }
 
-    /// The next one. Cancel safe.
+    /// Receives the next signal. Cancel safe.
     pub(crate) async fn next(&mut self) -> Number {
         poll_fn(|context| {
             let mut streams = self.streams.iter_mut();
@@ -76,13 +76,13 @@ impl SignalListener {
     }
 }
 
-/// Returns whether a signal asks a program to stop.
+/// Returns whether a signal requests a stop.
 pub(crate) fn is_stop(number: Number) -> bool {
     STOP.contains(&number)
 }
 
-/// A bit for each signal that the process was started to ignore; the lowest is signal 1. Known on
-/// Linux alone.
+/// Returns a bit mask of the signals that the process ignored when it started; the lowest bit is
+/// signal 1. Zero except on Linux.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

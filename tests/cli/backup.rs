@@ -186,7 +186,7 @@ async fn a_backup_that_fails_leaves_all_as_it_was() {
     let nowhere = places.text("nowhere/image");
     server.run(&["backup", &nowhere]).await.refused("No such file or directory");
     for other in [places.0.path().to_str().unwrap(), "/dev/null", "/"] {
-        server.run(&["backup", other]).await.refused("no regular file");
+        server.run(&["backup", other]).await.refused("not a regular file");
     }
     assert_eq!(places.names(), ["image"]);
     assert_eq!(fs::read_to_string(&image).unwrap(), "the one before");
@@ -208,7 +208,7 @@ async fn a_backup_that_is_stopped_leaves_nothing() {
     backup.signal(Signal::TERM);
     let (status, stdout, stderr) = backup.end().await;
     assert_eq!((status.code(), stdout.as_str()), (Some(1), ""));
-    assert_eq!(stderr, "waypost: stopped before it was done\n");
+    assert_eq!(stderr, "waypost: stopped by a signal before completion\n");
     assert_eq!(places.names(), [""; 0]);
 }
 

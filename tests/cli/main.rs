@@ -404,10 +404,7 @@ async fn suspects_are_shown_and_released() {
     let instances = server.json(&["instances", "orders", "--namespace", "shop"]).await;
     assert_eq!(instances[0]["status"], "SUSPECT");
     let released = server.run(&["release", "shop"]).await;
-    assert_eq!(
-        (released.code, released.stdout.as_str()),
-        (0, "shop: 2 held instances are removed\n")
-    );
+    assert_eq!((released.code, released.stdout.as_str()), (0, "shop: evicted 2 held instances\n"));
     let none = server.json(&["release", "shop"]).await;
     assert_eq!((&none["evicted"], &none["cursor"]["revision"]), (&0.into(), &26.into()));
     assert_eq!(server.json(&["status"]).await["protection"], Value::Array(vec![]));
@@ -494,16 +491,16 @@ async fn a_registry_that_does_not_answer_is_not_waited_for_for_ever() {
     // Connections are made, and nobody ever takes them.
     let silent = StdListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
-    run(&url, &["status"]).await.refused("no answer within 5 s");
+    run(&url, &["status"]).await.refused("no response within 5 s");
 }
 
 #[tokio::test]
 async fn help_explains_what_commands_do_in_full() {
     let overview = finish(&mut program(["--help"])).await.stdout;
     let cases = [
-        ("register", "for as long as this or a command runs", "128 + n"),
+        ("register", "while this program or a command runs", "128 + n"),
         ("watch", "until SIGINT or SIGTERM", "PRESENT"),
-        ("instances", "whatever their status", "JSON shows the values"),
+        ("instances", "in every status", "JSON shows the values"),
     ];
     for (command, summary, detail) in cases {
         let help = finish(&mut program([command, "--help"])).await;
@@ -595,7 +592,7 @@ async fn a_watch_goes_on_where_it_was_when_the_registry_is_back() {
     let _b = server.register(orders("b")).await;
     soon("the deregistration", a.deregister()).await.unwrap();
     gate.put(Some(server.address));
-    assert_eq!(watch.error_line().await, "waypost: the registry is back");
+    assert_eq!(watch.error_line().await, "waypost: reconnected to the registry");
     let added = watch.event().await;
     assert_eq!((&added["kind"], &added["instance"]["id"]), (&"ADDED".into(), &"b".into()));
     let removed = watch.event().await;
@@ -821,7 +818,7 @@ async fn a_command_runs_without_a_registry() {
     assert_eq!(finished.code, 4);
     let told: Vec<_> = finished.stderr.lines().collect();
     let expected = [
-        "waypost: not registered: stopped before the registry answered",
+        "waypost: not registered: stopped before the registry responded",
         "waypost: the command ended with exit status: 4",
     ];
     assert_eq!(told, expected);
@@ -833,7 +830,7 @@ async fn an_instance_comes_back_when_the_registry_does() {
     let gate = Gate::before(None).await;
     let mut register = Running::start(&gate.url(), &REGISTER);
     let waits = register.error_line().await;
-    assert!(waits.contains("does not answer; trying on"), "{waits}");
+    assert!(waits.contains("does not respond; retrying"), "{waits}");
     gate.put(Some(server.address));
     assert!(register.line().await.starts_with("registered orders/a at"));
     gate.put(None);
@@ -843,7 +840,7 @@ async fn an_instance_comes_back_when_the_registry_does() {
     let back = soon("its return", async {
         loop {
             let line = register.error_line().await;
-            if line.contains("registered as before, lease ") {
+            if line.contains("registered again, lease ") {
                 break line;
             }
         }

@@ -63,7 +63,7 @@ async fn a_watch_comes_back_from_a_connection_that_the_network_swallowed() {
         let _replica = server.register(orders(id)).await;
         let lost = watch.error_line().await;
         assert!(lost.starts_with("waypost: can't reach the registry at "), "{lost}");
-        assert_eq!(watch.error_line().await, "waypost: the registry is back");
+        assert_eq!(watch.error_line().await, "waypost: reconnected to the registry");
         let added = watch.event().await;
         assert_eq!((&added["kind"], &added["instance"]["id"]), (&"ADDED".into(), &id.into()));
         drop(_replica);
@@ -81,7 +81,7 @@ async fn a_watch_comes_back_from_a_registry_that_stood_still() {
     let lost = watch.error_line().await;
     assert!(lost.contains("can't reach the registry"), "{lost}");
     signal(&server.process, Signal::CONT);
-    assert_eq!(watch.error_line().await, "waypost: the registry is back");
+    assert_eq!(watch.error_line().await, "waypost: reconnected to the registry");
     super::soon("the deregistration", a.deregister()).await.unwrap();
     assert_eq!(watch.event().await["kind"], "REMOVED");
 }
@@ -167,7 +167,7 @@ async fn of_two_processes_with_one_id_the_earlier_one_stays_out_and_names_the_ot
             break line;
         }
     };
-    assert!(warning.contains("another process, at [fd00::2]:81,"), "{warning}");
+    assert!(warning.contains("another process at [fd00::2]:81 with"), "{warning}");
     // Nothing happens between them any more: the next event is the second one's own end.
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     second.signal(Signal::TERM);

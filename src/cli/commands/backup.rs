@@ -1,5 +1,6 @@
-//! `waypost backup`: an image of everything that is registered, in a file that is a whole one or not
-//! there.
+//! `waypost backup`: writes a backup of a running registry to a file.
+//!
+//! Invariant: the file is complete and verified, or unchanged.
 
 use std::{
     fs::{self, File},
@@ -25,11 +26,13 @@ use crate::{
     store::{Contents, Image},
 };
 
-/// Write an image of everything that is registered to a file, while the registry works: each instance
-/// with its lease. The file appears, or is replaced, once it is whole.
+/// Write a backup of a running registry to a file.
+///
+/// The backup contains every instance with its lease. The file is created or replaced only once the
+/// backup is complete.
 #[derive(Debug, Args)]
 pub(crate) struct BackupArguments {
-    /// Where to write it.
+    /// Backup file to write.
     file: PathBuf,
     #[command(flatten)]
     registry: RegistryArguments,
@@ -49,7 +52,7 @@ pub(crate) async fn run(arguments: BackupArguments) -> Result<(), CommandError> 
     let (contents, bytes) = select! {
         biased;
         _ = signals.next() => return Err(CommandError::Interrupted),
-        done = back_up(&mut remote, &file) => done?,
+        result = back_up(&mut remote, &file) => result?,
     };
     let Contents { revision, instances } = contents;
     match registry.output {
@@ -63,39 +66,39 @@ pub(crate) async fn run(arguments: BackupArguments) -> Result<(), CommandError> 
     }
 }
 
-/// Writes beside the file, which is replaced at last. Where it fails, or the future is dropped, there
-/// is nothing of it.
+/// Writes to a temporary file beside `path`, verifies it, then renames it. On an error, or if the
+/// future is dropped, the temporary file is removed.
 async fn back_up(
     remote: &mut RemoteRegistry,
     path: &Path,
 ) -> Result<(Contents, u64), CommandError> {
     let failure = |source| CommandError::File { file: escape(&path.display().to_string()), source };
-    let mut partial = begin(path).map_err(failure)?;
-    let mut pieces =
+    let mut partial = create_partial(path).map_err(failure)?;
+    let mut stream =
         remote.call(async |channel| admin(channel).backup(BackupRequest {}).await).await?;
-    while let Some(piece) = remote.next_message(&mut pieces).await? {
-        partial.write_all(&piece.chunk).map_err(failure)?;
+    while let Some(message) = remote.next_message(&mut stream).await? {
+        partial.write_all(&message.chunk).map_err(failure)?;
     }
     partial.as_file().sync_all().map_err(failure)?;
     let bytes = partial.as_file().metadata().map_err(failure)?.len();
     partial.rewind().map_err(failure)?;
     let contents = Image::verify(partial.as_file()).map_err(|source| {
-        let file = format!("what came for {}", escape(&path.display().to_string()));
+        let file = format!("the backup received for {}", escape(&path.display().to_string()));
         CommandError::Backup { file, source }
     })?;
     partial.persist(path).map_err(|error| failure(error.error))?;
-    // The name is durable as well from here on.
+    // Makes the name durable as well.
     File::open(directory(path)).and_then(|it| it.sync_all()).map_err(failure)?;
     Ok((contents, bytes))
 }
 
-/// A file beside the other that is gone with this value, and that only its owner can read: metadata
-/// may hold secrets.
-fn begin(path: &Path) -> io::Result<NamedTempFile> {
+/// Creates a file beside `path` that is removed with the returned value. Only its owner can read
+/// it: metadata may contain secrets.
+fn create_partial(path: &Path) -> io::Result<NamedTempFile> {
     match fs::metadata(path) {
-        // A device or a pipe would be replaced by the file.
+        // A rename would replace a device or a pipe.
         Ok(metadata) if !metadata.is_file() => {
-            return Err(io::Error::other("is there and no regular file"));
+            return Err(io::Error::other("exists and is not a regular file"));
         }
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -1,5 +1,5 @@
-//! `waypost bench`: puts a registry, or one that is started for it, under load, and says what it can do
-//! beside what the machine can.
+//! `waypost bench`: measures a registry, or one that it starts, under load, beside the limit of the
+//! machine.
 
 use std::env;
 
@@ -13,8 +13,10 @@ use crate::cli::{
     signals::SignalListener,
 };
 
-/// Put a registry under load: how much it does, how soon, at what cost, and beside it the limit, which is
-/// the same load against a bare gRPC server that only answers.
+/// Measure a registry under load.
+///
+/// Prints throughput, latency and cost, beside the limit: the same load
+/// against a bare gRPC server that only responds.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArguments {
     #[command(flatten)]

@@ -1,4 +1,5 @@
-//! `waypost check`: whether a store is whole, and what is in it. It never changes what is registered.
+//! `waypost check`: verifies a data directory and summarizes its content. Never changes what is
+//! registered.
 
 use clap::Args;
 use serde::Serialize;
@@ -12,7 +13,9 @@ use crate::{
     store::{DiskStore, Kept},
 };
 
-/// Read all of a store that no registry works with, and say what is in it.
+/// Verify a data directory while the server is stopped.
+///
+/// Reads all of it and prints a summary.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArguments {
     #[command(flatten)]

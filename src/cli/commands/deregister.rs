@@ -1,4 +1,4 @@
-//! `waypost deregister`: an operator removes an instance.
+//! `waypost deregister`: removes an instance on behalf of an operator.
 
 use clap::Args;
 use serde::Serialize;
@@ -12,8 +12,9 @@ use crate::cli::{
     remote::{RemoteRegistry, registry},
 };
 
-/// Remove an instance from the registry. A program that keeps it registered will notice, and may
-/// register it again.
+/// Remove an instance from the registry.
+///
+/// A program that maintains its registration notices and may register it again.
 #[derive(Debug, Args)]
 pub(crate) struct DeregisterArguments {
     #[command(flatten)]
@@ -42,9 +43,9 @@ pub(crate) async fn run(arguments: DeregisterArguments) -> Result<(), CommandErr
         id: id.clone(),
     };
     let mut remote = RemoteRegistry::new(arguments.registry.url);
-    let answer =
+    let response =
         remote.call(async |channel| registry(channel).deregister(request.clone()).await).await?;
-    let cursor = answer.cursor;
+    let cursor = response.cursor;
     match arguments.registry.output {
         OutputFormat::Json => {
             let cursor = cursor.map(CursorJson::from);

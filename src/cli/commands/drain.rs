@@ -1,4 +1,4 @@
-//! `waypost drain`: an operator has an instance take nothing new.
+//! `waypost drain`: stops new calls to an instance.
 
 use clap::Args;
 use prost_types::FieldMask;
@@ -16,7 +16,9 @@ use crate::cli::{
     remote::{RemoteRegistry, registry},
 };
 
-/// Have an instance finish what it has and take nothing new: its status becomes DRAINING.
+/// Stop new calls to an instance: set its status to DRAINING.
+///
+/// The instance stays registered and finishes the calls it has.
 #[derive(Debug, Args)]
 pub(crate) struct DrainArguments {
     #[command(flatten)]
@@ -46,7 +48,7 @@ pub(crate) async fn run(arguments: DrainArguments) -> Result<(), CommandError> {
     let mut remote = RemoteRegistry::new(arguments.registry.url);
     let UpdateResponse { instance, cursor } =
         remote.call(async |channel| registry(channel).update(request.clone()).await).await?;
-    let instance = instance.ok_or(CommandError::InvalidResponse("it holds no instance"))?;
+    let instance = instance.ok_or(CommandError::InvalidResponse("the instance is missing"))?;
     match arguments.registry.output {
         OutputFormat::Json => print_json(&DrainJson {
             instance: (&instance).into(),

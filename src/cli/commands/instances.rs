@@ -1,5 +1,6 @@
-//! `waypost instances`: the instances of one service. A table must never show metadata's values:
-//! they may be secrets.
+//! `waypost instances`: lists the instances of a service.
+//!
+//! Invariant: a table never shows values of metadata; they may be secrets.
 
 use clap::Args;
 use prost_types::Timestamp;
@@ -15,15 +16,15 @@ use crate::cli::{
     remote::{RemoteRegistry, discovery},
 };
 
-/// Instances that one request asks for; the registry sends fewer where they are large.
+/// The page size of a request; the registry returns smaller pages of large instances.
 const PAGE_SIZE: u32 = 1_000;
 
-/// List the instances of a service, whatever their status.
+/// List the instances of a service, in every status.
 ///
-/// The table shows the keys of metadata alone; JSON shows the values, too.
+/// The table shows only the keys of metadata; JSON shows the values too.
 #[derive(Debug, Args)]
 pub(crate) struct InstancesArguments {
-    /// The service.
+    /// Service.
     service: String,
     #[command(flatten)]
     registry: RegistryArguments,
@@ -52,7 +53,7 @@ pub(crate) async fn run(arguments: InstancesArguments) -> Result<(), CommandErro
     }
 }
 
-/// The instances of all pages. A registry that knows no pages sends one.
+/// Lists the instances of all pages. A registry without paging returns one.
 async fn all_pages(
     remote: &mut RemoteRegistry,
     mut request: ResolveRequest,
@@ -61,10 +62,10 @@ async fn all_pages(
     loop {
         let page =
             remote.call(async |channel| discovery(channel).resolve(request.clone()).await).await?;
-        // The ids' order is what bounds this.
+        // Ascending ids bound the loop.
         let last = instances.last().map(|instance| instance.id.as_str()).unwrap_or_default();
         if page.instances.first().is_some_and(|first| first.id.as_str() <= last) {
-            return Err(CommandError::InvalidResponse("the pages of instances are out of order"));
+            return Err(CommandError::InvalidResponse("pages of instances are out of order"));
         }
         let ended = page.next_page_token.is_empty() || page.instances.is_empty();
         instances.extend(page.instances);

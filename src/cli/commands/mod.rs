@@ -1,4 +1,4 @@
-//! The commands that fit in one file each: their arguments, their request, their output.
+//! Commands of one file each: arguments, request, output.
 
 pub(crate) mod backup;
 pub(crate) mod bench;

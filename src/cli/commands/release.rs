@@ -1,4 +1,4 @@
-//! `waypost release`: an operator has seen that held instances are gone.
+//! `waypost release`: ends mass-expiry protection of a namespace whose held instances are gone.
 
 use clap::Args;
 use serde::Serialize;
@@ -12,11 +12,12 @@ use crate::cli::{
     remote::{RemoteRegistry, admin},
 };
 
-/// Remove the instances of a namespace that mass-expiry protection holds (`waypost status` shows
-/// them), at once.
+/// End mass-expiry protection of a namespace and evict the instances it holds.
+///
+/// `waypost status` shows how many it holds, and why.
 #[derive(Debug, Args)]
 pub(crate) struct ReleaseArguments {
-    /// The namespace.
+    /// Namespace.
     namespace: String,
     #[command(flatten)]
     registry: RegistryArguments,
@@ -41,7 +42,7 @@ pub(crate) async fn run(arguments: ReleaseArguments) -> Result<(), CommandError>
         }
         OutputFormat::Table => {
             let namespace = escape(&namespace);
-            print(&format_args!("{namespace}: {evicted} held instances are removed\n"))
+            print(&format_args!("{namespace}: evicted {evicted} held instances\n"))
         }
     }
 }

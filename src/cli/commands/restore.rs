@@ -1,4 +1,4 @@
-//! `waypost restore`: begins a store with what a backup holds. What is not whole begins none.
+//! `waypost restore`: creates a data directory from a backup. An incomplete backup creates none.
 
 use std::{
     fs::File,
@@ -18,11 +18,13 @@ use crate::{
     store::{DiskStore, ImageError, Kept},
 };
 
-/// Begin a store with what an image holds, for a registry to be started with: every instance with its
-/// lease, in a new history. The directory must be empty, or not be there.
+/// Create a data directory from a backup.
+///
+/// The registry that starts with it has every instance with its lease, in a new history. The
+/// directory must be empty or absent.
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArguments {
-    /// What `waypost backup` wrote.
+    /// Backup file, written by `waypost backup`.
     file: PathBuf,
     #[command(flatten)]
     store: StoreArguments,
@@ -58,7 +60,7 @@ fn restore(path: &Path, directory: &Path) -> Result<Kept, CommandError> {
     let file = || escape(&path.display().to_string());
     let image = File::open(path).map_err(|source| CommandError::File { file: file(), source })?;
     DiskStore::restore(image, directory).map_err(|error| match error {
-        // It names the place that is at fault.
+        // Names its own file.
         ImageError::Store(error) => error.into(),
         source => CommandError::Backup { file: file(), source },
     })

@@ -1,4 +1,4 @@
-//! `waypost serve`: runs the registry until a signal ends it.
+//! `waypost serve`: runs the registry until a signal stops it.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -17,26 +17,26 @@ use crate::{
 /// Run the registry.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
-    /// A TOML file with settings; flags and environment beat it.
+    /// TOML configuration file; flags and environment variables take precedence.
     #[arg(long, value_name = "FILE", env = "WAYPOST_CONFIG")]
     config: Option<PathBuf>,
-    /// The address for everything; port 0 picks one [default: 127.0.0.1:7510].
+    /// Listen address; port 0 picks a free port [default: 127.0.0.1:7510].
     #[arg(long, value_name = "ADDR", env = "WAYPOST_LISTEN")]
     listen: Option<String>,
-    /// Write the bound address to this file once it serves.
+    /// File to write the bound address to, once the server accepts connections.
     #[arg(long, value_name = "PATH")]
     port_file: Option<PathBuf>,
-    /// Where the embedded store lives [default: ./waypost-data].
+    /// Data directory of the disk store [default: ./waypost-data].
     #[arg(long, value_name = "DIR", env = "WAYPOST_DATA_DIR")]
     data_dir: Option<PathBuf>,
-    /// What keeps the registry: `disk` in the data directory, `memory` nothing; `etcd` is not built
-    /// yet [default: disk].
+    /// Storage backend: `disk` (durable) or `memory` (lost on restart); `etcd` is not available yet
+    /// [default: disk].
     #[arg(long, value_name = "disk|memory|etcd", env = "WAYPOST_STORE")]
     store: Option<String>,
-    /// How to log [default: pretty on a terminal, else json].
+    /// Log format [default: pretty on a terminal, else json].
     #[arg(long, value_name = "pretty|json", env = "WAYPOST_LOG_FORMAT")]
     log_format: Option<String>,
-    /// What to log, in tracing's filter syntax [default: info].
+    /// Log levels, in the filter syntax of `tracing` [default: info].
     #[arg(long, value_name = "LEVELS", env = "WAYPOST_LOG")]
     log: Option<String>,
 }
@@ -46,19 +46,19 @@ pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
     let overrides = Overrides { config, listen, port_file, data_dir, store, log, log_format };
     let config = match Config::load(overrides) {
         Ok(config) => config,
-        Err(mistakes) => {
-            fail(&mistakes);
+        Err(errors) => {
+            fail(&errors);
             return ExitCode::from(exit_code::CONFIGURATION);
         }
     };
-    // The levels were checked with the rest of the configuration.
+    // Loading the configuration has checked the levels.
     let _logs = telemetry::start(config.log.parse().unwrap_or_default(), config.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("can't start the runtime: {error}")),
     };
     let code = runtime.block_on(serve(config));
-    // Connections were cut; what is left of their tasks has nothing to wait for.
+    // The server has closed its connections: remaining tasks of theirs have nothing to wait for.
     runtime.shutdown_timeout(Duration::from_millis(500));
     code
 }
@@ -75,18 +75,18 @@ async fn serve(config: Config) -> ExitCode {
     };
     match server.run(stop).await {
         Ok(()) => ExitCode::SUCCESS,
-        // It never served: that is for whoever started it.
+        // It never served: report on standard error, where the program was started.
         Err(error @ (RunError::Store(_) | RunError::Thread(_) | RunError::PortFile { .. })) => {
             fail(&error)
         }
         Err(error) => {
-            error!(%error, "the server ended");
+            error!(%error, "server failed, exiting");
             ExitCode::FAILURE
         }
     }
 }
 
-/// While it is there, a limit on the size of files makes writes fail instead of ending the process.
+/// Catches SIGXFSZ: a limit on file size then fails the write instead of terminating the process.
 fn catch_file_size_signal() -> std::io::Result<Signal> {
     signal(SignalKind::from_raw(SignalNumber::XFSZ.as_raw()))
 }

@@ -1,4 +1,4 @@
-//! `waypost services`: what services a namespace has.
+//! `waypost services`: lists the services of a namespace.
 
 use clap::Args;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use crate::cli::{
     remote::{RemoteRegistry, discovery},
 };
 
-/// The largest page that registries give.
+/// The largest page that a registry returns.
 const PAGE: u32 = 1000;
 
 /// List the services of a namespace.
@@ -40,7 +40,7 @@ pub(crate) async fn run(arguments: ServicesArguments) -> Result<(), CommandError
     }
 }
 
-/// All pages.
+/// Lists the services of all pages.
 async fn list(
     remote: &mut RemoteRegistry,
     namespace: String,
@@ -53,10 +53,10 @@ async fn list(
         let page = remote
             .call(async |channel| discovery(channel).list_services(request.clone()).await)
             .await?;
-        // The names' order is what bounds this.
+        // Ascending names bound the loop.
         let last = services.last().map(|service| service.name.as_str()).unwrap_or_default();
         if page.services.first().is_some_and(|first| first.name.as_str() <= last) {
-            return Err(CommandError::InvalidResponse("the pages of services are out of order"));
+            return Err(CommandError::InvalidResponse("pages of services are out of order"));
         }
         let ended = page.next_page_token.is_empty() || page.services.is_empty();
         services.extend(page.services);

@@ -1,4 +1,4 @@
-//! `waypost status`: how the registry stands.
+//! `waypost status`: shows the registry's status.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +19,7 @@ use crate::{
     model::WallTime,
 };
 
-/// Show how the registry stands.
+/// Show the registry's status.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
     #[command(flatten)]
@@ -36,7 +36,7 @@ struct StatusJson<'a> {
     leases: u64,
     watchers: u64,
     store: &'a str,
-    /// Why it refuses writes; nothing: it takes them.
+    /// The reason why writes are rejected; `None` while they are accepted.
     store_failure: Option<&'a str>,
     protection: Vec<ProtectionJson<'a>>,
     started_at: Option<String>,
@@ -96,37 +96,40 @@ fn table(status: &GetStatusResponse, now: WallTime) -> Table<2> {
     row("watchers", status.watchers.to_string().into());
     row("store", (&status.store).into());
     if !status.store_failure.is_empty() {
-        let why = format!("refuses writes: {}", status.store_failure);
+        let why = format!("rejecting writes: {}", status.store_failure);
         row("", TableCell::styled(why, AnsiColor::Red.on_default()));
     }
-    row("started", started(status.started_at, now).into());
+    row("started", format_start(status.started_at, now).into());
     for protection in &status.protection {
-        row("protection", TableCell::styled(held(protection), AnsiColor::Magenta.on_default()));
+        row(
+            "protection",
+            TableCell::styled(format_protection(protection), AnsiColor::Magenta.on_default()),
+        );
     }
     table
 }
 
-fn started(started_at: Option<Timestamp>, now: WallTime) -> String {
+fn format_start(started_at: Option<Timestamp>, now: WallTime) -> String {
     let Some(started_at) = started_at else { return String::new() };
     let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now.0);
-    let began = SystemTime::try_from(started_at).ok();
-    // Where the clocks disagree, there is no telling.
-    let uptime = began.and_then(|began| now.duration_since(began).ok());
+    let start = SystemTime::try_from(started_at).ok();
+    // `None` if the server's clock is ahead of this one.
+    let uptime = start.and_then(|start| now.duration_since(start).ok());
     match uptime.map(|uptime| Duration::from_secs(uptime.as_secs())) {
         Some(uptime) => format!("{started_at} ({} ago)", humantime::format_duration(uptime)),
         None => started_at.to_string(),
     }
 }
 
-fn held(protection: &Protection) -> String {
+fn format_protection(protection: &Protection) -> String {
     let Protection { namespace, held, since, until, why } = protection;
     let time = |time: &Option<Timestamp>| {
         time.as_ref().map_or_else(|| "an unknown time".to_owned(), Timestamp::to_string)
     };
     let (since, until) = (time(since), time(until));
     format!(
-        "{namespace}: {held} instances held since {since}: {why}; kept until they heartbeat, until \
-         `waypost release {namespace}`, or until {until}"
+        "{namespace}: {held} instances held since {since}: {why}; until they renew their lease, \
+         until `waypost release {namespace}`, or until {until}"
     )
 }
 
@@ -135,25 +138,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_uptime_is_told_where_the_clocks_agree() {
+    fn uptime_is_shown_if_the_clocks_agree() {
         let at = |seconds| Some(Timestamp { seconds, nanos: 0 });
         let now = WallTime(1_000_061_500);
-        assert_eq!(started(at(1_000_000), now), "1970-01-12T13:46:40Z (1m 1s ago)");
-        assert_eq!(started(at(2_000_000), now), "1970-01-24T03:33:20Z");
-        assert_eq!(started(None, now), "");
-        assert!(!started(at(i64::MAX), now).is_empty());
-        assert!(!started(at(i64::MIN), now).is_empty());
+        assert_eq!(format_start(at(1_000_000), now), "1970-01-12T13:46:40Z (1m 1s ago)");
+        assert_eq!(format_start(at(2_000_000), now), "1970-01-24T03:33:20Z");
+        assert_eq!(format_start(None, now), "");
+        assert!(!format_start(at(i64::MAX), now).is_empty());
+        assert!(!format_start(at(i64::MIN), now).is_empty());
     }
 
     #[test]
-    fn protection_is_told_for_each_namespace() {
+    fn protection_is_shown_for_each_namespace() {
         let protection = Protection { namespace: "shop".into(), held: 7, ..Protection::default() };
         let status = GetStatusResponse {
-            protection: vec![Protection { why: "most leases ran out".into(), ..protection }],
+            protection: vec![Protection { why: "most leases expired".into(), ..protection }],
             ..GetStatusResponse::default()
         };
         let table = table(&status, WallTime(0)).to_string();
         assert!(table.contains("shop: 7 instances held since"), "{table}");
-        assert_eq!(record(&status).protection[0].why, "most leases ran out");
+        assert_eq!(record(&status).protection[0].why, "most leases expired");
     }
 }

@@ -1,4 +1,4 @@
-//! How the values of the protocol are shown to people.
+//! The protocol's values as text and colours. Pure.
 
 use anstyle::{AnsiColor, Style};
 use waypost_client::{
@@ -6,35 +6,35 @@ use waypost_client::{
     proto::{ChangeKind, ChangeReason, Status},
 };
 
-/// Where an instance is reached: `host:port`, IPv6 in brackets.
+/// Returns an instance's address as `host:port`, IPv6 in brackets.
 pub(crate) fn address(instance: &Instance) -> String {
     let (host, port) = (&instance.host, instance.port);
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// The name of a status, without what all of them begin with.
+/// Returns the name of a status without the prefix `STATUS_`.
 pub(crate) fn status_name(status: i32) -> String {
     match Status::try_from(status) {
-        Ok(status) => bare(status.as_str_name(), "STATUS_").to_owned(),
+        Ok(status) => without_prefix(status.as_str_name(), "STATUS_").to_owned(),
         Err(_) => format!("UNKNOWN_{status}"),
     }
 }
 
-/// The name of a change's reason, where it has one.
+/// Returns the name of a change's reason, if it has one.
 pub(crate) fn reason_name(reason: i32) -> Option<String> {
     match ChangeReason::try_from(reason) {
         Ok(ChangeReason::Unspecified) => None,
-        Ok(reason) => Some(bare(reason.as_str_name(), "CHANGE_REASON_").to_owned()),
+        Ok(reason) => Some(without_prefix(reason.as_str_name(), "CHANGE_REASON_").to_owned()),
         Err(_) => Some(format!("UNKNOWN_{reason}")),
     }
 }
 
-/// The name of a kind of change.
+/// Returns the name of a kind of change.
 pub(crate) fn kind_name(kind: ChangeKind) -> &'static str {
-    bare(kind.as_str_name(), "CHANGE_KIND_")
+    without_prefix(kind.as_str_name(), "CHANGE_KIND_")
 }
 
-/// The colour of a status.
+/// Returns the colour of a status.
 pub(crate) fn status_style(status: i32) -> Style {
     match Status::try_from(status) {
         Ok(Status::Up) => AnsiColor::Green.on_default(),
@@ -45,7 +45,7 @@ pub(crate) fn status_style(status: i32) -> Style {
     }
 }
 
-fn bare(name: &'static str, prefix: &str) -> &'static str {
+fn without_prefix(name: &'static str, prefix: &str) -> &'static str {
     name.strip_prefix(prefix).unwrap_or(name)
 }
 
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_bare_and_unknown_values_are_shown() {
+    fn names_lose_their_prefix_and_unknown_values_are_shown() {
         assert_eq!(status_name(Status::Up.into()), "UP");
         assert_eq!(status_name(77), "UNKNOWN_77");
         assert_eq!(reason_name(ChangeReason::Expired.into()).as_deref(), Some("EXPIRED"));

@@ -1,5 +1,5 @@
-//! The nouns of the protocol as JSON: the fields' names are the protocol's, statuses are bare,
-//! times are RFC 3339. 64-bit ids are strings, since JSON's numbers are not exact that far.
+//! The protocol's messages as JSON. Field names are the protocol's; statuses have no prefix; times
+//! are RFC 3339; 64-bit ids are strings, since JSON numbers are exact to 53 bits only.
 
 use std::collections::BTreeMap;
 

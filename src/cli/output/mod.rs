@@ -1,5 +1,5 @@
-//! Standard output: tables or JSON. Colour goes out only where it is wanted: to a terminal, and not
-//! under `NO_COLOR`.
+//! Standard output and standard error: tables, JSON, notices. Colours appear on terminals only, and
+//! not under `NO_COLOR`.
 
 mod display;
 mod json;
@@ -23,35 +23,35 @@ pub(crate) use self::{
 };
 use crate::cli::{error::CommandError, escape::escape_json};
 
-/// For whom to write.
+/// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputFormat {
-    /// For people.
+    /// Human-readable tables.
     Table,
-    /// For programs.
+    /// JSON, stable for programs.
     Json,
 }
 
-/// Writes what `text` shows, as it is.
+/// Prints `text` to standard output.
 pub(crate) fn print(text: &dyn Display) -> Result<(), CommandError> {
     let mut stdout = anstream::stdout();
     write!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(CommandError::Output)
 }
 
-/// Writes a document of JSON that people can read, too.
+/// Prints a document as indented JSON.
 pub(crate) fn print_json(document: &impl Serialize) -> Result<(), CommandError> {
     let json = serde_json::to_string_pretty(document);
     print(&safe_line(&json.map_err(unwritable)?))
 }
 
-/// A record as a line of JSON.
+/// Formats a record as one line of JSON.
 pub(crate) fn json_line(record: &impl Serialize) -> Result<String, CommandError> {
     let json = serde_json::to_string(record).map_err(unwritable)?;
     Ok(safe_line(&json))
 }
 
-/// Writes `text` for commands that have more to do than to wait for a slow reader. Where the future
-/// is dropped, some of the text may be written or not.
+/// Prints `text` without blocking the caller's other work on a slow reader. If the future is
+/// dropped, part of the text may be written.
 pub(crate) async fn write(text: &str) -> Result<(), CommandError> {
     let plain = AutoStream::choice(&io::stdout()) == ColorChoice::Never;
     let text = if plain { strip_str(text).to_string() } else { text.to_owned() };
@@ -60,15 +60,15 @@ pub(crate) async fn write(text: &str) -> Result<(), CommandError> {
     stdout.flush().await.map_err(CommandError::Output)
 }
 
-/// Says what went wrong, on standard error; the exit code for it.
+/// Prints an error to standard error and returns the exit code for a failure.
 pub(crate) fn fail(error: &dyn Display) -> ExitCode {
     print_notice(error);
     ExitCode::FAILURE
 }
 
-/// Says something that is not the command's output, on standard error.
+/// Prints a message to standard error: an error, or progress that is not the command's output.
 pub(crate) fn print_notice(message: &dyn Display) {
-    // Where nobody listens, there is nobody to tell.
+    // If standard error is closed, there is nowhere left to report that.
     let _ = writeln!(io::stderr(), "waypost: {message}");
 }
 

@@ -1,5 +1,5 @@
-//! Tables of text: columns as wide as their longest cell, two spaces between them. Widths are in
-//! characters, which is right for all that names and addresses may hold.
+//! Text tables: each column as wide as its longest cell, two spaces between columns. Widths count
+//! characters, which suits names and addresses. Pure.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use anstyle::Style;
 
 use crate::cli::escape::escape;
 
-/// What separates two columns.
+/// The separator of two columns.
 const GAP: &str = "  ";
 
-/// One value of a table, safe to show.
+/// One value of a table, escaped.
 #[derive(Debug)]
 pub(crate) struct TableCell {
     text: String,
@@ -20,7 +20,7 @@ pub(crate) struct TableCell {
 impl TableCell {
     pub(crate) fn styled(text: impl AsRef<str>, style: Style) -> Self {
         let text = match text.as_ref() {
-            // A gap would shift the columns for those who cut them apart.
+            // An empty cell would shift the columns for `cut` and `awk`.
             "" => "-".to_owned(),
             text => escape(text),
         };
@@ -45,7 +45,7 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         Self { rows: vec![header.map(TableCell::from)] }
     }
 
-    /// A table of keys and values, which need no header.
+    /// A table without a header, as for keys and values.
     pub(crate) fn without_header() -> Self {
         Self { rows: Vec::new() }
     }
@@ -67,7 +67,7 @@ impl<const COLUMNS: usize> fmt::Display for Table<COLUMNS> {
     }
 }
 
-/// One row, its cells at least as wide as given; the last one is not filled up.
+/// Formats one row, its cells padded to `widths`; the last one is not padded.
 pub(crate) fn format_row<const COLUMNS: usize>(
     row: &[TableCell; COLUMNS],
     widths: &[usize; COLUMNS],
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_by_characters() {
+    fn columns_align_by_characters() {
         let mut table = Table::new(["NAME", "N"]);
         table.push(["größe".into(), "1".into()]);
         table.push(["".into(), "22".into()]);
@@ -101,13 +101,13 @@ mod tests {
     }
 
     #[test]
-    fn colour_takes_no_width() {
+    fn colour_adds_no_width() {
         let row = [TableCell::styled("UP", AnsiColor::Green.on_default()), "x".into()];
         assert_eq!(format_row(&row, &[4, 1]), "\u{1b}[32mUP\u{1b}[0m    x");
     }
 
     #[test]
-    fn a_cell_is_always_one_line() {
+    fn cell_is_always_one_line() {
         let row: [TableCell; 1] = ["a\nb".into()];
         assert_eq!(format_row(&row, &[1]), "a\\nb");
     }

@@ -1,8 +1,8 @@
-//! The command that runs while its instance is registered. It has a process group of its own, so
-//! that a key typed in the terminal reaches it only when it is passed on.
+//! The command that runs while its instance is registered, in a process group of its own: keys
+//! typed in the terminal reach it only if this program forwards their signals.
 //!
-//! Invariant: the process id is signalled only until the end of the command was collected, so never
-//! another process that got the same id later.
+//! Invariant: no signal is sent after the command's exit was collected; its process id may belong
+//! to another process by then.
 
 use std::{
     ffi::OsString,
@@ -27,34 +27,34 @@ use crate::cli::{
     signals::{SignalListener, is_stop},
 };
 
-/// A command that was started.
+/// A command that has started.
 #[derive(Debug)]
 pub(crate) struct Child {
-    /// Also the id of its process group.
+    /// The process id, also of its process group.
     id: Pid,
-    /// `None` until the end was collected.
+    /// `None` until the exit is collected.
     exit_status: Option<ExitStatus>,
     child_signals: unix::Signal,
 }
 
-/// What happens next to a command that runs.
+/// The next event of a running command.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ChildEvent {
     Exited(ExitStatus),
-    /// A signal came that asks to stop.
+    /// A stop signal arrived.
     StopRequested(Signal),
 }
 
 impl Child {
-    /// Runs `program` with this program's own input, output and environment. Returns when it runs. It
-    /// is killed when the thread ends that called this, as all do when the process is killed.
+    /// Runs `program` with this program's own input, output and environment. Returns once it runs.
+    /// It is killed when the calling thread ends, as it does when this process is killed.
     pub(crate) async fn spawn(
         program: &OsString,
         arguments: &[OsString],
     ) -> Result<Self, CommandError> {
         let failure =
             |source| CommandError::Spawn { program: escape(&program.to_string_lossy()), source };
-        // From before the start, so that no end is missed.
+        // Before the start, so that no exit is missed.
         let child_signals = unix::signal(SignalKind::child()).map_err(CommandError::Signals)?;
         let mut launch = launch::Launcher::new(program, arguments).map_err(failure)?;
         let spawned = launch.command().stdin(Stdio::inherit()).spawn().map_err(failure)?;
@@ -64,14 +64,14 @@ impl Child {
         tokio::select! {
             biased;
             running = launch.started(id) => running.map_err(failure)?,
-            // Killed before it ran: the next wait returns that.
+            // Killed before it ran: the next wait returns its status.
             ended = child.wait() => drop(ended?),
         }
         Ok(child)
     }
 
-    /// How it ended, once it has. Collects all other processes that have ended as children of this
-    /// one: the first process of a container becomes the parent of every orphan. Cancel safe.
+    /// Waits for the exit status. Also collects all other children that have exited: the first
+    /// process of a container becomes the parent of every orphan. Cancel safe.
     pub(crate) async fn wait(&mut self) -> Result<ExitStatus, CommandError> {
         loop {
             self.collect().map_err(CommandError::Wait)?;
@@ -96,8 +96,7 @@ impl Child {
         Ok(())
     }
 
-    /// Waits for the end or for a signal that asks to stop, and passes all other signals on. Cancel
-    /// safe.
+    /// Waits for the exit or a stop signal, and forwards all other signals. Cancel safe.
     pub(crate) async fn next(
         &mut self,
         signals: &mut SignalListener,
@@ -114,10 +113,10 @@ impl Child {
         }
     }
 
-    /// Sends a signal to the command and to all that it has started in its process group.
+    /// Sends a signal to the command's process group.
     pub(crate) fn signal(&self, signal: Signal) {
         if self.exit_status.is_none() {
-            // Fails where it has just ended: then it needs no signal.
+            // Fails if it has just exited and needs no signal.
             let _ = kill_process_group(self.id, signal);
         }
     }
@@ -125,13 +124,13 @@ impl Child {
     fn forward(&self, signal: Signal) {
         self.signal(signal);
         if signal == Signal::TSTP {
-            // As the shell that sent it expects. Goes on at SIGCONT, which is passed on as well.
+            // The shell that sent it expects this process to stop too, until SIGCONT.
             let _ = kill_process(getpid(), Signal::STOP);
         }
     }
 
-    /// Sends a signal and waits for the end, however long that takes; a further signal that asks to
-    /// stop kills.
+    /// Sends a signal and waits for the exit without limit. A further stop signal kills the
+    /// command.
     pub(crate) async fn stop(
         &mut self,
         signal: Signal,
@@ -153,14 +152,14 @@ impl Drop for Child {
     }
 }
 
-/// Whether a command that was sent `signal` ended as it was asked to: by its own will, or by the
-/// signal, which shells report as a code.
+/// Returns whether a command that was sent `signal` exited as requested: with success, or from the
+/// signal, which shells report as an exit code.
 pub(crate) fn exited_as_requested(status: ExitStatus, signal: Option<Signal>) -> bool {
     let number = signal.map(Signal::as_raw);
-    let of_signal = number.is_some_and(|number| {
+    let from_signal = number.is_some_and(|number| {
         status.signal() == Some(number) || status.code() == Some(SIGNALLED + number)
     });
-    status.success() || of_signal
+    status.success() || from_signal
 }
 
 #[cfg(test)]
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_signal_that_was_sent_is_a_good_end() {
+    fn only_success_or_the_sent_signal_counts_as_requested() {
         let killed = ExitStatus::from_raw;
         assert!(exited_as_requested(exited(0), None));
         assert!(!exited_as_requested(exited(3), Some(Signal::TERM)));

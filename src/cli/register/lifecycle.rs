@@ -1,5 +1,7 @@
-//! An instance's stay in the registry, from its registration to its leave. It tells its user how that
-//! goes, and must never wait for a reader or the registry when told to stop.
+//! The life cycle of a registered instance, from registering to deregistering, with its notices.
+//!
+//! Invariant: a stop request never waits for a reader of the output, nor without limit for the
+//! registry.
 
 use std::{pin::pin, time::Duration};
 
@@ -16,27 +18,27 @@ use crate::cli::{
     remote::{REQUEST_TIMEOUT, RegistryUrl},
 };
 
-/// How long an attempt to register may go on that is not wanted any more. What it would leave
-/// behind is an instance that nobody takes back.
+/// The time that an attempt to register may take after a stop request. Cutting it off at once could
+/// leave an instance that nothing deregisters.
 const LAST_ATTEMPT_MAX: Duration = Duration::from_secs(1);
 
-/// An instance's stay in the registry.
+/// An instance to register, and how.
 pub(crate) struct InstanceLifecycle {
     pub(crate) url: RegistryUrl,
     pub(crate) output: OutputFormat,
     pub(crate) namespace: String,
     pub(crate) registration: Registration,
-    /// Whether it is ready to be called, where that has to be found out.
+    /// The check that turns STARTING into UP.
     pub(crate) ready: Option<ReadinessCheck>,
-    /// How long it drains.
+    /// The time that the instance is DRAINING before it is deregistered.
     pub(crate) drain_time: Duration,
 }
 
-/// Asks an instance to leave.
+/// Requests an instance to drain or to deregister.
 #[derive(Debug)]
 pub(crate) struct StopRequest {
     immediate: CancellationToken,
-    /// Cancelled by the other as well.
+    /// A child of `immediate`: cancelled with it.
     requested: CancellationToken,
 }
 
@@ -48,12 +50,12 @@ impl Default for StopRequest {
 }
 
 impl StopRequest {
-    /// The instance is to drain, and to leave after that.
+    /// Requests to drain, then deregister.
     pub(crate) fn drain(&self) {
         self.requested.cancel();
     }
 
-    /// The instance is to leave now, also where it drains.
+    /// Requests to deregister now, ending a drain.
     pub(crate) fn stop_now(&self) {
         self.immediate.cancel();
     }
@@ -67,13 +69,13 @@ struct RegisteredJson<'a> {
 }
 
 impl InstanceLifecycle {
-    /// Registers the instance, keeps it registered until it is asked to leave, and deregisters it. Ends
-    /// before only where the registry refuses.
+    /// Registers the instance, keeps it registered until a stop request, and deregisters it.
+    /// Returns before that only if the registry refuses the instance.
     pub(crate) async fn run(&self, stop: &StopRequest) -> Result<(), CommandError> {
         let registered = self.register(&stop.requested).await?;
         stop.requested
             .run_until_cancelled(async {
-                // A reader that is gone is no reason to stop.
+                // A closed output does not stop the registration.
                 let _ = self.print_registered(&registered).await;
                 self.report_states(&registered).await;
             })
@@ -81,8 +83,8 @@ impl InstanceLifecycle {
         if stop.immediate.is_cancelled() || self.drain_time.is_zero() {
             return registered.deregister().await.map_err(CommandError::from);
         }
-        // There is no way to count the calls that the command works on: they count as one, which
-        // takes all of the drain time.
+        // The command's calls can't be counted: they count as one, which takes the whole drain
+        // time.
         let in_flight = InFlight::new();
         let calls = in_flight.begin();
         let mut draining = pin!(registered.drain_calls(&in_flight, self.drain_time));
@@ -100,7 +102,7 @@ impl InstanceLifecycle {
         let mut registering = pin!(self.attempt());
         let slow = async {
             sleep(REQUEST_TIMEOUT).await;
-            print_notice(&format_args!("the registry at {} does not answer; trying on", self.url));
+            print_notice(&format_args!("the registry at {} does not respond; retrying", self.url));
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -125,7 +127,7 @@ impl InstanceLifecycle {
 
     async fn print_registered(&self, registered: &Registered) -> Result<(), CommandError> {
         let instance = registered.instance();
-        let lease_id = registered.lease_id().expect("it is registered when register returns");
+        let lease_id = registered.lease_id().expect("`register` returns once registered");
         let line = match self.output {
             OutputFormat::Json => json_line(&RegisteredJson {
                 event: "registered",
@@ -141,43 +143,43 @@ impl InstanceLifecycle {
         write(&line).await
     }
 
-    /// Says how the registration fares where that is not as it should be. Returns only where the
-    /// task behind it has ended: closing will say why.
+    /// Prints the registration's states that a user must know about. Returns once the registration
+    /// has ended: deregistering returns the reason.
     async fn report_states(&self, registered: &Registered) {
         let mut states = registered.state();
-        // What happened while others were told counts.
+        // Includes a state that was set before this point.
         states.mark_changed();
-        let mut well = true;
+        let mut was_registered = true;
         while states.changed().await.is_ok() {
             let state = states.borrow_and_update().clone();
             let registered = matches!(state, RegistrationState::Registered { .. });
             match state {
-                RegistrationState::Registered { lease_id } if !well => {
-                    print_notice(&format_args!("registered as before, lease {lease_id}"));
+                RegistrationState::Registered { lease_id } if !was_registered => {
+                    print_notice(&format_args!("registered again, lease {lease_id}"));
                 }
-                RegistrationState::Retrying { .. } if well => {
+                RegistrationState::Retrying { .. } if was_registered => {
                     print_notice(&format_args!(
-                        "can't reach the registry at {}; trying again",
+                        "can't reach the registry at {}; retrying",
                         self.url
                     ));
                 }
                 RegistrationState::Lost => {
-                    print_notice(&"the registry does not know the lease any more");
+                    print_notice(&"the lease is not active any more; registering again");
                 }
                 RegistrationState::Replaced { address } => {
                     let address = escape(&address);
                     print_notice(&format_args!(
-                        "another process, at {address}, has registered the same id: this one is not \
-                         registered until that one is gone; give each process its own --id"
+                        "replaced by another process at {address} with the same id; registering again \
+                         once it is gone; give each process its own --id"
                     ));
                 }
                 RegistrationState::Refused(refusal) => {
                     let refusal = CommandError::from(&refusal);
-                    print_notice(&format_args!("the registry refuses the instance: {refusal}"));
+                    print_notice(&format_args!("the registry refused the instance: {refusal}"));
                 }
                 _ => {}
             }
-            well = registered;
+            was_registered = registered;
         }
     }
 }

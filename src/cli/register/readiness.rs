@@ -1,4 +1,4 @@
-//! Checks whether an instance is ready to be called, so that it is registered as UP only then.
+//! Readiness checks: an instance is registered as UP once its check succeeds.
 
 use std::{io, path::PathBuf, str::FromStr, time::Duration};
 
@@ -14,53 +14,54 @@ use tonic::body::Body;
 
 use crate::cli::{arguments::HostPort, escape::escape, output::print_notice};
 
-/// The pause between two attempts. Short: it is added to the time that every start takes.
+/// The pause between two attempts. Short, since it adds to the time of every start.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The longest that an attempt may take.
+/// The timeout of an attempt.
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 
-/// The failed attempts after which the reason of the last one is reported: some 10 s of those that
-/// fail at once.
+/// The number of failed attempts after which the last reason is printed: about 10 s of attempts
+/// that fail at once.
 const ATTEMPTS_BEFORE_NOTICE: u32 = 50;
 
 const USER_AGENT: &str = concat!("waypost/", env!("CARGO_PKG_VERSION"));
 
-/// What shows that an instance is ready.
+/// A check of an instance's readiness.
 #[derive(Clone, Debug)]
 pub(crate) struct ReadinessCheck {
-    /// As it was given.
+    /// The argument, for notices.
     text: String,
     kind: CheckKind,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum CheckKind {
-    /// A GET of this path is answered with 2xx.
+    /// A GET of this path returns 2xx.
     Http { server: HostPort, path: PathAndQuery },
     /// A connection is accepted.
     Tcp(HostPort),
-    /// A file is there.
+    /// The file exists.
     File(PathBuf),
 }
 
-/// Why a check failed.
+/// The reason why a check failed.
 #[derive(Debug, thiserror::Error)]
 enum CheckError {
     #[error("no response within {} s", ATTEMPT_MAX.as_secs())]
     Slow,
-    #[error("the response is {0}, not 2xx")]
+    #[error("the response status is {0}, not 2xx")]
     Status(StatusCode),
-    #[error("no HTTP/1.1 response: {0}")]
+    #[error("invalid HTTP/1.1 response: {0}")]
     Http(#[from] hyper::Error),
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("there is no such file")]
+    #[error("no such file")]
     NoFile,
 }
 
 impl ReadinessCheck {
-    /// A stream that ends with `true` at the first success. Attempts fail without end before.
+    /// Returns a stream that yields `true` at the first success. Attempts are repeated without
+    /// limit.
     pub(crate) fn success(self) -> impl Stream<Item = bool> + Send + 'static {
         stream::once(async move {
             self.succeed().await;
@@ -123,7 +124,7 @@ async fn get(server: &HostPort, path: &PathAndQuery) -> Result<(), CheckError> {
                 let status = response?.status();
                 return if status.is_success() { Ok(()) } else { Err(CheckError::Status(status)) };
             }
-            // Where it fails, so does the request.
+            // If it fails, so does the request.
             _ = &mut connection, if open => open = false,
         }
     }
@@ -136,7 +137,7 @@ impl FromStr for ReadinessCheck {
         let kind = if let Some(path) = text.strip_prefix("file:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             if path.is_empty() {
-                return Err("names no file".to_owned());
+                return Err("must name a file after `file:`".to_owned());
             }
             CheckKind::File(path.into())
         } else if let Some(server) = text.strip_prefix("tcp://") {
@@ -157,26 +158,26 @@ impl FromStr for ReadinessCheck {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<CheckKind, String> {
+    fn parse(text: &str) -> Result<CheckKind, String> {
         text.parse::<ReadinessCheck>().map(|check| check.kind)
     }
 
     #[test]
-    fn checks_are_read() {
+    fn checks_are_parsed() {
         let server = |text: &str| text.parse::<HostPort>().unwrap();
         let http = |address: &str, path: &'static str| {
             Ok(CheckKind::Http { server: server(address), path: PathAndQuery::from_static(path) })
         };
-        assert_eq!(read("http://127.0.0.1:80"), http("127.0.0.1:80", "/"));
-        assert_eq!(read("http://[::1]:80/health?deep=1"), http("[::1]:80", "/health?deep=1"));
-        assert_eq!(read("http://app:8080?deep"), http("app:8080", "/?deep"));
-        assert_eq!(read("tcp://localhost:5432"), Ok(CheckKind::Tcp(server("localhost:5432"))));
-        assert_eq!(read("file:///run/app/ready"), Ok(CheckKind::File("/run/app/ready".into())));
-        assert_eq!(read("file:ready"), Ok(CheckKind::File("ready".into())));
+        assert_eq!(parse("http://127.0.0.1:80"), http("127.0.0.1:80", "/"));
+        assert_eq!(parse("http://[::1]:80/health?deep=1"), http("[::1]:80", "/health?deep=1"));
+        assert_eq!(parse("http://app:8080?deep"), http("app:8080", "/?deep"));
+        assert_eq!(parse("tcp://localhost:5432"), Ok(CheckKind::Tcp(server("localhost:5432"))));
+        assert_eq!(parse("file:///run/app/ready"), Ok(CheckKind::File("/run/app/ready".into())));
+        assert_eq!(parse("file:ready"), Ok(CheckKind::File("ready".into())));
     }
 
     #[test]
-    fn what_is_no_check_is_refused() {
+    fn invalid_checks_are_rejected() {
         for bad in [
             "",
             "127.0.0.1:80",
@@ -190,7 +191,7 @@ mod tests {
             "file:",
             "file://",
         ] {
-            assert!(read(bad).is_err(), "{bad}");
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 }

@@ -1,5 +1,6 @@
-//! What a watch has told, folded: which event each of its messages is. Does no I/O, and never loses
-//! or repeats a change, whatever is resumed or told anew.
+//! Folds the messages of a watch into events. Pure.
+//!
+//! Invariant: no change is lost or repeated, across resumed streams and new snapshots.
 
 use std::collections::BTreeMap;
 
@@ -10,38 +11,38 @@ use waypost_client::{
 
 use crate::cli::output::{kind_name, reason_name};
 
-/// One line of a watch.
+/// One line of the output.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct InstanceEvent {
-    /// `PRESENT`, or a change's kind.
+    /// `PRESENT`, or the kind of a change.
     pub(crate) kind: &'static str,
     pub(crate) instance: Instance,
     pub(crate) reason: Option<String>,
     pub(crate) revision: u64,
 }
 
-/// What is known of the services that are followed.
+/// The instances of the watched services, at a cursor.
 #[derive(Debug, Default)]
 pub(crate) struct FoldedWatch {
-    /// By service and id; a watch has one namespace.
+    /// By service and id: a watch has one namespace.
     instances: BTreeMap<(String, String), Instance>,
-    /// The parts of a snapshot that has more to come.
+    /// The parts received of an incomplete snapshot.
     parts: Vec<Instance>,
     cursor: Option<Cursor>,
 }
 
 impl FoldedWatch {
-    /// Where to go on from; `None` before the first snapshot is there.
+    /// Returns the cursor to resume from; `None` before the first snapshot is complete.
     pub(crate) fn cursor(&self) -> Option<Cursor> {
         self.cursor.clone()
     }
 
-    /// The stream ended: what it was in the middle of is lost.
+    /// Discards the incomplete snapshot of a stream that ended.
     pub(crate) fn disconnected(&mut self) {
         self.parts.clear();
     }
 
-    /// What a message brings that was not known.
+    /// Applies a message. Returns the events that it adds.
     pub(crate) fn fold(&mut self, message: WatchResponse) -> Vec<InstanceEvent> {
         let WatchResponse { cursor, event } = message;
         let events = match event {
@@ -74,20 +75,20 @@ impl FoldedWatch {
         Some(InstanceEvent { kind: kind_name(kind), instance, reason, revision: change.revision })
     }
 
-    /// Takes what the snapshot says for what is known. After the first one, that is told as changes,
-    /// whose reasons were missed.
+    /// Replaces all instances by the snapshot. After the first snapshot, returns the differences as
+    /// changes, whose reasons are unknown.
     fn replace(&mut self, revision: u64) -> Vec<InstanceEvent> {
         let parts = self.parts.drain(..).map(|instance| (key(&instance), instance)).collect();
         let before = std::mem::replace(&mut self.instances, parts);
         let first = self.cursor.is_none();
-        let gone = before.iter().filter(|(key, _)| !self.instances.contains_key(*key));
-        let gone = gone.map(|(_, instance)| InstanceEvent {
+        let removed = before.iter().filter(|(key, _)| !self.instances.contains_key(*key));
+        let removed = removed.map(|(_, instance)| InstanceEvent {
             kind: kind_name(ChangeKind::Removed),
             instance: instance.clone(),
             reason: None,
             revision,
         });
-        let here = self.instances.iter().filter_map(|(key, instance)| {
+        let present = self.instances.iter().filter_map(|(key, instance)| {
             let kind = match before.get(key) {
                 _ if first => "PRESENT",
                 None => kind_name(ChangeKind::Added),
@@ -97,7 +98,7 @@ impl FoldedWatch {
             let (instance, revision) = (instance.clone(), instance.modified_revision);
             Some(InstanceEvent { kind, instance, reason: None, revision })
         });
-        gone.chain(here).collect()
+        removed.chain(present).collect()
     }
 }
 
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_snapshot_is_told_when_all_of_it_is_there() {
+    fn first_snapshot_is_shown_once_it_is_complete() {
         let mut state = FoldedWatch::default();
         assert!(state.fold(snapshot(9, &[instance("b", 2)], false)).is_empty());
         assert_eq!(state.cursor(), None);
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_told_with_their_reasons() {
+    fn changes_have_their_reasons() {
         let mut state = FoldedWatch::default();
         state.fold(snapshot(1, &[instance("a", 1)], true));
         let change = Change {
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_snapshot_is_told_as_what_it_changes() {
+    fn later_snapshot_becomes_changes() {
         let mut state = FoldedWatch::default();
         let first = [instance("a", 1), instance("b", 2), instance("c", 3)];
         state.fold(snapshot(3, &first, true));
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_snapshot_leaves_no_trace() {
+    fn incomplete_snapshot_leaves_no_trace() {
         let mut state = FoldedWatch::default();
         state.fold(snapshot(1, &[instance("a", 1)], false));
         state.disconnected();
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_message_moves_the_cursor_alone() {
+    fn idle_message_moves_only_the_cursor() {
         let mut state = FoldedWatch::default();
         state.fold(snapshot(1, &[], true));
         assert!(state.fold(message(8, watch_response::Event::Idle(Idle {}))).is_empty());

@@ -1,4 +1,5 @@
-//! `waypost watch`: follows services until a signal comes, across the registry's absences.
+//! `waypost watch`: prints changes of services until a signal stops it, across outages of the
+//! registry.
 
 mod fold;
 
@@ -28,24 +29,24 @@ use crate::{
     clock::Clock,
 };
 
-/// A registry sends something at least every 10 s: after this long in silence it is gone, whatever its
-/// connection says.
+/// A registry sends a message at least every 10 s: after this long without one it is unreachable,
+/// whatever the state of the connection.
 const SILENCE_MAX: Duration = Duration::from_secs(25);
 
-/// The longest first wait before coming again, and the longest of all.
+/// The upper bound of the first backoff, and of every later one.
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
 const BACKOFF_CAP: Duration = Duration::from_secs(5);
 
-/// Lines come one by one, so their columns can't know what is still to come.
+/// Fixed column widths: rows are printed one by one, before later ones are known.
 const WIDTHS: [usize; 8] = [24, 7, 16, 36, 21, 8, 12, 8];
 
-/// Follow services: what is there, then every change, until SIGINT or SIGTERM.
+/// Watch services: print the instances, then every change, until SIGINT or SIGTERM.
 ///
-/// First a line with PRESENT for each instance; then one with ADDED, UPDATED or REMOVED for each
-/// change. When the registry goes away, goes on where it was as soon as it is back.
+/// Prints a line with PRESENT for each instance, then one with ADDED, UPDATED or REMOVED for each
+/// change. After an outage of the registry the watch resumes where it stopped.
 #[derive(Debug, Args)]
 pub(crate) struct WatchArguments {
-    /// The services, which need not exist yet; none means all of the namespace.
+    /// Services, which need not exist yet [default: all of the namespace].
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
     #[command(flatten)]
@@ -82,10 +83,11 @@ pub(crate) async fn run(arguments: WatchArguments) -> Result<(), CommandError> {
     }
     tokio::select! {
         () = stop => Ok(()),
-        Err(failure) = watch.run() => Err(failure),
+        Err(error) = watch.run() => Err(error),
     }
 }
 
+/// A watch that reconnects.
 struct WatchSession {
     remote: RemoteRegistry,
     namespace: String,
@@ -93,21 +95,21 @@ struct WatchSession {
     filter: Filter,
     state: FoldedWatch,
     output: OutputFormat,
-    /// How many attempts failed since the registry last said something.
+    /// Failed attempts since the last message.
     failures: u32,
 }
 
 impl WatchSession {
-    /// Returns what there is no going on from.
+    /// Prints changes until a permanent error.
     async fn run(&mut self) -> Result<Infallible, CommandError> {
         loop {
-            let Err(failure) = self.run_stream().await;
-            // A registry that never was there is more likely a mistake than an outage.
-            if self.state.cursor().is_none() || !failure.is_transient() {
-                return Err(failure);
+            let Err(error) = self.run_stream().await;
+            // Before the first snapshot, a wrong URL is more likely than an outage.
+            if self.state.cursor().is_none() || !error.is_transient() {
+                return Err(error);
             }
             if self.failures == 0 {
-                print_notice(&format_args!("{failure}; trying again"));
+                print_notice(&format_args!("{error}; retrying"));
             }
             self.state.disconnected();
             self.remote.use_next_address();
@@ -116,7 +118,7 @@ impl WatchSession {
         }
     }
 
-    /// Follows one stream to its end.
+    /// Prints the changes of one stream until it ends.
     async fn run_stream(&mut self) -> Result<Infallible, CommandError> {
         let request = WatchRequest {
             namespace: self.namespace.clone(),
@@ -130,12 +132,15 @@ impl WatchSession {
             .await?;
         loop {
             let message = timeout(SILENCE_MAX, stream.message()).await;
+            let message = message.map_err(|_| {
+                let limit = SILENCE_MAX.as_secs();
+                self.remote.unreachable(format!("no message within {limit} s"))
+            })?;
+            let message = message.map_err(|status| self.remote.error(&status))?;
             let message =
-                message.map_err(|_| self.remote.unreachable("it was silent for too long"))?;
-            let message = message.map_err(|status| self.remote.failure(&status))?;
-            let message = message.ok_or_else(|| self.remote.unreachable("it ended the stream"))?;
+                message.ok_or_else(|| self.remote.unreachable("the registry closed the stream"))?;
             if self.failures > 0 {
-                print_notice(&"the registry is back");
+                print_notice(&"reconnected to the registry");
                 self.failures = 0;
             }
             let events = self.state.fold(message);
@@ -162,8 +167,8 @@ impl WatchSession {
     }
 }
 
-/// A random part of a span that doubles with every failure (M. Brooker, "Exponential Backoff And
-/// Jitter", 2015).
+/// Returns a random part of a span that doubles with every failure (full jitter: M. Brooker,
+/// "Exponential Backoff And Jitter", 2015).
 fn backoff(failures: u32, random: f64) -> Duration {
     let span = BACKOFF_BASE.saturating_mul(2_u32.saturating_pow(failures.min(31)));
     span.min(BACKOFF_CAP).mul_f64(random.clamp(0.0, 1.0))
@@ -203,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_cap() {
+    fn backoff_doubles_up_to_the_cap() {
         let waits: Vec<u128> = (0..8).map(|n| backoff(n, 1.0).as_millis()).collect();
         assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         assert_eq!(backoff(u32::MAX, 0.5), BACKOFF_CAP / 2);

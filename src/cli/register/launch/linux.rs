@@ -1,4 +1,4 @@
-//! On Linux: the command dies with its parent.
+//! Linux: the kernel kills the command with its parent.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -21,10 +21,10 @@ use uuid::Uuid;
 use super::{LaunchArguments, Launcher};
 use crate::cli::output::fail;
 
-/// This program, even where its file was replaced or removed since it started.
+/// The path of this program, even if its file was replaced or removed since the start.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// Longer than any report of an error number.
+/// Longer than any error number in decimal.
 const REPORT_BYTES_MAX: u64 = 32;
 
 impl Launcher {
@@ -39,13 +39,13 @@ impl Launcher {
         Ok(Self { command, reports: UnixListener::from_std(reports)? })
     }
 
-    /// Waits until the command runs, which was started as process `id`. Cancel safe.
+    /// Waits until the command, started as process `id`, runs. Cancel safe.
     ///
-    /// Errors: why it can't be run.
+    /// Returns the error of a command that can't be executed.
     pub(crate) async fn started(&self, id: Pid) -> io::Result<()> {
         loop {
             let (stream, _) = self.reports.accept().await?;
-            // Any process of the machine can connect.
+            // Any process on the machine can connect.
             if stream.peer_cred()?.pid() != Some(id.as_raw_pid()) {
                 continue;
             }
@@ -59,21 +59,21 @@ impl Launcher {
     }
 }
 
-/// Becomes the command. Returns only where that failed.
+/// Execs the command. Returns only on failure.
 pub(crate) fn run(arguments: LaunchArguments) -> ExitCode {
     match launch(arguments) {
         Ok(()) => ExitCode::FAILURE,
-        Err(error) => fail(&format_args!("only `waypost register` can start this: {error}")),
+        Err(error) => fail(&format_args!("only `waypost register` can run this command: {error}")),
     }
 }
 
-/// Returns where the command can't be run, once that is reported.
+/// Execs the command. Returns once the parent has read why that failed.
 fn launch(arguments: LaunchArguments) -> io::Result<()> {
     let LaunchArguments { parent, socket, command } = arguments;
-    // Closed on exec.
+    // Closes on exec.
     let mut report = UnixStream::connect_addr(&SocketAddr::from_abstract_name(socket)?)?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // One that ended before this asked for the signal does not send it.
+    // A parent that ended before the request sends no signal.
     if getppid().map(Pid::as_raw_pid) != Some(parent) {
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
@@ -82,6 +82,7 @@ fn launch(arguments: LaunchArguments) -> io::Result<()> {
     let number = error.raw_os_error().unwrap_or(rustix::io::Errno::INVAL.raw_os_error());
     report.write_all(number.to_string().as_bytes())?;
     report.shutdown(Shutdown::Write)?;
-    // Not before the parent has read it: it takes the end of this process for the command's.
+    // Waits until the parent has read it: the parent takes the end of this process for the
+    // command's.
     report.read(&mut [0]).map(drop)
 }

@@ -1,7 +1,8 @@
-//! Starts a command so that it can't outlive this program. On Linux, the kernel kills a process with
-//! its parent where the process itself has asked for that. So this program starts itself again, as
-//! `waypost launch`, which asks for it and then becomes the command. Whether that went well comes
-//! back over a socket that closes when the command begins to run.
+//! Starts a command that can't outlive this program.
+//!
+//! On Linux, the kernel kills a process with its parent if the process itself has requested that.
+//! So this program starts itself as `waypost launch`, which requests it and then execs the command.
+//! An error returns over a socket, which closes on exec.
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -19,14 +20,14 @@ pub(crate) use self::linux::run;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use self::other::run;
 
-/// Become a command that is killed when the program ends that started this one.
+/// Exec a command that is killed when its parent process ends.
 #[derive(Debug, Args)]
 pub(crate) struct LaunchArguments {
-    /// The process that started this one.
+    /// Process id of the parent.
     parent: i32,
-    /// The name of the socket on which it listens, in the abstract namespace.
+    /// Name of the parent's socket, in the abstract namespace.
     socket: String,
-    /// The command, and its arguments.
+    /// The command and its arguments.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
 }

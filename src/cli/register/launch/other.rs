@@ -1,4 +1,4 @@
-//! Elsewhere: nothing kills a command with its parent.
+//! Other systems: nothing kills the command with its parent.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,12 +19,12 @@ impl Launcher {
         Ok(Self { command })
     }
 
-    #[expect(clippy::unused_async, reason = "as where it has something to wait for")]
+    #[expect(clippy::unused_async, reason = "same signature as on Linux")]
     pub(crate) async fn started(&self, _: Pid) -> io::Result<()> {
         Ok(())
     }
 }
 
 pub(crate) fn run(_: LaunchArguments) -> ExitCode {
-    fail(&"only Linux has this")
+    fail(&"this command is available on Linux only")
 }
