@@ -1,5 +1,5 @@
-//! Exit codes: 0 done, 1 failed, 2 usage (from clap), 64 configuration; with a command, the
-//! command's own, 126, 127 or 128 + n, as shells have it.
+//! Exit codes of `register -- COMMAND`: the command's own, 126, 127 or 128 + n, as shells have it. The
+//! other ones are those of `serving`.
 
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
 
