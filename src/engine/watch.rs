@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Shared, signals::Waiter};
 use crate::{
-    model::{Change, ChangeKind, Cursor, Filter, Name, Revision, ServiceKey},
+    model::{Change, Cursor, Filter, Name, Revision, ServiceKey, Visibility},
     registry::{Chunk, LogEntry, Service},
 };
 
@@ -218,21 +218,11 @@ fn seen(filter: &Filter, entry: Arc<LogEntry>) -> Option<WatchedChange> {
     {
         return None;
     }
-    if filter.is_empty() {
-        return Some(WatchedChange::Whole(entry));
-    }
-    let matches = filter.matches(&entry.change.instance.content);
-    match &entry.change.kind {
-        ChangeKind::Updated { before, .. } => match (filter.matches(&before.content), matches) {
-            (true, true) => Some(WatchedChange::Whole(entry)),
-            (false, true) => Some(WatchedChange::Entered(entry)),
-            (true, false) => Some(WatchedChange::Left(entry)),
-            (false, false) => None,
-        },
-        ChangeKind::Added | ChangeKind::Removed(_) => {
-            matches.then_some(WatchedChange::Whole(entry))
-        }
-    }
+    Some(match filter.visibility(&entry.change)? {
+        Visibility::Unchanged => WatchedChange::Whole(entry),
+        Visibility::Added => WatchedChange::Entered(entry),
+        Visibility::Removed => WatchedChange::Left(entry),
+    })
 }
 
 /// A watch's place among the signals, given back when it ends.

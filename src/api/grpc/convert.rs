@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
-use super::{page::Page, proto, violations::Violations};
+use super::{proto, violations::Violations};
 use crate::{
     model::{
         Content, Cursor, DEFAULT_WEIGHT, Filter, HistoryId, Host, Instance, InstanceId, LeaseId,
-        LeaseTerms, Limits, Metadata, Name, Parts, Presence, Revision, ServiceKey, Status, Version,
-        WallTime,
+        LeaseTerms, Limits, Metadata, Name, Page, Parts, Presence, Revision, ServiceKey, Status,
+        Version, WallTime,
     },
     protobuf::{Fields, number_len, text_len},
     registry::{Patch, Target},

@@ -9,13 +9,12 @@ use super::{
     convert::{Reader, cursor_from_wire, cursor_to_wire},
     encoded::{ResolveResponse, TooLarge, WatchResponse, Which},
     error,
-    page::services_in_page,
     proto::{self, discovery_server::Discovery},
     watch_body::OpenedWatch,
 };
 use crate::{
     engine::{Engine, ServiceSummary, Subjects},
-    model::Limits,
+    model::{Limits, services_in_page},
 };
 
 #[derive(Debug)]

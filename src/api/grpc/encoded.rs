@@ -11,16 +11,19 @@ use prost::{
 
 use super::{
     convert::{cursor_to_wire, instance_bytes, put_instance},
-    page::{PAGE_BYTES_MAX, Page, RESPONSE_BYTES_MAX, token_after},
     proto,
 };
 use crate::{
     engine::{WatchEvent, WatchedChange},
-    model::{ChangeKind, Cursor, Filter, Instance, RemovalReason},
+    model::{ChangeKind, Cursor, Filter, Instance, Page, RemovalReason, page_token_after},
     protobuf::{Fields, bytes_len, number_len},
     registry::{Chunk, LogEntry, Service},
 };
 
+/// Bytes of instances in a page at most, where it has more than one instance.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of one response at most: gRPC clients refuse larger messages by default.
+pub(super) const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The field of instances in `ResolveResponse` and `Snapshot`, and of changes in `Changes`.
 const ITEMS: u32 = 1;
 
@@ -117,7 +120,7 @@ impl ResolveResponse {
             answer.instances.push(piece);
             if is_full {
                 answer.next_page_token =
-                    filling.last.map(|last| token_after(&last.id, key)).unwrap_or_default();
+                    filling.last.map(|last| page_token_after(&last.id, key)).unwrap_or_default();
                 break;
             }
         }

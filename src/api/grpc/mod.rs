@@ -8,7 +8,6 @@ mod discovery;
 mod dispatch;
 mod encoded;
 mod error;
-mod page;
 mod registry;
 mod send_buffer;
 mod services;

@@ -1,8 +1,8 @@
-//! Chooses instances by what they say of themselves.
+//! Selects instances by their zone, version and metadata.
 
-use super::{Content, Metadata};
+use super::{Change, ChangeKind, Content, Metadata};
 
-/// All that is given must match. An empty filter matches everything.
+/// Every part that is not empty must match. An empty filter matches everything.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
     /// One of these zones; empty: any.
@@ -14,12 +14,12 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether it lets everything through.
+    /// True where the filter matches everything.
     pub fn is_empty(&self) -> bool {
         self.zones.is_empty() && self.versions.is_empty() && self.metadata.iter().next().is_none()
     }
 
-    /// Whether the content matches.
+    /// True where the content matches.
     pub fn matches(&self, content: &Content) -> bool {
         let view = content.view();
         (self.zones.is_empty() || self.zones.iter().any(|wanted| wanted == view.zone))
@@ -27,4 +27,32 @@ impl Filter {
                 || self.versions.iter().any(|wanted| wanted == view.version))
             && self.metadata.iter().all(|(key, value)| view.value(key) == Some(value))
     }
+
+    /// What a watch with this filter sees of a change; `None`: nothing.
+    pub fn visibility(&self, change: &Change) -> Option<Visibility> {
+        if self.is_empty() {
+            return Some(Visibility::Unchanged);
+        }
+        let matches = self.matches(&change.instance.content);
+        match &change.kind {
+            ChangeKind::Updated { before, .. } => match (self.matches(&before.content), matches) {
+                (true, true) => Some(Visibility::Unchanged),
+                (false, true) => Some(Visibility::Added),
+                (true, false) => Some(Visibility::Removed),
+                (false, false) => None,
+            },
+            ChangeKind::Added | ChangeKind::Removed(_) => matches.then_some(Visibility::Unchanged),
+        }
+    }
+}
+
+/// A change as it appears behind a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visibility {
+    /// As it happened.
+    Unchanged,
+    /// An update by which the instance came to match: an addition.
+    Added,
+    /// An update by which the instance no longer matches: a removal.
+    Removed,
 }

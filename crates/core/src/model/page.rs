@@ -1,55 +1,51 @@
-//! Pages of a lookup: how much one takes, and the token by which the next one begins. Pure.
+//! Pages of a lookup: how many instances one has, and the token that the next one begins with.
 //!
-//! A token names the last id of the page before, so that it holds while instances come and go. It
-//! carries a checksum of the service and the id: what was not made for this service is refused.
+//! A token names the last id of the page before, so that it stays valid while instances come and go.
+//! Its checksum covers the service and the id: a token of another service is refused.
 
 use thiserror::Error;
 
-use crate::model::{InstanceId, ServiceKey};
+use super::{InstanceId, ServiceKey};
 
-/// Entries in a page for requests that name no size.
+/// Entries in a page of services for requests that name no size.
 const SIZE_DEFAULT: u32 = 100;
-/// Entries in a page at most; a larger size is taken as this one.
+/// The largest page; a larger size is taken as this one.
 const SIZE_MAX: u32 = 1_000;
-/// Bytes of instances in a page at most, where it has more than one instance.
-pub(super) const PAGE_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes of one answer at most: gRPC clients refuse larger messages by default.
-pub(super) const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Hexadecimal digits of a token's checksum, which come first.
 const CHECKSUM_LEN: usize = 16;
 
-/// Returns how many services a page has, by the size that a request names.
-pub(super) fn services_in_page(size: u32) -> usize {
+/// The number of services in a page, for the size in a request; 0 stands for none.
+pub fn services_in_page(size: u32) -> usize {
     match size {
         0 => SIZE_DEFAULT as usize,
         size => size.min(SIZE_MAX) as usize,
     }
 }
 
-/// A page that a lookup asks for.
+/// The page that a lookup requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Page {
-    /// Instances at most.
-    pub(super) size: usize,
+pub struct Page {
+    /// The largest number of instances.
+    pub size: usize,
     /// The last instance of the page before.
-    pub(super) after: Option<InstanceId>,
+    pub after: Option<InstanceId>,
 }
 
-/// The text is no token of a page of this service.
+/// The text is not a token of a page of this service.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error(
-    "is no token of this service's pages: use next_page_token as it came, or begin without one"
+    "is not a page token of this service: pass next_page_token unchanged, or start without one"
 )]
-pub(super) struct BadToken;
+pub struct PageTokenError;
 
 impl Page {
-    /// The page that a request asks for; `None`: everything in one answer.
-    pub(super) fn parse(
+    /// The page for the size and token of a request; `None`: everything in one response.
+    pub fn parse(
         size: u32,
         token: &str,
         service: &ServiceKey,
         id_bytes_max: usize,
-    ) -> Result<Option<Self>, BadToken> {
+    ) -> Result<Option<Self>, PageTokenError> {
         let after = match token {
             "" if size == 0 => return Ok(None),
             "" => None,
@@ -60,8 +56,8 @@ impl Page {
     }
 }
 
-/// The token of the page that begins behind the given instance.
-pub(super) fn token_after(id: &InstanceId, service: &ServiceKey) -> String {
+/// The token of the page that begins after the given instance.
+pub fn page_token_after(id: &InstanceId, service: &ServiceKey) -> String {
     format!("{:0CHECKSUM_LEN$x}{id}", checksum(id.as_str(), service))
 }
 
@@ -69,16 +65,16 @@ fn read_token(
     token: &str,
     service: &ServiceKey,
     id_bytes_max: usize,
-) -> Result<InstanceId, BadToken> {
-    let (sum, id) = token.split_at_checked(CHECKSUM_LEN).ok_or(BadToken)?;
-    let id = InstanceId::parse(id, id_bytes_max).map_err(|_| BadToken)?;
+) -> Result<InstanceId, PageTokenError> {
+    let (sum, id) = token.split_at_checked(CHECKSUM_LEN).ok_or(PageTokenError)?;
+    let id = InstanceId::parse(id, id_bytes_max).map_err(|_| PageTokenError)?;
     // Compared as text: a number can be written in several ways.
     let expected = format!("{:0CHECKSUM_LEN$x}", checksum(id.as_str(), service));
-    if sum == expected { Ok(id) } else { Err(BadToken) }
+    if sum == expected { Ok(id) } else { Err(PageTokenError) }
 }
 
 /// FNV-1a, which is the same in every process and version. It detects mistakes, not intent: a forged
-/// token only begins a page elsewhere.
+/// token only moves the start of a page.
 fn checksum(id: &str, service: &ServiceKey) -> u64 {
     let texts = [service.namespace.as_str(), service.service.as_str(), id];
     // No UTF-8 has the byte that separates them.
@@ -90,7 +86,7 @@ fn checksum(id: &str, service: &ServiceKey) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use waypost_core::testing::{id, key};
+    use crate::testing::{id, key};
 
     use super::*;
 
@@ -106,10 +102,10 @@ mod tests {
     }
 
     #[test]
-    fn a_token_leads_behind_its_instance() {
+    fn a_token_continues_after_its_instance() {
         let longest = "ä".repeat(128);
         for name in ["a", " ", "0", "pod/7 😀", &longest] {
-            let token = token_after(&id(name), &key("shop/orders"));
+            let token = page_token_after(&id(name), &key("shop/orders"));
             let page = Page::parse(0, &token, &key("shop/orders"), 256).unwrap().unwrap();
             assert_eq!(page, Page { size: 1_000, after: Some(id(name)) });
         }
@@ -117,24 +113,24 @@ mod tests {
 
     #[test]
     fn tokens_stay_what_they_are_across_versions() {
-        assert_eq!(token_after(&id("i-7"), &key("shop/orders")), "4269e706240cf5d4i-7");
+        assert_eq!(page_token_after(&id("i-7"), &key("shop/orders")), "4269e706240cf5d4i-7");
     }
 
     #[test]
-    fn what_is_no_token_of_the_service_is_refused() {
+    fn other_texts_are_refused_as_tokens() {
         let service = key("shop/orders");
-        let token = token_after(&id("i-7"), &service);
+        let token = page_token_after(&id("i-7"), &service);
         let page = |token: &str| Page::parse(7, token, &service, 256);
         let of_others = ["shop/order", "sho/porders", "orders"].map(key);
         for other in of_others {
-            assert_eq!(page(&token_after(&id("i-7"), &other)), Err(BadToken), "{other}");
+            assert_eq!(page(&page_token_after(&id("i-7"), &other)), Err(PageTokenError), "{other}");
         }
         let (longer, upper) = (format!("{token}7"), token.to_uppercase());
         for bad in ["0", "i-7", &token[1..], &token[..CHECKSUM_LEN], &longer, &upper, "ääääääääää"]
         {
-            assert_eq!(page(bad), Err(BadToken), "{bad}");
+            assert_eq!(page(bad), Err(PageTokenError), "{bad}");
         }
-        let too_long = token_after(&id("i-7"), &service);
-        assert_eq!(Page::parse(7, &too_long, &service, 2), Err(BadToken));
+        let too_long = page_token_after(&id("i-7"), &service);
+        assert_eq!(Page::parse(7, &too_long, &service, 2), Err(PageTokenError));
     }
 }
