@@ -13,9 +13,6 @@
     reason = "a benchmark"
 )]
 
-#[allow(clippy::all, clippy::pedantic, dead_code, unreachable_pub, unused_qualifications)]
-#[path = "../client/examples/greeter/greeter.rs"]
-mod greeter;
 #[path = "../client/benches/calls/load.rs"]
 mod load;
 #[allow(dead_code, reason = "all are well here")]

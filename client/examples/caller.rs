@@ -6,21 +6,10 @@
 //! Ends by itself after `--count` calls, with exit code 1 where any of them failed.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-#[allow(
-    clippy::all,
-    clippy::pedantic,
-    missing_docs,
-    unreachable_pub,
-    unused_qualifications,
-    dead_code
-)]
-#[path = "greeter/greeter.rs"]
-mod generated;
-
 use std::{collections::BTreeMap, env, error::Error, process::ExitCode, time::Duration};
 
-use generated::{GreetRequest, greeter_client::GreeterClient};
 use waypost_client::Client;
+use waypost_testing::greeter::{GreetRequest, greeter_client::GreeterClient};
 
 struct Flags {
     registry: String,

@@ -6,27 +6,16 @@
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-#[allow(
-    clippy::all,
-    clippy::pedantic,
-    missing_docs,
-    unreachable_pub,
-    unused_qualifications,
-    dead_code
-)]
-#[path = "greeter/greeter.rs"]
-mod generated;
-
 use std::{env, error::Error, time::Duration};
 
-use generated::{
-    GreetRequest, GreetResponse,
-    greeter_server::{Greeter, GreeterServer},
-};
 use tokio::{net::TcpListener, signal::unix};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, service::LayerExt, transport::Server};
 use waypost_client::{Client, InFlight, Registration};
+use waypost_testing::greeter::{
+    GreetRequest, GreetResponse,
+    greeter_server::{Greeter, GreeterServer},
+};
 
 /// How long it may take to leave: less than what whoever stops it waits before it kills it.
 const GRACE: Duration = Duration::from_secs(10);

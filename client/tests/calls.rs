@@ -5,9 +5,6 @@
 
 #[allow(clippy::all, clippy::pedantic, clippy::disallowed_types, dead_code)]
 mod fake;
-#[allow(clippy::all, clippy::pedantic, unused_qualifications)]
-#[path = "../examples/greeter/greeter.rs"]
-mod greeter;
 
 use std::{
     sync::{
@@ -18,11 +15,6 @@ use std::{
 };
 
 use fake::{Fake, Network, Process};
-use greeter::{
-    GreetRequest, GreetResponse,
-    greeter_client::GreeterClient,
-    greeter_server::{Greeter, GreeterServer},
-};
 use http::HeaderMap;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -34,6 +26,11 @@ use waypost_client::{
     BalancedChannel, Client, Instance, Policy, Service,
     correlation::{self, CorrelationLayer},
     proto,
+};
+use waypost_testing::greeter::{
+    GreetRequest, GreetResponse,
+    greeter_client::GreeterClient,
+    greeter_server::{Greeter, GreeterServer},
 };
 
 /// What came to a replica.

@@ -5,9 +5,6 @@
 
 #[allow(clippy::all, clippy::pedantic, clippy::disallowed_types)]
 mod fake;
-#[allow(clippy::all, clippy::pedantic, unused_qualifications)]
-#[path = "../examples/greeter/greeter.rs"]
-mod greeter;
 
 use std::{
     collections::BTreeMap,
@@ -17,11 +14,6 @@ use std::{
 
 use fake::{Fake, Network, Process};
 use futures_util::{StreamExt, stream};
-use greeter::{
-    GreetRequest, GreetResponse,
-    greeter_client::GreeterClient,
-    greeter_server::{Greeter, GreeterServer},
-};
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Request, Response, Status, service::LayerExt};
@@ -29,6 +21,11 @@ use waypost_client::{
     BalancedChannel, Client, DeregisterError, InFlight, Instance, NoInstance, PickContext, Policy,
     ReadyError, RegisterError, Registered, Registration, RegistrationState, Service, Update,
     UpdateError, proto,
+};
+use waypost_testing::greeter::{
+    GreetRequest, GreetResponse,
+    greeter_client::GreeterClient,
+    greeter_server::{Greeter, GreeterServer},
 };
 
 /// A client of the registries with these names.

@@ -2,22 +2,18 @@
 //! clients see.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-#[allow(clippy::all, clippy::pedantic, unused_qualifications, missing_docs, unreachable_pub)]
-#[path = "../examples/greeter/greeter.rs"]
-mod greeter;
-
 use std::time::Duration;
 
-use greeter::{
-    GreetRequest, GreetResponse,
-    greeter_client::GreeterClient,
-    greeter_server::{Greeter, GreeterServer},
-};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Request, Response, Status};
 use waypost_client::{
     BalancedChannel, InFlight, Instance, ReadyError, RegisterError, Registered, Registration,
     RegistrationState, Service, Update, fake::Registry, proto,
+};
+use waypost_testing::greeter::{
+    GreetRequest, GreetResponse,
+    greeter_client::GreeterClient,
+    greeter_server::{Greeter, GreeterServer},
 };
 
 /// Paused time passes only while nothing else goes on: a wait that takes so long is one for ever.

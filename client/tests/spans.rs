@@ -3,22 +3,18 @@
 #![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-#[allow(clippy::all, clippy::pedantic, unused_qualifications)]
-#[path = "../examples/greeter/greeter.rs"]
-mod greeter;
-
 use std::sync::{Arc, Mutex};
 
-use greeter::{
-    GreetRequest, GreetResponse,
-    greeter_client::GreeterClient,
-    greeter_server::{Greeter, GreeterServer},
-};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 use tracing_subscriber::fmt::format::FmtSpan;
 use waypost_client::{Instance, Service, proto};
+use waypost_testing::greeter::{
+    GreetRequest, GreetResponse,
+    greeter_client::GreeterClient,
+    greeter_server::{Greeter, GreeterServer},
+};
 
 /// Serves nobody.
 struct Unavailable;

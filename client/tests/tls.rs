@@ -4,18 +4,10 @@
 
 #[allow(clippy::all, clippy::pedantic, clippy::disallowed_types, dead_code)]
 mod fake;
-#[allow(clippy::all, clippy::pedantic, unused_qualifications)]
-#[path = "../examples/greeter/greeter.rs"]
-mod greeter;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fake::{Fake, Network, Process};
-use greeter::{
-    GreetRequest, GreetResponse,
-    greeter_client::GreeterClient,
-    greeter_server::{Greeter, GreeterServer},
-};
 use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::{
@@ -35,6 +27,11 @@ use tokio_rustls::{
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status};
 use waypost_client::{BalancedChannel, Client, Tls, TlsError};
+use waypost_testing::greeter::{
+    GreetRequest, GreetResponse,
+    greeter_client::GreeterClient,
+    greeter_server::{Greeter, GreeterServer},
+};
 
 /// Who vouches for others.
 struct Authority(CertifiedIssuer<'static, KeyPair>);

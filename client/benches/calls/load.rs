@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tonic::{Request, transport::Channel};
 use waypost_client::BalancedChannel;
 
-use crate::greeter::{GreetRequest, greeter_client::GreeterClient};
+use waypost_testing::greeter::{GreetRequest, greeter_client::GreeterClient};
 
 /// Calls begin at this rate, whatever became of those before.
 pub(crate) const CALLS_A_SECOND: u32 = 400;

@@ -10,20 +10,17 @@
     reason = "a benchmark reads the clock and runs tasks as its users would"
 )]
 
-#[allow(clippy::all, clippy::pedantic, dead_code, unreachable_pub, unused_qualifications)]
-#[path = "../../examples/greeter/greeter.rs"]
-mod greeter;
 mod load;
 mod replicas;
 
 use std::{env, fs, net::SocketAddr, time::Duration};
 
-use greeter::{GreetRequest, greeter_client::GreeterClient};
 use load::{CALLS_A_SECOND, DEADLINE, Way, load};
 use replicas::{Manner, Replica};
 use tokio::time::sleep;
 use tonic::transport::{Channel, Endpoint};
 use waypost_client::{Instance, Service, proto};
+use waypost_testing::greeter::{GreetRequest, greeter_client::GreeterClient};
 
 const QUICK: Duration = Duration::from_millis(2);
 const SLOW: Duration = Duration::from_millis(200);

@@ -14,7 +14,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, transport::Server};
 
-use crate::greeter::{
+use waypost_testing::greeter::{
     GreetRequest, GreetResponse,
     greeter_server::{Greeter, GreeterServer},
 };

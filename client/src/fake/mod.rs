@@ -23,8 +23,7 @@
 //! test no time at all.
 //!
 //! ```
-//! # #[allow(warnings)]
-//! # mod greeter { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/greeter/greeter.rs")); }
+//! # use waypost_testing::greeter;
 //! use std::time::Duration;
 //!
 //! use greeter::{

@@ -8,11 +8,9 @@ use hyper::body::Incoming;
 use tonic::{Request, Response, Status, Streaming, body::Body, server::Grpc};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
+use waypost_testing::greeter::{GreetRequest, GreetResponse};
 
-use crate::{
-    greeter::{GreetRequest, GreetResponse},
-    support::Acted,
-};
+use crate::support::Acted;
 
 pub const GREET: &str = "/greeter.Greeter/Greet";
 /// The same, again and again.

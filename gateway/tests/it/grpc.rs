@@ -10,9 +10,9 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use tonic_prost::ProstCodec;
+use waypost_testing::greeter::{GreetRequest, GreetResponse};
 
 use crate::{
-    greeter::{GreetRequest, GreetResponse},
     greetings::{GREET, GREET_EACH, GREET_MANY, greet},
     support::{Gateway, Instance, act, full, soon, until, whole},
 };

@@ -12,11 +12,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpStream, sync::watch};
 use tonic::{Code, Status, body::Body, client::Grpc, transport::Channel};
 use tonic_prost::ProstCodec;
+use waypost_testing::greeter::{GreetRequest, GreetResponse};
 
-use crate::{
-    greeter::{GreetRequest, GreetResponse},
-    support::{Acted, Gateway, soon, whole},
-};
+use crate::support::{Acted, Gateway, soon, whole};
 
 /// Fails with details of as many bytes as `x-size` says, at once or, by `x-late`, after a message.
 async fn fail(request: Request<Incoming>) -> Acted {

@@ -13,9 +13,6 @@ mod cors;
 mod deadlines;
 mod early;
 mod errors;
-#[allow(clippy::all, clippy::pedantic, unused_qualifications, dead_code)]
-#[path = "../../../client/examples/greeter/greeter.rs"]
-mod greeter;
 mod greetings;
 mod grpc;
 mod large;
