@@ -161,7 +161,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let answer = {
         let gateway = Arc::clone(&gateway);
         // Boxed: a connection without a request stays small.
-        move |peer, request| Box::pin(proxy::answer(Arc::clone(&gateway), peer, request))
+        move |peer, request| Box::pin(proxy::serve(Arc::clone(&gateway), peer, request))
     };
     let (idle, closing) = (gateway.idle.clone(), gateway.closing.clone());
     let ends = server::Ends { leaving: leaving.clone(), idle, closing };

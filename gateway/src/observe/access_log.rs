@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Version};
+use http::{Method, StatusCode, Version, request::Parts};
 use http_body::{Frame, SizeHint};
 use serde::Serialize;
 use tokio::time;
@@ -48,18 +48,14 @@ pub(crate) struct Outcome {
 }
 
 impl Entry {
-    pub(crate) fn begin<B>(
-        request: &Request<B>,
-        peer: SocketAddr,
-        correlation: &Correlation,
-    ) -> Self {
+    pub(crate) fn begin(head: &Parts, peer: SocketAddr, correlation: &Correlation) -> Self {
         Self {
             began: clock::now(),
             at: clock::wall_now(),
             peer: peer.ip(),
-            method: Some(request.method().clone()),
-            path: request.uri().path().into(),
-            version: request.version(),
+            method: Some(head.method.clone()),
+            path: head.uri.path().into(),
+            version: head.version,
             correlation: correlation.clone(),
         }
     }

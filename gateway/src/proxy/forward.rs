@@ -1,0 +1,163 @@
+//! Forwards an admitted request to an instance, and makes of its response what the caller gets.
+
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request::Parts,
+};
+use hyper::body::Incoming;
+use tonic::body::Body;
+use tower::Service as _;
+use waypost_client::{CallTimeout, ServedBy};
+
+use super::{
+    admit::Admitted,
+    context::Context,
+    problems,
+    request_body::{self, Bounds},
+    response_body::Trimmed,
+    status_trailers::StatusTrailers,
+    tunnel,
+};
+use crate::{
+    clock,
+    headers::hop_by_hop::{self, Passage},
+    observe::access_log::Outcome,
+    problem::Problem,
+    routes::Route,
+    upstream::channels::{Repeat, Way},
+};
+
+/// Sends a request to an instance. Notes in `outcome` which instance responded, and how fast.
+pub(super) async fn forward(
+    context: &Context<'_>,
+    admitted: Admitted,
+    head: Parts,
+    body: Incoming,
+    outcome: &mut Outcome,
+) -> Result<Response<Body>, Problem> {
+    let passage = admitted.passage;
+    let bounds = body_bounds(context);
+    let length = http_body::Body::size_hint(&body).lower();
+    if bounds.bytes_max.is_some_and(|bytes_max| length > bytes_max) {
+        return Err(problems::body_too_long());
+    }
+    let (body, mut faults) = request_body::begin(body, bounds);
+    let channel = context.settings.lines.line(&admitted.route, &admitted.upstream);
+    let repeat = repeat(&admitted.route, &head.method);
+    let request = upstream_request(context, admitted, head, body);
+    let began = clock::now();
+    let call = async {
+        if context.is_grpc {
+            let Ok(response) = channel.grpc(repeat).call(request).await;
+            return Ok(response);
+        }
+        channel.http(repeat).call(request).await
+    };
+    let responded = tokio::select! {
+        biased;
+        fault = faults.next() => return Err(problems::body_error(fault)),
+        responded = call => responded,
+    };
+    outcome.upstream_time = Some(clock::now() - began);
+    if let Some(fault) = faults.last() {
+        return Err(problems::body_error(fault));
+    }
+    match responded {
+        Ok(mut response) => {
+            if let Some(by) = response.extensions_mut().remove::<ServedBy>() {
+                outcome.answered_by(&by);
+            }
+            if context.is_grpc {
+                response = response.map(|body| Body::new(StatusTrailers::new(body)));
+            }
+            map_response(context, response, passage)
+        }
+        Err(error) => {
+            outcome.failed(&error);
+            Err(problems::upstream_error(&error, channel.service()))
+        }
+    }
+}
+
+/// A gRPC call may be a stream that is silent for as long as it likes, and its messages have bounds of
+/// their own.
+fn body_bounds(context: &Context<'_>) -> Bounds {
+    if context.is_grpc {
+        return Bounds::default();
+    }
+    let Context { gateway, settings, .. } = context;
+    Bounds { bytes_max: settings.body_max(), silence_max: Some(gateway.body_silence_max) }
+}
+
+/// Puts the request together that the instance gets.
+fn upstream_request(
+    context: &Context<'_>,
+    admitted: Admitted,
+    mut head: Parts,
+    body: Body,
+) -> Request<Body> {
+    if !context.is_grpc {
+        set_host_and_framing(&admitted.route, &mut head, &body);
+    }
+    head.uri = Uri::from(admitted.path);
+    head.version = Version::default();
+    // Those of the caller's connection.
+    head.extensions.clear();
+    let mut request = Request::from_parts(head, body);
+    let extensions = request.extensions_mut();
+    if !context.is_grpc {
+        extensions.insert(CallTimeout(admitted.timeout));
+    }
+    if let Some(raw_target) = admitted.raw_target {
+        extensions.insert(raw_target);
+    }
+    if let Some(key) = admitted.key {
+        extensions.insert(key);
+    }
+    request
+}
+
+/// Sets the host and the framing of the body as the instance's version of HTTP has them.
+fn set_host_and_framing(route: &Route, head: &mut Parts, body: &Body) {
+    if route.http2 {
+        head.headers.remove(header::HOST);
+        return;
+    }
+    let host = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    if let Some(host) = host {
+        head.headers.insert(header::HOST, host);
+    }
+    hop_by_hop::frame_for_http1(&mut head.headers, body);
+}
+
+fn repeat(route: &Way, method: &Method) -> Repeat {
+    if method.is_safe() {
+        Repeat::Safe
+    } else if route.may_repeat(method) {
+        Repeat::Idempotent
+    } else {
+        Repeat::Never
+    }
+}
+
+/// Makes the caller's response of an instance's, and starts the tunnel where both upgrade.
+fn map_response(
+    context: &Context<'_>,
+    mut response: Response<Body>,
+    passage: Passage,
+) -> Result<Response<Body>, Problem> {
+    let status = response.status();
+    if status == StatusCode::SWITCHING_PROTOCOLS && passage != Passage::WebSocket {
+        return Err(problems::unexpected_upgrade());
+    }
+    hop_by_hop::strip_response(response.headers_mut(), status, passage);
+    *response.version_mut() = Version::default();
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(response.map(|body| Body::new(Trimmed(body))));
+    }
+    let (here, there) = (context.upgrade.clone(), hyper::upgrade::on(&mut response));
+    let (head, body) = response.into_parts();
+    // The body counts the call as in flight, for as long as the tunnel is open.
+    let tunnel = tunnel::run(here, there, body, context.gateway.closing.clone());
+    context.gateway.tasks.spawn("tunnel", tunnel);
+    Ok(Response::from_parts(head, Body::empty()))
+}

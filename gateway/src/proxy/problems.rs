@@ -1,0 +1,101 @@
+//! The problems that the proxy responds with: each status, title and detail in one place.
+
+use std::borrow::Cow;
+
+use http::{HeaderValue, StatusCode, header};
+use waypost_auth::{MissingScope, Unauthorized};
+use waypost_client::{FailureKind, HttpChannelError, NoInstance, PickContext, Service};
+
+use super::request_body::Fault;
+use crate::{guard::Refused, limits::rate::Limited, problem::Problem};
+
+/// The guard, or what adds to the head, refuses the request.
+pub(super) fn refused(refused: Refused) -> Problem {
+    Problem::new(refused.status, "Refused", refused.reason)
+}
+
+pub(super) fn no_route() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "No route", "no route leads from this path")
+}
+
+pub(super) fn method_not_allowed(allow: &HeaderValue) -> Problem {
+    let detail = "the route takes other methods";
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", detail);
+    problem.with(header::ALLOW, allow.clone())
+}
+
+pub(super) fn unauthorized(reason: Unauthorized) -> Problem {
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, "Not known", reason.to_string());
+    problem.with(header::WWW_AUTHENTICATE, reason.www_authenticate())
+}
+
+pub(super) fn missing_scope(missing: &MissingScope) -> Problem {
+    let problem = Problem::new(StatusCode::FORBIDDEN, "Not allowed", missing.to_string());
+    problem.with(header::WWW_AUTHENTICATE, missing.www_authenticate())
+}
+
+pub(super) fn rate_limited(limited: Limited) -> Problem {
+    let detail = "the client has asked too often";
+    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests", detail);
+    problem.with(header::RETRY_AFTER, limited.retry_after_header())
+}
+
+pub(super) fn unknown_service() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "No such service", "no instance was ever seen")
+}
+
+/// The service has no instance that could get the request.
+pub(super) fn no_instance(detail: impl Into<Cow<'static, str>>) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "No instance", detail).retry_after(1)
+}
+
+pub(super) fn bad_target() -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "Refused", "the path can't be passed on")
+}
+
+pub(super) fn body_too_long() -> Problem {
+    let detail = "the request's body is longer than the gateway takes";
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "Too long", detail)
+}
+
+/// The request failed by its own body.
+pub(super) fn body_error(fault: Fault) -> Problem {
+    match fault {
+        Fault::TooLong => body_too_long(),
+        Fault::TooSlow => {
+            let detail = "the request's body was silent for too long";
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "Too slow", detail)
+        }
+        Fault::Broken => {
+            Problem::new(StatusCode::BAD_REQUEST, "Broken", "the request's body has no end")
+        }
+    }
+}
+
+pub(super) fn unexpected_upgrade() -> Problem {
+    let detail = "the instance switches to a protocol that it was not asked for";
+    Problem::new(StatusCode::BAD_GATEWAY, "No answer", detail)
+}
+
+/// No instance of `service` responded.
+pub(super) fn upstream_error(error: &HttpChannelError, service: &Service) -> Problem {
+    let detail = error.to_string();
+    match error.kind() {
+        FailureKind::TimedOut => Problem::new(StatusCode::GATEWAY_TIMEOUT, "Too late", detail),
+        FailureKind::LimitReached => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Busy", detail).retry_after(1)
+        }
+        FailureKind::Unsent if is_empty(service) => no_instance(detail),
+        FailureKind::Unsent => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Not reached", detail).retry_after(1)
+        }
+        FailureKind::HeadTooLarge => Problem::new(StatusCode::BAD_GATEWAY, "Bad response", detail),
+        _ => Problem::new(StatusCode::BAD_GATEWAY, "No answer", detail),
+    }
+}
+
+/// Returns true where no instance of `service` takes traffic.
+fn is_empty(service: &Service) -> bool {
+    let picked = service.pick(&PickContext::new());
+    matches!(picked, Err(NoInstance::Empty | NoInstance::NoneServing { .. }))
+}
