@@ -57,13 +57,14 @@ pub(crate) struct FilterArguments {
     versions: Vec<String>,
     /// Only instances with this metadata entry; may be repeated to require several.
     #[arg(long, value_name = "KEY=VALUE")]
-    metadata: Vec<KeyValue>,
+    metadata: Vec<MetadataEntry>,
 }
 
 impl From<FilterArguments> for Filter {
     fn from(arguments: FilterArguments) -> Self {
         let FilterArguments { zones, versions, metadata } = arguments;
-        let metadata = metadata.into_iter().map(|KeyValue { key, value }| (key, value)).collect();
+        let metadata =
+            metadata.into_iter().map(|MetadataEntry { key, value }| (key, value)).collect();
         Self { zones, versions, metadata }
     }
 }
@@ -124,12 +125,12 @@ impl fmt::Display for HostPort {
 
 /// `KEY=VALUE`; the value may be empty or contain `=`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct KeyValue {
+pub(crate) struct MetadataEntry {
     pub(crate) key: String,
     pub(crate) value: String,
 }
 
-impl FromStr for KeyValue {
+impl FromStr for MetadataEntry {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -205,7 +206,8 @@ mod tests {
 
     #[test]
     fn entries_are_parsed() {
-        let read = |text: &str| text.parse::<KeyValue>().map(|entry| (entry.key, entry.value)).ok();
+        let read =
+            |text: &str| text.parse::<MetadataEntry>().map(|entry| (entry.key, entry.value)).ok();
         assert_eq!(read("a=b=c"), Some(("a".into(), "b=c".into())));
         assert_eq!(read("a="), Some(("a".into(), String::new())));
         assert_eq!((read("a"), read("=b"), read("")), (None, None, None));

@@ -11,7 +11,7 @@ use super::{
     escape::escape,
     exit::{NOT_FOUND, NOT_RUNNABLE, exit_code},
 };
-use crate::store::{ImageError, StoreError};
+use crate::store::{BackupError, StoreError};
 
 /// The error of a command. Its text is what the user sees.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,7 @@ pub(crate) enum CommandError {
     File { file: String, source: io::Error },
     /// A file is not a backup, or can't be restored to the directory.
     #[error("{file}: {source}")]
-    Backup { file: String, source: ImageError },
+    Backup { file: String, source: BackupError },
     #[error("{}", escape(&.0.to_string()))]
     Store(#[from] StoreError),
     #[error("{}", escape(&.0.to_string()))]

@@ -35,7 +35,7 @@ use crate::{
         ChangeLog, Command, LeaseTable, Outcome, Patch, Protected, Refusal, Registry, Service,
         Target,
     },
-    store::{Image, Loaded, Store, StoreError},
+    store::{Backup, Store, StoreError, StoredState},
 };
 use directory::Directory;
 use signals::Signals;
@@ -120,12 +120,12 @@ impl Engine {
     /// Errors: there can't be another thread.
     pub fn start<S: Store>(
         store: S,
-        loaded: Loaded,
+        loaded: StoredState,
         limits: &Limits,
         clock: Clock,
         tasks: &Tasks,
     ) -> io::Result<Self> {
-        let Loaded { history, restored } = loaded;
+        let StoredState { history, restored } = loaded;
         let (registry, log) =
             Registry::restore(0, fastrand::u64(..), limits, restored, clock.tick());
         let directory = Directory::default();
@@ -197,8 +197,8 @@ impl Engine {
 
     /// An image of everything that is registered, as of the last answered write or later. Cancel
     /// safe.
-    pub async fn image(&self) -> Result<Image, EngineError> {
-        self.request(Request::Image).await
+    pub async fn backup(&self) -> Result<Backup, EngineError> {
+        self.request(Request::Backup).await
     }
 
     async fn ask(&self, command: Command) -> Result<Outcome, EngineError> {

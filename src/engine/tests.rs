@@ -31,7 +31,7 @@ use crate::{
         Metadata, Parts, RemovalReason, Revision, ServiceKey, Status,
     },
     registry::{Outcome, Patch, Refusal, Target, Transition},
-    store::{Image, MemoryStore, Store, StoreError},
+    store::{Backup, MemoryStore, Store, StoreError},
 };
 
 /// Records what is committed, and fails on demand.
@@ -66,8 +66,8 @@ impl Store for TestStore {
         Ok(())
     }
 
-    fn image(&self) -> Result<Image, StoreError> {
-        Err(StoreError::NoImage(self.name()))
+    fn backup(&self) -> Result<Backup, StoreError> {
+        Err(StoreError::NothingToBackUp(self.name()))
     }
 }
 

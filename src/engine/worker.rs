@@ -25,7 +25,7 @@ use super::{
 use crate::{
     model::{Change, ChangeKind, Name, Revision, ServiceKey, Tick},
     registry::{Absorbed, Command, Outcome, Refusal, Registry, Transition, Verdict},
-    store::{Image, Store, StoreError},
+    store::{Backup, Store, StoreError},
 };
 
 /// Commands of one turn at most: bounds the size of a commit.
@@ -49,7 +49,7 @@ pub(super) enum Request {
     /// To make a change.
     Change(Command, Reply<Outcome>),
     /// For an image of what the store keeps.
-    Image(Reply<Image>),
+    Backup(Reply<Backup>),
 }
 
 /// Who waits for an answer.
@@ -134,7 +134,7 @@ impl<S: Store> Worker<S> {
     async fn turn(&mut self, requests: Vec<Request>) -> bool {
         let now = self.shared.clock.now();
         self.notice_standstill(now.tick);
-        let changes = self.give_images(requests);
+        let changes = self.send_backups(requests);
         if let Some((error, retry)) = &self.store_failure
             && now.tick < *retry
         {
@@ -174,13 +174,13 @@ impl<S: Store> Worker<S> {
 
     /// Gives images of what is committed to those who ask for one; returns the changes that are asked
     /// for.
-    fn give_images(&self, requests: Vec<Request>) -> Vec<(Command, Reply<Outcome>)> {
+    fn send_backups(&self, requests: Vec<Request>) -> Vec<(Command, Reply<Outcome>)> {
         let mut changes = Vec::with_capacity(requests.len());
         for request in requests {
             match request {
                 Request::Change(command, reply) => changes.push((command, reply)),
-                Request::Image(reply) => {
-                    let _gone = reply.send(self.store.image().map_err(EngineError::Store));
+                Request::Backup(reply) => {
+                    let _gone = reply.send(self.store.backup().map_err(EngineError::Store));
                 }
             }
         }

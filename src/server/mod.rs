@@ -39,7 +39,7 @@ use crate::{
     config::{Config, StoreKind},
     engine::Engine,
     model::Limits,
-    store::{DiskStore, Loaded, MemoryStore, Store, StoreError},
+    store::{DiskStore, MemoryStore, Store, StoreError, StoredState},
 };
 
 /// From the request to stop until connections are closed, whatever peers do.
@@ -173,7 +173,7 @@ impl Core {
     }
 
     /// Starts the engine on the contents of a store, and serves calls from here on. To be called once.
-    pub async fn start<S: Store>(&self, store: S, loaded: Loaded) -> Result<(), RunError> {
+    pub async fn start<S: Store>(&self, store: S, loaded: StoredState) -> Result<(), RunError> {
         let engine = Engine::start(store, loaded, &self.limits, self.clock, &self.tasks);
         let engine = engine.map_err(RunError::Thread)?;
         let failure = engine.store_failure();

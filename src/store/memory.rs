@@ -1,6 +1,6 @@
 //! Keeps nothing: the registry lives as long as the process, and each process begins a history.
 
-use super::{Image, Loaded, Store, StoreError};
+use super::{Backup, Store, StoreError, StoredState};
 use crate::{
     model::HistoryId,
     registry::{Restored, Transition},
@@ -12,8 +12,8 @@ pub struct MemoryStore;
 
 impl MemoryStore {
     /// Begins a history.
-    pub fn open() -> (Self, Loaded) {
-        (Self, Loaded { history: HistoryId::random(), restored: Restored::default() })
+    pub fn open() -> (Self, StoredState) {
+        (Self, StoredState { history: HistoryId::random(), restored: Restored::default() })
     }
 }
 
@@ -26,7 +26,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn image(&self) -> Result<Image, StoreError> {
-        Err(StoreError::NoImage(self.name()))
+    fn backup(&self) -> Result<Backup, StoreError> {
+        Err(StoreError::NothingToBackUp(self.name()))
     }
 }

@@ -1,14 +1,14 @@
 //! What keeps the registry: one small trait, and what stands behind it.
 
+mod backup;
 mod disk;
-mod image;
 mod memory;
 mod record;
 
 use std::{future::Future, path::PathBuf};
 
-pub use disk::{DiskStore, Kept};
-pub use image::{Contents, Image, ImageError};
+pub use backup::{Backup, BackupError, BackupSummary};
+pub use disk::{DiskStore, StoreSummary};
 pub use memory::MemoryStore;
 use thiserror::Error;
 
@@ -17,7 +17,7 @@ use crate::{
     registry::{Restored, Transition},
 };
 
-/// Keeps what was answered. Opening one gives as well what it [kept](Loaded). Used by the engine
+/// Keeps what was answered. Opening one gives as well what it [kept](StoredState). Used by the engine
 /// alone, one call at a time, on a thread of its own: a store may block.
 pub trait Store: Send + 'static {
     /// What operators call it.
@@ -32,12 +32,12 @@ pub trait Store: Send + 'static {
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// An image of what was committed until now, to be read while the store works on.
-    fn image(&self) -> Result<Image, StoreError>;
+    fn backup(&self) -> Result<Backup, StoreError>;
 }
 
 /// What a store kept.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct StoredState {
     /// The history that it belongs to.
     pub history: HistoryId,
     /// What was registered.
@@ -55,7 +55,7 @@ pub enum StoreError {
     Full(String),
     /// It keeps nothing of which there could be an image.
     #[error("the {0} store keeps nothing to back up")]
-    NoImage(&'static str),
+    NothingToBackUp(&'static str),
     /// It can't be opened.
     #[error("{}: {reason}", path.display())]
     Unusable {

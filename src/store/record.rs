@@ -23,9 +23,9 @@ use crate::{
 
 /// The keys of services, one of each.
 #[derive(Debug, Default)]
-pub(super) struct Keys(HashSet<Arc<ServiceKey>>);
+pub(super) struct KeyInterner(HashSet<Arc<ServiceKey>>);
 
-impl Keys {
+impl KeyInterner {
     fn share(&mut self, key: ServiceKey) -> Arc<ServiceKey> {
         if let Some(shared) = self.0.get(&key) {
             return Arc::clone(shared);
@@ -84,7 +84,7 @@ enum StatusRecord {
 
 /// An instance with its lease.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct StayRecord {
+pub(super) struct LeaseRecord {
     #[prost(fixed64, tag = "1")]
     lease: u64,
     #[prost(uint64, tag = "2")]
@@ -164,8 +164,8 @@ pub(super) fn put_instance(instance: &Instance, bytes: &mut Vec<u8>) {
     fields.number(15, instance.registered_at.0);
 }
 
-/// Puts the bytes of a [`StayRecord`], with its instance's from elsewhere.
-pub(super) fn put_stay(stay: &StayRecord, instance: &[u8], bytes: &mut Vec<u8>) {
+/// Puts the bytes of a [`LeaseRecord`], with its instance's from elsewhere.
+pub(super) fn put_lease(stay: &LeaseRecord, instance: &[u8], bytes: &mut Vec<u8>) {
     let mut fields = Fields(bytes);
     fields.fixed(1, stay.lease);
     fields.number(2, stay.first_generation);
@@ -175,7 +175,7 @@ pub(super) fn put_stay(stay: &StayRecord, instance: &[u8], bytes: &mut Vec<u8>) 
 }
 
 /// A change on its way into a row: what a [`ChangeRecord`] has, by reference.
-pub(super) struct NewChange<'a> {
+pub(super) struct ChangeRecordRef<'a> {
     /// The bytes of an [`InstanceRecord`].
     instance: &'a [u8],
     /// As well; empty where it is no update.
@@ -184,7 +184,7 @@ pub(super) struct NewChange<'a> {
     removed: ReasonRecord,
 }
 
-impl<'a> NewChange<'a> {
+impl<'a> ChangeRecordRef<'a> {
     pub(super) fn new(kind: &ChangeKind, instance: &'a [u8], before: &'a [u8]) -> Self {
         let (replaced, removed) = match kind {
             ChangeKind::Added => (false, ReasonRecord::NotRemoved),
@@ -232,11 +232,11 @@ impl<'a> NewChange<'a> {
 impl InstanceRecord {
     /// The instance, whose service's key is shared with others; `Err` names the field that can't be one
     /// of ours.
-    pub(super) fn read(bytes: &[u8], keys: &mut Keys) -> Result<Instance, &'static str> {
+    pub(super) fn read(bytes: &[u8], keys: &mut KeyInterner) -> Result<Instance, &'static str> {
         Self::decode(bytes).map_err(|_| "record")?.into_instance(keys)
     }
 
-    fn into_instance(self, keys: &mut Keys) -> Result<Instance, &'static str> {
+    fn into_instance(self, keys: &mut KeyInterner) -> Result<Instance, &'static str> {
         let name = |text: &str, field| Name::parse(text, usize::MAX).map_err(|_| field);
         let port = |port: u32| u16::try_from(port).ok().and_then(NonZeroU16::new);
         let mut ports = Vec::with_capacity(self.ports.len());
@@ -276,7 +276,7 @@ impl InstanceRecord {
     }
 }
 
-impl StayRecord {
+impl LeaseRecord {
     /// A new identity under its first lease, without its instance.
     pub(super) fn new(lease: LeaseId, terms: LeaseTerms) -> Self {
         let first_generation = lease.generation();
@@ -295,7 +295,7 @@ impl StayRecord {
     }
 
     /// The stay; `Err` names the field that can't be one of ours.
-    pub(super) fn read(bytes: &[u8], keys: &mut Keys) -> Result<Stay, &'static str> {
+    pub(super) fn read(bytes: &[u8], keys: &mut KeyInterner) -> Result<Stay, &'static str> {
         let record = Self::decode(bytes).map_err(|_| "record")?;
         Ok(Stay {
             instance: Arc::new(InstanceRecord::read(&record.instance, keys)?),
@@ -309,7 +309,7 @@ impl StayRecord {
     }
 }
 
-impl From<&Stay> for StayRecord {
+impl From<&Stay> for LeaseRecord {
     fn from(stay: &Stay) -> Self {
         let (first_generation, mut instance) = (stay.first_generation, Vec::new());
         put_instance(&stay.instance, &mut instance);
@@ -319,7 +319,7 @@ impl From<&Stay> for StayRecord {
 
 impl ChangeRecord {
     /// The changes of a row, one after the other; `Err` names the field that can't be one of ours.
-    pub(super) fn read(row: &[u8], keys: &mut Keys) -> Result<Vec<Change>, &'static str> {
+    pub(super) fn read(row: &[u8], keys: &mut KeyInterner) -> Result<Vec<Change>, &'static str> {
         let mut record = Self::decode(row).map_err(|_| "record")?;
         let next = mem::take(&mut record.next);
         let mut changes = Vec::with_capacity(1 + next.len());
@@ -334,7 +334,7 @@ impl ChangeRecord {
         Ok(changes)
     }
 
-    fn into_change(self, keys: &mut Keys) -> Result<Change, &'static str> {
+    fn into_change(self, keys: &mut KeyInterner) -> Result<Change, &'static str> {
         let kind = match self.removed() {
             ReasonRecord::NotRemoved if self.before.is_empty() => ChangeKind::Added,
             ReasonRecord::NotRemoved => ChangeKind::Updated {
@@ -374,7 +374,10 @@ mod tests {
             };
             let mut bytes = Vec::new();
             put_instance(&instance, &mut bytes);
-            assert_eq!(InstanceRecord::read(&bytes, &mut Keys::default()).unwrap(), instance);
+            assert_eq!(
+                InstanceRecord::read(&bytes, &mut KeyInterner::default()).unwrap(),
+                instance
+            );
         }
     }
 }

@@ -89,7 +89,7 @@ impl Admin for AdminApi {
         &self,
         _request: Request<proto::BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
-        let image = self.engine.image().await.map_err(error::status)?;
+        let image = self.engine.backup().await.map_err(error::status)?;
         // Each piece is read when the one before was taken.
         let pieces = stream::unfold(Some(image), async |image| {
             let mut image = image?;

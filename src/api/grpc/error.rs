@@ -26,7 +26,7 @@ pub(super) fn status(error: EngineError) -> Status {
             details.set_retry_info(Some(OUTAGE_RETRY));
             Status::with_error_details(Code::ResourceExhausted, message, details)
         }
-        EngineError::Store(StoreError::NoImage(_)) => Status::failed_precondition(message),
+        EngineError::Store(StoreError::NothingToBackUp(_)) => Status::failed_precondition(message),
         EngineError::Store(_) | EngineError::Stopped => unavailable(message, OUTAGE_RETRY),
     }
 }

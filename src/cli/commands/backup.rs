@@ -23,7 +23,7 @@ use crate::{
         remote::{RemoteRegistry, admin},
         signals::SignalListener,
     },
-    store::{Contents, Image},
+    store::{Backup, BackupSummary},
 };
 
 /// Write a backup of a running registry to a file.
@@ -54,7 +54,7 @@ pub(crate) async fn run(arguments: BackupArguments) -> Result<(), CommandError> 
         _ = signals.next() => return Err(CommandError::Interrupted),
         result = back_up(&mut remote, &file) => result?,
     };
-    let Contents { revision, instances } = contents;
+    let BackupSummary { revision, instances } = contents;
     match registry.output {
         OutputFormat::Json => print_json(&BackupJson { revision: revision.0, instances, bytes }),
         OutputFormat::Table => {
@@ -71,7 +71,7 @@ pub(crate) async fn run(arguments: BackupArguments) -> Result<(), CommandError> 
 async fn back_up(
     remote: &mut RemoteRegistry,
     path: &Path,
-) -> Result<(Contents, u64), CommandError> {
+) -> Result<(BackupSummary, u64), CommandError> {
     let failure = |source| CommandError::File { file: escape(&path.display().to_string()), source };
     let mut partial = create_partial(path).map_err(failure)?;
     let mut stream =
@@ -82,7 +82,7 @@ async fn back_up(
     partial.as_file().sync_all().map_err(failure)?;
     let bytes = partial.as_file().metadata().map_err(failure)?.len();
     partial.rewind().map_err(failure)?;
-    let contents = Image::verify(partial.as_file()).map_err(|source| {
+    let contents = Backup::verify(partial.as_file()).map_err(|source| {
         let file = format!("the backup received for {}", escape(&path.display().to_string()));
         CommandError::Backup { file, source }
     })?;

@@ -10,7 +10,7 @@ use crate::{
         error::CommandError,
         output::{OutputFormat, Table, print, print_json},
     },
-    store::{DiskStore, Kept},
+    store::{DiskStore, StoreSummary},
 };
 
 /// Verify a data directory while the server is stopped.
@@ -38,8 +38,8 @@ pub(crate) fn run(arguments: &CheckArguments) -> Result<(), CommandError> {
     }
 }
 
-impl From<&Kept> for CheckJson {
-    fn from(kept: &Kept) -> Self {
+impl From<&StoreSummary> for CheckJson {
+    fn from(kept: &StoreSummary) -> Self {
         Self {
             history_id: kept.history.to_string(),
             revision: kept.revision.0,
@@ -49,7 +49,7 @@ impl From<&Kept> for CheckJson {
     }
 }
 
-fn table(kept: &Kept) -> Table<2> {
+fn table(kept: &StoreSummary) -> Table<2> {
     let mut table = Table::without_header();
     table.push(["history".into(), kept.history.to_string().into()]);
     table.push(["revision".into(), kept.revision.0.to_string().into()]);

@@ -15,7 +15,7 @@ use crate::{
         escape::escape,
         output::{OutputFormat, print, print_json},
     },
-    store::{DiskStore, ImageError, Kept},
+    store::{BackupError, DiskStore, StoreSummary},
 };
 
 /// Create a data directory from a backup.
@@ -39,7 +39,7 @@ struct RestoreJson {
 
 pub(crate) fn run(arguments: &RestoreArguments) -> Result<(), CommandError> {
     let directory = &arguments.store.data_dir;
-    let Kept { history, revision, instances, .. } = restore(&arguments.file, directory)?;
+    let StoreSummary { history, revision, instances, .. } = restore(&arguments.file, directory)?;
     match arguments.store.output {
         OutputFormat::Json => print_json(&RestoreJson {
             history_id: history.to_string(),
@@ -56,12 +56,12 @@ pub(crate) fn run(arguments: &RestoreArguments) -> Result<(), CommandError> {
     }
 }
 
-fn restore(path: &Path, directory: &Path) -> Result<Kept, CommandError> {
+fn restore(path: &Path, directory: &Path) -> Result<StoreSummary, CommandError> {
     let file = || escape(&path.display().to_string());
     let image = File::open(path).map_err(|source| CommandError::File { file: file(), source })?;
     DiskStore::restore(image, directory).map_err(|error| match error {
         // Names its own file.
-        ImageError::Store(error) => error.into(),
+        BackupError::Store(error) => error.into(),
         source => CommandError::Backup { file: file(), source },
     })
 }

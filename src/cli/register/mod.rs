@@ -25,7 +25,7 @@ use self::{
     readiness::ReadinessCheck,
 };
 use crate::cli::{
-    arguments::{HostPort, KeyValue, NamedPort, NamespaceArgument, RegistryArguments},
+    arguments::{HostPort, MetadataEntry, NamedPort, NamespaceArgument, RegistryArguments},
     error::CommandError,
     exit::exit_code,
     output::print_notice,
@@ -77,7 +77,7 @@ pub(crate) struct RegisterArguments {
     weight: Option<u32>,
     /// Metadata entry, which callers can read and filter by; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
-    metadata: Vec<KeyValue>,
+    metadata: Vec<MetadataEntry>,
     /// Additional named port; may be repeated.
     #[arg(long = "port", value_name = "NAME=PORT")]
     ports: Vec<NamedPort>,
@@ -179,7 +179,7 @@ fn registration(arguments: RegisterArguments) -> Registration {
     if let Some(status) = arguments.status {
         registration = registration.status(status.into());
     }
-    for KeyValue { key, value } in arguments.metadata {
+    for MetadataEntry { key, value } in arguments.metadata {
         registration = registration.metadata(key, value);
     }
     for NamedPort { name, port } in arguments.ports {

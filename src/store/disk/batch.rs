@@ -6,13 +6,13 @@ use prost::Message;
 use redb::{AccessGuard, ReadableTable, Table, WriteTransaction};
 
 use super::{
-    backlog::Backlog,
-    rows::Rows,
-    tables::{CHANGES, META, STAYS},
+    log_rows::LogRows,
+    stored_log::StoredLog,
+    tables::{CHANGES, LEASES, META},
 };
 use crate::{
     registry::Transition,
-    store::record::{StayRecord, put_stay},
+    store::record::{LeaseRecord, put_lease},
 };
 
 /// Puts what transitions made of stays, and their changes, and says which revision is the latest of
@@ -20,41 +20,41 @@ use crate::{
 pub(super) fn put(
     transaction: &WriteTransaction,
     transitions: &[Transition],
-    backlog: &mut Backlog,
+    stored_log: &mut StoredLog,
     undo: &mut Undo,
 ) -> Result<Option<u64>, redb::Error> {
-    let (mut rows, mut revision) = (Rows::default(), None);
+    let (mut rows, mut revision) = (LogRows::default(), None);
     let mut steps = Vec::with_capacity(transitions.len());
     for transition in transitions {
         let instance = transition.change().map(|change| {
             revision = Some(change.revision().0);
             rows.push(&change)
         });
-        steps.push(Step { slot: transition.slot(), transition, instance });
+        steps.push(SlotWrite { slot: transition.slot(), transition, instance });
     }
     // By page. What happens in a slot keeps its order.
     steps.sort_by_key(|step| step.slot);
     let row = Vec::new();
-    let mut stays = Stays { table: transaction.open_table(STAYS)?, rows: &rows, undo, row };
-    for run in steps.chunk_by(Step::goes_on) {
+    let mut stays = LeaseRows { table: transaction.open_table(LEASES)?, rows: &rows, undo, row };
+    for run in steps.chunk_by(SlotWrite::goes_on) {
         stays.put_run(run)?;
     }
     drop(stays);
     if let Some(revision) = revision {
-        put_rows(transaction.open_table(CHANGES)?, &rows, revision, backlog, undo)?;
+        put_rows(transaction.open_table(CHANGES)?, &rows, revision, stored_log, undo)?;
     }
     Ok(revision)
 }
 
 /// A transition on its way into its slot.
-struct Step<'a> {
+struct SlotWrite<'a> {
     slot: u32,
     transition: &'a Transition,
     /// Where in the rows the instance is that it came with; `None`: it has the one that is there.
     instance: Option<Range<usize>>,
 }
 
-impl Step<'_> {
+impl SlotWrite<'_> {
     /// Whether both do the same in neighbouring slots, so that it is done at once.
     fn goes_on(&self, next: &Self) -> bool {
         let same = matches!(
@@ -66,16 +66,16 @@ impl Step<'_> {
     }
 }
 
-struct Stays<'a> {
+struct LeaseRows<'a> {
     table: Table<'a, u32, &'static [u8]>,
-    rows: &'a Rows,
+    rows: &'a LogRows,
     undo: &'a mut Undo,
     /// One on its way there.
     row: Vec<u8>,
 }
 
-impl Stays<'_> {
-    fn put_run(&mut self, run: &[Step<'_>]) -> Result<(), redb::Error> {
+impl LeaseRows<'_> {
+    fn put_run(&mut self, run: &[SlotWrite<'_>]) -> Result<(), redb::Error> {
         match run {
             [] => Ok(()),
             [step] => self.put(step),
@@ -87,7 +87,7 @@ impl Stays<'_> {
     }
 
     /// Adds stays in slots that follow one upon another, where none is.
-    fn add(&mut self, first: u32, run: &[Step<'_>]) -> Result<(), redb::Error> {
+    fn add(&mut self, first: u32, run: &[SlotWrite<'_>]) -> Result<(), redb::Error> {
         let mut place = self.table.lower_bound_mut(Bound::Included(first))?;
         for step in run {
             encode(step, None, self.rows, &mut self.row)?;
@@ -105,17 +105,17 @@ impl Stays<'_> {
             undo.push((slot, Some(row.to_vec())));
             false
         })?;
-        if undo.len() - before < count { Err(no_stay(first)) } else { Ok(()) }
+        if undo.len() - before < count { Err(no_lease(first)) } else { Ok(()) }
     }
 
     /// Puts what one transition made of its slot.
-    fn put(&mut self, step: &Step<'_>) -> Result<(), redb::Error> {
+    fn put(&mut self, step: &SlotWrite<'_>) -> Result<(), redb::Error> {
         let slot = step.slot;
         let before = match step.transition {
             Transition::Added { .. } => None,
             Transition::Removed { .. } => {
                 let before = owned(self.table.remove(slot)?);
-                self.undo.stays.push((slot, Some(before.ok_or_else(|| no_stay(slot))?)));
+                self.undo.stays.push((slot, Some(before.ok_or_else(|| no_lease(slot))?)));
                 return Ok(());
             }
             _ => owned(self.table.get(slot)?),
@@ -132,47 +132,47 @@ impl Stays<'_> {
 
 /// Encodes the stay that a transition leaves in place of the one before.
 fn encode(
-    step: &Step<'_>,
+    step: &SlotWrite<'_>,
     before: Option<&[u8]>,
-    rows: &Rows,
+    rows: &LogRows,
     row: &mut Vec<u8>,
 ) -> Result<(), redb::Error> {
     let stay = match (step.transition, before) {
-        (Transition::Added { lease, terms, .. }, _) => StayRecord::new(*lease, *terms),
+        (Transition::Added { lease, terms, .. }, _) => LeaseRecord::new(*lease, *terms),
         (transition, Some(before)) => {
-            let stay = StayRecord::decode(before).map_err(|_| no_stay(step.slot))?;
+            let stay = LeaseRecord::decode(before).map_err(|_| no_lease(step.slot))?;
             match transition {
                 Transition::TakenOver { lease, terms, .. } => stay.under(*lease, *terms),
                 _ => stay,
             }
         }
-        (_, None) => return Err(no_stay(step.slot)),
+        (_, None) => return Err(no_lease(step.slot)),
     };
     let instance = step.instance.clone().map(|place| rows.instance(place));
     row.clear();
-    put_stay(&stay, instance.unwrap_or(&stay.instance), row);
+    put_lease(&stay, instance.unwrap_or(&stay.instance), row);
     Ok(())
 }
 
-fn no_stay(slot: u32) -> redb::Error {
+fn no_lease(slot: u32) -> redb::Error {
     redb::Error::Corrupted(format!("no stay in slot {slot}"))
 }
 
 /// Puts the rows of the log, and takes out those that it no longer needs.
 fn put_rows(
     mut table: Table<'_, u64, &'static [u8]>,
-    rows: &Rows,
+    rows: &LogRows,
     revision: u64,
-    backlog: &mut Backlog,
+    stored_log: &mut StoredLog,
     undo: &mut Undo,
 ) -> Result<(), redb::Error> {
     for (first, row) in rows.iter() {
         let before = table.insert(first, row)?;
         undo.changes.push((first, owned(before)));
-        backlog.push(first, row.len());
+        stored_log.push(first, row.len());
     }
-    backlog.reach(revision);
-    while let Some(oldest) = backlog.pop_excess() {
+    stored_log.reach(revision);
+    while let Some(oldest) = stored_log.pop_excess() {
         undo.changes.push((oldest, owned(table.remove(oldest)?)));
     }
     Ok(())
@@ -203,7 +203,7 @@ pub(super) struct Undo {
 
 impl Undo {
     pub(super) fn apply(&self, transaction: &WriteTransaction) -> Result<(), redb::Error> {
-        put_back(&mut transaction.open_table(STAYS)?, &self.stays)?;
+        put_back(&mut transaction.open_table(LEASES)?, &self.stays)?;
         put_back(&mut transaction.open_table(CHANGES)?, &self.changes)?;
         put_back(&mut transaction.open_table(META)?, &self.meta)
     }

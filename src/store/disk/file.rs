@@ -11,12 +11,12 @@ use redb::{Builder, Database};
 use rustix::fs::statvfs;
 
 use super::tables::{
-    BATCH_ROW, CHANGES, FORMAT, FORMAT_ROW, HISTORY_ROW, META, REVISION_ROW, STAYS,
+    BATCH_ROW, CHANGES, FORMAT, FORMAT_ROW, HISTORY_ROW, LEASES, META, REVISION_ROW,
 };
 use crate::{
     model::{HistoryId, Revision},
     registry::Restored,
-    store::{StoreError, record::StayRecord},
+    store::{StoreError, record::LeaseRecord},
 };
 
 /// The store's file.
@@ -40,13 +40,13 @@ pub(super) type Opener = Box<dyn Fn() -> Result<Database, redb::Error> + Send>;
 
 /// The directory, locked.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(super) struct DataDirectory {
     path: PathBuf,
     /// Unlocked with this value.
     _lock: File,
 }
 
-impl Directory {
+impl DataDirectory {
     /// Locks the directory, which is made if it is not there.
     pub(super) fn lock(path: &Path) -> Result<Self, StoreError> {
         let unusable = |error: io::Error| unusable(path, format!("{error}: {DIRECTORY}"));
@@ -78,7 +78,7 @@ impl Directory {
             if fs::exists(&partial)? {
                 fs::remove_file(&partial)?;
             }
-            begin_with(&Database::create(&partial)?, restored)?;
+            initialize(&Database::create(&partial)?, restored)?;
             fs::rename(&partial, &file)?;
             // The name is durable as well from here on.
             Ok(File::open(&self.path)?.sync_all()?)
@@ -157,13 +157,13 @@ pub(super) fn builder() -> Builder {
 }
 
 /// Begins a history.
-pub(super) fn begin_with(database: &Database, restored: &Restored) -> Result<(), redb::Error> {
+pub(super) fn initialize(database: &Database, restored: &Restored) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         transaction.open_table(CHANGES)?;
-        let mut stays = transaction.open_table(STAYS)?;
+        let mut stays = transaction.open_table(LEASES)?;
         for stay in &restored.stays {
-            let record = StayRecord::from(stay).encode_to_vec();
+            let record = LeaseRecord::from(stay).encode_to_vec();
             stays.insert(stay.lease.slot(), record.as_slice())?;
         }
         let mut meta = transaction.open_table(META)?;

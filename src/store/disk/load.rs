@@ -5,19 +5,19 @@ use std::{path::Path, sync::Arc};
 use redb::{ReadTransaction, ReadableTable};
 
 use super::{
-    backlog::Backlog,
     file::{damaged, explain, unusable},
+    stored_log::StoredLog,
     tables::{
-        BATCH_ROW, CHANGES, FORMAT, FORMAT_MIN, FORMAT_ROW, HISTORY_ROW, META, REVISION_ROW, STAYS,
-        number,
+        BATCH_ROW, CHANGES, FORMAT, FORMAT_MIN, FORMAT_ROW, HISTORY_ROW, LEASES, META,
+        REVISION_ROW, number,
     },
 };
 use crate::{
     model::{Change, HistoryId, Revision},
     registry::Restored,
     store::{
-        Loaded, StoreError,
-        record::{ChangeRecord, Keys, StayRecord},
+        StoreError, StoredState,
+        record::{ChangeRecord, KeyInterner, LeaseRecord},
     },
 };
 
@@ -26,7 +26,7 @@ const REVISION_MAX: u64 = u64::MAX / 2;
 
 /// Why something can't be read.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum LoadError {
     /// The place is not as it was written.
     Damaged(String),
     /// A newer version wrote it, or none.
@@ -34,13 +34,13 @@ pub(super) enum Fault {
     Failed(redb::Error),
 }
 
-impl<E: Into<redb::Error>> From<E> for Fault {
+impl<E: Into<redb::Error>> From<E> for LoadError {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
 }
 
-impl Fault {
+impl LoadError {
     pub(super) fn into_error(self, path: &Path) -> StoreError {
         match self {
             Self::Damaged(place) => damaged(path, &place),
@@ -60,20 +60,23 @@ impl Fault {
 }
 
 /// Everything that was kept.
-pub(super) struct Found {
-    pub(super) loaded: Loaded,
+pub(super) struct LoadedFile {
+    pub(super) loaded: StoredState,
     /// The batches that were committed, ever.
     pub(super) batch: u64,
     /// The version of what was written.
     pub(super) format: u64,
 }
 
-/// Reads everything. The backlog takes note of the changes.
-pub(super) fn load(transaction: &ReadTransaction, backlog: &mut Backlog) -> Result<Found, Fault> {
+/// Reads everything. The log takes note of the changes.
+pub(super) fn load(
+    transaction: &ReadTransaction,
+    stored_log: &mut StoredLog,
+) -> Result<LoadedFile, LoadError> {
     let meta = transaction.open_table(META)?;
     let format = match number(meta.get(FORMAT_ROW)?) {
         Some(format) if (FORMAT_MIN..=FORMAT).contains(&format) => format,
-        other => return Err(Fault::Format(other)),
+        other => return Err(LoadError::Format(other)),
     };
     let history = meta.get(HISTORY_ROW)?;
     let history = history.as_ref().and_then(|row| std::str::from_utf8(row.value()).ok());
@@ -81,30 +84,30 @@ pub(super) fn load(transaction: &ReadTransaction, backlog: &mut Backlog) -> Resu
     let (revision, batch) = (number(meta.get(REVISION_ROW)?), number(meta.get(BATCH_ROW)?));
     let revision = revision.filter(|revision| *revision <= REVISION_MAX);
     let (Some(history), Some(revision), Some(batch)) = (history, revision, batch) else {
-        return Err(Fault::Damaged("meta".to_owned()));
+        return Err(LoadError::Damaged("meta".to_owned()));
     };
-    let mut keys = Keys::default();
+    let mut keys = KeyInterner::default();
     let mut stays = Vec::new();
-    for row in transaction.open_table(STAYS)?.iter()? {
+    for row in transaction.open_table(LEASES)?.iter()? {
         let (slot, stay) = row?;
-        match StayRecord::read(stay.value(), &mut keys) {
+        match LeaseRecord::read(stay.value(), &mut keys) {
             Ok(stay) if stay.lease.slot() == slot.value() => stays.push(stay),
-            _ => return Err(Fault::Damaged(format!("stays/{}", slot.value()))),
+            _ => return Err(LoadError::Damaged(format!("stays/{}", slot.value()))),
         }
     }
-    let changes = changes(transaction, &mut keys, revision, backlog)?;
+    let changes = changes(transaction, &mut keys, revision, stored_log)?;
     let restored = Restored { revision: Revision(revision), stays, changes };
-    Ok(Found { loaded: Loaded { history, restored }, batch, format })
+    Ok(LoadedFile { loaded: StoredState { history, restored }, batch, format })
 }
 
 /// The latest changes, one revision after the other up to the given one.
 fn changes(
     transaction: &ReadTransaction,
-    keys: &mut Keys,
+    keys: &mut KeyInterner,
     revision: u64,
-    backlog: &mut Backlog,
-) -> Result<Vec<Arc<Change>>, Fault> {
-    let damaged = |at: u64| Fault::Damaged(format!("changes/{at}"));
+    stored_log: &mut StoredLog,
+) -> Result<Vec<Arc<Change>>, LoadError> {
+    let damaged = |at: u64| LoadError::Damaged(format!("changes/{at}"));
     let mut changes = Vec::new();
     // The revision that has to come.
     let mut next = None;
@@ -115,7 +118,7 @@ fn changes(
         if !(1..=revision).contains(&first) || next.is_some_and(|next| next != first) {
             return Err(damaged(next.unwrap_or(first)));
         }
-        backlog.push(first, row.value().len());
+        stored_log.push(first, row.value().len());
         let row = ChangeRecord::read(row.value(), keys).map_err(|_| damaged(first))?;
         for (at, change) in (first..).zip(row) {
             if change.revision().0 != at || at > revision {
@@ -125,7 +128,7 @@ fn changes(
             next = Some(at + 1);
         }
     }
-    backlog.reach(revision);
+    stored_log.reach(revision);
     match next {
         Some(next) if next <= revision => Err(damaged(next)),
         _ => Ok(changes),

@@ -1,12 +1,12 @@
 //! Keeps the registry in a directory, in an embedded transactional store: one durable commit for
 //! each batch. What was answered survives the end of the process at any point.
 
-mod backlog;
+mod backup;
 mod batch;
 mod file;
-mod image;
 mod load;
-mod rows;
+mod log_rows;
+mod stored_log;
 mod tables;
 
 use std::{
@@ -18,14 +18,14 @@ use std::{
 use redb::{Database, ReadableDatabase};
 
 use self::{
-    backlog::Backlog,
+    backup::DiskBackup,
     batch::Undo,
-    file::{Directory, Opener, unusable},
-    image::DiskImage,
-    load::Fault,
+    file::{DataDirectory, Opener, unusable},
+    load::LoadError,
+    stored_log::StoredLog,
     tables::{BATCH_ROW, FORMAT, FORMAT_ROW, META, REVISION_ROW, number},
 };
-use super::{Image, ImageError, Loaded, Store, StoreError, image::read_image};
+use super::{Backup, BackupError, Store, StoreError, StoredState, backup::read_backup};
 use crate::{
     model::{HistoryId, Limits, Revision},
     registry::{Restored, Transition},
@@ -43,16 +43,16 @@ pub struct DiskStore {
     format: u64,
     /// How to take back the batch whose commit failed.
     in_doubt: Option<Undo>,
-    backlog: Backlog,
+    stored_log: StoredLog,
     /// Whether the disk had no room for the last batch.
     full: bool,
     /// Nobody else works with the directory for as long as this is here.
-    _directory: Option<Directory>,
+    _directory: Option<DataDirectory>,
 }
 
 /// What is in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
+pub struct StoreSummary {
     /// The history that it belongs to.
     pub history: HistoryId,
     /// The position in it.
@@ -63,8 +63,8 @@ pub struct Kept {
     pub changes: usize,
 }
 
-impl From<&Loaded> for Kept {
-    fn from(loaded: &Loaded) -> Self {
+impl From<&StoredState> for StoreSummary {
+    fn from(loaded: &StoredState) -> Self {
         Self {
             history: loaded.history,
             revision: loaded.restored.revision,
@@ -85,15 +85,18 @@ impl DiskStore {
     /// Blocks.
     ///
     /// Errors: [`StoreError::Unusable`] names the file and says what to do.
-    pub fn open(directory: &Path, limits: &Limits) -> Result<(Self, Loaded), StoreError> {
-        let directory = Directory::lock(directory)?;
+    pub fn open(directory: &Path, limits: &Limits) -> Result<(Self, StoredState), StoreError> {
+        let directory = DataDirectory::lock(directory)?;
         if !directory.has_store()? {
             directory.begin(&Restored::default())?;
         }
         Self::open_locked(directory, limits)
     }
 
-    fn open_locked(directory: Directory, limits: &Limits) -> Result<(Self, Loaded), StoreError> {
+    fn open_locked(
+        directory: DataDirectory,
+        limits: &Limits,
+    ) -> Result<(Self, StoredState), StoreError> {
         let path = directory.file();
         let file = path.clone();
         let open = Box::new(move || file::open(&file));
@@ -103,13 +106,13 @@ impl DiskStore {
     fn open_with(
         open: Opener,
         path: PathBuf,
-        directory: Option<Directory>,
+        directory: Option<DataDirectory>,
         limits: &Limits,
-    ) -> Result<(Self, Loaded), StoreError> {
+    ) -> Result<(Self, StoredState), StoreError> {
         let database = open().map_err(|error| unusable(&path, file::explain(&error)))?;
-        let mut backlog = Backlog::new(limits);
-        let mut read = || load::load(&database.begin_read()?, &mut backlog);
-        let found = read().map_err(|fault: Fault| fault.into_error(&path))?;
+        let mut stored_log = StoredLog::new(limits);
+        let mut read = || load::load(&database.begin_read()?, &mut stored_log);
+        let found = read().map_err(|fault: LoadError| fault.into_error(&path))?;
         let store = Self {
             path,
             open,
@@ -117,7 +120,7 @@ impl DiskStore {
             batch: found.batch,
             format: found.format,
             in_doubt: None,
-            backlog,
+            stored_log,
             full: false,
             _directory: directory,
         };
@@ -127,11 +130,11 @@ impl DiskStore {
     /// Reads all of a directory that no server works with. Blocks.
     ///
     /// Errors: as for [`Self::open`], and where there is no store.
-    pub fn check(directory: &Path) -> Result<Kept, StoreError> {
+    pub fn check(directory: &Path) -> Result<StoreSummary, StoreError> {
         file::expect_store(directory)?;
-        let locked = Directory::lock(directory)?;
+        let locked = DataDirectory::lock(directory)?;
         let (_, loaded) = Self::open_locked(locked, &Limits::default())?;
-        Ok(Kept::from(&loaded))
+        Ok(StoreSummary::from(&loaded))
     }
 
     /// Begins a history in a directory that is empty or not there, with everything that an image
@@ -139,10 +142,10 @@ impl DiskStore {
     ///
     /// Errors: the directory holds something already or can't be written to; the image is no whole
     /// image. Then nothing was begun.
-    pub fn restore(image: impl Read, directory: &Path) -> Result<Kept, ImageError> {
+    pub fn restore(image: impl Read, directory: &Path) -> Result<StoreSummary, BackupError> {
         file::expect_empty(directory)?;
-        let restored = read_image(image)?;
-        let locked = Directory::lock(directory)?;
+        let restored = read_backup(image)?;
+        let locked = DataDirectory::lock(directory)?;
         // A server may have begun here meanwhile.
         file::expect_empty(directory)?;
         let file = locked.file();
@@ -152,7 +155,7 @@ impl DiskStore {
             // Nobody may take for a store what is not what was to be restored.
             let _gone = fs::remove_file(&file);
         })?;
-        Ok(Kept::from(&loaded))
+        Ok(StoreSummary::from(&loaded))
     }
 
     /// Opens the file again after an error, and takes back the batch whose commit failed, if it got
@@ -168,7 +171,7 @@ impl DiskStore {
                 transaction.commit()?;
             }
             self.in_doubt = None;
-            self.backlog.read(&database)?;
+            self.stored_log.read(&database)?;
             self.database = Some(database);
         }
         self.database.as_ref().ok_or(redb::Error::DatabaseClosed)
@@ -178,7 +181,7 @@ impl DiskStore {
         let number = self.batch + 1;
         let transaction = self.settle()?.begin_write()?;
         let mut undo = Undo::default();
-        let revision = batch::put(&transaction, transitions, &mut self.backlog, &mut undo)?;
+        let revision = batch::put(&transaction, transitions, &mut self.stored_log, &mut undo)?;
         let format = (self.format < FORMAT).then_some(FORMAT);
         let numbers = [(FORMAT_ROW, format), (BATCH_ROW, Some(number)), (REVISION_ROW, revision)];
         batch::put_numbers(&transaction, numbers, &mut undo)?;
@@ -216,12 +219,12 @@ impl Store for DiskStore {
         })
     }
 
-    fn image(&self) -> Result<Image, StoreError> {
+    fn backup(&self) -> Result<Backup, StoreError> {
         let Some(database) = &self.database else {
             return Err(StoreError::Unavailable(format!("{} is closed", self.path.display())));
         };
-        let image = || DiskImage::begin(&database.begin_read()?, self.path.clone());
-        Ok(Image::new(image().map_err(|fault: Fault| fault.into_error(&self.path))?))
+        let backup = || DiskBackup::begin(&database.begin_read()?, self.path.clone());
+        Ok(Backup::new(backup().map_err(|fault: LoadError| fault.into_error(&self.path))?))
     }
 }
 

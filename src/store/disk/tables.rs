@@ -12,7 +12,7 @@ pub(super) const FORMAT_MIN: u64 = 1;
 /// What is not in the other tables, by name.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// By the slot of the lease, so that one batch writes to few pages.
-pub(super) const STAYS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("stays");
+pub(super) const LEASES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("stays");
 /// By the revision of a row's first change; the others follow one revision after the other.
 pub(super) const CHANGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("changes");
 

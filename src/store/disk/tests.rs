@@ -121,11 +121,11 @@ impl Disc {
     pub(in crate::store) fn open(
         &self,
         limits: &Limits,
-    ) -> Result<(DiskStore, Loaded), StoreError> {
+    ) -> Result<(DiskStore, StoredState), StoreError> {
         let disc = self.clone();
         let open = move || Ok(file::builder().create_with_backend(disc.clone())?);
         if self.0.lock().unwrap().seen.is_empty() {
-            file::begin_with(&open().unwrap(), &Restored::default()).unwrap();
+            file::initialize(&open().unwrap(), &Restored::default()).unwrap();
         }
         DiskStore::open_with(Box::new(open), PathBuf::from("disc"), None, limits)
     }
@@ -159,7 +159,7 @@ impl StorageBackend for Disc {
 }
 
 /// What is in a store after somebody else has written to it.
-fn forged(forge: impl FnOnce(&redb::WriteTransaction)) -> Result<Loaded, String> {
+fn forged(forge: impl FnOnce(&redb::WriteTransaction)) -> Result<StoredState, String> {
     let disc = Disc::default();
     drop(disc.open(&Limits::default()).unwrap());
     disc.rewrite(forge);
@@ -197,7 +197,7 @@ fn additions(revisions: &[u8]) -> Vec<u8> {
 type Log<'a> = &'a [(u64, Vec<u8>)];
 
 /// What is found of a log that ends at revision 3.
-fn forged_log(rows: Log<'_>) -> Result<Loaded, String> {
+fn forged_log(rows: Log<'_>) -> Result<StoredState, String> {
     forged(|transaction| {
         put_number(transaction, REVISION_ROW, 3);
         let mut changes = transaction.open_table(CHANGES).unwrap();

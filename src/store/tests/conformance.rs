@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use super::{Work, kept, limits, seeds};
 use crate::{
     registry::{Restored, Transition},
-    store::{DiskStore, Loaded, MemoryStore, Store, StoreError, image::read_image},
+    store::{DiskStore, MemoryStore, Store, StoreError, StoredState, backup::read_backup},
 };
 
 /// A store that can be opened again and again.
@@ -18,7 +18,7 @@ trait Place {
 
     fn new() -> Self;
 
-    fn open(&self) -> (Self::Store, Loaded);
+    fn open(&self) -> (Self::Store, StoredState);
 }
 
 struct Memory;
@@ -33,7 +33,7 @@ impl Place for Memory {
         Self
     }
 
-    fn open(&self) -> (MemoryStore, Loaded) {
+    fn open(&self) -> (MemoryStore, StoredState) {
         MemoryStore::open()
     }
 }
@@ -50,7 +50,7 @@ impl Place for Disk {
         Self(TempDir::new().unwrap())
     }
 
-    fn open(&self) -> (DiskStore, Loaded) {
+    fn open(&self) -> (DiskStore, StoredState) {
         DiskStore::open(self.0.path(), &limits()).unwrap()
     }
 }
@@ -124,18 +124,18 @@ async fn an_image_holds_what_was_committed_or_is_refused<P: Place>() {
     let mut work = Work::begin(loaded, 1);
     for _ in 0..20 {
         work.turn(&mut store).await.unwrap();
-        match store.image() {
+        match store.backup() {
             Ok(image) => {
                 assert!(P::KEEPS);
                 let bytes: Vec<u8> = image.flat_map(Result::unwrap).collect();
-                let restored = read_image(bytes.as_slice()).unwrap();
+                let restored = read_backup(bytes.as_slice()).unwrap();
                 assert_eq!(restored.revision, work.registry.revision());
-                let loaded = Loaded { history: work.history, restored };
+                let loaded = StoredState { history: work.history, restored };
                 assert_eq!(kept(&loaded), (work.state.clone(), work.leases.clone()));
             }
             Err(error) => {
                 assert!(!P::KEEPS);
-                assert_eq!(error, StoreError::NoImage(P::NAME));
+                assert_eq!(error, StoreError::NothingToBackUp(P::NAME));
             }
         }
     }
@@ -147,7 +147,7 @@ async fn an_image_that_nobody_reads_is_in_nobodys_way<P: Place>() {
     let mut work = Work::begin(loaded, 1);
     let mut images = Vec::new();
     for _ in 0..20 {
-        images.push(store.image());
+        images.push(store.backup());
         work.turn(&mut store).await.unwrap();
     }
     drop(images);
@@ -157,7 +157,7 @@ async fn an_image_that_nobody_reads_is_in_nobodys_way<P: Place>() {
 }
 
 /// Compares what was found with what a store of this kind ought to keep of the work.
-fn compare<P: Place>(work: &Work, loaded: &Loaded) {
+fn compare<P: Place>(work: &Work, loaded: &StoredState) {
     if P::KEEPS {
         work.compare(loaded);
     } else {

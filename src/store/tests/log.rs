@@ -9,7 +9,7 @@ use crate::{
     model::{Change, ChangeKind, Limits},
     store::{
         DiskStore,
-        record::{NewChange, put_instance},
+        record::{ChangeRecordRef, put_instance},
     },
 };
 
@@ -21,7 +21,7 @@ fn bytes<'a>(changes: impl IntoIterator<Item = &'a Arc<Change>>) -> usize {
         if let ChangeKind::Updated { before: it, .. } = &change.kind {
             put_instance(it, &mut before);
         }
-        NewChange::new(&change.kind, &instance, &before).next_len()
+        ChangeRecordRef::new(&change.kind, &instance, &before).next_len()
     };
     changes.into_iter().map(bytes).sum()
 }

@@ -1,8 +1,8 @@
 //! A registry at work upon a store, and what a store that keeps things has to stand: crashes, damage,
 //! a disc that fails.
 
+mod backups;
 mod conformance;
-mod images;
 mod log;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -11,7 +11,7 @@ use fastrand::Rng;
 use tempfile::TempDir;
 use waypost_core::testing::{Identity, fold, id, identity, key, name, parts, seeds, zone};
 
-use super::{DiskStore, Loaded, Store, StoreError, disk::tests::Disc};
+use super::{DiskStore, Store, StoreError, StoredState, disk::tests::Disc};
 use crate::{
     model::{
         Change, ChangeKind, Content, HistoryId, Instance, LeaseId, LeaseTerms, Limits, Metadata,
@@ -44,7 +44,7 @@ struct Work {
 }
 
 impl Work {
-    fn begin(loaded: Loaded, seed: u64) -> Self {
+    fn begin(loaded: StoredState, seed: u64) -> Self {
         let history = loaded.history;
         let (registry, _) = Registry::restore(0, seed, &limits(), loaded.restored, Tick(0));
         Self {
@@ -138,7 +138,7 @@ impl Work {
     }
 
     /// Compares what a store kept with what it ought to have, and goes on with that.
-    fn restart(&mut self, loaded: Loaded, seed: u64) {
+    fn restart(&mut self, loaded: StoredState, seed: u64) {
         self.compare(&loaded);
         let (registry, log) = Registry::restore(0, seed, &limits(), loaded.restored, Tick(0));
         assert_eq!(registry.instances(), self.registry.instances());
@@ -154,7 +154,7 @@ impl Work {
     }
 
     /// Compares what a store kept with what it ought to.
-    fn compare(&self, loaded: &Loaded) {
+    fn compare(&self, loaded: &StoredState) {
         assert_eq!(loaded.history, self.history);
         assert_eq!(loaded.restored.revision, self.registry.revision());
         let (state, leases) = kept(loaded);
@@ -179,15 +179,15 @@ impl Work {
         (batch..=oldest).contains(&(self.changes.len() - kept))
     }
 
-    fn agrees(&self, loaded: &Loaded) -> bool {
+    fn agrees(&self, loaded: &StoredState) -> bool {
         loaded.restored.revision == self.registry.revision() && kept(loaded).1 == self.leases
     }
 }
 
-type Kept = (BTreeMap<Identity, Instance>, BTreeMap<Identity, (LeaseId, LeaseTerms)>);
+type StoreSummary = (BTreeMap<Identity, Instance>, BTreeMap<Identity, (LeaseId, LeaseTerms)>);
 
 /// The instances and the leases that a store kept.
-fn kept(loaded: &Loaded) -> Kept {
+fn kept(loaded: &StoredState) -> StoreSummary {
     let stays = loaded.restored.stays.iter();
     let instance = |stay: &Stay| (identity(&stay.instance), Instance::clone(&stay.instance));
     let lease = |stay: &Stay| (identity(&stay.instance), (stay.lease, stay.terms));

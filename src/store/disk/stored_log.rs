@@ -10,7 +10,7 @@ use crate::model::Limits;
 
 /// The rows of the log on disk.
 #[derive(Debug)]
-pub(super) struct Backlog {
+pub(super) struct StoredLog {
     /// The revision of each one's first change, and its size.
     rows: VecDeque<(u64, usize)>,
     /// The revision of the last one's last change.
@@ -20,7 +20,7 @@ pub(super) struct Backlog {
     bytes_max: usize,
 }
 
-impl Backlog {
+impl StoredLog {
     /// Nothing, which may become as much as the limits say.
     pub(super) fn new(limits: &Limits) -> Self {
         let (changes_max, bytes_max) = (limits.log_changes_max, limits.log_bytes_max);

@@ -10,14 +10,16 @@ use super::{Work, damage, kept, limits, seeds};
 use crate::{
     model::{Content, LeaseTerms, Metadata, Parts},
     registry::Command,
-    store::{Contents, DiskStore, Image, ImageError, Loaded, Store, image::read_image},
+    store::{
+        Backup, BackupError, BackupSummary, DiskStore, Store, StoredState, backup::read_backup,
+    },
 };
 
 /// What the longest chunk has.
 const CHUNK_BYTES: usize = 256 * 1024;
 
 /// The bytes of an image, whose chunks are as long as the longest but for the last.
-fn bytes(image: Image) -> Vec<u8> {
+fn bytes(image: Backup) -> Vec<u8> {
     let chunks: Vec<_> = image.map(Result::unwrap).collect();
     let (last, others) = chunks.split_last().expect("it has a chunk");
     assert!(others.iter().all(|chunk| chunk.len() == CHUNK_BYTES));
@@ -33,7 +35,7 @@ async fn some_image(turns: usize) -> Vec<u8> {
     for _ in 0..turns {
         work.turn(&mut store).await.unwrap();
     }
-    bytes(store.image().unwrap())
+    bytes(store.backup().unwrap())
 }
 
 #[tokio::test]
@@ -46,16 +48,18 @@ async fn what_an_image_held_is_what_the_registry_had() {
         for _ in 0..work.random.usize(..40) {
             work.turn(&mut store).await.unwrap();
         }
-        let image = bytes(store.image().unwrap());
-        let restored = read_image(image.as_slice()).unwrap();
+        let image = bytes(store.backup().unwrap());
+        let restored = read_backup(image.as_slice()).unwrap();
         drop(store);
         let (_, loaded) = DiskStore::open(directory.path(), &limits()).unwrap();
         assert_eq!(restored.revision, work.registry.revision());
         assert_eq!(restored.stays, loaded.restored.stays);
         assert!(restored.changes.is_empty(), "a new history has no changes to tell");
-        let contents =
-            Contents { revision: restored.revision, instances: work.registry.instances() as u64 };
-        assert_eq!(Image::verify(image.as_slice()).unwrap(), contents);
+        let contents = BackupSummary {
+            revision: restored.revision,
+            instances: work.registry.instances() as u64,
+        };
+        assert_eq!(Backup::verify(image.as_slice()).unwrap(), contents);
 
         let place = TempDir::new().unwrap();
         let done = DiskStore::restore(image.as_slice(), place.path()).unwrap();
@@ -86,15 +90,18 @@ async fn an_image_is_of_the_moment_at_which_it_began() {
         for _ in 0..10 {
             work.turn(&mut store).await.unwrap();
             let state = (work.state.clone(), work.leases.clone());
-            images.push((store.image().unwrap(), work.registry.revision(), state));
+            images.push((store.backup().unwrap(), work.registry.revision(), state));
         }
         for _ in 0..20 {
             work.turn(&mut store).await.unwrap();
         }
         for (image, revision, state) in images {
-            let restored = read_image(bytes(image).as_slice()).unwrap();
+            let restored = read_backup(bytes(image).as_slice()).unwrap();
             assert_eq!(restored.revision, revision);
-            assert!(kept(&Loaded { history: work.history, restored }) == state, "at {revision}");
+            assert!(
+                kept(&StoredState { history: work.history, restored }) == state,
+                "at {revision}"
+            );
         }
     }
 }
@@ -119,15 +126,15 @@ async fn an_instance_of_any_size_is_in_it() {
     let commands = sizes.iter().zip(["a", "b", "c", "d", "e", "f"]);
     let commands = commands.map(|(size, name)| register(name, *size)).collect();
     work.turn_with(&mut store, commands).await.unwrap();
-    let restored = read_image(bytes(store.image().unwrap()).as_slice()).unwrap();
-    assert!(kept(&Loaded { history: work.history, restored }).0 == work.state);
+    let restored = read_backup(bytes(store.backup().unwrap()).as_slice()).unwrap();
+    assert!(kept(&StoredState { history: work.history, restored }).0 == work.state);
 }
 
 #[track_caller]
 fn expect_refused(image: &[u8], what: &str) {
-    let (read, verified) = (read_image(image), Image::verify(image));
+    let (read, verified) = (read_backup(image), Backup::verify(image));
     for error in [read.err(), verified.err()] {
-        let refused = matches!(error, Some(ImageError::Damaged(_) | ImageError::Foreign));
+        let refused = matches!(error, Some(BackupError::Damaged(_) | BackupError::Foreign));
         assert!(refused, "{what}: {error:?}");
     }
 }
@@ -135,7 +142,7 @@ fn expect_refused(image: &[u8], what: &str) {
 #[tokio::test]
 async fn a_part_of_an_image_is_none() {
     let whole = some_image(20).await;
-    read_image(whole.as_slice()).unwrap();
+    read_backup(whole.as_slice()).unwrap();
     for end in 0..whole.len() {
         expect_refused(&whole[..end], &format!("cut at {end}"));
     }
@@ -182,7 +189,7 @@ async fn a_length_that_can_not_be_is_refused() {
         expect_refused(&[&title, length, &[1, 2, 3]].concat(), "a length");
     }
     let image = [&title[..], &[0xff; 16]].concat();
-    assert!(read_image(Endless(&image, 0)).is_err());
+    assert!(read_backup(Endless(&image, 0)).is_err());
     let empty = [&title[..], &[0]].concat();
-    assert!(read_image(Endless(&empty, 0)).is_err(), "records with nothing in them");
+    assert!(read_backup(Endless(&empty, 0)).is_err(), "records with nothing in them");
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::{
     model::{Change, ChangeKind},
-    store::record::{NewChange, put_instance},
+    store::record::{ChangeRecordRef, put_instance},
 };
 
 /// What a row has at most, unless it is of one change. With its key it fills a page of 16 KiB: a
@@ -14,7 +14,7 @@ const ROW_BYTES: usize = 16 * 1024 - 16;
 
 /// Rows under way.
 #[derive(Debug, Default)]
-pub(super) struct Rows {
+pub(super) struct LogRows {
     /// One after the other.
     bytes: Vec<u8>,
     /// The revision of each one's first change, and where it begins.
@@ -24,7 +24,7 @@ pub(super) struct Rows {
     before: Vec<u8>,
 }
 
-impl Rows {
+impl LogRows {
     /// Adds the next change; says where [its instance](Self::instance) is.
     pub(super) fn push(&mut self, change: &Change) -> Range<usize> {
         self.instance.clear();
@@ -33,7 +33,7 @@ impl Rows {
         if let ChangeKind::Updated { before, .. } = &change.kind {
             put_instance(before, &mut self.before);
         }
-        let record = NewChange::new(&change.kind, &self.instance, &self.before);
+        let record = ChangeRecordRef::new(&change.kind, &self.instance, &self.before);
         let row = self.begun.last().map(|(_, begin)| self.bytes.len() - begin);
         if row.is_some_and(|row| row + record.next_len() <= ROW_BYTES) {
             return record.put_next(&mut self.bytes);
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{Content, Instance, Metadata, Parts, Presence, RemovalReason, Revision, WallTime},
-        store::record::{ChangeRecord, InstanceRecord, Keys},
+        store::record::{ChangeRecord, InstanceRecord, KeyInterner},
     };
 
     fn some_change(revision: u64, random: &mut Rng) -> Change {
@@ -99,7 +99,7 @@ mod tests {
             let mut random = Rng::with_seed(seed);
             let revisions = 5..5 + random.u64(1..300);
             let changes: Vec<_> = revisions.map(|at| some_change(at, &mut random)).collect();
-            let (mut rows, mut keys) = (Rows::default(), Keys::default());
+            let (mut rows, mut keys) = (LogRows::default(), KeyInterner::default());
             for change in &changes {
                 let place = rows.push(change);
                 let instance = InstanceRecord::read(rows.instance(place), &mut keys);

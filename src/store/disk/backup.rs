@@ -5,29 +5,29 @@ use std::path::PathBuf;
 use redb::{Range, ReadTransaction};
 
 use super::{
-    load::Fault,
-    tables::{META, REVISION_ROW, STAYS, number},
+    load::LoadError,
+    tables::{LEASES, META, REVISION_ROW, number},
 };
-use crate::store::{StoreError, image::ImageWriter};
+use crate::store::{StoreError, backup::BackupWriter};
 
 /// An image under way: what was committed when it began, whatever is committed since.
-pub(super) struct DiskImage {
+pub(super) struct DiskBackup {
     path: PathBuf,
     stays: Range<'static, u32, &'static [u8]>,
     /// `None` once it is whole, or failed.
-    writer: Option<ImageWriter>,
+    writer: Option<BackupWriter>,
 }
 
-impl DiskImage {
-    pub(super) fn begin(transaction: &ReadTransaction, path: PathBuf) -> Result<Self, Fault> {
+impl DiskBackup {
+    pub(super) fn begin(transaction: &ReadTransaction, path: PathBuf) -> Result<Self, LoadError> {
         let revision = number(transaction.open_table(META)?.get(REVISION_ROW)?);
-        let revision = revision.ok_or_else(|| Fault::Damaged("meta".to_owned()))?;
-        let writer = Some(ImageWriter::begin(revision));
-        let stays = transaction.open_table(STAYS)?.range::<u32>(..)?;
+        let revision = revision.ok_or_else(|| LoadError::Damaged("meta".to_owned()))?;
+        let writer = Some(BackupWriter::begin(revision));
+        let stays = transaction.open_table(LEASES)?.range::<u32>(..)?;
         Ok(Self { path, stays, writer })
     }
 
-    fn chunk(&mut self, mut writer: ImageWriter) -> Result<Vec<u8>, Fault> {
+    fn chunk(&mut self, mut writer: BackupWriter) -> Result<Vec<u8>, LoadError> {
         while !writer.has_chunk() {
             match self.stays.next().transpose()? {
                 Some((_, stay)) => writer.put(stay.value().to_vec()),
@@ -40,7 +40,7 @@ impl DiskImage {
     }
 }
 
-impl Iterator for DiskImage {
+impl Iterator for DiskBackup {
     type Item = Result<Vec<u8>, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
