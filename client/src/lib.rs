@@ -104,62 +104,27 @@
 //! - `fake`: a registry in memory, for tests of what uses this crate.
 
 // What serves the channels alone is not marked one by one.
-#![cfg_attr(not(all(feature = "tonic", feature = "http")), allow(dead_code))]
+#![cfg_attr(not(all(feature = "tonic", feature = "http")), allow(dead_code, unused_imports))]
 
 #[cfg(any(feature = "tower", feature = "http", feature = "reqwest"))]
 mod adapters;
-mod amendment;
-mod backoff;
 mod balance;
-mod cache;
+mod builder;
 #[cfg(any(feature = "tonic", feature = "http"))]
 mod channel;
 mod client;
-mod clock;
-mod connection;
-mod connector;
 pub mod correlation;
-mod drain;
 mod endpoint;
-mod enrolment;
 #[cfg(feature = "fake")]
 pub mod fake;
-mod field;
-mod freshness;
-mod group;
-mod homing;
-mod in_flight;
-mod keeper;
-mod latency;
-mod lease;
-mod lens;
-mod link;
-mod meters;
-mod mix;
-mod outage;
-mod outlier;
+mod metrics;
 pub mod proto;
-mod published;
-mod pulse;
-mod readiness;
-mod refusal;
-mod register;
 mod registration;
-mod registry_state;
+mod registry;
+mod runtime;
 mod service;
-mod slot;
-mod slowest;
-mod snapshot;
-mod standing;
-mod tasks;
-mod timeline;
-#[cfg(feature = "tls")]
-mod tls;
-mod unusable;
-mod view_dir;
-mod view_file;
-mod watch;
-mod weights;
+mod transport;
+mod view;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -176,24 +141,22 @@ pub use adapters::{Discover, PickLayer, PickService, Picked};
 #[cfg(feature = "http")]
 pub use adapters::{HttpLayer, HttpService, TrackedBody};
 pub use balance::{CallKey, NoInstance, Outcome, Pick, PickContext, Policy};
+pub use builder::{BuildError, Builder};
 #[cfg(feature = "tonic")]
 pub use channel::ResponseFuture;
 #[cfg(any(feature = "tonic", feature = "http"))]
 pub use channel::{BalancedChannel, CallTimeout, Grpc, Http, Protocol, RawTarget, ServedBy};
 #[cfg(feature = "http")]
 pub use channel::{FailureKind, HttpChannel, HttpChannelError, HttpFuture};
-pub use client::{BuildError, Builder, Client};
-pub use drain::Drained;
-pub use freshness::Freshness;
-pub use in_flight::{Counted, CountedBody, CountedFuture, InFlight, OngoingCall};
+pub use client::Client;
+pub use endpoint::Snapshot;
 pub use proto::{Filter, Instance};
-pub use readiness::FixedStatus;
-pub use refusal::{FieldViolation, Refusal};
-pub use register::Registered;
-pub use registration::{Registration, Update};
-pub use registry_state::RegistryState;
+pub use registration::{
+    Counted, CountedBody, CountedFuture, DeregisterError, Drained, FixedStatus, InFlight,
+    OngoingCall, RegisterError, Registered, Registration, RegistrationState, Update, UpdateError,
+};
+pub use registry::{FieldViolation, Refusal, RegistryState};
 pub use service::{Changes, ReadyError, Service};
-pub use snapshot::Snapshot;
-pub use standing::{DeregisterError, RegisterError, RegistrationState, UpdateError};
 #[cfg(feature = "tls")]
-pub use tls::{Tls, TlsError};
+pub use transport::{Tls, TlsError};
+pub use view::Freshness;

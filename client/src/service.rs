@@ -10,22 +10,15 @@ use dashmap::DashMap;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::metrics::Meters;
 use crate::{
     balance::{Balancer, NoInstance, Pick, PickContext, Policy, Selection, Subset},
-    clock,
-    connection::Dialer,
-    endpoint::Endpoint,
-    freshness::Freshness,
-    group::Group,
-    lens::Lens,
-    meters::Meters,
-    mix::hash,
+    endpoint::{Endpoint, Group, Snapshot},
     proto::{Filter, Instance},
-    published::{Progress, Published},
-    refusal::Refusal,
-    snapshot::Snapshot,
-    tasks,
-    watch::Watcher,
+    registry::Refusal,
+    runtime::{clock, hash::hash, tasks},
+    transport::Dialer,
+    view::{Freshness, Lens, Progress, Published, Watcher},
 };
 
 /// How often to look whether an instance that failed is to be tried again.

@@ -12,9 +12,9 @@ use futures_util::{Stream, StreamExt, stream};
 use tower::discover::Change;
 
 use crate::{
+    endpoint::Snapshot,
     proto::Instance,
     service::{Changes, Service},
-    snapshot::Snapshot,
 };
 
 /// The instances of a service that take traffic, as tower's [`Discover`](tower::discover::Discover)

@@ -5,9 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     balance::{NoInstance, Outcome, Pick, PickContext},
-    clock::{self, Instant},
-    endpoint::Endpoint,
-    outlier::Sign,
+    endpoint::{Endpoint, Sign},
+    runtime::clock::{self, Instant},
     service::Service,
 };
 

@@ -3,7 +3,7 @@
 
 use http::Extensions;
 
-use crate::{endpoint::Endpoint, mix::hash, proto::Filter};
+use crate::{endpoint::Endpoint, proto::Filter, runtime::hash::hash};
 
 /// What one call wants of the instance that is chosen for it. The default wants nothing special.
 ///

@@ -1,6 +1,6 @@
 //! The less loaded of two random choices (Mitzenmacher 2001). Pure: randomness is passed in.
 
-use crate::{field::Field, weights::other_than};
+use crate::endpoint::{Field, other_than};
 
 /// Draws two of the field, which is not empty.
 ///

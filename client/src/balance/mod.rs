@@ -23,10 +23,8 @@ pub use self::{
     pick::{Outcome, Pick},
 };
 use crate::{
-    endpoint::{Endpoint, Gate},
-    field::Field,
-    mix::mix,
-    timeline::Tick,
+    endpoint::{Endpoint, Field, Gate, Tick},
+    runtime::hash::mix,
 };
 
 /// 2^64 divided by the golden ratio: steps of it come near every place of a circle soon.

@@ -6,11 +6,7 @@
 //! few instances it has. Otherwise both are compared by what they have to do for their weight
 //! ([`Field::load`]), times the latency, where one is clearly slower.
 
-use crate::{
-    field::Field,
-    latency::{EQUAL_BELOW, Estimate},
-    timeline::Tick,
-};
+use crate::endpoint::{EQUAL_BELOW, Estimate, Field, Tick};
 
 /// The ratio of latencies from which an instance is clearly slower. Smaller differences show in the calls in
 /// flight, and are chance at low traffic.

@@ -3,7 +3,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{endpoint::Endpoint, outlier::Sign, proto::Instance};
+use crate::{
+    endpoint::{Endpoint, Sign},
+    proto::Instance,
+};
 
 /// What a call came to, as far as the instance is to be judged by it.
 ///

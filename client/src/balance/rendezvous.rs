@@ -4,9 +4,8 @@
 //! "Consistent Hashing with Bounded Loads", 2018) passes by who has too much to do. Pure.
 
 use crate::{
-    field::Field,
-    mix::mix,
-    weights::{Weights, scale_index},
+    endpoint::{Field, Weights, scale_index},
+    runtime::hash::mix,
 };
 
 /// How far above the mean an instance's calls in flight may be.

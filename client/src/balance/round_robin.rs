@@ -1,7 +1,7 @@
 //! One after the other, in proportion to weights. Pure: the turn is passed in.
 
 use super::GOLDEN;
-use crate::weights::Weights;
+use crate::endpoint::Weights;
 
 /// Whose turn it is. With equal weights plain rotation. Else steps of the golden ratio along the
 /// line of weights: the sequence that fills it most evenly at every moment (V. Sós, 1958; D. Knuth,

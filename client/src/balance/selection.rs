@@ -5,8 +5,9 @@ use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{context::matches, zones};
 use crate::{
-    clock::Instant, endpoint::Endpoint, field::Field, group::Group, mix::mix, proto::Filter,
-    snapshot::Snapshot, timeline::Tick,
+    endpoint::{Endpoint, Field, Group, Snapshot, Tick},
+    proto::Filter,
+    runtime::{clock::Instant, hash::mix},
 };
 
 /// What the shares of zones are counted in.

@@ -6,7 +6,7 @@ use super::{
     tests::{ANY, candidates},
     *,
 };
-use crate::clock;
+use crate::runtime::clock;
 
 /// How calls are shared of which so many are in flight at all times: an instance takes so many
 /// milliseconds, more or less, now and then 30 ms more, and the first time another 15.

@@ -7,10 +7,9 @@ use std::{
 
 use super::*;
 use crate::{
-    clock,
-    outlier::Sign,
+    endpoint::{Sign, Snapshot},
     proto::{Filter, Instance, Status},
-    snapshot::Snapshot,
+    runtime::clock,
 };
 
 const POLICIES: [Policy; 5] = [

@@ -3,7 +3,8 @@
 use http::{Response, StatusCode};
 use tonic::{Code, Status, body::Body};
 
-use super::{pushback::Pushback, retry::Cause};
+use super::retry::Cause;
+use crate::channel::retry::Pushback;
 
 /// Why an attempt came to nothing.
 pub(super) enum Failure {

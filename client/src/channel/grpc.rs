@@ -11,8 +11,8 @@ use std::{
 use http::{Request, Response};
 use tonic::body::Body;
 
-use super::{BalancedChannel, call::Call, failure::Failure, protocol::Grpc};
-use crate::{clock, connection::Answer, correlation, service::Service};
+use super::{balanced::BalancedChannel, call::Call, failure::Failure, protocol::Grpc};
+use crate::{correlation, runtime::clock, service::Service, transport::connection::Answer};
 
 impl tower::Service<Request<Body>> for BalancedChannel {
     type Response = Response<Body>;

@@ -15,10 +15,16 @@ use tonic::body::Body;
 use tower::retry::budget::Budget;
 
 use super::{
-    BalancedChannel, FAR, Overlap, call::Call, failure::Failure, protocol::Protocol, route::Scope,
-    silence::patience,
+    balanced::{BalancedChannel, FAR, Overlap},
+    call::Call,
+    connect::Scope,
+    failure::Failure,
+    protocol::Protocol,
 };
-use crate::clock::{self, Instant};
+use crate::{
+    channel::retry::patience,
+    runtime::clock::{self, Instant},
+};
 
 /// What an attempt, or a call, came to.
 type Attempted = Result<Response<Body>, Failure>;

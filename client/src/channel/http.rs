@@ -12,8 +12,11 @@ use std::{
 use http::{Request, Response};
 use tonic::{Code, body::Body};
 
-use super::{BalancedChannel, call::Call, failure::Failure, pool::Pool, protocol::Http};
-use crate::{clock, correlation, endpoint::Endpoint, proto::Instance, service::Service};
+use super::{balanced::BalancedChannel, call::Call, failure::Failure, protocol::Http};
+use crate::{
+    channel::http1::Pool, correlation, endpoint::Endpoint, proto::Instance, runtime::clock,
+    service::Service,
+};
 
 /// A channel to a service for requests of plain HTTP: each goes to an instance of its own choice, as with
 /// [`BalancedChannel`], of which this is one. With the feature `http`.

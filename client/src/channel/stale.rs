@@ -4,8 +4,8 @@
 
 use http::Response;
 
-use super::{BalancedChannel, Way, call::Call, inflow::Inflow, protocol::Protocol};
-use crate::{clock, connection::SendError};
+use super::{balanced::BalancedChannel, call::Call, protocol::Protocol, transport::Way};
+use crate::{channel::http1::Inflow, runtime::clock, transport::SendError};
 
 impl<P: Protocol> BalancedChannel<P> {
     /// Sends an attempt, the second time over a new connection where the first had been kept and ended

@@ -18,8 +18,8 @@ use tonic::body::Body;
 use tower::{ServiceExt, util::BoxCloneSyncService};
 
 use crate::{
-    connector::{Connector, Io},
-    tasks::{self, Executor},
+    runtime::tasks::{self, Executor},
+    transport::{Connector, Io},
 };
 
 /// How much of either direction may wait in a pipe.

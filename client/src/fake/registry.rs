@@ -15,7 +15,8 @@ use super::{
     state::{Identity, Scope, State},
 };
 use crate::{
-    client::{Builder, Client},
+    builder::Builder,
+    client::Client,
     proto::{
         ChangeReason, Instance, discovery_server::DiscoveryServer, registry_server::RegistryServer,
     },

@@ -8,7 +8,7 @@ use std::{
 use http::Response;
 use tonic::{Status, body::Body};
 
-use crate::clock;
+use crate::runtime::clock;
 
 /// What the test wants of the registry.
 #[derive(Debug, Default)]

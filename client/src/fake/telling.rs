@@ -7,8 +7,8 @@ use tokio::sync::watch;
 
 use super::{book::Book, state::Scope};
 use crate::{
-    clock::{self, Instant},
     proto::{Cursor, Idle, WatchRequest, WatchResponse, watch_response::Event},
+    runtime::clock::{self, Instant},
 };
 
 /// The longest silence of a watch.

@@ -1,0 +1,505 @@
+//! The builder of a client: its settings, their defaults and bounds. Building does no I/O and needs no
+//! runtime.
+
+use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
+
+use http::{Uri, uri::Scheme};
+use tower::Service as TowerService;
+
+#[cfg(feature = "tls")]
+use crate::transport::Tls;
+use crate::{
+    client::{Client, Inner},
+    registration::Pulse,
+    registry::Link,
+    runtime::backoff::Backoff,
+    transport::{Connector, Dialer},
+    view::ViewDir,
+};
+
+/// Where a registry listens that was told nothing else.
+const REGISTRY_DEFAULT: &str = "http://127.0.0.1:7510";
+
+/// Longer than anything that a client waits for, and short enough to be added to any time.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The shortest backoff: none at all would be a flood.
+const BACKOFF_MIN: Duration = Duration::from_millis(1);
+
+/// Why no client was built.
+///
+/// ```
+/// use waypost_client::{BuildError, Client};
+///
+/// let Err(BuildError::BadUrl { url, reason }) = Client::new("10.0.0.1:7510").map(drop) else {
+///     unreachable!("it lacks http://");
+/// };
+/// assert_eq!(url, "10.0.0.1:7510");
+/// assert!(!reason.is_empty());
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// An address of the registry is not of the form `http://host:port`.
+    #[error("{url:?} is not the URL of a registry: {reason}")]
+    BadUrl {
+        /// The address.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Client {
+    /// A client of the registry at `registry`, with all defaults.
+    ///
+    /// # Errors
+    /// [`BuildError::BadUrl`] for anything but `http://host:port`.
+    ///
+    /// ```
+    /// use waypost_client::Client;
+    ///
+    /// assert!(Client::new("http://127.0.0.1:7510").is_ok());
+    /// assert!(Client::new("127.0.0.1:7510").is_err());
+    /// ```
+    pub fn new(registry: impl Into<String>) -> Result<Self, BuildError> {
+        Self::builder().registry(registry).build()
+    }
+
+    /// Begins a client that differs from the defaults.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use waypost_client::Client;
+    ///
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder()
+    ///     .registry("http://10.0.0.1:7510")
+    ///     .registry("http://10.0.0.2:7510")
+    ///     .namespace("shop")
+    ///     .connect_timeout(Duration::from_millis(500))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder() -> Builder {
+        Builder {
+            registries: Vec::new(),
+            namespace: String::new(),
+            dialer: Dialer::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
+            backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(5)),
+            keep_missing_for: Duration::from_secs(15),
+            failback_interval: Duration::from_secs(15),
+            view_dir: None,
+        }
+    }
+}
+
+/// Builds a [`Client`]. Everything has a default. Times over a year count as a year.
+///
+/// ```
+/// use std::time::Duration;
+/// use waypost_client::Client;
+///
+/// # fn main() -> Result<(), waypost_client::BuildError> {
+/// // All defaults, written out.
+/// let client = Client::builder()
+///     .registry("http://127.0.0.1:7510")
+///     .namespace("default")
+///     .connect_timeout(Duration::from_secs(1))
+///     .keep_alive(Duration::from_secs(5), Duration::from_secs(2))
+///     .backoff(Duration::from_millis(50), Duration::from_secs(5))
+///     .keep_missing_for(Duration::from_secs(15))
+///     .failback_interval(Duration::from_secs(15))
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder builds nothing by itself"]
+pub struct Builder {
+    registries: Vec<String>,
+    namespace: String,
+    dialer: Dialer,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
+    backoff: Backoff,
+    keep_missing_for: Duration,
+    failback_interval: Duration,
+    view_dir: Option<PathBuf>,
+}
+
+impl Builder {
+    /// Adds an address of the registry, `http://host:port`. Each client begins at a random one. Where
+    /// one fails, another is used, until the first answers again ([`Self::failback_interval`]).
+    /// The host is an IP address (IPv6 in brackets) or a DNS name, which is looked up for each
+    /// connection. Default: `http://127.0.0.1:7510` alone.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::Client;
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder()
+    ///     .registry("http://registry.internal:7510")
+    ///     .registry("http://[2001:db8::7]:7510")
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn registry(mut self, url: impl Into<String>) -> Self {
+        self.registries.push(url.into());
+        self
+    }
+
+    /// The namespace of all that this client registers and looks for. Default: `default`. One
+    /// that can't be is refused by the registry, when it is asked.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::Client;
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder().namespace("shop").build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// The longest that making a connection may take, to the registry or to an instance. Default:
+    /// 1 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::Client;
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder()
+    ///     .connect_timeout(Duration::from_millis(300))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.dialer.connect_timeout = timeout.min(DURATION_MAX);
+        self
+    }
+
+    /// How long a connection, to the registry or to an instance, may be silent before it is asked
+    /// whether it lives (`interval`), and how long it has to answer (`timeout`): one that does not
+    /// is closed, which ends the calls on it. Default: 5 s and 2 s.
+    ///
+    /// Some servers take frequent questions amiss: grpc-go closes such connections unless its
+    /// enforcement policy allows the interval.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::Client;
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder()
+    ///     .keep_alive(Duration::from_secs(20), Duration::from_secs(3))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.dialer.keep_alive_interval = interval.min(DURATION_MAX);
+        self.dialer.keep_alive_timeout = timeout.min(DURATION_MAX);
+        self
+    }
+
+    /// How long to wait between attempts to reach the registry: a random time up to `base` at first,
+    /// up to twice as long each time after that, but never more than `cap`. Default: 50 ms and 5 s; at
+    /// least 1 ms each.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::Client;
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder()
+    ///     .backoff(Duration::from_millis(200), Duration::from_secs(30))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn backoff(mut self, base: Duration, cap: Duration) -> Self {
+        let bounded = |wait: Duration| wait.clamp(BACKOFF_MIN, DURATION_MAX);
+        self.backoff = Backoff::new(bounded(base), bounded(cap));
+        self
+    }
+
+    /// How long instances stay usable that a registry does not know any more which has lost its
+    /// memory (its history is a new one). They need a heartbeat interval to notice that they have to
+    /// register again: their TTL is ample. A client does not know TTLs: where there are longer ones than
+    /// this, it is to be as long as the longest of them. Which instances are held, and until when, is
+    /// told by [`Snapshot::missing`](crate::Snapshot::missing). Time in which no registry is heard does not
+    /// count. Zero believes an empty registry at once. Default: 15 s, the default TTL.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::Client;
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder().keep_missing_for(Duration::ZERO).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn keep_missing_for(mut self, time: Duration) -> Self {
+        self.keep_missing_for = time.min(DURATION_MAX);
+        self
+    }
+
+    /// Keeps the last view of each service in a file in this directory, so that a process that starts
+    /// while the registry is away knows what it knew before. What was kept is shown at once
+    /// ([`Service::ready`] returns), as [stale](crate::Freshness); once the registry answers, the watch
+    /// goes on where it was, or, in another history, with [`Self::keep_missing_for`]. Default: none, nothing is kept.
+    ///
+    /// The directory is made where it is missing. Files are replaced as a whole, in the background, at
+    /// most once a second for each service; what changed in the last second before the process ends may
+    /// be missing, which costs nothing but the time to catch up. A file that is damaged, or of another
+    /// service or format, is reported (`warn`) and ignored; so is a disk that fails, once for each
+    /// outage. Nothing removes the files of services that nobody asks for any more. They hold all that
+    /// instances say of themselves, and only their owner may read them. Processes may share a directory
+    /// where they have the same registry.
+    ///
+    /// ```
+    /// # use waypost_client::Client;
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder().view_dir("/var/cache/shop/waypost").build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn view_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.view_dir = Some(path.into());
+        self
+    }
+
+    /// Where the registry has several addresses and the one that this client began at has failed: how
+    /// long until it is asked again, at least. The wait is a random one of up to three times as long,
+    /// and becomes up to four times longer for as long as the address fails. Once it answers, watches
+    /// move back within a third of this time, and go on where they were; heartbeats follow when their
+    /// stream is opened next. Default: 15 s; at least 1 ms.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use waypost_client::Client;
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder()
+    ///     .registry("http://10.0.0.1:7510")
+    ///     .registry("http://10.0.0.2:7510")
+    ///     .failback_interval(Duration::from_secs(60))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn failback_interval(mut self, interval: Duration) -> Self {
+        self.failback_interval = interval.clamp(BACKOFF_MIN, DURATION_MAX);
+        self
+    }
+
+    /// Makes connections, to the registry and to instances, with `connector` instead of over TCP: it
+    /// is called with an `http` URI whose host and port are the address. For simulated networks, for
+    /// sockets with special options. Over TCP it should set `TCP_NODELAY`, as the default one does:
+    /// without, a call may take 40 ms longer.
+    ///
+    /// ```
+    /// use hyper_util::rt::TokioIo;
+    /// use tokio::net::TcpStream;
+    /// use waypost_client::Client;
+    ///
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// let client = Client::builder()
+    ///     .connector(tower::service_fn(|uri: http::Uri| async move {
+    ///         let address = uri.authority().map(|authority| authority.as_str().to_owned());
+    ///         let stream = TcpStream::connect(address.unwrap_or_default()).await?;
+    ///         stream.set_nodelay(true)?;
+    ///         Ok::<_, std::io::Error>(TokioIo::new(stream))
+    ///     }))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connector<C>(mut self, connector: C) -> Self
+    where
+        C: TowerService<Uri> + Clone + Send + Sync + 'static,
+        C::Response: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
+        C::Error: Into<Box<dyn Error + Send + Sync>>,
+        C::Future: Send,
+    {
+        self.dialer.connector = Connector::new(connector);
+        self
+    }
+
+    /// Makes connections to instances over TLS (feature `tls`), which the [connector](Self::connector), or
+    /// TCP, carries. The registry is reached as before. Default: no TLS.
+    ///
+    /// ```no_run
+    /// use waypost_client::{Client, Tls};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tls = Tls::new(&std::fs::read("ca.pem")?)?;
+    /// let client = Client::builder().tls(tls).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// The client. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`BuildError::BadUrl`] for an address that is not `http://host:port`.
+    ///
+    /// ```
+    /// use waypost_client::Client;
+    ///
+    /// assert!(Client::builder().build().is_ok());
+    /// assert!(Client::builder().registry("registry").build().is_err());
+    /// ```
+    pub fn build(mut self) -> Result<Client, BuildError> {
+        if self.registries.is_empty() {
+            self.registries.push(REGISTRY_DEFAULT.to_owned());
+        }
+        let addresses: Vec<Uri> =
+            self.registries.iter().map(|url| address(url)).collect::<Result<_, _>>()?;
+        let dialer = self.dialer.clone();
+        let link = Link::new(&addresses, dialer, self.backoff, self.failback_interval);
+        Ok(Client {
+            inner: Arc::new(Inner {
+                pulse: Pulse::new(Arc::clone(&link)),
+                link,
+                dialer: self.dialer,
+                #[cfg(feature = "tls")]
+                tls: self.tls,
+                services: Arc::default(),
+                namespace: self.namespace,
+                keep_missing_for: self.keep_missing_for,
+                view_dir: self.view_dir.map(|path| Arc::new(ViewDir::new(path))),
+            }),
+        })
+    }
+}
+
+fn address(url: &str) -> Result<Uri, BuildError> {
+    let bad = |reason: &str| BuildError::BadUrl { url: url.to_owned(), reason: reason.to_owned() };
+    if has_zone(url) {
+        return Err(bad(
+            "it has an IPv6 zone id (%), which is not supported: use an address without \
+                        one, or a DNS name",
+        ));
+    }
+    let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| bad(&error.to_string()))?;
+    if uri.scheme() != Some(&Scheme::HTTP) {
+        return Err(bad("it has to begin with http://"));
+    }
+    let authority = uri.authority().ok_or_else(|| bad("it names no host"))?;
+    if authority.host().is_empty() || authority.as_str().contains('@') {
+        return Err(bad("it has to name a host, and nothing but a port besides"));
+    }
+    if uri.port_u16().is_none_or(|port| port == 0) {
+        return Err(bad("it names no port"));
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Err(bad("nothing may follow the port"));
+    }
+    Ok(uri)
+}
+
+/// Returns whether the host is an IPv6 address with a zone (RFC 6874). URIs with one can't be read.
+fn has_zone(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    let is_ipv6 = authority.starts_with('[') || authority.matches(':').count() > 1;
+    is_ipv6 && authority.contains('%')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_as_documented() {
+        let builder = Client::builder();
+        assert_eq!(builder.dialer.connect_timeout, Duration::from_secs(1));
+        assert_eq!(builder.dialer.keep_alive_interval, Duration::from_secs(5));
+        assert_eq!(builder.dialer.keep_alive_timeout, Duration::from_secs(2));
+        assert_eq!(builder.backoff.cap(), Duration::from_secs(5));
+        assert_eq!(builder.backoff.clone().delay(1.0, None), Duration::from_millis(50));
+        assert_eq!(builder.keep_missing_for, Duration::from_secs(15));
+        assert_eq!(builder.failback_interval, Duration::from_secs(15));
+        #[cfg(feature = "tls")]
+        assert!(builder.tls.is_none());
+        // The registry's own word for no namespace.
+        assert_eq!(builder.namespace, "");
+        assert_eq!(REGISTRY_DEFAULT, "http://127.0.0.1:7510");
+        assert!(address(REGISTRY_DEFAULT).is_ok());
+    }
+
+    #[test]
+    fn times_are_bounded() {
+        let most = Duration::MAX;
+        let builder = Client::builder().backoff(Duration::ZERO, Duration::ZERO);
+        assert_eq!(builder.backoff.cap(), BACKOFF_MIN);
+        let builder = builder.connect_timeout(most).keep_alive(most, most).keep_missing_for(most);
+        let builder = builder.backoff(most, most).failback_interval(most);
+        assert_eq!(builder.failback_interval, DURATION_MAX);
+        assert_eq!((builder.keep_missing_for, builder.backoff.cap()), (DURATION_MAX, DURATION_MAX));
+        assert_eq!(builder.dialer.connect_timeout, DURATION_MAX);
+        assert_eq!(builder.dialer.keep_alive_interval, DURATION_MAX);
+        assert_eq!(builder.dialer.keep_alive_timeout, DURATION_MAX);
+    }
+
+    #[test]
+    fn a_client_is_built_without_a_runtime() {
+        assert!(Client::builder().build().is_ok());
+    }
+
+    #[test]
+    fn bad_addresses_are_named() {
+        for url in [
+            "",
+            "127.0.0.1:7510",
+            "https://127.0.0.1:7510",
+            "http://127.0.0.1",
+            "http://127.0.0.1:0",
+            "http://127.0.0.1:7510/registry",
+            "http://127.0.0.1:7510/?a=b",
+            "http://user:secret@127.0.0.1:7510",
+            "http://:7510",
+            "http://a b:7510",
+            "http://127.0.0.1:99999",
+        ] {
+            let error = Client::new(url).map(drop).unwrap_err();
+            let BuildError::BadUrl { url: named, .. } = error;
+            assert_eq!(named, url);
+        }
+    }
+
+    #[test]
+    fn a_zone_is_named_as_what_is_wrong() {
+        for url in [
+            "http://[fe80::1%25eth0]:7510",
+            "http://[fe80::1%eth0]:7510/",
+            "http://[fe80::a:b%253]",
+            "http://fe80::1%25eth0:7510",
+        ] {
+            let BuildError::BadUrl { reason, .. } = Client::new(url).map(drop).unwrap_err();
+            assert!(reason.contains("zone"), "{url}: {reason}");
+        }
+        for url in ["http://a%25b:7510", "http://[::1]:7510/%25", "http://[::1]:7510/?a=%25"] {
+            let BuildError::BadUrl { reason, .. } = Client::new(url).map(drop).unwrap_err();
+            assert!(!reason.contains("zone"), "{url}: {reason}");
+        }
+    }
+
+    #[test]
+    fn good_addresses_are_taken() {
+        for url in ["http://127.0.0.1:7510", "http://[::1]:7510/", "http://registry.internal:80"] {
+            assert!(Client::new(url).is_ok(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! A call that was sent to an instance. However it ends, its endpoint is notified once of what it came
+//! to, or that it was given up. Must not count what the caller did, or did not do, against the instance.
+
+mod response;
+
+use http::Response;
+use tonic::{Code, Status, body::Body};
+
+use self::response::{Answered, Counted, is_failure};
+use crate::{
+    balance::Pick,
+    channel::{call::Call, failure::is_unavailable, http1::Inflow},
+    endpoint::{Sign, Took},
+    runtime::clock::{self, Instant},
+};
+
+/// An attempt that had less than this part (a third) of the time of a call that was not answered in time
+/// says nothing of its instance.
+const LATE_PART: u32 = 3;
+
+/// A call that was sent, until it is answered or given up.
+pub(super) struct Attempt<'a> {
+    /// Gone once it was answered.
+    pick: Option<Pick>,
+    call: &'a Call,
+    began: Instant,
+}
+
+impl<'a> Attempt<'a> {
+    pub(super) fn begin(pick: Pick, call: &'a Call) -> Self {
+        let began = clock::now();
+        call.note_quiet(began);
+        Self { pick: Some(pick), call, began }
+    }
+
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
+    fn end(mut self, now: Instant) -> (Pick, Took) {
+        let took = self.took(now);
+        (self.pick.take().expect("it is gone with the attempt alone"), took)
+    }
+
+    /// Returns how long the instance has had all that the caller sent.
+    fn took(&self, now: Instant) -> Took {
+        let progress = self.call.progress();
+        let took = now.saturating_duration_since(progress.at_least(self.began));
+        if progress.awaits_caller() { Took::Early(took) } else { Took::Whole(took) }
+    }
+
+    pub(super) fn answered(self, response: Response<Inflow>) -> Response<Body> {
+        let request = self.call.source();
+        let now = clock::now();
+        let (pick, took) = self.end(now);
+        pick.endpoint().note_answer(now);
+        // An answer without a body says in its head how the call went.
+        let failed = response.status().is_server_error()
+            || is_unavailable(&response)
+            || (is_failure(response.headers()) && !is_callers_delay(&response, took));
+        if failed {
+            pick.endpoint().note(Sign::Bad, took);
+        }
+        let call = Answered { pick, took: (!failed).then_some(took), request };
+        response.map(|body| Body::new(Counted { body, call: Some(call) }))
+    }
+
+    pub(super) fn unsent(self) -> Pick {
+        self.end(clock::now()).0
+    }
+
+    /// The instance served it, with a response that can't be passed on.
+    pub(super) fn served(self) -> Pick {
+        let now = clock::now();
+        let (pick, took) = self.end(now);
+        pick.endpoint().note_answer(now);
+        pick.endpoint().note(Sign::Good, took);
+        pick
+    }
+
+    /// Its connection was lost, which is the instance's failure unless the caller broke its body off.
+    pub(super) fn lost(self) -> Pick {
+        let is_callers = self.call.source().has_failed();
+        let (pick, took) = self.end(clock::now());
+        if !is_callers {
+            pick.endpoint().note(Sign::Bad, took);
+        }
+        pick
+    }
+}
+
+/// Returns whether a server gave a call up whose caller did not send all of it in time.
+fn is_callers_delay<B>(response: &Response<B>, took: Took) -> bool {
+    matches!(took, Took::Early(_))
+        && Status::from_header_map(response.headers())
+            .is_some_and(|status| status.code() == Code::DeadlineExceeded)
+}
+
+impl Drop for Attempt<'_> {
+    /// Given up: because it took too long, or for the caller's own reasons.
+    fn drop(&mut self) {
+        let Some(pick) = &self.pick else { return };
+        let now = clock::now();
+        let Took::Whole(took) = self.took(now) else { return };
+        let endpoint = pick.endpoint();
+        let silence = endpoint.silence(now).map_or(took, |silence| silence.min(took));
+        // An attempt that had but a small part of the call's time says little.
+        let was_late =
+            || self.call.is_late(now) && took * LATE_PART >= self.call.limit().unwrap_or_default();
+        if was_late() || self.call.is_overtaken(self.began, silence) {
+            endpoint.note(Sign::Bad, took);
+        } else {
+            endpoint.note_given_up(took);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        pin::Pin,
+        task::{Context, Poll, Waker},
+        time::Duration,
+    };
+
+    use bytes::Bytes;
+    use futures_util::stream;
+    use http::Request;
+    use http_body::{Body as _, Frame};
+    use http_body_util::StreamBody;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        balance::PickContext,
+        channel::{
+            protocol::{Grpc, Http},
+            timeout::CallTimeout,
+        },
+        proto::{Instance, Status::Up},
+        service::Service,
+    };
+
+    type Feed = mpsc::Sender<Bytes>;
+
+    /// A call whose body is sent as it is fed, with a timeout of 10 s.
+    fn upload() -> (Call, Feed) {
+        let (feed, mut fed) = mpsc::channel(8);
+        let frames = stream::poll_fn(move |context| fed.poll_recv(context));
+        let frames =
+            futures_util::StreamExt::map(frames, |data| Ok::<_, Status>(Frame::data(data)));
+        let mut request = Request::put("/").body(Body::new(StreamBody::new(frames))).unwrap();
+        request.extensions_mut().insert(CallTimeout(Duration::from_secs(10)));
+        (Call::new::<Http>(request, clock::now()), feed)
+    }
+
+    fn pick() -> Pick {
+        let up = Instance { status: Up.into(), ..Instance::default() };
+        Service::fixed([up]).pick(&PickContext::new()).unwrap()
+    }
+
+    /// Takes all that there is.
+    fn take(body: &mut Body) {
+        let mut context = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(_)) = Pin::new(&mut *body).poll_frame(&mut context) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_given_up_while_its_caller_sends_says_nothing_of_the_instance() {
+        let (call, feed) = upload();
+        let pick = pick();
+        let endpoint = std::sync::Arc::clone(pick.endpoint());
+        let (request, _) = call.attempt::<Http>(clock::now()).unwrap();
+        let mut body = request.into_body();
+        let attempt = Attempt::begin(pick, &call);
+        for _ in 0..5 {
+            feed.try_send(Bytes::from_static(b"piece")).unwrap();
+            take(&mut body);
+            clock::sleep(Duration::from_secs(7)).await;
+        }
+        assert_eq!(call.left(clock::now()), Some(Duration::from_secs(10)));
+        drop(attempt);
+        assert_eq!(endpoint.latency().nanos(1).to_bits(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_an_instance_counts_from_the_end_of_the_upload() {
+        for (seconds, given_up) in [(9, 9.0_f32), (11, 40.0)] {
+            let (call, feed) = upload();
+            let pick = pick();
+            let endpoint = std::sync::Arc::clone(pick.endpoint());
+            let (request, _) = call.attempt::<Http>(clock::now()).unwrap();
+            let mut body = request.into_body();
+            let attempt = Attempt::begin(pick, &call);
+            take(&mut body);
+            clock::sleep(Duration::from_secs(60)).await;
+            drop(feed);
+            poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+            clock::sleep(Duration::from_secs(seconds)).await;
+            let left = Duration::from_secs(10_u64.saturating_sub(seconds));
+            assert_eq!(call.left(clock::now()), Some(left));
+            drop(attempt);
+            // A failure counts for more, up to 10 s.
+            let counted = endpoint.latency().nanos(1) / 1e9;
+            assert!((counted - given_up.min(10.0)).abs() < 0.1, "{counted} s");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_passes_while_the_caller_sends_is_not_the_instances_failure() {
+        for ends in [false, true] {
+            let (call, feed) = upload();
+            let mut request = call.attempt::<Http>(clock::now()).unwrap().0;
+            request.headers_mut().insert("grpc-timeout", "10S".parse().unwrap());
+            let call = Call::new::<Grpc>(request, clock::now());
+            let pick = pick();
+            let endpoint = std::sync::Arc::clone(pick.endpoint());
+            let mut body = call.attempt::<Grpc>(clock::now()).unwrap().0.into_body();
+            let attempt = Attempt::begin(pick, &call);
+            take(&mut body);
+            clock::sleep(Duration::from_secs(5)).await;
+            if ends {
+                drop(feed);
+                take(&mut body);
+            }
+            clock::sleep(Duration::from_secs(6)).await;
+            assert!(call.is_late(clock::now()), "it is absolute");
+            drop(attempt);
+            assert_eq!(endpoint.latency().nanos(1) > 0.0, ends);
+        }
+    }
+
+    #[test]
+    fn a_server_that_gave_up_a_caller_that_was_still_sending_has_not_failed() {
+        let answer = |code: u32| Response::builder().header("grpc-status", code).body(()).unwrap();
+        let (deadline_exceeded, internal) = (answer(4), answer(13));
+        let took = Duration::from_secs(1);
+        assert!(is_callers_delay(&deadline_exceeded, Took::Early(took)));
+        assert!(!is_callers_delay(&deadline_exceeded, Took::Whole(took)));
+        assert!(!is_callers_delay(&internal, Took::Early(took)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_instance_that_takes_nothing_runs_out_of_time() {
+        let (call, feed) = upload();
+        let (request, _) = call.attempt::<Http>(clock::now()).unwrap();
+        let mut body = request.into_body();
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..2 {
+            feed.try_send(Bytes::from_static(b"piece")).unwrap();
+        }
+        assert!(Pin::new(&mut body).poll_frame(&mut context).is_ready());
+        clock::sleep(Duration::from_secs(8)).await;
+        assert_eq!(call.left(clock::now()), Some(Duration::from_secs(2)));
+    }
+}

@@ -1,0 +1,401 @@
+//! A request's body, which can be sent more than once: what passes is kept, up to a bound. It must never
+//! give half of a body as if it were the whole.
+
+use std::{
+    mem,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
+use tonic::{Status, body::Body};
+
+use super::progress::Progress;
+use crate::runtime::clock;
+
+/// A longer body is not kept.
+pub(super) const KEPT_MAX: usize = 64 * 1024;
+/// What keeping a frame costs at least: many small ones are much, too.
+const FRAME_MIN: usize = 64;
+
+/// A body and what of it was sent. Each attempt sends a pass over it; once this is dropped, nothing is
+/// kept any more.
+pub(super) struct Replay {
+    /// Absent where there is nothing to send.
+    kept: Option<Arc<Mutex<Kept>>>,
+}
+
+impl Replay {
+    pub(super) fn new(body: Body) -> Self {
+        if body.is_end_stream() {
+            return Self { kept: None };
+        }
+        let size_hint = body.size_hint();
+        let kept = Kept { source: Some(body), size_hint, is_kept: true, ..Kept::default() };
+        Self { kept: Some(Arc::new(Mutex::new(kept))) }
+    }
+
+    /// The body from its beginning, which ends all passes before this one that have not ended; `None`
+    /// where its beginning was let go.
+    pub(super) fn pass(&self) -> Option<Body> {
+        let Some(shared) = &self.kept else { return Some(Body::empty()) };
+        let mut kept = lock(shared);
+        if kept.let_go > 0 {
+            return None;
+        }
+        kept.passes += 1;
+        kept.passes_live += 1;
+        let number = kept.passes;
+        kept.progress.resume(clock::now());
+        drop(kept);
+        Some(Body::new(Pass { kept: Arc::clone(shared), number, at: 0 }))
+    }
+
+    /// Whether it can be sent from its beginning.
+    pub(super) fn is_whole(&self) -> bool {
+        self.kept.as_deref().is_none_or(|kept| lock(kept).is_whole())
+    }
+
+    /// Returns how far the upload has come.
+    pub(super) fn progress(&self) -> Progress {
+        self.kept.as_deref().map_or_else(Progress::default, |kept| lock(kept).progress)
+    }
+
+    /// A look at the body that outlives this.
+    pub(super) fn source(&self) -> Source {
+        Source(self.kept.clone())
+    }
+
+    /// Takes in what there is without waiting, before the first pass.
+    pub(super) fn take_in(&self, context: &mut Context<'_>) {
+        let Some(kept) = &self.kept else { return };
+        let mut kept = lock(kept);
+        while kept.size <= KEPT_MAX && kept.source.is_some() && kept.failed.is_none() {
+            if kept.poll_source(context).is_pending() {
+                return;
+            }
+        }
+    }
+
+    /// Returns whether all of it is there, and short enough to be kept.
+    pub(super) fn is_at_hand(&self) -> bool {
+        self.kept.as_deref().is_none_or(|kept| {
+            let kept = lock(kept);
+            kept.source.is_none() && kept.size <= KEPT_MAX && kept.is_whole()
+        })
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if let Some(kept) = &self.kept {
+            let mut kept = lock(kept);
+            kept.is_kept = false;
+            kept.drop_unread();
+        }
+    }
+}
+
+/// The body of a request whose call was answered, and which may still be sent.
+pub(crate) struct Source(Option<Arc<Mutex<Kept>>>);
+
+impl Source {
+    /// Returns whether the caller broke the body off.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.0.as_deref().is_some_and(|kept| lock(kept).failed.is_some())
+    }
+}
+
+fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
+    // What a panic of the body itself leaves behind is consistent.
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Default)]
+pub(super) struct Kept {
+    /// Gone once it has ended.
+    source: Option<Body>,
+    /// Of the whole body, as it was known at the beginning.
+    size_hint: SizeHint,
+    frames: Vec<Bytes>,
+    /// How many frames before these were let go.
+    let_go: usize,
+    trailers: Option<HeaderMap>,
+    failed: Option<Status>,
+    /// Of all frames that there were.
+    size: usize,
+    is_kept: bool,
+    /// How many passes there were. Only the last one reads the source.
+    passes: u64,
+    /// How many of them are still there.
+    passes_live: u32,
+    progress: Progress,
+}
+
+impl Kept {
+    fn is_whole(&self) -> bool {
+        self.let_go == 0 && self.failed.is_none()
+    }
+
+    fn end(&self) -> usize {
+        self.let_go + self.frames.len()
+    }
+
+    /// The frame at `at`, where it is at hand.
+    fn frame(&self, at: usize) -> Option<Frame<Bytes>> {
+        let data = at.checked_sub(self.let_go).and_then(|at| self.frames.get(at));
+        let trailers = || self.trailers.clone().filter(|_| at == self.end()).map(Frame::trailers);
+        data.cloned().map(Frame::data).or_else(trailers)
+    }
+
+    /// Takes in one frame more, the end, or a failure.
+    fn poll_source(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(source) = &mut self.source else { return Poll::Ready(()) };
+        let frame = ready!(Pin::new(&mut *source).poll_frame(context));
+        self.progress.advance(clock::now());
+        if frame.is_none() || source.is_end_stream() {
+            self.source = None;
+        }
+        match frame.map(|frame| frame.map(Frame::into_data)) {
+            None => {}
+            Some(Err(status)) => self.failed = Some(status),
+            Some(Ok(Ok(data))) => {
+                self.size = self.size.saturating_add(data.len().max(FRAME_MIN));
+                self.frames.push(data);
+            }
+            Some(Ok(Err(frame))) => {
+                self.trailers = frame.into_trailers().ok();
+                self.source = None;
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Lets go of what was passed on up to `at`, where it is too much, or is not needed again.
+    fn trim(&mut self, at: usize) {
+        if (!self.is_kept || self.size > KEPT_MAX) && at >= self.end() {
+            self.let_go = self.end();
+            drop(mem::take(&mut self.frames));
+        }
+    }
+
+    /// Lets go of all frames where no attempt can need them any more.
+    fn drop_unread(&mut self) {
+        if !self.is_kept && self.passes_live == 0 {
+            self.let_go = self.end();
+            drop(mem::take(&mut self.frames));
+        }
+    }
+}
+
+/// The body, as one attempt sends it.
+struct Pass {
+    kept: Arc<Mutex<Kept>>,
+    number: u64,
+    /// The next frame.
+    at: usize,
+}
+
+impl http_body::Body for Pass {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let mut kept = lock(&this.kept);
+        loop {
+            if let Some(frame) = kept.frame(this.at) {
+                this.at += 1;
+                kept.trim(this.at);
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            if let Some(status) = &kept.failed {
+                return Poll::Ready(Some(Err(status.clone())));
+            }
+            if kept.source.is_none() && this.at >= kept.end() {
+                return Poll::Ready(None);
+            }
+            if this.number != kept.passes {
+                return Poll::Ready(Some(Err(Status::cancelled("the call is sent anew"))));
+            }
+            if kept.poll_source(context).is_pending() {
+                kept.progress.pause();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let kept = lock(&self.kept);
+        let end = kept.end() + usize::from(kept.trailers.is_some());
+        kept.source.is_none() && kept.failed.is_none() && self.at >= end
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // It is asked for before the first frame.
+        if self.at == 0 { lock(&self.kept).size_hint } else { SizeHint::default() }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut kept = lock(&self.kept);
+        kept.passes_live -= 1;
+        if self.number == kept.passes {
+            kept.progress.resume(clock::now());
+        }
+        kept.drop_unread();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// A body of these frames, and whether it then ends or goes on.
+    struct Frames(VecDeque<Result<Frame<Bytes>, Status>>, bool);
+
+    impl http_body::Body for Frames {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            let frame = self.0.pop_front();
+            if frame.is_none() && !self.1 { Poll::Pending } else { Poll::Ready(frame) }
+        }
+    }
+
+    fn data(size: usize) -> Result<Frame<Bytes>, Status> {
+        Ok(Frame::data(vec![7; size].into()))
+    }
+
+    fn replay<const N: usize>(frames: [Result<Frame<Bytes>, Status>; N], ends: bool) -> Replay {
+        Replay::new(Body::new(Frames(frames.into(), ends)))
+    }
+
+    /// The sizes of a body's frames, of trailers 0, and how it ends.
+    fn read(body: &mut Body) -> (Vec<usize>, Poll<Result<(), Status>>) {
+        let mut sizes = Vec::new();
+        loop {
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            match Pin::new(&mut *body).poll_frame(&mut context) {
+                Poll::Pending => return (sizes, Poll::Pending),
+                Poll::Ready(None) => return (sizes, Poll::Ready(Ok(()))),
+                Poll::Ready(Some(Err(status))) => return (sizes, Poll::Ready(Err(status))),
+                Poll::Ready(Some(Ok(frame))) => sizes.push(frame.data_ref().map_or(0, Bytes::len)),
+            }
+        }
+    }
+
+    fn all(body: &mut Body) -> Vec<usize> {
+        let (sizes, end) = read(body);
+        assert!(matches!(end, Poll::Ready(Ok(()))), "{end:?}");
+        sizes
+    }
+
+    fn is_at_hand(replay: &Replay) -> bool {
+        replay.take_in(&mut Context::from_waker(std::task::Waker::noop()));
+        replay.is_at_hand()
+    }
+
+    #[test]
+    fn a_short_body_is_passed_again_and_again() {
+        let trailers = Ok(Frame::trailers(HeaderMap::new()));
+        let replay = replay([data(5), data(3), trailers], true);
+        for _ in 0..3 {
+            assert_eq!(all(&mut replay.pass().unwrap()), [5, 3, 0]);
+        }
+    }
+
+    #[test]
+    fn a_pass_goes_on_where_the_one_before_was_left() {
+        let replay = replay([data(5), data(3)], false);
+        let mut first = replay.pass().unwrap();
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(Pin::new(&mut first).poll_frame(&mut context).is_ready());
+        let mut second = replay.pass().unwrap();
+        let (sizes, end) = read(&mut second);
+        assert_eq!(sizes, [5, 3]);
+        assert!(end.is_pending(), "{end:?}");
+        // What is at hand may still be read by the first; then it ends, and not as if it were whole.
+        let (sizes, end) = read(&mut first);
+        assert_eq!(sizes, [3]);
+        assert!(matches!(end, Poll::Ready(Err(_))), "{end:?}");
+    }
+
+    #[test]
+    fn a_body_that_is_too_long_is_passed_once() {
+        let replay = replay([data(KEPT_MAX), data(1), data(9)], true);
+        assert_eq!(all(&mut replay.pass().unwrap()), [KEPT_MAX, 1, 9]);
+        assert!(replay.pass().is_none());
+        assert!(!replay.is_whole());
+    }
+
+    #[test]
+    fn a_body_of_just_the_bound_is_kept() {
+        let replay = replay([data(KEPT_MAX)], true);
+        assert_eq!(all(&mut replay.pass().unwrap()), [KEPT_MAX]);
+        assert_eq!(all(&mut replay.pass().unwrap()), [KEPT_MAX]);
+        assert_eq!(KEPT_MAX, 64 * 1024);
+    }
+
+    #[test]
+    fn many_small_frames_count_for_more_than_their_bytes() {
+        let frames: [_; KEPT_MAX / FRAME_MIN + 1] = std::array::from_fn(|_| data(1));
+        let replay = replay(frames, true);
+        assert_eq!(all(&mut replay.pass().unwrap()).len(), KEPT_MAX / FRAME_MIN + 1);
+        assert!(!replay.is_whole());
+    }
+
+    #[test]
+    fn nothing_is_kept_once_the_call_is_answered() {
+        let replay = replay([data(5), data(3)], true);
+        let kept = replay.kept.clone().unwrap();
+        let mut pass = replay.pass().unwrap();
+        drop(replay);
+        assert_eq!(all(&mut pass), [5, 3]);
+        assert!(lock(&kept).frames.is_empty());
+    }
+
+    #[test]
+    fn a_body_that_fails_is_not_whole() {
+        let replay = replay([data(5), Err(Status::internal("broken"))], true);
+        let (sizes, end) = read(&mut replay.pass().unwrap());
+        assert_eq!(sizes, [5]);
+        assert!(matches!(end, Poll::Ready(Err(_))), "{end:?}");
+        assert!(!replay.is_whole());
+    }
+
+    #[test]
+    fn what_is_at_hand_is_taken_in_without_waiting() {
+        let short = replay([data(5), data(3)], true);
+        assert!(is_at_hand(&short));
+        assert_eq!(all(&mut short.pass().unwrap()), [5, 3]);
+        assert!(!is_at_hand(&replay([data(5)], false)));
+        assert!(!is_at_hand(&replay([data(5), Err(Status::internal("broken"))], true)));
+        assert!(is_at_hand(&Replay::new(Body::empty())));
+        let long = replay([data(KEPT_MAX), data(1), data(9)], true);
+        assert!(!is_at_hand(&long));
+        assert_eq!(all(&mut long.pass().unwrap()), [KEPT_MAX, 1, 9]);
+    }
+
+    #[test]
+    fn an_empty_body_stays_one() {
+        let replay = Replay::new(Body::empty());
+        let mut pass = replay.pass().unwrap();
+        assert!(pass.is_end_stream());
+        assert_eq!(pass.size_hint().exact(), Some(0));
+        assert_eq!(all(&mut pass), [0; 0]);
+    }
+}

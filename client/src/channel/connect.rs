@@ -1,0 +1,247 @@
+//! The way of a call to an instance that takes a connection. It must never wait longer than it is told
+//! to, nor lead to an instance that has its fill.
+
+use std::{cell::Cell, sync::Arc, time::Duration};
+
+use tokio::sync::oneshot;
+use tonic::Status;
+
+use super::{
+    balanced::{BalancedChannel, UNSENT_MAX},
+    call::Call,
+    protocol::Protocol,
+    transport::Way,
+};
+use crate::{
+    balance::{NoInstance, Pick},
+    endpoint::{Endpoint, Sign},
+    runtime::{clock, tasks},
+    service::ReadyError,
+    transport::{ConnectError, Connection},
+};
+
+/// Which instances an attempt may go to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// To another one than the attempts before it, which is not ejected; where there is none, to any.
+    All,
+    /// To another one than the attempts before it, which is not ejected.
+    Others,
+}
+
+/// How often a call looks for an instance whose last room it raced for in vain.
+const RACES_MAX: usize = 4;
+
+/// Who takes no connection for so long is left alone, whatever the call's own time was.
+const LATE_MIN: Duration = Duration::from_millis(100);
+
+/// Why there is no instance for an attempt.
+enum Miss {
+    None(NoInstance),
+    /// None of those that are left takes a connection.
+    Exhausted,
+    /// Those that are left have as many calls in flight as they may.
+    Full,
+}
+
+impl<P: Protocol> BalancedChannel<P> {
+    /// Picks an instance that takes a connection. Those that don't are noted in the call.
+    pub(super) async fn connect(&self, call: &Call, scope: Scope) -> Result<(Pick, Way), Status> {
+        if self.service.snapshot().is_none() {
+            self.service.ready().await.map_err(|error| self.unready(&error))?;
+        }
+        loop {
+            let pick = self.choose(call, scope).await?;
+            if let Some(pool) = &self.pool {
+                return Ok((pick, Way::Pool(pool.clone())));
+            }
+            let endpoint = pick.endpoint();
+            if let Some(connection) = endpoint.slot().current() {
+                return Ok((pick, Way::Connection(connection)));
+            }
+            // Half of the time that is left: the other half is for another instance.
+            let limit = call.left(clock::now()).map_or(UNSENT_MAX, |left| left / 2);
+            let dialed = clock::within(limit, self.dial(endpoint)).await;
+            match dialed {
+                Some(Ok(connection)) => return Ok((pick, Way::Connection(connection))),
+                Some(Err(error)) => call.tried().note(endpoint, error),
+                None => {
+                    // What little was left of a call's time says nothing of the instance.
+                    if limit >= LATE_MIN {
+                        endpoint.note(Sign::Unreached, Duration::ZERO);
+                    }
+                    let address = endpoint.address().into();
+                    call.tried().note(endpoint, ConnectError::Late { address, limit });
+                }
+            }
+        }
+    }
+
+    /// Connects to an instance. That goes on where the caller gives up: the next one finds the
+    /// connection, or that there is none.
+    async fn dial(&self, endpoint: &Arc<Endpoint>) -> Result<Connection, ConnectError> {
+        let (task, dialer) = (Arc::clone(endpoint), self.service.dialer().clone());
+        let (answer, dialed) = oneshot::channel();
+        tasks::spawn("dial", async move {
+            let connected = task.slot().connection(&dialer, task.address()).await;
+            if connected.is_err() {
+                task.note(Sign::Unreached, Duration::ZERO);
+            }
+            // Whoever waited may have given up.
+            let _gone = answer.send(connected);
+        });
+        // The runtime may be on its way down.
+        let gone = |_| Err(ConnectError::Closed { address: endpoint.address().into() });
+        dialed.await.unwrap_or_else(gone)
+    }
+
+    /// An instance that takes connections, as far as is known; waits for one where that is asked for.
+    async fn choose(&self, call: &Call, scope: Scope) -> Result<Pick, Status> {
+        let picked = match self.pick(call, scope) {
+            Err(Miss::None(reason)) if !self.options.ready_wait.is_zero() => {
+                self.await_instance(call, scope, reason).await
+            }
+            picked => picked,
+        };
+        let pick = picked.map_err(|miss| self.missed(call, &miss))?;
+        call.tried().choose(pick.endpoint());
+        Ok(pick)
+    }
+
+    /// An instance, once a view has one. `reason`: why there is none now.
+    async fn await_instance(
+        &self,
+        call: &Call,
+        scope: Scope,
+        mut reason: NoInstance,
+    ) -> Result<Pick, Miss> {
+        let mut changes = self.service.changes();
+        let waiting = async {
+            while changes.next().await.is_some() {
+                match self.pick(call, scope) {
+                    Err(Miss::None(still)) => reason = still,
+                    picked => return Some(picked),
+                }
+            }
+            // There will never be another view.
+            None
+        };
+        let picked = clock::within(self.options.ready_wait, waiting).await.flatten();
+        picked.unwrap_or(Err(Miss::None(reason)))
+    }
+
+    /// An instance that has not refused the call a connection, and has room for it.
+    fn pick(&self, call: &Call, scope: Scope) -> Result<Pick, Miss> {
+        let tried = call.tried();
+        let limit = self.options.in_flight_max;
+        let full = Cell::new(false);
+        let suits = |endpoint: &Endpoint| {
+            let is_left = !tried.contains(endpoint);
+            let has_room = endpoint.in_flight() < limit;
+            full.set(full.get() || (is_left && !has_room));
+            is_left && has_room
+        };
+        let is_other = |endpoint: &Endpoint| {
+            !tried.was_chosen(endpoint) && endpoint.is_open() && suits(endpoint)
+        };
+        let ways: [&dyn Fn(&Endpoint) -> bool; 2] = [&is_other, &suits];
+        let ways = match scope {
+            Scope::Others => &ways[..1],
+            Scope::All if tried.has_chosen() => &ways,
+            Scope::All => &ways[1..],
+        };
+        for way in ways {
+            for _ in 0..RACES_MAX {
+                match self.service.pick_where(&call.context(), way).map_err(Miss::None)? {
+                    // It counts by now. Of calls that race for the last room each sees all that came
+                    // before it: more than the limit never pass. Two may make way for each other.
+                    Some(pick) if pick.endpoint().in_flight() <= limit => return Ok(pick),
+                    Some(_) => full.set(true),
+                    None => break,
+                }
+            }
+        }
+        Err(if full.get() { Miss::Full } else { Miss::Exhausted })
+    }
+
+    /// Whether there is an instance that the call was not meant for yet, that is not ejected and has room.
+    pub(super) fn has_another(&self, call: &Call) -> bool {
+        let (tried, limit) = (call.tried(), self.options.in_flight_max);
+        self.service.has(|endpoint| {
+            !tried.was_chosen(endpoint) && endpoint.is_open() && endpoint.in_flight() < limit
+        })
+    }
+
+    fn missed(&self, call: &Call, miss: &Miss) -> Status {
+        self.service.meters().found_none();
+        match miss {
+            Miss::None(reason) => self.none(*reason),
+            Miss::Exhausted => self.exhausted(call),
+            Miss::Full => {
+                let (service, limit) = (self.service.name(), self.options.in_flight_max);
+                let all = format!("all instances of {service} that can be reached");
+                Status::resource_exhausted(format!(
+                    "{all} have {limit} calls in flight, their limit"
+                ))
+            }
+        }
+    }
+
+    fn none(&self, reason: NoInstance) -> Status {
+        Status::unavailable(format!("no instance of {}: {reason}", self.service.name()))
+    }
+
+    fn unready(&self, error: &ReadyError) -> Status {
+        Status::unavailable(format!("no instance of {}: {error}", self.service.name()))
+    }
+
+    fn exhausted(&self, call: &Call) -> Status {
+        let (service, tried) = (self.service.name(), call.tried());
+        let count = tried.count();
+        let last = tried.last().map(|error| format!(", the last one: {error}"));
+        let last = last.unwrap_or_default();
+        Status::unavailable(format!("none of {count} instances of {service} was reached{last}"))
+    }
+
+    /// Why a call was not sent in time.
+    pub(super) fn too_late(&self, call: &Call) -> Status {
+        match self.service.snapshot() {
+            None => self.none(NoInstance::NotReady),
+            Some(_) => self.exhausted(call),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use http::Request;
+    use tonic::body::Body;
+
+    use super::*;
+    use crate::{
+        channel::protocol::Grpc,
+        proto::{Instance, Status::Up},
+        service::Service,
+    };
+
+    #[test]
+    fn of_calls_that_race_for_the_last_room_no_more_than_one_gets_it() {
+        let up = Instance { status: Up.into(), ..Instance::default() };
+        let channel = Service::fixed([up]).channel().concurrency_limit(1);
+        let (holders, passed) = (AtomicU32::new(0), AtomicU32::new(0));
+        let race = || {
+            let call = Call::new::<Grpc>(Request::new(Body::empty()), clock::now());
+            for _ in 0..20_000 {
+                if let Ok(_pick) = channel.pick(&call, Scope::All) {
+                    assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
+                    passed.fetch_add(1, Ordering::SeqCst);
+                    holders.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(race))));
+        assert!(passed.into_inner() > 0);
+    }
+}

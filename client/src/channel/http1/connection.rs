@@ -1,0 +1,170 @@
+//! One connection of HTTP/1.1, which has one call at a time and is driven by whoever waits for that call:
+//! no task of its own, and no hop between tasks for an answer. It must never be given to another call
+//! before both bodies of the one before have ended.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use http::{HeaderValue, Request, Response, Uri};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use sync_wrapper::SyncFuture;
+use tokio::{
+    runtime::{Handle, Id},
+    task::coop,
+};
+use tonic::body::Body;
+
+use super::{
+    raw_target::{RawTarget, Slot, TargetStream},
+    wire::{Received, Wire},
+};
+use crate::{
+    runtime::{clock, tasks},
+    transport::{ConnectError, Dialer, FIELDS_BYTES_MAX, FIELDS_MAX, SendError, Unusable},
+};
+
+pub(super) struct Http1 {
+    requests: SendRequest<Body>,
+    target: Slot,
+    driver: Driver,
+    received: Received,
+    /// How long it may be idle.
+    pub(super) idle_max: Duration,
+    pub(super) address: Arc<str>,
+    /// The runtime that moves its bytes.
+    pub(super) runtime: Id,
+    /// The address, as a header.
+    pub(super) host: HeaderValue,
+}
+
+/// A request that got no response.
+pub(super) enum Unanswered {
+    /// Nothing of it was sent.
+    Unsent(Box<Request<Body>>),
+    /// The connection ended before any byte of a response, and not by the request's own body.
+    Silent(hyper::Error),
+    /// Anything else.
+    Failed(SendError),
+}
+
+/// What hyper's error says of a head over a limit. Its `is_parse_too_large` comes with its server alone.
+const TOO_LARGE: &str = "message head is too large";
+
+/// A response that is not HTTP/1.1.
+#[derive(Debug, thiserror::Error)]
+#[error("its response is not valid HTTP/1.1: {0}")]
+struct Malformed(hyper::Error);
+
+impl Http1 {
+    /// Connects to `address`. Cancel safe: nothing is left behind.
+    pub(super) async fn open(dialer: &Dialer, address: &str) -> Result<Self, ConnectError> {
+        let bad =
+            |source| ConnectError::Address { address: address.into(), source: Arc::new(source) };
+        let uri: Uri = format!("http://{address}").parse().map_err(bad)?;
+        let refused = |address, source| ConnectError::Refused { address, source };
+        let host = HeaderValue::from_str(address)
+            .map_err(|error| refused(uri.clone(), Arc::new(error)))?;
+        let limit = dialer.connect_timeout;
+        let stream = match clock::within(limit, dialer.connector.open(uri.clone())).await {
+            Some(Ok(stream)) => stream,
+            Some(Err(source)) => return Err(refused(uri, source)),
+            None => return Err(ConnectError::Timeout { address: uri, limit }),
+        };
+        let received = Received::default();
+        let target = Slot::default();
+        let wire = TokioIo::new(Wire::new(stream, received.clone()));
+        let (requests, connection) = http1::Builder::new()
+            .max_headers(FIELDS_MAX)
+            .max_buf_size(FIELDS_BYTES_MAX)
+            .handshake(TargetStream::new(wire, target.clone()))
+            .await
+            .map_err(|error| refused(uri, Arc::new(error)))?;
+        let driver = Driver(Some(SyncFuture::new(Box::pin(connection.with_upgrades()))));
+        let (address, runtime) = (address.into(), Handle::current().id());
+        let idle_max = Duration::MAX;
+        Ok(Self { requests, target, driver, received, idle_max, address, runtime, host })
+    }
+
+    /// Whether it can take a call, as far as is known without waiting.
+    pub(super) fn is_ready(&mut self) -> bool {
+        let ended = self.driver.advance(&mut Context::from_waker(Waker::noop()));
+        ended.is_pending() && self.requests.is_ready()
+    }
+
+    /// Sends a request, whose URI is a path. Cancel safe; the connection is of no use then.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        self.received.reset();
+        if let Some(target) = request.extensions().get::<RawTarget>() {
+            self.target.set(request.method(), request.uri(), target);
+        }
+        // Unconstrained: tokio would let an answer that is there wait for another turn of the task.
+        let mut answered = pin!(coop::unconstrained(self.requests.try_send_request(request)));
+        poll_fn(|context| {
+            // A call that is under way fails as the connection ends.
+            let _ended = self.driver.advance(context);
+            // It has the waker: nothing else brings an answer.
+            answered.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        })
+        .await
+        .map_err(|mut failed| match failed.take_message() {
+            Some(request) => Unanswered::Unsent(Box::new(request)),
+            None => unanswered(failed.into_error(), self.received.bytes()),
+        })
+    }
+
+    /// Sends and receives what can be without waiting, and has the task woken that waits.
+    pub(super) fn advance(&mut self, context: &mut Context<'_>) {
+        let _ended = self.driver.advance(context);
+    }
+
+    /// Goes on in a task of its own until it ends.
+    pub(super) fn detach(self) {
+        let mut driver = self.driver;
+        tasks::spawn("http1", poll_fn(move |context| driver.advance(context)));
+    }
+}
+
+/// Returns what became of a request that was sent, where `received` bytes came back.
+fn unanswered(error: hyper::Error, received: usize) -> Unanswered {
+    if received == 0 && !error.is_user() {
+        return Unanswered::Silent(error);
+    }
+    Unanswered::Failed(if error.is_parse() && error.to_string() == TOO_LARGE {
+        let is_long = received >= FIELDS_BYTES_MAX;
+        SendError::Unusable(if is_long { Unusable::LongHead } else { Unusable::Fields })
+    } else if error.is_parse() {
+        SendError::Lost(Malformed(error).into())
+    } else {
+        SendError::Lost(error.into())
+    })
+}
+
+/// What moves the bytes of a connection; gone once that has ended.
+struct Driver(Option<SyncFuture<Served>>);
+
+type Served = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
+impl Driver {
+    /// Goes on as far as it can; ready once the connection has ended.
+    fn advance(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(driver) = &mut self.0 else { return Poll::Ready(()) };
+        let ended = ready!(Pin::new(driver).poll(context));
+        self.0 = None;
+        if let Err(error) = ended {
+            tracing::debug!(%error, "connection ended");
+        }
+        Poll::Ready(())
+    }
+}

@@ -1,0 +1,25 @@
+//! Instances as calls see them. One instance (`endpoint`) has a latency, a health (`outlier`) and a share
+//! of what its service measures (`service_stats`: `coarse_clock`, `slowest`); those of a service form a
+//! `snapshot`, and those that take traffic a `weighted` list (`weights`).
+
+mod coarse_clock;
+#[expect(clippy::module_inception, reason = "the folder's first noun")]
+mod endpoint;
+mod latency;
+mod outlier;
+mod service_stats;
+mod slowest;
+mod snapshot;
+mod weighted;
+mod weights;
+
+pub use self::snapshot::Snapshot;
+pub(crate) use self::{
+    coarse_clock::Tick,
+    endpoint::{Endpoint, Gate, Took, address},
+    latency::{EQUAL_BELOW, Estimate},
+    outlier::Sign,
+    service_stats::Group,
+    weighted::Field,
+    weights::{Weights, other_than, scale_index},
+};

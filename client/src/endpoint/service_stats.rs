@@ -1,0 +1,49 @@
+//! What the instances of one service share, from view to view. It must never be written to by a choice:
+//! all choices read it.
+
+use super::{
+    coarse_clock::{Tick, Timeline},
+    slowest::Slowest,
+};
+use crate::{metrics::Meters, runtime::clock::Instant};
+
+/// The instances of a service, as a whole.
+#[derive(Debug)]
+pub(crate) struct Group {
+    timeline: Timeline,
+    slowest: Slowest,
+    meters: Meters,
+}
+
+impl Default for Group {
+    /// Of a service without a name.
+    fn default() -> Self {
+        Self::new("", "")
+    }
+}
+
+impl Group {
+    pub(crate) fn new(namespace: &str, service: &str) -> Self {
+        let meters = Meters::new(namespace, service);
+        Self { timeline: Timeline::default(), slowest: Slowest::default(), meters }
+    }
+
+    /// Notes what time it is, and gives that.
+    pub(crate) fn advance(&self, now: Instant) -> Tick {
+        self.timeline.advance(now)
+    }
+
+    /// What time it was last; 0 before it was told any.
+    pub(crate) fn latest(&self) -> Tick {
+        self.timeline.latest()
+    }
+
+    /// The slowest answer lately.
+    pub(crate) fn slowest(&self) -> &Slowest {
+        &self.slowest
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.meters
+    }
+}

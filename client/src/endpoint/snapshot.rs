@@ -1,0 +1,245 @@
+//! The instances of a service at one moment. Never changes once made: a change makes another one.
+//! What outlives a snapshot (calls in flight, connections, how an instance does) is the endpoints'.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{coarse_clock::Tick, endpoint::Endpoint, service_stats::Group, weighted::Field};
+use crate::proto::{Cursor, Instance};
+
+/// The instances of one service at one position of the registry's history.
+///
+/// ```
+/// use waypost_client::{Instance, Snapshot};
+///
+/// let instance = |id: &str| Instance { id: id.into(), ..Instance::default() };
+/// let snapshot = Snapshot::new([instance("b"), instance("a")]);
+/// let ids: Vec<&str> = snapshot.instances().map(|instance| instance.id.as_str()).collect();
+/// assert_eq!(ids, ["a", "b"]);
+/// assert!(snapshot.instance("a").is_some());
+/// ```
+#[derive(Debug)]
+pub struct Snapshot {
+    /// In order of their ids.
+    endpoints: Box<[Arc<Endpoint>]>,
+    /// Those of them that take new traffic.
+    serving: Arc<Field>,
+    /// Those that the registry does not know (yet), and when they leave.
+    held: Box<[(Arc<Endpoint>, Instant)]>,
+    cursor: Cursor,
+    group: Arc<Group>,
+}
+
+impl Snapshot {
+    /// A snapshot of `instances`, for tests and for lists that come from elsewhere. Of several with
+    /// the same id the last one counts. Its cursor is the empty one.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, Snapshot};
+    ///
+    /// let with = |weight| Instance { weight: Some(weight), ..Instance::default() };
+    /// let snapshot = Snapshot::new([with(1), with(2)]);
+    /// assert!(snapshot.instances().map(|instance| instance.weight).eq([Some(2)]));
+    /// ```
+    pub fn new(instances: impl IntoIterator<Item = Instance>) -> Self {
+        let mut instances = instances.into_iter().peekable();
+        let named = |first: &Instance| Group::new(&first.namespace, &first.service);
+        let group = Arc::new(instances.peek().map(named).unwrap_or_default());
+        let mut endpoints: Vec<_> =
+            instances.map(|instance| Arc::new(Endpoint::new(instance, &group))).collect();
+        // The sort is stable: the last of equals comes first after the reversal.
+        endpoints.reverse();
+        endpoints.sort_by(|a, b| a.instance().id.cmp(&b.instance().id));
+        endpoints.dedup_by(|later, first| later.instance().id == first.instance().id);
+        Self::sorted(endpoints.into_boxed_slice(), Cursor::default(), group)
+    }
+
+    /// A snapshot of endpoints that are in order of their ids.
+    pub(crate) fn sorted(
+        endpoints: Box<[Arc<Endpoint>]>,
+        cursor: Cursor,
+        group: Arc<Group>,
+    ) -> Self {
+        let serving = endpoints.iter().filter(|endpoint| endpoint.is_serving()).cloned();
+        let serving = Arc::new(Field::new(serving));
+        welcome(serving.endpoints(), group.latest());
+        Self { endpoints, serving, held: Box::default(), cursor, group }
+    }
+
+    /// The same with those of its endpoints named that are held over, in order of their ids.
+    pub(crate) fn with_held(self, held: Box<[(Arc<Endpoint>, Instant)]>) -> Self {
+        Self { held, ..self }
+    }
+
+    /// All instances, whatever their status, in order of their ids.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, Snapshot, proto::Status};
+    ///
+    /// let up = Instance { id: "a".into(), status: Status::Up.into(), ..Instance::default() };
+    /// let down = Instance { id: "b".into(), status: Status::Down.into(), ..Instance::default() };
+    /// let snapshot = Snapshot::new([up, down]);
+    /// assert!(snapshot.instances().map(|instance| &*instance.id).eq(["a", "b"]));
+    /// ```
+    pub fn instances(&self) -> impl ExactSizeIterator<Item = &Instance> {
+        self.endpoints.iter().map(|endpoint| endpoint.instance())
+    }
+
+    /// The instance with this id. Takes logarithmic time.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, Snapshot, proto::Status};
+    ///
+    /// let up = Instance { id: "a".into(), status: Status::Up.into(), ..Instance::default() };
+    /// let down = Instance { id: "b".into(), status: Status::Down.into(), ..Instance::default() };
+    /// let snapshot = Snapshot::new([up, down]);
+    /// assert!(snapshot.instance("b").is_some());
+    /// assert!(snapshot.instance("c").is_none());
+    /// ```
+    #[must_use]
+    pub fn instance(&self, id: &str) -> Option<&Instance> {
+        let found =
+            self.endpoints.binary_search_by(|endpoint| endpoint.instance().id.as_str().cmp(id));
+        found.ok().map(|index| self.endpoints[index].instance())
+    }
+
+    /// How many instances there are, whatever their status.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, Snapshot, proto::Status};
+    ///
+    /// let up = Instance { id: "a".into(), status: Status::Up.into(), ..Instance::default() };
+    /// let down = Instance { id: "b".into(), status: Status::Down.into(), ..Instance::default() };
+    /// let snapshot = Snapshot::new([up, down]);
+    /// assert_eq!(snapshot.len(), 2);
+    /// ```
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// Whether there are none.
+    ///
+    /// ```
+    /// assert!(waypost_client::Snapshot::new([]).is_empty());
+    /// ```
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.is_empty()
+    }
+
+    /// How many instances take new traffic: those that are `UP` or `SUSPECT` with a weight over 0.
+    ///
+    /// ```
+    /// use waypost_client::{Instance, Snapshot, proto::Status};
+    ///
+    /// let up = Instance { id: "a".into(), status: Status::Up.into(), ..Instance::default() };
+    /// let down = Instance { id: "b".into(), status: Status::Down.into(), ..Instance::default() };
+    /// let snapshot = Snapshot::new([up, down]);
+    /// assert_eq!(snapshot.serving(), 1);
+    /// ```
+    #[must_use]
+    pub fn serving(&self) -> usize {
+        self.serving.len()
+    }
+
+    /// The instances that the registry does not know, and until when each stays: they were known before
+    /// the registry lost its memory, and have until then to register again
+    /// ([`Builder::keep_missing_for`](crate::Builder::keep_missing_for)), or longer where it is away meanwhile. In order of
+    /// their ids; they are among [`Self::instances`] too.
+    ///
+    /// ```
+    /// use waypost_client::Snapshot;
+    ///
+    /// assert_eq!(Snapshot::new([]).missing().len(), 0);
+    /// ```
+    pub fn missing(&self) -> impl ExactSizeIterator<Item = (&Instance, Instant)> {
+        self.held.iter().map(|(endpoint, until)| (endpoint.instance(), *until))
+    }
+
+    /// The position in the registry's history at which this is what the registry holds (and, after
+    /// the registry lost its memory, what is held over from before).
+    ///
+    /// ```
+    /// use waypost_client::Snapshot;
+    ///
+    /// assert_eq!(Snapshot::new([]).cursor().revision, 0, "one of no registry");
+    /// ```
+    #[must_use]
+    pub fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    /// The instances that take new traffic.
+    pub(crate) fn field(&self) -> &Arc<Field> {
+        &self.serving
+    }
+
+    pub(crate) fn group(&self) -> &Arc<Group> {
+        &self.group
+    }
+}
+
+/// A newcomer is expected to be as quick as half of its peers: it is neither flooded nor avoided.
+fn welcome(serving: &[Arc<Endpoint>], now: Tick) {
+    let latencies = serving.iter().map(|endpoint| endpoint.latency().nanos(now));
+    let (mut known, unknown): (Vec<f32>, Vec<f32>) = latencies.partition(|nanos| *nanos > 0.0);
+    if known.is_empty() || unknown.is_empty() {
+        return;
+    }
+    let middle = known.len() / 2;
+    let (_, median, _) = known.select_nth_unstable_by(middle, f32::total_cmp);
+    serving.iter().for_each(|endpoint| endpoint.latency().assume(*median, now));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::Status;
+
+    fn instance(id: &str, status: Status, weight: Option<u32>) -> Instance {
+        let host = "10.0.0.1".into();
+        Instance {
+            id: id.into(),
+            host,
+            port: 80,
+            status: status.into(),
+            weight,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn only_up_and_suspect_instances_with_weight_serve() {
+        let snapshot = Snapshot::new([
+            instance("a", Status::Up, None),
+            instance("b", Status::Suspect, Some(1)),
+            instance("c", Status::Up, Some(0)),
+            instance("d", Status::Draining, None),
+            instance("e", Status::Starting, None),
+            instance("f", Status::Down, None),
+            instance("g", Status::Unspecified, None),
+        ]);
+        let serving = snapshot.field().endpoints();
+        assert!(serving.iter().map(|endpoint| &*endpoint.instance().id).eq(["a", "b"]));
+        assert_eq!((snapshot.len(), snapshot.serving()), (7, 2));
+    }
+
+    #[test]
+    fn an_unknown_status_does_not_serve() {
+        let snapshot = Snapshot::new([Instance { status: 77, ..instance("a", Status::Up, None) }]);
+        assert_eq!(snapshot.serving(), 0);
+    }
+
+    #[test]
+    fn the_last_of_equal_ids_counts() {
+        let snapshot = Snapshot::new([
+            instance("a", Status::Up, Some(1)),
+            instance("a", Status::Up, Some(2)),
+            instance("a", Status::Up, Some(3)),
+        ]);
+        assert_eq!(snapshot.len(), 1);
+        assert_eq!(snapshot.instance("a").and_then(|instance| instance.weight), Some(3));
+    }
+}

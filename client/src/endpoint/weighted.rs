@@ -1,0 +1,89 @@
+//! Instances to choose from, with the share of calls that each is to get. Never changes once made.
+
+use std::sync::Arc;
+
+use super::{
+    endpoint::Endpoint,
+    weights::{Weights, scale},
+};
+
+/// Instances that take traffic, in order of their ids.
+#[derive(Debug, Default)]
+pub(crate) struct Field {
+    endpoints: Box<[Arc<Endpoint>]>,
+    weights: Weights,
+    /// The hashes of their ids, side by side: a choice by key looks at each of them.
+    hashes: Box<[u64]>,
+}
+
+impl Field {
+    /// All of `endpoints`, with their own weights.
+    pub(crate) fn new(endpoints: impl IntoIterator<Item = Arc<Endpoint>>) -> Self {
+        Self::weighted(endpoints.into_iter().map(|endpoint| {
+            let weight = endpoint.weight();
+            (endpoint, weight)
+        }))
+    }
+
+    /// Endpoints and their weights, none of them 0.
+    pub(crate) fn weighted(endpoints: impl IntoIterator<Item = (Arc<Endpoint>, u32)>) -> Self {
+        let (endpoints, weights): (Vec<_>, Vec<_>) = endpoints.into_iter().unzip();
+        Self {
+            hashes: endpoints.iter().map(|endpoint| endpoint.id_hash()).collect(),
+            endpoints: endpoints.into_boxed_slice(),
+            weights: Weights::new(weights.into_iter()),
+        }
+    }
+
+    pub(crate) fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    pub(crate) fn hashes(&self) -> &[u64] {
+        &self.hashes
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.endpoints.is_empty()
+    }
+
+    /// What an instance with so many calls in flight has to do for its weight, relative to the mean of all
+    /// weights: `(in flight + 1/2) / weight`. The half makes shares of few calls as even as they can be (as
+    /// in A. Sainte-Laguë's method for seats); a whole one would favour heavy instances.
+    #[inline]
+    pub(crate) fn load(&self, index: usize, in_flight: u32) -> f32 {
+        (in_flight as f32 + 0.5) * self.weights.inverse(index)
+    }
+
+    /// Two of those that suit, each drawn by weight at its fraction of 2^64; none where none suits. Looks
+    /// at all of them.
+    pub(crate) fn draw_where(
+        &self,
+        first: u64,
+        second: u64,
+        suits: impl Fn(&Endpoint) -> bool,
+    ) -> Option<(usize, usize)> {
+        let suiting = || {
+            let all = self.endpoints.iter().enumerate();
+            all.filter(|(_, endpoint)| suits(endpoint)).map(|(index, _)| index)
+        };
+        let total: u64 = suiting().map(|index| self.weights.of(index)).sum();
+        let at = |fraction| {
+            let point = scale(fraction, total);
+            let mut end = 0;
+            suiting().find(|index| {
+                end += self.weights.of(*index);
+                point < end
+            })
+        };
+        Some((at(first)?, at(second)?))
+    }
+}

@@ -1,0 +1,25 @@
+//! A registration that is kept alive. The user describes it (`spec`) and holds its `guard`; a `task` keeps
+//! it: registers (`attempt`), renews its `lease` (`heartbeats`), and follows changes (`updater`,
+//! `readiness`). Guard and task share its `state`. At the end it drains (`drain`, `in_flight`).
+
+mod attempt;
+mod drain;
+mod guard;
+mod heartbeats;
+mod in_flight;
+mod lease;
+mod readiness;
+mod spec;
+mod state;
+mod task;
+mod updater;
+
+pub(crate) use self::heartbeats::Pulse;
+pub use self::{
+    drain::Drained,
+    guard::Registered,
+    in_flight::{Counted, CountedBody, CountedFuture, InFlight, OngoingCall},
+    readiness::FixedStatus,
+    spec::{Registration, Update},
+    state::{DeregisterError, RegisterError, RegistrationState, UpdateError},
+};

@@ -1,0 +1,153 @@
+//! Changes to a registration: what is wanted is changed first, and then the registry told until it holds
+//! it so. It must never leave what the registry refused to be registered later.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+
+use super::{
+    spec::Update,
+    state::{RegistrationState, Shared, UpdateError},
+};
+use crate::{
+    proto::{Instance, UpdateResponse, registry_client::RegistryClient},
+    registry::{Link, Missed, Refusal, Verdict, told},
+    runtime::clock,
+};
+
+/// Changes one registration.
+#[derive(Clone, Debug)]
+pub(crate) struct Amendment {
+    pub(crate) link: Arc<Link>,
+    pub(crate) shared: Shared,
+}
+
+impl Amendment {
+    /// Wants `update`, and returns when the registry holds it. A refusal leaves what is wanted as it
+    /// was.
+    pub(crate) async fn make(&self, update: &Update) -> Result<(), UpdateError> {
+        let before = self.shared.desired.borrow().instance.clone();
+        // First: what is registered again meanwhile is to have it.
+        self.want(update);
+        let made = self.tell(update, &CancellationToken::new()).await;
+        let made = made.expect("nothing supersedes it");
+        if let Err(UpdateError::Invalid(_) | UpdateError::Refused(_)) = made {
+            let undo = |instance: &mut Instance| update.undo(instance, &before);
+            self.shared.desired.send_modify(|desired| undo(&mut desired.instance));
+        }
+        made
+    }
+
+    /// Changes what is registered from now on.
+    pub(crate) fn want(&self, update: &Update) {
+        self.shared.desired.send_modify(|desired| update.apply(&mut desired.instance));
+        // What was refused was something else: it does not answer this update.
+        let asked_again = match &*self.shared.held.borrow() {
+            Some(_) => RegistrationState::Lost,
+            None => RegistrationState::Pending,
+        };
+        self.shared.state.send_if_modified(|state| {
+            let refused = matches!(state, RegistrationState::Refused(_));
+            if refused {
+                *state = asked_again;
+            }
+            refused
+        });
+    }
+
+    /// Tells the registry, and returns when it holds `update`; `None` where it is `superseded` before.
+    /// What was sent is not given up: an answer is waited for, as what is sent after it could otherwise
+    /// be overtaken.
+    pub(crate) async fn tell(
+        &self,
+        update: &Update,
+        superseded: &CancellationToken,
+    ) -> Option<Result<(), UpdateError>> {
+        let mut backoff = self.link.backoff();
+        loop {
+            let Some(lease_id) = self.shared.lease_id() else {
+                let leased = self.wait_for_another_lease(None);
+                match superseded.run_until_cancelled(leased).await? {
+                    Ok(()) => continue,
+                    stopped => return Some(stopped),
+                }
+            };
+            let Missed { peer, status } = match self.attempt(update, lease_id, superseded).await? {
+                Ok(response) => {
+                    self.keep(lease_id, response.instance);
+                    return Some(Ok(()));
+                }
+                Err(missed) => missed,
+            };
+            match Verdict::of(&status) {
+                Verdict::Transient { after } => {
+                    tracing::debug!(peer = &*peer, reason = told(&status), "asking again");
+                    let pause = clock::sleep(backoff.delay(fastrand::f64(), after));
+                    superseded.run_until_cancelled(pause).await?;
+                }
+                Verdict::Refused(Refusal {
+                    code: Code::NotFound | Code::FailedPrecondition,
+                    ..
+                }) => {
+                    let leased = self.wait_for_another_lease(Some(lease_id));
+                    if let Err(error) = superseded.run_until_cancelled(leased).await? {
+                        return Some(Err(error));
+                    }
+                }
+                Verdict::Refused(refusal) => return Some(Err(refusal.into())),
+            }
+        }
+    }
+
+    /// One attempt; `None` where it is superseded before anything was sent.
+    async fn attempt(
+        &self,
+        update: &Update,
+        lease_id: u64,
+        superseded: &CancellationToken,
+    ) -> Option<Result<UpdateResponse, Missed>> {
+        if superseded.is_cancelled() {
+            return None;
+        }
+        let reached = match superseded.run_until_cancelled(self.link.reach()).await? {
+            Ok(reached) => reached,
+            Err(missed) => return Some(Err(missed)),
+        };
+        let request = update.request(lease_id);
+        let asked = self.link.ask(&reached, |connection| async move {
+            RegistryClient::new(connection).update(request).await
+        });
+        Some(asked.await)
+    }
+
+    /// Remembers what the registry says it holds, unless it was registered again meanwhile.
+    fn keep(&self, lease_id: u64, instance: Option<Instance>) {
+        let Some(instance) = instance else { return };
+        self.shared.held.send_if_modified(|held| {
+            let current = held.as_mut().filter(|held| held.lease_id == lease_id);
+            current.map(|held| held.instance = Arc::new(instance)).is_some()
+        });
+    }
+
+    async fn wait_for_another_lease(&self, lost: Option<u64>) -> Result<(), UpdateError> {
+        let mut state = self.shared.state.subscribe();
+        if let Some(lost) = lost {
+            self.shared.found_lost.send_replace(lost);
+        }
+        let another = |state: &RegistrationState| match state {
+            RegistrationState::Registered { lease_id }
+            | RegistrationState::Retrying { lease_id } => Some(*lease_id) != lost,
+            RegistrationState::Refused(_) | RegistrationState::Deregistered => true,
+            RegistrationState::Pending
+            | RegistrationState::Lost
+            | RegistrationState::Replaced { .. } => false,
+        };
+        let state = state.wait_for(another).await.map_err(|_| UpdateError::Stopped)?;
+        match &*state {
+            RegistrationState::Refused(refusal) => Err(refusal.clone().into()),
+            RegistrationState::Deregistered => Err(UpdateError::Stopped),
+            _ => Ok(()),
+        }
+    }
+}

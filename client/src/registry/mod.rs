@@ -1,0 +1,18 @@
+//! The registry as one client reaches it: which of its addresses is in use (`failback`), requests to it
+//! (`link`), what its errors mean (`refusal`), and how its outages are reported (`state`, `outage`).
+
+mod failback;
+mod link;
+mod outage;
+mod refusal;
+mod state;
+
+pub(crate) use self::{
+    link::{Link, Missed, REQUEST_TIMEOUT, Reached},
+    outage::Outage,
+    refusal::{Verdict, told},
+};
+pub use self::{
+    refusal::{FieldViolation, Refusal},
+    state::RegistryState,
+};

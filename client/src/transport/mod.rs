@@ -1,0 +1,19 @@
+//! Connections to the registry and to instances. From the ground up: byte streams (`connector`, `tls`),
+//! the limits of a response (`response_limits`), one HTTP/2 connection (`connection`), and the
+//! connection that an address keeps (`slot`).
+
+pub(crate) mod connection;
+mod connector;
+mod response_limits;
+mod slot;
+#[cfg(feature = "tls")]
+mod tls;
+
+#[cfg(feature = "tls")]
+pub use self::tls::{Tls, TlsError};
+pub(crate) use self::{
+    connection::{ConnectError, Connection, Dialer, SendError},
+    connector::{Connector, Io},
+    response_limits::{FIELDS_BYTES_MAX, FIELDS_MAX, Unusable, unify_length},
+    slot::Slot,
+};

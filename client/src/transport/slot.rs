@@ -1,0 +1,90 @@
+//! Keeps at most one connection to one address, made when it is first needed. Many callers wait for
+//! one attempt, and a failed attempt must fail all who waited for it: they never try one by one.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use http::Uri;
+use tokio::sync::OnceCell;
+
+use super::connection::{ConnectError, Connection, Dialer};
+
+/// Where the connection to an address is kept.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    connection: ArcSwap<OnceCell<Connection>>,
+    /// Of the last attempt.
+    failure: ArcSwapOption<ConnectError>,
+}
+
+impl Slot {
+    /// The connection, made now where there is none that is open. Cancel safe: who waits takes over
+    /// the attempt.
+    pub(crate) async fn connection(
+        &self,
+        dialer: &Dialer,
+        address: &str,
+    ) -> Result<Connection, ConnectError> {
+        let before = self.failure.load_full();
+        let cell = self.usable();
+        let attempt = || self.attempt(dialer, address, before.as_ref());
+        cell.get_or_try_init(attempt).await.cloned()
+    }
+
+    /// The connection, where there is one that is open.
+    pub(crate) fn current(&self) -> Option<Connection> {
+        self.connection.load().get().filter(|connection| !connection.is_closed()).cloned()
+    }
+
+    /// Lets go of `broken`, so that the next caller connects afresh. Calls on it go on.
+    pub(crate) fn forget(&self, broken: &Connection) {
+        let current = self.connection.load_full();
+        if current.get().is_some_and(|connection| connection.is(broken)) {
+            self.connection.compare_and_swap(&current, Arc::new(OnceCell::new()));
+        }
+    }
+
+    async fn attempt(
+        &self,
+        dialer: &Dialer,
+        address: &str,
+        before: Option<&Arc<ConnectError>>,
+    ) -> Result<Connection, ConnectError> {
+        // The attempt that this caller waited for failed: it does not begin one of its own.
+        if let Some(failure) = self.failure.load_full()
+            && before.is_none_or(|before| !Arc::ptr_eq(before, &failure))
+        {
+            return Err(ConnectError::clone(&failure));
+        }
+        match dial(dialer, address).await {
+            Ok(connection) => {
+                self.failure.store(None);
+                Ok(connection)
+            }
+            Err(error) => {
+                tracing::debug!(peer = address, %error, "connecting failed");
+                self.failure.store(Some(Arc::new(error.clone())));
+                Err(error)
+            }
+        }
+    }
+
+    fn usable(&self) -> Arc<OnceCell<Connection>> {
+        let current = self.connection.load_full();
+        if !current.get().is_some_and(Connection::is_closed) {
+            return current;
+        }
+        let fresh = Arc::new(OnceCell::new());
+        let found = self.connection.compare_and_swap(&current, Arc::clone(&fresh));
+        // Another caller may have replaced it first: then all use theirs.
+        if Arc::ptr_eq(&found, &current) { fresh } else { Guard::into_inner(found) }
+    }
+}
+
+async fn dial(dialer: &Dialer, address: &str) -> Result<Connection, ConnectError> {
+    let uri: Uri = format!("http://{address}").parse().map_err(|source| ConnectError::Address {
+        address: address.into(),
+        source: Arc::new(source),
+    })?;
+    dialer.open(uri).await
+}

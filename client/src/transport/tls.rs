@@ -1,0 +1,210 @@
+//! TLS for the connections to instances. An instance proves that it is of its service, wherever it is: its
+//! address is never taken for its name.
+
+use std::{error::Error, fmt, io, sync::Arc};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        self, ClientConfig, ConfigBuilder, RootCertStore,
+        client::WantsClientCert,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    },
+};
+
+use super::{connection::Dialer, connector::Connector};
+
+/// How calls to instances are secured: whom to trust, whom the instances have to be, and who this client
+/// is. TLS 1.2 and 1.3, by rustls.
+///
+/// An instance shows a certificate for the name of its service (`orders`, not its address), or for
+/// [one that is given](Self::server_name); with any other one, or one that no root vouches for, no
+/// connection is made, and the call goes elsewhere.
+///
+/// ```
+/// use waypost_client::{Client, Tls, TlsError};
+///
+/// # fn example(ca: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::builder().tls(Tls::new(ca)?).build()?;
+/// # Ok(())
+/// # }
+/// assert!(matches!(Tls::new(b"no certificate"), Err(TlsError::BadRoots { .. })));
+/// ```
+#[derive(Clone)]
+pub struct Tls {
+    roots: Arc<RootCertStore>,
+    config: Arc<ClientConfig>,
+    /// Where it is not the service's.
+    server_name: Option<Box<str>>,
+}
+
+/// Why TLS can't be had like that.
+///
+/// ```
+/// use waypost_client::{Tls, TlsError};
+///
+/// let Err(error @ TlsError::BadRoots { .. }) = Tls::new(b"") else { unreachable!("none is there") };
+/// assert_eq!(error.to_string(), "the root certificates can't be used: there is none");
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// The root certificates are no PEM, no certificates, or none.
+    #[error("the root certificates can't be used: {reason}")]
+    BadRoots {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// The certificate or the key of this client is none, or they don't belong together.
+    #[error("the client's certificate and key can't be used: {reason}")]
+    BadIdentity {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// A server can't have this name.
+    #[error("{name:?} is no server's name")]
+    BadName {
+        /// The name.
+        name: String,
+    },
+}
+
+impl Tls {
+    /// Trusts who has a certificate that one of these (PEM) vouches for.
+    ///
+    /// # Errors
+    /// [`TlsError::BadRoots`].
+    ///
+    /// ```no_run
+    /// use waypost_client::Tls;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tls = Tls::new(&std::fs::read("ca.pem")?)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn new(roots: &[u8]) -> Result<Self, TlsError> {
+        let bad = |reason: &dyn fmt::Display| TlsError::BadRoots { reason: reason.to_string() };
+        let mut store = RootCertStore::empty();
+        for root in certificates(roots, bad)? {
+            store.add(root).map_err(|error| bad(&error))?;
+        }
+        let roots = Arc::new(store);
+        let config = builder(&roots).map_err(|error| bad(&error))?.with_no_client_auth();
+        Ok(Self { roots, config: for_http2(config), server_name: None })
+    }
+
+    /// Shows instances who this client is, where they ask: its certificate, then those between it and a
+    /// root, and its key (PEM all). Default: it shows nothing.
+    ///
+    /// # Errors
+    /// [`TlsError::BadIdentity`].
+    ///
+    /// ```no_run
+    /// use waypost_client::Tls;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tls = Tls::new(&std::fs::read("ca.pem")?)?
+    ///     .identity(&std::fs::read("client.pem")?, &std::fs::read("client.key")?)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn identity(self, chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        let bad = |reason: &dyn fmt::Display| TlsError::BadIdentity { reason: reason.to_string() };
+        let chain = certificates(chain, bad)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| bad(&error))?;
+        let builder = builder(&self.roots).map_err(|error| bad(&error))?;
+        let config = builder.with_client_auth_cert(chain, key).map_err(|error| bad(&error))?;
+        Ok(Self { config: for_http2(config), ..self })
+    }
+
+    /// Instances have to show a certificate for this name, whatever their service. Default: for the name
+    /// of their service.
+    ///
+    /// # Errors
+    /// [`TlsError::BadName`].
+    ///
+    /// ```no_run
+    /// use waypost_client::Tls;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tls = Tls::new(&std::fs::read("ca.pem")?)?.server_name("backends.internal")?;
+    /// assert!(tls.server_name("no name").is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn server_name(self, name: impl Into<String>) -> Result<Self, TlsError> {
+        let name = name.into();
+        match ServerName::try_from(name.as_str()) {
+            Ok(_) => Ok(Self { server_name: Some(name.into()), ..self }),
+            Err(_) => Err(TlsError::BadName { name }),
+        }
+    }
+
+    /// How connections to the instances of `service` are made, where `dialer` makes plain ones.
+    pub(crate) fn secure(&self, dialer: &Dialer, service: &str) -> Dialer {
+        let name = self.server_name.as_deref().unwrap_or(service).to_owned();
+        let origin = format!("https://{name}").parse().ok();
+        let (plain, connector) =
+            (dialer.connector.clone(), TlsConnector::from(Arc::clone(&self.config)));
+        let connector = tower::service_fn(move |address: Uri| {
+            let (plain, connector, name) = (plain.clone(), connector.clone(), name.clone());
+            async move {
+                let no_name = |_| io::Error::other(format!("{name:?} is no server's name"));
+                let name = ServerName::try_from(name.clone()).map_err(no_name)?;
+                let stream = plain.open(address).await?;
+                let stream = connector.connect(name, TokioIo::new(stream)).await?;
+                Ok::<_, Box<dyn Error + Send + Sync>>(TokioIo::new(stream))
+            }
+        });
+        Dialer { connector: Connector::new(connector), origin, ..dialer.clone() }
+    }
+}
+
+impl fmt::Debug for Tls {
+    /// Without the key, which must not get into logs.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("Tls");
+        debug.field("server_name", &self.server_name).finish_non_exhaustive()
+    }
+}
+
+fn builder(
+    roots: &Arc<RootCertStore>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error> {
+    // Named, so that nothing depends on what else in the process brings a provider.
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    Ok(builder.with_safe_default_protocol_versions()?.with_root_certificates(Arc::clone(roots)))
+}
+
+fn for_http2(mut config: ClientConfig) -> Arc<ClientConfig> {
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Arc::new(config)
+}
+
+fn certificates(
+    pem: &[u8],
+    bad: impl Fn(&dyn fmt::Display) -> TlsError,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let found = found.map_err(|error| bad(&error))?;
+    if found.is_empty() { Err(bad(&"there is none")) } else { Ok(found) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_for_the_name_that_the_certificate_is_for() {
+        let authority = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap();
+        let tls = Tls::new(authority.cert.pem().as_bytes()).unwrap();
+        let origin = |tls: &Tls| tls.secure(&Dialer::default(), "orders").origin.unwrap();
+        assert_eq!(origin(&tls), "https://orders");
+        assert_eq!(origin(&tls.server_name("b.internal").unwrap()), "https://b.internal");
+    }
+}

@@ -1,0 +1,244 @@
+//! The directory that keeps the last view of each service for the next start of the process. It must
+//! never make anybody wait: a disk may be slow, full, or gone.
+
+use std::{
+    fs::{self, File},
+    future::Future,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::{Semaphore, watch};
+
+use super::{
+    file::{self, Kept, Subject, ViewError},
+    published::{Progress, Published},
+};
+use crate::{
+    endpoint::Snapshot,
+    registry::Outage,
+    runtime::{backoff::Backoff, clock, tasks},
+};
+
+/// The longest that a watch waits for what was kept before it asks the registry.
+const READ_MAX: Duration = Duration::from_secs(2);
+/// The largest file that is read. A view of as many instances as there can be is smaller, unless they
+/// have much to say.
+const FILE_MAX: u64 = 1 << 30;
+/// How long after a view was written the next one is, at least.
+const SPACING: Duration = Duration::from_secs(1);
+/// The longest wait before a write that failed is tried again.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// A directory of views, as one client uses it.
+#[derive(Debug)]
+pub(crate) struct ViewDir {
+    path: PathBuf,
+    /// For all services: each outage of the disk is news once.
+    outage: Mutex<Outage>,
+    /// One view is written at a time, however many services there are: a disk that hangs costs one
+    /// thread.
+    pen: Semaphore,
+}
+
+/// Why a file was not read.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Unreadable(#[from] io::Error),
+    #[error("it has more than {FILE_MAX} bytes")]
+    TooLarge,
+    #[error(transparent)]
+    NoView(#[from] ViewError),
+}
+
+impl ViewDir {
+    /// Touches nothing yet.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, outage: Mutex::default(), pen: Semaphore::new(1) }
+    }
+
+    /// The view that was kept. One that can't be used is reported and ignored. Cancel safe.
+    pub(crate) async fn read(&self, subject: &Subject) -> Option<Kept> {
+        let path = self.path.join(subject.file_name());
+        let reading = {
+            let (path, subject) = (path.clone(), subject.clone());
+            tasks::block(move || read(&path, &subject))
+        };
+        let reason = match clock::within(READ_MAX, reading).await {
+            Some(Some(Ok(kept))) => return Some(kept),
+            Some(Some(Err(ReadError::Unreadable(error))))
+                if error.kind() == io::ErrorKind::NotFound =>
+            {
+                return None;
+            }
+            Some(Some(Err(error))) => error.to_string(),
+            Some(None) => return None,
+            None => format!("it took more than {READ_MAX:?} to read"),
+        };
+        let Subject { namespace, service } = subject;
+        let what = "the view that was kept is of no use, and ignored";
+        tracing::warn!(namespace, service, path = %path.display(), reason, "{what}");
+        None
+    }
+
+    /// Keeps the views of `subject` that are published after this call, until there can't be another
+    /// one. Views that come sooner than one can be written are left out, but for the last.
+    pub(crate) fn keep(
+        self: Arc<Self>,
+        subject: Subject,
+        published: Arc<Published>,
+    ) -> impl Future<Output = ()> + Send {
+        // Not in the future, which may begin when there are others already.
+        let mut progress = published.progress();
+        let mut kept = progress.borrow().views;
+        let mut backoff = Backoff::new(SPACING, RETRY_MAX);
+        async move {
+            while let Some(Progress { views, ended, .. }) = news(&mut progress, kept).await {
+                let Some(view) = published.snapshot().load_full() else { return };
+                let wait = if self.write(&subject, view).await {
+                    kept = views;
+                    backoff.reset();
+                    SPACING
+                } else if ended {
+                    return;
+                } else {
+                    SPACING + backoff.delay(fastrand::f64(), None)
+                };
+                clock::sleep(wait).await;
+            }
+        }
+    }
+
+    /// Whether the view was written.
+    async fn write(&self, subject: &Subject, view: Arc<Snapshot>) -> bool {
+        let Ok(_pen) = self.pen.acquire().await else { return false };
+        let (directory, subject) = (self.path.clone(), subject.clone());
+        let written = tasks::block(move || write(&directory, &subject, &view)).await;
+        let Some(written) = written else { return false };
+        // Nothing that is done under the lock panics.
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = if written.is_ok() { outage.end() } else { outage.begin() };
+        drop(outage);
+        let directory = self.path.display();
+        match &written {
+            Err(reason) if news => {
+                tracing::warn!(path = %directory, %reason, "can't keep views, trying again");
+            }
+            Err(reason) => tracing::debug!(path = %directory, %reason, "can't keep a view"),
+            Ok(()) if news => tracing::info!(path = %directory, "keeping views again"),
+            Ok(()) => {}
+        }
+        written.is_ok()
+    }
+}
+
+/// How far the watch is once there are other views than `kept`; none where there can't be.
+async fn news(progress: &mut watch::Receiver<Progress>, kept: u64) -> Option<Progress> {
+    let news = |progress: &Progress| progress.views > kept || progress.ended;
+    let progress = progress.wait_for(news).await.ok()?.clone();
+    (progress.views > kept).then_some(progress)
+}
+
+fn read(path: &Path, subject: &Subject) -> Result<Kept, ReadError> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(ReadError::TooLarge);
+    }
+    Ok(file::decode(subject, &bytes)?)
+}
+
+/// Whoever reads it meanwhile, or after a crash, finds the view that was kept before or this one. That
+/// the directory knows of it is not waited for: then it is the one before.
+fn write(directory: &Path, subject: &Subject, view: &Snapshot) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let mut file = tempfile::Builder::new().prefix(".").suffix(".view").tempfile_in(directory)?;
+    file.write_all(&file::encode(subject, view))?;
+    file.as_file().sync_data()?;
+    file.persist(directory.join(subject.file_name()))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::proto::Instance;
+
+    fn orders() -> Subject {
+        Subject { namespace: String::new(), service: "orders".into() }
+    }
+
+    fn view(ids: &[&str]) -> Snapshot {
+        Snapshot::new(ids.iter().map(|id| Instance { id: (*id).into(), ..Instance::default() }))
+    }
+
+    fn ids(kept: Option<Kept>) -> Option<Vec<String>> {
+        kept.map(|kept| kept.registered.into_iter().map(|instance| instance.id).collect())
+    }
+
+    #[tokio::test]
+    async fn what_was_written_last_is_read_and_nothing_else_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let views = ViewDir::new(directory.path().join("not/there/yet"));
+        assert_eq!(views.read(&orders()).await, None);
+        assert!(views.write(&orders(), Arc::new(view(&["a"]))).await);
+        assert!(views.write(&orders(), Arc::new(view(&["a", "b"]))).await);
+        assert_eq!(ids(views.read(&orders()).await), Some(vec!["a".into(), "b".into()]));
+        let files: Vec<_> = fs::read_dir(&views.path).unwrap().collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+    }
+
+    #[tokio::test]
+    async fn views_are_kept_one_a_second_and_the_last_one_always() {
+        let directory = tempfile::tempdir().unwrap();
+        let views = Arc::new(ViewDir::new(directory.path().into()));
+        let published = Arc::new(Published::of(Arc::default()));
+        published.publish(view(&["read"]));
+        let keeping = Arc::clone(&views).keep(orders(), Arc::clone(&published));
+        let began = clock::now();
+        let mut found = BTreeSet::new();
+        let changing = async {
+            found.extend(ids(views.read(&orders()).await));
+            for round in 0..1_000 {
+                published.publish(view(&[&format!("{round}")]));
+                found.extend(ids(views.read(&orders()).await));
+            }
+            published.end();
+        };
+        tokio::join!(keeping, changing);
+        assert_eq!(ids(views.read(&orders()).await), Some(vec!["999".into()]));
+        assert!(!found.contains(&vec!["read".to_owned()]), "it is there already");
+        let spacings = began.elapsed().as_secs() as usize + 1;
+        assert!(found.len() <= spacings, "{} in {spacings} s", found.len());
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_recovers_gets_the_last_view() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("views");
+        // A file where the directory is to be.
+        fs::write(&path, "").unwrap();
+        let views = Arc::new(ViewDir::new(path.clone()));
+        let published = Arc::new(Published::of(Arc::default()));
+        let keeping = Arc::clone(&views).keep(orders(), Arc::clone(&published));
+        published.publish(view(&["a"]));
+        let recovering = async {
+            // Until it has failed.
+            while !views.outage.lock().unwrap().end() {
+                tokio::task::yield_now().await;
+            }
+            published.publish(view(&["b"]));
+            fs::remove_file(&path).unwrap();
+            while ids(views.read(&orders()).await) != Some(vec!["b".into()]) {
+                clock::sleep(Duration::from_millis(5)).await;
+            }
+            published.end();
+        };
+        tokio::join!(keeping, recovering);
+    }
+}

@@ -1,0 +1,286 @@
+//! A view as bytes that outlive the process: encoded and decoded. Pure: no file, no clock. It must
+//! never take anything for a view but what was written as that service's view.
+
+use prost::{DecodeError, Message};
+use sha2::{Digest, Sha256};
+
+use super::cache::INSTANCES_MAX;
+use crate::{
+    endpoint::Snapshot,
+    proto::{Cursor, Instance},
+};
+
+/// How a view of any format begins; a byte with the format's version follows.
+const TITLE: &[u8] = b"waypost view ";
+const VERSION: u8 = b'1';
+const CHECKSUM_BYTES: usize = 32;
+/// How much of each name is legible in the name of the file.
+const LEGIBLE_MAX: usize = 80;
+
+/// Whose view it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) namespace: String,
+    pub(crate) service: String,
+}
+
+/// A view as it was kept.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Kept {
+    pub(crate) cursor: Cursor,
+    /// What the registry knew, in order of their ids.
+    pub(crate) registered: Vec<Instance>,
+    /// What was held over, in order of their ids.
+    pub(crate) held: Vec<Instance>,
+}
+
+/// What comes before the instances, each of which has its length before it.
+#[derive(Clone, PartialEq, Message)]
+struct Head {
+    #[prost(string, tag = "1")]
+    namespace: String,
+    #[prost(string, tag = "2")]
+    service: String,
+    #[prost(message, optional, tag = "3")]
+    cursor: Option<Cursor>,
+    #[prost(uint64, tag = "4")]
+    instances: u64,
+    /// Ids of those that were held over.
+    #[prost(string, repeated, tag = "5")]
+    held: Vec<String>,
+}
+
+/// Why bytes are no view.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ViewError {
+    #[error("it is not a view")]
+    Foreign,
+    #[error("it is a view of another format")]
+    Version,
+    #[error("it is damaged: its checksum does not match")]
+    Checksum,
+    #[error("it can't be decoded: {0}")]
+    Malformed(#[from] DecodeError),
+    #[error("it is the view of another service")]
+    Subject,
+    #[error("its instances are too many, out of order, or not what it says they are")]
+    Instances,
+}
+
+impl Subject {
+    /// The name of the file that keeps the view: legible, harmless whatever the names hold, and another
+    /// one for each service.
+    pub(crate) fn file_name(&self) -> String {
+        let hash = Sha256::new()
+            .chain_update(self.namespace())
+            .chain_update([0])
+            .chain_update(&self.service)
+            .finalize();
+        let hash: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{}.{}.{hash}.view", legible(self.namespace()), legible(&self.service))
+    }
+
+    /// The registry's word for no namespace.
+    fn namespace(&self) -> &str {
+        if self.namespace.is_empty() { "default" } else { &self.namespace }
+    }
+}
+
+/// The same for names that differ in case: there are file systems that don't see that.
+fn legible(name: &str) -> String {
+    let harmless = |character: char| match character.to_ascii_lowercase() {
+        character if character.is_ascii_alphanumeric() || character == '-' => character,
+        _ => '_',
+    };
+    name.chars().take(LEGIBLE_MAX).map(harmless).collect()
+}
+
+/// The view of `subject` as bytes.
+pub(crate) fn encode(subject: &Subject, view: &Snapshot) -> Vec<u8> {
+    let head = Head {
+        namespace: subject.namespace().to_owned(),
+        service: subject.service.clone(),
+        cursor: Some(view.cursor().clone()),
+        instances: view.len() as u64,
+        held: view.missing().map(|(instance, _)| instance.id.clone()).collect(),
+    };
+    let mut body = Vec::new();
+    let room = "a vector has room";
+    head.encode_length_delimited(&mut body).expect(room);
+    view.instances().for_each(|instance| instance.encode_length_delimited(&mut body).expect(room));
+    [TITLE, &[VERSION], &Sha256::digest(&body), &body].concat()
+}
+
+/// The view of `subject` that `bytes` are.
+pub(crate) fn decode(subject: &Subject, bytes: &[u8]) -> Result<Kept, ViewError> {
+    let rest = bytes.strip_prefix(TITLE).ok_or(ViewError::Foreign)?;
+    let rest = rest.strip_prefix(&[VERSION]).ok_or(ViewError::Version)?;
+    let (checksum, mut body) = rest.split_at_checked(CHECKSUM_BYTES).ok_or(ViewError::Checksum)?;
+    if *checksum != *Sha256::digest(body) {
+        return Err(ViewError::Checksum);
+    }
+    let head = Head::decode_length_delimited(&mut body)?;
+    if head.namespace != subject.namespace() || head.service != subject.service {
+        return Err(ViewError::Subject);
+    }
+    let mut kept = Kept { cursor: head.cursor.unwrap_or_default(), ..Kept::default() };
+    let mut held = head.held.into_iter().peekable();
+    let mut last: Option<String> = None;
+    while !body.is_empty() {
+        let instance = Instance::decode_length_delimited(&mut body)?;
+        if last.is_some_and(|last| last >= instance.id) {
+            return Err(ViewError::Instances);
+        }
+        last = Some(instance.id.clone());
+        let held = held.next_if_eq(&instance.id).is_some();
+        if held { &mut kept.held } else { &mut kept.registered }.push(instance);
+    }
+    let found = kept.held.len() + kept.registered.len();
+    if found > INSTANCES_MAX || found as u64 != head.instances || held.next().is_some() {
+        return Err(ViewError::Instances);
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, time::Duration};
+
+    use super::*;
+    use crate::{
+        proto::{self, WatchResponse, watch_response::Event},
+        runtime::clock,
+        view::cache::Cache,
+    };
+
+    fn orders() -> Subject {
+        of("", "orders")
+    }
+
+    fn of(namespace: &str, service: &str) -> Subject {
+        Subject { namespace: namespace.into(), service: service.into() }
+    }
+
+    fn instance(id: &str) -> Instance {
+        Instance { id: id.into(), host: "10.0.0.1".into(), port: 80, ..Instance::default() }
+    }
+
+    /// A view with `b` held over from another history.
+    fn view() -> Snapshot {
+        let mut cache = Cache::new(Duration::from_secs(15), std::sync::Arc::default());
+        for (history, ids) in [("h", vec!["b"]), ("new", vec!["a", "c"])] {
+            let instances = ids.into_iter().map(instance).collect();
+            let part = proto::Snapshot { instances, last: true };
+            let cursor = Some(Cursor { history_id: history.into(), revision: 7 });
+            let message = WatchResponse { cursor, event: Some(Event::Snapshot(part)) };
+            cache.fold(message, clock::now()).unwrap();
+        }
+        cache.view()
+    }
+
+    #[test]
+    fn what_was_encoded_is_decoded() {
+        let kept = decode(&orders(), &encode(&orders(), &view())).unwrap();
+        let expected = Kept {
+            cursor: Cursor { history_id: "new".into(), revision: 7 },
+            registered: vec![instance("a"), instance("c")],
+            held: vec![instance("b")],
+        };
+        assert_eq!(kept, expected);
+    }
+
+    #[test]
+    fn a_view_without_instances_is_one() {
+        let kept = decode(&orders(), &encode(&orders(), &Snapshot::new([]))).unwrap();
+        assert_eq!(kept, Kept::default());
+    }
+
+    #[test]
+    fn no_part_of_a_view_is_a_view() {
+        let bytes = encode(&orders(), &view());
+        for length in 0..bytes.len() {
+            assert!(decode(&orders(), &bytes[..length]).is_err(), "{length} bytes");
+        }
+        assert!(decode(&orders(), &[&*bytes, &[0]].concat()).is_err(), "something follows");
+    }
+
+    #[test]
+    fn a_view_with_any_bit_turned_is_none() {
+        let bytes = encode(&orders(), &view());
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&orders(), &damaged).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        let mut bytes = encode(&orders(), &view());
+        let others = of("", "others");
+        assert!(matches!(decode(&others, &bytes), Err(ViewError::Subject)));
+        let elsewhere = of("shop", "orders");
+        assert!(matches!(decode(&elsewhere, &bytes), Err(ViewError::Subject)));
+        bytes[TITLE.len()] = b'2';
+        assert!(matches!(decode(&orders(), &bytes), Err(ViewError::Version)));
+        assert!(matches!(decode(&orders(), b"[]"), Err(ViewError::Foreign)));
+    }
+
+    /// Bytes with a good checksum, of whatever body.
+    fn sealed(body: &[u8]) -> Vec<u8> {
+        [TITLE, &[VERSION], &Sha256::digest(body), body].concat()
+    }
+
+    #[test]
+    fn a_good_checksum_makes_no_view() {
+        let body = |instances, held: &[&str], ids: &[&str]| {
+            let (namespace, service) = ("default".into(), "orders".into());
+            let held = held.iter().map(ToString::to_string).collect();
+            let head = Head { namespace, service, cursor: None, instances, held };
+            let mut body = head.encode_length_delimited_to_vec();
+            ids.iter().for_each(|id| body.extend(instance(id).encode_length_delimited_to_vec()));
+            body
+        };
+        assert!(decode(&orders(), &sealed(&body(2, &["a"], &["a", "b"]))).is_ok());
+        let wrong = [
+            body(3, &["a"], &["a", "b"]),
+            body(2, &["c"], &["a", "b"]),
+            body(2, &[], &["b", "a"]),
+            body(2, &[], &["a", "a"]),
+        ];
+        for body in wrong {
+            assert!(matches!(decode(&orders(), &sealed(&body)), Err(ViewError::Instances)));
+        }
+        let good = body(2, &[], &["a", "b"]);
+        for length in 0..good.len() {
+            assert!(decode(&orders(), &sealed(&good[..length])).is_err(), "{length} bytes");
+        }
+        for seed in 0..1_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut body = good.clone();
+            let place = random.usize(..body.len());
+            body[place] = random.u8(..);
+            // Whatever comes of it, it is no panic.
+            let _ = decode(&orders(), &sealed(&body));
+        }
+    }
+
+    #[test]
+    fn each_service_has_a_harmless_file_of_its_own() {
+        let long = "x".repeat(128);
+        let names = ["orders", "Orders", "a.b", "a_b", "../../etc/passwd", "", ".", "ü\0", &long];
+        let mut files = BTreeSet::new();
+        for namespace in names.into_iter().skip(1) {
+            for service in names {
+                let file = of(namespace, service).file_name();
+                assert!(file.len() <= 255, "{file}");
+                let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+                assert!(file.bytes().all(harmless) && !file.starts_with('.'), "{file}");
+                assert!(files.insert(file.to_lowercase()), "{file}");
+            }
+        }
+        let file = orders().file_name();
+        assert!(file.starts_with("default.orders."), "{file}");
+        assert_eq!(file, of("default", "orders").file_name());
+    }
+}

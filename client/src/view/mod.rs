@@ -1,0 +1,19 @@
+//! The view of a service, from the stream to what picks read: a `watch` folds messages into a `cache` and
+//! shows it (`published`, `freshness`), whole and as handles select from it (`selected`). A copy outlives
+//! the process on disk (`disk`, `file`).
+
+mod cache;
+mod disk;
+mod file;
+mod freshness;
+mod published;
+mod selected;
+mod watch;
+
+pub use self::freshness::Freshness;
+pub(crate) use self::{
+    disk::ViewDir,
+    published::{Progress, Published},
+    selected::Lens,
+    watch::Watcher,
+};

@@ -1,0 +1,333 @@
+//! The task that keeps the view of one service: watch, fold, publish; again after every failure. It
+//! must never take the last good view away, however long the registry is gone.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::{
+    cache::{Cache, Fold, Violation},
+    disk::ViewDir,
+    file::{Kept, Subject},
+    published::Published,
+};
+use crate::{
+    proto::{WatchRequest, WatchResponse, discovery_client::DiscoveryClient},
+    registry::{Link, Missed, Outage, REQUEST_TIMEOUT, Reached, Verdict, told},
+    runtime::{
+        backoff::Backoff,
+        clock::{self, Instant},
+        tasks,
+    },
+};
+
+/// A registry says something at least every 10 s: after this long without a word the stream is
+/// given up.
+const SILENCE_MAX: Duration = Duration::from_secs(25);
+
+/// The largest message that is taken. Registries send parts of up to 4 MiB.
+const MESSAGE_MAX: usize = 16 * 1024 * 1024;
+
+/// How long to wait after a refusal.
+const REFUSED_WAIT: Duration = Duration::from_secs(5);
+
+/// How many messages that have already come are folded before their result is shown.
+const FOLDS_MAX: usize = 64;
+
+/// The task's state.
+pub(crate) struct Watcher {
+    pub(crate) link: Arc<Link>,
+    pub(crate) namespace: String,
+    pub(crate) service: String,
+    pub(crate) hold: Duration,
+    pub(crate) view_dir: Option<Arc<ViewDir>>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// However it ends, with its runtime, say: nobody must wait for it any more.
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.published.doubt(clock::now());
+        self.published.end();
+    }
+}
+
+/// Why a stream ended.
+enum End {
+    Closed,
+    Silent,
+    Status(Box<Status>),
+    Violation(Violation),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => formatter.write_str("the registry ended the stream"),
+            Self::Silent => formatter.write_str("the registry was silent for too long"),
+            Self::Status(status) => formatter.write_str(told(status)),
+            Self::Violation(violation) => violation.fmt(formatter),
+        }
+    }
+}
+
+impl End {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Status(status) => Verdict::of(status),
+            Self::Closed | Self::Silent | Self::Violation(_) => Verdict::Transient { after: None },
+        }
+    }
+}
+
+impl Watcher {
+    /// Works until stopped.
+    pub(crate) async fn run(self) {
+        let stop = self.stop.clone();
+        stop.run_until_cancelled(self.keep_watching()).await;
+    }
+
+    async fn keep_watching(self) {
+        let mut cache = self.restore().await;
+        let mut backoff = self.link.backoff();
+        let mut outage = Outage::default();
+        loop {
+            let began = clock::now();
+            let (peer, end) = self.watch_once(&mut cache, &mut outage).await;
+            let ended = clock::now();
+            cache.disconnected(ended);
+            self.published.doubt(ended);
+            // Only a stream that lasted proves that the registry is well.
+            if ended >= began + backoff.cap() {
+                backoff.reset();
+            }
+            let delay = self.judge(&peer, &end, &mut backoff, &mut outage);
+            clock::sleep(delay).await;
+        }
+    }
+
+    /// What is known at the begin: what was kept. From here on, what is shown is kept.
+    async fn restore(&self) -> Cache {
+        let mut cache = Cache::new(self.hold, Arc::clone(self.published.group()));
+        let Some(views) = &self.view_dir else { return cache };
+        let (namespace, service) = (self.namespace.clone(), self.service.clone());
+        let subject = Subject { namespace, service };
+        if let Some(Kept { cursor, registered, held }) = views.read(&subject).await {
+            cache.restore(cursor, registered, held, clock::now());
+        }
+        if cache.is_whole() {
+            self.show(&cache);
+        }
+        let keeping = Arc::clone(views).keep(subject, Arc::clone(&self.published));
+        tasks::spawn("views", keeping);
+        cache
+    }
+
+    /// One stream (and those that it moves to), and why it ended, and whose it was.
+    async fn watch_once(&self, cache: &mut Cache, outage: &mut Outage) -> (Arc<str>, End) {
+        // From before an address is chosen: of a return after that it is told.
+        let homecomings = self.link.homecomings();
+        let mut reached = match self.link.reach().await {
+            Ok(reached) => reached,
+            Err(Missed { peer, status }) => return (peer, End::Status(Box::new(status))),
+        };
+        let end = match self.open(&reached, cache).await {
+            Ok(stream) => {
+                if outage.end() {
+                    let (namespace, service) = (&self.namespace, &self.service);
+                    tracing::info!(namespace, service, peer = &*reached.peer, "watching again");
+                }
+                self.follow(&mut reached, stream, homecomings, cache).await
+            }
+            Err(end) => end,
+        };
+        self.give_up(&reached, &end);
+        (reached.peer, end)
+    }
+
+    fn give_up(&self, reached: &Reached, end: &End) {
+        // A refusal says nothing against the connection, which others use.
+        if end.verdict().is_transient() {
+            self.link.leave_for(reached, &end.to_string());
+        } else {
+            self.link.answered(reached);
+        }
+    }
+
+    async fn open(
+        &self,
+        reached: &Reached,
+        cache: &Cache,
+    ) -> Result<Streaming<WatchResponse>, End> {
+        let request = WatchRequest {
+            namespace: self.namespace.clone(),
+            services: vec![self.service.clone()],
+            filter: None,
+            resume: cache.cursor().cloned(),
+        };
+        let mut registry =
+            DiscoveryClient::new(reached.connection.clone()).max_decoding_message_size(MESSAGE_MAX);
+        let opened = clock::within(REQUEST_TIMEOUT, registry.watch(request)).await;
+        let opened = opened.ok_or(End::Silent)?;
+        Ok(opened.map_err(|status| End::Status(Box::new(status)))?.into_inner())
+    }
+
+    /// Follows a stream until it ends; where the client returns to its first registry meanwhile, the
+    /// same there.
+    async fn follow(
+        &self,
+        reached: &mut Reached,
+        mut stream: Streaming<WatchResponse>,
+        mut homecomings: watch::Receiver<u64>,
+        cache: &mut Cache,
+    ) -> End {
+        let mut heard = clock::now();
+        let mut move_at: Option<Instant> = None;
+        loop {
+            let deadline = heard + SILENCE_MAX;
+            let wakes = [cache.next_release(), move_at, Some(deadline)];
+            let wake = wakes.into_iter().flatten().min().unwrap_or(deadline);
+            // What came before the time was over is heard first: this process itself may have stood
+            // still.
+            tokio::select! {
+                biased;
+                message = stream.message() => {
+                    heard = clock::now();
+                    if let Err(end) = self.take_in(message, &mut stream, cache, heard) {
+                        return end;
+                    }
+                    self.link.answered(reached);
+                }
+                Ok(()) = homecomings.changed() => {
+                    if !reached.is_home() {
+                        move_at = Some(clock::now() + self.link.detour(fastrand::f64()));
+                    }
+                }
+                () = clock::sleep_until(wake) => {
+                    let now = clock::now();
+                    self.release(cache, now);
+                    if now >= deadline {
+                        return End::Silent;
+                    }
+                    if move_at.take_if(|at| *at <= now).is_some()
+                        && let Some((home, moved)) = self.move_home(cache).await
+                    {
+                        (*reached, stream, heard) = (home, moved, clock::now());
+                    }
+                }
+            }
+        }
+    }
+
+    /// A stream at the first registry that goes on where the present one is, which stays open until
+    /// then: where home fails again, nothing is lost.
+    async fn move_home(&self, cache: &mut Cache) -> Option<(Reached, Streaming<WatchResponse>)> {
+        let reached = self.link.reach().await.ok().filter(Reached::is_home)?;
+        match self.open(&reached, cache).await {
+            Ok(stream) => {
+                // Of half a snapshot the rest would have come over the stream before.
+                cache.disconnected(clock::now());
+                Some((reached, stream))
+            }
+            Err(end) => {
+                self.give_up(&reached, &end);
+                None
+            }
+        }
+    }
+
+    /// Folds `message` and those that have come behind it, and shows the result.
+    fn take_in(
+        &self,
+        message: Result<Option<WatchResponse>, Status>,
+        stream: &mut Streaming<WatchResponse>,
+        cache: &mut Cache,
+        now: Instant,
+    ) -> Result<(), End> {
+        let mut changed = false;
+        let mut next = Some(message);
+        let mut folds = 0;
+        let outcome = loop {
+            let Some(message) = next else { break Ok(()) };
+            if let Ok(Some(message)) = &message {
+                self.published.group().meters().received(message);
+            }
+            match fold(message, cache, now) {
+                Ok(fold) => changed |= fold == Fold::Changed,
+                Err(end) => break Err(end),
+            }
+            folds += 1;
+            next = if folds < FOLDS_MAX { stream.message().now_or_never() } else { None };
+        };
+        // What a violation leaves behind is not shown; what came before any other end is.
+        if changed && !matches!(outcome, Err(End::Violation(_))) {
+            self.show(cache);
+        }
+        // Last: who waits for it finds the view.
+        if outcome.is_ok() && cache.is_whole() {
+            self.published.confirm();
+        }
+        outcome
+    }
+
+    fn release(&self, cache: &mut Cache, now: Instant) {
+        if cache.release(now) == Fold::Changed {
+            self.show(cache);
+        }
+    }
+
+    fn show(&self, cache: &Cache) {
+        let view = cache.view();
+        tracing::debug!(
+            namespace = self.namespace,
+            service = self.service,
+            revision = view.cursor().revision,
+            instances = view.len(),
+            serving = view.serving(),
+            "view changed"
+        );
+        self.published.publish(view);
+    }
+
+    /// How long to wait before the next attempt, having said why.
+    fn judge(&self, peer: &str, end: &End, backoff: &mut Backoff, outage: &mut Outage) -> Duration {
+        let (namespace, service) = (&self.namespace, &self.service);
+        match end.verdict() {
+            Verdict::Transient { after } => {
+                // Once for each outage: the attempts that follow tell nothing new.
+                let what = "can't watch the service, trying again";
+                if outage.begin() {
+                    tracing::warn!(namespace, service, peer, reason = %end, "{what}");
+                } else {
+                    tracing::debug!(namespace, service, peer, reason = %end, "{what}");
+                }
+                backoff.delay(fastrand::f64(), after)
+            }
+            Verdict::Refused(refusal) => {
+                outage.end();
+                let reason = refusal.to_string();
+                if self.published.refuse(refusal) {
+                    let what = "the registry refuses the watch";
+                    tracing::warn!(namespace, service, peer, reason, "{what}");
+                }
+                REFUSED_WAIT.mul_f64(0.5 + fastrand::f64() / 2.0)
+            }
+        }
+    }
+}
+
+fn fold(
+    message: Result<Option<WatchResponse>, Status>,
+    cache: &mut Cache,
+    now: Instant,
+) -> Result<Fold, End> {
+    match message {
+        Ok(Some(message)) => cache.fold(message, now).map_err(End::Violation),
+        Ok(None) => Err(End::Closed),
+        Err(status) => Err(End::Status(Box::new(status))),
+    }
+}
