@@ -7,10 +7,10 @@ use http::{Method, Request, Response, header};
 use tonic::body::Body;
 use tower::{Layer, Service, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
-use waypost_auth::Authenticator;
+use waypost_config::ConfigErrors;
 
 use crate::{
-    config::{Allowed, Config, Cors, Mistake, Mistakes},
+    config::{Allowed, Config, Cors},
     headers::hop_by_hop::remove_family,
     limits::rate::{self, RateLimits},
     middleware::compression::compress,
@@ -26,7 +26,6 @@ const CORS_FIELDS: &str = "access-control-";
 /// One version of them.
 pub(crate) struct Settings {
     pub(crate) config: Config,
-    pub(crate) auth: Option<Authenticator>,
     pub(crate) rates: RateLimits,
     pub(crate) lines: Lines,
     cors: Option<CorsLayer>,
@@ -42,23 +41,19 @@ impl Default for Settings {
     /// Those of an empty file.
     fn default() -> Self {
         let rates = RateLimits::new([]);
-        Self { auth: None, rates, lines: Lines::default(), cors: None, config: Config::default() }
+        Self { rates, lines: Lines::default(), cors: None, config: Config::default() }
     }
 }
 
 impl Settings {
     /// Those of a file's `text`, whose paths begin at `base`. What clients have used of their rates
     /// `before` stays used.
-    pub(crate) fn read(text: &str, base: &Path, before: Option<&Self>) -> Result<Self, Mistakes> {
-        let config = Config::parse(text)?;
-        let auth = match &config.auth {
-            None => None,
-            Some(auth) => Some(Authenticator::load(&auth.table, base).map_err(|mistakes| {
-                let line = Some(auth.line);
-                let mistake = |message| Mistake { line, path: String::new(), message };
-                Mistakes(mistakes.into_iter().map(mistake).collect())
-            })?),
-        };
+    pub(crate) fn read(
+        text: &str,
+        base: &Path,
+        before: Option<&Self>,
+    ) -> Result<Self, ConfigErrors> {
+        let config = Config::parse(text, base)?;
         let rates = config
             .routes
             .routes()
@@ -69,7 +64,7 @@ impl Settings {
             None => RateLimits::new(rates),
         };
         let cors = config.cors.as_ref().map(layer);
-        Ok(Self { auth, rates, lines: Lines::default(), cors, config })
+        Ok(Self { rates, lines: Lines::default(), cors, config })
     }
 
     /// The services to watch from the start: those that routes name.

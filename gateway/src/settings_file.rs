@@ -17,11 +17,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use waypost_config::{ConfigError as Mistake, ConfigErrors as Mistakes};
 
-use crate::{
-    config::{Mistake, Mistakes},
-    settings::Settings,
-};
+use crate::settings::Settings;
 
 /// The time between two looks at the file.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

@@ -8,10 +8,13 @@ use std::{
 
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 use sha2::{Digest, Sha256};
-use toml::{Table, Value};
+use waypost_config::{
+    Invalid, Section,
+    value::{Value, invalid, nonempty_string, string},
+};
 
 use super::{
-    Identity, Method, Unauthorized, identity_headers::is_identity_header, section::Section,
+    Identity, Method, Unauthorized, identity_headers::is_identity_header,
     tokens::CREDENTIAL_BYTES_MAX,
 };
 
@@ -21,7 +24,7 @@ pub(super) struct ApiKeys {
     /// By SHA-256. That a look-up takes longer the more of a digest is right tells nothing: who wants a key
     /// with a digest that begins like another one has to find it by trying, and learns nothing of that
     /// other key by it.
-    keys: HashMap<[u8; 32], ApiKey>,
+    keys: Digests,
 }
 
 struct ApiKey {
@@ -32,22 +35,13 @@ struct ApiKey {
 }
 
 impl ApiKeys {
-    /// Reads `[auth.api_keys]` and its file. `None`: there is a mistake.
-    pub(super) fn load(table: Table, base: &Path, mistakes: &mut Vec<String>) -> Option<Self> {
-        let mut section = Section::new(table, "auth.api_keys.", mistakes);
-        let header = section.take::<String>("header").unwrap_or_else(|| "x-api-key".to_owned());
-        let header: Option<HeaderName> =
-            header.parse().ok().filter(|name| name != AUTHORIZATION && !is_identity_header(name));
-        if header.is_none() {
-            section.mistake("header", "is no name of a header that an API key can be in");
-        }
-        if !section.has("file") {
-            section.mistake("file", "is missing");
-        }
-        let text = section.file("file", base);
-        section.finish();
-        let keys = read_file(&text?, mistakes)?;
-        Some(Self { header: header?, keys })
+    /// Reads `[auth.api_keys]` and its file.
+    pub(super) fn read(section: &mut Section<'_>, directory: &Path) -> Result<Self, Invalid> {
+        let header = section.read("header", header_name);
+        let keys = section.toml_file("file", directory, read_file);
+        let Some(keys) = keys? else { return Err(section.error("file", "is missing")) };
+        let header = header?.unwrap_or(HeaderName::from_static("x-api-key"));
+        Ok(Self { header, keys })
     }
 
     pub(super) fn header(&self) -> &HeaderName {
@@ -85,65 +79,70 @@ impl ApiKeys {
     }
 }
 
-fn read_file(text: &[u8], mistakes: &mut Vec<String>) -> Option<HashMap<[u8; 32], ApiKey>> {
-    const PLACE: &str = "auth.api_keys.file: ";
-    let table: Result<Table, toml::de::Error> = toml::from_slice(text);
-    let table = table.map_err(|error| mistakes.push(format!("{PLACE}{}", error.message()))).ok()?;
-    let mut section = Section::new(table, PLACE, mistakes);
-    let tables: Vec<Table> = section.require("keys").unwrap_or_default();
-    section.finish();
-    let (mut keys, mut ids) = (HashMap::new(), HashSet::new());
-    for (index, table) in tables.into_iter().enumerate() {
-        let mut section = Section::new(table, format!("{PLACE}keys[{index}]."), mistakes);
-        let read = read_key(&mut section);
-        let Some((digest, key)) = read else {
-            section.finish();
+type Digests = HashMap<[u8; 32], ApiKey>;
+
+fn read_file(file: &mut Section<'_>) -> Result<Digests, Invalid> {
+    if !file.has("keys") {
+        return Err(file.error("keys", "is missing"));
+    }
+    let read = file.tables("keys", |section| {
+        (section.path().to_owned(), section.offset(), read_key(section))
+    })?;
+    let (mut keys, mut ids, mut outcome) = (HashMap::new(), HashSet::new(), Ok(()));
+    for (path, offset, key) in read {
+        let Ok((digest, key)) = key else {
+            outcome = Err(Invalid);
             continue;
         };
         if !ids.insert(key.id.clone()) {
-            section.mistake("id", format!("'{}' is there twice", key.id));
+            let message = format!("'{}' is the id of another key", key.id.escape_debug());
+            outcome = Err(file.error_at(offset, format!("{path}.id"), message));
         }
         if keys.insert(digest, key).is_some() {
-            section.mistake("sha256", "is there twice");
+            let message = "is the digest of another key".to_owned();
+            outcome = Err(file.error_at(offset, format!("{path}.sha256"), message));
         }
-        section.finish();
     }
-    Some(keys)
+    outcome.map(|()| keys)
 }
 
-fn read_key(section: &mut Section<'_>) -> Option<([u8; 32], ApiKey)> {
-    let id = section.require::<String>("id").filter(|id| {
-        let named = !id.is_empty();
-        if !named {
-            section.mistake("id", "is empty");
-        }
-        named
-    });
-    let digest = section.require::<String>("sha256").and_then(|hex| {
-        let digest = digest(&hex);
-        if digest.is_none() {
-            section.mistake("sha256", "must be the 64 hex digits of a SHA-256");
-        }
-        digest
-    });
-    let scopes = section.take::<BTreeSet<String>>("scopes").unwrap_or_default();
-    let expires = match section.take::<Value>("expires") {
-        None => None,
-        Some(Value::String(text)) => Some(text),
-        Some(value) => Some(value.to_string()),
-    };
-    let expires = match expires.map(|text| humantime::parse_rfc3339(&text)).transpose() {
-        Ok(expires) => expires,
-        Err(_) => {
-            section.mistake("expires", "must be a time in UTC, such as 2027-01-01T00:00:00Z");
-            None
-        }
-    };
-    Some((digest?, ApiKey { id: id?, scopes, expires }))
+fn read_key(section: &mut Section<'_>) -> Result<([u8; 32], ApiKey), Invalid> {
+    let id = section.required("id", nonempty_string);
+    let digest = section.required("sha256", digest);
+    let scopes = section.list("scopes", string);
+    let expires = section.read("expires", timestamp);
+    Ok((
+        digest?,
+        ApiKey {
+            id: id?,
+            scopes: scopes?.unwrap_or_default().into_iter().collect(),
+            expires: expires?,
+        },
+    ))
 }
 
-/// The digest that 64 hex digits are.
-fn digest(hex: &str) -> Option<[u8; 32]> {
+fn header_name(value: Value<'_>) -> Result<HeaderName, String> {
+    let text = string(value)?;
+    let name = text.parse().ok().filter(|name| name != AUTHORIZATION && !is_identity_header(name));
+    name.ok_or_else(|| invalid(&text, &"must be the name of a header that can have an API key"))
+}
+
+/// Reads a time as TOML or a string has it.
+fn timestamp(value: Value<'_>) -> Result<SystemTime, String> {
+    let text = value.as_datetime().map(ToString::to_string);
+    let text = text.or_else(|| value.as_str().map(str::to_owned)).unwrap_or_default();
+    let time = humantime::parse_rfc3339(&text);
+    time.map_err(|_| "must be a time in UTC, such as 2027-01-01T00:00:00Z".to_owned())
+}
+
+/// Reads a digest from its 64 hexadecimal digits. The value is not repeated in the message: it may
+/// be the key itself.
+fn digest(value: Value<'_>) -> Result<[u8; 32], String> {
+    let text = string(value)?;
+    decoded(&text).ok_or_else(|| "must be the 64 hex digits of a SHA-256".to_owned())
+}
+
+fn decoded(hex: &str) -> Option<[u8; 32]> {
     if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
@@ -151,6 +150,6 @@ fn digest(hex: &str) -> Option<[u8; 32]> {
     for (index, byte) in digest.iter_mut().enumerate() {
         *byte = u8::from_str_radix(hex.get(2 * index..2 * index + 2)?, 16).ok()?;
     }
-    // The digest of nothing would be the key of who sends an empty header.
+    // The digest of nothing would make an empty header a valid key.
     (digest != <[u8; 32]>::from(Sha256::digest([]))).then_some(digest)
 }

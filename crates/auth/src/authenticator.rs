@@ -3,13 +3,12 @@
 use std::{fmt, path::Path, time::SystemTime};
 
 use http::{HeaderMap, header::AUTHORIZATION};
-use toml::Table;
+use waypost_config::{Invalid, Section, value::boolean};
 
 use crate::{
     Identity, Method, Unauthorized,
     api_keys::ApiKeys,
     identity_headers::{self, remove_forged},
-    section::Section,
     tokens::{self, Tokens},
 };
 
@@ -58,39 +57,38 @@ enum Authorization {
 }
 
 impl Authenticator {
-    /// Reads the `[auth]` table and the files that it names; relative paths are below `base`.
+    /// Reads the table; the files that it names are relative to `directory`. Blocks.
     ///
     /// # Errors
-    /// Everything that is wrong, each with its key.
+    /// A value is invalid; all errors are recorded.
     ///
     /// ```
     /// use std::path::Path;
     /// use waypost_auth::Authenticator;
     ///
-    /// let table = "forward_authorisation = true".parse()?;
-    /// let mistakes = Authenticator::load(&table, Path::new("/etc/gateway")).unwrap_err();
-    /// assert_eq!(mistakes, [
-    ///     "auth: needs auth.jwt or auth.api_keys",
-    ///     "auth.forward_authorisation: is no known key",
-    /// ]);
-    /// # Ok::<(), toml::de::Error>(())
+    /// let text = "[auth]\nforward_authorisation = true";
+    /// let errors = waypost_config::parse(text, |file| {
+    ///     file.table("auth", |section| Authenticator::read(section, Path::new("/etc/gateway")))
+    /// });
+    /// assert_eq!(
+    ///     errors.unwrap_err().to_string(),
+    ///     "line 1: auth.jwt: is missing, and so is auth.api_keys: one of them is required\n\
+    ///      line 2: auth.forward_authorisation: is no known key",
+    /// );
     /// ```
-    pub fn load(table: &Table, base: &Path) -> Result<Self, Vec<String>> {
-        let mut mistakes = Vec::new();
-        let mut section = Section::new(table.clone(), "auth.", &mut mistakes);
+    pub fn read(section: &mut Section<'_>, directory: &Path) -> Result<Self, Invalid> {
+        let authorization = section.read("forward_authorization", boolean);
+        let tokens = section.table("jwt", |section| Tokens::read(section, directory));
+        let api_keys = section.table("api_keys", |section| ApiKeys::read(section, directory));
         if !section.has("jwt") && !section.has("api_keys") {
-            section.mistakes.push("auth: needs auth.jwt or auth.api_keys".to_owned());
+            let other = "is missing, and so is auth.api_keys: one of them is required";
+            return Err(section.error("jwt", other));
         }
-        let authorization = match section.take("forward_authorization") {
+        let authorization = match authorization? {
             Some(true) => Authorization::PassedOn,
             Some(false) | None => Authorization::Removed,
         };
-        let (jwt, api_keys) = (section.take("jwt"), section.take("api_keys"));
-        section.finish();
-        let tokens = jwt.map(|table| Tokens::load(table, base, &mut mistakes));
-        let api_keys = api_keys.and_then(|table| ApiKeys::load(table, base, &mut mistakes));
-        let loaded = Self { tokens, api_keys, authorization };
-        if mistakes.is_empty() { Ok(loaded) } else { Err(mistakes) }
+        Ok(Self { tokens: tokens?, api_keys: api_keys?, authorization })
     }
 
     /// Who calls with these headers at `now`; `None`: somebody who doesn't say.

@@ -10,9 +10,10 @@ use jsonwebtoken::{
 };
 use serde::Deserialize;
 use serde_json::Value;
-use toml::Table;
-
-use super::section::Section;
+use waypost_config::{
+    Invalid, Section,
+    value::{self, invalid, string},
+};
 
 /// A token without a key's name is tried with each of them.
 const KEYS_MAX: usize = 64;
@@ -51,36 +52,36 @@ enum Skipped {
     Broken(&'static str),
 }
 
-/// Reads the keys of `[auth.jwt]`: those of the set, then the single ones.
-pub(super) fn load(section: &mut Section<'_>, base: &Path) -> Vec<Key> {
+/// Reads the keys of `[auth.jwt]`: those of the set, then the single ones. Never none.
+pub(super) fn read(section: &mut Section<'_>, directory: &Path) -> Result<Vec<Key>, Invalid> {
     if !section.has("jwks") && !section.has("keys") {
-        section.mistake("jwks", "is missing, and so is keys: one of them has to be there");
-        return Vec::new();
+        return Err(section.error("jwks", "is missing, and so is keys: one of them is required"));
     }
-    let mistakes = section.mistakes.len();
-    let mut keys = Vec::new();
-    if let Some(json) = section.file("jwks", base) {
-        read_set(&json, section, &mut keys);
-    }
-    let tables: Vec<Table> = section.take("keys").unwrap_or_default();
-    for (index, table) in tables.into_iter().enumerate() {
-        let place = format!("auth.jwt.keys[{index}].");
-        let mut single = Section::new(table, place, section.mistakes);
-        let key = read_key(&mut single, base);
-        single.finish();
-        let Some(key) = key else { continue };
+    let set = section.file("jwks", directory);
+    let set = set.and_then(|json| json.map_or(Ok(Vec::new()), |json| read_set(&json, section)));
+    let single = section.tables("keys", |section| {
+        (section.path().to_owned(), section.offset(), read_key(section, directory))
+    });
+    let mut outcome = set.as_ref().map(|_| ()).map_err(|invalid| *invalid);
+    let mut keys = set.unwrap_or_default();
+    for (path, offset, key) in single? {
+        let Ok(key) = key else {
+            outcome = Err(Invalid);
+            continue;
+        };
         if is_taken(&key, &keys) {
-            section.mistake(&format!("keys[{index}].kid"), "is the one of another key");
+            let message = "is the kid of another key".to_owned();
+            outcome = Err(section.error_at(offset, format!("{path}.kid"), message));
         }
         keys.push(key);
     }
-    if keys.is_empty() && section.mistakes.len() == mistakes {
-        section.mistake("jwks", "there is no key for signatures");
+    outcome?;
+    let key = if section.has("keys") { "keys" } else { "jwks" };
+    match keys.len() {
+        0 => Err(section.error(key, "there is no key for signatures")),
+        1..=KEYS_MAX => Ok(keys),
+        count => Err(section.error(key, format!("there are {count} keys, at most {KEYS_MAX}"))),
     }
-    if keys.len() > KEYS_MAX {
-        section.mistake("keys", format!("there are {}, at most {KEYS_MAX} can be", keys.len()));
-    }
-    keys
 }
 
 /// Whether a token could be of two keys by their name. Equal names of keys for different algorithms are
@@ -93,53 +94,58 @@ fn is_taken(key: &Key, keys: &[Key]) -> bool {
         })
 }
 
-fn read_set(json: &[u8], section: &mut Section<'_>, keys: &mut Vec<Key>) {
+fn read_set(json: &[u8], section: &mut Section<'_>) -> Result<Vec<Key>, Invalid> {
     let set: Option<Value> = serde_json::from_slice(json).ok();
     let Some(Value::Array(set)) = set.and_then(|mut set| Some(set.get_mut("keys")?.take())) else {
-        section.mistake("jwks", "is no JSON object with a list of keys");
-        return;
+        return Err(section.error("jwks", "is no JSON object with a list of keys"));
     };
+    let (mut keys, mut outcome) = (Vec::new(), Ok(()));
     for (index, value) in set.into_iter().enumerate() {
         let read = serde_json::from_value(value).map_err(|_| Skipped::Broken("is no JSON Web Key"));
         match read.and_then(Jwk::key) {
-            Ok(key) if is_taken(&key, keys) => {
-                section
-                    .mistake("jwks", format!("keys[{index}]: its kid is the one of another key"));
+            Ok(key) if is_taken(&key, &keys) => {
+                let message = format!("keys[{index}]: its kid is the one of another key");
+                outcome = Err(section.error("jwks", message));
             }
             Ok(key) => keys.push(key),
             Err(Skipped::Foreign) => {}
             Err(Skipped::Broken(reason)) => {
-                section.mistake("jwks", format!("keys[{index}]: {reason}"));
+                outcome = Err(section.error("jwks", format!("keys[{index}]: {reason}")));
             }
         }
     }
+    outcome.map(|()| keys)
 }
 
-/// Reads one of `auth.jwt.keys`. `None`: there is a mistake.
-fn read_key(section: &mut Section<'_>, base: &Path) -> Option<Key> {
-    let kid = section.take("kid");
-    let name: String = section.require("alg")?;
-    let Ok(algorithm) = name.parse::<Algorithm>() else {
-        section.mistake("alg", format!("'{name}' is no known algorithm"));
-        return None;
+/// Reads one of `auth.jwt.keys`.
+fn read_key(section: &mut Section<'_>, directory: &Path) -> Result<Key, Invalid> {
+    let kid = section.read("kid", string);
+    let Ok(algorithm) = section.required("alg", algorithm) else {
+        // Each is a known key; the algorithm would decide which one is needed.
+        let _ = (section.read("secret_file", string), section.read("public_key_file", string));
+        return Err(Invalid);
     };
     let (wanted, other) = match algorithm.family() {
         AlgorithmFamily::Hmac => ("secret_file", "public_key_file"),
         _ => ("public_key_file", "secret_file"),
     };
-    if section.take::<toml::Value>(other).is_some() {
-        section.mistake(other, format!("is not for {name}, which needs {wanted}"));
-    }
-    if !section.has(wanted) {
-        section.mistake(wanted, format!("is missing, which {name} needs"));
-    }
-    let bytes = section.file(wanted, base)?;
+    let unused = section
+        .read(other, |_| Err::<(), _>(format!("is not for {algorithm:?}, which needs {wanted}")));
+    let Some(bytes) = section.file(wanted, directory)? else {
+        return Err(section.error(wanted, format!("is missing, which {algorithm:?} needs")));
+    };
     let key = match algorithm.family() {
         AlgorithmFamily::Hmac => secret_of_file(&bytes, algorithm),
         family => public_key(&bytes, family, algorithm),
     };
-    let key = key.map_err(|reason| section.mistake(wanted, reason)).ok()?;
-    Some(Key { kid, algorithms: vec![algorithm], key })
+    let key = key.map_err(|reason| section.error(wanted, reason))?;
+    unused?;
+    Ok(Key { kid: kid?, algorithms: vec![algorithm], key })
+}
+
+fn algorithm(value: value::Value<'_>) -> Result<Algorithm, String> {
+    let name = string(value)?;
+    name.parse().map_err(|_| invalid(&name, &"is no known algorithm"))
 }
 
 impl Jwk {

@@ -7,7 +7,6 @@ mod claims;
 mod identity;
 mod identity_headers;
 mod keys;
-mod section;
 mod tokens;
 mod unauthorized;
 

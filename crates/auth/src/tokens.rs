@@ -13,13 +13,15 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, IgnoredAny},
 };
-use toml::Table;
+use waypost_config::{
+    Invalid, Section,
+    value::{Value, duration, invalid, nonempty_string, string},
+};
 
 use super::{
     Identity, Unauthorized,
     claims::{Claims, Terms},
     keys::{self, Key},
-    section::Section,
 };
 
 /// What is not even looked at beyond.
@@ -77,25 +79,23 @@ pub(super) fn given(headers: &HeaderMap) -> Result<Option<&str>, Unauthorized> {
 
 impl Tokens {
     /// Reads `[auth.jwt]` and its files.
-    pub(super) fn load(table: Table, base: &Path, mistakes: &mut Vec<String>) -> Self {
-        let mut section = Section::new(table, "auth.jwt.", mistakes);
-        let issuers = section.texts("issuer");
-        let audiences = section.texts("audience");
-        let leeway = leeway(&mut section);
-        let allowed = allowed(&mut section);
-        let mut keys = keys::load(&mut section, base);
-        let found = !keys.is_empty();
-        if let Some(allowed) = allowed {
+    pub(super) fn read(section: &mut Section<'_>, directory: &Path) -> Result<Self, Invalid> {
+        let issuers = section.one_or_more("issuer", nonempty_string);
+        let audiences = section.one_or_more("audience", nonempty_string);
+        let leeway = section.read("leeway", leeway);
+        let allowed = section.one_or_more("algorithms", allowed_algorithm);
+        let mut keys = keys::read(section, directory)?;
+        if let Some(allowed) = allowed? {
             for key in &mut keys {
                 key.algorithms.retain(|algorithm| allowed.contains(algorithm));
             }
             keys.retain(|key| !key.algorithms.is_empty());
-            if found && keys.is_empty() {
-                section.mistake("algorithms", "no key is for any of these");
+            if keys.is_empty() {
+                return Err(section.error("algorithms", "no key is for any of these"));
             }
         }
-        section.finish();
-        Self { keys, terms: Terms { issuers, audiences, leeway } }
+        let leeway = leeway?.unwrap_or(LEEWAY);
+        Ok(Self { keys, terms: Terms { issuers: issuers?, audiences: audiences?, leeway } })
     }
 
     /// Whose token it is.
@@ -138,30 +138,20 @@ impl Tokens {
     }
 }
 
-fn leeway(section: &mut Section<'_>) -> Duration {
-    let Some(text) = section.take::<String>("leeway") else { return LEEWAY };
-    match humantime::parse_duration(&text) {
-        Ok(leeway) if leeway <= LEEWAY_MAX => leeway,
-        _ => {
-            section.mistake("leeway", format!("'{text}' must be 0s to 5min"));
-            LEEWAY
-        }
+fn leeway(value: Value<'_>) -> Result<Duration, String> {
+    let leeway = duration(value)?;
+    if leeway > LEEWAY_MAX {
+        return Err(invalid(&string(value)?, &"must be 0s to 5min"));
     }
+    Ok(leeway)
 }
 
-/// The algorithms that the operator allows; `None`: all that the keys are for.
-fn allowed(section: &mut Section<'_>) -> Option<Vec<Algorithm>> {
-    let mut allowed = Vec::new();
-    for name in section.texts("algorithms")? {
-        match name.parse() {
-            Ok(algorithm) => allowed.push(algorithm),
-            Err(_) if name.eq_ignore_ascii_case("none") => {
-                section.mistake("algorithms", "none would let everybody in");
-            }
-            Err(_) => section.mistake("algorithms", format!("'{name}' is no known algorithm")),
-        }
+fn allowed_algorithm(value: Value<'_>) -> Result<Algorithm, String> {
+    let name = string(value)?;
+    if name.eq_ignore_ascii_case("none") {
+        return Err(invalid(&name, &"would accept unsigned tokens"));
     }
-    (!allowed.is_empty()).then_some(allowed)
+    name.parse().map_err(|_| invalid(&name, &"is no known algorithm"))
 }
 
 /// A part of a token: base64url of a JSON object. Names that are there twice are refused with it, as

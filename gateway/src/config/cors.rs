@@ -5,11 +5,12 @@ use std::{str::FromStr, time::Duration};
 
 use http::{HeaderName, HeaderValue, Method, Uri};
 
-use super::{
-    mistakes::Noted,
-    section::Section,
-    value::{Value, about, duration, flag, header, method, text},
+use waypost_config::{
+    Invalid, Section,
+    value::{Value, boolean, duration, invalid, string},
 };
+
+use super::value::{header, method};
 
 /// What pages of other origins may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,18 +43,18 @@ pub enum Allowed<T> {
 
 impl Cors {
     /// Reads `[cors]`.
-    pub(super) fn read(section: &mut Section<'_>) -> Result<Self, Noted> {
+    pub(super) fn read(section: &mut Section<'_>) -> Result<Self, Invalid> {
         let origins = match allowed(section, "origins", origin) {
             Ok(None) => {
-                Err(section.note("origins", "is missing: name origins, or [\"*\"] for all"))
+                Err(section.error("origins", "is missing: name origins, or [\"*\"] for all"))
             }
             Ok(Some(origins)) => Ok(origins),
-            Err(noted) => Err(noted),
+            Err(invalid) => Err(invalid),
         };
         let methods = allowed(section, "methods", method);
         let headers = allowed(section, "headers", header);
         let exposed = allowed(section, "exposed", header);
-        let credentials = section.read("credentials", flag);
+        let credentials = section.read("credentials", boolean);
         let max_age = section.read("max_age", duration);
         let cors = Self {
             origins: origins?,
@@ -68,7 +69,7 @@ impl Cors {
     }
 
     /// Browsers refuse answers that allow all there is to requests with credentials.
-    fn check(&self, section: &mut Section<'_>) -> Result<(), Noted> {
+    fn check(&self, section: &mut Section<'_>) -> Result<(), Invalid> {
         let any = [
             ("origins", self.origins == Allowed::Any),
             ("methods", self.methods == Allowed::Any),
@@ -78,7 +79,7 @@ impl Cors {
         let mut outcome = Ok(());
         for (key, _) in any.into_iter().filter(|(_, any)| *any && self.credentials) {
             let message = "must be named one by one, as credentials are allowed: '*' does not do";
-            outcome = Err(section.note(key, message));
+            outcome = Err(section.error(key, message));
         }
         outcome
     }
@@ -96,8 +97,8 @@ fn allowed<T>(
     section: &mut Section<'_>,
     key: &'static str,
     read: impl Fn(Value<'_>) -> Result<T, String>,
-) -> Result<Option<Allowed<T>>, Noted> {
-    let listed = section.list(key, |value| match value.as_str() {
+) -> Result<Option<Allowed<T>>, Invalid> {
+    let listed = section.nonempty_list(key, |value| match value.as_str() {
         Some("*") => Ok(None),
         _ => read(value).map(Some),
     })?;
@@ -105,7 +106,7 @@ fn allowed<T>(
     match &listed[..] {
         [None] => Ok(Some(Allowed::Any)),
         _ if listed.iter().any(Option::is_none) => {
-            Err(section.note(key, "must have nothing beside '*'"))
+            Err(section.error(key, "must have nothing beside '*'"))
         }
         _ => Ok(Some(Allowed::These(listed.into_iter().flatten().collect()))),
     }
@@ -113,7 +114,7 @@ fn allowed<T>(
 
 /// An origin as browsers write it: a scheme, a host, and the port, if it is not the scheme's own.
 fn origin(value: Value<'_>) -> Result<HeaderValue, String> {
-    let text = text(value)?.to_ascii_lowercase();
+    let text = string(value)?.to_ascii_lowercase();
     let canonical = Uri::from_str(&text).ok().and_then(|uri| {
         let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
         Some(format!("{}://{authority}", uri.scheme_str()?))
@@ -122,6 +123,6 @@ fn origin(value: Value<'_>) -> Result<HeaderValue, String> {
         .filter(|canonical| *canonical == text)
         .and_then(|origin| HeaderValue::try_from(origin).ok())
         .ok_or_else(|| {
-            about(&text, &"must be an origin such as https://app.example.com, and no more")
+            invalid(&text, &"must be an origin such as https://app.example.com, and no more")
         })
 }

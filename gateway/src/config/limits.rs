@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::{
-    mistakes::Noted,
-    section::Section,
-    value::{bytes, wait},
+use waypost_config::{
+    Invalid, Section,
+    value::{byte_size, positive_duration},
 };
 
 /// The bounds of each request.
@@ -26,10 +25,10 @@ impl Default for Limits {
 
 impl Limits {
     /// Reads `[limits]`.
-    pub(super) fn read(section: &mut Section<'_>) -> Result<Self, Noted> {
+    pub(super) fn read(section: &mut Section<'_>) -> Result<Self, Invalid> {
         let default = Self::default();
-        let body = section.read("body", bytes);
-        let timeout = section.read("timeout", wait);
+        let body = section.read("body", byte_size);
+        let timeout = section.read("timeout", positive_duration);
         Ok(Self {
             body: body?.map_or(default.body, |bytes| (bytes > 0).then_some(bytes)),
             timeout: timeout?.unwrap_or(default.timeout),

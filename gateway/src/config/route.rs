@@ -8,12 +8,12 @@ use std::{
 
 use http::{HeaderName, Method};
 use waypost_client::{Filter, Policy};
-
-use super::{
-    mistakes::Noted,
-    section::Section,
-    value::{Value, about, count, flag, integer, method, parsed, text, wait, word},
+use waypost_config::{
+    Invalid, Section,
+    value::{Value, boolean, count, from_str, integer, invalid, one_of, positive_duration, string},
 };
+
+use super::value::method;
 use crate::guard::{PathFeatures, is_never_served};
 use crate::routes::{
     Access, HostPattern, KeySource, Methods, Name, PathPrefix, Prefix, Rate, Route,
@@ -35,11 +35,11 @@ pub(super) struct Rest {
 #[derive(Debug)]
 struct Draft {
     path: String,
-    begin: usize,
+    offset: usize,
     line: usize,
     name: Option<Name>,
     requests: Option<Requests>,
-    route: Result<Route, Noted>,
+    route: Result<Route, Invalid>,
 }
 
 /// Which requests a route is for.
@@ -51,8 +51,8 @@ struct Requests {
 }
 
 /// Reads `[[routes]]`.
-pub(super) fn read_routes(file: &mut Section<'_>, rest: Rest) -> Result<Vec<Route>, Noted> {
-    let drafts = file.sections("routes", |section| read_draft(section, rest))?;
+pub(super) fn read_routes(file: &mut Section<'_>, rest: Rest) -> Result<Vec<Route>, Invalid> {
+    let drafts = file.tables("routes", |section| read_draft(section, rest))?;
     let outcome = check_names(file, &drafts).and(check_requests(file, &drafts));
     let routes: Result<_, _> = drafts.into_iter().map(|draft| draft.route).collect();
     outcome.and(routes)
@@ -60,21 +60,21 @@ pub(super) fn read_routes(file: &mut Section<'_>, rest: Rest) -> Result<Vec<Rout
 
 fn read_draft(section: &mut Section<'_>, rest: Rest) -> Draft {
     let requests = read_requests(section);
-    let name = section.read("name", parsed::<Name>);
+    let name = section.read("name", from_str::<Name>);
     Draft {
         path: section.path().to_owned(),
-        begin: section.begin(),
-        line: section.line(section.begin()),
+        offset: section.offset(),
+        line: section.line(section.offset()),
         name: name.clone().ok().flatten(),
         requests: requests.clone().ok(),
         route: read_route(section, requests, name, rest),
     }
 }
 
-fn read_requests(section: &mut Section<'_>) -> Result<Requests, Noted> {
-    let host = section.read("host", parsed::<HostPattern>);
-    let path = section.read("path", parsed::<PathPrefix>);
-    let methods = section.list("methods", served_method);
+fn read_requests(section: &mut Section<'_>) -> Result<Requests, Invalid> {
+    let host = section.read("host", from_str::<HostPattern>);
+    let path = section.read("path", from_str::<PathPrefix>);
+    let methods = section.nonempty_list("methods", served_method);
     Ok(Requests {
         host: host?.unwrap_or_default(),
         path: path?.unwrap_or_default(),
@@ -85,23 +85,23 @@ fn read_requests(section: &mut Section<'_>) -> Result<Requests, Noted> {
 /// All is read before anything that is bad ends it.
 fn read_route(
     section: &mut Section<'_>,
-    requests: Result<Requests, Noted>,
-    given_name: Result<Option<Name>, Noted>,
+    requests: Result<Requests, Invalid>,
+    given_name: Result<Option<Name>, Invalid>,
     rest: Rest,
-) -> Result<Route, Noted> {
+) -> Result<Route, Invalid> {
     let service = read_service(section);
     let prefix = read_prefix(section);
     let path_features = read_path_features(section);
     let filter = read_filter(section);
     let balance = read_balance(section);
-    let timeout = section.read("timeout", wait);
+    let timeout = section.read("timeout", positive_duration);
     let retries = section.read("retries", |value| integer(value, 0..=RETRIES_MAX));
-    let idempotent = section.read("idempotent", flag);
-    let hedge = section.read("hedge", wait);
+    let idempotent = section.read("idempotent", boolean);
+    let hedge = section.read("hedge", positive_duration);
     let in_flight = section.read("in_flight", count);
-    let http2 = section.read("http2", flag);
+    let http2 = section.read("http2", boolean);
     let auth = read_access(section, rest.auth);
-    let rate = section.section("rate", read_rate);
+    let rate = section.table("rate", read_rate);
     let Requests { host, path, methods } = requests?;
     let (policy, key) = balance?;
     Ok(Route {
@@ -126,21 +126,21 @@ fn read_route(
     })
 }
 
-fn read_service(section: &mut Section<'_>) -> Result<Name, Noted> {
-    match section.read("service", parsed::<Name>)? {
+fn read_service(section: &mut Section<'_>) -> Result<Name, Invalid> {
+    match section.read("service", from_str::<Name>)? {
         Some(service) => Ok(service),
-        None => Err(section.note("service", "is missing: name the service that answers")),
+        None => Err(section.error("service", "is missing: name the service that answers")),
     }
 }
 
-fn read_prefix(section: &mut Section<'_>) -> Result<Prefix, Noted> {
-    let strip = section.read("strip", flag);
-    let rewrite = section.read("rewrite", parsed::<PathPrefix>);
+fn read_prefix(section: &mut Section<'_>) -> Result<Prefix, Invalid> {
+    let strip = section.read("strip", boolean);
+    let rewrite = section.read("rewrite", from_str::<PathPrefix>);
     match (strip?, rewrite?) {
         (Some(false), Some(_)) => {
             let message =
                 "takes the place of the prefix, which strip = false keeps: leave one away";
-            Err(section.note("rewrite", message))
+            Err(section.error("rewrite", message))
         }
         (_, Some(rewrite)) => Ok(Prefix::Replaced(rewrite)),
         (Some(true), None) => Ok(Prefix::Stripped),
@@ -154,28 +154,28 @@ fn served_method(value: Value<'_>) -> Result<Method, String> {
     if is_never_served(&method) {
         let reason =
             "must be another method: the gateway passes no CONNECT, PRI, TRACE or TRACK on";
-        return Err(about(method.as_str(), &reason));
+        return Err(invalid(method.as_str(), &reason));
     }
     Ok(method)
 }
 
-fn read_path_features(section: &mut Section<'_>) -> Result<PathFeatures, Noted> {
-    let encoded_slashes = section.read("encoded_slashes", flag);
-    let empty_segments = section.read("empty_segments", flag);
+fn read_path_features(section: &mut Section<'_>) -> Result<PathFeatures, Invalid> {
+    let encoded_slashes = section.read("encoded_slashes", boolean);
+    let empty_segments = section.read("empty_segments", boolean);
     Ok(PathFeatures {
         encoded_slashes: encoded_slashes?.unwrap_or_default(),
         empty_segments: empty_segments?.unwrap_or_default(),
     })
 }
 
-fn read_filter(section: &mut Section<'_>) -> Result<Filter, Noted> {
-    let version = section.read("version", text);
-    let versions = section.list("versions", text);
-    let zones = section.list("zones", text);
-    let metadata = section.texts("metadata");
+fn read_filter(section: &mut Section<'_>) -> Result<Filter, Invalid> {
+    let version = section.read("version", string);
+    let versions = section.nonempty_list("versions", string);
+    let zones = section.nonempty_list("zones", string);
+    let metadata = section.string_map("metadata");
     let versions = match (version?, versions?) {
         (Some(_), Some(_)) => {
-            return Err(section.note("version", "is given beside versions: leave one away"));
+            return Err(section.error("version", "is given beside versions: leave one away"));
         }
         (Some(version), None) => vec![version],
         (None, versions) => versions.unwrap_or_default(),
@@ -184,7 +184,7 @@ fn read_filter(section: &mut Section<'_>) -> Result<Filter, Noted> {
     Ok(Filter { zones, versions, metadata })
 }
 
-fn read_balance(section: &mut Section<'_>) -> Result<(Policy, Option<KeySource>), Noted> {
+fn read_balance(section: &mut Section<'_>) -> Result<(Policy, Option<KeySource>), Invalid> {
     let policies = [
         ("peak-ewma", Policy::PeakEwma),
         ("least-request", Policy::LeastRequest),
@@ -192,15 +192,15 @@ fn read_balance(section: &mut Section<'_>) -> Result<(Policy, Option<KeySource>)
         ("round-robin", Policy::RoundRobin),
         ("rendezvous", Policy::Rendezvous),
     ];
-    let policy = section.read("policy", |value| word(value, &policies));
-    let key = section.read("key", parsed::<KeyText>);
+    let policy = section.read("policy", |value| one_of(value, &policies));
+    let key = section.read("key", from_str::<KeyText>);
     match (policy?.unwrap_or_default(), key?) {
         (Policy::Rendezvous, Some(KeyText(key))) => Ok((Policy::Rendezvous, Some(key))),
         (Policy::Rendezvous, None) => {
             let message = "is missing: rendezvous needs header:NAME, or client";
-            Err(section.note("key", message))
+            Err(section.error("key", message))
         }
-        (_, Some(_)) => Err(section.note("key", "is of no use but with policy = \"rendezvous\"")),
+        (_, Some(_)) => Err(section.error("key", "is of no use but with policy = \"rendezvous\"")),
         (policy, None) => Ok((policy, None)),
     }
 }
@@ -231,11 +231,11 @@ enum Level {
     Required,
 }
 
-fn read_access(section: &mut Section<'_>, told: bool) -> Result<Access, Noted> {
+fn read_access(section: &mut Section<'_>, told: bool) -> Result<Access, Invalid> {
     let levels =
         [("none", Level::None), ("optional", Level::Optional), ("required", Level::Required)];
-    let level = section.read("auth", |value| word(value, &levels));
-    let scopes = section.list("scopes", parsed::<Scope>);
+    let level = section.read("auth", |value| one_of(value, &levels));
+    let scopes = section.nonempty_list("scopes", from_str::<Scope>);
     let (level, scopes) = (level?, scopes?);
     // Where there are scopes and no level, they are what asks for a client that is known.
     let asking = if level.is_some() { "auth" } else { "scopes" };
@@ -248,13 +248,13 @@ fn read_access(section: &mut Section<'_>, told: bool) -> Result<Access, Noted> {
         }
         (Some(Level::None | Level::Optional), Some(_)) => {
             return Err(
-                section.note("scopes", "must come with auth = \"required\", or without auth")
+                section.error("scopes", "must come with auth = \"required\", or without auth")
             );
         }
     };
     if !told {
         let message = "needs the table [auth], which says how clients tell who they are";
-        return Err(section.note(asking, message));
+        return Err(section.error(asking, message));
     }
     Ok(access)
 }
@@ -275,17 +275,17 @@ impl FromStr for Scope {
     }
 }
 
-fn read_rate(section: &mut Section<'_>) -> Result<Rate, Noted> {
+fn read_rate(section: &mut Section<'_>) -> Result<Rate, Invalid> {
     let per_second = section.read("per_second", count);
     let burst = section.read("burst", count);
     let Some(per_second) = per_second? else {
-        return Err(section.note("per_second", "is missing: say how many requests a second"));
+        return Err(section.error("per_second", "is missing: say how many requests a second"));
     };
     Ok(Rate { per_second, burst: burst?.unwrap_or(per_second) })
 }
 
 /// No two routes have the same name.
-fn check_names(file: &mut Section<'_>, drafts: &[Draft]) -> Result<(), Noted> {
+fn check_names(file: &mut Section<'_>, drafts: &[Draft]) -> Result<(), Invalid> {
     let mut outcome = Ok(());
     let mut named: BTreeMap<&Name, &Draft> = BTreeMap::new();
     for draft in drafts {
@@ -297,7 +297,7 @@ fn check_names(file: &mut Section<'_>, drafts: &[Draft]) -> Result<(), Noted> {
                 let message =
                     format!("'{name}' is the name of {} (line {}), too", first.path, first.line);
                 let path = format!("{}.name", draft.path);
-                outcome = Err(file.note_at(draft.begin, path, message));
+                outcome = Err(file.error_at(draft.offset, path, message));
             }
         }
     }
@@ -305,7 +305,7 @@ fn check_names(file: &mut Section<'_>, drafts: &[Draft]) -> Result<(), Noted> {
 }
 
 /// No two routes are for the same requests.
-fn check_requests(file: &mut Section<'_>, drafts: &[Draft]) -> Result<(), Noted> {
+fn check_requests(file: &mut Section<'_>, drafts: &[Draft]) -> Result<(), Invalid> {
     let mut outcome = Ok(());
     let mut places: BTreeMap<_, Vec<(&Methods, &Draft)>> = BTreeMap::new();
     for draft in drafts {
@@ -316,7 +316,7 @@ fn check_requests(file: &mut Section<'_>, drafts: &[Draft]) -> Result<(), Noted>
                 "takes requests for {path} on {host} that {} takes, too: each needs its own methods",
                 first.title(),
             );
-            outcome = Err(file.note_at(draft.begin, draft.path.clone(), message));
+            outcome = Err(file.error_at(draft.offset, draft.path.clone(), message));
         }
         place.push((methods, draft));
     }

@@ -1,33 +1,43 @@
-//! Whole files: what they say, and what is wrong with them.
+//! Whole files: their values, and their errors.
 
-use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+use std::{collections::BTreeMap, fs, num::NonZeroU32, time::Duration};
 
 use http::{HeaderName, HeaderValue, Method};
+use tempfile::TempDir;
 use waypost_client::{Filter, Policy};
 
 use super::*;
 use crate::guard::PathFeatures;
 use crate::routes::{Access, HostPattern, KeySource, Methods, Prefix, Rate, Route};
 
+/// A valid table `[auth]`, whose file is there.
+const AUTH: &str = "[auth.api_keys]\nfile = 'keys.toml'\n";
+
+fn read(text: &str) -> Result<Config, ConfigErrors> {
+    let directory = TempDir::new().expect("a directory");
+    fs::write(directory.path().join("keys.toml"), "keys = []\n").expect("a file");
+    Config::parse(text, directory.path())
+}
+
 fn parse(text: &str) -> Config {
-    Config::parse(text).expect("it has no mistakes")
+    read(text).expect("a valid file")
 }
 
 /// The only route of a file, given all but its service.
 fn route(text: &str) -> Route {
-    let config = parse(&format!("[[routes]]\nservice = 'orders'\n{text}\n[auth]\n"));
+    let config = parse(&format!("[[routes]]\nservice = 'orders'\n{text}\n{AUTH}"));
     (*config.routes.routes()[0]).clone()
 }
 
-/// The mistakes of a file, one a line.
-fn mistakes(text: &str) -> String {
-    Config::parse(text).expect_err("it has mistakes").to_string()
+/// The errors of a file, one a line.
+fn errors(text: &str) -> String {
+    read(text).expect_err("an invalid file").to_string()
 }
 
-/// The only mistake of a route, without its line.
+/// Asserts the only error of a route, without its line.
 #[track_caller]
-fn assert_mistake(text: &str, expected: &str) {
-    let shown = mistakes(&format!("[[routes]]\nservice = 'orders'\n{text}\n"));
+fn assert_error(text: &str, expected: &str) {
+    let shown = errors(&format!("[[routes]]\nservice = 'orders'\n{text}\n"));
     assert_eq!(shown.lines().count(), 1, "{shown}");
     let (line, message) = shown.split_once(": ").expect("a line and a message");
     assert!(line.starts_with("line "), "{shown}");
@@ -41,7 +51,9 @@ fn count(count: u32) -> NonZeroU32 {
 #[test]
 fn an_empty_file_is_the_default() {
     let config = parse("");
-    assert_eq!(config, Config::default());
+    let default = Config::default();
+    assert_eq!((&config.limits, &config.routes), (&default.limits, &default.routes));
+    assert!(config.auth.is_none() && config.cors.is_none() && !config.compression);
     assert_eq!(config.limits.body, Some(16 << 20));
     assert_eq!(config.limits.timeout, Duration::from_secs(30));
     let implicit = Implicit::Routed { timeout: Duration::from_secs(30) };
@@ -158,7 +170,7 @@ fn a_route_waits_as_long_as_all_requests_unless_it_says_otherwise() {
 #[test]
 fn routes_and_auth_close_what_they_do_not_name() {
     let route = "[[routes]]\npath = '/a'\nservice = 'a'\n";
-    let auth = "[auth.api_keys]\nfile = 'keys.toml'\n";
+    let auth = AUTH;
     for (text, is_open) in [
         ("compression = true\n", true),
         ("implicit = true\n", true),
@@ -196,7 +208,7 @@ fn cors_is_read() {
 
 #[test]
 fn mistakes_of_cors_are_told() {
-    let shown = mistakes(
+    let shown = errors(
         "[cors]\norigins = ['*', 'https://a']\nmethods = ['put']\nheaders = ['a b']\n\
          max_age = 5\n",
     );
@@ -208,26 +220,32 @@ fn mistakes_of_cors_are_told() {
     ];
     assert_eq!(shown.lines().collect::<Vec<_>>(), expected);
     for origin in ["a", "a.b", "https://", "https://a/", "https://a/b", "https://u@a", "null", ""] {
-        let shown = mistakes(&format!("[cors]\norigins = ['{origin}']\n"));
+        let shown = errors(&format!("[cors]\norigins = ['{origin}']\n"));
         assert!(shown.contains("cors.origins[0]: "), "{shown}");
     }
-    assert!(mistakes("[cors]\n").starts_with("line 1: cors.origins: is missing"));
-    let shown = mistakes("[cors]\norigins = ['*']\nexposed = ['*']\ncredentials = true\n");
+    assert!(errors("[cors]\n").starts_with("line 1: cors.origins: is missing"));
+    let shown = errors("[cors]\norigins = ['*']\nexposed = ['*']\ncredentials = true\n");
     assert_eq!(shown.lines().count(), 2, "{shown}");
 }
 
 #[test]
-fn auth_is_left_to_who_knows_it_and_never_shown() {
-    let config = parse("implicit = true\n[auth]\nsecret = 'hush'\n[auth.more]\nkeys = [1, 'a']\n");
-    let auth = config.auth.as_ref().expect("it is there");
-    assert_eq!(auth.line, 2);
-    assert_eq!(auth.table["secret"].as_str(), Some("hush"));
-    assert_eq!(auth.table["more"]["keys"][0].as_integer(), Some(1));
-    assert!(!format!("{config:?}").contains("hush"));
-    let shown = mistakes("auth = 'hush'");
+fn errors_of_auth_have_their_own_lines_and_show_no_secret() {
+    assert!(parse(AUTH).auth.is_some());
+    let shown = errors(
+        "implicit = 1\n[auth]\nsecret = 'hush'\n[auth.api_keys]\nfile = 'keys.toml'\nheder = 'x'\n\
+         [auth.jwt]\nissuer = 7\nkeys = [\n{ alg = 'HS256' },\n{ alg = 'HS257' },\n]\n",
+    );
+    let expected = [
+        "line 1: implicit: must be true or false, and is of type integer",
+        "line 3: auth.secret: is no known key",
+        "line 6: auth.api_keys.heder: is no known key",
+        "line 8: auth.jwt.issuer: must be a string, and is of type integer",
+        "line 10: auth.jwt.keys[0].secret_file: is missing, which HS256 needs",
+        "line 11: auth.jwt.keys[1].alg: 'HS257' is no known algorithm",
+    ];
+    assert_eq!(shown.lines().collect::<Vec<_>>(), expected);
+    let shown = errors("auth = 'hush'");
     assert_eq!(shown, "line 1: auth: must be a table, and is of type string");
-    let shown = mistakes("[auth]\nnumber = 99999999999999999999\n");
-    assert!(shown.starts_with("line 1: auth: has a number"), "{shown}");
 }
 
 #[test]
@@ -271,7 +289,7 @@ colour = 'red'
         "line 17: routes[1].colour: is no known key",
         "line 18: other: is no known key",
     ];
-    let shown = mistakes(text);
+    let shown = errors(text);
     for (shown, expected) in shown.lines().zip(expected) {
         assert!(shown.starts_with(expected), "{shown}\n{expected}");
     }
@@ -280,32 +298,32 @@ colour = 'red'
 
 #[test]
 fn what_does_not_go_together_is_a_mistake() {
-    assert_mistake("methods = ['TRACE']", ".methods[0]: 'TRACE' must be another method");
-    assert_mistake("methods = ['GET', 'CONNECT']", ".methods[1]: 'CONNECT' must be another");
-    assert_mistake("encoded_slashes = 'yes'", ".encoded_slashes: must be true or false");
-    assert_mistake("empty_segments = 1", ".empty_segments: must be true or false");
-    assert_mistake("strip = false\nrewrite = '/a'", ".rewrite: takes the place");
-    assert_mistake("version = '1'\nversions = ['1']", ".version: is given beside versions");
-    assert_mistake("key = 'client'", ".key: is of no use");
-    assert_mistake("policy = 'random'\nkey = 'client'", ".key: is of no use");
-    assert_mistake("policy = 'rendezvous'", ".key: is missing");
-    assert_mistake("policy = 'rendezvous'\nkey = 'header:'", ".key: 'header:' must");
-    assert_mistake("policy = 'rendezvous'\nkey = 'cookie:a'", ".key: 'cookie:a' must");
-    assert_mistake("policy = 'least'\nkey = 'client'", ".policy: 'least' must be one of peak-ewma");
-    assert_mistake("auth = 'none'\nscopes = ['a']", ".scopes: must come with");
-    assert_mistake("auth = 'optional'\nscopes = ['a']", ".scopes: must come with");
-    assert_mistake("auth = 'required'", ".auth: needs the table [auth]");
-    assert_mistake("auth = 'optional'", ".auth: needs the table [auth]");
-    assert_mistake("scopes = ['a']", ".scopes: needs the table [auth]");
-    assert_mistake("scopes = ['a b']", ".scopes[0]: 'a b' must be one scope");
-    assert_mistake("methods = []", ".methods: must not be empty");
-    assert_mistake("in_flight = 0", ".in_flight: '0' must be 1 to");
-    assert_mistake("hedge = '0s'", ".hedge: '0s' must be more than 0s");
-    assert_mistake("retries = -1", ".retries: '-1' must be 0 to 10");
-    assert_mistake("rate = 7", ".rate: must be a table");
-    assert_mistake("path = '/a/../b'", ".path: '/a/../b' must not have a segment");
-    assert_mistake("path = '/a%20b'", ".path: '/a%20b' must be of letters");
-    assert_mistake("version = 2", ".version: must be a string");
+    assert_error("methods = ['TRACE']", ".methods[0]: 'TRACE' must be another method");
+    assert_error("methods = ['GET', 'CONNECT']", ".methods[1]: 'CONNECT' must be another");
+    assert_error("encoded_slashes = 'yes'", ".encoded_slashes: must be true or false");
+    assert_error("empty_segments = 1", ".empty_segments: must be true or false");
+    assert_error("strip = false\nrewrite = '/a'", ".rewrite: takes the place");
+    assert_error("version = '1'\nversions = ['1']", ".version: is given beside versions");
+    assert_error("key = 'client'", ".key: is of no use");
+    assert_error("policy = 'random'\nkey = 'client'", ".key: is of no use");
+    assert_error("policy = 'rendezvous'", ".key: is missing");
+    assert_error("policy = 'rendezvous'\nkey = 'header:'", ".key: 'header:' must");
+    assert_error("policy = 'rendezvous'\nkey = 'cookie:a'", ".key: 'cookie:a' must");
+    assert_error("policy = 'least'\nkey = 'client'", ".policy: 'least' must be one of peak-ewma");
+    assert_error("auth = 'none'\nscopes = ['a']", ".scopes: must come with");
+    assert_error("auth = 'optional'\nscopes = ['a']", ".scopes: must come with");
+    assert_error("auth = 'required'", ".auth: needs the table [auth]");
+    assert_error("auth = 'optional'", ".auth: needs the table [auth]");
+    assert_error("scopes = ['a']", ".scopes: needs the table [auth]");
+    assert_error("scopes = ['a b']", ".scopes[0]: 'a b' must be one scope");
+    assert_error("methods = []", ".methods: must not be empty");
+    assert_error("in_flight = 0", ".in_flight: '0' must be 1 to");
+    assert_error("hedge = '0s'", ".hedge: '0s' must be more than 0s");
+    assert_error("retries = -1", ".retries: '-1' must be 0 to 10");
+    assert_error("rate = 7", ".rate: must be a table");
+    assert_error("path = '/a/../b'", ".path: '/a/../b' must not have a segment");
+    assert_error("path = '/a%20b'", ".path: '/a%20b' must be of letters");
+    assert_error("version = 2", ".version: must be a string");
 }
 
 #[test]
@@ -313,7 +331,7 @@ fn two_routes_with_one_name_are_a_mistake() {
     let text = "[[routes]]\nname = 'a'\nservice = 'a'\n\
                 [[routes]]\nname = 'a'\nservice = 'b'\npath = '/b'\n\
                 [[routes]]\nservice = 'a'\npath = '/c'\n";
-    let shown = mistakes(text);
+    let shown = errors(text);
     assert_eq!(shown, "line 4: routes[1].name: 'a' is the name of routes[0] (line 1), too");
 }
 
@@ -324,7 +342,7 @@ fn two_routes_for_the_same_requests_are_a_mistake_that_names_both() {
                 [[routes]]\nservice = 'c'\npath = '/v1/'\nmethods = ['PUT', 'GET']\ntimeout = 1\n\
                 [[routes]]\nservice = 'd'\npath = '/v1'\nhost = 'A.b'\n\
                 [[routes]]\nservice = 'e'\npath = '/v1'\nhost = 'a.B'\nmethods = ['GET']\n";
-    let shown = mistakes(text);
+    let shown = errors(text);
     let lines: Vec<&str> = shown.lines().collect();
     assert_eq!(lines.len(), 3, "{shown}");
     assert!(lines[0].starts_with("line 10: routes[2]: "), "{shown}");
@@ -338,27 +356,30 @@ fn two_routes_for_the_same_requests_are_a_mistake_that_names_both() {
 #[test]
 fn what_is_no_toml_is_told_with_its_line() {
     for (text, line) in [("a = 1\nwhat\n", 2), ("[a]\n\n[a]\n", 3), ("a = \"\n", 1)] {
-        let mistakes = Config::parse(text).expect_err("no TOML");
-        assert_eq!(mistakes.0.len(), 1, "{mistakes}");
-        assert_eq!(mistakes.0[0].line, Some(line), "{mistakes}");
-        assert!(!mistakes.0[0].message.contains('\n'), "{mistakes}");
+        let errors = read(text).expect_err("no TOML");
+        assert_eq!(errors.0.len(), 1, "{errors}");
+        assert_eq!(errors.0[0].line, Some(line), "{errors}");
+        assert!(!errors.0[0].message.contains('\n'), "{errors}");
     }
 }
 
 #[test]
-fn routes_that_are_no_tables_are_mistakes() {
-    assert!(mistakes("routes = 7").starts_with("line 1: routes: must be an array of tables"));
-    assert!(mistakes("[routes]\n").starts_with("line 1: routes: must be an array of tables"));
-    assert!(mistakes("routes = [{service = 'a'}, 7]").starts_with("line 1: routes[1]: must be a"));
+fn routes_that_are_no_tables_are_errors() {
+    assert!(errors("routes = 7").starts_with("line 1: routes: must be an array of tables"));
+    assert!(errors("[routes]\n").starts_with("line 1: routes: must be an array of tables"));
+    assert!(errors("routes = [{service = 'a'}, 7]").starts_with("line 1: routes[1]: must be a"));
     assert_eq!(parse("routes = [{service = 'a'}]").routes.routes().len(), 1);
 }
 
 #[test]
 fn no_damage_to_a_file_does_harm() {
-    let good = "implicit = false\n[limits]\nbody = '1MiB'\n[cors]\norigins = ['*']\n[auth]\n\
+    let good = "implicit = false\n[limits]\nbody = '1MiB'\n[cors]\norigins = ['*']\n\
+                [auth.api_keys]\nfile = 'keys.toml'\n\
                 [[routes]]\nservice = 'a'\nhost = '*.b.c'\nmethods = ['GET']\nretries = 2\n\
                 rate = { per_second = 1 }\nscopes = ['a']\nmetadata = { 'ü' = 'b' }\n";
     parse(good);
+    let directory = TempDir::new().expect("a directory");
+    fs::write(directory.path().join("keys.toml"), "keys = []\n").expect("a file");
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -368,11 +389,11 @@ fn no_damage_to_a_file_does_harm() {
             let place = random.usize(..bytes.len());
             bytes[place] = random.u8(..);
         }
-        // Whatever comes of it, it is no panic, and mistakes have a line each.
+        // It never panics, and each error is on a line of its own.
         let text = String::from_utf8_lossy(&bytes);
-        if let Err(mistakes) = Config::parse(&text) {
-            assert!(!mistakes.0.is_empty(), "{text}");
-            assert_eq!(mistakes.to_string().lines().count(), mistakes.0.len(), "{text}");
+        if let Err(errors) = Config::parse(&text, directory.path()) {
+            assert!(!errors.0.is_empty(), "{text}");
+            assert_eq!(errors.to_string().lines().count(), errors.0.len(), "{text}");
         }
     }
 }

@@ -74,7 +74,7 @@ pub(super) async fn admit(
     let passage = hop_by_hop::strip_request(&mut head.headers, head.version);
     gateway.pseudonym.pass(&mut head.headers, head.version).map_err(problems::refused)?;
     origin.write(&mut head.headers, stripped_prefix(&route, context.is_grpc));
-    match &settings.auth {
+    match &settings.config.auth {
         Some(auth) => auth.pass_on(&mut head.headers, identity.as_ref()),
         None => waypost_auth::remove_forged(&mut head.headers),
     }
@@ -126,7 +126,8 @@ fn identify(
     access: &Access,
     headers: &HeaderMap,
 ) -> Result<Option<Identity>, Problem> {
-    let (Some(auth), Access::Optional | Access::Required { .. }) = (&settings.auth, access) else {
+    let (Some(auth), Access::Optional | Access::Required { .. }) = (&settings.config.auth, access)
+    else {
         return Ok(None);
     };
     let identity = auth.identify(headers, clock::wall_now()).map_err(problems::unauthorized)?;

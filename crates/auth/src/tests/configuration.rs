@@ -6,77 +6,88 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::Algorithm;
 use serde_json::json;
 
-use super::{P256, RSA, authenticator, hex, jwk, key, load, with, without};
-use crate::Authenticator;
+use super::{P256, RSA, authenticator, hex, jwk, key, load, load_in, with, without};
 
-/// A table in which each key has an error.
-const INVALID: &str = "miss = 1
-     forward_authorization = 'yes'
-     [jwt]
-     jwks = 'nowhere.json'
-     keys = [
-         { kid = 'a', secret_file = 'h.secret' },
-         { alg = 'HS257', secret_file = 'h.secret' },
-         { alg = 'HS512', secret_file = 'h.secret' },
-         { alg = 'HS256', secret_file = 'short.secret' },
-         { alg = 'HS256', secret_file = 'r.pem' },
-         { alg = 'HS256', public_key_file = 'r.pem' },
-         { alg = 'RS256', public_key_file = 'p256.pem' },
-         { alg = 'RS256', public_key_file = 'weak.pem' },
-         { alg = 'RS256', public_key_file = 'r.key' },
-         { alg = 'ES256', public_key_file = 'p384.pem' },
-         { alg = 'EdDSA', public_key_file = 'h.secret', more = 1 },
-         { kid = 'b', alg = 'RS256', public_key_file = 'r.pem' },
-         { kid = 'b', alg = 'ES256', public_key_file = 'p256.pem' },
-         { kid = 'b', alg = 'RS256', public_key_file = 'r.pem' },
-     ]
-     issuer = []
-     audience = ['a', 1]
-     algorithms = ['none', 'RS255', 'RS256']
-     leeway = '6min'
-     isuer = 'x'
-     [api_keys]
-     file = 'h.secret'
-     header = 'no name'
-     heder = 'x'";
+const INVALID: &str = "[auth]
+miss = 1
+forward_authorization = 'yes'
+[auth.jwt]
+jwks = 'nowhere.json'
+keys = [
+    { kid = 'a', secret_file = 'h.secret' },
+    { alg = 'HS257', secret_file = 'h.secret' },
+    { alg = 'HS512', secret_file = 'h.secret' },
+    { alg = 'HS256', secret_file = 'short.secret' },
+    { alg = 'HS256', secret_file = 'r.pem' },
+    { alg = 'HS256', public_key_file = 'r.pem' },
+    { alg = 'RS256', public_key_file = 'p256.pem' },
+    { alg = 'RS256', public_key_file = 'weak.pem' },
+    { alg = 'RS256', public_key_file = 'r.key' },
+    { alg = 'ES256', public_key_file = 'p384.pem' },
+    { alg = 'EdDSA', public_key_file = 'h.secret', more = 1 },
+    { kid = 'b', alg = 'RS256', public_key_file = 'r.pem' },
+    { kid = 'b', alg = 'ES256', public_key_file = 'p256.pem' },
+    { kid = 'b', alg = 'RS256', public_key_file = 'r.pem' },
+]
+issuer = []
+audience = ['a', 1]
+algorithms = ['none', 'RS255', 'RS256']
+leeway = '6min'
+isuer = 'x'
+[auth.api_keys]
+file = 'h.secret'
+header = 'no name'
+heder = 'x'
+";
 
 #[test]
-fn all_errors_are_reported_at_once() {
-    let mistakes = load(INVALID).expect_err("mistakes");
+fn all_errors_are_reported_at_once_with_their_lines() {
+    let errors = load(INVALID).expect_err("errors").to_string();
     let expected = [
-        "auth.forward_authorization: invalid type",
-        "auth.miss: is no known key",
-        "auth.jwt.issuer: must be",
-        "auth.jwt.audience: must be",
-        "auth.jwt.leeway: '6min' must be",
-        "auth.jwt.algorithms: none would",
-        "auth.jwt.algorithms: 'RS255' is no",
-        "auth.jwt.jwks: nowhere.json can't be read",
-        "auth.jwt.keys[0].alg: is missing",
-        "auth.jwt.keys[0].secret_file: is no known key",
-        "auth.jwt.keys[1].alg: 'HS257'",
-        "auth.jwt.keys[1].secret_file: is no known key",
-        "auth.jwt.keys[2].secret_file: is shorter",
-        "auth.jwt.keys[3].secret_file: is shorter",
-        "auth.jwt.keys[4].secret_file: is a PEM",
-        "auth.jwt.keys[5].public_key_file: is not for HS256",
-        "auth.jwt.keys[5].secret_file: is missing",
-        "auth.jwt.keys[6].public_key_file: is a key of another type",
-        "auth.jwt.keys[7].public_key_file: is an RSA key of less",
-        "auth.jwt.keys[8].public_key_file: is a private key",
-        "auth.jwt.keys[9].public_key_file: is a key of another curve",
-        "auth.jwt.keys[10].public_key_file: is no PEM",
-        "auth.jwt.keys[10].more: is no known key",
-        "auth.jwt.keys[13].kid: is the one of another key",
-        "auth.jwt.isuer: is no known key",
-        "auth.api_keys.header: is no name",
-        "auth.api_keys.heder: is no known key",
-        "auth.api_keys.file: ",
+        "line 2: auth.miss: is no known key",
+        "line 3: auth.forward_authorization: must be true or false",
+        "line 5: auth.jwt.jwks: cannot read nowhere.json: ",
+        "line 7: auth.jwt.keys[0].alg: is missing",
+        "line 8: auth.jwt.keys[1].alg: 'HS257' is no known algorithm",
+        "line 9: auth.jwt.keys[2].secret_file: is shorter",
+        "line 10: auth.jwt.keys[3].secret_file: is shorter",
+        "line 11: auth.jwt.keys[4].secret_file: is a PEM",
+        "line 12: auth.jwt.keys[5].public_key_file: is not for HS256",
+        "line 12: auth.jwt.keys[5].secret_file: is missing",
+        "line 13: auth.jwt.keys[6].public_key_file: is a key of another type",
+        "line 14: auth.jwt.keys[7].public_key_file: is an RSA key of less",
+        "line 15: auth.jwt.keys[8].public_key_file: is a private key",
+        "line 16: auth.jwt.keys[9].public_key_file: is a key of another curve",
+        "line 17: auth.jwt.keys[10].public_key_file: is no PEM",
+        "line 17: auth.jwt.keys[10].more: is no known key",
+        "line 20: auth.jwt.keys[13].kid: is the kid of another key",
+        "line 22: auth.jwt.issuer: must not be empty",
+        "line 23: auth.jwt.audience[1]: must be a string",
+        "line 24: auth.jwt.algorithms[0]: 'none' would accept",
+        "line 24: auth.jwt.algorithms[1]: 'RS255' is no",
+        "line 25: auth.jwt.leeway: '6min' must be",
+        "line 26: auth.jwt.isuer: is no known key",
+        "line 28: auth.api_keys.file: h.secret, line 1: ",
+        "line 29: auth.api_keys.header: 'no name' must be",
+        "line 30: auth.api_keys.heder: is no known key",
     ];
-    assert_eq!(mistakes.len(), expected.len(), "{mistakes:#?}");
-    for (mistake, expected) in mistakes.iter().zip(expected) {
-        assert!(mistake.starts_with(expected), "{mistake}, not {expected}");
+    for (error, expected) in errors.lines().zip(expected) {
+        assert!(error.starts_with(expected), "{error}, not {expected}");
     }
+    assert_eq!(errors.lines().count(), expected.len(), "{errors}");
+}
+
+#[test]
+fn table_without_a_method_is_an_error() {
+    let errors = load("\n[auth]\n").expect_err("an error").to_string();
+    assert!(
+        errors.starts_with("line 2: auth.jwt: is missing, and so is auth.api_keys"),
+        "{errors}"
+    );
+    let errors = load("[auth.jwt]\n").expect_err("an error").to_string();
+    assert!(errors.starts_with("line 1: auth.jwt.jwks: is missing, and so is keys"), "{errors}");
+    let errors = load("auth = 'hush'").expect_err("an error").to_string();
+    assert_eq!(errors, "line 1: auth: must be a table, and is of type string");
 }
 
 /// Asserts the only error of a JWK set.
@@ -84,10 +95,11 @@ fn all_errors_are_reported_at_once() {
 fn assert_set_error(set: &str, error: &str) {
     let dir = tempfile::tempdir().expect("a directory");
     fs::write(dir.path().join("set.json"), set).expect("a file");
-    let table = "[jwt]\njwks = 'set.json'".parse().expect("TOML");
-    let mistakes = Authenticator::load(&table, dir.path()).expect_err("a mistake");
-    assert_eq!(mistakes.len(), 1, "{mistakes:?}");
-    assert!(mistakes[0].contains(error), "{mistakes:?}, not {error}, of {set}");
+    let errors =
+        load_in(dir.path(), "[auth.jwt]\njwks = 'set.json'").expect_err("an error").to_string();
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert!(errors.starts_with("line 2: auth.jwt.jwks: "), "{errors}");
+    assert!(errors.contains(error), "{errors}, not {error}, of {set}");
 }
 
 #[test]
@@ -135,48 +147,73 @@ fn jwk_set_with_an_invalid_key_is_an_error() {
     assert_set_error(&json!({ "keys": [good, { "kty": "oct" }] }).to_string(), "keys[1]: a member");
 }
 
+/// Asserts the only error of an API-keys file.
+#[track_caller]
+fn assert_api_keys_error(text: &str, error: &str) {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("keys.toml"), text).expect("a file");
+    let errors = load_in(dir.path(), "[auth.api_keys]\nfile = 'keys.toml'");
+    let errors = errors.expect_err("an error").to_string();
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    let prefix = "line 2: auth.api_keys.file: keys.toml, ";
+    assert!(
+        errors.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(error)),
+        "{errors}, not {error}"
+    );
+}
+
 #[test]
-fn errors_of_the_api_keys_file_name_their_place() {
+fn errors_of_the_api_keys_file_have_its_lines() {
     let (digest, empty) = (hex(b"a"), hex(b""));
-    for (text, told) in [
-        ("keys".to_owned(), "auth.api_keys.file: "),
-        (String::new(), "auth.api_keys.file: keys: is missing"),
-        ("more = 1\nkeys = []".to_owned(), "auth.api_keys.file: more: is no"),
-        (format!("[[keys]]\nsha256 = '{digest}'"), "keys[0].id: is missing"),
-        (format!("[[keys]]\nid = ''\nsha256 = '{digest}'"), "keys[0].id: is empty"),
-        ("[[keys]]\nid = 'a'".to_owned(), "keys[0].sha256: is missing"),
-        ("[[keys]]\nid = 'a'\nsha256 = 'a'".to_owned(), "keys[0].sha256: must be"),
-        (format!("[[keys]]\nid = 'a'\nsha256 = '{empty}'"), "keys[0].sha256: must be"),
-        (format!("[[keys]]\nid = 'a'\nsha256 = '+{}'", &digest[1..]), "keys[0].sha256: must be"),
-        (format!("[[keys]]\nid = 'a'\nsha256 = '{digest}'\nscopes = 'a'"), "keys[0].scopes: "),
-        (format!("[[keys]]\nid = 'a'\nsha256 = '{digest}'\nexpires = 'soon'"), "keys[0].expires: "),
-        (format!("[[keys]]\nid = 'a'\nsha256 = '{digest}'\nexpires = 1"), "keys[0].expires: "),
-        (format!("[[keys]]\nid = 'a'\nsha256 = '{digest}'\nkey = 'a'"), "keys[0].key: is no"),
-        (
-            format!(
-                "[[keys]]\nid = 'a'\nsha256 = '{digest}'\n[[keys]]\nid = 'b'\nsha256 = '{digest}'"
-            ),
-            "keys[1].sha256: is there twice",
-        ),
-        (
-            format!(
-                "[[keys]]\nid = 'a'\nsha256 = '{digest}'\n[[keys]]\nid = 'a'\nsha256 = '{}'",
-                hex(b"b")
-            ),
-            "keys[1].id: 'a' is there twice",
-        ),
-    ] {
-        let dir = tempfile::tempdir().expect("a directory");
-        fs::write(dir.path().join("keys.toml"), &text).expect("a file");
-        let table = "[api_keys]\nfile = 'keys.toml'".parse().expect("TOML");
-        let mistakes = Authenticator::load(&table, dir.path()).expect_err("a mistake");
-        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
-        assert!(mistakes[0].contains(told), "{mistakes:?}, not {told}");
+    assert_api_keys_error("keys", "line 1: ");
+    assert_api_keys_error("", "line 1: keys: is missing");
+    assert_api_keys_error("keys = []\nmore = 1", "line 2: more: is no");
+    assert_api_keys_error(
+        &format!("[[keys]]\nsha256 = '{digest}'"),
+        "line 1: keys[0].id: is missing",
+    );
+    assert_api_keys_error("[[keys]]\nid = 'a'", "line 1: keys[0].sha256: is missing");
+    let keyed = format!("[[keys]]\nsha256 = '{digest}'\n");
+    assert_api_keys_error(&format!("{keyed}id = ''"), "line 3: keys[0].id: must not be empty");
+    let named = "[[keys]]\nid = 'a'\n";
+    for invalid in ["a", &empty, &format!("+{}", &digest[1..])] {
+        let text = format!("{named}sha256 = '{invalid}'");
+        assert_api_keys_error(&text, "line 3: keys[0].sha256: must be the 64 hex digits");
     }
+    let valid = format!("{named}sha256 = '{digest}'\n");
+    for (more, error) in [
+        ("scopes = 'a'", "line 4: keys[0].scopes: must be an array"),
+        ("scopes = ['a', 1]", "line 4: keys[0].scopes[1]: must be a string"),
+        ("expires = 'soon'", "line 4: keys[0].expires: must be a time in UTC"),
+        ("expires = 1", "line 4: keys[0].expires: must be a time in UTC"),
+        ("key = 'a'", "line 4: keys[0].key: is no known key"),
+    ] {
+        assert_api_keys_error(&format!("{valid}{more}"), error);
+    }
+    let other_id = format!("{valid}[[keys]]\nid = 'b'\nsha256 = '{digest}'");
+    assert_api_keys_error(&other_id, "line 4: keys[1].sha256: is the digest of another key");
+    let other_digest = format!("{valid}[[keys]]\nid = 'a'\nsha256 = '{}'", hex(b"b"));
+    assert_api_keys_error(&other_digest, "line 4: keys[1].id: 'a' is the id of another key");
+}
+
+#[test]
+fn api_keys_without_keys_or_scopes_are_valid() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for text in [
+        "keys = []".to_owned(),
+        format!("[[keys]]\nid = 'a'\nsha256 = '{}'\nscopes = []", hex(b"a")),
+    ] {
+        fs::write(dir.path().join("keys.toml"), text).expect("a file");
+        load_in(dir.path(), "[auth.api_keys]\nfile = 'keys.toml'").expect("a configuration");
+    }
+}
+
+#[test]
+fn api_key_header_is_never_a_reserved_one() {
     for header in ["authorization", "X-Waypost-Subject", "x_waypost_auth"] {
-        let config = format!("[api_keys]\nfile = 'api-keys.toml'\nheader = '{header}'");
-        let mistakes = load(&config).expect_err("a mistake");
-        assert!(mistakes[0].starts_with("auth.api_keys.header: "), "{mistakes:?}");
+        let config = format!("[auth.api_keys]\nfile = 'api-keys.toml'\nheader = '{header}'");
+        let errors = load(&config).expect_err("an error").to_string();
+        assert!(errors.starts_with("line 3: auth.api_keys.header: "), "{errors}");
     }
 }
 

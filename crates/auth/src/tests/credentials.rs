@@ -77,13 +77,14 @@ fn request_without_credentials_has_no_identity() {
 fn credentials_of_an_unconfigured_method_are_ignored() {
     let token = token(&claims());
     let both = with_api_key(&token);
-    let by_key = load("[api_keys]\nfile = 'api-keys.toml'\n").expect("a configuration");
+    let by_key = load("[auth.api_keys]\nfile = 'api-keys.toml'\n").expect("a configuration");
     let identity = by_key.identify(&both, now()).expect("it holds").expect("it is one");
     assert_eq!(identity.method, Method::ApiKey);
     let mut passed_on = both.clone();
     by_key.pass_on(&mut passed_on, Some(&identity));
     assert!(passed_on.contains_key(AUTHORIZATION), "it is not the gateway's");
-    let by_token = load("[jwt]\nkeys = [{ kid = 'h', alg = 'HS256', secret_file = 'h.secret' }]\n");
+    let by_token =
+        load("[auth.jwt]\nkeys = [{ kid = 'h', alg = 'HS256', secret_file = 'h.secret' }]\n");
     let by_token = by_token.expect("a configuration");
     let identity = by_token.identify(&both, now()).expect("it holds").expect("it is one");
     assert_eq!(identity.method, Method::Jwt, "nor are issuer and audience asked");

@@ -56,7 +56,7 @@ fn api_key_never_reaches_an_instance() {
 
 #[test]
 fn token_is_forwarded_where_configured() {
-    let authenticator = load(&format!("forward_authorization = true\n{CONFIG}"));
+    let authenticator = load(&format!("[auth]\nforward_authorization = true\n{CONFIG}"));
     let authenticator = authenticator.expect("a configuration");
     let mut passed_on = bearer(&token(&claims()));
     let identity = authenticator.identify(&passed_on, now()).expect("it holds");

@@ -8,6 +8,7 @@ mod valid_tokens;
 
 use std::{
     fs,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -17,6 +18,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, crypto, jwk::Jwk};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use waypost_config::{ConfigErrors, parse};
 
 use super::{Authenticator, Identity, Unauthorized};
 
@@ -36,7 +38,7 @@ const ED25519: &str = include_str!("testdata/ed25519.key.pem");
 const ED25519_PUBLIC: &str = include_str!("testdata/ed25519.pub.pem");
 
 const CONFIG: &str = "
-[jwt]
+[auth.jwt]
 jwks = 'keys.json'
 keys = [
     { kid = 'h', alg = 'HS256', secret_file = 'h.secret' },
@@ -45,7 +47,7 @@ keys = [
 ]
 issuer = ['https://id.example.com', 'https://other.example.com']
 audience = 'api'
-[api_keys]
+[auth.api_keys]
 file = 'api-keys.toml'
 ";
 
@@ -111,8 +113,16 @@ fn files() -> TempDir {
     dir
 }
 
-fn load(text: &str) -> Result<Authenticator, Vec<String>> {
-    Authenticator::load(&text.parse().expect("TOML"), files().path())
+/// Reads `[auth]` of a file, whose own files are in `directory`.
+fn load_in(directory: &Path, text: &str) -> Result<Authenticator, ConfigErrors> {
+    parse(text, |file| {
+        let read = file.table("auth", |section| Authenticator::read(section, directory));
+        Ok(read?.expect("a table"))
+    })
+}
+
+fn load(text: &str) -> Result<Authenticator, ConfigErrors> {
+    load_in(files().path(), text)
 }
 
 fn authenticator() -> Authenticator {

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::{
     CONFIG, ED25519, NOW, OTHER_RSA, P256, P384, RSA, SECRET, authenticator, bearer, claims,
-    headers, identify, jwk, key, load, now, signed, token, token_of, with, without,
+    headers, identify, jwk, key, load, load_in, now, signed, token, token_of, with, without,
 };
-use crate::{Authenticator, Method, Unauthorized};
+use crate::{Method, Unauthorized};
 
 #[test]
 fn token_of_each_key_type_is_accepted() {
@@ -44,8 +44,8 @@ fn jwk_without_alg_verifies_all_algorithms_of_its_type() {
     let dir = tempfile::tempdir().expect("a directory");
     let set = json!({ "keys": [rsa, secret] }).to_string();
     fs::write(dir.path().join("set.json"), set).expect("a file");
-    let table = "[jwt]\njwks = 'set.json'".parse().expect("TOML");
-    let authenticator = Authenticator::load(&table, dir.path()).expect("a configuration");
+    let authenticator =
+        load_in(dir.path(), "[auth.jwt]\njwks = 'set.json'").expect("a configuration");
     let (rsa, secret) = (key(Algorithm::RS256, RSA), EncodingKey::from_secret(&[7; 48]));
     let refused = Err(Unauthorized::AlgorithmRefused);
     for (algorithm, kid, key, expected) in [
