@@ -1,18 +1,21 @@
-//! The server's configuration: a flag beats the environment beats the file beats the default. All
-//! mistakes are found at once.
+//! The server's configuration: a flag overrides the environment, which overrides the file.
+//! Invariant: a configuration with an error never starts a server, and all errors are reported.
 
 use std::{
     fmt::Display,
     fs,
     net::SocketAddr,
+    ops::Bound,
     path::{Path, PathBuf},
     str::FromStr,
 };
 
-use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
-use toml::{Table, Value};
 use tracing_subscriber::EnvFilter;
+use waypost_config::{
+    ConfigErrors, Invalid, Section, decode, parse,
+    value::{Value, duration, from_str, integer, invalid, string},
+};
 use waypost_serving::telemetry::LogFormat;
 
 use crate::model::Limits;
@@ -91,177 +94,129 @@ pub struct Overrides {
     pub log_format: Option<String>,
 }
 
-/// Everything that is wrong with a configuration.
+/// All errors of a configuration: of the file, then of flags and environment.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the configuration has {} mistake(s):\n  {}", .0.len(), .0.join("\n  "))]
-pub struct ConfigError(pub Vec<String>);
+#[error("invalid configuration, {} error(s):\n  {}", .0.len(), .0.join("\n  "))]
+pub struct InvalidConfig(pub Vec<String>);
 
 impl Config {
-    /// Reads the file, if one is named, and puts flags and environment above it.
-    pub fn load(overrides: Overrides) -> Result<Self, ConfigError> {
-        let mut mistakes = Vec::new();
+    /// Reads the file, if one is named, and applies flags and environment.
+    pub fn load(overrides: Overrides) -> Result<Self, InvalidConfig> {
+        let mut errors = Vec::new();
         let mut config = Self::default();
         if let Some(path) = &overrides.config {
             match read_file(path) {
-                Ok(table) => {
-                    config.read_table(table, &path.display().to_string(), &mut mistakes);
-                }
-                Err(mistake) => mistakes.push(mistake),
+                Ok(read) => config = read,
+                Err(read) => errors.extend(read),
             }
         }
-        config.read_overrides(overrides, &mut mistakes);
-        if mistakes.is_empty() { Ok(config) } else { Err(ConfigError(mistakes)) }
+        config.apply(overrides, &mut errors);
+        if errors.is_empty() { Ok(config) } else { Err(InvalidConfig(errors)) }
     }
 
-    fn read_overrides(&mut self, overrides: Overrides, mistakes: &mut Vec<String>) {
-        override_with(&mut self.listen, "--listen", overrides.listen, mistakes);
-        override_with(&mut self.store, "--store", overrides.store, mistakes);
-        if let Some(levels) = overrides.log {
-            check_levels("--log", &levels, mistakes);
-            self.log = levels;
+    fn read(file: &mut Section<'_>) -> Result<Self, Invalid> {
+        let default = Self::default();
+        let listen = file.read("listen", from_str);
+        let store = file.read("store", from_str);
+        let data_dir = file.read("data_dir", from_str);
+        let port_file = file.read("port_file", from_str);
+        let log = file.read("log", log_filter);
+        let log_format = file.read("log_format", from_str);
+        let limits = file.table("limits", read_limits);
+        Ok(Self {
+            listen: listen?.unwrap_or(default.listen),
+            port_file: port_file?,
+            data_dir: data_dir?.unwrap_or(default.data_dir),
+            store: store?.unwrap_or(default.store),
+            log: log?.unwrap_or(default.log),
+            log_format: log_format?,
+            limits: limits?.unwrap_or(default.limits),
+        })
+    }
+
+    fn apply(&mut self, overrides: Overrides, errors: &mut Vec<String>) {
+        apply(&mut self.listen, "--listen", overrides.listen, errors);
+        apply(&mut self.store, "--store", overrides.store, errors);
+        if let Some(filter) = overrides.log {
+            if let Err(message) = check_log_filter(&filter) {
+                errors.push(format!("--log: {message}"));
+            }
+            self.log = filter;
         }
         if let Some(format) = overrides.log_format {
             match format.parse() {
                 Ok(format) => self.log_format = Some(format),
-                Err(reason) => mistakes.push(mistake("--log-format", &format, reason)),
+                Err(reason) => errors.push(format!("--log-format: '{format}' {reason}")),
             }
         }
         self.port_file = overrides.port_file.or(self.port_file.take());
         self.data_dir = overrides.data_dir.unwrap_or_else(|| self.data_dir.clone());
     }
-
-    fn read_table(&mut self, table: Table, file: &str, mistakes: &mut Vec<String>) {
-        let mut section = Section { table, place: format!("{file}: "), mistakes };
-        section.parse("listen", &mut self.listen);
-        section.parse("store", &mut self.store);
-        if let Some(path) = section.take::<String>("data_dir") {
-            self.data_dir = path.into();
-        }
-        if let Some(path) = section.take::<String>("port_file") {
-            self.port_file = Some(path.into());
-        }
-        if let Some(levels) = section.take::<String>("log") {
-            check_levels(&format!("{}log", section.place), &levels, section.mistakes);
-            self.log = levels;
-        }
-        let mut format = LogFormat::Json;
-        if section.parse("log_format", &mut format) {
-            self.log_format = Some(format);
-        }
-        let limits = section.take::<Table>("limits");
-        section.finish();
-        if let Some(table) = limits {
-            read_limits(&mut self.limits, table, format!("{file}: limits."), mistakes);
-        }
-    }
 }
 
-/// The limits by their names in the file. Bounds that the design sets are the largest values.
-fn read_limits(limits: &mut Limits, table: Table, place: String, mistakes: &mut Vec<String>) {
-    let mut section = Section { table, place, mistakes };
-    let mut hold = humantime::Duration::from(limits.protection_hold_max);
-    section.parse("protection_hold_max", &mut hold);
-    limits.protection_hold_max = hold.into();
-    let unbounded = usize::MAX;
-    for (key, limit, largest) in [
-        ("name_bytes_max", &mut limits.name_bytes_max, unbounded),
-        ("id_bytes_max", &mut limits.id_bytes_max, unbounded),
-        ("host_bytes_max", &mut limits.host_bytes_max, 253),
-        ("ports_max", &mut limits.ports_max, unbounded),
-        ("metadata_entries_max", &mut limits.metadata_entries_max, unbounded),
-        ("metadata_key_bytes_max", &mut limits.metadata_key_bytes_max, unbounded),
-        ("metadata_value_bytes_max", &mut limits.metadata_value_bytes_max, unbounded),
-        ("metadata_bytes_max", &mut limits.metadata_bytes_max, unbounded),
-        ("message_bytes_max", &mut limits.message_bytes_max, 1 << 30),
-        ("heartbeat_leases_max", &mut limits.heartbeat_leases_max, unbounded),
-        ("watch_services_max", &mut limits.watch_services_max, unbounded),
-        ("filter_entries_max", &mut limits.filter_entries_max, unbounded),
-        ("instances_max", &mut limits.instances_max, crate::model::LeaseId::SLOTS),
-        ("connections_max", &mut limits.connections_max, unbounded),
-        ("streams_max", &mut limits.streams_max, 1 << 24),
-        ("queued_writes_max", &mut limits.queued_writes_max, 1 << 24),
-        ("log_changes_max", &mut limits.log_changes_max, unbounded),
-        ("log_bytes_max", &mut limits.log_bytes_max, unbounded),
+/// Reads `[limits]`. The greatest values are bounds of the design.
+fn read_limits(section: &mut Section<'_>) -> Result<Limits, Invalid> {
+    use Bound::{Included, Unbounded};
+    let mut limits = Limits::default();
+    let mut outcome = Ok(());
+    for (key, limit, max) in [
+        ("name_bytes_max", &mut limits.name_bytes_max, Unbounded),
+        ("id_bytes_max", &mut limits.id_bytes_max, Unbounded),
+        ("host_bytes_max", &mut limits.host_bytes_max, Included(253)),
+        ("ports_max", &mut limits.ports_max, Unbounded),
+        ("metadata_entries_max", &mut limits.metadata_entries_max, Unbounded),
+        ("metadata_key_bytes_max", &mut limits.metadata_key_bytes_max, Unbounded),
+        ("metadata_value_bytes_max", &mut limits.metadata_value_bytes_max, Unbounded),
+        ("metadata_bytes_max", &mut limits.metadata_bytes_max, Unbounded),
+        ("message_bytes_max", &mut limits.message_bytes_max, Included(1 << 30)),
+        ("heartbeat_leases_max", &mut limits.heartbeat_leases_max, Unbounded),
+        ("watch_services_max", &mut limits.watch_services_max, Unbounded),
+        ("filter_entries_max", &mut limits.filter_entries_max, Unbounded),
+        ("instances_max", &mut limits.instances_max, Included(crate::model::LeaseId::SLOTS)),
+        ("connections_max", &mut limits.connections_max, Unbounded),
+        ("streams_max", &mut limits.streams_max, Included(1 << 24)),
+        ("queued_writes_max", &mut limits.queued_writes_max, Included(1 << 24)),
+        ("log_changes_max", &mut limits.log_changes_max, Unbounded),
+        ("log_bytes_max", &mut limits.log_bytes_max, Unbounded),
     ] {
-        let Some(value) = section.take::<u64>(key) else { continue };
-        match usize::try_from(value) {
-            Ok(value) if (1..=largest).contains(&value) => *limit = value,
-            _ => {
-                let reason = format!("must be 1 to {largest}");
-                section.mistakes.push(mistake(&format!("{}{key}", section.place), &value, reason));
-            }
+        match section.read(key, |value| integer(value, (Included(1), max))) {
+            Ok(value) => *limit = value.unwrap_or(*limit),
+            Err(Invalid) => outcome = Err(Invalid),
         }
     }
-    section.finish();
+    let hold = section.read("protection_hold_max", duration)?;
+    limits.protection_hold_max = hold.unwrap_or(limits.protection_hold_max);
+    outcome.map(|()| limits)
 }
 
-fn read_file(path: &Path) -> Result<Table, String> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| format!("{}: can't be read: {error}", path.display()))?;
-    text.parse().map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-        format!("{}: line {line}: {}", path.display(), error.message())
-    })
+/// Returns the errors with the file's name.
+fn read_file(path: &Path) -> Result<Config, Vec<String>> {
+    let file = path.display();
+    let bytes = fs::read(path).map_err(|error| vec![format!("{file}: cannot be read: {error}")])?;
+    let parsed =
+        decode(&bytes).map_err(ConfigErrors::from).and_then(|text| parse(text, Config::read));
+    parsed.map_err(|errors| errors.0.iter().map(|error| format!("{file}: {error}")).collect())
 }
 
-fn check_levels(place: &str, levels: &str, mistakes: &mut Vec<String>) {
-    if let Err(error) = EnvFilter::try_new(levels) {
-        mistakes.push(mistake(place, &levels, error));
-    }
+fn log_filter(value: Value<'_>) -> Result<String, String> {
+    let filter = string(value)?;
+    check_log_filter(&filter).map(|()| filter)
 }
 
-fn override_with<T: FromStr<Err: Display>>(
+fn check_log_filter(filter: &str) -> Result<(), String> {
+    EnvFilter::try_new(filter).map(|_| ()).map_err(|error| invalid(filter, &error))
+}
+
+fn apply<T: FromStr<Err: Display>>(
     value: &mut T,
     flag: &str,
     text: Option<String>,
-    mistakes: &mut Vec<String>,
+    errors: &mut Vec<String>,
 ) {
     let Some(text) = text else { return };
     match text.parse() {
         Ok(parsed) => *value = parsed,
-        Err(reason) => mistakes.push(mistake(flag, &text, reason)),
-    }
-}
-
-fn mistake(place: &str, value: &dyn Display, reason: impl Display) -> String {
-    format!("{place}: '{value}' {reason}")
-}
-
-/// A table whose keys are taken one by one; what is left over is a mistake.
-struct Section<'a> {
-    table: Table,
-    place: String,
-    mistakes: &'a mut Vec<String>,
-}
-
-impl Section<'_> {
-    /// The value of a key; one of another type is a mistake.
-    fn take<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
-        let value: Value = self.table.remove(key)?;
-        let read: Result<T, _> = Deserialize::deserialize(value);
-        read.map_err(|error| {
-            self.mistakes.push(format!("{}{key}: {}", self.place, error.message()));
-        })
-        .ok()
-    }
-
-    /// Puts the value of a key, read from its text. Says whether it did.
-    fn parse<T: FromStr<Err: Display>>(&mut self, key: &str, value: &mut T) -> bool {
-        let Some(text) = self.take::<String>(key) else { return false };
-        match text.parse() {
-            Ok(parsed) => *value = parsed,
-            Err(reason) => {
-                self.mistakes.push(mistake(&format!("{}{key}", self.place), &text, reason));
-                return false;
-            }
-        }
-        true
-    }
-
-    fn finish(self) {
-        for key in self.table.keys() {
-            self.mistakes.push(format!("{}{key}: is no known key", self.place));
-        }
+        Err(reason) => errors.push(format!("{flag}: '{text}' {reason}")),
     }
 }
 
@@ -271,14 +226,14 @@ mod tests {
 
     use super::*;
 
-    fn load(text: &str, overrides: Overrides) -> Result<Config, ConfigError> {
+    fn load(text: &str, overrides: Overrides) -> Result<Config, InvalidConfig> {
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs::write(file.path(), text).expect("the file can be written");
         Config::load(Overrides { config: Some(file.path().into()), ..overrides })
     }
 
     #[test]
-    fn a_flag_beats_the_file_beats_the_default() {
+    fn flag_overrides_the_file_and_the_file_the_default() {
         let text = "listen = '127.0.0.1:1'\nlog = 'warn'\n[limits]\nid_bytes_max = 7\n\
                     protection_hold_max = '90s'\n";
         let listen = Some("127.0.0.1:2".to_owned());
@@ -289,30 +244,32 @@ mod tests {
         assert_eq!(config.limits.protection_hold_max, Duration::from_secs(90));
         assert_eq!(config.limits.host_bytes_max, 253);
         assert_eq!(Config::load(Overrides::default()), Ok(Config::default()));
+        assert_eq!(load("", Overrides::default()), Ok(Config::default()));
     }
 
     #[test]
-    fn all_mistakes_are_told_at_once() {
+    fn all_errors_are_reported_with_their_lines() {
         let text = "listen = 'here'\nstore = 7\nmiss = 1\n[limits]\nid_bytes_max = 0\nother = 2\n\
-                    protection_hold_max = 'long'\n";
+                    host_bytes_max = 254\nprotection_hold_max = 'long'\n";
         let log = Some("waypost=loudly".to_owned());
-        let error = load(text, Overrides { log, ..Overrides::default() }).expect_err("mistakes");
-        for part in [
-            "listen: 'here'",
-            "store: ",
-            "miss: is no",
-            "limits.id_bytes_max: '0'",
-            "limits.protection_hold_max: 'long'",
-            "limits.other: is no",
-            "--log: ",
-        ] {
-            assert!(error.0.iter().any(|mistake| mistake.contains(part)), "{part} in {error}");
+        let error = load(text, Overrides { log, ..Overrides::default() }).expect_err("errors");
+        for (shown, expected) in error.0.iter().zip([
+            ": line 1: listen: 'here' invalid socket address",
+            ": line 2: store: must be a string, and is of type integer",
+            ": line 3: miss: is no known key",
+            ": line 5: limits.id_bytes_max: '0' must be 1 or more",
+            ": line 6: limits.other: is no known key",
+            ": line 7: limits.host_bytes_max: '254' must be 1 to 253",
+            ": line 8: limits.protection_hold_max: 'long' must be a time",
+            "--log: 'waypost=loudly' ",
+        ]) {
+            assert!(shown.contains(expected), "{shown}, not {expected}");
         }
-        assert_eq!(error.0.len(), 7, "{error}");
+        assert_eq!(error.0.len(), 8, "{error}");
     }
 
     #[test]
-    fn a_file_that_is_no_toml_is_named_with_its_line() {
+    fn file_that_is_not_toml_is_reported_with_its_line() {
         let error = load("listen = 'a'\nwhat\n", Overrides::default()).expect_err("no TOML");
         assert!(error.0[0].contains("line 2"), "{error}");
     }
