@@ -1,6 +1,5 @@
-//! An image of a registry as bytes: what a backup is. It begins with a line that names it, holds each
-//! instance with its lease as a record with its length before it, and ends with a checksum
-//! (SHA-256) of all that came before.
+//! The backup format: a title line, a length-prefixed record for each instance with its lease, and
+//! a SHA-256 checksum of everything before it. Pure, but for the reader it is given.
 
 use std::{
     fmt,
@@ -21,24 +20,24 @@ use crate::{
     registry::{Restored, Stay},
 };
 
-/// How an image of this format begins.
+/// The title line of this format.
 const TITLE: &[u8] = b"waypost image 1\n";
-/// So many bytes make a chunk; the last one may have fewer.
+/// The size of a chunk; the last one may be smaller.
 const CHUNK_BYTES: usize = 256 * 1024;
 const CHECKSUM_BYTES: usize = 32;
 
-const TOO_EARLY: &str = "it ends too early";
-const NOT_A_LEASE: &str = "a record is none of an instance with its lease";
+const TRUNCATED: &str = "it is truncated";
+const NOT_A_LEASE: &str = "a record is not an instance with its lease";
 
-/// An image under way, a chunk at a time. Getting the next one blocks.
+/// A backup in progress, as an iterator of chunks. Reading the next chunk blocks.
 pub struct Backup(Box<dyn Iterator<Item = Result<Vec<u8>, StoreError>> + Send>);
 
-/// What is in an image.
+/// The content of a backup, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackupSummary {
-    /// The position that it is of.
+    /// The revision of the backup.
     pub revision: Revision,
-    /// How many instances.
+    /// The number of instances.
     pub instances: u64,
 }
 
@@ -49,9 +48,9 @@ impl Backup {
         Self(Box::new(chunks))
     }
 
-    /// Reads all of an image, and says what is in it. Blocks.
+    /// Reads a whole backup and returns its summary. Blocks.
     ///
-    /// Errors: those for which it could not be restored.
+    /// Errors: the same as when it is restored.
     pub fn verify(source: impl Read) -> Result<BackupSummary, BackupError> {
         read_leases(source, drop)
     }
@@ -71,19 +70,19 @@ impl fmt::Debug for Backup {
     }
 }
 
-/// Why an image can't be restored.
+/// The error of reading or restoring a backup.
 #[derive(Debug, Error)]
 pub enum BackupError {
-    /// It can't be read.
-    #[error("the image can't be read: {0}")]
+    /// Reading failed.
+    #[error("can't read the backup: {0}")]
     Unreadable(#[from] io::Error),
-    /// It is something else.
-    #[error("this is no image of a registry, or one that a newer version made")]
+    /// The title line is missing.
+    #[error("not a Waypost backup, or written by a newer version")]
     Foreign,
-    /// It is not as it was made.
-    #[error("the image is damaged: {0}")]
+    /// The content differs from what was written.
+    #[error("the backup is damaged: {0}")]
     Damaged(&'static str),
-    /// There is no place for it.
+    /// The data directory can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -96,38 +95,38 @@ struct BackupRecord {
 
 #[derive(Clone, PartialEq, Oneof)]
 enum BackupPart {
-    /// The first: the position.
+    /// The first record: the revision.
     #[prost(uint64, tag = "1")]
     Revision(u64),
-    /// The others, in the order of their slots: each a [`LeaseRecord`].
+    /// All others, in the order of their slots: each a [`LeaseRecord`].
     #[prost(bytes = "vec", tag = "2")]
     Lease(Vec<u8>),
-    /// The last: how many stays there were.
+    /// The last record: the number of leases.
     #[prost(uint64, tag = "3")]
     End(u64),
 }
 
-/// Makes an image.
+/// Encodes a backup.
 pub(super) struct BackupWriter {
-    /// What was not taken yet.
+    /// Encoded bytes that were not taken yet.
     bytes: Vec<u8>,
     checksum: Sha256,
-    stays: u64,
-    /// Whether everything was put.
+    leases: u64,
+    /// Set once the checksum is encoded.
     ended: bool,
 }
 
 impl BackupWriter {
-    pub(super) fn begin(revision: u64) -> Self {
+    pub(super) fn start(revision: u64) -> Self {
         let (bytes, checksum) = (TITLE.to_vec(), Sha256::new_with_prefix(TITLE));
-        let mut writer = Self { bytes, checksum, stays: 0, ended: false };
+        let mut writer = Self { bytes, checksum, leases: 0, ended: false };
         writer.add(BackupPart::Revision(revision));
         writer
     }
 
-    pub(super) fn put(&mut self, stay: Vec<u8>) {
-        self.add(BackupPart::Lease(stay));
-        self.stays += 1;
+    pub(super) fn put(&mut self, lease: Vec<u8>) {
+        self.add(BackupPart::Lease(lease));
+        self.leases += 1;
     }
 
     fn add(&mut self, part: BackupPart) {
@@ -136,9 +135,9 @@ impl BackupWriter {
         self.bytes.extend(record);
     }
 
-    /// Nothing is put any more.
+    /// Encodes the end and the checksum.
     pub(super) fn end(&mut self) {
-        self.add(BackupPart::End(self.stays));
+        self.add(BackupPart::End(self.leases));
         self.bytes.extend_from_slice(&self.checksum.finalize_reset());
         self.ended = true;
     }
@@ -147,26 +146,27 @@ impl BackupWriter {
         self.ended || self.bytes.len() >= CHUNK_BYTES
     }
 
-    /// The next chunk, however long a record is.
+    /// Takes the next chunk; a record may span several.
     pub(super) fn take(&mut self) -> Vec<u8> {
         let rest = self.bytes.split_off(self.bytes.len().min(CHUNK_BYTES));
         mem::replace(&mut self.bytes, rest)
     }
 
-    /// Whether all of it was taken.
+    /// Returns whether the last chunk was taken.
     pub(super) fn is_done(&self) -> bool {
         self.ended && self.bytes.is_empty()
     }
 }
 
-/// Reads a whole image.
+/// Decodes a whole backup.
 pub(super) fn read_backup(source: impl Read) -> Result<Restored, BackupError> {
     let mut stays = Vec::new();
-    let revision = read_leases(source, |stay| stays.push(stay))?.revision;
+    let revision = read_leases(source, |lease| stays.push(lease))?.revision;
     Ok(Restored { revision, stays, ..Restored::default() })
 }
 
-/// Reads a whole image, which is none where this ends with an error, whatever was taken by then.
+/// Decodes a whole backup, passing each lease to `take`. After an error, nothing that `take`
+/// received is valid.
 fn read_leases(
     source: impl Read,
     mut take: impl FnMut(Stay),
@@ -181,29 +181,29 @@ fn read_leases(
         return Err(BackupError::Foreign);
     }
     let Some(BackupPart::Revision(revision)) = reader.part()? else {
-        return Err(BackupError::Damaged("it does not begin with a position"));
+        return Err(BackupError::Damaged("it does not start with a revision"));
     };
-    let mut contents = BackupSummary { revision: Revision(revision), instances: 0 };
+    let mut summary = BackupSummary { revision: Revision(revision), instances: 0 };
     let (mut keys, mut latest_slot) = (KeyInterner::default(), None);
     loop {
         match reader.part()? {
-            Some(BackupPart::Lease(stay)) => {
-                let stay = LeaseRecord::read(&stay, &mut keys);
-                let stay = stay.map_err(|_| BackupError::Damaged(NOT_A_LEASE))?;
-                let slot = Some(stay.lease.slot());
+            Some(BackupPart::Lease(lease)) => {
+                let lease = LeaseRecord::read(&lease, &mut keys);
+                let lease = lease.map_err(|_| BackupError::Damaged(NOT_A_LEASE))?;
+                let slot = Some(lease.lease.slot());
                 if latest_slot >= slot {
                     return Err(BackupError::Damaged("records are not in order"));
                 }
                 latest_slot = slot;
-                contents.instances += 1;
-                take(stay);
+                summary.instances += 1;
+                take(lease);
             }
-            Some(BackupPart::End(count)) if count == contents.instances => break,
+            Some(BackupPart::End(count)) if count == summary.instances => break,
             _ => return Err(BackupError::Damaged("records are missing or unknown")),
         }
     }
     reader.end()?;
-    Ok(contents)
+    Ok(summary)
 }
 
 struct BackupReader<R> {
@@ -214,7 +214,7 @@ struct BackupReader<R> {
 impl<R: Read> BackupReader<R> {
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), BackupError> {
         self.source.read_exact(bytes).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => BackupError::Damaged(TOO_EARLY),
+            io::ErrorKind::UnexpectedEof => BackupError::Damaged(TRUNCATED),
             _ => error.into(),
         })?;
         self.checksum.update(bytes);
@@ -223,18 +223,18 @@ impl<R: Read> BackupReader<R> {
 
     fn part(&mut self) -> Result<Option<BackupPart>, BackupError> {
         let length = self.length()?;
-        // No more than there is, whatever the length says.
+        // Grows with the bytes that exist, not with a length that may be damaged.
         let mut record = Vec::new();
         self.source.by_ref().take(length).read_to_end(&mut record)?;
         if (record.len() as u64) < length {
-            return Err(BackupError::Damaged(TOO_EARLY));
+            return Err(BackupError::Damaged(TRUNCATED));
         }
         self.checksum.update(&record);
         let record = BackupRecord::decode(record.as_slice());
         Ok(record.map_err(|_| BackupError::Damaged("a record is unreadable"))?.part)
     }
 
-    /// Of the record that follows.
+    /// Reads the length of the next record.
     fn length(&mut self) -> Result<u64, BackupError> {
         let mut length = 0;
         for shift in (0..35).step_by(7) {
@@ -248,17 +248,17 @@ impl<R: Read> BackupReader<R> {
         Err(BackupError::Damaged("a record is too long"))
     }
 
-    /// The checksum, and nothing behind it.
+    /// Verifies the checksum and the end of the file.
     fn end(mut self) -> Result<(), BackupError> {
         let mut checksum = [0; CHECKSUM_BYTES];
         let expected = self.checksum.clone().finalize();
         self.fill(&mut checksum)?;
         if checksum != *expected {
-            return Err(BackupError::Damaged("its checksum is another"));
+            return Err(BackupError::Damaged("the checksum does not match"));
         }
         match self.source.read(&mut [0])? {
             0 => Ok(()),
-            _ => Err(BackupError::Damaged("it goes on behind its end")),
+            _ => Err(BackupError::Damaged("data follows its end")),
         }
     }
 }

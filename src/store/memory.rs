@@ -1,4 +1,5 @@
-//! Keeps nothing: the registry lives as long as the process, and each process begins a history.
+//! The storage backend that stores nothing: the registry lasts as long as the process, and each
+//! process starts a new history.
 
 use super::{Backup, Store, StoreError, StoredState};
 use crate::{
@@ -6,12 +7,12 @@ use crate::{
     registry::{Restored, Transition},
 };
 
-/// The store that keeps nothing.
+/// The store that stores nothing.
 #[derive(Debug, Default)]
 pub struct MemoryStore;
 
 impl MemoryStore {
-    /// Begins a history.
+    /// Starts a new history.
     pub fn open() -> (Self, StoredState) {
         (Self, StoredState { history: HistoryId::random(), restored: Restored::default() })
     }

@@ -1,4 +1,5 @@
-//! What keeps the registry: one small trait, and what stands behind it.
+//! Storage backends behind one trait: `disk` is durable, `memory` is lost on restart; `backup` is
+//! the format that a disk store writes and restores.
 
 mod backup;
 mod disk;
@@ -17,51 +18,51 @@ use crate::{
     registry::{Restored, Transition},
 };
 
-/// Keeps what was answered. Opening one gives as well what it [kept](StoredState). Used by the engine
-/// alone, one call at a time, on a thread of its own: a store may block.
+/// A durable log of transitions. Opening a store also returns its [`StoredState`]. Only the engine
+/// uses it, one call at a time, on a thread of its own: a store may block.
 pub trait Store: Send + 'static {
-    /// What operators call it.
+    /// Returns the name that operators configure.
     fn name(&self) -> &'static str;
 
-    /// Makes transitions durable, all or none. When it returns `Ok` they survive whatever the store
-    /// promises to survive; after an error none of them shows up later. Without transitions it only
-    /// proves that the store works.
+    /// Makes transitions durable, all or none. After `Ok` they survive what the store promises to
+    /// survive; after an error none of them appears later. Without transitions it only proves that
+    /// the store works.
     fn commit(
         &mut self,
         transitions: &[Transition],
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// An image of what was committed until now, to be read while the store works on.
+    /// Starts a backup of everything committed so far. Commits may continue while it is read.
     fn backup(&self) -> Result<Backup, StoreError>;
 }
 
-/// What a store kept.
+/// The state that a store returns when it is opened.
 #[derive(Debug)]
 pub struct StoredState {
-    /// The history that it belongs to.
+    /// The history of its revisions.
     pub history: HistoryId,
-    /// What was registered.
+    /// The registered instances and the latest changes.
     pub restored: Restored,
 }
 
-/// Why a store can't do what it was asked to.
+/// The error of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StoreError {
-    /// It can't be reached, or fails; it may recover.
+    /// The store can't be reached or fails; it may recover.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// There is no room for more; it recovers when there is.
+    /// The disk is full; the store recovers once there is free space.
     #[error("the store is full: {0}")]
     Full(String),
-    /// It keeps nothing of which there could be an image.
+    /// The backend stores nothing.
     #[error("the {0} store keeps nothing to back up")]
     NothingToBackUp(&'static str),
-    /// It can't be opened.
+    /// The store can't be opened.
     #[error("{}: {reason}", path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
-        /// Why not, and what to do.
+        /// The cause, and what to do about it.
         reason: String,
     },
 }

@@ -1,5 +1,6 @@
-//! What the disk store writes: model to bytes and back. The fields of a record never change their
-//! number or their meaning; new ones get new numbers.
+//! The records of the disk store: model to bytes and back. Pure.
+//!
+//! Invariant: a field never changes its number or meaning; new fields get new numbers.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -21,7 +22,7 @@ use crate::{
     registry::Stay,
 };
 
-/// The keys of services, one of each.
+/// Shares equal service keys.
 #[derive(Debug, Default)]
 pub(super) struct KeyInterner(HashSet<Arc<ServiceKey>>);
 
@@ -53,7 +54,7 @@ pub(super) struct InstanceRecord {
     ports: BTreeMap<String, u32>,
     #[prost(enumeration = "StatusRecord", tag = "7")]
     status: i32,
-    /// Empty: none.
+    /// Empty if the instance has no zone.
     #[prost(string, tag = "8")]
     zone: String,
     #[prost(string, tag = "9")]
@@ -98,21 +99,22 @@ pub(super) struct LeaseRecord {
     pub(super) instance: Vec<u8>,
 }
 
-/// A change, and those that follow it in one row.
+/// A change, and the changes that follow it in the same row.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ChangeRecord {
     /// An [`InstanceRecord`].
     #[prost(bytes = "vec", tag = "1")]
     instance: Vec<u8>,
-    /// As well; of an update.
+    /// An [`InstanceRecord`], of an update only.
     #[prost(bytes = "vec", tag = "2")]
     before: Vec<u8>,
     #[prost(bool, tag = "3")]
     replaced: bool,
-    /// Of a removal.
+    /// The reason of a removal.
     #[prost(enumeration = "ReasonRecord", tag = "4")]
     removed: i32,
-    /// The changes that follow, each a [`ChangeRecord`] that none follows. There are none in format 1.
+    /// The changes that follow, each a [`ChangeRecord`] without followers. Always empty in format
+    /// 1.
     #[prost(bytes = "vec", repeated, tag = "5")]
     next: Vec<Vec<u8>>,
 }
@@ -127,7 +129,7 @@ enum ReasonRecord {
     Evicted = 4,
 }
 
-/// Puts the bytes of an [`InstanceRecord`] behind others, without making one: each batch puts one for
+/// Appends the bytes of an [`InstanceRecord`] without building one: every batch encodes one for
 /// each of its changes.
 pub(super) fn put_instance(instance: &Instance, bytes: &mut Vec<u8>) {
     let content = instance.content.view();
@@ -164,21 +166,21 @@ pub(super) fn put_instance(instance: &Instance, bytes: &mut Vec<u8>) {
     fields.number(15, instance.registered_at.0);
 }
 
-/// Puts the bytes of a [`LeaseRecord`], with its instance's from elsewhere.
-pub(super) fn put_lease(stay: &LeaseRecord, instance: &[u8], bytes: &mut Vec<u8>) {
+/// Appends the bytes of a [`LeaseRecord`] with the given bytes of its instance.
+pub(super) fn put_lease(record: &LeaseRecord, instance: &[u8], bytes: &mut Vec<u8>) {
     let mut fields = Fields(bytes);
-    fields.fixed(1, stay.lease);
-    fields.number(2, stay.first_generation);
-    fields.number(3, stay.ttl_ns);
-    fields.number(4, stay.disconnect_grace_ns);
+    fields.fixed(1, record.lease);
+    fields.number(2, record.first_generation);
+    fields.number(3, record.ttl_ns);
+    fields.number(4, record.disconnect_grace_ns);
     fields.bytes(5, instance);
 }
 
-/// A change on its way into a row: what a [`ChangeRecord`] has, by reference.
+/// The fields of a [`ChangeRecord`] by reference, to be encoded into a row.
 pub(super) struct ChangeRecordRef<'a> {
     /// The bytes of an [`InstanceRecord`].
     instance: &'a [u8],
-    /// As well; empty where it is no update.
+    /// The bytes of an [`InstanceRecord`]; empty unless this is an update.
     before: &'a [u8],
     replaced: bool,
     removed: ReasonRecord,
@@ -197,7 +199,7 @@ impl<'a> ChangeRecordRef<'a> {
         Self { instance, before, replaced, removed }
     }
 
-    /// How many bytes it adds to a row that goes on with it.
+    /// Returns the bytes that it adds to a row as a follower.
     pub(super) fn next_len(&self) -> usize {
         let len = self.len();
         1 + encoded_len_varint(len as u64) + len
@@ -209,7 +211,7 @@ impl<'a> ChangeRecordRef<'a> {
         bytes_len(self.instance.len()) + before + kind
     }
 
-    /// Begins a row; says where the instance's bytes are.
+    /// Encodes the first change of a row. Returns the range of the instance's bytes.
     pub(super) fn put_first(&self, row: &mut Vec<u8>) -> Range<usize> {
         let mut fields = Fields(row);
         fields.bytes(1, self.instance);
@@ -222,7 +224,7 @@ impl<'a> ChangeRecordRef<'a> {
         end - self.instance.len()..end
     }
 
-    /// Goes on with a row; says as well where the instance's bytes are.
+    /// Encodes a following change of a row. Returns the range of the instance's bytes.
     pub(super) fn put_next(&self, row: &mut Vec<u8>) -> Range<usize> {
         Fields(row).begin(5, self.len());
         self.put_first(row)
@@ -230,8 +232,7 @@ impl<'a> ChangeRecordRef<'a> {
 }
 
 impl InstanceRecord {
-    /// The instance, whose service's key is shared with others; `Err` names the field that can't be one
-    /// of ours.
+    /// Decodes an instance and shares its service key. `Err` names the invalid field.
     pub(super) fn read(bytes: &[u8], keys: &mut KeyInterner) -> Result<Instance, &'static str> {
         Self::decode(bytes).map_err(|_| "record")?.into_instance(keys)
     }
@@ -277,13 +278,13 @@ impl InstanceRecord {
 }
 
 impl LeaseRecord {
-    /// A new identity under its first lease, without its instance.
+    /// Builds the record of a new identity under its first lease, without its instance.
     pub(super) fn new(lease: LeaseId, terms: LeaseTerms) -> Self {
         let first_generation = lease.generation();
         Self { first_generation, ..Self::default() }.under(lease, terms)
     }
 
-    /// The same under another lease.
+    /// Moves the identity to another lease.
     pub(super) fn under(self, lease: LeaseId, terms: LeaseTerms) -> Self {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Self {
@@ -294,7 +295,7 @@ impl LeaseRecord {
         }
     }
 
-    /// The stay; `Err` names the field that can't be one of ours.
+    /// Decodes an instance with its lease. `Err` names the invalid field.
     pub(super) fn read(bytes: &[u8], keys: &mut KeyInterner) -> Result<Stay, &'static str> {
         let record = Self::decode(bytes).map_err(|_| "record")?;
         Ok(Stay {
@@ -310,15 +311,15 @@ impl LeaseRecord {
 }
 
 impl From<&Stay> for LeaseRecord {
-    fn from(stay: &Stay) -> Self {
-        let (first_generation, mut instance) = (stay.first_generation, Vec::new());
-        put_instance(&stay.instance, &mut instance);
-        Self { first_generation, instance, ..Self::new(stay.lease, stay.terms) }
+    fn from(lease: &Stay) -> Self {
+        let (first_generation, mut instance) = (lease.first_generation, Vec::new());
+        put_instance(&lease.instance, &mut instance);
+        Self { first_generation, instance, ..Self::new(lease.lease, lease.terms) }
     }
 }
 
 impl ChangeRecord {
-    /// The changes of a row, one after the other; `Err` names the field that can't be one of ours.
+    /// Decodes the changes of a row in order. `Err` names the invalid field.
     pub(super) fn read(row: &[u8], keys: &mut KeyInterner) -> Result<Vec<Change>, &'static str> {
         let mut record = Self::decode(row).map_err(|_| "record")?;
         let next = mem::take(&mut record.next);
@@ -357,9 +358,9 @@ mod tests {
 
     use super::*;
 
-    /// Earlier versions took them.
+    /// Earlier versions accepted them.
     #[test]
-    fn hosts_that_are_refused_by_now_are_read() {
+    fn hosts_that_are_invalid_by_now_are_read() {
         for host in ["0.0.0.0", "::", "239.1.2.3", "255.255.255.255", "0x7f000001"] {
             assert!(Host::parse(host, 253).is_err(), "{host}");
             let content = Content::from(&Parts { host: Host::stored(host).unwrap(), ..parts(80) });

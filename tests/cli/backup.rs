@@ -236,12 +236,12 @@ async fn what_is_no_whole_image_is_not_restored() {
     let target = places.text("target");
     let restore = ["restore", bad.as_str(), "--data-dir", target.as_str()];
     offline(&restore).await.refused("bad: No such file or directory");
-    let foreign = "this is no image of a registry";
+    let foreign = "not a Waypost backup";
     for (bytes, reason) in [
-        (&whole[..whole.len() - 1], "bad: the image is damaged: it ends too early"),
-        (&whole[..whole.len() / 2], "bad: the image is damaged: it ends too early"),
-        (&flipped, "bad: the image is damaged: "),
-        (&longer, "bad: the image is damaged: it goes on behind its end"),
+        (&whole[..whole.len() - 1], "bad: the backup is damaged: it is truncated"),
+        (&whole[..whole.len() / 2], "bad: the backup is damaged: it is truncated"),
+        (&flipped, "bad: the backup is damaged: "),
+        (&longer, "bad: the backup is damaged: data follows its end"),
         (&[], foreign),
         (b"something else entirely", foreign),
     ] {
@@ -303,15 +303,15 @@ async fn a_store_that_can_not_be_checked_is_named() {
     let (store, _) = store_and_image(&places).await;
     let check = ["check", "--data-dir", store.as_str()];
     let server = Server::start_on(Path::new(&store)).await;
-    offline(&check).await.refused("store: another server works with it");
+    offline(&check).await.refused("store: another server uses it");
     server.stop().await;
 
     let nowhere = places.text("nowhere");
-    let reason = "nowhere: there is no such directory";
+    let reason = "nowhere: no such directory";
     offline(&["check", "--data-dir", &nowhere]).await.refused(reason);
     assert!(!fs::exists(&nowhere).unwrap());
     fs::create_dir(&nowhere).unwrap();
-    let reason = "nowhere/registry.redb: there is no store";
+    let reason = "nowhere/registry.redb: no store exists";
     offline(&["check", "--data-dir", &nowhere]).await.refused(reason);
     assert_eq!(names(Path::new(&nowhere)), [""; 0], "not even a lock is left there");
 

@@ -1,4 +1,4 @@
-//! The image of a directory, read while the store works on.
+//! The backup of a data directory, read while commits continue.
 
 use std::path::PathBuf;
 
@@ -10,27 +10,27 @@ use super::{
 };
 use crate::store::{StoreError, backup::BackupWriter};
 
-/// An image under way: what was committed when it began, whatever is committed since.
+/// A backup in progress: the state at its start, whatever is committed since.
 pub(super) struct DiskBackup {
     path: PathBuf,
-    stays: Range<'static, u32, &'static [u8]>,
-    /// `None` once it is whole, or failed.
+    leases: Range<'static, u32, &'static [u8]>,
+    /// `None` once complete or failed.
     writer: Option<BackupWriter>,
 }
 
 impl DiskBackup {
-    pub(super) fn begin(transaction: &ReadTransaction, path: PathBuf) -> Result<Self, LoadError> {
+    pub(super) fn start(transaction: &ReadTransaction, path: PathBuf) -> Result<Self, LoadError> {
         let revision = number(transaction.open_table(META)?.get(REVISION_ROW)?);
         let revision = revision.ok_or_else(|| LoadError::Damaged("meta".to_owned()))?;
-        let writer = Some(BackupWriter::begin(revision));
-        let stays = transaction.open_table(LEASES)?.range::<u32>(..)?;
-        Ok(Self { path, stays, writer })
+        let writer = Some(BackupWriter::start(revision));
+        let leases = transaction.open_table(LEASES)?.range::<u32>(..)?;
+        Ok(Self { path, leases, writer })
     }
 
     fn chunk(&mut self, mut writer: BackupWriter) -> Result<Vec<u8>, LoadError> {
         while !writer.has_chunk() {
-            match self.stays.next().transpose()? {
-                Some((_, stay)) => writer.put(stay.value().to_vec()),
+            match self.leases.next().transpose()? {
+                Some((_, lease)) => writer.put(lease.value().to_vec()),
                 None => writer.end(),
             }
         }

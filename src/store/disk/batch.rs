@@ -1,4 +1,4 @@
-//! One batch on its way into the tables, and the way back.
+//! Writes one batch to the tables, and reverts it.
 
 use std::ops::{Bound, Range, RangeInclusive};
 
@@ -15,8 +15,7 @@ use crate::{
     store::record::{LeaseRecord, put_lease},
 };
 
-/// Puts what transitions made of stays, and their changes, and says which revision is the latest of
-/// these.
+/// Writes the leases and changes of transitions. Returns the latest revision among them.
 pub(super) fn put(
     transaction: &WriteTransaction,
     transitions: &[Transition],
@@ -32,31 +31,31 @@ pub(super) fn put(
         });
         steps.push(SlotWrite { slot: transition.slot(), transition, instance });
     }
-    // By page. What happens in a slot keeps its order.
+    // In page order; a stable sort keeps the order in each slot.
     steps.sort_by_key(|step| step.slot);
     let row = Vec::new();
-    let mut stays = LeaseRows { table: transaction.open_table(LEASES)?, rows: &rows, undo, row };
-    for run in steps.chunk_by(SlotWrite::goes_on) {
-        stays.put_run(run)?;
+    let mut leases = LeaseRows { table: transaction.open_table(LEASES)?, rows: &rows, undo, row };
+    for run in steps.chunk_by(SlotWrite::is_followed_by) {
+        leases.put_run(run)?;
     }
-    drop(stays);
+    drop(leases);
     if let Some(revision) = revision {
         put_rows(transaction.open_table(CHANGES)?, &rows, revision, stored_log, undo)?;
     }
     Ok(revision)
 }
 
-/// A transition on its way into its slot.
+/// The write of a transition to its slot.
 struct SlotWrite<'a> {
     slot: u32,
     transition: &'a Transition,
-    /// Where in the rows the instance is that it came with; `None`: it has the one that is there.
+    /// The range of the new instance in the log's rows; `None` keeps the stored one.
     instance: Option<Range<usize>>,
 }
 
 impl SlotWrite<'_> {
-    /// Whether both do the same in neighbouring slots, so that it is done at once.
-    fn goes_on(&self, next: &Self) -> bool {
+    /// Returns whether both do the same in adjacent slots, so that one operation can do both.
+    fn is_followed_by(&self, next: &Self) -> bool {
         let same = matches!(
             (self.transition, next.transition),
             (Transition::Added { .. }, Transition::Added { .. })
@@ -70,7 +69,7 @@ struct LeaseRows<'a> {
     table: Table<'a, u32, &'static [u8]>,
     rows: &'a LogRows,
     undo: &'a mut Undo,
-    /// One on its way there.
+    /// The buffer of an encoded row.
     row: Vec<u8>,
 }
 
@@ -86,20 +85,20 @@ impl LeaseRows<'_> {
         }
     }
 
-    /// Adds stays in slots that follow one upon another, where none is.
+    /// Adds leases in consecutive empty slots.
     fn add(&mut self, first: u32, run: &[SlotWrite<'_>]) -> Result<(), redb::Error> {
-        let mut place = self.table.lower_bound_mut(Bound::Included(first))?;
+        let mut cursor = self.table.lower_bound_mut(Bound::Included(first))?;
         for step in run {
             encode(step, None, self.rows, &mut self.row)?;
-            place.insert_before(step.slot, self.row.as_slice())?;
-            self.undo.stays.push((step.slot, None));
+            cursor.insert_before(step.slot, self.row.as_slice())?;
+            self.undo.leases.push((step.slot, None));
         }
-        Ok(place.close()?)
+        Ok(cursor.close()?)
     }
 
-    /// Removes stays from slots that follow one upon another.
+    /// Removes leases from consecutive slots.
     fn remove(&mut self, slots: RangeInclusive<u32>, count: usize) -> Result<(), redb::Error> {
-        let (first, undo) = (*slots.start(), &mut self.undo.stays);
+        let (first, undo) = (*slots.start(), &mut self.undo.leases);
         let before = undo.len();
         self.table.retain_in(slots, |slot, row| {
             undo.push((slot, Some(row.to_vec())));
@@ -108,14 +107,14 @@ impl LeaseRows<'_> {
         if undo.len() - before < count { Err(no_lease(first)) } else { Ok(()) }
     }
 
-    /// Puts what one transition made of its slot.
+    /// Writes the result of one transition to its slot.
     fn put(&mut self, step: &SlotWrite<'_>) -> Result<(), redb::Error> {
         let slot = step.slot;
         let before = match step.transition {
             Transition::Added { .. } => None,
             Transition::Removed { .. } => {
                 let before = owned(self.table.remove(slot)?);
-                self.undo.stays.push((slot, Some(before.ok_or_else(|| no_lease(slot))?)));
+                self.undo.leases.push((slot, Some(before.ok_or_else(|| no_lease(slot))?)));
                 return Ok(());
             }
             _ => owned(self.table.get(slot)?),
@@ -123,42 +122,42 @@ impl LeaseRows<'_> {
         encode(step, before.as_deref(), self.rows, &mut self.row)?;
         let replaced = self.table.insert(slot, self.row.as_slice())?.is_some();
         if replaced != before.is_some() {
-            return Err(redb::Error::Corrupted(format!("a stay in slot {slot}")));
+            return Err(redb::Error::Corrupted(format!("unexpected lease in slot {slot}")));
         }
-        self.undo.stays.push((slot, before));
+        self.undo.leases.push((slot, before));
         Ok(())
     }
 }
 
-/// Encodes the stay that a transition leaves in place of the one before.
+/// Encodes the lease that a transition leaves in its slot.
 fn encode(
     step: &SlotWrite<'_>,
     before: Option<&[u8]>,
     rows: &LogRows,
     row: &mut Vec<u8>,
 ) -> Result<(), redb::Error> {
-    let stay = match (step.transition, before) {
+    let record = match (step.transition, before) {
         (Transition::Added { lease, terms, .. }, _) => LeaseRecord::new(*lease, *terms),
         (transition, Some(before)) => {
-            let stay = LeaseRecord::decode(before).map_err(|_| no_lease(step.slot))?;
+            let record = LeaseRecord::decode(before).map_err(|_| no_lease(step.slot))?;
             match transition {
-                Transition::TakenOver { lease, terms, .. } => stay.under(*lease, *terms),
-                _ => stay,
+                Transition::TakenOver { lease, terms, .. } => record.under(*lease, *terms),
+                _ => record,
             }
         }
         (_, None) => return Err(no_lease(step.slot)),
     };
     let instance = step.instance.clone().map(|place| rows.instance(place));
     row.clear();
-    put_lease(&stay, instance.unwrap_or(&stay.instance), row);
+    put_lease(&record, instance.unwrap_or(&record.instance), row);
     Ok(())
 }
 
 fn no_lease(slot: u32) -> redb::Error {
-    redb::Error::Corrupted(format!("no stay in slot {slot}"))
+    redb::Error::Corrupted(format!("no lease in slot {slot}"))
 }
 
-/// Puts the rows of the log, and takes out those that it no longer needs.
+/// Appends rows to the log, and removes those that exceed the limits.
 fn put_rows(
     mut table: Table<'_, u64, &'static [u8]>,
     rows: &LogRows,
@@ -171,14 +170,14 @@ fn put_rows(
         undo.changes.push((first, owned(before)));
         stored_log.push(first, row.len());
     }
-    stored_log.reach(revision);
+    stored_log.set_latest(revision);
     while let Some(oldest) = stored_log.pop_excess() {
         undo.changes.push((oldest, owned(table.remove(oldest)?)));
     }
     Ok(())
 }
 
-/// Puts those of the numbers that there are.
+/// Writes the given numbers to `META`.
 pub(super) fn put_numbers(
     transaction: &WriteTransaction,
     numbers: [(&'static str, Option<u64>); 3],
@@ -193,17 +192,17 @@ pub(super) fn put_numbers(
     Ok(())
 }
 
-/// The rows before a batch, each as often as it changed.
+/// The previous values of all rows that a batch wrote, one entry a write.
 #[derive(Debug, Default)]
 pub(super) struct Undo {
-    stays: Vec<(u32, Option<Vec<u8>>)>,
+    leases: Vec<(u32, Option<Vec<u8>>)>,
     changes: Vec<(u64, Option<Vec<u8>>)>,
     meta: Vec<(&'static str, Option<Vec<u8>>)>,
 }
 
 impl Undo {
     pub(super) fn apply(&self, transaction: &WriteTransaction) -> Result<(), redb::Error> {
-        put_back(&mut transaction.open_table(LEASES)?, &self.stays)?;
+        put_back(&mut transaction.open_table(LEASES)?, &self.leases)?;
         put_back(&mut transaction.open_table(CHANGES)?, &self.changes)?;
         put_back(&mut transaction.open_table(META)?, &self.meta)
     }
@@ -217,7 +216,7 @@ where
     K: redb::Key + 'static,
     K::SelfType<'k>: Copy,
 {
-    // The last first: what a row was before the batch is put back last.
+    // In reverse: the value before the batch is written last.
     for (key, value) in rows.iter().rev() {
         match value {
             Some(value) => drop(table.insert(*key, value.as_slice())?),

@@ -1,4 +1,4 @@
-//! Reads what was kept.
+//! Loads the state from the file, and verifies it.
 
 use std::{path::Path, sync::Arc};
 
@@ -21,15 +21,15 @@ use crate::{
     },
 };
 
-/// No registry lives long enough to get there.
+/// An upper bound that no registry reaches.
 const REVISION_MAX: u64 = u64::MAX / 2;
 
-/// Why something can't be read.
+/// The error of loading.
 #[derive(Debug)]
 pub(super) enum LoadError {
-    /// The place is not as it was written.
+    /// A table or row is damaged.
     Damaged(String),
-    /// A newer version wrote it, or none.
+    /// A newer version wrote the file, or the format is missing.
     Format(Option<u64>),
     Failed(redb::Error),
 }
@@ -50,8 +50,8 @@ impl LoadError {
                 unusable(
                     path,
                     format!(
-                        "its format is {format}, and this version knows {FORMAT}: start the \
-                         version that wrote it"
+                        "its format is {format}, this version supports up to {FORMAT}: start \
+                         the version that wrote it"
                     ),
                 )
             }
@@ -59,16 +59,16 @@ impl LoadError {
     }
 }
 
-/// Everything that was kept.
+/// The content of the file.
 pub(super) struct LoadedFile {
     pub(super) loaded: StoredState,
-    /// The batches that were committed, ever.
+    /// The number of batches ever committed.
     pub(super) batch: u64,
-    /// The version of what was written.
+    /// The format version.
     pub(super) format: u64,
 }
 
-/// Reads everything. The log takes note of the changes.
+/// Loads everything. Records the rows of changes in `stored_log`.
 pub(super) fn load(
     transaction: &ReadTransaction,
     stored_log: &mut StoredLog,
@@ -89,9 +89,9 @@ pub(super) fn load(
     let mut keys = KeyInterner::default();
     let mut stays = Vec::new();
     for row in transaction.open_table(LEASES)?.iter()? {
-        let (slot, stay) = row?;
-        match LeaseRecord::read(stay.value(), &mut keys) {
-            Ok(stay) if stay.lease.slot() == slot.value() => stays.push(stay),
+        let (slot, lease) = row?;
+        match LeaseRecord::read(lease.value(), &mut keys) {
+            Ok(lease) if lease.lease.slot() == slot.value() => stays.push(lease),
             _ => return Err(LoadError::Damaged(format!("stays/{}", slot.value()))),
         }
     }
@@ -100,7 +100,7 @@ pub(super) fn load(
     Ok(LoadedFile { loaded: StoredState { history, restored }, batch, format })
 }
 
-/// The latest changes, one revision after the other up to the given one.
+/// Loads the latest changes: consecutive revisions up to the given one.
 fn changes(
     transaction: &ReadTransaction,
     keys: &mut KeyInterner,
@@ -109,7 +109,7 @@ fn changes(
 ) -> Result<Vec<Arc<Change>>, LoadError> {
     let damaged = |at: u64| LoadError::Damaged(format!("changes/{at}"));
     let mut changes = Vec::new();
-    // The revision that has to come.
+    // The next expected revision.
     let mut next = None;
     for row in transaction.open_table(CHANGES)?.iter()? {
         let (first, row) = row?;
@@ -128,7 +128,7 @@ fn changes(
             next = Some(at + 1);
         }
     }
-    stored_log.reach(revision);
+    stored_log.set_latest(revision);
     match next {
         Some(next) if next <= revision => Err(damaged(next)),
         _ => Ok(changes),

@@ -1,5 +1,5 @@
-//! The rows of the log that a batch makes: its changes one after the other, several in a row, so that
-//! the log is written and trimmed by a few rows and not by each change.
+//! Encodes a batch's changes into rows, several changes a row, so that the log is written and
+//! trimmed by few rows instead of by each change. Pure.
 
 use std::ops::Range;
 
@@ -8,24 +8,24 @@ use crate::{
     store::record::{ChangeRecordRef, put_instance},
 };
 
-/// What a row has at most, unless it is of one change. With its key it fills a page of 16 KiB: a
-/// larger value gets a page of the next power of two, however much of that stays empty.
+/// The largest row of several changes. With its key it fills a page of 16 KiB; a larger value takes
+/// a page of the next power of two, even if most of it stays empty.
 const ROW_BYTES: usize = 16 * 1024 - 16;
 
-/// Rows under way.
+/// The rows of a batch.
 #[derive(Debug, Default)]
 pub(super) struct LogRows {
-    /// One after the other.
+    /// All rows, concatenated.
     bytes: Vec<u8>,
-    /// The revision of each one's first change, and where it begins.
+    /// The revision of each row's first change, and the row's start.
     begun: Vec<(u64, usize)>,
-    // Instances on their way there.
+    // Buffers of encoded instances.
     instance: Vec<u8>,
     before: Vec<u8>,
 }
 
 impl LogRows {
-    /// Adds the next change; says where [its instance](Self::instance) is.
+    /// Appends the next change. Returns the range of [its instance](Self::instance).
     pub(super) fn push(&mut self, change: &Change) -> Range<usize> {
         self.instance.clear();
         put_instance(&change.instance, &mut self.instance);
@@ -42,12 +42,12 @@ impl LogRows {
         record.put_first(&mut self.bytes)
     }
 
-    /// The bytes of an instance that a change came with.
-    pub(super) fn instance(&self, place: Range<usize>) -> &[u8] {
-        &self.bytes[place]
+    /// Returns the bytes of a change's instance.
+    pub(super) fn instance(&self, range: Range<usize>) -> &[u8] {
+        &self.bytes[range]
     }
 
-    /// The rows by the revisions of their first changes.
+    /// Iterates over the rows with the revisions of their first changes.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let ends = self.begun.iter().skip(1).map(|(_, begin)| *begin).chain([self.bytes.len()]);
         self.begun.iter().zip(ends).map(|((first, begin), end)| (*first, &self.bytes[*begin..end]))
@@ -82,7 +82,7 @@ mod tests {
                 registered_at: WallTime(1),
             })
         };
-        // Some fill more than a row.
+        // Some exceed a row.
         let bytes = [100, 300, 3_000, ROW_BYTES - random.usize(..200)][random.usize(..40) / 13];
         let kind = match random.u8(..3) {
             0 => ChangeKind::Added,

@@ -1,5 +1,7 @@
-//! Keeps the registry in a directory, in an embedded transactional store: one durable commit for
-//! each batch. What was answered survives the end of the process at any point.
+//! The storage backend in a data directory: an embedded transactional store (redb), one durable
+//! commit for each batch.
+//!
+//! Invariant: what was answered survives the end of the process at any point.
 
 mod backup;
 mod batch;
@@ -31,35 +33,35 @@ use crate::{
     registry::{Restored, Transition},
 };
 
-/// The store that keeps everything in a directory. It blocks where it works.
+/// The durable store in a data directory. Its operations block.
 pub struct DiskStore {
     path: PathBuf,
     open: Opener,
-    /// `None` after an error.
+    /// `None` after an error, until reopened.
     database: Option<Database>,
-    /// The batches that were committed, ever.
+    /// The number of batches ever committed.
     batch: u64,
-    /// The version of what is in the file, which a batch raises to the present one.
+    /// The format version of the file, which a batch raises to the current one.
     format: u64,
-    /// How to take back the batch whose commit failed.
+    /// Reverts the batch whose commit failed with an unknown result.
     in_doubt: Option<Undo>,
     stored_log: StoredLog,
-    /// Whether the disk had no room for the last batch.
+    /// Set if the disk was full at the last batch.
     full: bool,
-    /// Nobody else works with the directory for as long as this is here.
+    /// Locks the directory for as long as the store is open.
     _directory: Option<DataDirectory>,
 }
 
-/// What is in a directory.
+/// The content of a data directory, in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreSummary {
-    /// The history that it belongs to.
+    /// The history of its revisions.
     pub history: HistoryId,
-    /// The position in it.
+    /// The latest revision.
     pub revision: Revision,
-    /// How many instances.
+    /// The number of instances.
     pub instances: usize,
-    /// How many of the latest changes.
+    /// The number of latest changes.
     pub changes: usize,
 }
 
@@ -81,14 +83,14 @@ impl fmt::Debug for DiskStore {
 }
 
 impl DiskStore {
-    /// Opens the store in a directory, or begins one where there is none, and reads what it kept.
+    /// Opens the store in a directory, or creates one if there is none, and loads its state.
     /// Blocks.
     ///
-    /// Errors: [`StoreError::Unusable`] names the file and says what to do.
+    /// Errors: [`StoreError::Unusable`] names the file and what to do.
     pub fn open(directory: &Path, limits: &Limits) -> Result<(Self, StoredState), StoreError> {
         let directory = DataDirectory::lock(directory)?;
         if !directory.has_store()? {
-            directory.begin(&Restored::default())?;
+            directory.create_store(&Restored::default())?;
         }
         Self::open_locked(directory, limits)
     }
@@ -112,24 +114,24 @@ impl DiskStore {
         let database = open().map_err(|error| unusable(&path, file::explain(&error)))?;
         let mut stored_log = StoredLog::new(limits);
         let mut read = || load::load(&database.begin_read()?, &mut stored_log);
-        let found = read().map_err(|fault: LoadError| fault.into_error(&path))?;
+        let file = read().map_err(|fault: LoadError| fault.into_error(&path))?;
         let store = Self {
             path,
             open,
             database: Some(database),
-            batch: found.batch,
-            format: found.format,
+            batch: file.batch,
+            format: file.format,
             in_doubt: None,
             stored_log,
             full: false,
             _directory: directory,
         };
-        Ok((store, found.loaded))
+        Ok((store, file.loaded))
     }
 
-    /// Reads all of a directory that no server works with. Blocks.
+    /// Reads all of a directory that no server uses. Blocks.
     ///
-    /// Errors: as for [`Self::open`], and where there is no store.
+    /// Errors: as for [`Self::open`], and if there is no store.
     pub fn check(directory: &Path) -> Result<StoreSummary, StoreError> {
         file::expect_store(directory)?;
         let locked = DataDirectory::lock(directory)?;
@@ -137,34 +139,34 @@ impl DiskStore {
         Ok(StoreSummary::from(&loaded))
     }
 
-    /// Begins a history in a directory that is empty or not there, with everything that an image
-    /// holds. Blocks.
+    /// Creates a store with a new history and the content of a backup, in a directory that is empty
+    /// or absent. Blocks.
     ///
-    /// Errors: the directory holds something already or can't be written to; the image is no whole
-    /// image. Then nothing was begun.
-    pub fn restore(image: impl Read, directory: &Path) -> Result<StoreSummary, BackupError> {
+    /// Errors: the directory has other content or can't be written to; the backup is not complete.
+    /// Then no store is created.
+    pub fn restore(backup: impl Read, directory: &Path) -> Result<StoreSummary, BackupError> {
         file::expect_empty(directory)?;
-        let restored = read_backup(image)?;
+        let restored = read_backup(backup)?;
         let locked = DataDirectory::lock(directory)?;
-        // A server may have begun here meanwhile.
+        // A server may have created a store here meanwhile.
         file::expect_empty(directory)?;
         let file = locked.file();
-        let begun = locked.begin(&restored);
-        let opened = begun.and_then(|()| Self::open_locked(locked, &Limits::default()));
+        let created = locked.create_store(&restored);
+        let opened = created.and_then(|()| Self::open_locked(locked, &Limits::default()));
         let (_, loaded) = opened.inspect_err(|_| {
-            // Nobody may take for a store what is not what was to be restored.
-            let _gone = fs::remove_file(&file);
+            // A server must not open a store that differs from the backup.
+            let _removed = fs::remove_file(&file);
         })?;
         Ok(StoreSummary::from(&loaded))
     }
 
-    /// Opens the file again after an error, and takes back the batch whose commit failed, if it got
-    /// there all the same.
-    fn settle(&mut self) -> Result<&Database, redb::Error> {
+    /// Reopens the file after an error, and reverts the batch whose commit failed if the file has
+    /// it nevertheless.
+    fn reopen(&mut self) -> Result<&Database, redb::Error> {
         if self.database.is_none() {
             let database = (self.open)()?;
             if let Some(undo) = &self.in_doubt
-                && kept_batch(&database)? == Some(self.batch + 1)
+                && stored_batch(&database)? == Some(self.batch + 1)
             {
                 let transaction = database.begin_write()?;
                 undo.apply(&transaction)?;
@@ -179,7 +181,7 @@ impl DiskStore {
 
     fn write(&mut self, transitions: &[Transition]) -> Result<(), redb::Error> {
         let number = self.batch + 1;
-        let transaction = self.settle()?.begin_write()?;
+        let transaction = self.reopen()?.begin_write()?;
         let mut undo = Undo::default();
         let revision = batch::put(&transaction, transitions, &mut self.stored_log, &mut undo)?;
         let format = (self.format < FORMAT).then_some(FORMAT);
@@ -203,18 +205,19 @@ impl Store for DiskStore {
         "disk"
     }
 
-    /// One durable commit of all or of nothing.
+    /// Commits all or nothing, durably.
     async fn commit(&mut self, transitions: &[Transition]) -> Result<(), StoreError> {
         if self.full {
-            // Nothing was touched: the file stays open.
-            file::room(&self.path).map_err(|error| self.failure(&error.into()))?;
+            // Nothing was written: the file stays open.
+            file::check_free_space(&self.path).map_err(|error| self.failure(&error.into()))?;
         }
         let written = self.write(transitions);
         self.full = written.as_ref().is_err_and(is_full);
         written.map_err(|error| {
-            // An error closes the file for good, and leaves open what is in it: best known at once.
+            // After an error the file must be reopened, and whether it has the batch is unknown:
+            // find out at once.
             self.database = None;
-            let _unsettled = self.settle();
+            let _still_closed = self.reopen();
             self.failure(&error)
         })
     }
@@ -223,7 +226,7 @@ impl Store for DiskStore {
         let Some(database) = &self.database else {
             return Err(StoreError::Unavailable(format!("{} is closed", self.path.display())));
         };
-        let backup = || DiskBackup::begin(&database.begin_read()?, self.path.clone());
+        let backup = || DiskBackup::start(&database.begin_read()?, self.path.clone());
         Ok(Backup::new(backup().map_err(|fault: LoadError| fault.into_error(&self.path))?))
     }
 }
@@ -232,7 +235,7 @@ fn is_full(error: &redb::Error) -> bool {
     matches!(error, redb::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull)
 }
 
-fn kept_batch(database: &Database) -> Result<Option<u64>, redb::Error> {
+fn stored_batch(database: &Database) -> Result<Option<u64>, redb::Error> {
     let meta = database.begin_read()?.open_table(META)?;
     Ok(number(meta.get(BATCH_ROW)?))
 }

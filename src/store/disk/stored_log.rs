@@ -1,5 +1,5 @@
-//! How much of the change log is on disk: at least as many of the latest changes as the limits allow, so
-//! that after a restart watches go on where they were, and of those before them what shares a row.
+//! The extent of the change log on disk: at least the latest changes that the limits allow, so that
+//! watches resume after a restart, and the older changes that share a row with them.
 
 use std::collections::VecDeque;
 
@@ -11,9 +11,9 @@ use crate::model::Limits;
 /// The rows of the log on disk.
 #[derive(Debug)]
 pub(super) struct StoredLog {
-    /// The revision of each one's first change, and its size.
+    /// The revision of each row's first change, and the row's size.
     rows: VecDeque<(u64, usize)>,
-    /// The revision of the last one's last change.
+    /// The revision of the last row's last change.
     latest: u64,
     bytes: usize,
     changes_max: usize,
@@ -21,13 +21,13 @@ pub(super) struct StoredLog {
 }
 
 impl StoredLog {
-    /// Nothing, which may become as much as the limits say.
+    /// Starts empty, bounded by the limits.
     pub(super) fn new(limits: &Limits) -> Self {
         let (changes_max, bytes_max) = (limits.log_changes_max, limits.log_bytes_max);
         Self { rows: VecDeque::new(), latest: 0, bytes: 0, changes_max, bytes_max }
     }
 
-    /// Looks what is there.
+    /// Reads the extent from the file.
     pub(super) fn read(&mut self, database: &Database) -> Result<(), redb::Error> {
         (self.rows, self.bytes) = (VecDeque::new(), 0);
         let transaction = database.begin_read()?;
@@ -36,30 +36,30 @@ impl StoredLog {
             self.push(first.value(), changes.value().len());
         }
         let revision = number(transaction.open_table(META)?.get(REVISION_ROW)?);
-        self.reach(revision.ok_or_else(|| redb::Error::Corrupted("meta".to_owned()))?);
+        self.set_latest(revision.ok_or_else(|| redb::Error::Corrupted("meta".to_owned()))?);
         Ok(())
     }
 
-    /// Takes note of the next row.
+    /// Records the next row.
     pub(super) fn push(&mut self, first: u64, bytes: usize) {
         self.rows.push_back((first, bytes));
         self.bytes += bytes;
     }
 
-    /// Takes note of where the last row ends.
-    pub(super) fn reach(&mut self, latest: u64) {
+    /// Records the revision of the last change.
+    pub(super) fn set_latest(&mut self, latest: u64) {
         self.latest = latest;
     }
 
-    /// Forgets the oldest row if the limits allow no change of it, and says which it is.
+    /// Removes and returns the oldest row if the limits are met without it.
     pub(super) fn pop_excess(&mut self) -> Option<u64> {
         let (oldest, bytes) = *self.rows.front()?;
         let bytes_after = self.bytes - bytes;
         let changes_after =
             self.rows.get(1).map_or(0, |(first, _)| (self.latest + 1).saturating_sub(*first));
-        let wanted = usize::try_from(changes_after).is_ok_and(|after| after < self.changes_max)
+        let needed = usize::try_from(changes_after).is_ok_and(|after| after < self.changes_max)
             && bytes_after < self.bytes_max;
-        if wanted {
+        if needed {
             return None;
         }
         self.rows.pop_front();

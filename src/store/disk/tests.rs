@@ -1,4 +1,5 @@
-//! A disc that fails and crashes at any step, with whatever it had not been told to sync torn.
+//! Tests of the disk store on a disk that fails or loses power at any step. A crash tears writes
+//! that were not synced.
 
 use std::{
     sync::{Arc, Mutex},
@@ -15,16 +16,16 @@ use crate::{
     registry::{Command, Now, Registry, Target},
 };
 
-/// What a disc holds.
+/// The content of a disk.
 #[derive(Debug, Default)]
 struct Platter {
-    /// What survives.
+    /// Synced bytes, which survive a crash.
     durable: Vec<u8>,
-    /// What is read.
+    /// Bytes that reads return.
     seen: Vec<u8>,
-    /// What was done since the last sync.
+    /// Writes since the last sync.
     unsynced: Vec<Step>,
-    /// Steps until all further ones fail; `None`: never.
+    /// The number of steps before all others fail; `None` for no failure.
     steps_left: Option<usize>,
 }
 
@@ -34,9 +35,9 @@ enum Step {
     Write(usize, Vec<u8>),
 }
 
-/// A disc in memory.
+/// A disk in memory.
 #[derive(Debug, Clone, Default)]
-pub(in crate::store) struct Disc(Arc<Mutex<Platter>>);
+pub(in crate::store) struct FaultyDisk(Arc<Mutex<Platter>>);
 
 impl Step {
     fn apply(&self, bytes: &mut Vec<u8>) {
@@ -53,13 +54,13 @@ impl Step {
     }
 }
 
-impl Disc {
-    /// From here on this many steps succeed, and no further one.
+impl FaultyDisk {
+    /// Lets this many further steps succeed, and no others.
     pub(in crate::store) fn fail_after(&self, steps: Option<usize>) {
         self.0.lock().unwrap().steps_left = steps;
     }
 
-    /// The disc after the power failed: of what was not synced any part may have been written.
+    /// Returns the disk after a power failure: any part of unsynced writes may be on it.
     pub(in crate::store) fn crash(&self, random: &mut Rng) -> Self {
         let platter = self.0.lock().unwrap();
         let mut bytes = platter.durable.clone();
@@ -67,7 +68,7 @@ impl Disc {
             match (step, random.u8(..3)) {
                 (_, 0) => {}
                 (Step::Write(at, data), 1) => {
-                    // Sectors are whole.
+                    // Sectors are atomic.
                     let cut = random.usize(..=data.len()) / 512 * 512;
                     Step::Write(*at, data[..cut].to_vec()).apply(&mut bytes);
                 }
@@ -81,7 +82,7 @@ impl Disc {
     fn step(&self, step: Option<Step>) -> io::Result<()> {
         let mut platter = self.0.lock().unwrap();
         match &mut platter.steps_left {
-            Some(0) => return Err(io::Error::other("the disc failed")),
+            Some(0) => return Err(io::Error::other("the disk failed")),
             Some(left) => *left -= 1,
             None => {}
         }
@@ -102,7 +103,7 @@ impl Disc {
         file::builder().create_with_backend(self.clone()).unwrap()
     }
 
-    /// Writes to it past the store.
+    /// Writes to the disk without the store.
     fn rewrite(&self, rewrite: impl FnOnce(&redb::WriteTransaction)) {
         let database = self.database();
         let transaction = database.begin_write().unwrap();
@@ -110,28 +111,28 @@ impl Disc {
         transaction.commit().unwrap();
     }
 
-    /// The version of what is on it.
+    /// Returns the format version on the disk.
     fn format(&self) -> Option<u64> {
         let database = self.database();
         let transaction = database.begin_read().unwrap();
         number(transaction.open_table(META).unwrap().get(FORMAT_ROW).unwrap())
     }
 
-    /// A store on the disc, begun where there is none.
+    /// Opens the store on the disk, or creates it.
     pub(in crate::store) fn open(
         &self,
         limits: &Limits,
     ) -> Result<(DiskStore, StoredState), StoreError> {
-        let disc = self.clone();
-        let open = move || Ok(file::builder().create_with_backend(disc.clone())?);
+        let disk = self.clone();
+        let open = move || Ok(file::builder().create_with_backend(disk.clone())?);
         if self.0.lock().unwrap().seen.is_empty() {
             file::initialize(&open().unwrap(), &Restored::default()).unwrap();
         }
-        DiskStore::open_with(Box::new(open), PathBuf::from("disc"), None, limits)
+        DiskStore::open_with(Box::new(open), PathBuf::from("disk"), None, limits)
     }
 }
 
-impl StorageBackend for Disc {
+impl StorageBackend for FaultyDisk {
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.lock().unwrap().seen.len() as u64)
     }
@@ -158,12 +159,12 @@ impl StorageBackend for Disc {
     }
 }
 
-/// What is in a store after somebody else has written to it.
+/// Opens a store after a foreign write.
 fn forged(forge: impl FnOnce(&redb::WriteTransaction)) -> Result<StoredState, String> {
-    let disc = Disc::default();
-    drop(disc.open(&Limits::default()).unwrap());
-    disc.rewrite(forge);
-    disc.open(&Limits::default()).map(|(_, loaded)| loaded).map_err(|error| error.to_string())
+    let disk = FaultyDisk::default();
+    drop(disk.open(&Limits::default()).unwrap());
+    disk.rewrite(forge);
+    disk.open(&Limits::default()).map(|(_, loaded)| loaded).map_err(|error| error.to_string())
 }
 
 fn put_number(transaction: &redb::WriteTransaction, row: &'static str, number: u64) {
@@ -171,7 +172,7 @@ fn put_number(transaction: &redb::WriteTransaction, row: &'static str, number: u
     meta.insert(row, number.to_be_bytes().as_slice()).unwrap();
 }
 
-/// An addition at a revision.
+/// Encodes an added instance at a revision.
 fn added(revision: u8) -> Vec<u8> {
     const INSTANCE: &[u8] =
         b"\x0a\x01a\x12\x01b\x1a\x01c\x22\x01h\x28\x50\x38\x02\x4a\x011\x50\x64";
@@ -182,7 +183,7 @@ fn added(revision: u8) -> Vec<u8> {
     [&[0x0a, u8::try_from(instance.len()).unwrap()], instance.as_slice()].concat()
 }
 
-/// A row that begins with one change and goes on with others.
+/// Encodes a row of a first change and its followers.
 fn row(first: Vec<u8>, next: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
     next.into_iter().fold(first, |row, next| {
         [row.as_slice(), &[0x2a, u8::try_from(next.len()).unwrap()], next.as_slice()].concat()
@@ -196,7 +197,7 @@ fn additions(revisions: &[u8]) -> Vec<u8> {
 /// The rows of a log, by the revisions of their first changes.
 type Log<'a> = &'a [(u64, Vec<u8>)];
 
-/// What is found of a log that ends at revision 3.
+/// Opens a store with a log of these rows that ends at revision 3.
 fn forged_log(rows: Log<'_>) -> Result<StoredState, String> {
     forged(|transaction| {
         put_number(transaction, REVISION_ROW, 3);
@@ -208,7 +209,7 @@ fn forged_log(rows: Log<'_>) -> Result<StoredState, String> {
 }
 
 #[test]
-fn a_log_is_read_whatever_its_rows_have() {
+fn log_is_read_however_its_rows_are_cut() {
     let logs: [Log<'_>; 5] = [
         &[],
         &[(3, additions(&[3]))],
@@ -224,7 +225,7 @@ fn a_log_is_read_whatever_its_rows_have() {
 }
 
 #[test]
-fn what_no_registry_can_have_written_is_refused() {
+fn invalid_log_is_rejected() {
     let endless = forged(|transaction| put_number(transaction, REVISION_ROW, u64::MAX));
     assert!(endless.unwrap_err().contains("meta"));
     let cut = |row: Vec<u8>| row[..row.len() - 1].to_vec();
@@ -249,37 +250,37 @@ fn what_no_registry_can_have_written_is_refused() {
     }
 }
 
-/// A row may have several changes only in what calls itself of a format that knows such rows.
+/// Only files of format 2 may have rows of several changes.
 #[tokio::test]
-async fn a_batch_raises_the_format() {
-    let disc = Disc::default();
-    drop(disc.open(&Limits::default()).unwrap());
-    disc.rewrite(|transaction| {
+async fn batch_raises_the_format() {
+    let disk = FaultyDisk::default();
+    drop(disk.open(&Limits::default()).unwrap());
+    disk.rewrite(|transaction| {
         put_number(transaction, FORMAT_ROW, 1);
         put_number(transaction, REVISION_ROW, 1);
         transaction.open_table(CHANGES).unwrap().insert(1, added(1).as_slice()).unwrap();
     });
-    let (mut store, loaded) = disc.open(&Limits::default()).unwrap();
+    let (mut store, loaded) = disk.open(&Limits::default()).unwrap();
     assert_eq!(loaded.restored.changes.len(), 1);
     drop(store);
-    assert_eq!(disc.format(), Some(1), "nothing was written");
-    (store, _) = disc.open(&Limits::default()).unwrap();
+    assert_eq!(disk.format(), Some(1), "nothing was written");
+    (store, _) = disk.open(&Limits::default()).unwrap();
     store.commit(&[]).await.unwrap();
     drop(store);
-    assert_eq!(disc.format(), Some(FORMAT));
-    assert_eq!(disc.open(&Limits::default()).unwrap().1.restored.changes.len(), 1);
+    assert_eq!(disk.format(), Some(FORMAT));
+    assert_eq!(disk.open(&Limits::default()).unwrap().1.restored.changes.len(), 1);
 }
 
 #[test]
-fn a_format_that_is_not_known_is_refused() {
+fn unsupported_format_is_rejected() {
     for format in [0, FORMAT + 1] {
         let refused = forged(|transaction| put_number(transaction, FORMAT_ROW, format));
-        let said = format!("its format is {format}, and this version knows {FORMAT}");
-        assert!(refused.unwrap_err().contains(&said));
+        let expected = format!("its format is {format}, this version supports up to {FORMAT}");
+        assert!(refused.unwrap_err().contains(&expected));
     }
 }
 
-/// What a registry made of commands.
+/// Plans and absorbs commands. Returns their transitions.
 fn transitions(registry: &mut Registry, commands: Vec<Command>) -> Vec<Transition> {
     let mut plan = registry.plan(Now { tick: Tick(1), wall: WallTime(1) });
     for command in commands {
@@ -293,7 +294,7 @@ fn transitions(registry: &mut Registry, commands: Vec<Command>) -> Vec<Transitio
 }
 
 #[tokio::test]
-async fn a_batch_that_does_not_fit_what_is_there_is_refused() {
+async fn batch_that_contradicts_the_stored_leases_is_rejected() {
     let ids = || (0..4).map(|number| id(&format!("i{number}")));
     let terms = LeaseTerms { ttl: Duration::from_secs(5), disconnect_grace: Duration::ZERO };
     let register = |id| {
@@ -305,9 +306,9 @@ async fn a_batch_that_does_not_fit_what_is_there_is_refused() {
     let added = transitions(&mut registry, ids().map(register).collect());
     let removed = transitions(&mut registry, ids().map(deregister).collect());
 
-    let disc = Disc::default();
-    let (mut store, _) = disc.open(&Limits::default()).unwrap();
-    // One alone, and several in neighbouring slots.
+    let disk = FaultyDisk::default();
+    let (mut store, _) = disk.open(&Limits::default()).unwrap();
+    // A single one, and several in adjacent slots.
     for (done, again) in [(&added, &added[2..3]), (&removed, &removed[2..3])] {
         store.commit(done).await.unwrap();
         for misfit in [again, done] {
@@ -316,6 +317,6 @@ async fn a_batch_that_does_not_fit_what_is_there_is_refused() {
         }
     }
     drop(store);
-    let (_, loaded) = disc.open(&Limits::default()).unwrap();
+    let (_, loaded) = disk.open(&Limits::default()).unwrap();
     assert_eq!((loaded.restored.stays.len(), loaded.restored.changes.len()), (0, 8));
 }

@@ -1,18 +1,18 @@
-//! What every store has to do, over each of them.
+//! The conformance suite of stores, run over each of them.
 
 use tempfile::TempDir;
 
-use super::{Work, kept, limits, seeds};
+use super::{Workload, limits, seeds, stored};
 use crate::{
     registry::{Restored, Transition},
     store::{DiskStore, MemoryStore, Store, StoreError, StoredState, backup::read_backup},
 };
 
-/// A store that can be opened again and again.
-trait Place {
+/// A storage backend that can be reopened.
+trait Backend {
     const NAME: &'static str;
-    /// Whether it keeps anything.
-    const KEEPS: bool;
+    /// Set if the state survives reopening.
+    const DURABLE: bool;
 
     type Store: Store;
 
@@ -23,9 +23,9 @@ trait Place {
 
 struct Memory;
 
-impl Place for Memory {
+impl Backend for Memory {
     const NAME: &'static str = "memory";
-    const KEEPS: bool = false;
+    const DURABLE: bool = false;
 
     type Store = MemoryStore;
 
@@ -40,9 +40,9 @@ impl Place for Memory {
 
 struct Disk(TempDir);
 
-impl Place for Disk {
+impl Backend for Disk {
     const NAME: &'static str = "disk";
-    const KEEPS: bool = true;
+    const DURABLE: bool = true;
 
     type Store = DiskStore;
 
@@ -55,7 +55,7 @@ impl Place for Disk {
     }
 }
 
-/// Runs each of the functions over each of the stores.
+/// Runs each function over each backend.
 macro_rules! suite {
     ($($test:ident)*) => {
         mod memory {
@@ -68,97 +68,97 @@ macro_rules! suite {
 }
 
 suite! {
-    a_new_one_has_a_name_and_nothing_in_it
-    a_commit_of_nothing_changes_nothing
-    what_was_committed_is_kept_or_gone_with_its_history
-    an_image_holds_what_was_committed_or_is_refused
-    an_image_that_nobody_reads_is_in_nobodys_way
+    new_store_has_a_name_and_is_empty
+    empty_commit_changes_nothing
+    committed_state_survives_or_its_history_ends
+    backup_has_the_committed_state_or_is_refused
+    unread_backup_blocks_nothing
 }
 
-async fn a_new_one_has_a_name_and_nothing_in_it<P: Place>() {
-    let (store, loaded) = P::new().open();
-    assert_eq!(store.name(), P::NAME);
+async fn new_store_has_a_name_and_is_empty<B: Backend>() {
+    let (store, loaded) = B::new().open();
+    assert_eq!(store.name(), B::NAME);
     let Restored { revision, stays, changes } = loaded.restored;
     assert_eq!((revision.0, stays.len(), changes.len()), (0, 0, 0));
-    assert_ne!(P::new().open().1.history, loaded.history);
+    assert_ne!(B::new().open().1.history, loaded.history);
 }
 
-async fn a_commit_of_nothing_changes_nothing<P: Place>() {
-    let place = P::new();
-    let (mut store, loaded) = place.open();
-    let mut work = Work::begin(loaded, 1);
+async fn empty_commit_changes_nothing<B: Backend>() {
+    let backend = B::new();
+    let (mut store, loaded) = backend.open();
+    let mut work = Workload::start(loaded, 1);
     for _ in 0..5 {
         store.commit(&[]).await.unwrap();
         work.turn(&mut store).await.unwrap();
         store.commit(&[]).await.unwrap();
     }
     drop(store);
-    compare::<P>(&work, &place.open().1);
+    compare::<B>(&work, &backend.open().1);
 }
 
-async fn what_was_committed_is_kept_or_gone_with_its_history<P: Place>() {
+async fn committed_state_survives_or_its_history_ends<B: Backend>() {
     for seed in seeds(3) {
         println!("WAYPOST_SEED={seed}");
-        let place = P::new();
-        let (mut store, loaded) = place.open();
-        let mut work = Work::begin(loaded, seed);
+        let backend = B::new();
+        let (mut store, loaded) = backend.open();
+        let mut work = Workload::start(loaded, seed);
         for _ in 0..40 {
             work.turn(&mut store).await.unwrap();
         }
-        assert!(work.registry.revision().0 > 20, "hardly anything was committed");
+        assert!(work.registry.revision().0 > 20, "too few commits");
         drop(store);
-        let (mut store, loaded) = place.open();
-        compare::<P>(&work, &loaded);
-        // And it goes on from there.
-        let mut work = if P::KEEPS { work } else { Work::begin(loaded, seed) };
+        let (mut store, loaded) = backend.open();
+        compare::<B>(&work, &loaded);
+        // The reopened store continues.
+        let mut work = if B::DURABLE { work } else { Workload::start(loaded, seed) };
         for _ in 0..10 {
             work.turn(&mut store).await.unwrap();
         }
         drop(store);
-        compare::<P>(&work, &place.open().1);
+        compare::<B>(&work, &backend.open().1);
     }
 }
 
-async fn an_image_holds_what_was_committed_or_is_refused<P: Place>() {
-    let (mut store, loaded) = P::new().open();
-    let mut work = Work::begin(loaded, 1);
+async fn backup_has_the_committed_state_or_is_refused<B: Backend>() {
+    let (mut store, loaded) = B::new().open();
+    let mut work = Workload::start(loaded, 1);
     for _ in 0..20 {
         work.turn(&mut store).await.unwrap();
         match store.backup() {
-            Ok(image) => {
-                assert!(P::KEEPS);
-                let bytes: Vec<u8> = image.flat_map(Result::unwrap).collect();
+            Ok(backup) => {
+                assert!(B::DURABLE);
+                let bytes: Vec<u8> = backup.flat_map(Result::unwrap).collect();
                 let restored = read_backup(bytes.as_slice()).unwrap();
                 assert_eq!(restored.revision, work.registry.revision());
                 let loaded = StoredState { history: work.history, restored };
-                assert_eq!(kept(&loaded), (work.state.clone(), work.leases.clone()));
+                assert_eq!(stored(&loaded), (work.state.clone(), work.leases.clone()));
             }
             Err(error) => {
-                assert!(!P::KEEPS);
-                assert_eq!(error, StoreError::NothingToBackUp(P::NAME));
+                assert!(!B::DURABLE);
+                assert_eq!(error, StoreError::NothingToBackUp(B::NAME));
             }
         }
     }
 }
 
-async fn an_image_that_nobody_reads_is_in_nobodys_way<P: Place>() {
-    let place = P::new();
-    let (mut store, loaded) = place.open();
-    let mut work = Work::begin(loaded, 1);
-    let mut images = Vec::new();
+async fn unread_backup_blocks_nothing<B: Backend>() {
+    let backend = B::new();
+    let (mut store, loaded) = backend.open();
+    let mut work = Workload::start(loaded, 1);
+    let mut backups = Vec::new();
     for _ in 0..20 {
-        images.push(store.backup());
+        backups.push(store.backup());
         work.turn(&mut store).await.unwrap();
     }
-    drop(images);
+    drop(backups);
     work.turn(&mut store).await.unwrap();
     drop(store);
-    compare::<P>(&work, &place.open().1);
+    compare::<B>(&work, &backend.open().1);
 }
 
-/// Compares what was found with what a store of this kind ought to keep of the work.
-fn compare<P: Place>(work: &Work, loaded: &StoredState) {
-    if P::KEEPS {
+/// Compares a reopened store with the state that its backend must have.
+fn compare<B: Backend>(work: &Workload, loaded: &StoredState) {
+    if B::DURABLE {
         work.compare(loaded);
     } else {
         assert_ne!(loaded.history, work.history);
@@ -166,9 +166,9 @@ fn compare<P: Place>(work: &Work, loaded: &StoredState) {
     }
 }
 
-/// The engine sends stores and what they commit to a thread of its own.
+/// The engine sends a store and its transitions to a thread of its own.
 #[test]
-fn what_an_engine_hands_to_its_thread_can_go_there() {
+fn stores_and_transitions_are_send() {
     fn sendable<T: Send + 'static>() {}
     sendable::<MemoryStore>();
     sendable::<DiskStore>();

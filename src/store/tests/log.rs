@@ -1,10 +1,10 @@
-//! How much of the change log is kept, under limits that change from one start to the next.
+//! Tests of the stored log under limits that change between two starts.
 
 use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::{Work, limits, seeds};
+use super::{Workload, limits, seeds};
 use crate::{
     model::{Change, ChangeKind, Limits},
     store::{
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// What changes take at most: the first of a row a little less.
+/// Returns the largest size of changes on disk: the first one of a row takes a little less.
 fn bytes<'a>(changes: impl IntoIterator<Item = &'a Arc<Change>>) -> usize {
     let bytes = |change: &Arc<Change>| {
         let (mut instance, mut before) = (Vec::new(), Vec::new());
@@ -26,8 +26,8 @@ fn bytes<'a>(changes: impl IntoIterator<Item = &'a Arc<Change>>) -> usize {
     changes.into_iter().map(bytes).sum()
 }
 
-/// Opens a directory under some limits and makes a few changes there.
-async fn work_on(directory: &TempDir, limits: &Limits, work: &mut Work, changes: usize) {
+/// Opens a directory under these limits and commits a number of changes.
+async fn work_on(directory: &TempDir, limits: &Limits, work: &mut Workload, changes: usize) {
     let (mut store, loaded) = DiskStore::open(directory.path(), limits).unwrap();
     assert_eq!(loaded.restored.revision, work.registry.revision());
     let end = work.changes.len() + changes;
@@ -36,8 +36,8 @@ async fn work_on(directory: &TempDir, limits: &Limits, work: &mut Work, changes:
     }
 }
 
-/// The changes that are kept: the latest ones, without a gap.
-fn kept_changes(directory: &TempDir, limits: &Limits, work: &Work) -> Vec<Arc<Change>> {
+/// Returns the stored changes, after checking that they are the latest ones without a gap.
+fn kept_changes(directory: &TempDir, limits: &Limits, work: &Workload) -> Vec<Arc<Change>> {
     let (_, loaded) = DiskStore::open(directory.path(), limits).unwrap();
     assert_eq!(loaded.restored.stays.len(), work.registry.instances());
     let kept = loaded.restored.changes;
@@ -45,24 +45,24 @@ fn kept_changes(directory: &TempDir, limits: &Limits, work: &Work) -> Vec<Arc<Ch
     kept
 }
 
-/// A registry with many changes in a directory.
-async fn begin(directory: &TempDir, limits: &Limits, seed: u64) -> Work {
+/// Starts a registry with many changes in a directory.
+async fn begin(directory: &TempDir, limits: &Limits, seed: u64) -> Workload {
     println!("WAYPOST_SEED={seed}");
     let (_, loaded) = DiskStore::open(directory.path(), limits).unwrap();
-    let mut work = Work::begin(loaded, seed);
+    let mut work = Workload::start(loaded, seed);
     work_on(directory, limits, &mut work, 150).await;
     work
 }
 
-/// Counts the changes that are kept, of which as many are needed as the limits say.
-fn count(directory: &TempDir, limits: &Limits, work: &Work) -> usize {
+/// Counts the stored changes, after checking them against the limits.
+fn count(directory: &TempDir, limits: &Limits, work: &Workload) -> usize {
     let kept = kept_changes(directory, limits, work).len();
     assert!(work.may_keep(kept, limits.log_changes_max), "{kept} kept");
     kept
 }
 
 #[tokio::test]
-async fn a_lower_count_of_changes_holds_from_the_next_ones_on() {
+async fn lower_count_applies_from_the_next_change_on() {
     for seed in seeds(3) {
         let directory = TempDir::new().unwrap();
         let many = limits();
@@ -84,7 +84,7 @@ async fn a_lower_count_of_changes_holds_from_the_next_ones_on() {
 }
 
 #[tokio::test]
-async fn a_lower_size_of_the_log_holds_from_the_next_changes_on() {
+async fn lower_size_applies_from_the_next_change_on() {
     for seed in seeds(3) {
         let directory = TempDir::new().unwrap();
         let much = limits();
@@ -96,8 +96,8 @@ async fn a_lower_size_of_the_log_holds_from_the_next_changes_on() {
             work_on(&directory, &little, &mut work, 1).await;
             kept = kept_changes(&directory, &little, &work).len();
             let needed = (0..).take_while(|count| bytes(work.latest(*count)) <= max).last();
-            // One more where the little that the first ones of rows take less makes the difference,
-            // and one that does not fit keeps its row as well.
+            // One more fits if the first changes of rows, a little smaller, make the difference;
+            // and a change that does not fit keeps its row as well.
             let mut needed = (0..=2).map(|more| needed.unwrap() + more);
             assert!(needed.any(|needed| work.may_keep(kept, needed)), "{kept} kept");
         }

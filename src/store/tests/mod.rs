@@ -1,5 +1,4 @@
-//! A registry at work upon a store, and what a store that keeps things has to stand: crashes, damage,
-//! a disc that fails.
+//! Tests of the stores under a registry's workload: crashes, damaged files, a failing disk.
 
 mod backups;
 mod conformance;
@@ -11,7 +10,7 @@ use fastrand::Rng;
 use tempfile::TempDir;
 use waypost_core::testing::{Identity, fold, id, identity, key, name, parts, seeds, zone};
 
-use super::{DiskStore, Store, StoreError, StoredState, disk::tests::Disc};
+use super::{DiskStore, Store, StoreError, StoredState, disk::tests::FaultyDisk};
 use crate::{
     model::{
         Change, ChangeKind, Content, HistoryId, Instance, LeaseId, LeaseTerms, Limits, Metadata,
@@ -26,25 +25,25 @@ fn limits() -> Limits {
     Limits { log_changes_max: CHANGES_MAX, ..Limits::default() }
 }
 
-/// A registry at work upon a store, and what it ought to keep.
-struct Work {
+/// A registry that commits to a store, and the state that the store must have.
+struct Workload {
     registry: Registry,
     history: HistoryId,
     now: u64,
     random: Rng,
-    /// Who is there.
+    /// The registered instances.
     state: BTreeMap<Identity, Instance>,
     leases: BTreeMap<Identity, (LeaseId, LeaseTerms)>,
     /// Every change.
     changes: Vec<Arc<Change>>,
-    /// How many there were before each of the batches.
-    begun: Vec<usize>,
-    /// The batch that was refused last.
+    /// The number of changes before each batch.
+    batch_starts: Vec<usize>,
+    /// The batch that the store last rejected.
     refused: Option<Vec<Transition>>,
 }
 
-impl Work {
-    fn begin(loaded: StoredState, seed: u64) -> Self {
+impl Workload {
+    fn start(loaded: StoredState, seed: u64) -> Self {
         let history = loaded.history;
         let (registry, _) = Registry::restore(0, seed, &limits(), loaded.restored, Tick(0));
         Self {
@@ -55,7 +54,7 @@ impl Work {
             state: BTreeMap::new(),
             leases: BTreeMap::new(),
             changes: Vec::new(),
-            begun: Vec::new(),
+            batch_starts: Vec::new(),
             refused: None,
         }
     }
@@ -87,22 +86,22 @@ impl Work {
         }
     }
 
-    /// A turn like the engine's.
+    /// Runs a random batch, as the engine does.
     async fn turn(&mut self, store: &mut impl Store) -> Result<(), StoreError> {
         self.now += self.random.u64(..300);
         let commands = (0..self.random.usize(..12)).map(|_| self.some_command()).collect();
         self.turn_with(store, commands).await
     }
 
-    /// One in which somebody asks for this.
+    /// Runs a batch of expiries and the given commands.
     async fn turn_with(
         &mut self,
         store: &mut impl Store,
-        asked: Vec<Command>,
+        requested: Vec<Command>,
     ) -> Result<(), StoreError> {
         let (verdicts, _) = self.registry.judge(Tick(self.now), 1_000);
         let enforced = verdicts.iter().copied().map(Command::Enforce);
-        let commands: Vec<_> = enforced.chain(asked).collect();
+        let commands: Vec<_> = enforced.chain(requested).collect();
         let now = Now { tick: Tick(self.now), wall: WallTime(self.now) };
         let mut plan = self.registry.plan(now);
         for command in commands {
@@ -119,7 +118,7 @@ impl Work {
     }
 
     fn absorb(&mut self, transitions: Vec<Transition>) {
-        self.begun.push(self.changes.len());
+        self.batch_starts.push(self.changes.len());
         for transition in transitions {
             if let Transition::Added { instance, lease, terms }
             | Transition::TakenOver { instance, lease, terms, .. } = &transition
@@ -137,27 +136,27 @@ impl Work {
         }
     }
 
-    /// Compares what a store kept with what it ought to have, and goes on with that.
+    /// Compares a reopened store with the expected state, and continues from it.
     fn restart(&mut self, loaded: StoredState, seed: u64) {
         self.compare(&loaded);
         let (registry, log) = Registry::restore(0, seed, &limits(), loaded.restored, Tick(0));
         assert_eq!(registry.instances(), self.registry.instances());
-        // In memory there are no more than the limits say.
+        // Memory has at most as many as the limits allow.
         let kept = self.changes.len().min(CHANGES_MAX) as u64;
         assert_eq!(log.floor().0, self.registry.revision().0 - kept);
         let table = registry.lease_table();
         for (lease, _) in self.leases.values() {
-            assert!(table.renew(*lease, Tick(1)), "{lease} lives on");
+            assert!(table.renew(*lease, Tick(1)), "{lease} is active");
         }
         self.registry = registry;
         self.now = 1;
     }
 
-    /// Compares what a store kept with what it ought to.
+    /// Compares a store with the expected state.
     fn compare(&self, loaded: &StoredState) {
         assert_eq!(loaded.history, self.history);
         assert_eq!(loaded.restored.revision, self.registry.revision());
-        let (state, leases) = kept(loaded);
+        let (state, leases) = stored(loaded);
         assert_eq!(state, self.state);
         assert_eq!(leases, self.leases);
         let kept = &loaded.restored.changes;
@@ -165,29 +164,29 @@ impl Work {
         assert_eq!(*kept, self.latest(kept.len()));
     }
 
-    /// The latest changes, so many.
+    /// Returns the latest `count` changes.
     fn latest(&self, count: usize) -> &[Arc<Change>] {
         &self.changes[self.changes.len() - count..]
     }
 
-    /// Whether so many of the latest changes may be kept where fewer need not be: those before them
-    /// share a batch with one of them.
+    /// Returns whether a store that must keep the latest `needed` changes may keep `kept`: older
+    /// ones share a batch with one of them.
     fn may_keep(&self, kept: usize, needed: usize) -> bool {
         let oldest = self.changes.len() - needed;
-        let begun = self.begun.partition_point(|begun| *begun <= oldest);
-        let batch = begun.checked_sub(1).map_or(0, |latest| self.begun[latest]);
+        let index = self.batch_starts.partition_point(|start| *start <= oldest);
+        let batch = index.checked_sub(1).map_or(0, |latest| self.batch_starts[latest]);
         (batch..=oldest).contains(&(self.changes.len() - kept))
     }
 
     fn agrees(&self, loaded: &StoredState) -> bool {
-        loaded.restored.revision == self.registry.revision() && kept(loaded).1 == self.leases
+        loaded.restored.revision == self.registry.revision() && stored(loaded).1 == self.leases
     }
 }
 
-type StoreSummary = (BTreeMap<Identity, Instance>, BTreeMap<Identity, (LeaseId, LeaseTerms)>);
+type StoredInstances = (BTreeMap<Identity, Instance>, BTreeMap<Identity, (LeaseId, LeaseTerms)>);
 
-/// The instances and the leases that a store kept.
-fn kept(loaded: &StoredState) -> StoreSummary {
+/// Returns the instances and leases of a store.
+fn stored(loaded: &StoredState) -> StoredInstances {
     let stays = loaded.restored.stays.iter();
     let instance = |stay: &Stay| (identity(&stay.instance), Instance::clone(&stay.instance));
     let lease = |stay: &Stay| (identity(&stay.instance), (stay.lease, stay.terms));
@@ -195,14 +194,14 @@ fn kept(loaded: &StoredState) -> StoreSummary {
 }
 
 #[tokio::test]
-async fn a_directory_gives_back_everything_that_was_committed() {
+async fn reopened_directory_has_everything_that_was_committed() {
     for seed in seeds(4) {
         println!("WAYPOST_SEED={seed}");
         let directory = TempDir::new().unwrap();
         let limits = limits();
         let open = || DiskStore::open(directory.path(), &limits).unwrap();
         let (mut store, loaded) = open();
-        let mut work = Work::begin(loaded, seed);
+        let mut work = Workload::start(loaded, seed);
         for round in 0..10 {
             for _ in 0..work.random.usize(..40) {
                 work.turn(&mut store).await.unwrap();
@@ -212,11 +211,11 @@ async fn a_directory_gives_back_everything_that_was_committed() {
             (store, loaded) = open();
             work.restart(loaded, seed.wrapping_add(round));
         }
-        assert!(work.changes.len() > 2 * CHANGES_MAX, "hardly anything was kept");
+        assert!(work.changes.len() > 2 * CHANGES_MAX, "too few changes");
     }
 }
 
-/// What damage does to a file.
+/// Damages a file at random. Returns a description.
 fn damage(bytes: &mut Vec<u8>, random: &mut Rng) -> String {
     let at = random.usize(..bytes.len());
     match random.u8(..4) {
@@ -243,12 +242,12 @@ fn damage(bytes: &mut Vec<u8>, random: &mut Rng) -> String {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_refused_or_gives_back_everything() {
+async fn damaged_file_is_rejected_or_complete() {
     let limits = limits();
     let directory = TempDir::new().unwrap();
     let open = || DiskStore::open(directory.path(), &limits);
     let (mut store, loaded) = open().unwrap();
-    let mut work = Work::begin(loaded, 1);
+    let mut work = Workload::start(loaded, 1);
     for _ in 0..60 {
         work.turn(&mut store).await.unwrap();
     }
@@ -276,31 +275,31 @@ async fn a_damaged_file_is_refused_or_gives_back_everything() {
     println!("{refused} refused, {harmless} harmless");
 }
 
-/// Works until the disc fails at the given step.
-async fn work_until(disc: &Disc, step: usize, seed: u64) -> Work {
+/// Runs batches until the disk fails at the given step.
+async fn work_until(disk: &FaultyDisk, step: usize, seed: u64) -> Workload {
     let limits = limits();
-    let (mut store, loaded) = disc.open(&limits).unwrap();
-    let mut work = Work::begin(loaded, seed);
-    disc.fail_after(Some(step));
+    let (mut store, loaded) = disk.open(&limits).unwrap();
+    let mut work = Workload::start(loaded, seed);
+    disk.fail_after(Some(step));
     while work.turn(&mut store).await.is_ok() {}
     work
 }
 
 #[tokio::test]
-async fn no_crash_loses_what_was_answered() {
+async fn no_crash_loses_an_answered_write() {
     let limits = limits();
     let (mut with, mut without) = (0, 0);
     for seed in seeds(500) {
         println!("WAYPOST_SEED={seed}");
         let mut random = Rng::with_seed(seed);
-        let disc = Disc::default();
-        let mut work = work_until(&disc, random.usize(..400), seed).await;
-        let (_, loaded) = disc.crash(&mut random).open(&limits).unwrap();
-        // The batch that was under way was not answered: it is there as a whole, or not at all.
+        let disk = FaultyDisk::default();
+        let mut work = work_until(&disk, random.usize(..400), seed).await;
+        let (_, loaded) = disk.crash(&mut random).open(&limits).unwrap();
+        // The batch in progress was not answered: all of it is stored, or nothing.
         if work.agrees(&loaded) {
             without += 1;
         } else {
-            let transitions = work.refused.take().expect("a batch was under way");
+            let transitions = work.refused.take().expect("a batch was in progress");
             work.absorb(transitions);
             work.compare(&loaded);
             with += 1;
@@ -310,30 +309,30 @@ async fn no_crash_loses_what_was_answered() {
 }
 
 #[tokio::test]
-async fn a_write_that_the_disc_refused_never_shows_up() {
+async fn write_that_the_disk_rejected_never_appears() {
     let limits = limits();
     for seed in seeds(20) {
         println!("WAYPOST_SEED={seed}");
         let mut random = Rng::with_seed(seed);
-        let mut disc = Disc::default();
-        let (mut store, loaded) = disc.open(&limits).unwrap();
-        let mut work = Work::begin(loaded, seed);
+        let mut disk = FaultyDisk::default();
+        let (mut store, loaded) = disk.open(&limits).unwrap();
+        let mut work = Workload::start(loaded, seed);
         let mut failures = 0;
         for _ in 0..200 {
             if random.u8(..4) == 0 {
-                disc.fail_after(Some(random.usize(..60)));
+                disk.fail_after(Some(random.usize(..60)));
             }
             if work.turn(&mut store).await.is_err() {
                 failures += 1;
-                disc.fail_after(None);
+                disk.fail_after(None);
             } else if random.u8(..20) == 0 {
-                disc = disc.crash(&mut random);
+                disk = disk.crash(&mut random);
                 drop(store);
                 let loaded;
-                (store, loaded) = disc.open(&limits).unwrap();
+                (store, loaded) = disk.open(&limits).unwrap();
                 work.restart(loaded, random.u64(..));
             }
         }
-        assert!(failures > 10, "the disc hardly failed");
+        assert!(failures > 10, "too few failures");
     }
 }

@@ -37,7 +37,7 @@ async fn a_second_server_on_a_directory_is_refused_and_the_first_goes_on() {
     let place = TempDir::new().expect("a directory");
     let server = serve(place.path()).await;
     let said = expect_refused_start(place.path()).await;
-    assert!(said.contains("another server works with it"), "{said}");
+    assert!(said.contains("another server uses it"), "{said}");
     let mut clients = Clients::of(&server).await;
     register(&mut clients.registry, instance("orders", "a")).await;
     server.kill().await;
