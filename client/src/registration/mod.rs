@@ -19,7 +19,6 @@ pub use self::{
     drain::Drained,
     guard::Registered,
     in_flight::{Counted, CountedBody, CountedFuture, InFlight, OngoingCall},
-    readiness::FixedStatus,
-    spec::{Registration, Update},
+    spec::{FixedStatus, Registration, Update},
     state::{DeregisterError, RegisterError, RegistrationState, UpdateError},
 };

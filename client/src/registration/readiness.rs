@@ -1,12 +1,7 @@
 //! Whether an instance is ready, as its own process says it: which status that makes, and that the
 //! registry hears of it. It must never say what is not true any more.
 
-use std::{
-    future,
-    pin::{Pin, pin},
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{future, pin::pin, time::Duration};
 
 use futures_util::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
@@ -16,27 +11,6 @@ use crate::{
     proto::{Instance, Status},
     runtime::{backoff::Backoff, clock},
 };
-
-/// The readiness of a [`Registration`](crate::Registration) that follows no stream: its status is what
-/// was set. As a stream, it ends at once.
-///
-/// ```
-/// use waypost_client::{FixedStatus, Registration};
-///
-/// fn replica(port: u16) -> Registration<FixedStatus> {
-///     Registration::new("orders", "10.0.0.7", port)
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FixedStatus;
-
-impl Stream for FixedStatus {
-    type Item = bool;
-
-    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<bool>> {
-        Poll::Ready(None)
-    }
-}
 
 /// What a process has said of its readiness.
 #[derive(Debug, Default)]

@@ -1,11 +1,14 @@
 //! What a program says about itself when it registers, and what it may change later. Checks nothing:
 //! the registry does, and names every bad field.
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures_util::Stream;
 
-use super::readiness::FixedStatus;
 use crate::proto::{self, Instance, RegisterRequest, Status};
 
 /// An instance to register with [`Client::register`](crate::Client::register): where it is reached,
@@ -248,6 +251,27 @@ impl<R> Registration<R> {
             ttl: self.ttl.map(duration),
             disconnect_grace: self.disconnect_grace.map(duration),
         }
+    }
+}
+
+/// The readiness of a [`Registration`](crate::Registration) that follows no stream: its status is what
+/// was set. As a stream, it ends at once.
+///
+/// ```
+/// use waypost_client::{FixedStatus, Registration};
+///
+/// fn replica(port: u16) -> Registration<FixedStatus> {
+///     Registration::new("orders", "10.0.0.7", port)
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FixedStatus;
+
+impl Stream for FixedStatus {
+    type Item = bool;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<bool>> {
+        Poll::Ready(None)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -10,12 +11,12 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{connection::Http1, pool::Pool};
+use super::{connection::Http1, idle::IdleConnections};
 
 pub(crate) struct Inflow {
     body: Incoming,
     /// The connection that it has for itself, and where that goes afterwards.
-    own: Option<(Box<Http1>, Pool)>,
+    own: Option<(Box<Http1>, Arc<IdleConnections>)>,
 }
 
 impl Inflow {
@@ -24,9 +25,9 @@ impl Inflow {
         Self { body, own: None }
     }
 
-    /// Over `connection`, which goes back to `pool` once all of it was read.
-    pub(super) fn own(body: Incoming, connection: Box<Http1>, pool: Pool) -> Self {
-        Self { body, own: Some((connection, pool)) }
+    /// Over `connection`, which goes back to `idle` once all of it was read.
+    pub(super) fn own(body: Incoming, connection: Box<Http1>, idle: Arc<IdleConnections>) -> Self {
+        Self { body, own: Some((connection, idle)) }
     }
 }
 
@@ -61,8 +62,8 @@ impl http_body::Body for Inflow {
 
 impl Drop for Inflow {
     fn drop(&mut self) {
-        if let Some((connection, pool)) = self.own.take() {
-            pool.give_back(connection);
+        if let Some((connection, idle)) = self.own.take() {
+            idle.give_back(connection);
         }
     }
 }

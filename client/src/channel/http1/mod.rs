@@ -1,8 +1,9 @@
 //! HTTP/1.1 to instances: a `pool` of connections (`connection`), each with one call at a time. A
-//! connection's bytes pass `wire` and `raw_target`; it returns to the pool with the end of a `body`.
+//! connection's bytes pass `wire` and `raw_target`; it is `idle` from the end of one `body` to the next call.
 
 mod body;
 mod connection;
+mod idle;
 mod pool;
 mod raw_target;
 mod wire;
