@@ -24,8 +24,8 @@ use tokio::{
 use tonic::body::Body;
 
 use super::{
-    raw_target::{RawTarget, Slot, TargetStream},
-    wire::{Received, Wire},
+    raw_target::RawTarget,
+    wire::{Received, TargetSlot, Wire},
 };
 use crate::{
     runtime::{clock, tasks},
@@ -34,7 +34,7 @@ use crate::{
 
 pub(super) struct Http1 {
     requests: SendRequest<Body>,
-    target: Slot,
+    target: TargetSlot,
     driver: Driver,
     received: Received,
     /// How long it may be idle.
@@ -80,12 +80,12 @@ impl Http1 {
             None => return Err(ConnectError::Timeout { address: uri, limit }),
         };
         let received = Received::default();
-        let target = Slot::default();
-        let wire = TokioIo::new(Wire::new(stream, received.clone()));
+        let target = TargetSlot::default();
+        let wire = Wire::new(TokioIo::new(stream), received.clone(), target.clone());
         let (requests, connection) = http1::Builder::new()
             .max_headers(FIELDS_MAX)
             .max_buf_size(FIELDS_BYTES_MAX)
-            .handshake(TargetStream::new(wire, target.clone()))
+            .handshake(TokioIo::new(wire))
             .await
             .map_err(|error| refused(uri, Arc::new(error)))?;
         let driver = Driver(Some(SyncFuture::new(Box::pin(connection.with_upgrades()))));

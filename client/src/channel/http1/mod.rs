@@ -1,5 +1,5 @@
 //! HTTP/1.1 to instances: a `pool` of connections (`connection`), each with one call at a time. A
-//! connection's bytes pass `wire` and `raw_target`; it is `idle` from the end of one `body` to the next call.
+//! connection's bytes pass its `wire`; it is `idle` from the end of one `body` to the next call.
 
 mod body;
 mod connection;

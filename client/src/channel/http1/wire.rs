@@ -1,21 +1,22 @@
-//! The bytes of a connection of HTTP/1.1. Counts those that the instance sent, and goes on receiving where
-//! the instance takes no more of a request: its response may be there already, and hyper would drop it for
-//! the failed write.
+//! The bytes of an HTTP/1.1 connection, as hyper reads and writes them. Counts what the instance sent, and
+//! replaces a request target that a URI can't hold. Goes on receiving where the instance takes no more of
+//! a request: its response may be there already, and hyper would drop it for the failed write. Invariant:
+//! only the target of the one request line that it was given is replaced; all other bytes pass unchanged.
 
 use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use hyper_util::rt::TokioIo;
+use http::{Method, Uri};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::transport::Io;
+use super::raw_target::RawTarget;
 
 /// How many bytes came over a connection since a call began. Written and read by the one task that drives
 /// the connection.
@@ -33,16 +34,74 @@ impl Received {
     }
 }
 
-pub(super) struct Wire {
-    stream: TokioIo<Box<dyn Io>>,
+/// The replacement of a request line, from a call to the stream that writes it.
+#[derive(Clone, Default)]
+pub(super) struct TargetSlot(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// Read before the lock is taken: there is seldom anything.
+    is_set: AtomicBool,
+    replacement: Mutex<Option<Replacement>>,
+}
+
+struct Replacement {
+    line: String,
+    by: String,
+}
+
+impl TargetSlot {
+    /// Replaces the target in the request line that is written next, which has to be of this request.
+    pub(super) fn set(&self, method: &Method, uri: &Uri, target: &RawTarget) {
+        let line = |target: &dyn std::fmt::Display| format!("{method} {target} HTTP/1.1\r\n");
+        let replacement = Replacement { line: line(uri), by: line(&target.as_str()) };
+        *self.0.replacement.lock().unwrap_or_else(PoisonError::into_inner) = Some(replacement);
+        self.0.is_set.store(true, Relaxed);
+    }
+
+    fn take(&self) -> Option<Replacement> {
+        // The same task sets it before it writes.
+        if !self.0.is_set.load(Relaxed) {
+            return None;
+        }
+        self.0.is_set.store(false, Relaxed);
+        self.0.replacement.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.is_set.load(Relaxed)
+    }
+}
+
+pub(super) struct Wire<S> {
+    stream: S,
     received: Received,
+    target: TargetSlot,
+    replaced: Option<Replaced>,
     /// Whether the instance takes no more.
     is_refused: bool,
 }
 
-impl Wire {
-    pub(super) fn new(stream: Box<dyn Io>, received: Received) -> Self {
-        Self { stream: TokioIo::new(stream), received, is_refused: false }
+/// Bytes on their way in place of others.
+struct Replaced {
+    bytes: Vec<u8>,
+    written: usize,
+    /// How many bytes of the writer's they stand for.
+    stands_for: usize,
+}
+
+impl<S> Wire<S> {
+    pub(super) fn new(stream: S, received: Received, target: TargetSlot) -> Self {
+        Self { stream, received, target, replaced: None, is_refused: false }
+    }
+
+    /// Takes the replacement, where `bytes` begin with the line that it is for.
+    fn replace(&mut self, bytes: &[u8]) {
+        let Some(Replacement { line, by }) = self.target.take() else { return };
+        if let Some(rest) = bytes.strip_prefix(line.as_bytes()) {
+            let bytes_by = [by.as_bytes(), rest].concat();
+            self.replaced = Some(Replaced { bytes: bytes_by, written: 0, stands_for: bytes.len() });
+        }
     }
 
     /// A write that fails because the instance closed the connection never ends: what there is to receive,
@@ -58,12 +117,31 @@ impl Wire {
     }
 }
 
+impl<S: AsyncWrite + Unpin> Wire<S> {
+    fn write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.replaced.is_none() {
+            self.replace(bytes);
+        }
+        while let Some(replaced) = &mut self.replaced {
+            let rest = &replaced.bytes[replaced.written..];
+            let count = ready!(Pin::new(&mut self.stream).poll_write(context, rest))?;
+            replaced.written += count;
+            if count == 0 || replaced.written == replaced.bytes.len() {
+                let stands_for = if count == 0 { 0 } else { replaced.stands_for };
+                self.replaced = None;
+                return Poll::Ready(Ok(stands_for));
+            }
+        }
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+}
+
 fn is_refusal(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
 }
 
-impl AsyncRead for Wire {
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -79,7 +157,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -88,7 +166,7 @@ impl AsyncWrite for Wire {
         if self.is_refused {
             return Poll::Pending;
         }
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let written = self.write(context, bytes);
         self.written(written)
     }
 
@@ -100,7 +178,12 @@ impl AsyncWrite for Wire {
         if self.is_refused {
             return Poll::Pending;
         }
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        let written = if self.replaced.is_some() || self.target.is_set() {
+            let first = pieces.iter().find(|piece| !piece.is_empty());
+            self.write(context, first.map_or(&[], |piece| &**piece))
+        } else {
+            Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
+        };
         self.written(written)
     }
 
@@ -119,6 +202,8 @@ impl AsyncWrite for Wire {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::VecDeque, task::Waker};
+
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpStream},
@@ -132,7 +217,7 @@ mod tests {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut instance, _) = listener.accept().await.unwrap();
         let received = Received::default();
-        let mut wire = Wire::new(Box::new(TokioIo::new(stream)), received.clone());
+        let mut wire = Wire::new(stream, received.clone(), TargetSlot::default());
         wire.write_all(b"never read").await.unwrap();
         instance.readable().await.unwrap();
         instance.write_all(b"no").await.unwrap();
@@ -153,5 +238,78 @@ mod tests {
         assert_eq!(received.bytes(), 2);
         received.reset();
         assert_eq!(received.bytes(), 0);
+    }
+
+    /// Takes as many bytes with each write as it is told to, 0 of which is pending once.
+    #[derive(Default)]
+    struct Taker {
+        takes: VecDeque<usize>,
+        taken: Vec<u8>,
+    }
+
+    impl AsyncWrite for Taker {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let take = self.takes.pop_front().unwrap_or(usize::MAX).min(bytes.len());
+            if take == 0 {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.taken.extend(&bytes[..take]);
+            Poll::Ready(Ok(take))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// What comes out where `bytes` are written, with these counts, after the slot was set.
+    fn written(bytes: &str, takes: &[usize], vectored: bool) -> String {
+        let target = TargetSlot::default();
+        let taker = Taker { takes: takes.iter().copied().collect(), ..Taker::default() };
+        let mut stream = Wire::new(taker, Received::default(), target.clone());
+        let raw = RawTarget::new("/a?q=\"<b>\"").unwrap();
+        target.set(&Method::GET, &Uri::from_static("/a?q=%22%3Cb%3E%22"), &raw);
+        let mut rest = bytes.as_bytes();
+        let mut context = Context::from_waker(Waker::noop());
+        while !rest.is_empty() {
+            let stream = Pin::new(&mut stream);
+            let pieces = [io::IoSlice::new(rest)];
+            let count = match vectored {
+                true => stream.poll_write_vectored(&mut context, &pieces),
+                false => stream.poll_write(&mut context, rest),
+            };
+            if let Poll::Ready(count) = count {
+                rest = &rest[count.unwrap()..];
+            }
+        }
+        String::from_utf8(stream.stream.taken).unwrap()
+    }
+
+    #[test]
+    fn the_target_of_the_next_request_line_is_replaced() {
+        let line = "GET /a?q=%22%3Cb%3E%22 HTTP/1.1\r\n";
+        let rest = "host: a\r\n\r\nGET /a?q=%22%3Cb%3E%22 HTTP/1.1\r\n\r\n";
+        let expected = format!("GET /a?q=\"<b>\" HTTP/1.1\r\n{rest}");
+        for takes in [&[][..], &[0, 1, 0, 3, 0], &[10, 1, 1, 1, 20], &[2, 0, 40, 2]] {
+            for vectored in [false, true] {
+                assert_eq!(written(&format!("{line}{rest}"), takes, vectored), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn another_request_line_stays() {
+        for bytes in ["POST /a?q=%22%3Cb%3E%22 HTTP/1.1\r\n\r\n", "GET /a HTTP/1.1\r\n\r\n", "x"] {
+            assert_eq!(written(bytes, &[1, 0, 2], false), bytes);
+        }
     }
 }
