@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::gateway::Gateway;
 
-/// Serves operators until the gateway closes.
-pub(crate) async fn run(listener: TcpListener, gateway: Arc<Gateway>) {
-    let closing = gateway.closing.clone();
+/// Serves operators until `stop`.
+pub(crate) async fn run(listener: TcpListener, gateway: Arc<Gateway>, stop: CancellationToken) {
     let router = Router::new()
         .route("/metrics", get(figures))
         .route("/health/live", get(|| async { "alive\n" }))
         .route("/health/ready", get(ready))
         .with_state(gateway);
     let serving = axum::serve(listener, router).into_future();
-    if let Some(Err(error)) = closing.run_until_cancelled(serving).await {
+    if let Some(Err(error)) = stop.run_until_cancelled(serving).await {
         tracing::error!(%error, "the operators' port is closed");
     }
 }

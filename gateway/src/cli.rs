@@ -4,12 +4,15 @@ use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration}
 
 use clap::{Parser, ValueEnum};
 use ipnet::IpNet;
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use waypost_client::{BuildError, Client};
+use waypost_serving::{
+    exit_code, port_file, signals,
+    telemetry::{self, LogFormat},
+};
 
 use crate::{Advertised, Options, StartError, forwarded::TrustedProxies, start};
 
@@ -104,6 +107,9 @@ struct Arguments {
     /// What else is logged, on standard error
     #[arg(long, env = "WAYPOST_LOG", value_name = "FILTER", default_value = "info")]
     log: String,
+    /// Log format [default: pretty on a terminal, else json]
+    #[arg(long, env = "WAYPOST_LOG_FORMAT", value_name = "pretty|json")]
+    log_format: Option<LogFormat>,
     /// Where the two addresses are written to once it serves: requests, operators, a line each
     #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
@@ -115,7 +121,7 @@ enum AccessLogTo {
     Off,
 }
 
-/// Why it ends with 1.
+/// Why it ends with another code than 0.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("the registry: {0}")]
@@ -130,81 +136,95 @@ enum Failure {
     Figures(#[from] metrics_exporter_prometheus::BuildError),
     #[error("--log: {0}")]
     Log(#[from] tracing_subscriber::filter::ParseError),
+    #[error("a task of the gateway ended unexpectedly; the log names it")]
+    TaskEnded,
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Client(_)
+            | Self::Log(_)
+            | Self::Start(StartError::Config(_) | StartError::Name(_)) => exit_code::CONFIGURATION,
+            _ => exit_code::FAILED,
+        }
+    }
 }
 
 /// Runs the program with the process's arguments.
 #[tokio::main(flavor = "current_thread")]
 pub async fn run() -> ExitCode {
-    match serve(Arguments::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            tracing::error!("{failure}");
-            let mut shown = anstream::stderr();
-            // Nobody to tell of it.
-            let _written = io::Write::write_all(
-                &mut shown,
-                format!("waypost-gateway: {failure}\n").as_bytes(),
-            );
-            ExitCode::FAILURE
-        }
-    }
+    let Err(failure) = serve(Arguments::parse()).await else { return ExitCode::SUCCESS };
+    let line = format!("waypost-gateway: {failure}\n");
+    // Where standard error is closed, the exit code has to do.
+    let _written = io::Write::write_all(&mut anstream::stderr(), line.as_bytes());
+    ExitCode::from(failure.exit_code())
 }
 
 async fn serve(arguments: Arguments) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&arguments.log)?;
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(io::stderr).init();
+    let levels = EnvFilter::try_new(&arguments.log)?;
+    let _logs = telemetry::start(levels, arguments.log_format);
     let recorder = PrometheusBuilder::new()
         .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM, Some(FIGURES_IDLE_MAX))
         .set_buckets(&BUCKETS)?;
     let figures = recorder.install_recorder()?;
-    let mut builder = Client::builder().namespace(&arguments.namespace);
-    for registry in &arguments.registry {
-        builder = builder.registry(registry);
+    let stop = signals::stop().map_err(Failure::Signals)?;
+    let port_file = arguments.port_file.clone();
+    let (access_log, _writer) = access_log(arguments.access_log);
+    let running = start(options(arguments, figures, access_log)?).await?;
+    if let Some(path) = port_file {
+        port_file::write(&path, &[running.address(), running.admin_address()])
+            .map_err(|source| Failure::PortFile { path, source })?;
     }
-    if let Some(directory) = &arguments.view_dir {
-        builder = builder.view_dir(directory);
+    let ended = tokio::select! {
+        () = stop => Ok(()),
+        () = running.failed() => Err(Failure::TaskEnded),
+    };
+    tracing::info!("the gateway leaves");
+    running.close().await;
+    ended
+}
+
+/// Where the access log goes, with what writes it in the background.
+fn access_log(to: AccessLogTo) -> (Option<Box<dyn io::Write + Send>>, Option<WorkerGuard>) {
+    if to == AccessLogTo::Off {
+        return (None, None);
     }
-    let (lines, _writer) = NonBlockingBuilder::default()
+    let (lines, writer) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(PIECES_MAX)
         .finish(io::stdout());
-    let access_log = (arguments.access_log == AccessLogTo::Stdout)
-        .then(|| Box::new(Unhurried { lines, told: 0 }) as _);
+    (Some(Box::new(Unhurried { lines, told: 0 })), Some(writer))
+}
+
+fn options(
+    arguments: Arguments,
+    figures: PrometheusHandle,
+    access_log: Option<Box<dyn io::Write + Send>>,
+) -> Result<Options, Failure> {
+    let mut client = Client::builder().namespace(&arguments.namespace);
+    for registry in &arguments.registry {
+        client = client.registry(registry);
+    }
+    if let Some(directory) = &arguments.view_dir {
+        client = client.view_dir(directory);
+    }
     let name = arguments.name.unwrap_or_else(|| format!("waypost-{:016x}", fastrand::u64(..)));
-    let advertised =
-        arguments.advertise.map(|host| Advertised { service: arguments.service, host });
-    let running = start(Options {
+    let service = arguments.service;
+    Ok(Options {
         listen: arguments.listen,
         admin_listen: arguments.admin_listen,
         config: arguments.config,
-        client: builder.build()?,
+        client: client.build()?,
         trusted: TrustedProxies::new(arguments.trust),
         name,
-        advertised,
+        advertised: arguments.advertise.map(|host| Advertised { service, host }),
         figures: Some(figures),
         access_log,
         head_timeout: arguments.head_timeout,
         body_silence_max: arguments.body_silence_max,
         drain: arguments.drain,
     })
-    .await?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Signals)?;
-    if let Some(path) = arguments.port_file {
-        let text = format!("{}\n{}\n", running.address(), running.admin_address());
-        // Whole or not at all: others wait for it.
-        let part = path.with_extension("part");
-        std::fs::write(&part, text)
-            .and_then(|()| std::fs::rename(&part, &path))
-            .map_err(|source| Failure::PortFile { path, source })?;
-    }
-    tokio::select! {
-        _terminated = terminate.recv() => {}
-        _interrupted = interrupt.recv() => {}
-    }
-    tracing::info!("the gateway leaves");
-    running.close().await;
-    Ok(())
 }
 
 /// Writes in a thread of its own. What that can't take in time is left out, and it is said how much.

@@ -13,6 +13,7 @@ use http::{Response, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
+use waypost_serving::tasks::TaskSet;
 
 use crate::{
     headers::{forwarded::TrustedProxies, via::Pseudonym},
@@ -23,7 +24,6 @@ use crate::{
     problem::Problem,
     settings::Settings,
     settings_file::SettingsFile,
-    tasks::Tasks,
     upstream::services::Upstreams,
 };
 
@@ -34,7 +34,8 @@ pub(crate) struct Gateway {
     pub(crate) trusted: TrustedProxies,
     pub(crate) pseudonym: Pseudonym,
     pub(crate) body_silence_max: Duration,
-    pub(crate) tasks: Tasks,
+    /// Connections of callers, and tunnels.
+    pub(crate) connections: TaskSet,
     /// Ends what would not end by itself.
     pub(crate) closing: CancellationToken,
     pub(crate) figures: Option<PrometheusHandle>,

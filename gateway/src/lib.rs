@@ -18,7 +18,6 @@ mod server;
 mod settings;
 mod settings_file;
 mod start;
-mod tasks;
 mod upstream;
 
 pub use headers::forwarded;

@@ -9,12 +9,13 @@ use std::{
 };
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{
-    net::{TcpListener, TcpSocket},
-    time,
-};
+use tokio::{net::TcpListener, time};
 use tokio_util::sync::CancellationToken;
 use waypost_client::{Client, Registered, Registration};
+use waypost_serving::{
+    listener,
+    tasks::{TaskSet, Tasks},
+};
 
 use crate::{
     admin, clock,
@@ -27,7 +28,6 @@ use crate::{
     proxy::{self, rejection},
     server::{self, Patience, Threads},
     settings_file::{Hangup, OpenError, SettingsFile},
-    tasks::Tasks,
     upstream::services::Upstreams,
 };
 
@@ -95,15 +95,18 @@ pub enum StartError {
 /// How often measured times are summed up, so that they take no room.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Connections that may wait to be taken in; the system may allow fewer. Who finds no room tries again a
-/// second later.
-const WAITING_MAX: u32 = 4096;
+/// The time that the operators' port has to end.
+const OPERATORS_END_MAX: Duration = Duration::from_secs(1);
 
 /// A gateway that works, until it is [closed](Self::close). Dropping it ends it at once.
 pub struct Running {
     address: SocketAddr,
     admin_address: SocketAddr,
     gateway: Arc<Gateway>,
+    /// End as soon as the gateway drains.
+    tasks: Tasks,
+    /// End last: operators see a gateway that drains.
+    operators: Tasks,
     registered: Option<Registered>,
     drain: Duration,
     _threads: Threads,
@@ -132,61 +135,84 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         None => SettingsFile::none(),
     });
     let pseudonym = Pseudonym::new(&options.name)?;
-    let (listener, address) = listen(options.listen)?;
-    let (admin_listener, admin_address) = listen(options.admin_listen)?;
-    let threads = Threads::start().map_err(StartError::Thread)?;
-    let leaving = CancellationToken::new();
+    let (listener, address) = bind(options.listen)?;
+    let (admin_listener, admin_address) = bind(options.admin_listen)?;
+    let (tasks, operators) = (Tasks::default(), Tasks::default());
+    let threads = Threads::start(&tasks).map_err(StartError::Thread)?;
     let gateway = Arc::new(Gateway {
         settings: Arc::clone(&settings),
         upstreams: Upstreams::new(options.client.clone()),
         trusted: options.trusted,
         pseudonym,
         body_silence_max: options.body_silence_max,
-        tasks: Tasks::default(),
+        connections: TaskSet::default(),
         closing: CancellationToken::new(),
         figures: options.figures,
         access_log: options.access_log.map(AccessLog::new).map(Arc::new),
         measures: Measures::new(),
-        leaving: leaving.clone(),
+        leaving: tasks.stop().clone(),
         was_ready: AtomicBool::new(false),
         idle: CancellationToken::new(),
     });
     gateway.watch(&gateway.settings());
-    let tasks = &gateway.tasks;
-    let reloaded = Arc::clone(&gateway);
-    tasks.spawn("configuration", async move {
-        settings.follow(hangup, leaving, |settings| reloaded.watch(settings)).await;
-    });
-    let leaving = gateway.leaving.clone();
-    let answer = {
-        let gateway = Arc::clone(&gateway);
-        // Boxed: a connection without a request stays small.
-        move |peer, request| Box::pin(proxy::serve(Arc::clone(&gateway), peer, request))
-    };
-    let (idle, closing) = (gateway.idle.clone(), gateway.closing.clone());
-    let ends = server::Ends { leaving: leaving.clone(), idle, closing };
+    let watching = Arc::clone(&gateway);
+    let following =
+        settings.follow(hangup, tasks.stop().clone(), move |settings| watching.watch(settings));
+    tasks.spawn("configuration", following);
     let patience =
         Patience { head_timeout: options.head_timeout, silence_max: options.body_silence_max };
-    let reject = rejection::by(&gateway);
-    let runtimes = threads.turns();
-    let serving = server::run(listener, runtimes, patience, tasks.clone(), ends, answer, reject);
-    tasks.spawn("requests", serving);
+    tasks.spawn("requests", serve(&gateway, listener, &threads, patience));
     let registered = options.advertised.map(|Advertised { service, host }| {
         options.client.register_in_background(Registration::new(service, host, address.port()))
     });
-    Tasks::default().spawn("admin", admin::run(admin_listener, Arc::clone(&gateway)));
+    let stop = operators.stop().clone();
+    operators.spawn("admin", admin::run(admin_listener, Arc::clone(&gateway), stop));
+    spawn_upkeep(&gateway, &tasks);
+    tracing::info!(%address, %admin_address, "the gateway serves");
+    let drain = options.drain;
+    Ok(Running {
+        address,
+        admin_address,
+        gateway,
+        tasks,
+        operators,
+        registered,
+        drain,
+        _threads: threads,
+    })
+}
+
+/// Serves requests until the gateway drains.
+fn serve(
+    gateway: &Arc<Gateway>,
+    listener: TcpListener,
+    threads: &Threads,
+    patience: Patience,
+) -> impl Future<Output = ()> + Send + use<> {
+    let answering = Arc::clone(gateway);
+    // Boxed: a connection without a request stays small.
+    let answer = move |peer, request| Box::pin(proxy::serve(Arc::clone(&answering), peer, request));
+    let ends = server::Ends {
+        leaving: gateway.leaving.clone(),
+        idle: gateway.idle.clone(),
+        closing: gateway.closing.clone(),
+    };
+    let reject = rejection::by(gateway);
+    let connections = gateway.connections.clone();
+    server::run(listener, threads.turns(), patience, connections, ends, answer, reject)
+}
+
+/// Starts what the access log and metrics need done now and then.
+fn spawn_upkeep(gateway: &Gateway, tasks: &Tasks) {
     if let Some(log) = gateway.access_log.clone() {
-        let leaving = leaving.clone();
+        let stop = tasks.stop().clone();
         tasks.spawn("access log", async move {
-            leaving.run_until_cancelled(log.run()).await;
+            stop.run_until_cancelled(log.run()).await;
         });
     }
     if let Some(figures) = gateway.figures.clone() {
-        tasks.spawn("figures", tend(figures, leaving));
+        tasks.spawn("figures", tend(figures, tasks.stop().clone()));
     }
-    tracing::info!(%address, %admin_address, "the gateway serves");
-    let drain = options.drain;
-    Ok(Running { address, admin_address, gateway, registered, drain, _threads: threads })
 }
 
 /// Forgets what nobody adds to any more, in time.
@@ -200,17 +226,8 @@ async fn tend(figures: PrometheusHandle, leaving: CancellationToken) {
     leaving.run_until_cancelled(tending).await;
 }
 
-fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Listen { address, source };
-    let bound = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        let listener = socket.listen(WAITING_MAX)?;
-        Ok((listener.local_addr()?, listener))
-    };
-    let (address, listener) = bound().map_err(failed)?;
-    Ok((listener, address))
+fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    listener::bind(address).map_err(|source| StartError::Listen { address, source })
 }
 
 impl Running {
@@ -238,19 +255,32 @@ impl Running {
         }
         self.gateway.leaving.cancel();
         let left = end.deadline().into_std().saturating_duration_since(clock::now());
+        let last_request = time::sleep(left / 2);
+        // First, so that all connections are known that are waited for below.
+        self.tasks.join(left / 2).await;
         tokio::select! {
-            () = self.gateway.tasks.ended() => {}
-            () = time::sleep(left / 2) => {}
+            () = self.gateway.connections.ended() => {}
+            () = last_request => {}
         }
         self.gateway.idle.cancel();
         tokio::select! {
-            () = self.gateway.tasks.ended() => {}
+            () = self.gateway.connections.ended() => {}
             () = end => {}
         }
         self.gateway.closing.cancel();
-        self.gateway.tasks.ended().await;
+        self.gateway.connections.ended().await;
+        self.operators.join(OPERATORS_END_MAX).await;
         if let Some(log) = &self.gateway.access_log {
             log.pass_on();
+        }
+    }
+
+    /// Waits until a task has ended that the gateway can't do without; the log names it. The gateway
+    /// should be [closed](Self::close) then. Cancel safe.
+    pub async fn failed(&self) {
+        tokio::select! {
+            () = self.tasks.stop().cancelled() => {}
+            () = self.operators.stop().cancelled() => {}
         }
     }
 }
@@ -260,5 +290,45 @@ impl Drop for Running {
         self.gateway.leaving.cancel();
         self.gateway.idle.cancel();
         self.gateway.closing.cancel();
+        self.operators.stop().cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waypost_client::fake::Registry;
+
+    use super::*;
+
+    async fn running() -> Running {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let options = Options {
+            listen: any,
+            admin_listen: any,
+            config: None,
+            client: Registry::new().client(),
+            trusted: TrustedProxies::default(),
+            name: "gateway".into(),
+            advertised: None,
+            figures: None,
+            access_log: None,
+            head_timeout: Duration::from_secs(10),
+            body_silence_max: Duration::from_secs(10),
+            drain: Duration::from_secs(10),
+        };
+        start(options).await.expect("it starts")
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_early_makes_the_gateway_fail_and_drain() {
+        for tasks in [
+            |running: &Running| running.tasks.clone(),
+            |running: &Running| running.operators.clone(),
+        ] {
+            let running = running().await;
+            tasks(&running).spawn("planted", async { panic!("planted") });
+            time::timeout(Duration::from_secs(5), running.failed()).await.expect("it fails");
+            time::timeout(Duration::from_secs(5), running.close()).await.expect("it closes");
+        }
     }
 }

@@ -18,8 +18,8 @@ use serde::Serialize;
 use tokio::time;
 use tonic::{Status, body::Body};
 use waypost_client::{HttpChannelError, ServedBy};
+use waypost_serving::correlation::{Correlation, TraceId};
 
-use super::correlation::{Correlation, TraceId};
 use crate::{clock, problem::Problem, routes::Name};
 
 /// A request, from its head on.

@@ -1,5 +1,4 @@
-//! What operators see of requests: ids, log lines, metrics.
+//! What operators see of requests: log lines and metrics.
 
 pub(crate) mod access_log;
-pub(crate) mod correlation;
 pub(crate) mod metrics;

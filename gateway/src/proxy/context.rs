@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use http::{Version, header, request::Parts};
 use hyper::upgrade::OnUpgrade;
+use waypost_serving::correlation::Correlation;
 
 use crate::{
     gateway::Gateway,
     guard::{Refused, Unusual},
-    observe::correlation::Correlation,
     settings::Settings,
 };
 

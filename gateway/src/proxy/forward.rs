@@ -158,6 +158,6 @@ fn map_response(
     let (head, body) = response.into_parts();
     // The body counts the call as in flight, for as long as the tunnel is open.
     let tunnel = tunnel::run(here, there, body, context.gateway.closing.clone());
-    context.gateway.tasks.spawn("tunnel", tunnel);
+    context.gateway.connections.spawn("tunnel", tunnel);
     Ok(Response::from_parts(head, Body::empty()))
 }

@@ -17,16 +17,15 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 use http::{Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::body::Incoming;
 use tonic::body::Body;
+use waypost_serving::correlation::{Correlation, REQUEST_ID};
 
 use self::context::{Context, is_grpc};
 use crate::{
+    clock,
     gateway::Gateway,
     guard,
     headers::hop_by_hop,
-    observe::{
-        access_log::{Entry, Outcome},
-        correlation::{Correlation, REQUEST_ID},
-    },
+    observe::access_log::{Entry, Outcome},
     problem::Problem,
 };
 
@@ -45,7 +44,7 @@ pub(crate) async fn serve(
     }
     // Before fields are added that are not the caller's.
     let checked = guard::check(&head);
-    let correlation = Correlation::of(&mut head.headers);
+    let correlation = Correlation::establish(&mut head.headers, clock::wall_now);
     let untold = gateway.begin(Entry::begin(&head, peer, &correlation));
     let is_grpc = is_grpc(&head);
     let (gateway, settings, correlation) = (&*gateway, &*settings, &correlation);

@@ -4,13 +4,12 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, StatusCode, Version};
+use waypost_serving::correlation::Correlation;
 
 use crate::{
+    clock,
     gateway::Gateway,
-    observe::{
-        access_log::{Entry, Sent},
-        correlation::Correlation,
-    },
+    observe::access_log::{Entry, Sent},
     problem::Problem,
     server::Rejected,
 };
@@ -18,7 +17,7 @@ use crate::{
 /// Returns what answers the refused requests of a gateway.
 pub(crate) fn by(
     gateway: &Arc<Gateway>,
-) -> impl Fn(SocketAddr, StatusCode, Version) -> Rejected + Clone + Send + Sync + 'static {
+) -> impl Fn(SocketAddr, StatusCode, Version) -> Rejected + Clone + Send + Sync + use<> {
     let gateway = Arc::clone(gateway);
     move |peer, status, version| reject(&gateway, peer, status, version)
 }
@@ -29,7 +28,7 @@ fn reject(gateway: &Gateway, peer: SocketAddr, status: StatusCode, version: Vers
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "the header is too large",
         _ => "the request is not valid HTTP: its method, target, version or a field is malformed",
     };
-    let correlation = Correlation::of(&mut HeaderMap::new());
+    let correlation = Correlation::establish(&mut HeaderMap::new(), clock::wall_now);
     let problem = Problem::new(status, "Refused", detail);
     let document = match version {
         // No data goes with the answer to a stream that is reset.

@@ -16,17 +16,13 @@ use hyper::body::Incoming;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
-    time,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use self::{connection::Connection, refusals::Reject};
 pub(crate) use self::{refusals::Rejected, request_line::EncodedAt, threads::Threads};
-use crate::tasks::Tasks;
-
-/// How long to wait where no connection can be taken in, for want of file descriptors, say.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+use waypost_serving::{listener, tasks::TaskSet};
 
 /// When to stop.
 #[derive(Clone)]
@@ -55,7 +51,7 @@ pub(crate) async fn run<F, A>(
     listener: TcpListener,
     runtimes: impl Iterator<Item = Handle>,
     patience: Patience,
-    tasks: Tasks,
+    connections: TaskSet,
     ends: Ends,
     answer: F,
     reject: impl Fn(SocketAddr, StatusCode, Version) -> Rejected + Clone + Send + Sync + 'static,
@@ -65,31 +61,22 @@ pub(crate) async fn run<F, A>(
 {
     let leaving = ends.leaving.clone();
     for runtime in runtimes {
-        let accepted = leaving.run_until_cancelled(listener.accept()).await;
-        let Some(accepted) = accepted else { break };
-        match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
-            Ok((stream, peer)) => {
-                // Small answers go at once; where that can't be had, they go later.
-                let _later = stream.set_nodelay(true);
-                let (ends, answer) = (ends.clone(), answer.clone());
-                let answer = move |request| answer(peer, request);
-                let reject = reject.clone();
-                let reject: Reject = Arc::new(move |status, version| reject(peer, status, version));
-                let closing = ends.closing.clone();
-                let connection = Connection { patience, ends, answer, reject, peer };
-                tasks.spawn_on(&runtime, "connection", async move {
-                    // Its bytes are moved by the runtime that it is served on.
-                    let Ok(stream) = TcpStream::from_std(stream) else { return };
-                    tokio::select! {
-                        () = closing.cancelled() => {}
-                        () = connection.run(stream) => {}
-                    }
-                });
+        let accepted = leaving.run_until_cancelled(listener::accept(&listener)).await;
+        let Some((stream, peer)) = accepted else { break };
+        let Ok(stream) = stream.into_std() else { continue };
+        let (ends, answer) = (ends.clone(), answer.clone());
+        let answer = move |request| answer(peer, request);
+        let reject = reject.clone();
+        let reject: Reject = Arc::new(move |status, version| reject(peer, status, version));
+        let closing = ends.closing.clone();
+        let connection = Connection { patience, ends, answer, reject, peer };
+        connections.spawn_on(&runtime, "connection", async move {
+            // Its bytes are moved by the runtime that it is served on.
+            let Ok(stream) = TcpStream::from_std(stream) else { return };
+            tokio::select! {
+                () = closing.cancelled() => {}
+                () = connection.run(stream) => {}
             }
-            Err(error) => {
-                tracing::warn!(%error, "no connection can be taken in");
-                time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        });
     }
 }

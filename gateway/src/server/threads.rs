@@ -6,9 +6,11 @@ use std::{hint::black_box, io, thread, time::Duration};
 
 use tokio::{
     runtime::{Builder, Handle},
+    sync::oneshot,
     time::sleep,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
+use waypost_serving::tasks::Tasks;
 
 /// How often a thread that rests lets the allocator return memory.
 const PURGE_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,16 +26,23 @@ pub(crate) struct Threads {
 impl Threads {
     /// # Errors
     /// There can't be as many threads.
-    pub(crate) fn start() -> io::Result<Self> {
+    pub(crate) fn start(tasks: &Tasks) -> io::Result<Self> {
         let end = CancellationToken::new();
         let ended = end.clone();
         let count = thread::available_parallelism().map_or(1, usize::from);
         let start = |number| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let (handle, end) = (runtime.handle().clone(), end.clone());
-            thread::Builder::new()
-                .name(format!("serve-{number}"))
-                .spawn(move || runtime.block_on(end.run_until_cancelled(purge())))?;
+            let (running, died) = oneshot::channel::<()>();
+            thread::Builder::new().name(format!("serve-{number}")).spawn(move || {
+                runtime.block_on(end.run_until_cancelled(purge()));
+                drop(running);
+            })?;
+            let stop = tasks.stop().clone();
+            // A panic drops `running` as well: what is put on the thread then would never run.
+            tasks.spawn("serving thread", async move {
+                stop.run_until_cancelled(died).await;
+            });
             Ok(handle)
         };
         let runtimes = (0..count).map(start).collect::<io::Result<_>>()?;

@@ -13,6 +13,7 @@ mod cors;
 mod deadlines;
 mod early;
 mod errors;
+mod exit_codes;
 mod greetings;
 mod grpc;
 mod large;
