@@ -1,36 +1,31 @@
-//! The methods of a registry, as its clients call them. They translate; what happens is the state's.
+//! The gRPC methods of the registry in memory.
 
 use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{
-    book::Book,
-    fields::Faults,
-    state::{Scope, State},
-    telling::Telling,
-};
-use crate::proto::{self, Instance, discovery_server::Discovery, registry_server::Registry};
+use super::{shared::SharedState, watch::OpenWatch};
+use crate::proto::{self, discovery_server::Discovery, registry_server::Registry};
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// A registry, as its clients call it.
+/// The handlers of all methods.
 #[derive(Clone, Debug)]
 pub(super) struct Handlers {
-    pub(super) book: Arc<Book>,
+    pub(super) shared: Arc<SharedState>,
 }
 
 #[tonic::async_trait]
 impl Registry for Handlers {
-    type KeepAliveStream = Answers<proto::KeepAliveResponse>;
+    type KeepAliveStream = ResponseStream<proto::KeepAliveResponse>;
 
     async fn register(
         &self,
         request: Request<proto::RegisterRequest>,
     ) -> Result<Response<proto::RegisterResponse>, Status> {
-        let request = request.into_inner();
-        self.book.alter(|state| state.register(request)).map(Response::new)
+        let (request, wall) = (request.into_inner(), self.shared.wall());
+        self.shared.change(|state| state.register(&request, wall)).map(Response::new)
     }
 
     async fn heartbeat(
@@ -38,7 +33,7 @@ impl Registry for Handlers {
         request: Request<proto::HeartbeatRequest>,
     ) -> Result<Response<proto::HeartbeatResponse>, Status> {
         let lease_ids = request.into_inner().lease_ids;
-        let unknown_lease_ids = self.book.alter(|state| state.renew(&lease_ids));
+        let unknown_lease_ids = self.shared.change(|state| state.renew(&lease_ids));
         Ok(Response::new(proto::HeartbeatResponse { unknown_lease_ids }))
     }
 
@@ -46,88 +41,59 @@ impl Registry for Handlers {
         &self,
         requests: Request<Streaming<proto::KeepAliveRequest>>,
     ) -> Result<Response<Self::KeepAliveStream>, Status> {
-        let book = Arc::clone(&self.book);
-        let answers = requests.into_inner().map(move |request| {
+        let shared = Arc::clone(&self.shared);
+        let responses = requests.into_inner().map(move |request| {
             let lease_ids = request?.lease_ids;
-            let unknown_lease_ids = book.alter(|state| state.renew(&lease_ids));
+            let unknown_lease_ids = shared.change(|state| state.renew(&lease_ids));
             Ok(proto::KeepAliveResponse { unknown_lease_ids })
         });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(Box::pin(responses)))
     }
 
     async fn update(
         &self,
         request: Request<proto::UpdateRequest>,
     ) -> Result<Response<proto::UpdateResponse>, Status> {
-        let request = request.into_inner();
-        self.book.alter(|state| state.update(request)).map(Response::new)
+        let (request, wall) = (request.into_inner(), self.shared.wall());
+        self.shared.change(|state| state.update(&request, wall)).map(Response::new)
     }
 
     async fn deregister(
         &self,
         request: Request<proto::DeregisterRequest>,
     ) -> Result<Response<proto::DeregisterResponse>, Status> {
-        let request = request.into_inner();
-        self.book.alter(|state| state.deregister(&request)).map(Response::new)
+        let (request, wall) = (request.into_inner(), self.shared.wall());
+        self.shared.change(|state| state.deregister(&request, wall)).map(Response::new)
     }
 }
 
 #[tonic::async_trait]
 impl Discovery for Handlers {
-    type WatchStream = Answers<proto::WatchResponse>;
+    type WatchStream = ResponseStream<proto::WatchResponse>;
 
     async fn resolve(
         &self,
         request: Request<proto::ResolveRequest>,
     ) -> Result<Response<proto::ResolveResponse>, Status> {
         let request = request.into_inner();
-        refuse_filter(request.filter.as_ref())?;
-        let mut faults = Faults::default();
-        faults.service("service", &request.service);
-        let page = faults.page(request.page_size, &request.page_token);
-        faults.refuse()?;
-        let scope = Scope::service(&request.namespace, &request.service);
-        let wanted =
-            |instance: &Instance| request.all_statuses || instance.status() == proto::Status::Up;
-        let resolve = |state: &State| {
-            let instances = state.instances(&scope).into_iter().filter(wanted);
-            let (instances, next_page_token) = page.cut(instances);
-            proto::ResolveResponse { instances, cursor: Some(state.cursor()), next_page_token }
-        };
-        Ok(Response::new(self.book.look(resolve)))
+        self.shared.read(|state| state.resolve(request)).map(Response::new)
     }
 
     async fn list_services(
         &self,
-        _: Request<proto::ListServicesRequest>,
+        request: Request<proto::ListServicesRequest>,
     ) -> Result<Response<proto::ListServicesResponse>, Status> {
-        Err(Status::unimplemented("the registry for tests does not list services"))
+        let request = request.into_inner();
+        self.shared.read(|state| state.list_services(&request)).map(Response::new)
     }
 
     async fn watch(
         &self,
         request: Request<proto::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let request = request.into_inner();
-        refuse_filter(request.filter.as_ref())?;
-        let mut faults = Faults::default();
-        for (index, service) in request.services.iter().enumerate() {
-            faults.service(&format!("services[{index}]"), service);
-        }
-        faults.refuse()?;
-        let told = stream::unfold(Telling::begin(&self.book, request), async |mut telling| {
-            Some((Ok(telling.next().await), telling))
-        });
-        Ok(Response::new(Box::pin(told)))
-    }
-}
-
-/// Filters are none of the client's doings.
-fn refuse_filter(filter: Option<&proto::Filter>) -> Result<(), Status> {
-    match filter {
-        Some(filter) if *filter != proto::Filter::default() => {
-            Err(Status::unimplemented("the registry for tests takes no filter"))
-        }
-        _ => Ok(()),
+        let watch = OpenWatch::open(&self.shared, request.into_inner())?;
+        let messages =
+            stream::unfold(watch, async |mut watch| Some((Ok(watch.next().await), watch)));
+        Ok(Response::new(Box::pin(messages)))
     }
 }

@@ -83,25 +83,24 @@
 //!
 //! # What to know
 //!
-//! - It keeps the registry's contract: revisions, snapshots, changes and where a watch can go on,
-//!   take-overs and fenced leases, idle messages, refusals that name the fields. Sizes and counts have
-//!   no limits. It takes no filters and lists no services (`UNIMPLEMENTED`), as no client asks for
-//!   either, and has no `Admin`.
-//! - Leases run out when the script says so, never by themselves: a client that is dropped without a
-//!   word stays registered.
+//! - It runs the state machine of the server (the crate `waypost-core`), and passes the suite of
+//!   tests that the server passes: revisions, snapshots, changes, resumed watches, filters, pages,
+//!   take-overs and fenced leases, idle messages, refusals that name the fields. It has no `Admin`,
+//!   and no limits of sizes and counts in requests.
+//! - Leases expire on request, never by time: a client that is dropped without a word stays
+//!   registered.
 //! - With paused time a test is repeatable to the letter, up to random choices: seed those with
 //!   [`fastrand::seed`](https://docs.rs/fastrand/latest/fastrand/fn.seed.html) in a runtime of one
 //!   thread. Place instances with [`Registry::serve`] then: paused time leaps over whatever a network
 //!   takes, and timeouts pass.
 
-mod book;
-mod fields;
+mod convert;
 mod handlers;
-mod host;
 mod network;
 mod registry;
 mod script;
+mod shared;
 mod state;
-mod telling;
+mod watch;
 
 pub use self::registry::Registry;

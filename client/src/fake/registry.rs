@@ -8,18 +8,16 @@ use tonic::{Status, body::Body};
 use tower::{Service, service_fn, util::BoxCloneSyncService};
 
 use super::{
-    book::Book,
     handlers::Handlers,
     network::{Network, Served},
     script::Script,
-    state::{Identity, Scope, State},
+    shared::SharedState,
+    state::State,
 };
 use crate::{
     builder::Builder,
     client::Client,
-    proto::{
-        ChangeReason, Instance, discovery_server::DiscoveryServer, registry_server::RegistryServer,
-    },
+    proto::{Instance, discovery_server::DiscoveryServer, registry_server::RegistryServer},
     registration::{Registration, Update},
 };
 
@@ -54,7 +52,7 @@ pub struct Registry {
 
 #[derive(Debug)]
 struct Shared {
-    book: Arc<Book>,
+    state: Arc<SharedState>,
     network: Arc<Network>,
     script: Arc<Script>,
 }
@@ -70,9 +68,9 @@ impl Registry {
     /// ```
     #[must_use]
     pub fn new() -> Self {
-        let (book, network, script) = (Arc::default(), Arc::new(Network::new()), Arc::default());
+        let (state, network, script) = (Arc::default(), Arc::new(Network::new()), Arc::default());
         let registry =
-            Self { shared: Arc::new(Shared { book, network, script }), namespace: String::new() };
+            Self { shared: Arc::new(Shared { state, network, script }), namespace: String::new() };
         registry.open();
         registry
     }
@@ -159,7 +157,8 @@ impl Registry {
     pub fn join(&self, mut registration: Registration) -> Instance {
         registration.instance.namespace.clone_from(&self.namespace);
         let request = registration.request();
-        let joined = self.shared.book.alter(|state| state.register(request));
+        let wall = self.shared.state.wall();
+        let joined = self.shared.state.change(|state| state.register(&request, wall));
         joined.expect("a registration that a registry takes").instance.unwrap_or_default()
     }
 
@@ -175,7 +174,8 @@ impl Registry {
     /// assert!(registry.leave("orders", "a").is_none());
     /// ```
     pub fn leave(&self, service: &str, id: &str) -> Option<Instance> {
-        self.remove(service, id, ChangeReason::Deregistered)
+        let (namespace, wall) = (&self.namespace, self.shared.state.wall());
+        self.shared.state.change(|state| state.leave(namespace, service, id, wall))
     }
 
     /// An instance's lease runs out, although its heartbeats may still come: from now on they are those
@@ -201,7 +201,8 @@ impl Registry {
     /// # }
     /// ```
     pub fn expire(&self, service: &str, id: &str) -> Option<Instance> {
-        self.remove(service, id, ChangeReason::Expired)
+        let (namespace, wall) = (&self.namespace, self.shared.state.wall());
+        self.shared.state.change(|state| state.expire(namespace, service, id, wall))
     }
 
     /// Changes an instance, as an operator does. Gives it as the registry holds it.
@@ -221,7 +222,8 @@ impl Registry {
         let mut request = update.request(0);
         request.namespace.clone_from(&self.namespace);
         (request.service, request.id) = (service.to_owned(), id.to_owned());
-        let updated = self.shared.book.alter(|state| state.update(request));
+        let wall = self.shared.state.wall();
+        let updated = self.shared.state.change(|state| state.update(&request, wall));
         updated.expect("an update that a registry takes").instance.unwrap_or_default()
     }
 
@@ -284,7 +286,7 @@ impl Registry {
     pub fn forget(&self) {
         let away = self.shared.network.is_closed(ADDRESS);
         self.shared.network.close(ADDRESS);
-        self.shared.book.alter(State::forget);
+        self.shared.state.change(State::forget);
         if !away {
             self.open();
         }
@@ -395,8 +397,7 @@ impl Registry {
     /// ```
     #[must_use]
     pub fn instances(&self, service: &str) -> Vec<Instance> {
-        let scope = Scope::service(&self.namespace, service);
-        self.shared.book.look(|state| state.instances(&scope))
+        self.shared.state.read(|state| state.instances(&self.namespace, service))
     }
 
     /// How many heartbeats have come, from all clients, whether their leases are known or not.
@@ -406,7 +407,7 @@ impl Registry {
     /// ```
     #[must_use]
     pub fn heartbeats(&self) -> u64 {
-        self.shared.book.look(|state| state.heartbeats)
+        self.shared.state.read(|state| state.heartbeats)
     }
 
     /// How many watches are open, of all clients.
@@ -416,7 +417,7 @@ impl Registry {
     /// ```
     #[must_use]
     pub fn watchers(&self) -> usize {
-        self.shared.book.look(|state| state.watchers)
+        self.shared.state.read(|state| state.watchers)
     }
 
     /// Waits until a look inside shows what `holds` asks for. Cancel safe.
@@ -441,28 +442,43 @@ impl Registry {
     /// # }
     /// ```
     pub async fn until(&self, holds: impl Fn(&Self) -> bool) {
-        let mut bell = self.shared.book.bell();
+        let mut changed = self.shared.state.subscribe();
         loop {
-            // Before the look: what changes from here on rings again.
-            bell.mark_unchanged();
+            // Before the check: a change from here on signals again.
+            changed.mark_unchanged();
             if holds(self) {
                 return;
             }
-            // It can't end: the book that rings it is held here.
-            let _ = bell.changed().await;
+            // Never an error: the sender is held here.
+            let _ = changed.changed().await;
         }
     }
 
-    fn remove(&self, service: &str, id: &str, reason: ChangeReason) -> Option<Instance> {
-        let identity = Identity::new(&self.namespace, service, id);
-        self.shared.book.alter(|state| state.remove(&identity, reason))
+    /// The registry's gRPC services, for tests that speak the protocol: a channel for the stubs in
+    /// [`proto`](crate::proto). [Outages](Self::outage) do not reach it, [delays](Self::delay) and
+    /// [refusals](Self::refuse) do.
+    ///
+    /// ```
+    /// use waypost_client::{fake, proto::{ListServicesRequest, discovery_client::DiscoveryClient}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tonic::Status> {
+    /// let registry = fake::Registry::new();
+    /// let mut discovery = DiscoveryClient::new(registry.grpc());
+    /// let listed = discovery.list_services(ListServicesRequest::default()).await?;
+    /// assert!(listed.into_inner().services.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn grpc(&self) -> BoxCloneSyncService<Request<Body>, Response<Body>, Infallible> {
+        let handlers = Handlers { shared: Arc::clone(&self.shared.state) };
+        served(&handlers, Arc::clone(&self.shared.script))
     }
 
     /// Lets clients reach the registry.
     fn open(&self) {
-        let handlers = Handlers { book: Arc::clone(&self.shared.book) };
-        let served = served(&handlers, Arc::clone(&self.shared.script));
-        self.shared.network.open(ADDRESS, served);
+        self.shared.network.open(ADDRESS, self.grpc());
     }
 }
 

@@ -30,7 +30,8 @@ use roster::Member;
 pub use roster::{Chunk, Memo, Roster};
 
 use crate::model::{
-    Change, ChangeKind, LeaseId, Limits, Presence, Revision, ServiceKey, Tick, WallTime,
+    Change, ChangeKind, Instance, InstanceId, LeaseId, Limits, Presence, Revision, ServiceKey,
+    Tick, WallTime,
 };
 use leases::Leases;
 
@@ -107,6 +108,12 @@ impl Registry {
     /// A service, also one whose last instance left a while ago.
     pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
         self.services.get(key)
+    }
+
+    /// The lease of an identity, and the instance that it keeps.
+    pub fn lease(&self, key: &ServiceKey, id: &InstanceId) -> Option<(LeaseId, &Arc<Instance>)> {
+        let member = self.services.get(key)?.roster.member(id)?;
+        Some((self.leases.holder(member.slot)?, &member.instance))
     }
 
     /// Begins to decide on commands.

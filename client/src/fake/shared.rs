@@ -1,0 +1,57 @@
+//! The state as all handles of a registry share it, with a signal after each change.
+//!
+//! Invariant: the lock is never held over `.await`.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use waypost_core::model::WallTime;
+
+use super::state::State;
+use crate::runtime::clock::{self, Instant};
+
+/// A registry's state, shared.
+#[derive(Debug)]
+pub(super) struct SharedState {
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+    started: Instant,
+}
+
+impl Default for SharedState {
+    fn default() -> Self {
+        let (state, changed) = (Mutex::default(), watch::Sender::default());
+        Self { state, changed, started: clock::now() }
+    }
+}
+
+impl SharedState {
+    /// Reads the state.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.lock())
+    }
+
+    /// Changes the state, and signals it.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let changed = change(&mut self.lock());
+        self.changed.send_replace(());
+        changed
+    }
+
+    /// Receives the signals from now on.
+    pub(super) fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// The registry's wall clock: it starts at 0 and follows tokio's time, so that tests are
+    /// repeatable.
+    pub(super) fn wall(&self) -> WallTime {
+        let since = clock::now().saturating_duration_since(self.started);
+        WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic of a test's script leaves a state that another script could make as well.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,116 @@
+//! One open watch: waits for changes and turns them into messages, at least one every ten seconds.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::{shared::SharedState, state::Subjects};
+use crate::{
+    proto::{Cursor, Idle, WatchRequest, WatchResponse, watch_response::Event},
+    runtime::clock::{self, Instant},
+};
+
+/// The longest silence of a watch.
+const IDLE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// An open watch, which counts as one.
+#[derive(Debug)]
+pub(super) struct OpenWatch {
+    shared: Arc<SharedState>,
+    changed: watch::Receiver<()>,
+    subjects: Subjects,
+    position: Option<Cursor>,
+    messages: VecDeque<WatchResponse>,
+    /// When the last message was sent.
+    sent_at: Instant,
+}
+
+impl OpenWatch {
+    /// Errors: `INVALID_ARGUMENT`.
+    pub(super) fn open(shared: &Arc<SharedState>, request: WatchRequest) -> Result<Self, Status> {
+        let subjects = shared.read(|state| state.subjects(&request))?;
+        shared.change(|state| state.watchers += 1);
+        Ok(Self {
+            shared: Arc::clone(shared),
+            changed: shared.subscribe(),
+            subjects,
+            position: request.resume,
+            messages: VecDeque::new(),
+            sent_at: clock::now(),
+        })
+    }
+
+    /// The next message. Cancel safe.
+    pub(super) async fn next(&mut self) -> WatchResponse {
+        loop {
+            if let Some(message) = self.messages.pop_front() {
+                self.sent_at = clock::now();
+                return message;
+            }
+            // Before the state is read: a change from here on signals again.
+            self.changed.mark_unchanged();
+            let (subjects, position) = (&self.subjects, &mut self.position);
+            let messages = self.shared.read(|state| state.messages(subjects, position));
+            self.messages.extend(messages);
+            if self.messages.is_empty() {
+                self.wait().await;
+            }
+        }
+    }
+
+    /// Waits for a change, or until an idle message is due.
+    async fn wait(&mut self) {
+        tokio::select! {
+            biased;
+            // Never an error: the sender is held here.
+            _ = self.changed.changed() => {}
+            () = clock::sleep_until(self.sent_at + IDLE_INTERVAL) => {
+                let (cursor, event) = (self.position.clone(), Some(Event::Idle(Idle {})));
+                self.messages.push_back(WatchResponse { cursor, event });
+            }
+        }
+    }
+}
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        self.shared.change(|state| state.watchers -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::state::State;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_watch_sends_an_idle_message_every_ten_seconds() {
+        let shared: Arc<SharedState> = Arc::default();
+        let mut watch = OpenWatch::open(&shared, WatchRequest::default()).unwrap();
+        let start = clock::now();
+        assert!(matches!(watch.next().await.event, Some(Event::Snapshot(_))));
+        // Other requests do not delay it.
+        let busy = async {
+            loop {
+                clock::sleep(Duration::from_secs(3)).await;
+                shared.change(|state| state.renew(&[]));
+            }
+        };
+        let quiet = async {
+            for quiet in 1..4 {
+                let message = watch.next().await;
+                assert_eq!(message.event, Some(Event::Idle(Idle {})));
+                assert_eq!(message.cursor, Some(shared.read(State::cursor)));
+                assert_eq!(clock::now() - start, IDLE_INTERVAL * quiet);
+            }
+        };
+        tokio::select! {
+            () = quiet => {}
+            () = busy => {}
+        }
+        assert_eq!(shared.read(|state| state.watchers), 1);
+        drop(watch);
+        assert_eq!(shared.read(|state| state.watchers), 0);
+    }
+}
