@@ -12,6 +12,22 @@ use waypost::{Config, config::Overrides, model::Limits};
 const SOURCES: [&str; 4] = ["src", "client/src", "gateway/src", "crates"];
 const CONFIGURATION: &str = "docs/operations/configuration.md";
 const LIMITS: &str = "docs/operations/limits.md";
+/// Where the gateway's configuration is read, and the methods that take a key.
+const GATEWAY_KEYS: [&str; 2] = ["gateway/src/config", "crates/auth/src"];
+const READS: [&str; 12] = [
+    ".read(",
+    ".required(",
+    ".list(",
+    ".nonempty_list(",
+    ".one_or_more(",
+    ".string_map(",
+    ".table(",
+    ".tables(",
+    ".file(",
+    ".toml_file(",
+    ".has(",
+    "allowed(section, ",
+];
 /// Pages with tables of messages.
 const MESSAGES: [&str; 2] =
     ["docs/operations/troubleshooting.md", "docs/operations/logs-and-metrics.md"];
@@ -116,6 +132,29 @@ fn every_environment_variable_is_documented() {
     for variable in variables {
         assert!(pages.contains(&format!("`{variable}`")), "{variable}");
     }
+}
+
+#[test]
+fn every_key_of_the_gateway_is_documented() {
+    let page = read(CONFIGURATION);
+    let mut found = Vec::new();
+    for folder in GATEWAY_KEYS {
+        files(&root().join(folder), ".rs", &mut found);
+    }
+    found.retain(|path| !path.components().any(|part| part.as_os_str() == "tests"));
+    let sources: String = found.iter().map(read).collect();
+    // Calls of several lines in one.
+    let sources = sources.split_whitespace().collect::<Vec<_>>().join(" ").replace("( ", "(");
+    let keys: BTreeSet<&str> =
+        READS.iter().flat_map(|call| between(&sources, &format!("{call}\""), "\"")).collect();
+    assert!(keys.len() > 45, "{keys:?}");
+    let words: BTreeSet<&str> = page
+        .lines()
+        .flat_map(spans)
+        .flat_map(|span| span.split(|c: char| !c.is_alphanumeric() && c != '_'))
+        .collect();
+    let missing: Vec<_> = keys.difference(&words).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]
