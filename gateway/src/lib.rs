@@ -8,7 +8,7 @@ pub mod config;
 mod gateway;
 pub mod guard;
 pub mod headers;
-pub mod limits;
+mod limits;
 mod middleware;
 mod observe;
 mod problem;

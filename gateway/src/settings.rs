@@ -12,9 +12,8 @@ use waypost_config::ConfigErrors;
 use crate::{
     config::{Allowed, Config, Cors},
     headers::hop_by_hop::remove_family,
-    limits::rate::{self, RateLimits},
+    limits::rate::RateLimits,
     middleware::compression::compress,
-    routes::Route,
     upstream::channels::Lines,
 };
 
@@ -58,7 +57,7 @@ impl Settings {
             .routes
             .routes()
             .iter()
-            .filter_map(|route| Some((route.name().as_str().to_owned(), rate_of(route)?)));
+            .filter_map(|route| Some((route.name().as_str().to_owned(), route.rate?)));
         let rates = match before {
             Some(before) => before.rates.changed(rates),
             None => RateLimits::new(rates),
@@ -129,11 +128,6 @@ impl Settings {
 fn is_other_options<B>(request: &Request<B>) -> bool {
     let mut names = [header::ORIGIN, header::ACCESS_CONTROL_REQUEST_METHOD].into_iter();
     request.method() == Method::OPTIONS && !names.all(|name| request.headers().contains_key(name))
-}
-
-fn rate_of(route: &Route) -> Option<rate::Rate> {
-    let rate = route.rate?;
-    rate::Rate::new(rate.per_second, std::time::Duration::from_secs(1))?.with_burst(rate.burst)
 }
 
 fn layer(cors: &Cors) -> CorsLayer {

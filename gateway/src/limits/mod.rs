@@ -1,3 +1,3 @@
 //! Limits of what clients may send.
 
-pub mod rate;
+pub(crate) mod rate;
