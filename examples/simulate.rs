@@ -14,9 +14,6 @@
     reason = "a program for developers, with a thread for each simulated world"
 )]
 
-#[path = "../tests/sim/simulation/mod.rs"]
-mod simulation;
-
 use std::{
     collections::BTreeMap,
     env, io,
@@ -32,8 +29,8 @@ use std::{
 };
 
 use clap::Parser;
-use simulation::story::{self, Outcome};
 use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
+use waypost_simulation::random_run::{self, Outcome};
 
 /// As the server has it.
 #[global_allocator]
@@ -115,7 +112,7 @@ fn run_one(arguments: &Arguments) -> ExitCode {
         eprintln!("{error}");
         return ExitCode::FAILURE;
     }
-    let outcome = story::run(arguments.seeds.start, arguments.minutes);
+    let outcome = random_run::run(arguments.seeds.start, arguments.minutes);
     match serde_json::to_writer(io::stdout(), &outcome) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -141,7 +138,7 @@ struct SimulatedTime;
 
 impl FormatTime for SimulatedTime {
     fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
-        let (host, step) = simulation::here();
+        let (host, step) = waypost_simulation::here();
         write!(writer, "{step} ms, host {host}")
     }
 }

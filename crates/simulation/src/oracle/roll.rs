@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 
 use waypost_client::proto::ChangeReason;
 
-use super::{
-    super::{journal::Identity, replica::Terms, time::Millis},
-    conditions::{Conditions, Moment},
-};
+use super::conditions::{Conditions, Moment};
+use crate::{journal::Identity, software::replica::Terms, time::Millis};
 
 /// How long it takes a client at most to find its way back after a fault: a request that gets no
 /// answer (5 s), the longest wait between attempts (5 s), another attempt.

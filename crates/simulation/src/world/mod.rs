@@ -2,6 +2,8 @@
 //! and watchers, and the network between them. Time goes on in steps, one host after the other, so
 //! that a seed and what is done in which step fix everything that happens.
 
+mod faults;
+
 use std::{collections::BTreeMap, future::Future};
 
 use fastrand::Rng;
@@ -14,16 +16,16 @@ use waypost::{
 };
 use waypost_client::{Client, Service, proto::Status};
 
-use super::{
-    faults::Faults,
+use self::faults::Faults;
+use crate::{
     journal::{Identity, Journal},
     machine::Machine,
+    network::socket::{Process, incoming},
     network::{Link, Network, REGISTRY},
     oracle::{End, History, Oracle, ViewRecord, Violation},
-    probe::{self, Probe},
-    reader::{Manner, Reader, Subject},
-    replica::{Content, Replica, Terms},
-    socket::{Process, incoming},
+    software::probe::{self, Probe},
+    software::reader::{Manner, Reader, Subject},
+    software::replica::{Content, Replica, Terms},
     time::{HostClock, Millis, STEP_MS, place},
 };
 
@@ -42,11 +44,11 @@ const VIEW_STEPS: u64 = 20;
 
 /// What a simulated world is made of.
 #[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    pub(crate) seed: u64,
-    pub(crate) nodes: usize,
-    pub(crate) namespaces: Vec<&'static str>,
-    pub(crate) limits: Limits,
+pub struct Plan {
+    pub seed: u64,
+    pub nodes: usize,
+    pub namespaces: Vec<&'static str>,
+    pub limits: Limits,
 }
 
 /// A view of the client crate.
@@ -63,15 +65,15 @@ pub(crate) struct Watcher {
     task: AbortHandle,
 }
 
-pub(crate) struct World {
+pub struct World {
     pub(crate) plan: Plan,
-    pub(crate) now: Millis,
+    pub now: Millis,
     pub(crate) random: Rng,
     pub(crate) network: Network,
     pub(crate) oracle: Oracle,
     pub(crate) faults: Faults,
     /// By number; those that ended are gone.
-    pub(crate) replicas: BTreeMap<usize, Replica>,
+    pub replicas: BTreeMap<usize, Replica>,
     pub(crate) watchers: Vec<Watcher>,
     machines: Vec<Machine>,
     journal: Journal,
@@ -85,7 +87,7 @@ pub(crate) struct World {
 
 impl World {
     /// A world in which the registry has just been started.
-    pub(crate) fn new(plan: Plan) -> Self {
+    pub fn new(plan: Plan) -> Self {
         // Server and client jitter with the thread's own generator.
         fastrand::seed(plan.seed);
         let mut random = Rng::with_seed(plan.seed);
@@ -120,7 +122,7 @@ impl World {
         world
     }
 
-    pub(crate) fn nodes(&self) -> std::ops::Range<usize> {
+    pub fn nodes(&self) -> std::ops::Range<usize> {
         FIRST_NODE..self.machines.len()
     }
 
@@ -131,7 +133,7 @@ impl World {
     // Time.
 
     /// Lets so much time pass, or less where something is wrong.
-    pub(crate) fn run(&mut self, millis: Millis) {
+    pub fn run(&mut self, millis: Millis) {
         let until = self.now + millis;
         while self.now < until && self.oracle.violations.is_empty() {
             self.step();
@@ -215,7 +217,7 @@ impl World {
     // The registry.
 
     /// Starts it; it remembers nothing.
-    pub(crate) fn start_registry(&mut self) {
+    pub fn start_registry(&mut self) {
         let port = self.network.next_port();
         self.machines[REGISTRY].switch_on(self.now);
         self.network.enter(REGISTRY);
@@ -243,7 +245,7 @@ impl World {
     }
 
     /// Ends it with `kill -9`.
-    pub(crate) fn kill_registry(&mut self) {
+    pub fn kill_registry(&mut self) {
         self.faults.note(self.now, "registry killed", "");
         self.switch_off(REGISTRY);
     }
@@ -256,14 +258,14 @@ impl World {
     // Faults.
 
     /// Stops all software of a host for a while.
-    pub(crate) fn pause(&mut self, host: usize, millis: Millis) {
+    pub fn pause(&mut self, host: usize, millis: Millis) {
         let kind = if host == REGISTRY { "registry stopped" } else { "node stopped" };
         self.faults.note(self.now, kind, &format!("host {host} for {millis} ms"));
         self.machines[host].stop_until(self.now + millis);
     }
 
     /// Takes the power from a host: it says goodbye to nobody.
-    pub(crate) fn cut_power(&mut self, host: usize) {
+    pub fn cut_power(&mut self, host: usize) {
         self.faults.note(self.now, "power lost", &format!("host {host}"));
         self.switch_off(host);
         self.network.forget_connections(host);
@@ -294,27 +296,27 @@ impl World {
     }
 
     /// How the link is in both directions.
-    pub(crate) fn set_links(&mut self, node: usize, kind: &'static str, link: &Link) {
+    pub fn set_links(&mut self, node: usize, kind: &'static str, link: &Link) {
         self.faults.note(self.now, kind, &format!("host {node}: {link:?}"));
         self.network.set_link(node, REGISTRY, link.clone());
         self.network.set_link(REGISTRY, node, link.clone());
     }
 
     /// How the link is in one direction.
-    pub(crate) fn set_link(&mut self, from: usize, to: usize, kind: &'static str, link: Link) {
+    pub fn set_link(&mut self, from: usize, to: usize, kind: &'static str, link: Link) {
         self.faults.note(self.now, kind, &format!("from host {from} to {to}: {link:?}"));
         self.network.set_link(from, to, link);
     }
 
     /// Breaks all connections of a node.
-    pub(crate) fn reset(&mut self, node: usize) {
+    pub fn reset(&mut self, node: usize) {
         self.faults.note(self.now, "connections reset", &format!("host {node}"));
         self.oracle.conditions.hamper(node);
         self.network.reset_connections(node);
     }
 
     /// Ends all faults.
-    pub(crate) fn heal(&mut self) {
+    pub fn heal(&mut self) {
         for host in 0..self.machines.len() {
             self.machines[host].go_on();
             self.network.set_link(host, REGISTRY, Link::default());
@@ -330,12 +332,12 @@ impl World {
 
     // Processes.
 
-    pub(crate) fn replicas_on(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
+    pub fn replicas_on(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
         self.replicas.iter().filter(move |(_, one)| one.node == node).map(|(number, _)| *number)
     }
 
     /// Starts a process that registers.
-    pub(crate) fn register(
+    pub fn register(
         &mut self,
         node: usize,
         identity: Identity,
@@ -353,7 +355,7 @@ impl World {
     }
 
     /// Ends a process with `kill -9`.
-    pub(crate) fn kill(&mut self, number: usize) {
+    pub fn kill(&mut self, number: usize) {
         let Some(replica) = self.replicas.remove(&number) else { return };
         self.faults.note(self.now, "process killed", &format!("{number}: {}", replica.identity));
         self.network.enter(replica.node);
@@ -362,7 +364,7 @@ impl World {
         self.oracle.roll.ended(&replica.identity, number, End::Killed, now);
     }
 
-    pub(crate) fn update(&mut self, number: usize, content: Content) {
+    pub fn update(&mut self, number: usize, content: Content) {
         let now = self.oracle.conditions.now;
         let Some(replica) = self.replicas.get_mut(&number) else { return };
         self.oracle.roll.updated(&replica.identity, now);
@@ -381,13 +383,7 @@ impl World {
     // Watchers.
 
     /// Starts a raw watcher.
-    pub(crate) fn watch(
-        &mut self,
-        node: usize,
-        subject: Subject,
-        manner: Manner,
-        resumes_percent: u8,
-    ) {
+    pub fn watch(&mut self, node: usize, subject: Subject, manner: Manner, resumes_percent: u8) {
         let number = self.oracle.add_reader(node, subject.clone(), manner);
         let random = self.random.fork();
         let (runtime, clock) = self.system(node);
@@ -427,7 +423,7 @@ impl World {
     }
 
     /// Starts a process of the client crate that follows services of a namespace.
-    pub(crate) fn view(&mut self, node: usize, namespace: &str, services: &[&str]) {
+    pub fn view(&mut self, node: usize, namespace: &str, services: &[&str]) {
         self.network.enter(node);
         let process = Process::default();
         let client = Client::builder()
@@ -469,29 +465,29 @@ impl World {
     }
 
     /// Asks for leases that have to be unknown.
-    pub(crate) fn probe_retired(&mut self) {
+    pub fn probe_retired(&mut self) {
         if !self.retired.is_empty() {
             let leases = self.retired.clone();
             self.probe(|probe| probe.ended(leases));
         }
     }
 
-    pub(crate) fn probe_fencing(&mut self) {
+    pub fn probe_fencing(&mut self) {
         self.probe(Probe::fence);
     }
 
-    pub(crate) fn probe_lapse(&mut self) {
+    pub fn probe_lapse(&mut self) {
         self.probe(Probe::lapse);
     }
 
     /// Asks how many instances of a namespace are held.
-    pub(crate) fn probe_protection(&mut self, namespace: &str) {
+    pub fn probe_protection(&mut self, namespace: &str) {
         let (namespace, held) = (namespace.to_owned(), self.held(namespace) as u64);
         self.probe(|probe| probe.protection(namespace, held));
     }
 
     /// Lets go of what is held in a namespace, as an operator does.
-    pub(crate) fn release(&mut self, namespace: &str) {
+    pub fn release(&mut self, namespace: &str) {
         let (namespace, held) = (namespace.to_owned(), self.held(namespace) as u64);
         self.probe(|probe| probe.release(namespace, held));
     }
@@ -507,33 +503,38 @@ impl World {
     // What is to be seen.
 
     /// How many instances a namespace has, as the recorder saw it.
-    pub(crate) fn members(&self, namespace: &str) -> usize {
+    pub fn members(&self, namespace: &str) -> usize {
         let members = self.oracle.present().into_iter().flat_map(|present| present.members.keys());
         members.filter(|identity| identity.namespace == namespace).count()
     }
 
     /// How many of them protection holds, whatever their status.
-    pub(crate) fn held(&self, namespace: &str) -> usize {
+    pub fn held(&self, namespace: &str) -> usize {
         let held = self.oracle.present().into_iter().flat_map(|present| &present.held);
         held.filter(|identity| identity.namespace == namespace).count()
     }
 
     /// The statuses of those that protection holds, as the registry shows them.
-    pub(crate) fn held_statuses(&self, namespace: &str) -> Vec<Status> {
+    pub fn held_statuses(&self, namespace: &str) -> Vec<Status> {
         let Some(present) = self.oracle.present() else { return Vec::new() };
         let held = present.held.iter().filter(|identity| identity.namespace == namespace);
         held.filter_map(|identity| present.members.get(identity)).map(|one| one.status()).collect()
     }
 
     /// The registry's position, as the recorder saw it.
-    pub(crate) fn revision(&self) -> u64 {
+    pub fn revision(&self) -> u64 {
         self.oracle.present().map_or(0, History::revision)
+    }
+
+    /// How often a reader that fell behind was given a snapshot.
+    pub fn resets(&self) -> u64 {
+        self.oracle.resets()
     }
 
     // The end.
 
     /// Compares everything with the truth. There were no faults for a while.
-    pub(crate) fn look_at_peace(&mut self) {
+    pub fn look_at_peace(&mut self) {
         let live = self.replicas.iter().filter(|(_, replica)| !replica.leaving);
         let wanted = live.map(|(number, replica)| (*number, replica.content.clone())).collect();
         self.look_at_views();
@@ -541,7 +542,7 @@ impl World {
     }
 
     /// What was wrong, with all that is needed to understand it.
-    pub(crate) fn violation(&self) -> Option<String> {
+    pub fn violation(&self) -> Option<String> {
         let Violation { at, what } = self.oracle.violations.first()?;
         let changes: Vec<_> = self.oracle.recent().map(|one| format!("\n    {one}")).collect();
         let recent: Vec<_> = self.faults.recent().map(|fault| format!("\n    {fault}")).collect();

@@ -4,9 +4,8 @@
 // What is planted is planted for the whole process, and would be found here as well.
 #[cfg(not(feature = "failpoints"))]
 mod scenarios;
-mod simulation;
 
-use simulation::story;
+use waypost_simulation::random_run;
 
 #[cfg(not(feature = "failpoints"))]
 /// As many as end soon without optimization. `examples/simulate.rs` runs as many as one likes.
@@ -16,7 +15,7 @@ const SEEDS: std::ops::Range<u64> = 0..3;
 #[test]
 fn random_runs_show_nothing_wrong() {
     for seed in SEEDS {
-        let violation = story::run(seed, 3).violation;
+        let violation = random_run::run(seed, 3).violation;
         assert!(violation.is_none(), "{}", violation.unwrap_or_default());
     }
 }
@@ -30,7 +29,7 @@ fn seeds_that_showed_something_wrong_show_it_no_more() {
         (32, "a reader that started over was taken for one that went on"),
         (319, "a client that a standstill had driven away had no time to come back"),
     ] {
-        let violation = story::run(seed, 22).violation;
+        let violation = random_run::run(seed, 22).violation;
         assert!(violation.is_none(), "{what}: {}", violation.unwrap_or_default());
     }
 }
@@ -38,11 +37,11 @@ fn seeds_that_showed_something_wrong_show_it_no_more() {
 #[cfg(not(feature = "failpoints"))]
 #[test]
 fn a_seed_fixes_everything_that_happens() {
-    let [first, second] = [(), ()].map(|()| story::run(7, 3));
+    let [first, second] = [(), ()].map(|()| random_run::run(7, 3));
     assert_eq!(first.packets, second.packets);
     assert_eq!(first.checks, second.checks);
     assert_eq!(first.trace, second.trace);
-    assert_ne!(story::run(8, 3).trace, first.trace);
+    assert_ne!(random_run::run(8, 3).trace, first.trace);
 }
 
 /// Each has to be found soon, or the oracle is blind to it.
@@ -54,7 +53,7 @@ fn planted_defects_are_found() {
     {
         let _scenario = fail::FailScenario::setup();
         fail::cfg(defect, "return").unwrap();
-        let found = (0..200).find(|seed| story::run(*seed, 22).violation.is_some());
+        let found = (0..200).find(|seed| random_run::run(*seed, 22).violation.is_some());
         assert!(found.is_some(), "{defect} is not found");
     }
 }

@@ -17,11 +17,11 @@ use waypost_client::proto::{
     admin_client::AdminClient, discovery_client::DiscoveryClient, registry_client::RegistryClient,
 };
 
-use super::{
+use crate::{
     journal::{Event, Identity, Journal, Lapse},
-    socket::Process,
+    network::connection::{Keeping, Wire},
+    network::socket::Process,
     time::{HostClock, Millis},
-    wire::{Keeping, Wire},
 };
 
 /// The namespace of the instances that probes register.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::super::{journal::Identity, time::Millis};
+use crate::{journal::Identity, time::Millis};
 
 /// Losses that are never too many, by the contract.
 const LOSSES_MIN: usize = 10;

@@ -13,26 +13,26 @@ use tokio::{
 };
 use waypost_client::{Client, Registration, RegistrationState, Update, proto::Status};
 
-use super::{
+use crate::{
     journal::Identity,
-    socket::Process,
+    network::socket::Process,
     time::{HostClock, Millis},
 };
 
 /// How long a lease lives.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Terms {
-    pub(crate) ttl_ms: Millis,
-    pub(crate) grace_ms: Millis,
+pub struct Terms {
+    pub ttl_ms: Millis,
+    pub grace_ms: Millis,
 }
 
 /// What an instance says of itself, as far as it changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Content {
-    pub(crate) status: Status,
-    pub(crate) weight: u32,
-    pub(crate) zone: String,
-    pub(crate) note: String,
+pub struct Content {
+    pub status: Status,
+    pub weight: u32,
+    pub zone: String,
+    pub note: String,
 }
 
 enum Order {
@@ -50,15 +50,15 @@ struct Report {
 }
 
 /// A process.
-pub(crate) struct Replica {
-    pub(crate) identity: Identity,
+pub struct Replica {
+    pub identity: Identity,
     pub(crate) node: usize,
     /// What it last wanted to be.
     pub(crate) content: Content,
     /// Whether it was told to leave.
     pub(crate) leaving: bool,
     /// The leases that it had, the present one last.
-    pub(crate) leases: Vec<u64>,
+    pub leases: Vec<u64>,
     process: Process,
     orders: mpsc::Sender<Order>,
     task: AbortHandle,

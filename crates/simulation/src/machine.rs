@@ -3,7 +3,7 @@
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use super::time::{HostClock, Millis};
+use crate::time::{HostClock, Millis};
 
 pub(crate) struct Machine {
     system: Option<System>,

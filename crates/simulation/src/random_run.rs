@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use waypost::model::Limits;
 use waypost_client::proto::Status;
 
-use super::{
+use crate::{
     journal::Identity,
     network::{Link, REGISTRY},
-    reader::{Manner, Subject},
-    replica::{Content, Terms},
+    software::reader::{Manner, Subject},
+    software::replica::{Content, Terms},
     time::Millis,
     world::{Plan, World},
 };
@@ -28,19 +28,19 @@ const PEACE_MS: Millis = 48_000;
 
 /// What a run came to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Outcome {
-    pub(crate) seed: u64,
-    pub(crate) simulated_ms: Millis,
-    pub(crate) faults: BTreeMap<String, u64>,
-    pub(crate) checks: u64,
-    pub(crate) packets: u64,
+pub struct Outcome {
+    pub seed: u64,
+    pub simulated_ms: Millis,
+    pub faults: BTreeMap<String, u64>,
+    pub checks: u64,
+    pub packets: u64,
     /// The same for the same run.
-    pub(crate) trace: u64,
-    pub(crate) violation: Option<String>,
+    pub trace: u64,
+    pub violation: Option<String>,
 }
 
 /// Runs a seed for so many simulated minutes, or until something is wrong.
-pub(crate) fn run(seed: u64, minutes: u64) -> Outcome {
+pub fn run(seed: u64, minutes: u64) -> Outcome {
     let mut story = Story::new(seed);
     story.tell(minutes * 60_000);
     let world = &story.world;

@@ -6,31 +6,27 @@
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    dead_code,
-    unused_imports,
-    reason = "a simulation fails by panicking, and runs tasks as its hosts would; \
-              each program that has it uses its part"
+    missing_docs,
+    missing_debug_implementations,
+    reason = "a simulation fails by panicking, and runs tasks as its hosts would"
 )]
 
-mod faults;
 mod journal;
 mod machine;
 mod network;
 mod oracle;
-mod probe;
-mod reader;
-mod replica;
-mod socket;
-pub(crate) mod story;
+pub mod random_run;
+mod software;
 mod time;
-mod wire;
 mod world;
 
-pub(crate) use self::{
+pub use self::{
     journal::Identity,
     network::{Link, REGISTRY},
-    reader::{Manner, Subject},
-    replica::{Content, Terms},
+    software::{
+        reader::{Manner, Subject},
+        replica::{Content, Replica, Terms},
+    },
     time::{Millis, here},
     world::{Plan, World},
 };

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex};
 
 use waypost_client::proto::{Change, Instance};
 
-use super::time::Millis;
+use crate::time::Millis;
 
 /// Names an instance.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Identity {
-    pub(crate) namespace: String,
-    pub(crate) service: String,
-    pub(crate) id: String,
+pub struct Identity {
+    pub namespace: String,
+    pub service: String,
+    pub id: String,
 }
 
 impl Identity {

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use turmoil_net::shim::tokio::net::{TcpListener, TcpStream};
 
-use super::network::registry_address;
+use crate::network::registry_address;
 
 /// A process, as far as the network goes: when it is killed, its kernel closes its connections.
 #[derive(Debug, Clone, Default)]

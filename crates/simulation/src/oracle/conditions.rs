@@ -1,7 +1,7 @@
 //! Under which conditions everybody works: who could reach the registry since when, and for how
 //! long the registry itself ran. Judges nothing.
 
-use super::super::{
+use crate::{
     network::REGISTRY,
     time::{Millis, STEP_MS},
 };

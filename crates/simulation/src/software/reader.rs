@@ -10,11 +10,11 @@ use waypost_client::proto::{
     watch_response,
 };
 
-use super::{
+use crate::{
     journal::{Event, Heard, Journal},
-    socket::Process,
+    network::connection::{Keeping, Wire},
+    network::socket::Process,
     time::{HostClock, Millis},
-    wire::{Keeping, Wire},
 };
 
 /// A stream on which nothing came for so long is given up.
@@ -26,12 +26,12 @@ const WINDOW_SMALL: u32 = 2048;
 
 /// What a reader follows.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Subject {
-    pub(crate) namespace: String,
+pub struct Subject {
+    pub namespace: String,
     /// None means all.
-    pub(crate) services: Vec<String>,
+    pub services: Vec<String>,
     /// None means all.
-    pub(crate) zones: Vec<String>,
+    pub zones: Vec<String>,
 }
 
 impl Subject {
@@ -47,7 +47,7 @@ impl Subject {
 
 /// How a reader reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Manner {
+pub enum Manner {
     /// At once; it is the reference for all others.
     Recording,
     /// At once.

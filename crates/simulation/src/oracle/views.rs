@@ -5,10 +5,8 @@ use std::collections::BTreeSet;
 
 use waypost_client::{Snapshot, proto::Cursor};
 
-use super::{
-    super::{reader::Subject, time::Millis},
-    Conditions, Histories, Oracle, WATCHER_RECOVERY_MS, overdue_for,
-};
+use super::{Conditions, Histories, Oracle, WATCHER_RECOVERY_MS, overdue_for};
+use crate::{software::reader::Subject, time::Millis};
 
 /// How long the client holds what a new history lacks while it hears the registry, with room for a
 /// check.

@@ -20,11 +20,11 @@ pub(crate) use history::History;
 pub(crate) use roll::{End, Roll};
 pub(crate) use views::ViewRecord;
 
-use super::{
+use crate::{
     journal::{Event, Heard, Identity, Lapse, Line},
-    probe,
-    reader::{Manner, Subject},
-    replica::Content,
+    software::probe,
+    software::reader::{Manner, Subject},
+    software::replica::Content,
     time::Millis,
 };
 use losses::Losses;

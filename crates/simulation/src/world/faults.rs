@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::time::Millis;
+use crate::time::Millis;
 
 /// How many faults a violation tells of.
 const TOLD: usize = 14;

@@ -6,13 +6,13 @@ use std::{collections::VecDeque, sync::Arc};
 use waypost_client::proto::{Change, Instance};
 
 use super::{
-    super::{
-        journal::{Event, Heard, Identity},
-        reader::{Manner, Subject},
-        time::Millis,
-    },
     Histories,
     history::{History, Seen, State},
+};
+use crate::{
+    journal::{Event, Heard, Identity},
+    software::reader::{Manner, Subject},
+    time::Millis,
 };
 
 /// What is known of a reader.

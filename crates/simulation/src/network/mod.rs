@@ -2,6 +2,9 @@
 //! faults of each link. Packets travel in steps of time. It must never deliver in another order than
 //! was sent over a link, and never depend on anything but its seed.
 
+pub(crate) mod connection;
+pub(crate) mod socket;
+
 use std::{
     collections::{BTreeMap, HashMap},
     mem,
@@ -13,13 +16,13 @@ use turmoil_net::{
     EnterGuard, HostId, KernelConfig, Net, Packet, TcpFlags, TcpSegment, Transport, netstat,
 };
 
-use super::time::Millis;
+use crate::time::Millis;
 
 /// The port that everybody knows the registry by. Each start of it listens on one of its own, so
 /// that connections to an earlier start are reset, as after a real restart.
 pub(crate) const REGISTRY_PORT: u16 = 7510;
 /// The registry's host.
-pub(crate) const REGISTRY: usize = 0;
+pub const REGISTRY: usize = 0;
 const FIRST_PORT: u16 = 10_000;
 /// Steps without an answer after which a segment is sent again: half a second.
 const RETRANSMIT_STEPS: u32 = 25;
@@ -30,16 +33,16 @@ const RECEIVE_BUFFER: usize = 256 * 1024;
 
 /// What goes wrong on the way from one host to another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Link {
+pub struct Link {
     /// Nothing gets through.
-    pub(crate) cut: bool,
+    pub cut: bool,
     /// Packets wait until this ends, and then go on in their order.
-    pub(crate) held: bool,
+    pub held: bool,
     /// Of a hundred packets, how many get lost.
-    pub(crate) loss_percent: u8,
-    pub(crate) delay_ms: Millis,
+    pub loss_percent: u8,
+    pub delay_ms: Millis,
     /// Added to the delay at random.
-    pub(crate) jitter_ms: Millis,
+    pub jitter_ms: Millis,
 }
 
 impl Link {

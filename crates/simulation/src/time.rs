@@ -6,7 +6,7 @@ use std::{cell::Cell, time::Duration};
 use tokio::time::{Instant, advance, sleep_until};
 
 /// Milliseconds since the beginning of a simulation, or so many of them.
-pub(crate) type Millis = u64;
+pub type Millis = u64;
 
 /// How long the hosts run before packets travel.
 pub(crate) const STEP_MS: Millis = 20;
@@ -16,7 +16,7 @@ thread_local! {
 }
 
 /// The host that runs on this thread now, and the time at which its step began: for logs.
-pub(crate) fn here() -> (usize, Millis) {
+pub fn here() -> (usize, Millis) {
     PLACE.get()
 }
 

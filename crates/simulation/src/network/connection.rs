@@ -8,7 +8,7 @@ use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tonic::body::Body;
 
-use super::socket::Process;
+use crate::network::socket::Process;
 
 /// A connection.
 #[derive(Clone, Debug)]
