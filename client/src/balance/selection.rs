@@ -3,7 +3,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{context::matches, zones};
+use super::{context::matches, no_instance::NoInstance, zones};
 use crate::{
     endpoint::{Endpoint, Field, Group, Snapshot, Tick},
     proto::Filter,
@@ -48,6 +48,15 @@ pub(crate) struct Candidates {
 }
 
 impl Candidates {
+    /// Why there are none.
+    pub(super) fn none(&self) -> NoInstance {
+        match (self.instances, self.serving) {
+            (0, _) => NoInstance::Empty,
+            (instances, 0) => NoInstance::NoneServing { instances },
+            (_, serving) => NoInstance::AllFiltered { serving },
+        }
+    }
+
     /// How many instances of the service take traffic, whether selected or not.
     #[cfg(test)]
     pub(crate) fn serving(&self) -> usize {

@@ -21,5 +21,5 @@ pub(crate) use self::{
     outlier::Sign,
     service_stats::Group,
     weighted::Field,
-    weights::{Weights, other_than, scale_index},
+    weights::{Weights, scale_index},
 };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     endpoint::Endpoint,
-    weights::{Weights, scale},
+    weights::{Weights, other_than, scale},
 };
 
 /// Instances that take traffic, in order of their ids.
@@ -61,6 +61,18 @@ impl Field {
     #[inline]
     pub(crate) fn load(&self, index: usize, in_flight: u32) -> f32 {
         (in_flight as f32 + 0.5) * self.weights.inverse(index)
+    }
+
+    /// Draws two, of a list that is not empty; they differ where there are several. Each is drawn by weight, at
+    /// its fraction of 2^64: the first so that an idle service shares its calls exactly by weight, the second
+    /// so that a share that was made small on purpose stays small.
+    #[inline]
+    pub(crate) fn draw(&self, first: u64, second: u64) -> (usize, usize) {
+        let (one, other) = (self.weights.at(first), self.weights.at(second));
+        if one != other || self.len() < 2 {
+            return (one, other);
+        }
+        (one, other_than(one, self.len(), second.rotate_left(32)))
     }
 
     /// Two of those that suit, each drawn by weight at its fraction of 2^64; none where none suits. Looks

@@ -1,10 +1,14 @@
 //! The instance that a key belongs to: the one whose hash with the key is highest (D. Thaler and C.
 //! Ravishankar, "Using Name-Based Mappings to Increase Hit Rates", 1998), so that an instance that
 //! comes or goes moves no key but its own. Bounded load (V. Mirrokni, M. Thorup, M. Zadimoghaddam,
-//! "Consistent Hashing with Bounded Loads", 2018) passes by who has too much to do. Pure.
+//! "Consistent Hashing with Bounded Loads", 2018) passes over those that have too much to do.
 
 use crate::{
-    endpoint::{Field, Weights, scale_index},
+    balance::{
+        choice::{Choice, Eligibility},
+        policy::BalancingPolicy,
+    },
+    endpoint::{Endpoint, Field, Gate, Weights, scale_index},
     runtime::hash::mix,
 };
 
@@ -13,13 +17,34 @@ const LOAD_MAX: f32 = 1.25;
 /// How many instances stand for all where the mean is taken.
 const SAMPLE_MAX: usize = 32;
 
-/// The place of the instance for `key` among those that are admitted; none where none is. Looks at
+#[derive(Debug, Default)]
+pub(crate) struct Rendezvous;
+
+impl BalancingPolicy for Rendezvous {
+    /// Chooses by the call's key; a call without one has a random key.
+    fn choose<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, '_, S>) -> Option<usize> {
+        let (field, random) = (choice.field, choice.random);
+        let key = choice.context.key.unwrap_or_else(|| random.next());
+        let home = |probes: bool| {
+            home(field, key, |index| match choice.eligibility(index) {
+                Eligibility::Eligible => !is_overloaded(field, index, random.next()),
+                Eligibility::ProbeDue(_) => probes,
+                Eligibility::Ineligible => false,
+            })
+        };
+        // A probe is taken by the call that is it, and not by each that passes by.
+        let is_taken = |index: &usize| match field.endpoints()[*index].gate(choice.now) {
+            Gate::Probe(at) => !choice.take_probe(*index, at),
+            Gate::Open | Gate::Closed => false,
+        };
+        let first = home(true);
+        if first.as_ref().is_some_and(is_taken) { home(false) } else { first }
+    }
+}
+
+/// Returns the place of the instance for `key` among those that are admitted; none where none is. Looks at
 /// the hashes of all.
-pub(super) fn choose(
-    field: &Field,
-    key: u64,
-    mut admits: impl FnMut(usize) -> bool,
-) -> Option<usize> {
+fn home(field: &Field, key: u64, mut admits: impl FnMut(usize) -> bool) -> Option<usize> {
     let hashes = field.hashes().iter().map(|hash| mix(key ^ hash));
     match field.weights() {
         Weights::Equal { .. } => highest(hashes.map(|hash| hash as f64), &mut admits),
@@ -33,7 +58,7 @@ pub(super) fn choose(
 
 /// Whether an instance has more calls in flight than its share of one call more than there are, and a
 /// quarter. `random` is from 0 to 2^64.
-pub(super) fn is_overloaded(field: &Field, index: usize, random: u64) -> bool {
+fn is_overloaded(field: &Field, index: usize, random: u64) -> bool {
     let in_flight = field.endpoints()[index].in_flight();
     // One at a time is no overload.
     if in_flight == 0 {

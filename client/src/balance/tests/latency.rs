@@ -1,12 +1,42 @@
-//! Tests of shares by latency, weight and load, over time.
+//! Shares by latency, weight and load, at once and over time.
 
 use std::time::Duration;
 
-use super::{
-    tests::{ANY, candidates},
-    *,
+use super::{ANY, QUICK, candidates, shares};
+use crate::{
+    balance::{Balancer, Outcome, Pick, Policy},
+    runtime::clock,
 };
-use crate::runtime::clock;
+
+#[test]
+fn a_slow_instance_is_hardly_called() {
+    let slow =
+        |index| (Outcome::Success, if index == 3 { Duration::from_millis(200) } else { QUICK });
+    let shares = shares(Policy::PeakEwma, 10, 1_000, slow);
+    assert!(shares[3] <= 5, "{shares:?}");
+    let least = shares.iter().enumerate().filter(|(index, _)| *index != 3).map(|(_, count)| count);
+    assert!(least.min() > Some(&60), "the others share alike: {shares:?}");
+}
+
+#[test]
+fn differences_that_mean_nothing_do_not_count() {
+    let noisy = |index: usize| (Outcome::Success, Duration::from_micros(300 + 60 * index as u64));
+    let shares = shares(Policy::PeakEwma, 10, 10_000, noisy);
+    assert!(shares.iter().all(|share| (850..1_150).contains(share)), "{shares:?}");
+}
+
+#[test]
+fn weights_hold_where_all_are_alike() {
+    let candidates = candidates(&[100, 300]);
+    let balancer = Balancer::new(Policy::PeakEwma);
+    let mut heavy = 0;
+    for _ in 0..10_000 {
+        let pick = balancer.pick(&candidates, &ANY).unwrap();
+        heavy += usize::from(pick.instance().id == "00001");
+        pick.report(Outcome::Success, QUICK);
+    }
+    assert!((7_350..7_650).contains(&heavy), "{heavy}");
+}
 
 /// How calls are shared of which so many are in flight at all times: an instance takes so many
 /// milliseconds, more or less, now and then 30 ms more, and the first time another 15.

@@ -1,0 +1,60 @@
+//! One choice: its candidates, its call and its time, and which of the candidates are eligible. Knows no
+//! policy.
+
+use super::{context::PickContext, random::Randomness, selection::Candidates};
+use crate::endpoint::{Endpoint, Field, Gate, Tick};
+
+/// The inputs of one choice.
+pub(super) struct Choice<'a, 'b, S> {
+    pub(super) candidates: &'a Candidates,
+    /// The part of the candidates that is chosen from.
+    pub(super) field: &'a Field,
+    pub(super) context: &'b PickContext<'b>,
+    /// Returns whether an endpoint matches the call's filter, and has not failed it yet.
+    pub(super) suits: &'b S,
+    pub(super) random: &'b Randomness,
+    pub(super) now: Tick,
+}
+
+/// Whether an endpoint takes the call.
+#[derive(Clone, Copy)]
+pub(super) enum Eligibility {
+    Eligible,
+    /// It is ejected, and a probe has been due since then: one call may go there.
+    ProbeDue(Tick),
+    Ineligible,
+}
+
+impl<S: Fn(&Endpoint) -> bool> Choice<'_, '_, S> {
+    #[inline(always)]
+    pub(super) fn eligibility(&self, index: usize) -> Eligibility {
+        let endpoint = &self.field.endpoints()[index];
+        if !(self.suits)(endpoint) {
+            return Eligibility::Ineligible;
+        }
+        match endpoint.gate(self.now) {
+            Gate::Open if self.is_spared(endpoint) => Eligibility::Ineligible,
+            Gate::Open => Eligibility::Eligible,
+            Gate::Probe(at) => Eligibility::ProbeDue(at),
+            Gate::Closed => Eligibility::Ineligible,
+        }
+    }
+
+    /// Makes the call the probe of an endpoint. Returns false where another call is it.
+    #[inline]
+    pub(super) fn take_probe(&self, index: usize, at: Tick) -> bool {
+        self.field.endpoints()[index].take_probe(at, self.now)
+    }
+
+    /// Returns whether slow start spares the endpoint this call.
+    fn is_spared(&self, endpoint: &Endpoint) -> bool {
+        let slow_start_ms = self.candidates.slow_start_ms;
+        slow_start_ms > 0 && self.is_above(endpoint.warmth(self.now, slow_start_ms))
+    }
+
+    /// Returns whether a random number from 0 to 1 is `warmth` or more.
+    #[inline(never)]
+    fn is_above(&self, warmth: f32) -> bool {
+        warmth < 1.0 && (self.random.next() >> 40) as f32 >= warmth * (1 << 24) as f32
+    }
+}

@@ -1,0 +1,55 @@
+//! The one of two random instances that will answer sooner, for its weight.
+//!
+//! The first was drawn by weight, and keeps the call unless something speaks against it: calls in flight
+//! there, or responses that are clearly slower. So an idle service shares its calls exactly by weight, however
+//! few instances it has. Otherwise both are compared by what they have to do for their weight
+//! ([`Field::load`]), times the latency, where one is clearly slower.
+
+use crate::{
+    balance::policy::BalancingPolicy,
+    endpoint::{EQUAL_BELOW, Estimate, Field, Tick},
+};
+
+/// The ratio of latencies from which an instance is clearly slower. Smaller differences show in the calls in
+/// flight, and are chance at low traffic.
+const SLOWER_FROM: f32 = 4.0;
+
+#[derive(Debug, Default)]
+pub(crate) struct PeakEwma;
+
+impl BalancingPolicy for PeakEwma {
+    #[inline]
+    fn prefers_second(field: &Field, first: usize, second: usize, now: Tick) -> bool {
+        let endpoint = |index: usize| &field.endpoints()[index];
+        let (theirs, ours) =
+            (endpoint(second).latency().estimate(), endpoint(first).latency().estimate());
+        let busy = endpoint(first).in_flight();
+        let slower = is_slower(ours, theirs);
+        if !slower && busy == 0 {
+            return false;
+        }
+        let their_load = field.load(second, endpoint(second).in_flight());
+        let our_load = field.load(first, busy);
+        if slower || is_slower(theirs, ours) {
+            let (factor, their_factor) = (factor(ours, theirs, now), factor(theirs, ours, now));
+            // What was slow, and is forgiven, is as idle as before.
+            return (factor > 1.0 || busy > 0) && their_load * their_factor < our_load * factor;
+        }
+        their_load < our_load
+    }
+}
+
+/// Returns whether responses take clearly longer than elsewhere, as far as is known without a look at the time.
+#[inline]
+fn is_slower(one: Estimate, than: Estimate) -> bool {
+    one.nanos() > SLOWER_FROM * than.nanos().max(EQUAL_BELOW)
+}
+
+/// Returns how many times as long responses take as elsewhere, where that is clear and was confirmed lately; 1
+/// where it is not. Time forgives the slower one alone: it makes no instance quicker than it was.
+#[inline(never)]
+fn factor(one: Estimate, than: Estimate, now: Tick) -> f32 {
+    let (nanos, other) = (one.forgiven(now), than.nanos().max(EQUAL_BELOW));
+    let is_known = than.nanos() > 0.0;
+    if is_known && nanos > SLOWER_FROM * other { nanos / other } else { 1.0 }
+}

@@ -1,0 +1,85 @@
+//! The search for an eligible candidate, whatever the policy. Where those that the policy looks at are
+//! ejected, it looks at all; where most are ejected, it ignores that, so that the few left are not overrun.
+
+use std::sync::Arc;
+
+use super::{
+    choice::Choice,
+    no_instance::NoInstance,
+    policy::{BalancingPolicy, prefer},
+};
+use crate::endpoint::{Endpoint, Gate};
+
+/// Finds a candidate that suits the call and is not ejected; where most are, any that suits.
+#[inline]
+pub(super) fn search<'a, P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
+    policy: &P,
+    choice: &Choice<'a, '_, S>,
+) -> Result<Option<&'a Arc<Endpoint>>, NoInstance> {
+    match policy.choose(choice) {
+        Some(index) => Ok(Some(&choice.field.endpoints()[index])),
+        None => search_all(policy, choice),
+    }
+}
+
+/// Looks at all candidates, after the policy's own look found none.
+#[cold]
+fn search_all<'a, P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
+    policy: &P,
+    choice: &Choice<'a, '_, S>,
+) -> Result<Option<&'a Arc<Endpoint>>, NoInstance> {
+    let mut choice = Choice { ..*choice };
+    let mut chosen = choose_healthy::<P, S>(&choice);
+    if chosen.is_none()
+        && let Some(others) = &choice.candidates.others
+    {
+        choice.field = others;
+        chosen = policy.choose(&choice).or_else(|| choose_healthy::<P, S>(&choice));
+    }
+    if chosen.is_none() {
+        chosen = choose_regardless::<P, S>(&choice)?;
+    }
+    Ok(chosen.map(|index| &choice.field.endpoints()[index]))
+}
+
+/// Chooses among all that suit and are not ejected; none where more than half of those that suit are ejected.
+fn choose_healthy<P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
+    choice: &Choice<'_, '_, S>,
+) -> Option<usize> {
+    let (field, now) = (choice.field, choice.now);
+    let suiting = || field.endpoints().iter().filter(|endpoint| (choice.suits)(endpoint));
+    let open = suiting().filter(|endpoint| endpoint.gate(now) == Gate::Open).count();
+    if open * 2 < suiting().count() {
+        return None;
+    }
+    let is_open = |endpoint: &Endpoint| endpoint.gate(now) == Gate::Open;
+    choose_from::<P, S>(choice, |endpoint| is_open(endpoint) && (choice.suits)(endpoint))
+}
+
+/// Chooses where most are ejected: any that suits; for a call that wants healthy instances only, one of the
+/// few that are not ejected.
+fn choose_regardless<P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
+    choice: &Choice<'_, '_, S>,
+) -> Result<Option<usize>, NoInstance> {
+    let now = choice.now;
+    if !choice.context.healthy_only {
+        return Ok(choose_from::<P, S>(choice, choice.suits));
+    }
+    let is_open = |endpoint: &Endpoint| endpoint.gate(now) == Gate::Open;
+    let open = choose_from::<P, S>(choice, |it| is_open(it) && (choice.suits)(it));
+    let endpoints = choice.field.endpoints().iter();
+    match endpoints.filter(|endpoint| (choice.suits)(endpoint)).count() {
+        instances @ 1.. if open.is_none() => Err(NoInstance::AllEjected { instances }),
+        _ => Ok(open),
+    }
+}
+
+/// Chooses the preferred one of two that match `such`, drawn by weight.
+fn choose_from<P: BalancingPolicy, S>(
+    choice: &Choice<'_, '_, S>,
+    such: impl Fn(&Endpoint) -> bool,
+) -> Option<usize> {
+    let (field, random) = (choice.field, choice.random);
+    let (first, second) = field.draw_where(random.next(), random.next(), such)?;
+    Some(prefer::<P>(field, first, second, choice.now))
+}

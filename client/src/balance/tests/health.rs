@@ -1,0 +1,119 @@
+//! Health: ejection, probes and slow start.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{ANY, POLICIES, QUICK, candidates, shares, snapshot};
+use crate::{
+    balance::{Balancer, NoInstance, Outcome, Pick, Policy, Selection},
+    endpoint::Sign,
+    runtime::clock,
+};
+
+#[test]
+fn who_fails_fast_attracts_nothing() {
+    for policy in POLICIES {
+        let failing = |index| match index {
+            3 => (Outcome::Failure, Duration::from_micros(100)),
+            _ => (Outcome::Success, QUICK),
+        };
+        let shares = shares(policy, 10, 1_000, failing);
+        assert!(shares[3] <= 5, "{policy:?}: {shares:?}");
+    }
+}
+
+#[test]
+fn where_most_fail_they_are_called_all_the_same() {
+    // By key, calls in flight tell when it is too much.
+    for policy in POLICIES.into_iter().filter(|policy| *policy != Policy::Rendezvous) {
+        let failing = |index| match index {
+            0 => (Outcome::Success, QUICK),
+            _ => (Outcome::Failure, QUICK),
+        };
+        let shares = shares(policy, 3, 1_000, failing);
+        assert!(shares[1] + shares[2] > 100, "the one left is not overrun: {policy:?}: {shares:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_probe_brings_an_instance_back() {
+    for policy in POLICIES {
+        let candidates = candidates(&[100, 100]);
+        let places = candidates.preferred.endpoints();
+        let balancer = Balancer::new(policy);
+        let [sound, sick] = [0, 1].map(|index| Arc::clone(&places[index]));
+        sick.note(Sign::Unreached, Duration::ZERO);
+        let picked = || balancer.pick(&candidates, &ANY).unwrap();
+        assert!((0..50).all(|_| picked().endpoint().is_at(&sound)), "{policy:?}: left alone");
+        // A little more than a second later, one call goes there, and no other before it has ended.
+        tokio::time::advance(Duration::from_millis(1_200)).await;
+        candidates.advance(clock::now());
+        let probes: Vec<Pick> = (0..50).map(|_| picked()).collect();
+        let probe = probes.into_iter().filter(|pick| pick.endpoint().is_at(&sick));
+        let mut probe: Vec<Pick> = probe.collect();
+        assert_eq!(probe.len(), 1, "{policy:?}");
+        probe.pop().unwrap().report(Outcome::Success, QUICK);
+        let back = (0..200).filter(|_| picked().endpoint().is_at(&sick)).count();
+        assert!(back > 20, "{policy:?}: {back} of 200");
+    }
+}
+
+#[test]
+fn who_wants_healthy_ones_only_gets_no_other() {
+    for policy in POLICIES {
+        let (candidates, balancer) = (candidates(&[100; 4]), Balancer::new(policy));
+        let healthy = ANY.healthy_only();
+        let places = candidates.preferred.endpoints();
+        for endpoint in &places[..3] {
+            endpoint.note(Sign::Unreached, Duration::ZERO);
+        }
+        for _ in 0..200 {
+            let pick = balancer.pick(&candidates, &healthy).unwrap();
+            assert_eq!(pick.instance().id, "00003", "{policy:?}");
+        }
+        places[3].note(Sign::Unreached, Duration::ZERO);
+        let why = balancer.pick(&candidates, &healthy).unwrap_err();
+        assert_eq!(why, NoInstance::AllEjected { instances: 4 }, "{policy:?}");
+        assert!(balancer.pick(&candidates, &ANY).is_ok(), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_newcomer_gets_its_share_bit_by_bit() {
+    for policy in POLICIES {
+        let slow_start = Duration::from_secs(10);
+        let selection = Selection { slow_start, ..Selection::default() };
+        let candidates = selection.select(&snapshot(&[100; 4]));
+        let origin = clock::now();
+        candidates.advance(origin);
+        candidates.preferred.endpoints()[3].come_after(None, 1);
+        let balancer = Balancer::seeded(policy, 3);
+        for (seconds, least, most) in [(0, 0.005, 0.06), (5, 0.07, 0.19), (10, 0.2, 0.3)] {
+            candidates.advance(origin + Duration::from_secs(seconds));
+            let picks = (0..4_000).map(|_| balancer.pick(&candidates, &ANY).unwrap());
+            let new = picks.filter(|pick| pick.instance().id == "00003").count();
+            let share = new as f64 / 4_000.0;
+            assert!((least..most).contains(&share), "{policy:?} after {seconds} s: {share}");
+        }
+    }
+}
+
+#[test]
+fn the_turn_of_one_that_fails_is_shared_by_all() {
+    let (candidates, balancer) = (candidates(&[100; 3]), Balancer::seeded(Policy::RoundRobin, 9));
+    candidates.preferred.endpoints()[0].note(Sign::Unreached, Duration::ZERO);
+    let picks = (0..4_000).map(|_| balancer.pick(&candidates, &ANY).unwrap());
+    let second = picks.filter(|pick| pick.instance().id == "00001").count();
+    assert!((1_850..2_150).contains(&second), "{second} of 4,000");
+}
+
+#[test]
+fn who_takes_no_connection_is_left_alone_at_once() {
+    for policy in POLICIES {
+        let (candidates, balancer) = (candidates(&[100; 3]), Balancer::new(policy));
+        let pick = || balancer.pick(&candidates, &ANY).unwrap();
+        let first = pick();
+        let id = first.instance().id.clone();
+        first.report(Outcome::Unreachable, Duration::ZERO);
+        assert!((0..100).all(|_| pick().instance().id != id), "{policy:?}");
+    }
+}

@@ -1,0 +1,96 @@
+//! Keys: which instance they belong to, and its load.
+
+use std::{sync::Arc, time::Duration};
+
+use super::candidates;
+use crate::{
+    balance::{Balancer, Candidates, Pick, PickContext, Policy},
+    endpoint::Sign,
+    runtime::clock,
+};
+
+/// Where a hundred keys go.
+fn homes(candidates: &Candidates, balancer: &Balancer) -> Vec<String> {
+    let home = |key: u32| {
+        let context = PickContext::new().key(key.to_string());
+        balancer.pick(candidates, &context).unwrap().instance().id.clone()
+    };
+    (0..100).map(home).collect()
+}
+
+#[test]
+fn a_key_stays_where_it_is_whoever_comes_and_goes() {
+    let balancer = Balancer::new(Policy::Rendezvous);
+    for weights in [vec![100; 20], (1..=20).map(|weight| weight * 10).collect()] {
+        let before = homes(&candidates(&weights), &balancer);
+        assert_eq!(before, homes(&candidates(&weights), &Balancer::new(Policy::Rendezvous)));
+        // Without the last one.
+        let after = homes(&candidates(&weights[..19]), &balancer);
+        for (before, after) in before.iter().zip(&after) {
+            assert!(before == after || before == "00019", "moved from {before} to {after}");
+        }
+        assert!(before.iter().any(|home| home == "00019"));
+    }
+}
+
+#[test]
+fn keys_are_shared_out_by_weight() {
+    let candidates = candidates(&[100, 300, 600]);
+    let balancer = Balancer::new(Policy::Rendezvous);
+    let mut counts = [0; 3];
+    for key in 0_u32..20_000 {
+        let pick = balancer.pick(&candidates, &PickContext::new().key(key.to_be_bytes())).unwrap();
+        counts[pick.instance().id.parse::<usize>().unwrap()] += 1;
+    }
+    for (count, share) in counts.iter().zip([2_000_i32, 6_000, 12_000]) {
+        assert!((count - share).abs() < 500, "{counts:?}");
+    }
+}
+
+#[test]
+fn one_key_does_not_overload_its_instance() {
+    let candidates = candidates(&[100; 10]);
+    let balancer = Balancer::new(Policy::Rendezvous);
+    let context = PickContext::new().key("the same for all");
+    let picks: Vec<Pick> =
+        (0..1_000).map(|_| balancer.pick(&candidates, &context).unwrap()).collect();
+    let loads: Vec<u32> =
+        candidates.preferred.endpoints().iter().map(|endpoint| endpoint.in_flight()).collect();
+    assert!(loads.iter().all(|load| *load <= 126), "{loads:?}");
+    assert!(loads.iter().any(|load| *load >= 120), "as long as it can it stays: {loads:?}");
+    drop(picks);
+}
+
+#[test]
+fn a_failing_instance_gives_its_keys_to_others_for_a_while() {
+    let candidates = candidates(&[100; 5]);
+    let balancer = Balancer::new(Policy::Rendezvous);
+    let context = PickContext::new().key("customer 17");
+    let home = balancer.pick(&candidates, &context).unwrap();
+    let endpoint = Arc::clone(home.endpoint());
+    drop(home);
+    endpoint.note(Sign::Unreached, Duration::ZERO);
+    let elsewhere = balancer.pick(&candidates, &context).unwrap();
+    assert!(!elsewhere.endpoint().is_at(&endpoint));
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_pass_by_take_no_probe() {
+    let (candidates, balancer) = (candidates(&[100; 20]), Balancer::new(Policy::Rendezvous));
+    let home = |key: u32| {
+        let context = PickContext::new().key(key.to_be_bytes());
+        balancer.pick(&candidates, &context).unwrap()
+    };
+    // The first of all: each key asks for its admission, and few belong to it.
+    let first = Arc::clone(&candidates.preferred.endpoints()[0]);
+    let key = (0..).find(|key| home(*key).endpoint().is_at(&first)).unwrap();
+    first.note(Sign::Unreached, Duration::ZERO);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    candidates.advance(clock::now());
+    for other in (0..1_000).filter(|other| *other != key) {
+        if home(other).endpoint().is_at(&first) {
+            return;
+        }
+    }
+    unreachable!("one of a thousand is the probe");
+}
