@@ -1,0 +1,212 @@
+//! The engine in paused time with stores that fail on demand, and watches that fold what they are
+//! told beside a record of everything that was committed.
+
+mod exactness;
+mod follower;
+mod leases;
+mod resumption;
+mod watches;
+mod writes;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use fastrand::Rng;
+use parking_lot::Mutex;
+use tokio::{task::yield_now, time::sleep};
+use waypost_core::testing::{content, id, key, seeds, terms};
+use waypost_serving::tasks::Tasks;
+
+use crate::{
+    clock::Clock,
+    engine::{Engine, Subjects, Watch, WatchEvent, WatchedChange},
+    model::{Change, ChangeKind, Cursor, Filter, LeaseId, Limits, RemovalReason, Revision},
+    registry::{Outcome, Patch, Target, Transition},
+    store::{Backup, MemoryStore, Store, StoreError},
+};
+
+/// Records what is committed, and fails on demand.
+#[derive(Debug, Clone, Default)]
+struct TestStore {
+    fails: Arc<AtomicBool>,
+    /// How long a commit takes.
+    commit_ms: Arc<AtomicU64>,
+    committed: Arc<Mutex<Vec<Change>>>,
+}
+
+impl TestStore {
+    fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::SeqCst);
+    }
+}
+
+impl Store for TestStore {
+    fn name(&self) -> &'static str {
+        "test"
+    }
+
+    async fn commit(&mut self, transitions: &[Transition]) -> Result<(), StoreError> {
+        match self.commit_ms.load(Ordering::SeqCst) {
+            0 => yield_now().await,
+            commit_ms => sleep(Duration::from_millis(commit_ms)).await,
+        }
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(unavailable());
+        }
+        self.committed.lock().extend(transitions.iter().filter_map(Transition::change));
+        Ok(())
+    }
+
+    fn backup(&self) -> Result<Backup, StoreError> {
+        Err(StoreError::NothingToBackUp(self.name()))
+    }
+}
+
+fn unavailable() -> StoreError {
+    StoreError::Unavailable("on demand".to_owned())
+}
+
+/// An engine, and the tasks that have to outlive the test.
+struct Running {
+    engine: Engine,
+    clock: Clock,
+    tasks: Tasks,
+}
+
+fn start_with(store: impl Store, limits: &Limits) -> Running {
+    let (clock, tasks) = (Clock::start(), Tasks::default());
+    let (_, nothing) = MemoryStore::open();
+    let engine = Engine::start(store, nothing, limits, clock, &tasks).unwrap();
+    Running { engine, clock, tasks }
+}
+
+fn start() -> Running {
+    start_with(MemoryStore, &Limits::default())
+}
+
+fn small_log(log_changes_max: usize) -> Limits {
+    Limits { log_changes_max, ..Limits::default() }
+}
+
+impl Running {
+    async fn register(&self, service: &str, instance: &str, ttl_ms: u64) -> (LeaseId, Revision) {
+        let content = content(1);
+        let done = self.engine.register(key(service), id(instance), content, terms(ttl_ms)).await;
+        match done {
+            Ok(Outcome::Registered { lease, revision, .. }) => (lease, revision),
+            other => panic!("not registered: {other:?}"),
+        }
+    }
+
+    async fn update(&self, service: &str, instance: &str, patch: Patch) -> Revision {
+        match self.engine.update(of(service, instance), patch).await {
+            Ok(Outcome::Updated { revision, .. }) => revision,
+            other => panic!("not updated: {other:?}"),
+        }
+    }
+
+    async fn deregister(&self, service: &str, instance: &str) -> Revision {
+        match self.engine.deregister(of(service, instance)).await {
+            Ok(Outcome::Deregistered { revision }) => revision,
+            other => panic!("not deregistered: {other:?}"),
+        }
+    }
+
+    fn ids(&self, service: &str) -> Vec<String> {
+        let (found, _) = self.engine.service(&key(service));
+        let roster = found.map(|service| service.roster.clone()).unwrap_or_default();
+        roster.instances().map(|instance| instance.id.to_string()).collect()
+    }
+
+    fn revision(&self) -> Revision {
+        self.engine.status().cursor.revision
+    }
+
+    fn cursor(&self, revision: u64) -> Option<Cursor> {
+        Some(self.engine.cursor(Revision(revision)))
+    }
+
+    fn watch(&self, services: &[&str]) -> Watch {
+        self.engine.watch(named(services), Filter::default(), None)
+    }
+
+    fn resume(&self, services: &[&str], cursor: Option<Cursor>) -> Watch {
+        self.engine.watch(named(services), Filter::default(), cursor)
+    }
+}
+
+fn of(service: &str, instance: &str) -> Target {
+    Target::Identity(key(service), id(instance))
+}
+
+fn named(services: &[&str]) -> Subjects {
+    Subjects::Services(services.iter().map(|service| Arc::new(key(service))).collect())
+}
+
+fn in_zone(zone: &str) -> Filter {
+    Filter { zones: vec![zone.to_owned()], ..Filter::default() }
+}
+
+/// An event in short: what a test compares.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Snapshot(Vec<String>),
+    Changes(Vec<(&'static str, String)>),
+    Idle,
+}
+
+fn snapshot(ids: &[&str]) -> Told {
+    Told::Snapshot(ids.iter().map(|id| (*id).to_owned()).collect())
+}
+
+fn changes<const N: usize>(changes: [(&'static str, &str); N]) -> Told {
+    Told::Changes(changes.map(|(kind, id)| (kind, id.to_owned())).into())
+}
+
+/// The next event, and the position after it. All snapshots here fit into one event.
+async fn told(watch: &mut Watch) -> (Told, u64) {
+    let (event, cursor) = watch.next().await;
+    let told = match event {
+        WatchEvent::Idle => Told::Idle,
+        WatchEvent::Snapshot { chunks, last } => {
+            assert!(last);
+            let instances = chunks.iter().flat_map(|chunk| chunk.instances());
+            let matching = instances.filter(|i| watch.filter().matches(&i.content));
+            Told::Snapshot(matching.map(|instance| instance.id.to_string()).collect())
+        }
+        WatchEvent::Changes(changes) => Told::Changes(changes.iter().map(in_short).collect()),
+    };
+    (told, cursor.revision.0)
+}
+
+fn in_short(change: &WatchedChange) -> (&'static str, String) {
+    let (kind, entry) = match change {
+        WatchedChange::Entered(entry) => ("entered", entry),
+        WatchedChange::Left(entry) => ("left", entry),
+        WatchedChange::Whole(entry) => {
+            let kind = match &entry.change.kind {
+                ChangeKind::Added => "added",
+                ChangeKind::Updated { replaced: false, .. } => "updated",
+                ChangeKind::Updated { replaced: true, .. } => "replaced",
+                ChangeKind::Removed(RemovalReason::Expired) => "expired",
+                ChangeKind::Removed(RemovalReason::Evicted) => "evicted",
+                ChangeKind::Removed(RemovalReason::Deregistered) => "deregistered",
+                ChangeKind::Removed(RemovalReason::Disconnected) => "disconnected",
+            };
+            (kind, entry)
+        }
+    };
+    (kind, entry.change.instance.id.to_string())
+}
+
+async fn with_seeds_async(count: usize, test: impl AsyncFn(Rng)) {
+    for seed in seeds(count) {
+        println!("WAYPOST_SEED={seed}");
+        test(Rng::with_seed(seed)).await;
+    }
+}

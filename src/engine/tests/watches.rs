@@ -1,0 +1,186 @@
+//! Watches: snapshots, changes, filters, and what a quiet one receives.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures_util::future::join_all;
+use tokio::time::{sleep, timeout};
+use waypost_core::testing::{id, key, name, parts, terms, weight, zone};
+
+use super::{Told, changes, in_zone, named, small_log, snapshot, start, start_with, told};
+use crate::{
+    engine::{Subjects, WatchEvent},
+    model::{Content, Filter, Metadata, Parts, Revision},
+    store::MemoryStore,
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_tells_the_state_and_then_what_changes() {
+    let running = start();
+    running.register("s", "a", 60_000).await;
+    running.register("t", "x", 60_000).await;
+    let mut watch = running.watch(&["s", "u"]);
+    assert_eq!(told(&mut watch).await, (snapshot(&["a"]), 2));
+    running.register("u", "b", 60_000).await;
+    assert_eq!(told(&mut watch).await, (changes([("added", "b")]), 3));
+    running.update("s", "a", weight(1)).await;
+    running.register("t", "y", 60_000).await;
+    running.register("s", "a", 60_000).await;
+    running.deregister("u", "b").await;
+    let seen = changes([("updated", "a"), ("replaced", "a"), ("evicted", "b")]);
+    assert_eq!(told(&mut watch).await, (seen, 7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_a_namespace_tells_of_all_its_services() {
+    let running = start();
+    running.register("n/s", "a", 60_000).await;
+    running.register("n/t", "b", 60_000).await;
+    running.register("m/s", "x", 60_000).await;
+    let subjects = Subjects::Namespace(name("n"));
+    let mut watch = running.engine.watch(subjects, Filter::default(), None);
+    assert_eq!(told(&mut watch).await, (snapshot(&["a", "b"]), 3));
+    running.register("n/new", "c", 60_000).await;
+    running.register("m/new", "y", 60_000).await;
+    running.deregister("n/s", "a").await;
+    assert_eq!(told(&mut watch).await, (changes([("added", "c"), ("evicted", "a")]), 6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_wakes_for_a_change_that_comes_while_it_waits() {
+    for subjects in [named(&["n/s", "n/t"]), Subjects::Namespace(name("n"))] {
+        let running = start();
+        let mut watch = running.engine.watch(subjects, Filter::default(), None);
+        assert_eq!(told(&mut watch).await, (snapshot(&[]), 0));
+        let write = async { running.register("n/s", "a", 9_000).await };
+        let (seen, _) = futures_util::join!(told(&mut watch), write);
+        assert_eq!(seen, (changes([("added", "a")]), 1));
+        assert_eq!(running.clock.tick().0, 0, "at once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_watch_hears_within_10_s_where_the_registry_stands() {
+    let running = start_with(MemoryStore, &small_log(2));
+    running.register("quiet", "q", 3_600_000).await;
+    let mut watch = running.watch(&["quiet"]);
+    assert_eq!(told(&mut watch).await, (snapshot(&["q"]), 1));
+    for round in 1..=5 {
+        let before = running.clock.tick().0;
+        // More than the log holds: the watch is not behind for that.
+        for instance in ["a", "b", "c"] {
+            running.register("busy", &format!("{instance}{round}"), 3_600_000).await;
+        }
+        assert_eq!(told(&mut watch).await, (Told::Idle, 1 + round * 3));
+        let silent_ms = running.clock.tick().0 - before;
+        assert!((1_000..=10_000).contains(&silent_ms), "{silent_ms} ms");
+    }
+    let gone = running.deregister("quiet", "q").await;
+    assert_eq!(told(&mut watch).await, (changes([("evicted", "q")]), gone.0));
+    // An empty service is forgotten: whether something happened to it can't be told any more.
+    for instance in ["a", "b", "c"] {
+        running.register("other", instance, 3_600_000).await;
+    }
+    assert_eq!(told(&mut watch).await, (snapshot(&[]), gone.0 + 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_filters_everything_out_hears_within_10_s() {
+    let running = start();
+    running.register("s", "a", 3_600_000).await;
+    let mut watch = running.engine.watch(named(&["s"]), in_zone("z"), None);
+    assert_eq!(told(&mut watch).await, (snapshot(&[]), 1));
+    let writes = async {
+        for round in 0..150 {
+            running.update("s", "a", weight(round)).await;
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let listens = async {
+        let (seen, revision) = told(&mut watch).await;
+        assert_eq!(seen, Told::Idle);
+        assert!(running.clock.tick().0 <= 10_000);
+        // The last write may be under way.
+        assert!(revision > 70 && running.revision().0 - revision <= 1, "{revision}");
+    };
+    futures_util::join!(writes, listens);
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_enter_and_leave_a_filter() {
+    let running = start();
+    running.register("s", "a", 60_000).await;
+    running.register("s", "b", 60_000).await;
+    running.update("s", "a", zone("z")).await;
+    let mut watch = running.engine.watch(named(&["s"]), in_zone("z"), None);
+    assert_eq!(told(&mut watch).await, (snapshot(&["a"]), 3));
+    running.update("s", "b", weight(1)).await;
+    running.update("s", "b", zone("z")).await;
+    running.update("s", "b", weight(2)).await;
+    running.update("s", "a", zone("y")).await;
+    running.deregister("s", "a").await;
+    running.deregister("s", "b").await;
+    let seen = [("entered", "b"), ("updated", "b"), ("left", "a"), ("evicted", "b")];
+    assert_eq!(told(&mut watch).await, (changes(seen), 9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_when_a_wait_is_given_up() {
+    let running = start();
+    let mut watch = running.watch(&["s"]);
+    assert_eq!(told(&mut watch).await, (snapshot(&[]), 0));
+    for round in 1..=20 {
+        assert!(timeout(Duration::from_millis(1), watch.next()).await.is_err());
+        let instance = format!("i{round:02}");
+        running.register("s", &instance, 60_000).await;
+        assert_eq!(told(&mut watch).await, (changes([("added", &instance)]), round));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_are_counted_while_they_are_open() {
+    let running = start();
+    let first = running.watch(&["s", "t"]);
+    let subjects = Subjects::Namespace(name("n"));
+    let second = running.engine.watch(subjects, Filter::default(), None);
+    assert_eq!(running.engine.status().watches, 2);
+    drop(first);
+    drop(second);
+    assert_eq!(running.engine.status().watches, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_state_comes_in_parts_and_many_changes_in_several_events() {
+    let running = start();
+    let register = |n: usize| {
+        let entries = BTreeMap::from([("k".to_owned(), "x".repeat(4_000))]);
+        let metadata = Metadata::new(&entries);
+        let content = Content::from(&Parts { metadata, ..parts(1) });
+        running.engine.register(key("s"), id(&format!("i{n:04}")), content, terms(60_000))
+    };
+    let mut following = running.watch(&["s"]);
+    assert_eq!(told(&mut following).await, (snapshot(&[]), 0));
+    assert!(join_all((0..1_000).map(register)).await.iter().all(Result::is_ok));
+    let mut parts = 0;
+    let mut watch = running.watch(&["s"]);
+    loop {
+        let (event, cursor) = watch.next().await;
+        assert_eq!(cursor.revision, Revision(1_000));
+        let WatchEvent::Snapshot { last, .. } = event else { panic!("{event:?}") };
+        parts += 1;
+        if last {
+            break;
+        }
+    }
+    // 4 MB in parts that end once they have more than 64 KiB; a chunk has up to 64 instances.
+    assert!((15..=70).contains(&parts), "{parts}");
+    let (mut events, mut position) = (0, 0);
+    while position < 1_000 {
+        let (event, cursor) = following.next().await;
+        let WatchEvent::Changes(changes) = event else { panic!("{event:?}") };
+        assert!(changes.len() <= 256);
+        position += changes.len() as u64;
+        assert_eq!(cursor.revision, Revision(position));
+        events += 1;
+    }
+    assert!((60..=80).contains(&events), "4 MB in events of up to 64 KiB: {events}");
+}
