@@ -13,6 +13,7 @@
 #![allow(clippy::large_futures, reason = "a test's future is as large as the test")]
 
 mod bad_input;
+mod conformance;
 mod connections;
 mod disconnect;
 mod disk;

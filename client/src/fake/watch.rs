@@ -30,13 +30,20 @@ impl OpenWatch {
     /// Errors: `INVALID_ARGUMENT`.
     pub(super) fn open(shared: &Arc<SharedState>, request: WatchRequest) -> Result<Self, Status> {
         let subjects = shared.read(|state| state.subjects(&request))?;
+        let mut position = request.resume;
+        let changed = shared.subscribe();
+        let mut messages = shared.read(|state| state.messages(&subjects, &mut position));
+        if messages.is_empty() {
+            // It resumed: the client need not wait to find out.
+            messages.push(idle(position.clone()));
+        }
         shared.change(|state| state.watchers += 1);
         Ok(Self {
             shared: Arc::clone(shared),
-            changed: shared.subscribe(),
+            changed,
             subjects,
-            position: request.resume,
-            messages: VecDeque::new(),
+            position,
+            messages: messages.into(),
             sent_at: clock::now(),
         })
     }
@@ -66,11 +73,14 @@ impl OpenWatch {
             // Never an error: the sender is held here.
             _ = self.changed.changed() => {}
             () = clock::sleep_until(self.sent_at + IDLE_INTERVAL) => {
-                let (cursor, event) = (self.position.clone(), Some(Event::Idle(Idle {})));
-                self.messages.push_back(WatchResponse { cursor, event });
+                self.messages.push_back(idle(self.position.clone()));
             }
         }
     }
+}
+
+fn idle(cursor: Option<Cursor>) -> WatchResponse {
+    WatchResponse { cursor, event: Some(Event::Idle(Idle {})) }
 }
 
 impl Drop for OpenWatch {

@@ -2,4 +2,5 @@
 //!
 //! Never a dependency of a program or of a published crate.
 
+pub mod conformance;
 pub mod greeter;
