@@ -13,6 +13,7 @@ use http::{Response, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
+use waypost_config::reload::WatchedFile;
 use waypost_serving::tasks::TaskSet;
 
 use crate::{
@@ -23,13 +24,12 @@ use crate::{
     },
     problem::Problem,
     settings::Settings,
-    settings_file::SettingsFile,
     upstream::services::Upstreams,
 };
 
 /// What serves requests.
 pub(crate) struct Gateway {
-    pub(crate) settings: Arc<SettingsFile>,
+    pub(crate) settings: Arc<WatchedFile<Settings>>,
     pub(crate) upstreams: Upstreams,
     pub(crate) trusted: TrustedProxies,
     pub(crate) pseudonym: Pseudonym,

@@ -16,11 +16,10 @@ mod proxy;
 pub mod routes;
 mod server;
 mod settings;
-mod settings_file;
 mod start;
 mod upstream;
 
 pub use headers::forwarded;
 
-pub use settings_file::OpenError;
 pub use start::{Advertised, Options, Running, StartError, start};
+pub use waypost_config::reload::LoadError;

@@ -1,13 +1,19 @@
 //! What the configuration file comes to: all that is made of one of its versions. Never changes once
 //! made; a request goes by one of them from its beginning to its end.
 
-use std::{convert::Infallible, path::Path};
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+};
 
 use http::{Method, Request, Response, header};
 use tonic::body::Body;
 use tower::{Layer, Service, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
-use waypost_config::ConfigErrors;
+use waypost_config::{
+    ConfigError, ConfigErrors,
+    reload::{LoadError, WatchedFile},
+};
 
 use crate::{
     config::{Allowed, Config, Cors},
@@ -45,21 +51,31 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Those of a file's `text`, whose paths begin at `base`. What clients have used of their rates
-    /// `before` stays used.
-    pub(crate) fn read(
-        text: &str,
-        base: &Path,
-        before: Option<&Self>,
-    ) -> Result<Self, ConfigErrors> {
-        let config = Config::parse(text, base)?;
+    /// Opens the configuration file, or has the default without one. Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is invalid.
+    pub(crate) fn open(path: Option<PathBuf>) -> Result<WatchedFile<Self>, LoadError> {
+        let Some(path) = path else { return Ok(WatchedFile::fixed(Self::default())) };
+        let directory = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
+        WatchedFile::open(path, move |text, previous| Self::parse(text, &directory, previous))
+    }
+
+    /// Reads a file's text; the files that it names are relative to `directory`. What clients have
+    /// used of their rates under the `previous` settings stays used.
+    fn parse(text: &str, directory: &Path, previous: Option<&Self>) -> Result<Self, ConfigErrors> {
+        if is_empty(text) {
+            let message = "the file has no settings; to run without any, write `implicit = true`";
+            return Err(ConfigError::of_file(message).into());
+        }
+        let config = Config::parse(text, directory)?;
         let rates = config
             .routes
             .routes()
             .iter()
             .filter_map(|route| Some((route.name().as_str().to_owned(), route.rate?)));
-        let rates = match before {
-            Some(before) => before.rates.changed(rates),
+        let rates = match previous {
+            Some(previous) => previous.rates.changed(rates),
             None => RateLimits::new(rates),
         };
         let cors = config.cors.as_ref().map(layer);
@@ -124,6 +140,13 @@ impl Settings {
     }
 }
 
+/// Returns whether a file has no key, as one that is being written in place, or that a full disk
+/// cut off.
+fn is_empty(text: &str) -> bool {
+    let text = text.trim_start_matches('\u{feff}');
+    text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#'))
+}
+
 /// Returns true for an OPTIONS that is not a preflight (Fetch standard, section 3.3.2).
 fn is_other_options<B>(request: &Request<B>) -> bool {
     let mut names = [header::ORIGIN, header::ACCESS_CONTROL_REQUEST_METHOD].into_iter();
@@ -153,5 +176,19 @@ fn layer(cors: &Cors) -> CorsLayer {
     match cors.max_age {
         None => layer,
         Some(age) => layer.max_age(age),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_without_settings_is_invalid() {
+        for text in ["", "\n\n", "\u{feff}", "# implicit = false\n", "# a\n\n  # b"] {
+            let errors = Settings::parse(text, Path::new(""), None).expect_err("no settings");
+            assert!(errors.to_string().contains("has no settings"), "{errors}");
+        }
+        assert!(Settings::parse("implicit = true", Path::new(""), None).is_ok());
     }
 }

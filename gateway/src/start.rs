@@ -12,6 +12,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, time};
 use tokio_util::sync::CancellationToken;
 use waypost_client::{Client, Registered, Registration};
+use waypost_config::reload::{Hangup, LoadError};
 use waypost_serving::{
     listener,
     tasks::{TaskSet, Tasks},
@@ -27,7 +28,7 @@ use crate::{
     observe::{access_log::AccessLog, metrics::Measures},
     proxy::{self, rejection},
     server::{self, Patience, Threads},
-    settings_file::{Hangup, OpenError, SettingsFile},
+    settings::Settings,
     upstream::services::Upstreams,
 };
 
@@ -81,9 +82,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
-    /// The file can't be read, or has mistakes.
+    /// The file cannot be read, or is invalid.
     #[error(transparent)]
-    Config(#[from] OpenError),
+    Config(#[from] LoadError),
     /// There can't be as many threads as there are cores.
     #[error("can't start a thread: {0}")]
     Thread(io::Error),
@@ -127,13 +128,11 @@ impl fmt::Debug for Options {
 /// Starts a gateway.
 ///
 /// # Errors
-/// It can't listen, or its configuration has mistakes: nothing was started then.
+/// It can't listen, or its configuration is invalid: nothing was started then.
 pub async fn start(options: Options) -> Result<Running, StartError> {
     let hangup = Hangup::new();
-    let settings = Arc::new(match options.config {
-        Some(path) => SettingsFile::open(path)?,
-        None => SettingsFile::none(),
-    });
+    let config_path = options.config.clone().unwrap_or_default();
+    let settings = Arc::new(Settings::open(options.config)?);
     let pseudonym = Pseudonym::new(&options.name)?;
     let (listener, address) = bind(options.listen)?;
     let (admin_listener, admin_address) = bind(options.admin_listen)?;
@@ -156,9 +155,15 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     });
     gateway.watch(&gateway.settings());
     let watching = Arc::clone(&gateway);
-    let following =
-        settings.follow(hangup, tasks.stop().clone(), move |settings| watching.watch(settings));
-    tasks.spawn("configuration", following);
+    let stop = tasks.stop().clone();
+    tasks.spawn("configuration", async move {
+        let on_reload = |settings: &Settings| {
+            let routes = settings.config.routes.routes().len();
+            tracing::info!(path = %config_path.display(), routes, "configuration reloaded");
+            watching.watch(settings);
+        };
+        settings.follow(hangup, stop, on_reload).await;
+    });
     let patience =
         Patience { head_timeout: options.head_timeout, silence_max: options.body_silence_max };
     tasks.spawn("requests", serve(&gateway, listener, &threads, patience));
