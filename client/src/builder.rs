@@ -11,7 +11,7 @@ use crate::transport::Tls;
 use crate::{
     client::{Client, Inner},
     registration::Pulse,
-    registry::Link,
+    registry::RegistryLink,
     runtime::backoff::Backoff,
     transport::{Connector, Dialer},
     view::ViewDir,
@@ -367,7 +367,7 @@ impl Builder {
         let addresses: Vec<Uri> =
             self.registries.iter().map(|url| address(url)).collect::<Result<_, _>>()?;
         let dialer = self.dialer.clone();
-        let link = Link::new(&addresses, dialer, self.backoff, self.failback_interval);
+        let link = RegistryLink::new(&addresses, dialer, self.backoff, self.failback_interval);
         Ok(Client {
             inner: Arc::new(Inner {
                 pulse: Pulse::new(Arc::clone(&link)),

@@ -12,7 +12,7 @@ use crate::transport::Tls;
 use crate::{
     balance::Policy,
     registration::{Pulse, RegisterError, Registered, Registration},
-    registry::{Link, RegistryState},
+    registry::{RegistryLink, RegistryState},
     service::{Service, Services},
     transport::Dialer,
     view::{ViewDir, Watcher},
@@ -41,7 +41,7 @@ pub struct Client {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) link: Arc<Link>,
+    pub(crate) link: Arc<RegistryLink>,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) dialer: Dialer,
     #[cfg(feature = "tls")]

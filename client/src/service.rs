@@ -10,7 +10,7 @@ use dashmap::DashMap;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::metrics::Meters;
+use super::metrics::ServiceMetrics;
 use crate::{
     balance::{Balancer, NoInstance, Pick, PickContext, Policy, Selection, Subset},
     endpoint::{Endpoint, Group, Snapshot},
@@ -441,7 +441,7 @@ impl Service {
                 Err(still) => none = still,
             }
         }
-        self.meters().found_none();
+        self.metrics().pick_failed();
         Err(none)
     }
 
@@ -504,8 +504,8 @@ impl Service {
         self.balancer.pick_where(candidates, context, suits)
     }
 
-    pub(crate) fn meters(&self) -> &Meters {
-        self.watched.published.group().meters()
+    pub(crate) fn metrics(&self) -> &ServiceMetrics {
+        self.watched.published.group().metrics()
     }
 
     /// The slowest answer lately.

@@ -56,7 +56,7 @@ impl<P: Protocol> BalancedChannel<P> {
                 return Ok((pick, Way::Pool(pool.clone())));
             }
             let endpoint = pick.endpoint();
-            if let Some(connection) = endpoint.slot().current() {
+            if let Some(connection) = endpoint.connection().current() {
                 return Ok((pick, Way::Connection(connection)));
             }
             // Half of the time that is left: the other half is for another instance.
@@ -71,7 +71,7 @@ impl<P: Protocol> BalancedChannel<P> {
                         endpoint.note(Sign::Unreached, Duration::ZERO);
                     }
                     let address = endpoint.address().into();
-                    call.tried().note(endpoint, ConnectError::Late { address, limit });
+                    call.tried().note(endpoint, ConnectError::CallDeadline { address, limit });
                 }
             }
         }
@@ -83,7 +83,7 @@ impl<P: Protocol> BalancedChannel<P> {
         let (task, dialer) = (Arc::clone(endpoint), self.service.dialer().clone());
         let (answer, dialed) = oneshot::channel();
         tasks::spawn("dial", async move {
-            let connected = task.slot().connection(&dialer, task.address()).await;
+            let connected = task.connection().connect(&dialer, task.address()).await;
             if connected.is_err() {
                 task.note(Sign::Unreached, Duration::ZERO);
             }
@@ -173,7 +173,7 @@ impl<P: Protocol> BalancedChannel<P> {
     }
 
     fn missed(&self, call: &Call, miss: &Miss) -> Status {
-        self.service.meters().found_none();
+        self.service.metrics().pick_failed();
         match miss {
             Miss::None(reason) => self.none(*reason),
             Miss::Exhausted => self.exhausted(call),

@@ -65,7 +65,7 @@ impl<P: Protocol> BalancedChannel<P> {
         let wait = retry.wait(cause, next, call.sent(), left, fastrand::f64())?;
         let again = call.is_whole() && self.budget.withdraw();
         if again {
-            self.service.meters().retried();
+            self.service.metrics().call_retried();
         }
         again.then_some(wait)
     }
@@ -98,7 +98,7 @@ impl<P: Protocol> BalancedChannel<P> {
                 }
                 checked
             }
-            Err(SendError::Unreached(error)) => {
+            Err(SendError::Connect(error)) => {
                 drop(attempt.unsent());
                 call.note_unsent();
                 endpoint.note(Sign::Unreached, Duration::ZERO);
@@ -112,18 +112,18 @@ impl<P: Protocol> BalancedChannel<P> {
                 // Another connection to the same place may do, once.
                 call.tried().note_closed(&endpoint);
                 way.forget(&endpoint);
-                Err(Failure::Unsent(connection::unsent(&endpoint.address())))
+                Err(Failure::Unsent(connection::unsent_status(&endpoint.address())))
             }
-            Err(SendError::Lost(error)) => {
+            Err(SendError::ConnectionLost(error)) => {
                 drop(attempt.lost());
                 way.forget(&endpoint);
-                Err(Failure::Lost(connection::lost(&endpoint.address(), &*error)))
+                Err(Failure::Lost(connection::lost_status(&endpoint.address(), &*error)))
             }
             Err(SendError::Stale(error)) => {
                 drop(attempt.unsent());
-                Err(Failure::Lost(connection::lost(&endpoint.address(), &*error)))
+                Err(Failure::Lost(connection::lost_status(&endpoint.address(), &*error)))
             }
-            Err(SendError::Unusable(reason)) => {
+            Err(SendError::InvalidResponse(reason)) => {
                 drop(attempt.served());
                 Err(Failure::Unusable(reason.status(&endpoint.address())))
             }

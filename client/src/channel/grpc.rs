@@ -12,7 +12,7 @@ use http::{Request, Response};
 use tonic::body::Body;
 
 use super::{balanced::BalancedChannel, call::Call, failure::Failure, protocol::Grpc};
-use crate::{correlation, runtime::clock, service::Service, transport::connection::Answer};
+use crate::{correlation, runtime::clock, service::Service, transport::connection::CallFuture};
 
 impl tower::Service<Request<Body>> for BalancedChannel {
     type Response = Response<Body>;
@@ -50,7 +50,7 @@ impl tower::Service<Request<Body>> for BalancedChannel {
 /// # }
 /// ```
 #[must_use = "futures do nothing unless polled"]
-pub struct ResponseFuture(Answer);
+pub struct ResponseFuture(CallFuture);
 
 impl Future for ResponseFuture {
     type Output = Result<Response<Body>, Infallible>;

@@ -172,7 +172,7 @@ impl<'a, P: Protocol> Race<'a, P> {
         if !call.is_at_hand() || !channel.has_another(call) || !channel.budget.withdraw() {
             return;
         }
-        channel.service.meters().retried();
+        channel.service.metrics().call_retried();
         if self.patience.is_some_and(|patience| delay >= patience) {
             call.note_silence(delay);
         }

@@ -34,7 +34,7 @@ impl Way {
     /// The next call is not to go the same way.
     pub(super) fn forget(&self, endpoint: &Endpoint) {
         match self {
-            Self::Connection(connection) => endpoint.slot().forget(connection),
+            Self::Connection(connection) => endpoint.connection().discard(connection),
             // It keeps none that was lost.
             Self::Pool(_) => {}
         }

@@ -21,7 +21,7 @@ use crate::{
         clock::{self, Instant},
         hash::hash,
     },
-    transport::Slot,
+    transport::SharedConnection,
 };
 
 /// The weight of an instance that was given none.
@@ -63,7 +63,7 @@ pub(crate) struct Reach {
     address: Box<str>,
     /// Of the id.
     id_hash: u64,
-    slot: Slot,
+    connection: SharedConnection,
     health: Mutex<Health>,
 }
 
@@ -101,7 +101,7 @@ impl Endpoint {
             serving_since: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
             answered_at: AtomicU32::new(0),
-            slot: Slot::default(),
+            connection: SharedConnection::default(),
             latency: Latency::default(),
             health: Mutex::default(),
             probe_at: AtomicU64::new(0),
@@ -153,8 +153,8 @@ impl Endpoint {
         (age as f32 / slow_start_ms as f32).max(WARMTH_MIN)
     }
 
-    pub(crate) fn slot(&self) -> &Slot {
-        &self.reach.slot
+    pub(crate) fn connection(&self) -> &SharedConnection {
+        &self.reach.connection
     }
 
     pub(crate) fn weight(&self) -> u32 {
@@ -178,12 +178,12 @@ impl Endpoint {
 
     pub(crate) fn begin(&self) {
         self.reach.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.reach.group.meters().begun();
+        self.reach.group.metrics().call_started();
     }
 
     pub(crate) fn end(&self) {
         self.reach.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.reach.group.meters().ended();
+        self.reach.group.metrics().call_ended();
     }
 
     pub(crate) fn latency(&self) -> &Latency {
@@ -237,7 +237,7 @@ impl Endpoint {
 
     fn note_served(&self, took: Took, now: Tick) {
         let (Took::Whole(duration) | Took::Early(duration)) = took;
-        self.reach.group.meters().served(duration);
+        self.reach.group.metrics().call_succeeded(duration);
         if let Took::Whole(took) = took {
             self.latency().observe(took.min(LATENCY_MAX), now);
             self.reach.group.slowest().observe(took, now);
@@ -246,7 +246,7 @@ impl Endpoint {
 
     fn note_failed(&self, took: Took, now: Tick) {
         let (Took::Whole(duration) | Took::Early(duration)) = took;
-        self.reach.group.meters().failed(duration);
+        self.reach.group.metrics().call_failed(duration);
         let expected = Duration::from_nanos(self.latency().nanos(now).max(EQUAL_BELOW) as u64);
         let took = match took {
             Took::Whole(took) => took.max(expected),
@@ -285,7 +285,7 @@ impl Endpoint {
         } else {
             let what = "the instance fails and is left alone for a while";
             tracing::warn!(namespace, service, instance = id, for_ms, "{what}");
-            self.reach.group.meters().ejected();
+            self.reach.group.metrics().instance_ejected();
         }
     }
 }

@@ -5,14 +5,14 @@ use super::{
     coarse_clock::{Tick, Timeline},
     slowest::Slowest,
 };
-use crate::{metrics::Meters, runtime::clock::Instant};
+use crate::{metrics::ServiceMetrics, runtime::clock::Instant};
 
 /// The instances of a service, as a whole.
 #[derive(Debug)]
 pub(crate) struct Group {
     timeline: Timeline,
     slowest: Slowest,
-    meters: Meters,
+    metrics: ServiceMetrics,
 }
 
 impl Default for Group {
@@ -24,8 +24,8 @@ impl Default for Group {
 
 impl Group {
     pub(crate) fn new(namespace: &str, service: &str) -> Self {
-        let meters = Meters::new(namespace, service);
-        Self { timeline: Timeline::default(), slowest: Slowest::default(), meters }
+        let metrics = ServiceMetrics::new(namespace, service);
+        Self { timeline: Timeline::default(), slowest: Slowest::default(), metrics }
     }
 
     /// Notes what time it is, and gives that.
@@ -43,7 +43,7 @@ impl Group {
         &self.slowest
     }
 
-    pub(crate) fn meters(&self) -> &Meters {
-        &self.meters
+    pub(crate) fn metrics(&self) -> &ServiceMetrics {
+        &self.metrics
     }
 }

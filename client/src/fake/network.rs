@@ -19,7 +19,7 @@ use tower::{ServiceExt, util::BoxCloneSyncService};
 
 use crate::{
     runtime::tasks::{self, Executor},
-    transport::{Connector, Io},
+    transport::{ByteStream, Connector},
 };
 
 /// How much of either direction may wait in a pipe.
@@ -68,7 +68,7 @@ impl Network {
     pub(super) async fn connect(
         &self,
         uri: Uri,
-    ) -> Result<Box<dyn Io>, Arc<dyn Error + Send + Sync>> {
+    ) -> Result<Box<dyn ByteStream>, Arc<dyn Error + Send + Sync>> {
         let address = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         // Copied first: nothing is spawned while the places are locked.
         let place = match self.lock().get(address) {

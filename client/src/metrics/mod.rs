@@ -1,12 +1,12 @@
 //! What a client measures of a service for its user: told through the `metrics` facade with the feature
 //! of that name, and to nobody without.
 
-#[cfg(not(feature = "metrics"))]
-mod off;
 #[cfg(feature = "metrics")]
-mod on;
+mod facade;
+#[cfg(not(feature = "metrics"))]
+mod noop;
 
-#[cfg(not(feature = "metrics"))]
-pub(crate) use off::Meters;
 #[cfg(feature = "metrics")]
-pub(crate) use on::Meters;
+pub(crate) use facade::ServiceMetrics;
+#[cfg(not(feature = "metrics"))]
+pub(crate) use noop::NoopMetrics as ServiceMetrics;

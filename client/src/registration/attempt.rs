@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{spec::Registration, state::DeregisterError};
 use crate::{
     proto::{DeregisterRequest, Instance, RegisterResponse, registry_client::RegistryClient},
-    registry::{Link, Missed, Verdict},
+    registry::{RegistryLink, RequestFailure, Retryability},
     runtime::clock,
 };
 
@@ -20,17 +20,17 @@ const LEAVING_MAX: Duration = Duration::from_secs(5);
 /// The attempts to register one identity.
 #[derive(Debug)]
 pub(crate) struct Enrolment {
-    link: Arc<Link>,
+    link: Arc<RegistryLink>,
     /// Whether the id was made here, so that nobody else has it.
     made: bool,
     /// How the last attempt failed that may have registered the instance all the same.
-    lost: Option<Missed>,
+    lost: Option<RequestFailure>,
 }
 
 impl Enrolment {
     /// Gives `registration` an id where it has none: the registry would make another one for each
     /// attempt, and all but the last would stay behind as ghosts.
-    pub(crate) fn new(link: Arc<Link>, registration: &mut Registration) -> Self {
+    pub(crate) fn new(link: Arc<RegistryLink>, registration: &mut Registration) -> Self {
         let id = &mut registration.instance.id;
         let made = id.is_empty();
         if made {
@@ -45,20 +45,20 @@ impl Enrolment {
         &mut self,
         registration: &Registration,
         stop: &CancellationToken,
-    ) -> Option<Result<RegisterResponse, Missed>> {
-        let reached = match stop.run_until_cancelled(self.link.reach()).await? {
-            Ok(reached) => reached,
-            Err(missed) => return Some(Err(missed)),
+    ) -> Option<Result<RegisterResponse, RequestFailure>> {
+        let connection = match stop.run_until_cancelled(self.link.connect()).await? {
+            Ok(connection) => connection,
+            Err(failure) => return Some(Err(failure)),
         };
         let request = registration.request();
-        let asked = self.link.ask(&reached, |connection| async move {
+        let asked = self.link.request_on(&connection, |connection| async move {
             RegistryClient::new(connection).register(request).await
         });
         let answer = asked.await;
         match &answer {
             Ok(_) => self.lost = None,
-            Err(missed) if Verdict::of(&missed.status).is_transient() => {
-                self.lost = Some(missed.clone());
+            Err(failure) if Retryability::of(&failure.status).is_retryable() => {
+                self.lost = Some(failure.clone());
             }
             Err(_) => {}
         }
@@ -67,11 +67,11 @@ impl Enrolment {
 
     /// Takes back what an attempt without an answer may have left behind.
     pub(crate) async fn take_back(&mut self, instance: &Instance) -> Result<(), DeregisterError> {
-        let Some(missed) = self.lost.take() else { return Ok(()) };
+        let Some(failure) = self.lost.take() else { return Ok(()) };
         // Under an id that was given there may be another process by now: without a lease, nothing
         // tells that it is not ours.
         if !self.made {
-            return Err(DeregisterError::Unreachable(missed.status));
+            return Err(DeregisterError::Unreachable(failure.status));
         }
         let Instance { namespace, service, id, .. } = instance.clone();
         leave(&self.link, &DeregisterRequest { lease_id: 0, namespace, service, id }).await
@@ -79,31 +79,34 @@ impl Enrolment {
 }
 
 /// Deregisters, trying again for a while. It is no error where nothing is there any more.
-pub(crate) async fn leave(link: &Link, request: &DeregisterRequest) -> Result<(), DeregisterError> {
+pub(crate) async fn leave(
+    link: &RegistryLink,
+    request: &DeregisterRequest,
+) -> Result<(), DeregisterError> {
     let give_up = clock::now() + LEAVING_MAX;
     let mut backoff = link.backoff();
     loop {
         let left = give_up.saturating_duration_since(clock::now());
-        let asked = link.attempt(|connection| {
+        let asked = link.request(|connection| {
             let request = request.clone();
             async move { RegistryClient::new(connection).deregister(request).await }
         });
-        let missed = match clock::within(left, asked).await {
+        let failure = match clock::within(left, asked).await {
             Some(Ok(_)) => return Ok(()),
-            Some(Err(missed)) => missed.status,
-            None => return Err(DeregisterError::Unreachable(Link::late())),
+            Some(Err(failure)) => failure.status,
+            None => return Err(DeregisterError::Unreachable(RegistryLink::timeout_status())),
         };
         // Not there any more, or another's by now: either way it is not ours.
-        if matches!(missed.code(), Code::NotFound | Code::FailedPrecondition) {
+        if matches!(failure.code(), Code::NotFound | Code::FailedPrecondition) {
             return Ok(());
         }
-        let after = match Verdict::of(&missed) {
-            Verdict::Refused(refusal) => return Err(DeregisterError::Refused(refusal)),
-            Verdict::Transient { after } => after,
+        let after = match Retryability::of(&failure) {
+            Retryability::Fatal(refusal) => return Err(DeregisterError::Refused(refusal)),
+            Retryability::Retry { after } => after,
         };
         let delay = backoff.delay(fastrand::f64(), after);
         if clock::now() + delay >= give_up {
-            return Err(DeregisterError::Unreachable(missed));
+            return Err(DeregisterError::Unreachable(failure));
         }
         clock::sleep(delay).await;
     }

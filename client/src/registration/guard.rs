@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     proto::{self, Instance},
-    registry::Link,
+    registry::RegistryLink,
     runtime::tasks,
 };
 
@@ -61,7 +61,7 @@ impl Registered {
     /// Registers, however long the registry is away, and keeps it so. Where it is dropped before, what
     /// it may have registered is deregistered.
     pub(crate) async fn begin(
-        link: Arc<Link>,
+        link: Arc<RegistryLink>,
         pulse: Arc<Pulse>,
         registration: Registration<impl Stream<Item = bool> + Send + 'static>,
     ) -> Result<Self, RegisterError> {
@@ -73,7 +73,7 @@ impl Registered {
 
     /// Wants it registered from now on.
     pub(crate) fn start(
-        link: Arc<Link>,
+        link: Arc<RegistryLink>,
         pulse: Arc<Pulse>,
         registration: Registration<impl Stream<Item = bool> + Send + 'static>,
     ) -> Self {
@@ -81,7 +81,7 @@ impl Registered {
     }
 
     fn keep(
-        link: Arc<Link>,
+        link: Arc<RegistryLink>,
         pulse: Arc<Pulse>,
         registration: Registration<impl Stream<Item = bool> + Send + 'static>,
         answer: Option<oneshot::Sender<Result<(), RegisterError>>>,

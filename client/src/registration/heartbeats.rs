@@ -16,7 +16,7 @@ use tonic::{Status, Streaming};
 
 use crate::{
     proto::{KeepAliveRequest, KeepAliveResponse, registry_client::RegistryClient},
-    registry::{Link, Missed, REQUEST_TIMEOUT, Reached},
+    registry::{REQUEST_TIMEOUT, RegistryConnection, RegistryLink, RequestFailure},
     runtime::{
         clock::{self, Instant},
         tasks,
@@ -30,7 +30,7 @@ const LEASES_MAX: usize = 65_536;
 /// when the last one has left.
 #[derive(Debug)]
 pub(crate) struct Pulse {
-    link: Arc<Link>,
+    link: Arc<RegistryLink>,
     /// The one in use, unless it is broken.
     line: Mutex<Option<Arc<Line>>>,
 }
@@ -44,7 +44,7 @@ struct Line {
     due: Mutex<Vec<Due>>,
     more: Notify,
     /// What it runs over, once there is a connection.
-    reached: OnceLock<Reached>,
+    connection: OnceLock<RegistryConnection>,
     broken: CancellationToken,
 }
 
@@ -53,15 +53,15 @@ enum Phase {
     Connecting,
     Opening,
     Open,
-    Broken(Break),
+    Broken(StreamBreak),
 }
 
 /// How a stream ended.
 #[derive(Clone, Debug)]
-pub(crate) enum Break {
+pub(crate) enum StreamBreak {
     /// It broke.
-    Missed {
-        missed: Missed,
+    Failed {
+        failure: RequestFailure,
         /// From 0 to 1, the same for all who lived on the stream: they come back together, over one
         /// stream again, instead of one attempt after the other.
         random: f64,
@@ -96,7 +96,7 @@ pub(crate) struct Seat {
 }
 
 impl Pulse {
-    pub(crate) fn new(link: Arc<Link>) -> Arc<Self> {
+    pub(crate) fn new(link: Arc<RegistryLink>) -> Arc<Self> {
         Arc::new(Self { link, line: Mutex::default() })
     }
 
@@ -129,17 +129,17 @@ impl Pulse {
         if line.broken.is_cancelled() {
             return;
         }
-        let peer = match line.reached.get() {
-            Some(reached) => {
-                self.link.leave(reached);
-                Arc::clone(&reached.peer)
+        let peer = match line.connection.get() {
+            Some(connection) => {
+                self.link.fail(connection);
+                Arc::clone(&connection.peer)
             }
             None => Arc::default(),
         };
-        self.end(line, Break::missed(Missed { peer, status }));
+        self.end(line, StreamBreak::failed(RequestFailure { peer, status }));
     }
 
-    fn end(&self, line: &Arc<Line>, broken: Break) {
+    fn end(&self, line: &Arc<Line>, broken: StreamBreak) {
         lock(&self.line).take_if(|current| Arc::ptr_eq(current, line));
         line.phase.send_if_modified(|phase| {
             let first = !matches!(phase, Phase::Broken(_));
@@ -168,7 +168,7 @@ impl Pulse {
 impl Seat {
     /// Waits until the stream is open. `limit` is for the registry's answer: one that takes a
     /// connection and gives none is given up, for all who wait. Cancel safe.
-    pub(crate) async fn opened(&mut self, limit: Duration) -> Result<(), Break> {
+    pub(crate) async fn opened(&mut self, limit: Duration) -> Result<(), StreamBreak> {
         let connected = self.until(|phase| !matches!(phase, Phase::Connecting));
         if clock::within(REQUEST_TIMEOUT, connected).await.is_none() {
             return Err(self.give_up());
@@ -190,7 +190,7 @@ impl Seat {
     }
 
     /// What the heartbeat came to, or how the stream broke, whichever is first. Cancel safe.
-    pub(crate) async fn told(&mut self) -> Result<Renewal, Break> {
+    pub(crate) async fn told(&mut self) -> Result<Renewal, StreamBreak> {
         let answered = async {
             let renewal = self.answer.as_mut()?.await.ok();
             // Heard once, even where the stream has ended and this is asked again.
@@ -205,19 +205,19 @@ impl Seat {
     }
 
     /// Breaks the stream, for all who live on it: no answer came in time.
-    pub(crate) fn give_up(&mut self) -> Break {
+    pub(crate) fn give_up(&mut self) -> StreamBreak {
         self.pulse.break_off(&self.line, Status::deadline_exceeded("no answer in time"));
         self.line.how_broken().expect("it is broken now")
     }
 
     async fn until(&mut self, wanted: impl FnMut(&Phase) -> bool) -> Phase {
-        let reached = self.phase.wait_for(wanted).await;
-        reached.expect("a seat holds the line, and that the sender").clone()
+        let phase = self.phase.wait_for(wanted).await;
+        phase.expect("a seat holds the line, and that the sender").clone()
     }
 }
 
 /// Waits until `line` is broken. Cancel safe.
-async fn broken(line: &Line) -> Break {
+async fn broken(line: &Line) -> StreamBreak {
     line.broken.cancelled().await;
     line.how_broken().expect("it is broken before the token tells so")
 }
@@ -228,7 +228,7 @@ impl Line {
             phase: watch::Sender::new(Phase::Connecting),
             due: Mutex::default(),
             more: Notify::new(),
-            reached: OnceLock::new(),
+            connection: OnceLock::new(),
             broken: CancellationToken::new(),
         }
     }
@@ -245,7 +245,7 @@ impl Line {
     }
 
     /// How it broke, where it has.
-    fn how_broken(&self) -> Option<Break> {
+    fn how_broken(&self) -> Option<StreamBreak> {
         match &*self.phase.borrow() {
             Phase::Broken(broken) => Some(broken.clone()),
             _ => None,
@@ -295,16 +295,16 @@ impl Run {
     async fn converse(&self) {
         let Self { pulse, line } = self;
         // From before an address is chosen: of a return after that it is told.
-        let homecomings = pulse.link.homecomings();
-        let reached = match pulse.link.reach().await {
-            Ok(reached) => line.reached.get_or_init(|| reached),
-            Err(missed) => return pulse.end(line, Break::missed(missed)),
+        let failbacks = pulse.link.failbacks();
+        let connection = match pulse.link.connect().await {
+            Ok(connection) => line.connection.get_or_init(|| connection),
+            Err(failure) => return pulse.end(line, StreamBreak::failed(failure)),
         };
         line.proceed(Phase::Opening);
-        match Box::pin(talk(&pulse.link, reached, line, homecomings)).await {
+        match Box::pin(talk(&pulse.link, connection, line, failbacks)).await {
             End::Status(status) => pulse.break_off(line, status),
             End::Home(stream) => {
-                pulse.end(line, Break::Moved);
+                pulse.end(line, StreamBreak::Moved);
                 // Until all have renewed elsewhere: the end of this one is not to be theirs.
                 tasks::spawn("heartbeats before", async move {
                     clock::sleep(REQUEST_TIMEOUT).await;
@@ -320,13 +320,13 @@ impl Drop for Run {
     fn drop(&mut self) {
         let peer = Arc::default();
         let status = Status::unavailable("the stream has ended with its runtime");
-        self.pulse.end(&self.line, Break::missed(Missed { peer, status }));
+        self.pulse.end(&self.line, StreamBreak::failed(RequestFailure { peer, status }));
     }
 }
 
-impl Break {
-    fn missed(missed: Missed) -> Self {
-        Self::Missed { missed, random: fastrand::f64() }
+impl StreamBreak {
+    fn failed(failure: RequestFailure) -> Self {
+        Self::Failed { failure, random: fastrand::f64() }
     }
 }
 
@@ -350,16 +350,16 @@ enum Next {
 /// Sends what is due and hears the answers, one message at a time: what comes to be due while one is on
 /// its way goes out with the next.
 async fn talk(
-    link: &Link,
-    reached: &Reached,
+    link: &RegistryLink,
+    connection: &RegistryConnection,
     line: &Line,
-    mut homecomings: watch::Receiver<u64>,
+    mut failbacks: watch::Receiver<u64>,
 ) -> End {
     let (requests, outgoing) = mpsc::channel(1);
     let mut sent = line.take_due();
     // Not lost where the registry answers the stream's head only after the first request.
     requests.try_send(request(&sent)).expect("a new channel has room");
-    let mut registry = RegistryClient::new(reached.connection.clone());
+    let mut registry = RegistryClient::new(connection.transport.clone());
     let mut answers = match registry.keep_alive(ReceiverStream::new(outgoing)).await {
         Ok(answers) => answers.into_inner(),
         Err(status) => return End::Status(status),
@@ -371,15 +371,15 @@ async fn talk(
             Ok(answer) => tell(sent, answer),
             Err(status) => return End::Status(status),
         }
-        link.answered(reached);
+        link.mark_connected(connection);
         let coming = async {
             loop {
                 tokio::select! {
                     biased;
                     status = end(&mut answers) => return Next::Status(status),
                     due = line.next_due() => return Next::Due(due),
-                    Ok(()) = homecomings.changed(), if !reached.is_home() => {
-                        move_at = Some(clock::now() + link.detour(fastrand::f64()));
+                    Ok(()) = failbacks.changed(), if !connection.is_primary() => {
+                        move_at = Some(clock::now() + link.failback_delay(fastrand::f64()));
                     }
                     () = until(move_at) => return Next::Home,
                 }
@@ -467,7 +467,7 @@ mod tests {
         let dialer = Dialer { connector, ..Dialer::default() };
         let backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
         let address = Uri::from_static("http://registry:7510");
-        (Pulse::new(Link::new(&[address], dialer, backoff, Duration::from_secs(15))), asked)
+        (Pulse::new(RegistryLink::new(&[address], dialer, backoff, Duration::from_secs(15))), asked)
     }
 
     #[tokio::test]
@@ -478,8 +478,8 @@ mod tests {
             let mut randoms = Vec::new();
             for seat in &mut seats {
                 let broken = seat.opened(Duration::from_secs(5)).await.unwrap_err();
-                let Break::Missed { missed, random } = broken else { panic!("it broke") };
-                assert_eq!(&*missed.peer, "registry:7510");
+                let StreamBreak::Failed { failure, random } = broken else { panic!("it broke") };
+                assert_eq!(&*failure.peer, "registry:7510");
                 randoms.push(random);
             }
             randoms.dedup();

@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use super::spec::Registration;
 use crate::{
     proto::Instance,
-    registry::{Refusal, told},
+    registry::{Refusal, message},
 };
 
 /// How a registration stands. Nothing of it needs the user's help; it is there to be shown.
@@ -150,7 +150,7 @@ impl From<Refusal> for UpdateError {
 #[non_exhaustive]
 pub enum DeregisterError {
     /// The registry could not be reached in time. The status says what the last attempt came to.
-    #[error("the registry could not be reached: {}", told(.0))]
+    #[error("the registry could not be reached: {}", message(.0))]
     Unreachable(Status),
     /// The registry refused.
     #[error("the registry refused: {0}")]

@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 
 use super::{
     attempt::{Enrolment, leave},
-    heartbeats::{Break, Pulse, Renewal, Seat},
+    heartbeats::{Pulse, Renewal, Seat, StreamBreak},
     lease::{Fate, Grant, Lease, Step},
     spec::Registration,
     state::{DeregisterError, Held, RegisterError, RegistrationState, Shared},
@@ -20,7 +20,9 @@ use crate::{
         DeregisterRequest, Instance, RegisterResponse, ResolveRequest, Status as InstanceStatus,
         discovery_client::DiscoveryClient, registry_client::RegistryClient,
     },
-    registry::{Link, Missed, Outage, REQUEST_TIMEOUT, Refusal, Verdict, told},
+    registry::{
+        Outage, REQUEST_TIMEOUT, Refusal, RegistryLink, RequestFailure, Retryability, message,
+    },
     runtime::clock,
 };
 
@@ -37,7 +39,7 @@ const PAGES_MAX: usize = 10_000;
 
 /// The task's state.
 pub(crate) struct Keeper {
-    link: Arc<Link>,
+    link: Arc<RegistryLink>,
     pulse: Arc<Pulse>,
     lease: Lease,
     shared: Shared,
@@ -56,7 +58,7 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Keeps `registration` until `stop`, once it runs.
     pub(crate) fn new(
-        link: Arc<Link>,
+        link: Arc<RegistryLink>,
         pulse: Arc<Pulse>,
         mut registration: Registration,
         answer: Option<oneshot::Sender<Result<(), RegisterError>>>,
@@ -137,7 +139,7 @@ impl Keeper {
         self.lease.beaten(clock::now());
     }
 
-    fn hear(&mut self, told: Result<Renewal, Break>) {
+    fn hear(&mut self, told: Result<Renewal, StreamBreak>) {
         let renewal = match told {
             Ok(renewal) => renewal,
             Err(broken) => return self.broken(&broken),
@@ -173,13 +175,13 @@ impl Keeper {
         }
     }
 
-    fn broken(&mut self, broken: &Break) {
+    fn broken(&mut self, broken: &StreamBreak) {
         self.seat = None;
-        let Break::Missed { missed, random } = broken else {
+        let StreamBreak::Failed { failure, random } = broken else {
             return self.lease.moved(clock::now());
         };
-        let after = pause(&missed.status);
-        self.miss(missed, "heartbeats broke off, trying again");
+        let after = pause(&failure.status);
+        self.report_failure(failure, "heartbeats broke off, trying again");
         self.lease.broken(clock::now(), *random, after);
         if let Some(lease_id) = self.lease.id() {
             self.show(RegistrationState::Retrying { lease_id });
@@ -190,19 +192,22 @@ impl Keeper {
     /// answer tells why it doesn't.
     async fn ask(&mut self, lease_id: u64) {
         let request = DeregisterRequest { lease_id, ..DeregisterRequest::default() };
-        let asked = self.link.attempt(|connection| async move {
+        let asked = self.link.request(|connection| async move {
             RegistryClient::new(connection).deregister(request).await
         });
         let Some(answer) = self.stop.run_until_cancelled(asked).await else { return };
         let (now, random) = (clock::now(), fastrand::f64());
         let fate = match answer {
             Ok(_) => Fate::Gone,
-            Err(missed) => match missed.status.code() {
+            Err(failure) => match failure.status.code() {
                 Code::NotFound => Fate::Gone,
                 Code::FailedPrecondition => Fate::Fenced,
                 _ => {
-                    self.miss(&missed, "can't ask about the lost lease yet, trying again");
-                    return self.lease.unreachable(now, random, pause(&missed.status));
+                    self.report_failure(
+                        &failure,
+                        "can't ask about the lost lease yet, trying again",
+                    );
+                    return self.lease.unreachable(now, random, pause(&failure.status));
                 }
             },
         };
@@ -226,12 +231,15 @@ impl Keeper {
                     Some(holder) => self.replaced(holder, &wanted),
                 }
             }
-            Err(missed) => match Verdict::of(&missed.status) {
-                Verdict::Transient { after } => {
-                    self.miss(&missed, "can't look up the other holder of the id, trying again");
+            Err(failure) => match Retryability::of(&failure.status) {
+                Retryability::Retry { after } => {
+                    self.report_failure(
+                        &failure,
+                        "can't look up the other holder of the id, trying again",
+                    );
                     return self.lease.unreachable(now, random, after);
                 }
-                Verdict::Refused(refusal) => {
+                Retryability::Fatal(refusal) => {
                     let reason = refusal.to_string();
                     let Instance { namespace, service, id, .. } = &*wanted;
                     let what = "another process registered the same id; give each its own id";
@@ -279,25 +287,25 @@ impl Keeper {
         // Seen: what changes from here on is not in this attempt.
         let desired = self.amended.borrow_and_update().clone();
         let Some(answer) = self.enrolment.attempt(&desired, &self.stop).await else { return };
-        let missed = match answer {
+        let failure = match answer {
             Ok(response) => return self.registered(response, &desired),
-            Err(missed) => missed,
+            Err(failure) => failure,
         };
         let now = clock::now();
-        match Verdict::of(&missed.status) {
-            Verdict::Transient { after } => {
+        match Retryability::of(&failure.status) {
+            Retryability::Retry { after } => {
                 let what = if self.lease.is_new() {
                     "can't register yet, trying again"
                 } else {
                     "can't register again yet, trying again"
                 };
-                self.miss(&missed, what);
+                self.report_failure(&failure, what);
                 self.lease.unreachable(now, fastrand::f64(), after);
             }
-            Verdict::Refused(refusal) => {
+            Retryability::Fatal(refusal) => {
                 self.outage.end();
                 self.lease.refuse(now, fastrand::f64());
-                self.refused(&missed.peer, refusal);
+                self.refused(&failure.peer, refusal);
             }
         }
     }
@@ -375,8 +383,8 @@ impl Keeper {
     }
 
     /// Logs a failure: once for each outage, as the attempts that follow tell nothing new.
-    fn miss(&mut self, Missed { peer, status }: &Missed, what: &str) {
-        let (peer, reason) = (&**peer, told(status));
+    fn report_failure(&mut self, RequestFailure { peer, status }: &RequestFailure, what: &str) {
+        let (peer, reason) = (&**peer, message(status));
         let desired = self.shared.desired.borrow();
         let Instance { namespace, service, id, .. } = &desired.instance;
         if self.outage.begin() {
@@ -412,14 +420,14 @@ impl Drop for Keeper {
 /// How long to leave the registry alone. What it refuses here is no business of the user's: that is
 /// tried again, but slowly.
 fn pause(status: &Status) -> Option<Duration> {
-    match Verdict::of(status) {
-        Verdict::Transient { after } => after,
-        Verdict::Refused(_) => Some(REQUEST_TIMEOUT),
+    match Retryability::of(status) {
+        Retryability::Retry { after } => after,
+        Retryability::Fatal(_) => Some(REQUEST_TIMEOUT),
     }
 }
 
 /// What the seat is told next; never anything where there is none. Cancel safe.
-async fn told_next(seat: &mut Option<Seat>) -> Result<Renewal, Break> {
+async fn told_next(seat: &mut Option<Seat>) -> Result<Renewal, StreamBreak> {
     match seat {
         Some(seat) => seat.told().await,
         None => future::pending().await,
@@ -450,7 +458,7 @@ fn grant(response: RegisterResponse, sent: &Registration) -> (Grant, Instance) {
 
 /// Looks up the instance that holds the id of `wanted`, page by page: a service may be larger than one
 /// message. Cancel safe.
-async fn find(link: &Link, wanted: &Instance) -> Result<Option<Instance>, Missed> {
+async fn find(link: &RegistryLink, wanted: &Instance) -> Result<Option<Instance>, RequestFailure> {
     let mut page_token = String::new();
     // Bounded: a registry holds fewer instances than these pages have room for.
     for _ in 0..PAGES_MAX {
@@ -462,7 +470,7 @@ async fn find(link: &Link, wanted: &Instance) -> Result<Option<Instance>, Missed
             page_token,
             ..ResolveRequest::default()
         };
-        let asked = link.attempt(|connection| async move {
+        let asked = link.request(|connection| async move {
             DiscoveryClient::new(connection).resolve(request).await
         });
         let page = asked.await?;

@@ -12,14 +12,14 @@ use super::{
 };
 use crate::{
     proto::{Instance, UpdateResponse, registry_client::RegistryClient},
-    registry::{Link, Missed, Refusal, Verdict, told},
+    registry::{Refusal, RegistryLink, RequestFailure, Retryability, message},
     runtime::clock,
 };
 
 /// Changes one registration.
 #[derive(Clone, Debug)]
 pub(crate) struct Amendment {
-    pub(crate) link: Arc<Link>,
+    pub(crate) link: Arc<RegistryLink>,
     pub(crate) shared: Shared,
 }
 
@@ -73,20 +73,21 @@ impl Amendment {
                     stopped => return Some(stopped),
                 }
             };
-            let Missed { peer, status } = match self.attempt(update, lease_id, superseded).await? {
-                Ok(response) => {
-                    self.keep(lease_id, response.instance);
-                    return Some(Ok(()));
-                }
-                Err(missed) => missed,
-            };
-            match Verdict::of(&status) {
-                Verdict::Transient { after } => {
-                    tracing::debug!(peer = &*peer, reason = told(&status), "asking again");
+            let RequestFailure { peer, status } =
+                match self.attempt(update, lease_id, superseded).await? {
+                    Ok(response) => {
+                        self.keep(lease_id, response.instance);
+                        return Some(Ok(()));
+                    }
+                    Err(failure) => failure,
+                };
+            match Retryability::of(&status) {
+                Retryability::Retry { after } => {
+                    tracing::debug!(peer = &*peer, reason = message(&status), "asking again");
                     let pause = clock::sleep(backoff.delay(fastrand::f64(), after));
                     superseded.run_until_cancelled(pause).await?;
                 }
-                Verdict::Refused(Refusal {
+                Retryability::Fatal(Refusal {
                     code: Code::NotFound | Code::FailedPrecondition,
                     ..
                 }) => {
@@ -95,7 +96,7 @@ impl Amendment {
                         return Some(Err(error));
                     }
                 }
-                Verdict::Refused(refusal) => return Some(Err(refusal.into())),
+                Retryability::Fatal(refusal) => return Some(Err(refusal.into())),
             }
         }
     }
@@ -106,16 +107,16 @@ impl Amendment {
         update: &Update,
         lease_id: u64,
         superseded: &CancellationToken,
-    ) -> Option<Result<UpdateResponse, Missed>> {
+    ) -> Option<Result<UpdateResponse, RequestFailure>> {
         if superseded.is_cancelled() {
             return None;
         }
-        let reached = match superseded.run_until_cancelled(self.link.reach()).await? {
-            Ok(reached) => reached,
-            Err(missed) => return Some(Err(missed)),
+        let connection = match superseded.run_until_cancelled(self.link.connect()).await? {
+            Ok(connection) => connection,
+            Err(failure) => return Some(Err(failure)),
         };
         let request = update.request(lease_id);
-        let asked = self.link.ask(&reached, |connection| async move {
+        let asked = self.link.request_on(&connection, |connection| async move {
             RegistryClient::new(connection).update(request).await
         });
         Some(asked.await)

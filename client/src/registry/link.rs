@@ -14,14 +14,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 
 use super::{
-    failback::{HOME, Homing},
-    refusal::{Verdict, told},
+    failback::{Failback, PRIMARY},
+    refusal::{Retryability, message},
     state::RegistryState,
 };
 use crate::{
     proto::{HeartbeatRequest, registry_client::RegistryClient},
     runtime::{backoff::Backoff, clock, tasks},
-    transport::{Connection, Dialer, Slot},
+    transport::{Connection, Dialer, SharedConnection},
 };
 
 /// The longest that a single request to the registry may take.
@@ -29,16 +29,16 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The registry, as one client reaches it.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct RegistryLink {
     /// In a random order.
     addresses: Box<[Address]>,
-    route: Mutex<Route>,
+    choice: Mutex<AddressChoice>,
     failback_interval: Duration,
     dialer: Dialer,
     backoff: Backoff,
     state: watch::Sender<RegistryState>,
     /// How often the home address was found to be well again.
-    homecomings: watch::Sender<u64>,
+    failbacks: watch::Sender<u64>,
     this: Weak<Self>,
     /// Ends what works in the background.
     ended: CancellationToken,
@@ -46,22 +46,22 @@ pub(crate) struct Link {
 }
 
 #[derive(Debug)]
-struct Route {
-    homing: Homing,
+struct AddressChoice {
+    failback: Failback,
     /// Lives as long as the task that tries the home address.
-    trying: Weak<()>,
+    probe_task: Weak<()>,
 }
 
 #[derive(Debug)]
 struct Address {
     authority: Arc<str>,
-    slot: Slot,
+    connection: SharedConnection,
 }
 
 /// A connection to one of the addresses.
 #[derive(Clone, Debug)]
-pub(crate) struct Reached {
-    pub(crate) connection: Connection,
+pub(crate) struct RegistryConnection {
+    pub(crate) transport: Connection,
     /// The address.
     pub(crate) peer: Arc<str>,
     index: usize,
@@ -69,20 +69,20 @@ pub(crate) struct Reached {
 
 /// What went wrong, and where.
 #[derive(Clone, Debug)]
-pub(crate) struct Missed {
+pub(crate) struct RequestFailure {
     /// The address.
     pub(crate) peer: Arc<str>,
     pub(crate) status: Status,
 }
 
-impl Reached {
+impl RegistryConnection {
     /// Whether this is at the address to which the client wants to return.
-    pub(crate) fn is_home(&self) -> bool {
-        self.index == HOME
+    pub(crate) fn is_primary(&self) -> bool {
+        self.index == PRIMARY
     }
 }
 
-impl Link {
+impl RegistryLink {
     /// A way to `addresses`, of which there is at least one. They are tried in a random order, so that
     /// the clients of a registry spread over its addresses, and over those that are left where one
     /// fails. Its failed first address is tried again after `failback_interval` at the earliest.
@@ -97,20 +97,20 @@ impl Link {
             .filter_map(Uri::authority)
             .map(|authority| Address {
                 authority: authority.as_str().into(),
-                slot: Slot::default(),
+                connection: SharedConnection::default(),
             })
             .collect();
         fastrand::shuffle(&mut addresses);
-        let homing = Homing::new(addresses.len(), failback_interval);
+        let failback = Failback::new(addresses.len(), failback_interval);
         let ended = CancellationToken::new();
         Arc::new_cyclic(|this| Self {
             addresses,
-            route: Mutex::new(Route { homing, trying: Weak::new() }),
+            choice: Mutex::new(AddressChoice { failback, probe_task: Weak::new() }),
             failback_interval,
             dialer,
             backoff,
             state: watch::Sender::new(RegistryState::Idle),
-            homecomings: watch::Sender::new(0),
+            failbacks: watch::Sender::new(0),
             this: Weak::clone(this),
             _end: ended.clone().drop_guard(),
             ended,
@@ -128,170 +128,170 @@ impl Link {
     }
 
     /// Changes when the home address was found to be well again: who is elsewhere moves there, by and
-    /// by ([`Self::detour`]).
-    pub(crate) fn homecomings(&self) -> watch::Receiver<u64> {
-        self.homecomings.subscribe()
+    /// by ([`Self::failback_delay`]).
+    pub(crate) fn failbacks(&self) -> watch::Receiver<u64> {
+        self.failbacks.subscribe()
     }
 
     /// How long one of those who move home waits before it does: clients return to a registry that
     /// has just come back, and each may bring many streams. `random` is from 0 to 1.
-    pub(crate) fn detour(&self, random: f64) -> Duration {
+    pub(crate) fn failback_delay(&self, random: f64) -> Duration {
         (self.failback_interval / 3).mul_f64(random.clamp(0.0, 1.0))
     }
 
     /// A connection to the address in use. Where it takes none, the next one is in use. Cancel
     /// safe.
-    pub(crate) async fn reach(&self) -> Result<Reached, Missed> {
-        self.reach_at(self.in_use()).await
+    pub(crate) async fn connect(&self) -> Result<RegistryConnection, RequestFailure> {
+        self.connect_to(self.current()).await
     }
 
-    async fn reach_at(&self, index: usize) -> Result<Reached, Missed> {
+    async fn connect_to(&self, index: usize) -> Result<RegistryConnection, RequestFailure> {
         let address = &self.addresses[index];
         let peer = Arc::clone(&address.authority);
-        match address.slot.connection(&self.dialer, &address.authority).await {
-            Ok(connection) => Ok(Reached { connection, peer, index }),
+        match address.connection.connect(&self.dialer, &address.authority).await {
+            Ok(transport) => Ok(RegistryConnection { transport, peer, index }),
             Err(error) => {
                 let status = Status::unavailable(error.to_string());
-                self.failed(index, told(&status));
-                Err(Missed { peer, status })
+                self.mark_failed(index, message(&status));
+                Err(RequestFailure { peer, status })
             }
         }
     }
 
     /// Lets go of a connection on which something failed, and uses the next address.
-    pub(crate) fn leave(&self, reached: &Reached) {
-        self.leave_for(reached, "a stream broke off");
+    pub(crate) fn fail(&self, connection: &RegistryConnection) {
+        self.fail_with(connection, "a stream broke off");
     }
 
     /// The same, saying why.
-    pub(crate) fn leave_for(&self, reached: &Reached, reason: &str) {
-        self.addresses[reached.index].slot.forget(&reached.connection);
-        self.failed(reached.index, reason);
+    pub(crate) fn fail_with(&self, connection: &RegistryConnection, reason: &str) {
+        self.addresses[connection.index].connection.discard(&connection.transport);
+        self.mark_failed(connection.index, reason);
     }
 
     /// Something was heard from the registry.
-    pub(crate) fn answered(&self, reached: &Reached) {
-        if matches!(&*self.state.borrow(), RegistryState::Connected { peer } if *peer == reached.peer)
+    pub(crate) fn mark_connected(&self, connection: &RegistryConnection) {
+        if matches!(&*self.state.borrow(), RegistryState::Connected { peer } if *peer == connection.peer)
         {
             return;
         }
         // Before all have come home, answers come from two addresses: that is no news each time.
-        let in_use = self.route().homing.current() == reached.index;
+        let in_use = self.choice().failback.current() == connection.index;
         self.state.send_if_modified(|state| {
             let news = in_use || !matches!(state, RegistryState::Connected { .. });
             if news {
-                *state = RegistryState::Connected { peer: Arc::clone(&reached.peer) };
+                *state = RegistryState::Connected { peer: Arc::clone(&connection.peer) };
             }
             news
         });
     }
 
     /// One attempt at a request: a connection, and [`Self::ask`].
-    pub(crate) async fn attempt<T, F>(
+    pub(crate) async fn request<T, F>(
         &self,
         request: impl FnOnce(Connection) -> F + Send,
-    ) -> Result<T, Missed>
+    ) -> Result<T, RequestFailure>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>> + Send,
     {
-        let reached = self.reach().await?;
-        self.ask(&reached, request).await
+        let connection = self.connect().await?;
+        self.request_on(&connection, request).await
     }
 
     /// Sends a request, which may take [`REQUEST_TIMEOUT`]. A failure that may be the address's
     /// leaves it.
-    pub(crate) async fn ask<T, F>(
+    pub(crate) async fn request_on<T, F>(
         &self,
-        reached: &Reached,
+        connection: &RegistryConnection,
         request: impl FnOnce(Connection) -> F + Send,
-    ) -> Result<T, Missed>
+    ) -> Result<T, RequestFailure>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>> + Send,
     {
         // Boxed: what waits for it, several calls up, stays small.
-        let request = Box::pin(request(reached.connection.clone()));
+        let request = Box::pin(request(connection.transport.clone()));
         let answer = clock::within(REQUEST_TIMEOUT, request).await;
-        let answer = answer.unwrap_or_else(|| Err(Self::late()));
+        let answer = answer.unwrap_or_else(|| Err(Self::timeout_status()));
         match &answer {
-            Err(status) if Verdict::of(status).is_transient() => {
-                self.leave_for(reached, told(status));
+            Err(status) if Retryability::of(status).is_retryable() => {
+                self.fail_with(connection, message(status));
             }
-            _ => self.answered(reached),
+            _ => self.mark_connected(connection),
         }
-        let missed = |status| Missed { peer: Arc::clone(&reached.peer), status };
-        answer.map(tonic::Response::into_inner).map_err(missed)
+        let failure = |status| RequestFailure { peer: Arc::clone(&connection.peer), status };
+        answer.map(tonic::Response::into_inner).map_err(failure)
     }
 
     /// The status of a request whose time is over.
-    pub(crate) fn late() -> Status {
+    pub(crate) fn timeout_status() -> Status {
         Status::deadline_exceeded("the registry took too long to answer")
     }
 
     /// The address in use. Where that is not home, or home has failed before, somebody is to try home.
-    fn in_use(&self) -> usize {
-        let mut route = self.route();
-        if route.homing.next_try().is_some() && route.trying.strong_count() == 0 {
+    fn current(&self) -> usize {
+        let mut choice = self.choice();
+        if choice.failback.next_probe().is_some() && choice.probe_task.strong_count() == 0 {
             let alive = Arc::new(());
-            route.trying = Arc::downgrade(&alive);
+            choice.probe_task = Arc::downgrade(&alive);
             let link = Weak::clone(&self.this);
             let ended = self.ended.clone();
             tasks::spawn("return", async move {
                 // Owned by the task: however it ends, with its runtime, say, another one can begin.
                 let _alive = alive;
-                ended.run_until_cancelled(return_home(link)).await;
+                ended.run_until_cancelled(run_failback(link)).await;
             });
         }
-        route.homing.current()
+        choice.failback.current()
     }
 
     /// When home is to be tried. None ends who asks: another one begins where it is needed again.
-    fn next_try(&self) -> Option<clock::Instant> {
-        let mut route = self.route();
-        let next = route.homing.next_try();
+    fn next_probe(&self) -> Option<clock::Instant> {
+        let mut choice = self.choice();
+        let next = choice.failback.next_probe();
         if next.is_none() {
-            // Told with the route locked, so that a failure that comes now finds nobody trying.
-            route.trying = Weak::new();
+            // Told with the choice locked, so that a failure that comes now finds nobody trying.
+            choice.probe_task = Weak::new();
         }
         next
     }
 
     /// Asks the home address for something that costs it nothing, and that it must be well to answer:
     /// a heartbeat of no lease.
-    async fn try_home(&self) {
-        let (peer, asked) = (&self.addresses[HOME].authority, self.ask_home().await);
-        let mut route = self.route();
+    async fn probe_primary(&self) {
+        let (peer, asked) = (&self.addresses[PRIMARY].authority, self.heartbeat_primary().await);
+        let mut choice = self.choice();
         match asked {
             Ok(()) => {
-                let was_away = route.homing.current() != HOME;
-                route.homing.found(clock::now());
-                drop(route);
+                let was_away = choice.failback.current() != PRIMARY;
+                choice.failback.probe_succeeded(clock::now());
+                drop(choice);
                 if was_away {
                     tracing::info!(peer = &**peer, "returning to the first registry");
                 }
-                self.homecomings.send_modify(|count| *count += 1);
+                self.failbacks.send_modify(|count| *count += 1);
             }
             Err(status) => {
-                route.homing.missed(clock::now(), fastrand::f64());
-                drop(route);
-                tracing::debug!(peer = &**peer, reason = told(&status), "it is not back yet");
+                choice.failback.probe_failed(clock::now(), fastrand::f64());
+                drop(choice);
+                tracing::debug!(peer = &**peer, reason = message(&status), "it is not back yet");
             }
         }
     }
 
-    async fn ask_home(&self) -> Result<(), Status> {
-        let address = &self.addresses[HOME];
-        let connected = address.slot.connection(&self.dialer, &address.authority).await;
+    async fn heartbeat_primary(&self) -> Result<(), Status> {
+        let address = &self.addresses[PRIMARY];
+        let connected = address.connection.connect(&self.dialer, &address.authority).await;
         let connection = connected.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut registry = RegistryClient::new(connection.clone());
         let heartbeat = Box::pin(registry.heartbeat(HeartbeatRequest::default()));
         let answer = clock::within(REQUEST_TIMEOUT, heartbeat).await;
-        let answer = answer.unwrap_or_else(|| Err(Self::late()));
-        answer.map(drop).inspect_err(|_| address.slot.forget(&connection))
+        let answer = answer.unwrap_or_else(|| Err(Self::timeout_status()));
+        answer.map(drop).inspect_err(|_| address.connection.discard(&connection))
     }
 
-    fn failed(&self, index: usize, reason: &str) {
+    fn mark_failed(&self, index: usize, reason: &str) {
         let now = clock::now();
-        self.route().homing.failed(index, now, fastrand::f64());
+        self.choice().failback.failed(index, now, fastrand::f64());
         self.state.send_if_modified(|state| {
             let news = !matches!(state, RegistryState::Unreachable { .. });
             if news {
@@ -301,18 +301,18 @@ impl Link {
         });
     }
 
-    fn route(&self) -> MutexGuard<'_, Route> {
+    fn choice(&self) -> MutexGuard<'_, AddressChoice> {
         // Nothing that is done under the lock panics.
-        self.route.lock().unwrap_or_else(PoisonError::into_inner)
+        self.choice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Tries the home address from time to time, until it is well or nobody needs the link any more.
-async fn return_home(link: Weak<Link>) {
+async fn run_failback(link: Weak<RegistryLink>) {
     loop {
-        let Some(at) = link.upgrade().and_then(|link| link.next_try()) else { return };
+        let Some(at) = link.upgrade().and_then(|link| link.next_probe()) else { return };
         clock::sleep_until(at).await;
         let Some(link) = link.upgrade() else { return };
-        link.try_home().await;
+        link.probe_primary().await;
     }
 }

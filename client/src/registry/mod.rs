@@ -8,9 +8,9 @@ mod refusal;
 mod state;
 
 pub(crate) use self::{
-    link::{Link, Missed, REQUEST_TIMEOUT, Reached},
+    link::{REQUEST_TIMEOUT, RegistryConnection, RegistryLink, RequestFailure},
     outage::Outage,
-    refusal::{Verdict, told},
+    refusal::{Retryability, message},
 };
 pub use self::{
     refusal::{FieldViolation, Refusal},

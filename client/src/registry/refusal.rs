@@ -76,7 +76,7 @@ impl fmt::Display for FieldViolation {
 }
 
 /// What a status says to people: what the other side said, or else what its code means.
-pub(crate) fn told(status: &Status) -> &str {
+pub(crate) fn message(status: &Status) -> &str {
     match status.message() {
         "" => status.code().description(),
         message => message,
@@ -85,14 +85,14 @@ pub(crate) fn told(status: &Status) -> &str {
 
 /// What an error status means for the caller.
 #[derive(Clone, Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum Retryability {
     /// Asking again, here or elsewhere, may do; not before `after`, where it is given.
-    Transient { after: Option<Duration> },
+    Retry { after: Option<Duration> },
     /// Asking again is of no use.
-    Refused(Refusal),
+    Fatal(Refusal),
 }
 
-impl Verdict {
+impl Retryability {
     pub(crate) fn of(status: &Status) -> Self {
         match status.code() {
             Code::Unavailable
@@ -100,15 +100,15 @@ impl Verdict {
             | Code::Cancelled
             | Code::Aborted
             | Code::Unknown
-            | Code::Internal => Self::Transient {
+            | Code::Internal => Self::Retry {
                 after: status.get_details_retry_info().and_then(|retry| retry.retry_delay),
             },
-            _ => Self::Refused(Refusal::of(status)),
+            _ => Self::Fatal(Refusal::of(status)),
         }
     }
 
-    pub(crate) fn is_transient(&self) -> bool {
-        matches!(self, Self::Transient { .. })
+    pub(crate) fn is_retryable(&self) -> bool {
+        matches!(self, Self::Retry { .. })
     }
 }
 
@@ -137,7 +137,7 @@ mod tests {
     fn bad_fields_are_named() {
         let details = ErrorDetails::with_bad_request_violation("instance.port", "must not be 0");
         let status = Status::with_error_details(Code::InvalidArgument, "1 bad field", details);
-        let Verdict::Refused(refusal) = Verdict::of(&status) else { unreachable!() };
+        let Retryability::Fatal(refusal) = Retryability::of(&status) else { unreachable!() };
         assert_eq!(refusal.violations[0].field, "instance.port");
         assert_eq!(refusal.to_string(), "1 bad field; instance.port: must not be 0");
     }
@@ -148,7 +148,7 @@ mod tests {
             details.add_bad_request_violation(*field, *description);
         }
         let status = Status::with_error_details(Code::InvalidArgument, message, details);
-        let Verdict::Refused(refusal) = Verdict::of(&status) else { unreachable!() };
+        let Retryability::Fatal(refusal) = Retryability::of(&status) else { unreachable!() };
         refusal.to_string()
     }
 
@@ -169,17 +169,17 @@ mod tests {
     fn a_silent_refusal_says_what_its_code_means() {
         let meaning = Code::InvalidArgument.description();
         assert_eq!(shown("", &[]), meaning);
-        assert_eq!(told(&Status::invalid_argument("")), meaning);
-        assert_eq!(told(&Status::invalid_argument("no")), "no");
+        assert_eq!(message(&Status::invalid_argument("")), meaning);
+        assert_eq!(message(&Status::invalid_argument("no")), "no");
     }
 
     #[test]
     fn a_retry_delay_is_read() {
         let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(2)));
         let status = Status::with_error_details(Code::Unavailable, "draining", details);
-        let verdict = Verdict::of(&status);
+        let verdict = Retryability::of(&status);
         assert!(
-            matches!(verdict, Verdict::Transient { after: Some(after) } if after.as_secs() == 2)
+            matches!(verdict, Retryability::Retry { after: Some(after) } if after.as_secs() == 2)
         );
     }
 
@@ -187,16 +187,16 @@ mod tests {
     fn details_that_are_no_details_are_left_out() {
         let garbage = bytes::Bytes::from_static(b"\xff\xff\xff");
         let status = Status::with_details(Code::InvalidArgument, "no", garbage.clone());
-        let Verdict::Refused(refusal) = Verdict::of(&status) else { unreachable!() };
+        let Retryability::Fatal(refusal) = Retryability::of(&status) else { unreachable!() };
         assert!(refusal.violations.is_empty());
         let status = Status::with_details(Code::Unavailable, "no", garbage);
-        assert!(matches!(Verdict::of(&status), Verdict::Transient { after: None }));
+        assert!(matches!(Retryability::of(&status), Retryability::Retry { after: None }));
     }
 
     #[test]
     fn limits_and_permissions_are_refusals() {
         for code in [Code::ResourceExhausted, Code::PermissionDenied, Code::Unimplemented] {
-            assert!(matches!(Verdict::of(&Status::new(code, "no")), Verdict::Refused(_)));
+            assert!(matches!(Retryability::of(&Status::new(code, "no")), Retryability::Fatal(_)));
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn spawn(name: &'static str, task: impl Future<Output = ()> + Send + 
 /// What `work` gives, which may block: it is done away from the runtime's workers. `None` where it
 /// panicked, or where the runtime ended first. Cancel safe in that the work goes on.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-pub(crate) async fn block<T: Send + 'static>(
+pub(crate) async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     let done = tokio::task::spawn_blocking(work).await;

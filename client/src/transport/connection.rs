@@ -18,7 +18,7 @@ use tonic::{Status, body::Body};
 
 use super::{
     connector::Connector,
-    response_limits::{HEADER_LIST_MAX, Unusable},
+    response_limits::{HEADER_LIST_MAX, InvalidResponse},
 };
 use crate::runtime::{
     clock,
@@ -53,14 +53,14 @@ pub(crate) enum ConnectError {
     #[error("{address} did not take a connection within {limit:?}")]
     Timeout { address: Uri, limit: Duration },
     #[error("{address} did not take a connection within {limit:?}, half of the call's time")]
-    Late { address: Box<str>, limit: Duration },
+    CallDeadline { address: Box<str>, limit: Duration },
     #[error("{address} took no connection: {source}")]
     Refused {
         address: Uri,
         #[source]
         source: Arc<dyn Error + Send + Sync>,
     },
-    #[error("{address} does not speak HTTP/2: {}", root(&**source))]
+    #[error("{address} does not speak HTTP/2: {}", root_cause(&**source))]
     Handshake {
         address: Uri,
         #[source]
@@ -86,16 +86,16 @@ impl Default for Dialer {
 #[derive(Debug)]
 pub(crate) enum SendError {
     /// There is no connection to send it over.
-    Unreached(ConnectError),
+    Connect(ConnectError),
     /// Nobody has begun to serve it, and nobody will: it can be sent elsewhere.
     Unsent,
     /// It may have been received.
-    Lost(Box<dyn Error + Send + Sync>),
+    ConnectionLost(Box<dyn Error + Send + Sync>),
     /// The connection had been kept, and the peer closed it before any byte of a response: most likely
     /// before it received the request.
     Stale(Box<dyn Error + Send + Sync>),
     /// It was served, and the response is one that can't be passed on.
-    Unusable(Unusable),
+    InvalidResponse(InvalidResponse),
 }
 
 impl Dialer {
@@ -169,13 +169,13 @@ impl Connection {
         let response = sent.map_err(|mut error| {
             if error.take_message().is_some() || is_refusal(error.error()) {
                 SendError::Unsent
-            } else if is_unusable(error.error()) {
-                SendError::Unusable(Unusable::Http2)
+            } else if is_invalid_response(error.error()) {
+                SendError::InvalidResponse(InvalidResponse::Http2)
             } else {
-                SendError::Lost(error.into_error().into())
+                SendError::ConnectionLost(error.into_error().into())
             }
         })?;
-        Unusable::check_head(response.headers()).map_err(SendError::Unusable)?;
+        InvalidResponse::check_head(response.headers()).map_err(SendError::InvalidResponse)?;
         Ok(response)
     }
 
@@ -190,14 +190,15 @@ impl Connection {
 }
 
 /// The future of a call.
-pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+pub(crate) type CallFuture =
+    Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 /// So that generated clients can call the registry over it. A failure of the connection is an
 /// answer too, with status `UNAVAILABLE`.
 impl tower::Service<Request<Body>> for Connection {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Answer;
+    type Future = CallFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
@@ -209,14 +210,14 @@ impl tower::Service<Request<Body>> for Connection {
             let address = Arc::clone(&connection.address);
             Ok(match connection.send(request).await {
                 Ok(response) => response.map(Body::new),
-                Err(SendError::Unreached(error)) => {
+                Err(SendError::Connect(error)) => {
                     Status::unavailable(error.to_string()).into_http()
                 }
-                Err(SendError::Unsent) => unsent(&address).into_http(),
-                Err(SendError::Lost(error) | SendError::Stale(error)) => {
-                    lost(&address, &*error).into_http()
+                Err(SendError::Unsent) => unsent_status(&address).into_http(),
+                Err(SendError::ConnectionLost(error) | SendError::Stale(error)) => {
+                    lost_status(&address, &*error).into_http()
                 }
-                Err(SendError::Unusable(reason)) => reason.status(&address).into_http(),
+                Err(SendError::InvalidResponse(reason)) => reason.status(&address).into_http(),
             })
         })
     }
@@ -225,7 +226,7 @@ impl tower::Service<Request<Body>> for Connection {
 /// Whether the peer said that it has not begun to serve the call: by a reset that says so, or by a
 /// goodbye to the connection that leaves the call out (RFC 9113, 8.7).
 fn is_refusal(error: &hyper::Error) -> bool {
-    of_http2(error).is_some_and(|cause| {
+    http2_error(error).is_some_and(|cause| {
         let is_refused = cause.reason() == Some(h2::Reason::REFUSED_STREAM);
         cause.is_remote() && (cause.is_go_away() || is_refused)
     })
@@ -233,27 +234,30 @@ fn is_refusal(error: &hyper::Error) -> bool {
 
 /// Returns whether this side reset the call alone, for what the peer sent: a head over h2's bound, or one that
 /// is not valid.
-fn is_unusable(error: &hyper::Error) -> bool {
-    of_http2(error).is_some_and(|cause| cause.is_library() && cause.is_reset())
+fn is_invalid_response(error: &hyper::Error) -> bool {
+    http2_error(error).is_some_and(|cause| cause.is_library() && cause.is_reset())
 }
 
-fn of_http2(error: &hyper::Error) -> Option<&h2::Error> {
+fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
     error.source().and_then(|source| source.downcast_ref())
 }
 
 /// The status of a call that nobody has begun to serve.
-pub(crate) fn unsent(address: &impl std::fmt::Display) -> Status {
+pub(crate) fn unsent_status(address: &impl std::fmt::Display) -> Status {
     Status::unavailable(format!("{address} did not take the call"))
 }
 
 /// The status of a call that was sent and got no answer.
-pub(crate) fn lost(address: &impl std::fmt::Display, error: &(dyn Error + 'static)) -> Status {
-    let reason = root(error);
+pub(crate) fn lost_status(
+    address: &impl std::fmt::Display,
+    error: &(dyn Error + 'static),
+) -> Status {
+    let reason = root_cause(error);
     Status::unavailable(format!("the call to {address} got no answer: {reason}"))
 }
 
 /// What is at the bottom of an error: the layers above it tell a user nothing.
-fn root<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+fn root_cause<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     while let Some(source) = error.source() {
         error = source;
     }

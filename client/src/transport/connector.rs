@@ -11,14 +11,14 @@ use tower::{Service, ServiceExt};
 type Dialed<T> = Pin<Box<dyn Future<Output = Result<T, Arc<dyn Error + Send + Sync>>> + Send>>;
 
 /// What a connector gives: a byte stream.
-pub(crate) trait Io: hyper::rt::Read + hyper::rt::Write + Send + Unpin {}
+pub(crate) trait ByteStream: hyper::rt::Read + hyper::rt::Write + Send + Unpin {}
 
-impl<T: hyper::rt::Read + hyper::rt::Write + Send + Unpin> Io for T {}
+impl<T: hyper::rt::Read + hyper::rt::Write + Send + Unpin> ByteStream for T {}
 
 /// Any connector, its types forgotten.
 #[derive(Clone)]
 pub(crate) struct Connector {
-    dial: Arc<dyn Fn(Uri) -> Dialed<Box<dyn Io>> + Send + Sync>,
+    dial: Arc<dyn Fn(Uri) -> Dialed<Box<dyn ByteStream>> + Send + Sync>,
 }
 
 impl Connector {
@@ -41,18 +41,21 @@ impl Connector {
         C::Error: Into<Box<dyn Error + Send + Sync>>,
         C::Future: Send,
     {
-        let dial = move |uri| -> Dialed<Box<dyn Io>> {
+        let dial = move |uri| -> Dialed<Box<dyn ByteStream>> {
             let connector = connector.clone();
             Box::pin(async move {
                 let stream =
                     connector.oneshot(uri).await.map_err(|error| Arc::from(error.into()))?;
-                Ok(Box::new(stream) as Box<dyn Io>)
+                Ok(Box::new(stream) as Box<dyn ByteStream>)
             })
         };
         Self { dial: Arc::new(dial) }
     }
 
-    pub(crate) async fn open(&self, uri: Uri) -> Result<Box<dyn Io>, Arc<dyn Error + Send + Sync>> {
+    pub(crate) async fn open(
+        &self,
+        uri: Uri,
+    ) -> Result<Box<dyn ByteStream>, Arc<dyn Error + Send + Sync>> {
         (self.dial)(uri).await
     }
 }

@@ -5,7 +5,7 @@
 pub(crate) mod connection;
 mod connector;
 mod response_limits;
-mod slot;
+mod shared_connection;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -13,7 +13,7 @@ mod tls;
 pub use self::tls::{Tls, TlsError};
 pub(crate) use self::{
     connection::{ConnectError, Connection, Dialer, SendError},
-    connector::{Connector, Io},
-    response_limits::{FIELDS_BYTES_MAX, FIELDS_MAX, Unusable, unify_length},
-    slot::Slot,
+    connector::{ByteStream, Connector},
+    response_limits::{FIELDS_BYTES_MAX, FIELDS_MAX, InvalidResponse, unify_content_length},
+    shared_connection::SharedConnection,
 };

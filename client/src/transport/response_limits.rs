@@ -17,30 +17,30 @@ const FIELD_OVERHEAD: usize = 32;
 
 /// Why a response can't be passed on, although the instance sent one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unusable {
+pub(crate) enum InvalidResponse {
     #[error("its head has {0} bytes, the limit is {FIELDS_BYTES_MAX}")]
-    Head(usize),
+    HeadBytes(usize),
     #[error("its head has more than {FIELDS_BYTES_MAX} bytes, the limit")]
-    LongHead,
+    HeadTooLong,
     #[error("its head has more than {FIELDS_MAX} fields, the limit")]
-    Fields,
+    TooManyFields,
     #[error("its trailers have {0} bytes, the limit is {FIELDS_BYTES_MAX}")]
-    Trailers(usize),
+    TrailerBytes(usize),
     #[error("its head is not valid HTTP/2, or has more than {HEADER_LIST_MAX} bytes, the limit")]
     Http2,
 }
 
-impl Unusable {
+impl InvalidResponse {
     /// Checks the head of a response.
     pub(crate) fn check_head(headers: &HeaderMap) -> Result<(), Self> {
         let bytes = size(headers);
-        if bytes > FIELDS_BYTES_MAX { Err(Self::Head(bytes)) } else { Ok(()) }
+        if bytes > FIELDS_BYTES_MAX { Err(Self::HeadBytes(bytes)) } else { Ok(()) }
     }
 
     /// Checks the trailers of a response.
     pub(crate) fn check_trailers(trailers: &HeaderMap) -> Result<(), Self> {
         let bytes = size(trailers);
-        if bytes > FIELDS_BYTES_MAX { Err(Self::Trailers(bytes)) } else { Ok(()) }
+        if bytes > FIELDS_BYTES_MAX { Err(Self::TrailerBytes(bytes)) } else { Ok(()) }
     }
 
     /// The status of its call.
@@ -59,7 +59,7 @@ fn size(headers: &HeaderMap) -> usize {
 
 /// Makes one length of one that is given several times (RFC 9110, 8.6). Where they differ, as only a
 /// response without a body can have them once hyper has read it, there is none.
-pub(crate) fn unify_length(headers: &mut HeaderMap) {
+pub(crate) fn unify_content_length(headers: &mut HeaderMap) {
     let mut values = headers.get_all(CONTENT_LENGTH).iter();
     let (Some(first), second) = (values.next(), values.next()) else { return };
     if second.is_none() && !first.as_bytes().contains(&b',') {
@@ -87,7 +87,7 @@ mod tests {
         for value in values {
             headers.append(CONTENT_LENGTH, HeaderValue::from_static(value));
         }
-        unify_length(&mut headers);
+        unify_content_length(&mut headers);
         let left = headers.get_all(CONTENT_LENGTH).iter();
         left.map(|value| value.to_str().unwrap().to_owned()).collect()
     }
@@ -112,17 +112,20 @@ mod tests {
         let mut headers = HeaderMap::new();
         let value = "x".repeat(FIELDS_BYTES_MAX - FIELD_OVERHEAD - "x-a".len());
         headers.insert("x-a", value.parse().unwrap());
-        assert_eq!(Unusable::check_head(&headers), Ok(()));
-        assert_eq!(Unusable::check_trailers(&headers), Ok(()));
+        assert_eq!(InvalidResponse::check_head(&headers), Ok(()));
+        assert_eq!(InvalidResponse::check_trailers(&headers), Ok(()));
         headers.insert("x-b", HeaderValue::from_static(""));
         let over = FIELDS_BYTES_MAX + FIELD_OVERHEAD + "x-b".len();
-        assert_eq!(Unusable::check_head(&headers), Err(Unusable::Head(over)));
-        assert_eq!(Unusable::check_trailers(&headers), Err(Unusable::Trailers(over)));
+        assert_eq!(InvalidResponse::check_head(&headers), Err(InvalidResponse::HeadBytes(over)));
+        assert_eq!(
+            InvalidResponse::check_trailers(&headers),
+            Err(InvalidResponse::TrailerBytes(over))
+        );
     }
 
     #[test]
     fn a_refusal_names_what_was_too_large_and_the_limit() {
-        let status = Unusable::Trailers(300_000).status(&"10.0.0.1:80");
+        let status = InvalidResponse::TrailerBytes(300_000).status(&"10.0.0.1:80");
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         let expected = "the response of 10.0.0.1:80 can't be passed on: \
                         its trailers have 300000 bytes, the limit is 262144";

@@ -65,7 +65,7 @@ impl ViewDir {
         let path = self.path.join(subject.file_name());
         let reading = {
             let (path, subject) = (path.clone(), subject.clone());
-            tasks::block(move || read(&path, &subject))
+            tasks::run_blocking(move || read(&path, &subject))
         };
         let reason = match clock::within(READ_MAX, reading).await {
             Some(Some(Ok(kept))) => return Some(kept),
@@ -116,7 +116,7 @@ impl ViewDir {
     async fn write(&self, subject: &Subject, view: Arc<Snapshot>) -> bool {
         let Ok(_pen) = self.pen.acquire().await else { return false };
         let (directory, subject) = (self.path.clone(), subject.clone());
-        let written = tasks::block(move || write(&directory, &subject, &view)).await;
+        let written = tasks::run_blocking(move || write(&directory, &subject, &view)).await;
         let Some(written) = written else { return false };
         // Nothing that is done under the lock panics.
         let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);

@@ -81,7 +81,7 @@ impl Published {
     /// The view is what the registry holds.
     pub(crate) fn confirm(&self) {
         if self.refresh(|freshness| freshness.stale_since().map(|_| Freshness::Live)) {
-            self.group.meters().stale(Duration::ZERO);
+            self.group.metrics().set_staleness(Duration::ZERO);
         }
     }
 
@@ -92,7 +92,7 @@ impl Published {
             Freshness::Stale { .. } => None,
         });
         if let Some(since) = self.freshness.borrow().stale_since() {
-            self.group.meters().stale(now - since);
+            self.group.metrics().set_staleness(now - since);
         }
     }
 
@@ -126,7 +126,7 @@ impl Published {
 
     pub(crate) fn publish(&self, snapshot: Snapshot) {
         if !snapshot.is_empty() {
-            self.group.meters().seen();
+            self.group.metrics().register();
         }
         let snapshot = Arc::new(snapshot);
         let lenses = self.lenses.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::{
         proto::{Instance, Status as InstanceStatus},
-        registry::Verdict,
+        registry::Retryability,
     };
 
     fn view(revision: u64) -> Snapshot {
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_same_refusal_is_news_once() {
-        let Verdict::Refused(refusal) = Verdict::of(&Status::invalid_argument("no")) else {
+        let Retryability::Fatal(refusal) = Retryability::of(&Status::invalid_argument("no")) else {
             unreachable!()
         };
         let published = Published::of(Arc::default());

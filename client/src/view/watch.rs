@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     proto::{WatchRequest, WatchResponse, discovery_client::DiscoveryClient},
-    registry::{Link, Missed, Outage, REQUEST_TIMEOUT, Reached, Verdict, told},
+    registry::{
+        Outage, REQUEST_TIMEOUT, RegistryConnection, RegistryLink, RequestFailure, Retryability,
+        message,
+    },
     runtime::{
         backoff::Backoff,
         clock::{self, Instant},
@@ -39,7 +42,7 @@ const FOLDS_MAX: usize = 64;
 
 /// The task's state.
 pub(crate) struct Watcher {
-    pub(crate) link: Arc<Link>,
+    pub(crate) link: Arc<RegistryLink>,
     pub(crate) namespace: String,
     pub(crate) service: String,
     pub(crate) hold: Duration,
@@ -69,17 +72,17 @@ impl fmt::Display for End {
         match self {
             Self::Closed => formatter.write_str("the registry ended the stream"),
             Self::Silent => formatter.write_str("the registry was silent for too long"),
-            Self::Status(status) => formatter.write_str(told(status)),
+            Self::Status(status) => formatter.write_str(message(status)),
             Self::Violation(violation) => violation.fmt(formatter),
         }
     }
 }
 
 impl End {
-    fn verdict(&self) -> Verdict {
+    fn verdict(&self) -> Retryability {
         match self {
-            Self::Status(status) => Verdict::of(status),
-            Self::Closed | Self::Silent | Self::Violation(_) => Verdict::Transient { after: None },
+            Self::Status(status) => Retryability::of(status),
+            Self::Closed | Self::Silent | Self::Violation(_) => Retryability::Retry { after: None },
         }
     }
 }
@@ -130,37 +133,37 @@ impl Watcher {
     /// One stream (and those that it moves to), and why it ended, and whose it was.
     async fn watch_once(&self, cache: &mut Cache, outage: &mut Outage) -> (Arc<str>, End) {
         // From before an address is chosen: of a return after that it is told.
-        let homecomings = self.link.homecomings();
-        let mut reached = match self.link.reach().await {
-            Ok(reached) => reached,
-            Err(Missed { peer, status }) => return (peer, End::Status(Box::new(status))),
+        let failbacks = self.link.failbacks();
+        let mut connection = match self.link.connect().await {
+            Ok(connection) => connection,
+            Err(RequestFailure { peer, status }) => return (peer, End::Status(Box::new(status))),
         };
-        let end = match self.open(&reached, cache).await {
+        let end = match self.open(&connection, cache).await {
             Ok(stream) => {
                 if outage.end() {
                     let (namespace, service) = (&self.namespace, &self.service);
-                    tracing::info!(namespace, service, peer = &*reached.peer, "watching again");
+                    tracing::info!(namespace, service, peer = &*connection.peer, "watching again");
                 }
-                self.follow(&mut reached, stream, homecomings, cache).await
+                self.follow(&mut connection, stream, failbacks, cache).await
             }
             Err(end) => end,
         };
-        self.give_up(&reached, &end);
-        (reached.peer, end)
+        self.give_up(&connection, &end);
+        (connection.peer, end)
     }
 
-    fn give_up(&self, reached: &Reached, end: &End) {
+    fn give_up(&self, connection: &RegistryConnection, end: &End) {
         // A refusal says nothing against the connection, which others use.
-        if end.verdict().is_transient() {
-            self.link.leave_for(reached, &end.to_string());
+        if end.verdict().is_retryable() {
+            self.link.fail_with(connection, &end.to_string());
         } else {
-            self.link.answered(reached);
+            self.link.mark_connected(connection);
         }
     }
 
     async fn open(
         &self,
-        reached: &Reached,
+        connection: &RegistryConnection,
         cache: &Cache,
     ) -> Result<Streaming<WatchResponse>, End> {
         let request = WatchRequest {
@@ -169,8 +172,8 @@ impl Watcher {
             filter: None,
             resume: cache.cursor().cloned(),
         };
-        let mut registry =
-            DiscoveryClient::new(reached.connection.clone()).max_decoding_message_size(MESSAGE_MAX);
+        let mut registry = DiscoveryClient::new(connection.transport.clone())
+            .max_decoding_message_size(MESSAGE_MAX);
         let opened = clock::within(REQUEST_TIMEOUT, registry.watch(request)).await;
         let opened = opened.ok_or(End::Silent)?;
         Ok(opened.map_err(|status| End::Status(Box::new(status)))?.into_inner())
@@ -180,9 +183,9 @@ impl Watcher {
     /// same there.
     async fn follow(
         &self,
-        reached: &mut Reached,
+        connection: &mut RegistryConnection,
         mut stream: Streaming<WatchResponse>,
-        mut homecomings: watch::Receiver<u64>,
+        mut failbacks: watch::Receiver<u64>,
         cache: &mut Cache,
     ) -> End {
         let mut heard = clock::now();
@@ -200,11 +203,11 @@ impl Watcher {
                     if let Err(end) = self.take_in(message, &mut stream, cache, heard) {
                         return end;
                     }
-                    self.link.answered(reached);
+                    self.link.mark_connected(connection);
                 }
-                Ok(()) = homecomings.changed() => {
-                    if !reached.is_home() {
-                        move_at = Some(clock::now() + self.link.detour(fastrand::f64()));
+                Ok(()) = failbacks.changed() => {
+                    if !connection.is_primary() {
+                        move_at = Some(clock::now() + self.link.failback_delay(fastrand::f64()));
                     }
                 }
                 () = clock::sleep_until(wake) => {
@@ -216,7 +219,7 @@ impl Watcher {
                     if move_at.take_if(|at| *at <= now).is_some()
                         && let Some((home, moved)) = self.move_home(cache).await
                     {
-                        (*reached, stream, heard) = (home, moved, clock::now());
+                        (*connection, stream, heard) = (home, moved, clock::now());
                     }
                 }
             }
@@ -225,16 +228,19 @@ impl Watcher {
 
     /// A stream at the first registry that goes on where the present one is, which stays open until
     /// then: where home fails again, nothing is lost.
-    async fn move_home(&self, cache: &mut Cache) -> Option<(Reached, Streaming<WatchResponse>)> {
-        let reached = self.link.reach().await.ok().filter(Reached::is_home)?;
-        match self.open(&reached, cache).await {
+    async fn move_home(
+        &self,
+        cache: &mut Cache,
+    ) -> Option<(RegistryConnection, Streaming<WatchResponse>)> {
+        let connection = self.link.connect().await.ok().filter(RegistryConnection::is_primary)?;
+        match self.open(&connection, cache).await {
             Ok(stream) => {
                 // Of half a snapshot the rest would have come over the stream before.
                 cache.disconnected(clock::now());
-                Some((reached, stream))
+                Some((connection, stream))
             }
             Err(end) => {
-                self.give_up(&reached, &end);
+                self.give_up(&connection, &end);
                 None
             }
         }
@@ -254,7 +260,7 @@ impl Watcher {
         let outcome = loop {
             let Some(message) = next else { break Ok(()) };
             if let Ok(Some(message)) = &message {
-                self.published.group().meters().received(message);
+                self.published.group().metrics().changes_received(message);
             }
             match fold(message, cache, now) {
                 Ok(fold) => changed |= fold == Fold::Changed,
@@ -297,7 +303,7 @@ impl Watcher {
     fn judge(&self, peer: &str, end: &End, backoff: &mut Backoff, outage: &mut Outage) -> Duration {
         let (namespace, service) = (&self.namespace, &self.service);
         match end.verdict() {
-            Verdict::Transient { after } => {
+            Retryability::Retry { after } => {
                 // Once for each outage: the attempts that follow tell nothing new.
                 let what = "can't watch the service, trying again";
                 if outage.begin() {
@@ -307,7 +313,7 @@ impl Watcher {
                 }
                 backoff.delay(fastrand::f64(), after)
             }
-            Verdict::Refused(refusal) => {
+            Retryability::Fatal(refusal) => {
                 outage.end();
                 let reason = refusal.to_string();
                 if self.published.refuse(refusal) {

@@ -15,7 +15,7 @@ use crate::{
     balance::Pick,
     channel::{call::Source, http1::Inflow},
     endpoint::{Sign, Took},
-    transport::Unusable,
+    transport::InvalidResponse,
 };
 
 /// Whether trailers, or the head of an answer without any, say that the instance did not serve the
@@ -62,7 +62,7 @@ pub(super) struct Counted {
 impl Counted {
     /// Refuses trailers over the limit. They are no fault of the instance's.
     fn check(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
-        if let Some(Err(reason)) = frame.trailers_ref().map(Unusable::check_trailers) {
+        if let Some(Err(reason)) = frame.trailers_ref().map(InvalidResponse::check_trailers) {
             let endpoint = self.call.as_ref().map(|call| call.pick.endpoint());
             return Err(reason.status(&endpoint.map_or("the instance", |one| one.address())));
         }

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     runtime::{clock, tasks},
-    transport::{ConnectError, Dialer, FIELDS_BYTES_MAX, FIELDS_MAX, SendError, Unusable},
+    transport::{ConnectError, Dialer, FIELDS_BYTES_MAX, FIELDS_MAX, InvalidResponse, SendError},
 };
 
 pub(super) struct Http1 {
@@ -143,11 +143,15 @@ fn unanswered(error: hyper::Error, received: usize) -> Unanswered {
     }
     Unanswered::Failed(if error.is_parse() && error.to_string() == TOO_LARGE {
         let is_long = received >= FIELDS_BYTES_MAX;
-        SendError::Unusable(if is_long { Unusable::LongHead } else { Unusable::Fields })
+        SendError::InvalidResponse(if is_long {
+            InvalidResponse::HeadTooLong
+        } else {
+            InvalidResponse::TooManyFields
+        })
     } else if error.is_parse() {
-        SendError::Lost(Malformed(error).into())
+        SendError::ConnectionLost(Malformed(error).into())
     } else {
-        SendError::Lost(error.into())
+        SendError::ConnectionLost(error.into())
     })
 }
 

@@ -17,7 +17,7 @@ use super::{
     connection::{Http1, Unanswered},
     idle::IdleConnections,
 };
-use crate::transport::{Dialer, SendError, Unusable, unify_length};
+use crate::transport::{Dialer, InvalidResponse, SendError, unify_content_length};
 
 /// How long a connection that nobody uses is kept: less than servers do, most of which keep one for
 /// 5 s and more, so that no call is sent while its instance closes.
@@ -75,14 +75,14 @@ impl Pool {
         match connection.send(prepared(request, &connection.host)).await {
             Ok(answer) => self.lend(answer, connection),
             Err(Unanswered::Unsent(_)) => Err(SendError::Unsent),
-            Err(Unanswered::Silent(error)) => Err(SendError::Lost(error.into())),
+            Err(Unanswered::Silent(error)) => Err(SendError::ConnectionLost(error.into())),
             Err(Unanswered::Failed(error)) => Err(error),
         }
     }
 
     async fn connect(&self, runtime: Id, address: &str) -> Result<Http1, SendError> {
         self.shared.idle.serve(runtime);
-        Http1::open(&self.shared.dialer, address).await.map_err(SendError::Unreached)
+        Http1::open(&self.shared.dialer, address).await.map_err(SendError::Connect)
     }
 
     fn lend(
@@ -90,8 +90,8 @@ impl Pool {
         mut answer: Response<Incoming>,
         mut connection: Box<Http1>,
     ) -> Result<Response<Inflow>, SendError> {
-        Unusable::check_head(answer.headers()).map_err(SendError::Unusable)?;
-        unify_length(answer.headers_mut());
+        InvalidResponse::check_head(answer.headers()).map_err(SendError::InvalidResponse)?;
+        unify_content_length(answer.headers_mut());
         connection.idle_max = idle_max(answer.headers());
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             connection.detach();

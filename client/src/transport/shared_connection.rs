@@ -11,16 +11,16 @@ use super::connection::{ConnectError, Connection, Dialer};
 
 /// Where the connection to an address is kept.
 #[derive(Debug, Default)]
-pub(crate) struct Slot {
+pub(crate) struct SharedConnection {
     connection: ArcSwap<OnceCell<Connection>>,
     /// Of the last attempt.
     failure: ArcSwapOption<ConnectError>,
 }
 
-impl Slot {
+impl SharedConnection {
     /// The connection, made now where there is none that is open. Cancel safe: who waits takes over
     /// the attempt.
-    pub(crate) async fn connection(
+    pub(crate) async fn connect(
         &self,
         dialer: &Dialer,
         address: &str,
@@ -37,7 +37,7 @@ impl Slot {
     }
 
     /// Lets go of `broken`, so that the next caller connects afresh. Calls on it go on.
-    pub(crate) fn forget(&self, broken: &Connection) {
+    pub(crate) fn discard(&self, broken: &Connection) {
         let current = self.connection.load_full();
         if current.get().is_some_and(|connection| connection.is(broken)) {
             self.connection.compare_and_swap(&current, Arc::new(OnceCell::new()));

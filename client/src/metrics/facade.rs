@@ -15,7 +15,7 @@ use crate::{
 /// The metrics of one service. Its series are registered, with the recorder that is installed then, once the
 /// service has an instance or a pick fails: a name that is only watched leaves no series behind.
 #[derive(Debug)]
-pub(crate) struct Meters {
+pub(crate) struct ServiceMetrics {
     namespace: Box<str>,
     service: Box<str>,
     series: OnceLock<Series>,
@@ -57,7 +57,7 @@ impl Series {
     }
 }
 
-impl Meters {
+impl ServiceMetrics {
     pub(crate) fn new(namespace: &str, service: &str) -> Self {
         let namespace = if namespace.is_empty() { "default" } else { namespace };
         Self { namespace: namespace.into(), service: service.into(), series: OnceLock::new() }
@@ -68,48 +68,48 @@ impl Meters {
     }
 
     /// The service has an instance.
-    pub(crate) fn seen(&self) {
+    pub(crate) fn register(&self) {
         self.series();
     }
 
-    pub(crate) fn begun(&self) {
+    pub(crate) fn call_started(&self) {
         let series = self.series();
         series.picks.increment(1);
         series.in_flight.increment(1.0);
     }
 
-    pub(crate) fn ended(&self) {
+    pub(crate) fn call_ended(&self) {
         self.series().in_flight.decrement(1.0);
     }
 
-    pub(crate) fn found_none(&self) {
+    pub(crate) fn pick_failed(&self) {
         self.series().picks_failed.increment(1);
     }
 
-    pub(crate) fn served(&self, took: Duration) {
+    pub(crate) fn call_succeeded(&self, took: Duration) {
         self.series().served.record(took);
     }
 
-    pub(crate) fn failed(&self, took: Duration) {
+    pub(crate) fn call_failed(&self, took: Duration) {
         self.series().failed.record(took);
     }
 
-    pub(crate) fn ejected(&self) {
+    pub(crate) fn instance_ejected(&self) {
         self.series().ejections.increment(1);
     }
 
-    pub(crate) fn retried(&self) {
+    pub(crate) fn call_retried(&self) {
         self.series().retries.increment(1);
     }
 
-    pub(crate) fn stale(&self, age: Duration) {
+    pub(crate) fn set_staleness(&self, age: Duration) {
         if let Some(series) = self.series.get() {
             series.stale.set(age);
         }
     }
 
     /// What the registry committed, and when, is known of instances that were added.
-    pub(crate) fn received(&self, message: &WatchResponse) {
+    pub(crate) fn changes_received(&self, message: &WatchResponse) {
         let Some(Event::Changes(changes)) = &message.event else { return };
         for change in &changes.changes {
             let instance = change.instance.as_ref();
@@ -141,7 +141,7 @@ mod tests {
     fn how_long_additions_took_is_told() {
         let recorder = DebuggingRecorder::new();
         let _installed = metrics::set_default_local_recorder(&recorder);
-        let meters = Meters::new("", "orders");
+        let metrics = ServiceMetrics::new("", "orders");
         let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3_600));
         let changes = vec![
             change(ChangeKind::Added, 7, second),
@@ -150,7 +150,7 @@ mod tests {
             change(ChangeKind::Added, 4, hour),
         ];
         let event = Some(Event::Changes(Changes { changes }));
-        meters.received(&WatchResponse { event, ..WatchResponse::default() });
+        metrics.changes_received(&WatchResponse { event, ..WatchResponse::default() });
         let told = recorder.snapshotter().snapshot().into_vec();
         let propagation = told.into_iter().find_map(|(key, _, _, value)| match value {
             DebugValue::Histogram(took) if key.key().name().contains("propagation") => Some(took),
@@ -164,11 +164,11 @@ mod tests {
     fn a_name_without_instances_leaves_no_series() {
         let recorder = DebuggingRecorder::new();
         let _installed = metrics::set_default_local_recorder(&recorder);
-        let meters = Meters::new("", "made-up");
-        meters.received(&WatchResponse::default());
-        meters.stale(Duration::from_secs(3));
+        let metrics = ServiceMetrics::new("", "made-up");
+        metrics.changes_received(&WatchResponse::default());
+        metrics.set_staleness(Duration::from_secs(3));
         assert!(recorder.snapshotter().snapshot().into_vec().is_empty());
-        meters.seen();
+        metrics.register();
         let series = recorder.snapshotter().snapshot().into_vec();
         assert!(
             series
