@@ -154,8 +154,8 @@ fn expire_100_000(bencher: Bencher<'_, '_>) {
         |mut registry| {
             let millis = 20_000;
             loop {
-                let (verdicts, more) = registry.judge(Tick(millis), 2048);
-                let commands = verdicts.into_iter().map(Command::Enforce);
+                let (due_leases, more) = registry.take_due(Tick(millis), 2048);
+                let commands = due_leases.into_iter().map(Command::Enforce);
                 turn(&mut registry, commands, millis);
                 if !more {
                     break;
@@ -181,7 +181,7 @@ fn look_at_100_000_renewed(bencher: Bencher<'_, '_>) {
             registry
         })
         .bench_local_values(|mut registry| {
-            while registry.judge(Tick(20_000), 2048).1 {}
+            while registry.take_due(Tick(20_000), 2048).1 {}
             assert_eq!(registry.instances(), count);
             registry
         });

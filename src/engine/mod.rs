@@ -32,8 +32,8 @@ use crate::{
         Content, Cursor, HistoryId, InstanceId, LeaseTerms, Limits, Name, Revision, ServiceKey,
     },
     registry::{
-        ChangeLog, Command, LeaseTable, Outcome, Patch, Protected, Refusal, Registry, Service,
-        Target,
+        ChangeLog, Command, LeaseTable, Outcome, Patch, ProtectedNamespace, Refusal, Registry,
+        Service, Target,
     },
     store::{Backup, Store, StoreError, StoredState},
 };
@@ -65,7 +65,7 @@ struct Shared {
     instances: AtomicUsize,
     watches: AtomicUsize,
     /// In order of their namespaces.
-    protected: RwLock<Vec<Protected>>,
+    protected: RwLock<Vec<ProtectedNamespace>>,
     /// Why writes are refused, while they are.
     store_failure: latest::Sender<Option<StoreError>>,
     signals: Signals,
@@ -110,7 +110,7 @@ pub struct EngineStatus {
     /// Why it refuses writes, if it does.
     pub store_failure: Option<StoreError>,
     /// The namespaces in which leases that ran out are held, in order of their names.
-    pub protected: Vec<Protected>,
+    pub protected: Vec<ProtectedNamespace>,
 }
 
 impl Engine {

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use crate::{
     model::{Change, ChangeKind, Name, Presence, RemovalReason, Revision, Tick},
-    registry::Protected,
+    registry::ProtectedNamespace,
 };
 
 /// Changes that are told one by one in a second at most: a wave of expiries is not to spend on lines
@@ -43,16 +43,16 @@ pub(super) fn record(changes: &[Arc<Change>], further: usize, revision: Revision
 }
 
 /// One line where protection begins in a namespace, and one where it is over.
-pub(super) fn record_protection(before: &[Protected], after: &[Protected]) {
-    let is_in = |list: &[Protected], namespace: &Name| {
+pub(super) fn record_protection(before: &[ProtectedNamespace], after: &[ProtectedNamespace]) {
+    let is_in = |list: &[ProtectedNamespace], namespace: &Name| {
         list.binary_search_by(|protected| protected.namespace.cmp(namespace)).is_ok()
     };
-    for Protected { namespace, held, why, .. } in after {
+    for ProtectedNamespace { namespace, held, why, .. } in after {
         if !is_in(before, namespace) {
             warn!(%namespace, held, %why, "protection holds evictions");
         }
     }
-    for Protected { namespace, .. } in before {
+    for ProtectedNamespace { namespace, .. } in before {
         if !is_in(after, namespace) {
             info!(%namespace, "protection is over");
         }

@@ -43,7 +43,7 @@ impl KeepAlive {
             self.leases.remove(lease);
         }
         if self.leases.len() > self.remembered_max {
-            self.leases.retain(|lease| table.lives(LeaseId::from_bits(*lease)));
+            self.leases.retain(|lease| table.is_active(LeaseId::from_bits(*lease)));
             self.remembered_max = REMEMBERED_MIN.max(2 * self.leases.len());
         }
         unknown

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{Shared, signals::Waiter};
 use crate::{
     model::{Change, Cursor, Filter, Name, Revision, ServiceKey, Visibility},
-    registry::{Chunk, LogEntry, Service},
+    registry::{LogEntry, RosterChunk, Service},
 };
 
 /// How long a watch stays silent at most; the contract's 10 s with room to travel.
@@ -57,7 +57,7 @@ enum Stage {
     /// A snapshot is to come.
     Behind,
     /// A snapshot is under way: these are its further chunks.
-    Snapshot(vec::IntoIter<Arc<Chunk>>),
+    Snapshot(vec::IntoIter<Arc<RosterChunk>>),
     /// The reader resumed and has heard nothing yet.
     Resumed,
     /// The reader follows the log.
@@ -70,7 +70,7 @@ pub enum WatchEvent {
     /// A part of the state at the cursor.
     Snapshot {
         /// The instances of these chunks that match the filter.
-        chunks: Vec<Arc<Chunk>>,
+        chunks: Vec<Arc<RosterChunk>>,
         /// Whether the state is whole.
         last: bool,
     },

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     model::{Change, ChangeKind, Name, Revision, ServiceKey, Tick},
-    registry::{Absorbed, Command, Outcome, Refusal, Registry, Transition, Verdict},
+    registry::{AbsorbedChange, Command, Due, Outcome, Refusal, Registry, Transition},
     store::{Backup, Store, StoreError},
 };
 
@@ -142,15 +142,15 @@ impl<S: Store> Worker<S> {
             refuse(changes.into_iter().map(|(_, reply)| reply), error);
             return false;
         }
-        let (verdicts, more_due) = self.registry.judge(now.tick, LEASES_A_TURN);
-        if changes.is_empty() && verdicts.is_empty() && self.store_failure.is_none() {
+        let (due_leases, more_due) = self.registry.take_due(now.tick, LEASES_A_TURN);
+        if changes.is_empty() && due_leases.is_empty() && self.store_failure.is_none() {
             return more_due;
         }
         let mut plan = self.registry.plan(now);
-        for (step, verdict) in verdicts.iter().enumerate() {
+        for (step, due) in due_leases.iter().enumerate() {
             self.pauses.after(step, self.shared.clock);
             // Never refused: the lease holds an instance or has ended otherwise.
-            let _enforced = plan.decide(Command::Enforce(*verdict));
+            let _enforced = plan.decide(Command::Enforce(*due));
         }
         let mut answers: Vec<Answer> = Vec::with_capacity(changes.len());
         for (command, reply) in changes {
@@ -167,7 +167,7 @@ impl<S: Store> Worker<S> {
                 }
                 record(&changes, unrecorded, self.registry.revision());
             }
-            Err(error) => self.give_up(&verdicts, answers, &error),
+            Err(error) => self.give_up(&due_leases, answers, &error),
         }
         more_due
     }
@@ -193,7 +193,7 @@ impl<S: Store> Worker<S> {
         let still_ms = now.0.saturating_sub(before.0);
         if still_ms > TURN_MAX_MS && !waypost_core::failpoint::planted("pause-unseen") {
             warn!(still_ms, "the server stood still, every lease is moved by as much");
-            self.registry.stood_still(before, Tick(now.0 + CATCH_UP_MS));
+            self.registry.record_stall(before, Tick(now.0 + CATCH_UP_MS));
         }
     }
 
@@ -222,8 +222,8 @@ impl<S: Store> Worker<S> {
 
     /// Leaves everything as it was before the turn. Answers may speak of a state that will not be,
     /// so each of them is the store's error.
-    fn give_up(&mut self, verdicts: &[Verdict], answers: Vec<Answer>, error: &StoreError) {
-        self.registry.reinstate(verdicts, self.shared.clock.tick());
+    fn give_up(&mut self, due_leases: &[Due], answers: Vec<Answer>, error: &StoreError) {
+        self.registry.reinstate(due_leases, self.shared.clock.tick());
         refuse(answers.into_iter().map(|(reply, _)| reply), error);
     }
 
@@ -239,7 +239,7 @@ impl<S: Store> Worker<S> {
         let mut absorbed = Vec::with_capacity(transitions.len());
         for (step, transition) in transitions.into_iter().enumerate() {
             self.pauses.after(step, self.shared.clock);
-            let Absorbed { change: Some(change), previous } = self.registry.absorb(transition, now)
+            let Some(AbsorbedChange { change, previous }) = self.registry.absorb(transition, now)
             else {
                 continue;
             };

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     model::Revision,
-    registry::{Restored, Stay},
+    registry::{RestoredLease, RestoredState},
 };
 
 /// The title line of this format.
@@ -159,17 +159,17 @@ impl BackupWriter {
 }
 
 /// Decodes a whole backup.
-pub(super) fn read_backup(source: impl Read) -> Result<Restored, BackupError> {
-    let mut stays = Vec::new();
-    let revision = read_leases(source, |lease| stays.push(lease))?.revision;
-    Ok(Restored { revision, stays, ..Restored::default() })
+pub(super) fn read_backup(source: impl Read) -> Result<RestoredState, BackupError> {
+    let mut leases = Vec::new();
+    let revision = read_leases(source, |lease| leases.push(lease))?.revision;
+    Ok(RestoredState { revision, leases, ..RestoredState::default() })
 }
 
 /// Decodes a whole backup, passing each lease to `take`. After an error, nothing that `take`
 /// received is valid.
 fn read_leases(
     source: impl Read,
-    mut take: impl FnMut(Stay),
+    mut take: impl FnMut(RestoredLease),
 ) -> Result<BackupSummary, BackupError> {
     let mut reader = BackupReader { source: BufReader::new(source), checksum: Sha256::new() };
     let mut title = [0; TITLE.len()];

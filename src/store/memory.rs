@@ -4,7 +4,7 @@
 use super::{Backup, Store, StoreError, StoredState};
 use crate::{
     model::HistoryId,
-    registry::{Restored, Transition},
+    registry::{RestoredState, Transition},
 };
 
 /// The store that stores nothing.
@@ -14,7 +14,7 @@ pub struct MemoryStore;
 impl MemoryStore {
     /// Starts a new history.
     pub fn open() -> (Self, StoredState) {
-        (Self, StoredState { history: HistoryId::random(), restored: Restored::default() })
+        (Self, StoredState { history: HistoryId::random(), restored: RestoredState::default() })
     }
 }
 

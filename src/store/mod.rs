@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::{
     model::HistoryId,
-    registry::{Restored, Transition},
+    registry::{RestoredState, Transition},
 };
 
 /// A durable log of transitions. Opening a store also returns its [`StoredState`]. Only the engine
@@ -42,7 +42,7 @@ pub struct StoredState {
     /// The history of its revisions.
     pub history: HistoryId,
     /// The registered instances and the latest changes.
-    pub restored: Restored,
+    pub restored: RestoredState,
 }
 
 /// The error of a store.

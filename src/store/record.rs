@@ -19,7 +19,7 @@ use crate::{
         Name, Parts, Presence, RemovalReason, Revision, ServiceKey, Status, Version, WallTime,
     },
     protobuf::{Fields, bytes_len, number_len, text_len},
-    registry::Stay,
+    registry::RestoredLease,
 };
 
 /// Shares equal service keys.
@@ -296,9 +296,12 @@ impl LeaseRecord {
     }
 
     /// Decodes an instance with its lease. `Err` names the invalid field.
-    pub(super) fn read(bytes: &[u8], keys: &mut KeyInterner) -> Result<Stay, &'static str> {
+    pub(super) fn read(
+        bytes: &[u8],
+        keys: &mut KeyInterner,
+    ) -> Result<RestoredLease, &'static str> {
         let record = Self::decode(bytes).map_err(|_| "record")?;
-        Ok(Stay {
+        Ok(RestoredLease {
             instance: Arc::new(InstanceRecord::read(&record.instance, keys)?),
             lease: LeaseId::from_bits(record.lease),
             first_generation: record.first_generation,
@@ -310,8 +313,8 @@ impl LeaseRecord {
     }
 }
 
-impl From<&Stay> for LeaseRecord {
-    fn from(lease: &Stay) -> Self {
+impl From<&RestoredLease> for LeaseRecord {
+    fn from(lease: &RestoredLease) -> Self {
         let (first_generation, mut instance) = (lease.first_generation, Vec::new());
         put_instance(&lease.instance, &mut instance);
         Self { first_generation, instance, ..Self::new(lease.lease, lease.terms) }

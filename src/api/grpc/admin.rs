@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     engine::Engine,
     model::{Limits, WallTime},
-    registry::{Outcome, Protected},
+    registry::{Outcome, ProtectedNamespace},
 };
 
 #[derive(Debug)]
@@ -31,8 +31,8 @@ impl AdminApi {
         Self { engine, limits, clock, started_at: clock.wall() }
     }
 
-    fn protection_to_wire(&self, protected: &Protected) -> proto::Protection {
-        let Protected { namespace, held, since, until, why } = protected;
+    fn protection_to_wire(&self, protected: &ProtectedNamespace) -> proto::Protection {
+        let ProtectedNamespace { namespace, held, since, until, why } = protected;
         proto::Protection {
             namespace: namespace.to_string(),
             held: *held as u64,

@@ -17,7 +17,7 @@ use crate::{
     engine::{WatchEvent, WatchedChange},
     model::{ChangeKind, Cursor, Filter, Instance, Page, RemovalReason, page_token_after},
     protobuf::{Fields, bytes_len, number_len},
-    registry::{Chunk, LogEntry, Service},
+    registry::{LogEntry, RosterChunk, Service},
 };
 
 /// Bytes of instances in a page at most, where it has more than one instance.
@@ -139,7 +139,12 @@ struct Filling<'a> {
 impl<'a> Filling<'a> {
     /// Takes as much of the chunk's encoded instances as the page has room for. Returns whether an
     /// instance is left for the next page.
-    fn take(&mut self, chunk: &'a Arc<Chunk>, filter: &Filter, which: Which) -> (Bytes, bool) {
+    fn take(
+        &mut self,
+        chunk: &'a Arc<RosterChunk>,
+        filter: &Filter,
+        which: Which,
+    ) -> (Bytes, bool) {
         let encoded = encode_chunk(chunk, filter, which);
         let (mut begin, mut end, mut is_full) = (0, 0, false);
         for instance in chunk.instances().filter(|one| is_wanted(one, filter, which)) {
@@ -204,12 +209,12 @@ impl WatchResponse {
     }
 }
 
-fn encode_chunk(chunk: &Arc<Chunk>, filter: &Filter, which: Which) -> Bytes {
+fn encode_chunk(chunk: &Arc<RosterChunk>, filter: &Filter, which: Which) -> Bytes {
     if !filter.is_empty() {
         let wanted = chunk.instances().filter(|instance| is_wanted(instance, filter, which));
         return encode_instances(wanted);
     }
-    let all = || chunk.all.bytes_or_make(|| encode_instances(chunk.instances())).clone();
+    let all = || chunk.all_encoded.bytes_or_encode(|| encode_instances(chunk.instances())).clone();
     let serving = || {
         if chunk.all_serve() {
             return all();
@@ -218,7 +223,7 @@ fn encode_chunk(chunk: &Arc<Chunk>, filter: &Filter, which: Which) -> Bytes {
     };
     match which {
         Which::All => all(),
-        Which::Serving => chunk.serving.bytes_or_make(serving).clone(),
+        Which::Serving => chunk.serving_encoded.bytes_or_encode(serving).clone(),
     }
 }
 
@@ -239,7 +244,7 @@ fn encode_instances<'a>(instances: impl Iterator<Item = &'a Arc<Instance>>) -> B
 fn encode_change(change: &WatchedChange) -> Bytes {
     match change {
         WatchedChange::Whole(entry) => {
-            entry.memo.bytes_or_make(|| encode_entry(entry, None)).clone()
+            entry.encoded.bytes_or_encode(|| encode_entry(entry, None)).clone()
         }
         WatchedChange::Entered(entry) => encode_entry(entry, Some(proto::ChangeKind::Added)),
         WatchedChange::Left(entry) => encode_entry(entry, Some(proto::ChangeKind::Removed)),

@@ -15,7 +15,7 @@ use super::tables::{
 };
 use crate::{
     model::{HistoryId, Revision},
-    registry::Restored,
+    registry::RestoredState,
     store::{StoreError, record::LeaseRecord},
 };
 
@@ -72,7 +72,7 @@ impl DataDirectory {
 
     /// Creates a store with a new history and the given content. The file appears once it is
     /// complete.
-    pub(super) fn create_store(&self, restored: &Restored) -> Result<(), StoreError> {
+    pub(super) fn create_store(&self, restored: &RestoredState) -> Result<(), StoreError> {
         let file = self.file();
         let partial = file.with_extension(PARTIAL);
         let create = || -> Result<(), redb::Error> {
@@ -158,12 +158,12 @@ pub(super) fn builder() -> Builder {
 }
 
 /// Creates the tables, with a new history and the given content.
-pub(super) fn initialize(database: &Database, restored: &Restored) -> Result<(), redb::Error> {
+pub(super) fn initialize(database: &Database, restored: &RestoredState) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         transaction.open_table(CHANGES)?;
         let mut leases = transaction.open_table(LEASES)?;
-        for lease in &restored.stays {
+        for lease in &restored.leases {
             let record = LeaseRecord::from(lease).encode_to_vec();
             leases.insert(lease.lease.slot(), record.as_slice())?;
         }

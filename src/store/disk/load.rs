@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     model::{Change, HistoryId, Revision},
-    registry::Restored,
+    registry::RestoredState,
     store::{
         StoreError, StoredState,
         record::{ChangeRecord, KeyInterner, LeaseRecord},
@@ -87,16 +87,16 @@ pub(super) fn load(
         return Err(LoadError::Damaged("meta".to_owned()));
     };
     let mut keys = KeyInterner::default();
-    let mut stays = Vec::new();
+    let mut leases = Vec::new();
     for row in transaction.open_table(LEASES)?.iter()? {
         let (slot, lease) = row?;
         match LeaseRecord::read(lease.value(), &mut keys) {
-            Ok(lease) if lease.lease.slot() == slot.value() => stays.push(lease),
+            Ok(lease) if lease.lease.slot() == slot.value() => leases.push(lease),
             _ => return Err(LoadError::Damaged(format!("stays/{}", slot.value()))),
         }
     }
     let changes = changes(transaction, &mut keys, revision, stored_log)?;
-    let restored = Restored { revision: Revision(revision), stays, changes };
+    let restored = RestoredState { revision: Revision(revision), leases, changes };
     Ok(LoadedFile { loaded: StoredState { history, restored }, batch, format })
 }
 

@@ -30,7 +30,7 @@ use self::{
 use super::{Backup, BackupError, Store, StoreError, StoredState, backup::read_backup};
 use crate::{
     model::{HistoryId, Limits, Revision},
-    registry::{Restored, Transition},
+    registry::{RestoredState, Transition},
 };
 
 /// The durable store in a data directory. Its operations block.
@@ -70,7 +70,7 @@ impl From<&StoredState> for StoreSummary {
         Self {
             history: loaded.history,
             revision: loaded.restored.revision,
-            instances: loaded.restored.stays.len(),
+            instances: loaded.restored.leases.len(),
             changes: loaded.restored.changes.len(),
         }
     }
@@ -90,7 +90,7 @@ impl DiskStore {
     pub fn open(directory: &Path, limits: &Limits) -> Result<(Self, StoredState), StoreError> {
         let directory = DataDirectory::lock(directory)?;
         if !directory.has_store()? {
-            directory.create_store(&Restored::default())?;
+            directory.create_store(&RestoredState::default())?;
         }
         Self::open_locked(directory, limits)
     }
@@ -208,7 +208,7 @@ impl Store for DiskStore {
     /// Commits all or nothing, durably.
     async fn commit(&mut self, transitions: &[Transition]) -> Result<(), StoreError> {
         if self.full {
-            // Nothing was written: the file stays open.
+            // Nothing was written: the file leases open.
             file::check_free_space(&self.path).map_err(|error| self.failure(&error.into()))?;
         }
         let written = self.write(transitions);

@@ -126,7 +126,7 @@ impl FaultyDisk {
         let disk = self.clone();
         let open = move || Ok(file::builder().create_with_backend(disk.clone())?);
         if self.0.lock().unwrap().seen.is_empty() {
-            file::initialize(&open().unwrap(), &Restored::default()).unwrap();
+            file::initialize(&open().unwrap(), &RestoredState::default()).unwrap();
         }
         DiskStore::open_with(Box::new(open), PathBuf::from("disk"), None, limits)
     }
@@ -318,5 +318,5 @@ async fn batch_that_contradicts_the_stored_leases_is_rejected() {
     }
     drop(store);
     let (_, loaded) = disk.open(&Limits::default()).unwrap();
-    assert_eq!((loaded.restored.stays.len(), loaded.restored.changes.len()), (0, 8));
+    assert_eq!((loaded.restored.leases.len(), loaded.restored.changes.len()), (0, 8));
 }

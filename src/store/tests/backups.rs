@@ -53,7 +53,7 @@ async fn backup_has_the_state_of_the_registry() {
         drop(store);
         let (_, loaded) = DiskStore::open(directory.path(), &limits()).unwrap();
         assert_eq!(restored.revision, work.registry.revision());
-        assert_eq!(restored.stays, loaded.restored.stays);
+        assert_eq!(restored.leases, loaded.restored.leases);
         assert!(restored.changes.is_empty(), "a new history starts without changes");
         let summary = BackupSummary {
             revision: restored.revision,

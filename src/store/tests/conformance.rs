@@ -4,7 +4,7 @@ use tempfile::TempDir;
 
 use super::{Workload, limits, seeds, stored};
 use crate::{
-    registry::{Restored, Transition},
+    registry::{RestoredState, Transition},
     store::{DiskStore, MemoryStore, Store, StoreError, StoredState, backup::read_backup},
 };
 
@@ -78,8 +78,8 @@ suite! {
 async fn new_store_has_a_name_and_is_empty<B: Backend>() {
     let (store, loaded) = B::new().open();
     assert_eq!(store.name(), B::NAME);
-    let Restored { revision, stays, changes } = loaded.restored;
-    assert_eq!((revision.0, stays.len(), changes.len()), (0, 0, 0));
+    let RestoredState { revision, leases, changes } = loaded.restored;
+    assert_eq!((revision.0, leases.len(), changes.len()), (0, 0, 0));
     assert_ne!(B::new().open().1.history, loaded.history);
 }
 
@@ -162,7 +162,7 @@ fn compare<B: Backend>(work: &Workload, loaded: &StoredState) {
         work.compare(loaded);
     } else {
         assert_ne!(loaded.history, work.history);
-        assert_eq!((loaded.restored.revision.0, loaded.restored.stays.len()), (0, 0));
+        assert_eq!((loaded.restored.revision.0, loaded.restored.leases.len()), (0, 0));
     }
 }
 

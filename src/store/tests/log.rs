@@ -39,7 +39,7 @@ async fn work_on(directory: &TempDir, limits: &Limits, work: &mut Workload, chan
 /// Returns the stored changes, after checking that they are the latest ones without a gap.
 fn kept_changes(directory: &TempDir, limits: &Limits, work: &Workload) -> Vec<Arc<Change>> {
     let (_, loaded) = DiskStore::open(directory.path(), limits).unwrap();
-    assert_eq!(loaded.restored.stays.len(), work.registry.instances());
+    assert_eq!(loaded.restored.leases.len(), work.registry.instances());
     let kept = loaded.restored.changes;
     assert_eq!(kept, work.changes[work.changes.len() - kept.len()..]);
     kept

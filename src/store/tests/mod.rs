@@ -16,7 +16,7 @@ use crate::{
         Change, ChangeKind, Content, HistoryId, Instance, LeaseId, LeaseTerms, Limits, Metadata,
         Name, Status, Tick, WallTime,
     },
-    registry::{Command, Now, Patch, Registry, Stay, Target, Transition},
+    registry::{Command, Now, Patch, Registry, RestoredLease, Target, Transition},
 };
 
 const CHANGES_MAX: usize = 64;
@@ -99,8 +99,8 @@ impl Workload {
         store: &mut impl Store,
         requested: Vec<Command>,
     ) -> Result<(), StoreError> {
-        let (verdicts, _) = self.registry.judge(Tick(self.now), 1_000);
-        let enforced = verdicts.iter().copied().map(Command::Enforce);
+        let (due_leases, _) = self.registry.take_due(Tick(self.now), 1_000);
+        let enforced = due_leases.iter().copied().map(Command::Enforce);
         let commands: Vec<_> = enforced.chain(requested).collect();
         let now = Now { tick: Tick(self.now), wall: WallTime(self.now) };
         let mut plan = self.registry.plan(now);
@@ -109,7 +109,7 @@ impl Workload {
         }
         let transitions = plan.into_transitions();
         if let Err(error) = store.commit(&transitions).await {
-            self.registry.reinstate(&verdicts, Tick(self.now));
+            self.registry.reinstate(&due_leases, Tick(self.now));
             self.refused = Some(transitions);
             return Err(error);
         }
@@ -125,9 +125,10 @@ impl Workload {
             {
                 self.leases.insert(identity(instance), (*lease, *terms));
             }
-            let Some(change) = self.registry.absorb(transition, Tick(self.now)).change else {
+            let Some(absorbed) = self.registry.absorb(transition, Tick(self.now)) else {
                 continue;
             };
+            let change = absorbed.change;
             fold(&mut self.state, &change);
             if matches!(change.kind, ChangeKind::Removed(_)) {
                 self.leases.remove(&identity(&change.instance));
@@ -187,10 +188,11 @@ type StoredInstances = (BTreeMap<Identity, Instance>, BTreeMap<Identity, (LeaseI
 
 /// Returns the instances and leases of a store.
 fn stored(loaded: &StoredState) -> StoredInstances {
-    let stays = loaded.restored.stays.iter();
-    let instance = |stay: &Stay| (identity(&stay.instance), Instance::clone(&stay.instance));
-    let lease = |stay: &Stay| (identity(&stay.instance), (stay.lease, stay.terms));
-    (stays.clone().map(instance).collect(), stays.map(lease).collect())
+    let leases = loaded.restored.leases.iter();
+    let instance =
+        |lease: &RestoredLease| (identity(&lease.instance), Instance::clone(&lease.instance));
+    let lease = |lease: &RestoredLease| (identity(&lease.instance), (lease.lease, lease.terms));
+    (leases.clone().map(instance).collect(), leases.map(lease).collect())
 }
 
 #[tokio::test]

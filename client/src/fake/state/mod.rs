@@ -9,7 +9,7 @@ use waypost_core::{
         Cursor, Filter, HistoryId, InstanceId, LeaseId, LeaseTerms, Limits, Name, RemovalReason,
         Revision, ServiceKey, Tick, WallTime, page_token_after, services_in_page,
     },
-    registry::{ChangeLog, Command, Now, Outcome, Registry, Service, Target, Verdict},
+    registry::{AbsorbedChange, ChangeLog, Command, Due, Now, Outcome, Registry, Service, Target},
 };
 
 use super::convert::{self, RequestReader};
@@ -318,7 +318,7 @@ impl State {
         wall: WallTime,
     ) -> Option<proto::Instance> {
         let (lease, instance) = self.lease(namespace, service, id)?;
-        let expired = Verdict::RanOut { lease, reason: RemovalReason::Expired };
+        let expired = Due::Expired { lease, reason: RemovalReason::Expired };
         // Where too many leases expire, the first makes the instance a suspect, the second removes
         // it.
         for _ in 0..2 {
@@ -352,10 +352,10 @@ impl State {
         let mut plan = self.registry.plan(Now { tick: TICK, wall });
         let outcome = plan.decide(command).map_err(|refusal| convert::refused(&refusal))?;
         for transition in plan.into_transitions() {
-            let absorbed = self.registry.absorb(transition, TICK);
-            if let Some(change) = absorbed.change {
+            if let Some(absorbed) = self.registry.absorb(transition, TICK) {
+                let AbsorbedChange { change, previous } = absorbed;
                 self.services.insert(Arc::clone(&change.instance.service));
-                for evicted in self.log.append(change, absorbed.previous) {
+                for evicted in self.log.append(change, previous) {
                     let key = &evicted.change.instance.service;
                     if self.registry.forget(key, evicted.change.revision()) {
                         self.services.remove(key);

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::{
     Host, Metadata, Name,
     metadata::entries,
-    packed::{Unpacking, put_text},
+    packed::{PackedReader, put_text},
 };
 
 /// The weight of an instance that names none.
@@ -63,7 +63,7 @@ impl From<&Parts> for Content {
 
 /// The parts of a [`Content`], as they lie there.
 #[derive(Debug, Clone)]
-pub struct View<'a> {
+pub struct ContentView<'a> {
     /// Whether it takes traffic.
     pub status: Status,
     /// The main port.
@@ -78,7 +78,7 @@ pub struct View<'a> {
     pub version: &'a str,
     ports: u16,
     /// The extra ports and the metadata.
-    rest: Unpacking<'a>,
+    rest: PackedReader<'a>,
 }
 
 impl Content {
@@ -88,10 +88,10 @@ impl Content {
     }
 
     /// Its parts.
-    pub fn view(&self) -> View<'_> {
-        let mut rest = Unpacking(&self.0);
+    pub fn view(&self) -> ContentView<'_> {
+        let mut rest = PackedReader(&self.0);
         let [status] = rest.bytes();
-        View {
+        ContentView {
             status: Status::of(status),
             port: port(&mut rest),
             weight: u32::from_le_bytes(rest.bytes()),
@@ -107,12 +107,12 @@ impl Content {
     pub fn parts(&self) -> Parts {
         let view = self.view();
         Parts {
-            host: Host::known(view.host),
+            host: Host::from_valid(view.host),
             port: view.port,
-            ports: view.ports().map(|(name, port)| (Name::known(name), port)).collect(),
+            ports: view.ports().map(|(name, port)| (Name::from_valid(name), port)).collect(),
             status: view.status,
-            zone: (!view.zone.is_empty()).then(|| Name::known(view.zone)),
-            version: Version::known(view.version),
+            zone: (!view.zone.is_empty()).then(|| Name::from_valid(view.zone)),
+            version: Version::from_valid(view.version),
             weight: view.weight,
             metadata: Metadata(view.behind_ports().into()),
         }
@@ -124,7 +124,7 @@ impl Content {
     }
 }
 
-impl<'a> View<'a> {
+impl<'a> ContentView<'a> {
     /// Extra ports in order of their names.
     pub fn ports(&self) -> impl Iterator<Item = (&'a str, NonZeroU16)> {
         let mut rest = self.rest.clone();
@@ -150,7 +150,7 @@ impl<'a> View<'a> {
     }
 }
 
-fn port(packed: &mut Unpacking<'_>) -> NonZeroU16 {
+fn port(packed: &mut PackedReader<'_>) -> NonZeroU16 {
     NonZeroU16::new(u16::from_le_bytes(packed.bytes())).expect("a port was put there")
 }
 
@@ -214,7 +214,7 @@ impl Version {
     }
 
     /// One that was read before.
-    fn known(text: &str) -> Self {
+    fn from_valid(text: &str) -> Self {
         Self(CompactString::from(text))
     }
 

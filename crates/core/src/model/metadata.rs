@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, iter};
 
-use super::packed::{Unpacking, put_text};
+use super::packed::{PackedReader, put_text};
 
 /// Entries in order of their keys. Its size was checked where it was read.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -26,7 +26,7 @@ impl Metadata {
 
 /// The entries that a [`Metadata`] is made of.
 pub(super) fn entries(bytes: &[u8]) -> impl Iterator<Item = (&str, &str)> {
-    let mut packed = Unpacking(bytes);
+    let mut packed = PackedReader(bytes);
     iter::from_fn(move || (!packed.0.is_empty()).then(|| (packed.text(), packed.text())))
 }
 

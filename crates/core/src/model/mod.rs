@@ -15,7 +15,7 @@ mod revision;
 mod tick;
 
 pub use change::{Change, ChangeKind, RemovalReason};
-pub use content::{Content, DEFAULT_WEIGHT, Parts, Status, Version, VersionError, View};
+pub use content::{Content, ContentView, DEFAULT_WEIGHT, Parts, Status, Version, VersionError};
 pub use filter::{Filter, Visibility};
 pub use host::{Host, HostError};
 pub use instance::{Instance, InstanceId, InstanceIdError, Presence};

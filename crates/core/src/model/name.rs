@@ -56,7 +56,7 @@ impl Name {
     }
 
     /// One that was read before.
-    pub(super) fn known(text: &str) -> Self {
+    pub(super) fn from_valid(text: &str) -> Self {
         Self(CompactString::from(text))
     }
 

@@ -19,9 +19,9 @@ pub(super) fn put_text(bytes: &mut Vec<u8>, text: &str) {
 
 /// Takes apart what was put together, in the same order.
 #[derive(Debug, Clone)]
-pub(super) struct Unpacking<'a>(pub(super) &'a [u8]);
+pub(super) struct PackedReader<'a>(pub(super) &'a [u8]);
 
-impl<'a> Unpacking<'a> {
+impl<'a> PackedReader<'a> {
     pub(super) fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let (bytes, rest) = self.0.split_first_chunk().expect("what was put there");
         self.0 = rest;
@@ -52,7 +52,7 @@ mod tests {
             put_text(&mut bytes, text);
             put_text(&mut bytes, "|");
         }
-        let mut packed = Unpacking(&bytes);
+        let mut packed = PackedReader(&bytes);
         for text in &texts {
             assert_eq!((packed.text(), packed.text()), (text.as_str(), "|"));
         }

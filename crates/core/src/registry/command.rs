@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::Verdict;
+use super::Due;
 use crate::model::{
     Content, Instance, InstanceId, LeaseId, LeaseTerms, Metadata, Name, Revision, ServiceKey,
     Status, Version,
@@ -39,8 +39,8 @@ pub enum Command {
     /// Draw the consequences for the instance whose lease was judged: it is removed, becomes a
     /// suspect, or is no longer one.
     Enforce(
-        /// What [`super::Registry::judge`] returned.
-        Verdict,
+        /// What [`super::Registry::take_due`] returned.
+        Due,
     ),
     /// Remove suspects.
     Release {
@@ -122,7 +122,7 @@ pub enum Outcome {
         /// The position after it.
         revision: Revision,
     },
-    /// The verdict had its consequences, or the lease had ended otherwise.
+    /// The due had its consequences, or the lease had ended otherwise.
     Enforced,
     /// Suspects are gone.
     Released {

@@ -17,18 +17,18 @@ use crate::{
     model::{LeaseId, Tick},
 };
 
-const SEGMENT_CELLS: usize = 4096;
+const SEGMENT_SLOTS: usize = 4096;
 
 /// Slots of leases. Grows by whole segments that never move, so that readers need no lock.
 #[derive(Debug)]
 pub struct LeaseTable {
-    segments: Box<[OnceLock<Box<[Cell]>>]>,
+    segments: Box<[OnceLock<Box<[AtomicSlot]>>]>,
     /// Leases whose stream broke and that the owner has not looked at since. Each is in it once for
     /// a break, and a break takes a renewal before it.
     broken: Mutex<Vec<LeaseId>>,
     /// Held leases that were renewed and that the owner has not looked at since. Each is in it once
     /// for a hold.
-    returned: Mutex<Vec<LeaseId>>,
+    renewed: Mutex<Vec<LeaseId>>,
     /// How many streams there have been.
     streams: AtomicU64,
 }
@@ -39,20 +39,20 @@ pub struct StreamId(u64);
 
 /// One slot.
 #[derive(Debug, Default)]
-struct Cell {
+struct AtomicSlot {
     /// The lease that holds the slot; 0 for none.
-    holder: AtomicU64,
+    lease: AtomicU64,
     /// When it was renewed, as a [`Stamp`].
     stamp: AtomicU64,
-    /// How it was renewed, as a [`Route`].
-    route: AtomicU64,
+    /// How it was renewed, as a [`RenewalSource`].
+    source: AtomicU64,
 }
 
 /// The way that the last renewal took.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Route(u64);
+struct RenewalSource(u64);
 
-impl Route {
+impl RenewalSource {
     /// A call of its own.
     const CALL: Self = Self(0);
     const BROKEN: u64 = 1 << 63;
@@ -125,12 +125,12 @@ impl Stamp {
 
 /// What the owner saw of a lease: it can be sealed for as long as nobody renewed it since.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sight {
+pub(super) struct Observed {
     stamp: Stamp,
     pub(super) broken_at: Option<Tick>,
 }
 
-impl Sight {
+impl Observed {
     /// When the lease was renewed; of a held one, when the hold began.
     pub(super) fn renewed_at(self) -> Tick {
         self.stamp.renewed_at()
@@ -144,11 +144,11 @@ impl Sight {
 
 impl LeaseTable {
     pub(super) fn new() -> Self {
-        let segments = LeaseId::SLOTS / SEGMENT_CELLS;
+        let segments = LeaseId::SLOTS / SEGMENT_SLOTS;
         Self {
             segments: std::iter::repeat_with(OnceLock::new).take(segments).collect(),
             broken: Mutex::default(),
-            returned: Mutex::default(),
+            renewed: Mutex::default(),
             streams: AtomicU64::new(0),
         }
     }
@@ -161,33 +161,33 @@ impl LeaseTable {
     /// Renews a lease as of `now`, by a call of its own. `false`: it does not live, and its holder
     /// has to register again.
     ///
-    /// Linear: a renewal that returned `true` is seen by the next judgement of the lease.
+    /// Linear: a renewal that returned `true` is seen by the next check of the lease.
     pub fn renew(&self, lease: LeaseId, now: Tick) -> bool {
-        self.renew_by(lease, now, Route::CALL)
+        self.renew_by(lease, now, RenewalSource::CALL)
     }
 
     /// As [`Self::renew`], over a stream: when that breaks before the next renewal, the lease has
     /// its grace left.
     pub fn renew_over(&self, stream: StreamId, lease: LeaseId, now: Tick) -> bool {
-        self.renew_by(lease, now, Route::over(stream))
+        self.renew_by(lease, now, RenewalSource::over(stream))
     }
 
-    fn renew_by(&self, lease: LeaseId, now: Tick, route: Route) -> bool {
-        let Some(cell) = self.cell(lease.slot()) else { return false };
+    fn renew_by(&self, lease: LeaseId, now: Tick, source: RenewalSource) -> bool {
+        let Some(slot_state) = self.slot_state(lease.slot()) else { return false };
         let fences = !failpoint::planted("no-fence");
-        let lease = if fences { lease } else { self.holder(lease.slot()).unwrap_or(lease) };
-        if cell.holder.load(Ordering::Acquire) != lease.bits() || lease.bits() == 0 {
+        let lease = if fences { lease } else { self.lease_in(lease.slot()).unwrap_or(lease) };
+        if slot_state.lease.load(Ordering::Acquire) != lease.bits() || lease.bits() == 0 {
             return false;
         }
-        // The route before the stamp: whoever judges by the new stamp sees the new route.
-        cell.route.store(route.0, Ordering::Release);
-        let mut seen = Stamp(cell.stamp.load(Ordering::Acquire));
+        // The source before the stamp: whoever judges by the new stamp sees the new source.
+        slot_state.source.store(source.0, Ordering::Release);
+        let mut seen = Stamp(slot_state.stamp.load(Ordering::Acquire));
         loop {
             if !seen.is_open_to(lease) {
                 return false;
             }
             // A lost exchange means another renewal, a seal, or a new holder: look again.
-            match cell.stamp.compare_exchange_weak(
+            match slot_state.stamp.compare_exchange_weak(
                 seen.0,
                 seen.renewed(now).0,
                 Ordering::AcqRel,
@@ -195,7 +195,7 @@ impl LeaseTable {
             ) {
                 Ok(_) => {
                     if seen.is_held() {
-                        self.returned.lock().push(lease);
+                        self.renewed.lock().push(lease);
                     }
                     return true;
                 }
@@ -205,18 +205,19 @@ impl LeaseTable {
     }
 
     /// Whether a lease lives.
-    pub fn lives(&self, lease: LeaseId) -> bool {
-        self.holder(lease.slot()) == Some(lease)
+    pub fn is_active(&self, lease: LeaseId) -> bool {
+        self.lease_in(lease.slot()) == Some(lease)
     }
 
     /// Notes that a stream broke, where the lease was last renewed over it.
     pub fn break_stream(&self, stream: StreamId, lease: LeaseId, now: Tick) {
-        let Some(cell) = self.cell(lease.slot()) else { return };
-        if cell.holder.load(Ordering::Acquire) != lease.bits() {
+        let Some(slot_state) = self.slot_state(lease.slot()) else { return };
+        if slot_state.lease.load(Ordering::Acquire) != lease.bits() {
             return;
         }
-        let (over, broken) = (Route::over(stream).0, Route::broken(now).0);
-        let noted = cell.route.compare_exchange(over, broken, Ordering::AcqRel, Ordering::Acquire);
+        let (over, broken) = (RenewalSource::over(stream).0, RenewalSource::broken(now).0);
+        let noted =
+            slot_state.source.compare_exchange(over, broken, Ordering::AcqRel, Ordering::Acquire);
         if noted.is_ok() {
             self.broken.lock().push(lease);
         }
@@ -228,54 +229,56 @@ impl LeaseTable {
     }
 
     /// At most `count` of the held leases that were renewed since the last call.
-    pub(super) fn take_returned(&self, count: usize) -> Vec<LeaseId> {
-        let mut returned = self.returned.lock();
-        let kept = returned.len().saturating_sub(count);
-        returned.split_off(kept)
+    pub(super) fn take_renewed(&self, count: usize) -> Vec<LeaseId> {
+        let mut renewed = self.renewed.lock();
+        let kept = renewed.len().saturating_sub(count);
+        renewed.split_off(kept)
     }
 
-    /// Makes the next [`Self::take_returned`] return the lease again.
-    pub(super) fn put_back_returned(&self, lease: LeaseId) {
-        self.returned.lock().push(lease);
+    /// Makes the next [`Self::take_renewed`] return the lease again.
+    pub(super) fn put_back_renewed(&self, lease: LeaseId) {
+        self.renewed.lock().push(lease);
     }
 
     /// The lease that holds a slot.
-    pub(super) fn holder(&self, slot: u32) -> Option<LeaseId> {
-        let bits = self.cell(slot)?.holder.load(Ordering::Acquire);
+    pub(super) fn lease_in(&self, slot: u32) -> Option<LeaseId> {
+        let bits = self.slot_state(slot)?.lease.load(Ordering::Acquire);
         (bits != 0).then(|| LeaseId::from_bits(bits))
     }
 
     /// How the slot's lease stands.
-    pub(super) fn look(&self, slot: u32) -> Sight {
-        let (stamp, route) = self.cell(slot).map_or((0, 0), |cell| {
+    pub(super) fn observe(&self, slot: u32) -> Observed {
+        let (stamp, source) = self.slot_state(slot).map_or((0, 0), |slot_state| {
             // The stamp first: a renewal after this look changes it, and a seal then fails.
-            let stamp = cell.stamp.load(Ordering::Acquire);
-            (stamp, cell.route.load(Ordering::Acquire))
+            let stamp = slot_state.stamp.load(Ordering::Acquire);
+            (stamp, slot_state.source.load(Ordering::Acquire))
         });
-        Sight { stamp: Stamp(stamp), broken_at: Route(route).broken_at() }
+        Observed { stamp: Stamp(stamp), broken_at: RenewalSource(source).broken_at() }
     }
 
     /// Gives the slot to a lease. Whoever held it before can't renew from here on.
     pub(super) fn grant(&self, lease: LeaseId, now: Tick) {
-        let Some(segment) = self.segments.get(lease.slot() as usize / SEGMENT_CELLS) else {
+        let Some(segment) = self.segments.get(lease.slot() as usize / SEGMENT_SLOTS) else {
             return;
         };
-        let cells = segment
-            .get_or_init(|| std::iter::repeat_with(Cell::default).take(SEGMENT_CELLS).collect());
-        let Some(cell) = cells.get(lease.slot() as usize % SEGMENT_CELLS) else { return };
-        cell.route.store(Route::CALL.0, Ordering::Release);
+        let slots = segment.get_or_init(|| {
+            std::iter::repeat_with(AtomicSlot::default).take(SEGMENT_SLOTS).collect()
+        });
+        let Some(slot_state) = slots.get(lease.slot() as usize % SEGMENT_SLOTS) else { return };
+        slot_state.source.store(RenewalSource::CALL.0, Ordering::Release);
         // The stamp before the holder: a renewal under way by the old one loses its exchange.
-        cell.stamp.store(Stamp::new(lease, now).0, Ordering::Release);
-        cell.holder.store(lease.bits(), Ordering::Release);
+        slot_state.stamp.store(Stamp::new(lease, now).0, Ordering::Release);
+        slot_state.lease.store(lease.bits(), Ordering::Release);
     }
 
     /// Closes the lease to renewals; `false` if it has been renewed since it was looked at.
-    pub(super) fn seal(&self, lease: LeaseId, sight: Sight) -> bool {
-        let Sight { stamp, .. } = sight;
+    pub(super) fn seal(&self, lease: LeaseId, observed: Observed) -> bool {
+        let Observed { stamp, .. } = observed;
         stamp.is_open_to(lease)
-            && self.cell(lease.slot()).is_some_and(|cell| {
+            && self.slot_state(lease.slot()).is_some_and(|slot_state| {
                 let sealed = stamp.sealed().0;
-                cell.stamp
+                slot_state
+                    .stamp
                     .compare_exchange(stamp.0, sealed, Ordering::AcqRel, Ordering::Acquire)
                     .is_ok()
             })
@@ -292,23 +295,23 @@ impl LeaseTable {
     }
 
     fn alter_sealed(&self, slot: u32, alter: impl FnOnce(Stamp) -> Stamp) {
-        if let Some(cell) = self.cell(slot) {
+        if let Some(slot_state) = self.slot_state(slot) {
             // Nobody else writes to a sealed stamp.
-            let stamp = Stamp(cell.stamp.load(Ordering::Acquire));
-            cell.stamp.store(alter(stamp).0, Ordering::Release);
+            let stamp = Stamp(slot_state.stamp.load(Ordering::Acquire));
+            slot_state.stamp.store(alter(stamp).0, Ordering::Release);
         }
     }
 
     /// Takes the slot from its lease.
     pub(super) fn end(&self, slot: u32) {
-        if let Some(cell) = self.cell(slot) {
-            cell.stamp.fetch_or(Stamp::SEALED, Ordering::AcqRel);
-            cell.holder.store(0, Ordering::Release);
+        if let Some(slot_state) = self.slot_state(slot) {
+            slot_state.stamp.fetch_or(Stamp::SEALED, Ordering::AcqRel);
+            slot_state.lease.store(0, Ordering::Release);
         }
     }
 
-    fn cell(&self, slot: u32) -> Option<&Cell> {
-        self.segments.get(slot as usize / SEGMENT_CELLS)?.get()?.get(slot as usize % SEGMENT_CELLS)
+    fn slot_state(&self, slot: u32) -> Option<&AtomicSlot> {
+        self.segments.get(slot as usize / SEGMENT_SLOTS)?.get()?.get(slot as usize % SEGMENT_SLOTS)
     }
 }
 
@@ -324,14 +327,14 @@ mod tests {
         assert!(!table.renew(first, Tick(5)));
         table.grant(first, Tick(10));
         assert!(table.renew(first, Tick(20)));
-        assert_eq!(table.look(7).renewed_at(), Tick(20));
+        assert_eq!(table.observe(7).renewed_at(), Tick(20));
         table.grant(second, Tick(30));
         assert!(!table.renew(first, Tick(40)));
-        assert_eq!(table.look(7).renewed_at(), Tick(30));
+        assert_eq!(table.observe(7).renewed_at(), Tick(30));
         assert!(table.renew(second, Tick(50)));
         table.end(7);
         assert!(!table.renew(second, Tick(60)));
-        assert_eq!(table.holder(7), None);
+        assert_eq!(table.lease_in(7), None);
     }
 
     #[test]
@@ -341,7 +344,7 @@ mod tests {
         table.grant(lease, Tick(10));
         assert!(table.renew(lease, Tick(30)));
         assert!(table.renew(lease, Tick(20)));
-        assert_eq!(table.look(0).renewed_at(), Tick(30));
+        assert_eq!(table.observe(0).renewed_at(), Tick(30));
     }
 
     #[test]
@@ -349,10 +352,10 @@ mod tests {
         let table = LeaseTable::new();
         let lease = LeaseId::new(0, 1, 0);
         table.grant(lease, Tick(10));
-        let before = table.look(0);
+        let before = table.observe(0);
         assert!(table.renew(lease, Tick(10)));
         assert!(!table.seal(lease, before), "renewed since, in the same millisecond");
-        assert!(table.seal(lease, table.look(0)));
+        assert!(table.seal(lease, table.observe(0)));
         assert!(!table.renew(lease, Tick(12)));
         table.unseal(0);
         assert!(table.renew(lease, Tick(13)));
@@ -363,19 +366,19 @@ mod tests {
         let table = LeaseTable::new();
         let lease = LeaseId::new(0, 1, 0);
         table.grant(lease, Tick(10));
-        assert!(table.seal(lease, table.look(0)));
+        assert!(table.seal(lease, table.observe(0)));
         table.hold(0, Tick(50));
-        let sight = table.look(0);
-        assert_eq!((sight.is_held(), sight.renewed_at()), (true, Tick(50)));
+        let observed = table.observe(0);
+        assert_eq!((observed.is_held(), observed.renewed_at()), (true, Tick(50)));
         assert!(table.renew(lease, Tick(60)));
         assert!(table.renew(lease, Tick(70)));
-        assert!(!table.look(0).is_held());
-        assert!(!table.seal(lease, sight), "renewed since");
-        assert_eq!(table.take_returned(10), [lease]);
-        assert_eq!(table.take_returned(10), []);
-        table.put_back_returned(lease);
-        assert_eq!(table.take_returned(0), []);
-        assert_eq!(table.take_returned(1), [lease]);
+        assert!(!table.observe(0).is_held());
+        assert!(!table.seal(lease, observed), "renewed since");
+        assert_eq!(table.take_renewed(10), [lease]);
+        assert_eq!(table.take_renewed(10), []);
+        table.put_back_renewed(lease);
+        assert_eq!(table.take_renewed(0), []);
+        assert_eq!(table.take_renewed(1), [lease]);
     }
 
     #[test]
@@ -394,10 +397,10 @@ mod tests {
             let table = LeaseTable::new();
             let lease = LeaseId::new(0, round, 0);
             table.grant(lease, Tick(10));
-            let sight = table.look(0);
+            let observed = table.observe(0);
             let (renewed, sealed) = std::thread::scope(|scope| {
                 let renewal = scope.spawn(|| table.renew(lease, Tick(20)));
-                let sealed = table.seal(lease, sight);
+                let sealed = table.seal(lease, observed);
                 (renewal.join().expect("the renewal returns"), sealed)
             });
             assert!(renewed != sealed, "round {round}");
@@ -411,17 +414,17 @@ mod tests {
         let (first, second) = (table.open_stream(), table.open_stream());
         table.grant(lease, Tick(10));
         table.break_stream(first, lease, Tick(11));
-        assert_eq!(table.look(0).broken_at, None, "never renewed over it");
+        assert_eq!(table.observe(0).broken_at, None, "never renewed over it");
         assert!(table.renew_over(first, lease, Tick(12)));
         assert!(table.renew_over(second, lease, Tick(13)));
         table.break_stream(first, lease, Tick(14));
-        assert_eq!(table.look(0).broken_at, None, "renewed over another since");
+        assert_eq!(table.observe(0).broken_at, None, "renewed over another since");
         table.break_stream(second, lease, Tick(15));
         table.break_stream(second, lease, Tick(16));
-        assert_eq!(table.look(0).broken_at, Some(Tick(15)));
+        assert_eq!(table.observe(0).broken_at, Some(Tick(15)));
         assert_eq!(table.take_broken(), [lease], "once for a break");
         assert!(table.renew(lease, Tick(17)));
-        assert_eq!(table.look(0).broken_at, None, "a renewal by any way ends it");
+        assert_eq!(table.observe(0).broken_at, None, "a renewal by any way ends it");
         table.break_stream(second, LeaseId::new(0, 2, 0), Tick(18));
         assert_eq!(table.take_broken(), []);
     }

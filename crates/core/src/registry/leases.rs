@@ -4,8 +4,8 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
-    Stay,
-    lease_table::{LeaseTable, Sight},
+    RestoredLease,
+    lease_table::{LeaseTable, Observed},
     wheel::ExpiryWheel,
 };
 use crate::{
@@ -16,13 +16,13 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Leases {
     table: Arc<LeaseTable>,
-    tenancies: Vec<Tenancy>,
+    slots: Vec<LeaseSlot>,
     /// Slots that nobody holds, the longest free first, so that generations last.
     free: VecDeque<u32>,
     wheel: ExpiryWheel,
     /// The latest times in which the server stood still, the oldest first; from the first
     /// millisecond of each to the last.
-    standstills: VecDeque<(Tick, Tick)>,
+    stalls: VecDeque<(Tick, Tick)>,
     /// How long a lease that ran out may be held, in milliseconds.
     hold_ms: u32,
     server: u8,
@@ -30,11 +30,11 @@ pub(super) struct Leases {
 }
 
 /// Standstills that are remembered. More than so many within one TTL is no server that runs.
-const STANDSTILLS_MAX: usize = 64;
+const STALLS_MAX: usize = 64;
 
 /// One identity's stay in a slot. A take-over keeps the slot and grants its next generation.
 #[derive(Debug)]
-struct Tenancy {
+struct LeaseSlot {
     /// The tenant; `None`: the slot is free.
     instance: Option<Arc<Instance>>,
     ttl_ms: u32,
@@ -47,7 +47,7 @@ struct Tenancy {
     generation: u64,
 }
 
-impl Tenancy {
+impl LeaseSlot {
     /// A slot that nobody holds, and whose next lease has the generation after the given one.
     fn vacant(generation: u64) -> Self {
         Self { instance: None, ttl_ms: 0, grace_ms: 0, first_generation: generation, generation }
@@ -56,35 +56,35 @@ impl Tenancy {
 
 /// What a look at the leases found, and what has to have consequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Due {
     /// A lease ran out; of a held one, the hold did.
-    RanOut {
+    Expired {
         /// The lease.
         lease: LeaseId,
         /// What it ran out of: its TTL, or its grace after a broken stream.
         reason: RemovalReason,
     },
     /// A held lease was renewed.
-    Returned {
+    Renewed {
         /// The lease.
         lease: LeaseId,
     },
 }
 
-impl Verdict {
-    /// Whose verdict it is.
+impl Due {
+    /// Whose due it is.
     pub fn lease(self) -> LeaseId {
         match self {
-            Self::RanOut { lease, .. } | Self::Returned { lease } => lease,
+            Self::Expired { lease, .. } | Self::Renewed { lease } => lease,
         }
     }
 }
 
 /// What a lease id means.
 #[derive(Debug)]
-pub(super) enum Standing<'a> {
+pub(super) enum LeaseState<'a> {
     /// It lives and is this instance's.
-    Live(&'a Arc<Instance>),
+    Active(&'a Arc<Instance>),
     /// It was that of an instance which lives under a newer lease.
     Fenced,
     /// It ended, or never was.
@@ -95,10 +95,10 @@ impl Leases {
     pub(super) fn new(server: u8, seed: u64, hold_max: Duration) -> Self {
         Self {
             table: Arc::new(LeaseTable::new()),
-            tenancies: Vec::new(),
+            slots: Vec::new(),
             free: VecDeque::new(),
             wheel: ExpiryWheel::new(),
-            standstills: VecDeque::new(),
+            stalls: VecDeque::new(),
             hold_ms: millis(hold_max),
             server,
             seed,
@@ -110,37 +110,37 @@ impl Leases {
     }
 
     pub(super) fn live(&self) -> usize {
-        self.tenancies.len() - self.free.len()
+        self.slots.len() - self.free.len()
     }
 
     /// What a lease id means.
-    pub(super) fn standing(&self, lease: LeaseId) -> Standing<'_> {
-        let Some(tenancy) = self.tenancies.get(lease.slot() as usize) else {
-            return Standing::Unknown;
+    pub(super) fn state(&self, lease: LeaseId) -> LeaseState<'_> {
+        let Some(lease_slot) = self.slots.get(lease.slot() as usize) else {
+            return LeaseState::Unknown;
         };
-        let Some(instance) = &tenancy.instance else { return Standing::Unknown };
-        if self.table.holder(lease.slot()) == Some(lease) {
-            return Standing::Live(instance);
+        let Some(instance) = &lease_slot.instance else { return LeaseState::Unknown };
+        if self.table.lease_in(lease.slot()) == Some(lease) {
+            return LeaseState::Active(instance);
         }
         let age = |generation: u64| {
-            generation.wrapping_sub(tenancy.first_generation) % LeaseId::GENERATIONS
+            generation.wrapping_sub(lease_slot.first_generation) % LeaseId::GENERATIONS
         };
         let fenced =
-            lease.server() == self.server && age(lease.generation()) < age(tenancy.generation);
-        if fenced { Standing::Fenced } else { Standing::Unknown }
+            lease.server() == self.server && age(lease.generation()) < age(lease_slot.generation);
+        if fenced { LeaseState::Fenced } else { LeaseState::Unknown }
     }
 
     /// The lease that holds the slot.
-    pub(super) fn holder(&self, slot: u32) -> Option<LeaseId> {
-        self.table.holder(slot)
+    pub(super) fn lease_in(&self, slot: u32) -> Option<LeaseId> {
+        self.table.lease_in(slot)
     }
 
     /// The lease that the `nth` grant from now will be, counted from 0.
     pub(super) fn upcoming(&self, nth: usize) -> LeaseId {
         let (slot, generation) = match self.free.get(nth) {
-            Some(slot) => (*slot, self.tenancies[*slot as usize].generation.wrapping_add(1)),
+            Some(slot) => (*slot, self.slots[*slot as usize].generation.wrapping_add(1)),
             None => {
-                let slot = (self.tenancies.len() + nth - self.free.len()) as u32;
+                let slot = (self.slots.len() + nth - self.free.len()) as u32;
                 (slot, scatter(self.seed, slot))
             }
         };
@@ -166,7 +166,7 @@ impl Leases {
         terms: LeaseTerms,
         now: Tick,
     ) {
-        let tenancy = Tenancy {
+        let lease_slot = LeaseSlot {
             instance: Some(instance),
             ttl_ms: millis(terms.ttl),
             grace_ms: millis(terms.disconnect_grace),
@@ -174,29 +174,29 @@ impl Leases {
             generation: lease.generation(),
         };
         let slot = lease.slot() as usize;
-        if slot == self.tenancies.len() {
-            self.tenancies.push(tenancy);
+        if slot == self.slots.len() {
+            self.slots.push(lease_slot);
         } else {
             let freed = self.free.pop_front();
             debug_assert_eq!(freed, Some(lease.slot()), "leases are granted in order");
-            self.tenancies[slot] = tenancy;
+            self.slots[slot] = lease_slot;
         }
         self.table.grant(lease, now);
-        self.wheel.put(lease.slot(), now.after(terms.ttl));
+        self.wheel.insert(lease.slot(), now.after(terms.ttl));
     }
 
     /// Puts back a stay from before, its lease renewed as of `now`. Stays have to come in the order of
     /// their slots, before anything is granted.
-    pub(super) fn restore(&mut self, stay: Stay, now: Tick) {
-        let Stay { instance, lease, first_generation, terms } = stay;
+    pub(super) fn restore(&mut self, restored: RestoredLease, now: Tick) {
+        let RestoredLease { instance, lease, first_generation, terms } = restored;
         let slot = lease.slot();
-        while self.tenancies.len() < slot as usize {
-            let free = self.tenancies.len() as u32;
-            self.tenancies.push(Tenancy::vacant(scatter(self.seed, free)));
+        while self.slots.len() < slot as usize {
+            let free = self.slots.len() as u32;
+            self.slots.push(LeaseSlot::vacant(scatter(self.seed, free)));
             self.free.push_back(free);
         }
         let suspect = instance.presence == Presence::Suspect;
-        self.tenancies.push(Tenancy {
+        self.slots.push(LeaseSlot {
             instance: Some(instance),
             ttl_ms: millis(terms.ttl),
             grace_ms: millis(terms.disconnect_grace),
@@ -207,7 +207,7 @@ impl Leases {
         if suspect {
             self.hold(slot, now);
         } else {
-            self.wheel.put(slot, now.after(terms.ttl));
+            self.wheel.insert(slot, now.after(terms.ttl));
         }
     }
 
@@ -219,151 +219,151 @@ impl Leases {
         terms: LeaseTerms,
         now: Tick,
     ) {
-        let tenancy = &mut self.tenancies[lease.slot() as usize];
-        tenancy.instance = Some(instance);
-        tenancy.ttl_ms = millis(terms.ttl);
-        tenancy.grace_ms = millis(terms.disconnect_grace);
-        tenancy.generation = lease.generation();
+        let lease_slot = &mut self.slots[lease.slot() as usize];
+        lease_slot.instance = Some(instance);
+        lease_slot.ttl_ms = millis(terms.ttl);
+        lease_slot.grace_ms = millis(terms.disconnect_grace);
+        lease_slot.generation = lease.generation();
         self.table.grant(lease, now);
-        self.wheel.take(lease.slot());
-        self.wheel.put(lease.slot(), now.after(terms.ttl));
+        self.wheel.remove(lease.slot());
+        self.wheel.insert(lease.slot(), now.after(terms.ttl));
     }
 
     /// Puts the changed instance of a tenant.
     pub(super) fn replace(&mut self, slot: u32, instance: Arc<Instance>) {
-        self.tenancies[slot as usize].instance = Some(instance);
+        self.slots[slot as usize].instance = Some(instance);
     }
 
     /// Keeps a slot's lease, which ran out: it can be renewed again, and runs out again when the
     /// hold ends.
     pub(super) fn hold(&mut self, slot: u32, now: Tick) {
         self.table.hold(slot, now);
-        self.wheel.take(slot);
-        self.wheel.put(slot, now.after(Duration::from_millis(self.hold_ms.into())));
+        self.wheel.remove(slot);
+        self.wheel.insert(slot, now.after(Duration::from_millis(self.hold_ms.into())));
     }
 
     /// Has a slot come up when its lease ends as it now stands.
-    pub(super) fn look_again(&mut self, slot: u32) {
-        let (deadline, _) = self.deadline(slot, self.table.look(slot));
-        self.wheel.take(slot);
-        self.wheel.put(slot, deadline);
+    pub(super) fn reschedule(&mut self, slot: u32) {
+        let (deadline, _) = self.deadline(slot, self.table.observe(slot));
+        self.wheel.remove(slot);
+        self.wheel.insert(slot, deadline);
     }
 
     /// Whether a slot's lease is held and has not been renewed since.
     pub(super) fn is_held(&self, slot: u32) -> bool {
-        self.table.look(slot).is_held()
+        self.table.observe(slot).is_held()
     }
 
     /// When the window began in which the losses beside this lease's are counted.
     pub(super) fn window_begin(&self, slot: u32, now: Tick) -> Tick {
-        let ttl_ms = u64::from(self.tenancies[slot as usize].ttl_ms);
+        let ttl_ms = u64::from(self.slots[slot as usize].ttl_ms);
         let begin = Tick(now.0.saturating_sub(ttl_ms));
-        Tick(begin.0.saturating_sub(self.still_ms_since(begin)))
+        Tick(begin.0.saturating_sub(self.stalled_ms_since(begin)))
     }
 
     /// Ends a slot's lease.
     pub(super) fn end(&mut self, slot: u32) {
         self.table.end(slot);
-        self.wheel.take(slot);
-        self.tenancies[slot as usize].instance = None;
+        self.wheel.remove(slot);
+        self.slots[slot as usize].instance = None;
         self.free.push_back(slot);
     }
 
-    /// See [`super::Registry::judge`].
-    pub(super) fn judge(&mut self, now: Tick, visits_max: usize) -> (Vec<Verdict>, bool) {
+    /// See [`super::Registry::take_due`].
+    pub(super) fn take_due(&mut self, now: Tick, visits_max: usize) -> (Vec<Due>, bool) {
         for lease in self.table.take_broken() {
             // Looked at again at the end of the grace, or at once where that is past.
-            if self.table.holder(lease.slot()) == Some(lease) {
-                self.look_again(lease.slot());
+            if self.table.lease_in(lease.slot()) == Some(lease) {
+                self.reschedule(lease.slot());
             }
         }
-        let returned = self.table.take_returned(visits_max);
-        let visits_max = visits_max - returned.len();
-        let mut verdicts: Vec<_> =
-            returned.into_iter().map(|lease| Verdict::Returned { lease }).collect();
+        let renewed = self.table.take_renewed(visits_max);
+        let visits_max = visits_max - renewed.len();
+        let mut due_leases: Vec<_> =
+            renewed.into_iter().map(|lease| Due::Renewed { lease }).collect();
         for _ in 0..visits_max {
-            let Some(slot) = self.wheel.pop(now) else { return (verdicts, false) };
-            let Some(lease) = self.table.holder(slot) else { continue };
-            let sight = self.table.look(slot);
-            let (deadline, reason) = self.deadline(slot, sight);
+            let Some(slot) = self.wheel.pop(now) else { return (due_leases, false) };
+            let Some(lease) = self.table.lease_in(slot) else { continue };
+            let observed = self.table.observe(slot);
+            let (deadline, reason) = self.deadline(slot, observed);
             // One that returned is judged again once this is known.
-            let judged = sight.is_held() || !self.is_suspect(slot);
-            if deadline <= now && judged && self.table.seal(lease, sight) {
-                verdicts.push(Verdict::RanOut { lease, reason });
+            let judged = observed.is_held() || !self.is_suspect(slot);
+            if deadline <= now && judged && self.table.seal(lease, observed) {
+                due_leases.push(Due::Expired { lease, reason });
             } else {
-                self.wheel.put(slot, deadline.max(now));
+                self.wheel.insert(slot, deadline.max(now));
             }
         }
-        (verdicts, true)
+        (due_leases, true)
     }
 
     fn is_suspect(&self, slot: u32) -> bool {
-        let instance = &self.tenancies[slot as usize].instance;
+        let instance = &self.slots[slot as usize].instance;
         instance.as_ref().is_some_and(|instance| instance.presence == Presence::Suspect)
     }
 
-    /// See [`super::Registry::stood_still`].
-    pub(super) fn stood_still(&mut self, from: Tick, until: Tick) {
-        self.standstills.push_back((from, until));
-        if self.standstills.len() > STANDSTILLS_MAX {
-            self.standstills.pop_front();
+    /// See [`super::Registry::record_stall`].
+    pub(super) fn record_stall(&mut self, from: Tick, until: Tick) {
+        self.stalls.push_back((from, until));
+        if self.stalls.len() > STALLS_MAX {
+            self.stalls.pop_front();
         }
     }
 
     /// How much of the time since `since` does not count: the server stood still.
-    fn still_ms_since(&self, since: Tick) -> u64 {
+    fn stalled_ms_since(&self, since: Tick) -> u64 {
         let part = |(from, until): &(Tick, Tick)| until.0.saturating_sub(from.0.max(since.0));
-        self.standstills.iter().map(part).sum()
+        self.stalls.iter().map(part).sum()
     }
 
     /// Whether the server stood still, or was catching up.
-    fn stood_still_at(&self, tick: Tick) -> bool {
-        self.standstills.iter().any(|(from, until)| (*from..=*until).contains(&tick))
+    fn stalled_at(&self, tick: Tick) -> bool {
+        self.stalls.iter().any(|(from, until)| (*from..=*until).contains(&tick))
     }
 
     /// What is left of a lease whose stream the server found broken at `at`.
-    fn grace_ms(&self, tenancy: &Tenancy, at: Tick) -> u32 {
+    fn grace_ms(&self, lease_slot: &LeaseSlot, at: Tick) -> u32 {
         // A stream whose end is found after a standstill was most likely given up because of that,
         // and its client is on its way back: it is there by its next heartbeat.
-        let heartbeat_ms = tenancy.ttl_ms / LeaseTerms::HEARTBEATS_A_TTL;
-        let back_ms = if self.stood_still_at(at) { heartbeat_ms } else { 0 };
-        tenancy.grace_ms.max(back_ms)
+        let heartbeat_ms = lease_slot.ttl_ms / LeaseTerms::HEARTBEATS_A_TTL;
+        let back_ms = if self.stalled_at(at) { heartbeat_ms } else { 0 };
+        lease_slot.grace_ms.max(back_ms)
     }
 
     /// When the slot's lease ends as it stands, and for what reason.
-    fn deadline(&self, slot: u32, sight: Sight) -> (Tick, RemovalReason) {
-        let tenancy = &self.tenancies[slot as usize];
+    fn deadline(&self, slot: u32, observed: Observed) -> (Tick, RemovalReason) {
+        let lease_slot = &self.slots[slot as usize];
         // What happened may have happened at the very end of its millisecond.
         let after = |tick: Tick, millis: u32| {
-            Tick(tick.0 + u64::from(millis) + 1 + self.still_ms_since(tick))
+            Tick(tick.0 + u64::from(millis) + 1 + self.stalled_ms_since(tick))
         };
-        if sight.is_held() {
-            let disconnected = sight.broken_at.is_some();
+        if observed.is_held() {
+            let disconnected = observed.broken_at.is_some();
             let (by_grace, by_ttl) = (RemovalReason::Disconnected, RemovalReason::Expired);
-            let ends = after(sight.renewed_at(), self.hold_ms);
+            let ends = after(observed.renewed_at(), self.hold_ms);
             return (ends, if disconnected { by_grace } else { by_ttl });
         }
         let ttl_part = if failpoint::planted("expire-early") { 2 } else { 1 };
-        let by_ttl = after(sight.renewed_at(), tenancy.ttl_ms / ttl_part);
-        match sight.broken_at.map(|at| after(at, self.grace_ms(tenancy, at))) {
+        let by_ttl = after(observed.renewed_at(), lease_slot.ttl_ms / ttl_part);
+        match observed.broken_at.map(|at| after(at, self.grace_ms(lease_slot, at))) {
             Some(by_grace) if by_grace < by_ttl => (by_grace, RemovalReason::Disconnected),
             _ => (by_ttl, RemovalReason::Expired),
         }
     }
 
     /// See [`super::Registry::reinstate`].
-    pub(super) fn reinstate(&mut self, verdict: Verdict, now: Tick) {
-        let lease = verdict.lease();
-        if self.table.holder(lease.slot()) != Some(lease) {
+    pub(super) fn reinstate(&mut self, due: Due, now: Tick) {
+        let lease = due.lease();
+        if self.table.lease_in(lease.slot()) != Some(lease) {
             return;
         }
-        match verdict {
-            Verdict::RanOut { .. } => {
+        match due {
+            Due::Expired { .. } => {
                 self.table.unseal(lease.slot());
-                self.wheel.take(lease.slot());
-                self.wheel.put(lease.slot(), now);
+                self.wheel.remove(lease.slot());
+                self.wheel.insert(lease.slot(), now);
             }
-            Verdict::Returned { .. } => self.table.put_back_returned(lease),
+            Due::Renewed { .. } => self.table.put_back_renewed(lease),
         }
     }
 }
@@ -409,11 +409,11 @@ mod tests {
         let next = leases.successor(last);
         assert_eq!(next, LeaseId::new(0, 1, 0), "generation 0 of slot 0 would be lease 0");
         leases.supersede(next, instance(), terms(5_000), Tick(0));
-        assert!(matches!(leases.standing(last), Standing::Fenced));
-        assert!(matches!(leases.standing(next), Standing::Live(_)));
+        assert!(matches!(leases.state(last), LeaseState::Fenced));
+        assert!(matches!(leases.state(next), LeaseState::Active(_)));
         leases.end(0);
-        assert!(matches!(leases.standing(last), Standing::Unknown));
-        assert!(matches!(leases.standing(next), Standing::Unknown));
+        assert!(matches!(leases.state(last), LeaseState::Unknown));
+        assert!(matches!(leases.state(next), LeaseState::Unknown));
         assert_eq!(leases.upcoming(0), LeaseId::new(0, 2, 0));
     }
 
@@ -439,9 +439,9 @@ mod tests {
         let mut leases = Leases::new(0, 1, Duration::from_secs(600));
         let lease = leases.upcoming(0);
         leases.grant(lease, instance(), terms, Tick(0));
-        assert_eq!(leases.judge(Tick(1_001), 10).0, []);
+        assert_eq!(leases.take_due(Tick(1_001), 10).0, []);
         let reason = RemovalReason::Expired;
-        assert_eq!(leases.judge(Tick(1_024), 10).0, [Verdict::RanOut { lease, reason }]);
+        assert_eq!(leases.take_due(Tick(1_024), 10).0, [Due::Expired { lease, reason }]);
     }
 
     #[test]
@@ -449,14 +449,14 @@ mod tests {
         let mut leases = Leases::new(0, 1, Duration::from_secs(600));
         let lease = leases.upcoming(0);
         leases.grant(lease, instance(), terms(1_000), Tick(500));
-        leases.stood_still(Tick(100), Tick(400));
-        leases.stood_still(Tick(450), Tick(600));
-        leases.stood_still(Tick(700), Tick(3_700));
+        leases.record_stall(Tick(100), Tick(400));
+        leases.record_stall(Tick(450), Tick(600));
+        leases.record_stall(Tick(700), Tick(3_700));
         let deadline = 500 + 1_000 + 100 + 3_000;
-        assert_eq!(leases.judge(Tick(3_700), 10).0, []);
-        assert_eq!(leases.judge(Tick(deadline), 10).0, []);
+        assert_eq!(leases.take_due(Tick(3_700), 10).0, []);
+        assert_eq!(leases.take_due(Tick(deadline), 10).0, []);
         let reason = RemovalReason::Expired;
-        assert_eq!(leases.judge(Tick(deadline + 9), 10).0, [Verdict::RanOut { lease, reason }]);
+        assert_eq!(leases.take_due(Tick(deadline + 9), 10).0, [Due::Expired { lease, reason }]);
     }
 
     #[test]
@@ -469,14 +469,14 @@ mod tests {
         let table = leases.table();
         let (first, second) = (table.open_stream(), table.open_stream());
         assert!(table.renew_over(first, lease, Tick(1_000)));
-        leases.stood_still(Tick(2_000), Tick(5_000));
+        leases.record_stall(Tick(2_000), Tick(5_000));
         table.break_stream(first, lease, Tick(4_990));
-        assert_eq!(leases.judge(Tick(4_990 + 3_000), 10).0, []);
+        assert_eq!(leases.take_due(Tick(4_990 + 3_000), 10).0, []);
         assert!(table.renew_over(second, lease, Tick(8_000)));
         table.break_stream(second, lease, Tick(8_010));
-        let judged = leases.judge(Tick(8_010 + 20 + 9), 10).0;
+        let judged = leases.take_due(Tick(8_010 + 20 + 9), 10).0;
         let reason = RemovalReason::Disconnected;
-        assert_eq!(judged, [Verdict::RanOut { lease, reason }], "any other one has its grace");
+        assert_eq!(judged, [Due::Expired { lease, reason }], "any other one has its grace");
     }
 
     #[test]
@@ -485,9 +485,9 @@ mod tests {
         for _ in 0..10 {
             leases.grant(leases.upcoming(0), instance(), terms(1_000), Tick(0));
         }
-        let (first, more) = leases.judge(Tick(2_000), 4);
+        let (first, more) = leases.take_due(Tick(2_000), 4);
         assert_eq!((first.len(), more), (4, true));
-        let (second, more) = leases.judge(Tick(2_000), 100);
+        let (second, more) = leases.take_due(Tick(2_000), 100);
         assert_eq!((second.len(), more), (6, false));
     }
 }

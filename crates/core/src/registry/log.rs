@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::Memo;
+use super::SharedEncoding;
 use crate::model::{Change, ChangeKind, Revision};
 
 /// Consecutive changes up to the present.
@@ -27,7 +27,7 @@ pub struct LogEntry {
     previous: Revision,
     bytes: usize,
     /// What the border made of it.
-    pub memo: Memo,
+    pub encoded: SharedEncoding,
 }
 
 impl ChangeLog {
@@ -55,7 +55,7 @@ impl ChangeLog {
             change,
             previous,
             bytes,
-            memo: Memo::default(),
+            encoded: SharedEncoding::default(),
         }));
         let mut evicted = Vec::new();
         while self.entries.len() > self.changes_max

@@ -20,14 +20,14 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 pub use command::{Command, Outcome, Patch, Refusal, Target};
 pub use lease_table::{LeaseTable, StreamId};
-pub use leases::Verdict;
+pub use leases::Due;
 pub use log::{ChangeLog, LogEntry};
 pub use plan::{Plan, Transition};
 use protection::Protection;
-pub use protection::{Losses, Protected};
-pub use restored::{Restored, Stay};
+pub use protection::{ExpiryShare, ProtectedNamespace};
+pub use restored::{RestoredLease, RestoredState};
 use roster::Member;
-pub use roster::{Chunk, Memo, Roster};
+pub use roster::{Roster, RosterChunk, SharedEncoding};
 
 use crate::model::{
     Change, ChangeKind, Instance, InstanceId, LeaseId, Limits, Presence, Revision, ServiceKey,
@@ -67,11 +67,11 @@ pub struct Registry {
     hold_max: Duration,
 }
 
-/// What one absorbed transition did.
+/// The change that an absorbed transition made, as watchers see it.
 #[derive(Debug)]
-pub struct Absorbed {
-    /// What watchers see, if anything.
-    pub change: Option<Arc<Change>>,
+pub struct AbsorbedChange {
+    /// The change.
+    pub change: Arc<Change>,
     /// The revision of the service's last change before this one.
     pub previous: Revision,
 }
@@ -113,7 +113,7 @@ impl Registry {
     /// The lease of an identity, and the instance that it keeps.
     pub fn lease(&self, key: &ServiceKey, id: &InstanceId) -> Option<(LeaseId, &Arc<Instance>)> {
         let member = self.services.get(key)?.roster.member(id)?;
-        Some((self.leases.holder(member.slot)?, &member.instance))
+        Some((self.leases.lease_in(member.slot)?, &member.instance))
     }
 
     /// Begins to decide on commands.
@@ -125,33 +125,34 @@ impl Registry {
     /// grace after a broken stream: from here on they can't be renewed. Takes out as well the held
     /// ones that were renewed. Looks at `visits_max` leases at most; `true` says that more are due.
     ///
-    /// Each verdict must then be given to a plan as [`Command::Enforce`] and that plan be absorbed,
-    /// or be given back with [`Self::reinstate`].
-    pub fn judge(&mut self, now: Tick, visits_max: usize) -> (Vec<Verdict>, bool) {
-        self.leases.judge(now, visits_max)
+    /// Each must then be given to a plan as [`Command::Enforce`] and that plan be absorbed, or be
+    /// given back with [`Self::reinstate`].
+    pub fn take_due(&mut self, now: Tick, visits_max: usize) -> (Vec<Due>, bool) {
+        self.leases.take_due(now, visits_max)
     }
 
     /// The namespaces in which leases that ran out are held, in order of their names.
-    pub fn protected(&self) -> Vec<Protected> {
+    pub fn protected(&self) -> Vec<ProtectedNamespace> {
         self.protection.protected(self.hold_max)
     }
 
-    /// Notes that the server did not run from one tick until another, which may lie a little ahead:
-    /// this time counts against no lease, whether it was renewed before or within.
-    pub fn stood_still(&mut self, from: Tick, until: Tick) {
-        self.leases.stood_still(from, until);
+    /// Records that the server did not run between two ticks, the second of which may lie a little
+    /// ahead. This time counts against no lease, whether it was renewed before or within it.
+    pub fn record_stall(&mut self, from: Tick, until: Tick) {
+        self.leases.record_stall(from, until);
     }
 
-    /// Takes back verdicts whose consequences could not be made durable: leases that ran out can be
-    /// renewed again, and are due again at once where they are not.
-    pub fn reinstate(&mut self, verdicts: &[Verdict], now: Tick) {
-        for verdict in verdicts {
-            self.leases.reinstate(*verdict, now);
+    /// Takes back due leases whose transitions could not be committed: expired ones can be renewed
+    /// again, and are due again at once unless they are.
+    pub fn reinstate(&mut self, due_leases: &[Due], now: Tick) {
+        for due in due_leases {
+            self.leases.reinstate(*due, now);
         }
     }
 
-    /// Makes a planned transition true. Transitions have to come in the order of their plan.
-    pub fn absorb(&mut self, transition: Transition, now: Tick) -> Absorbed {
+    /// Applies a planned transition. Returns the change, if watchers see one. Transitions have to come
+    /// in the order of their plan.
+    pub fn absorb(&mut self, transition: Transition, now: Tick) -> Option<AbsorbedChange> {
         let change = transition.change().map(Arc::new);
         let slot = transition.slot();
         match transition {
@@ -166,19 +167,17 @@ impl Registry {
                 self.leases.replace(slot, instance);
                 match presences {
                     (Presence::Confirmed, Presence::Suspect) => self.leases.hold(slot, now),
-                    (Presence::Suspect, Presence::Confirmed) => self.leases.look_again(slot),
+                    (Presence::Suspect, Presence::Confirmed) => self.leases.reschedule(slot),
                     _ => {}
                 }
             }
             Transition::Removed { .. } => self.leases.end(slot),
         }
-        let Some(change) = change else {
-            return Absorbed { change: None, previous: Revision::default() };
-        };
+        let change = change?;
         let begin = self.leases.window_begin(slot, now);
         self.protection.absorb(&change, slot, begin, now);
         let previous = self.store(&change, slot);
-        Absorbed { change: Some(change), previous }
+        Some(AbsorbedChange { change, previous })
     }
 
     /// Puts what a change did to the instance with the given slot. Returns the revision of the

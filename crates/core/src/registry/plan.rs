@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Command, Now, Outcome, Patch, Refusal, Registry, Target, Verdict, leases::Standing};
+use super::{Command, Due, Now, Outcome, Patch, Refusal, Registry, Target, leases::LeaseState};
 use crate::model::{
     Change, ChangeKind, Content, Instance, InstanceId, LeaseId, LeaseTerms, Name, Presence,
     RemovalReason, Revision, ServiceKey,
@@ -87,18 +87,18 @@ pub struct Plan<'a> {
     transitions: Vec<Transition>,
     /// The slots whose identities the plan has changed, as they will be. None of them gets another
     /// identity within the plan.
-    touched: HashMap<u32, Option<Place>>,
+    touched: HashMap<u32, Option<LiveInstance>>,
     /// Where identities are that the plan has added.
     added: HashMap<(Arc<ServiceKey>, InstanceId), u32>,
     revision: Revision,
     grants: usize,
     /// How many leases of each namespace run out by the plan.
-    lost: HashMap<Name, u32>,
+    expired: HashMap<Name, u32>,
 }
 
 /// A live identity.
 #[derive(Debug, Clone)]
-struct Place {
+struct LiveInstance {
     instance: Arc<Instance>,
     lease: LeaseId,
 }
@@ -113,7 +113,7 @@ impl<'a> Plan<'a> {
             added: HashMap::new(),
             revision: registry.revision,
             grants: 0,
-            lost: HashMap::new(),
+            expired: HashMap::new(),
         }
     }
 
@@ -135,8 +135,8 @@ impl<'a> Plan<'a> {
             }
             Command::Update { target, patch } => self.update(&target, &patch),
             Command::Deregister { target } => self.deregister(&target),
-            Command::Enforce(verdict) => {
-                self.enforce(verdict);
+            Command::Enforce(due) => {
+                self.enforce(due);
                 Ok(Outcome::Enforced)
             }
             Command::Release { namespace, count_max } => Ok(self.release(&namespace, count_max)),
@@ -195,7 +195,7 @@ impl<'a> Plan<'a> {
 
     fn take_over(
         &mut self,
-        place: Place,
+        place: LiveInstance,
         content: Content,
         terms: LeaseTerms,
     ) -> (Arc<Instance>, LeaseId) {
@@ -219,7 +219,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Leaves the place with the given content and presence; returns the instance as it then stands.
-    fn put(&mut self, place: Place, content: Content, presence: Presence) -> Arc<Instance> {
+    fn put(&mut self, place: LiveInstance, content: Content, presence: Presence) -> Arc<Instance> {
         let Some(instance) = self.changed(&place.instance, content, presence) else {
             return place.instance;
         };
@@ -242,33 +242,33 @@ impl<'a> Plan<'a> {
         Ok(Outcome::Deregistered { revision: self.revision })
     }
 
-    fn enforce(&mut self, verdict: Verdict) {
+    fn enforce(&mut self, due: Due) {
         // An earlier command may have taken the identity over or removed it.
-        let Ok(place) = self.leased(verdict.lease()) else { return };
-        let presence = match verdict {
-            Verdict::Returned { .. } => Presence::Confirmed,
-            Verdict::RanOut { .. } if self.is_held(&place) => Presence::Suspect,
-            Verdict::RanOut { reason, .. } => return self.remove(&place, reason),
+        let Ok(place) = self.leased(due.lease()) else { return };
+        let presence = match due {
+            Due::Renewed { .. } => Presence::Confirmed,
+            Due::Expired { .. } if self.is_held(&place) => Presence::Suspect,
+            Due::Expired { reason, .. } => return self.remove(&place, reason),
         };
         let content = place.instance.content.clone();
         self.put(place, content, presence);
     }
 
     /// Whether a lease that ran out is kept: one of too many, and not kept for long enough already.
-    fn is_held(&mut self, place: &Place) -> bool {
+    fn is_held(&mut self, place: &LiveInstance) -> bool {
         if place.instance.presence == Presence::Suspect {
             return false;
         }
         let namespace = &place.instance.service.namespace;
-        let lost = match self.lost.get_mut(namespace) {
-            Some(lost) => lost,
-            None => self.lost.entry(namespace.clone()).or_default(),
+        let expired = match self.expired.get_mut(namespace) {
+            Some(expired) => expired,
+            None => self.expired.entry(namespace.clone()).or_default(),
         };
         let now = self.now.tick;
         let begin = self.registry.leases.window_begin(place.lease.slot(), now);
-        let losses = self.registry.protection.losses(namespace, begin, now, *lost);
-        *lost += 1;
-        losses.are_too_many()
+        let share = self.registry.protection.expiry_share(namespace, begin, now, *expired);
+        *expired += 1;
+        share.exceeds_threshold()
     }
 
     fn release(&mut self, namespace: &Name, count_max: usize) -> Outcome {
@@ -277,7 +277,7 @@ impl<'a> Plan<'a> {
             if count == count_max {
                 break;
             }
-            let Some(lease) = self.registry.leases.holder(slot) else { continue };
+            let Some(lease) = self.registry.leases.lease_in(slot) else { continue };
             // An earlier command may have made it something else, or it has just been renewed.
             let Ok(place) = self.leased(lease) else { continue };
             if place.instance.presence == Presence::Suspect && self.registry.leases.is_held(slot) {
@@ -288,7 +288,7 @@ impl<'a> Plan<'a> {
         Outcome::Released { count, revision: self.revision }
     }
 
-    fn remove(&mut self, place: &Place, reason: RemovalReason) {
+    fn remove(&mut self, place: &LiveInstance, reason: RemovalReason) {
         self.revision = self.revision.next();
         let instance = Instance { modified: self.revision, ..Instance::clone(&place.instance) };
         let instance = Arc::new(instance);
@@ -321,18 +321,18 @@ impl<'a> Plan<'a> {
     }
 
     fn touch(&mut self, instance: &Arc<Instance>, lease: LeaseId) {
-        let place = Place { instance: Arc::clone(instance), lease };
+        let place = LiveInstance { instance: Arc::clone(instance), lease };
         self.touched.insert(lease.slot(), Some(place));
     }
 
     /// The identity as the plan leaves it.
-    fn place(&self, service: &Arc<ServiceKey>, id: &InstanceId) -> Option<Place> {
+    fn place(&self, service: &Arc<ServiceKey>, id: &InstanceId) -> Option<LiveInstance> {
         let service_now = self.registry.services.get(service.as_ref());
         if let Some(member) = service_now.and_then(|service| service.roster.member(id)) {
             match self.touched.get(&member.slot) {
                 None => {
-                    let lease = self.registry.leases.holder(member.slot)?;
-                    return Some(Place { instance: Arc::clone(&member.instance), lease });
+                    let lease = self.registry.leases.lease_in(member.slot)?;
+                    return Some(LiveInstance { instance: Arc::clone(&member.instance), lease });
                 }
                 Some(Some(place)) => return Some(place.clone()),
                 // The plan removed it, and may have added it again.
@@ -346,7 +346,7 @@ impl<'a> Plan<'a> {
         self.touched.get(slot).cloned().flatten()
     }
 
-    fn target(&self, target: &Target) -> Result<Place, Refusal> {
+    fn target(&self, target: &Target) -> Result<LiveInstance, Refusal> {
         match target {
             Target::Lease(lease) => self.leased(*lease),
             Target::Identity(service, id) => {
@@ -360,15 +360,19 @@ impl<'a> Plan<'a> {
     }
 
     /// The identity that a lease holds as the plan leaves it.
-    fn leased(&self, lease: LeaseId) -> Result<Place, Refusal> {
-        let standing = self.registry.leases.standing(lease);
-        match (self.touched.get(&lease.slot()), standing) {
-            (None, Standing::Live(instance)) => Ok(Place { instance: Arc::clone(instance), lease }),
-            (None, Standing::Fenced) => Err(Refusal::Fenced(lease)),
+    fn leased(&self, lease: LeaseId) -> Result<LiveInstance, Refusal> {
+        let state = self.registry.leases.state(lease);
+        match (self.touched.get(&lease.slot()), state) {
+            (None, LeaseState::Active(instance)) => {
+                Ok(LiveInstance { instance: Arc::clone(instance), lease })
+            }
+            (None, LeaseState::Fenced) => Err(Refusal::Fenced(lease)),
             (Some(Some(place)), _) if place.lease == lease => Ok(place.clone()),
             // The slot's identity lives under another lease: this one was fenced off, by the plan
             // or before, unless it belonged to somebody else.
-            (Some(Some(_)), Standing::Live(_) | Standing::Fenced) => Err(Refusal::Fenced(lease)),
+            (Some(Some(_)), LeaseState::Active(_) | LeaseState::Fenced) => {
+                Err(Refusal::Fenced(lease))
+            }
             _ => Err(Refusal::NoSuchLease(lease)),
         }
     }

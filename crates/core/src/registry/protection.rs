@@ -1,6 +1,7 @@
-//! Mass-expiry protection: one lease that runs out is a death, many at once are more likely a broken
-//! network. It counts each namespace's losses and says from when on they are too many; what is
-//! then done with a lease is not decided here.
+//! Mass-expiry protection: one expired lease is a dead instance, many at once are more likely a
+//! broken network. Counts the expired leases of each namespace and finds when they are too many.
+//!
+//! Pure. The plan decides what happens to a lease.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -10,234 +11,240 @@ use std::{
 
 use crate::model::{Change, ChangeKind, Instance, LeaseTerms, Name, Presence, RemovalReason, Tick};
 
-/// Losses that are never too many.
-const LOSSES_MIN: u32 = 10;
-/// The share of the living, in percent, beyond which losses are too many.
-const LOSSES_PERCENT: u64 = 30;
-/// How finely the past is kept.
-const MOMENT_MS: u64 = 32;
-/// How many moments ago nothing matters any more: no window is longer.
-const MOMENTS_MAX: u64 = LeaseTerms::TTL_MAX.as_millis() as u64 / MOMENT_MS + 1;
+/// The count of expired leases below which protection never begins.
+const EXPIRED_MIN: u32 = 10;
+/// The share of expired leases, in percent, above which protection begins.
+const EXPIRED_PERCENT_MAX: u64 = 30;
+/// The time that one sample covers.
+const SAMPLE_MS: u64 = 32;
+/// The age in samples beyond which none is needed: no window is longer.
+const SAMPLES_MAX: u64 = LeaseTerms::TTL_MAX.as_millis() as u64 / SAMPLE_MS + 1;
 
-/// The losses of all namespaces.
+/// The counts and the suspects of all namespaces.
 #[derive(Debug, Default)]
 pub(super) struct Protection {
-    /// The namespaces that have instances.
-    pasts: HashMap<Name, Past>,
-    /// Those of them that have suspects.
-    holds: BTreeMap<Name, Hold>,
+    /// By namespace, for those that have instances.
+    counts: HashMap<Name, SlidingCounts>,
+    /// By namespace, for those that have suspects.
+    suspects: BTreeMap<Name, Suspects>,
 }
 
-/// How many lived and how many were lost, for as long as it matters.
+/// Counts of active and expired leases over the longest window.
 #[derive(Debug, Default)]
-struct Past {
-    /// How things stood at the end of each moment in which they changed, the oldest first.
-    moments: VecDeque<Moment>,
+struct SlidingCounts {
+    /// The oldest first. Only spans of time in which a count changed have one.
+    samples: VecDeque<CountSample>,
 }
 
-/// A short while. Leases that run out in one batch of the server's work share it.
+/// The counts at the end of a span of [`SAMPLE_MS`]. Leases that expire in one turn of the engine
+/// share it.
 #[derive(Debug, Clone, Copy, Default)]
-struct Moment {
-    /// Counted from tick 0.
+struct CountSample {
+    /// The number of the span, counted from tick 0.
     number: u64,
-    /// Leases that live and are not held.
-    living: u32,
-    /// Leases that ever ran out, modulo 2^32.
-    lost: u32,
+    /// Active leases that are not held.
+    active: u32,
+    /// All leases that ever expired, modulo 2^32.
+    expired: u32,
 }
 
 /// The suspects of a namespace.
 #[derive(Debug)]
-struct Hold {
+struct Suspects {
     since: Tick,
-    /// When the latest of them became one.
+    /// The time when the latest of them became one.
     latest: Tick,
-    why: Losses,
+    why: ExpiryShare,
     slots: BTreeSet<u32>,
 }
 
-/// How many leases of a namespace ran out in a window.
+/// The share of a namespace's leases that expired in a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Losses {
-    /// So many ran out.
-    pub lost: u32,
-    /// Of so many.
+pub struct ExpiryShare {
+    /// The number of expired leases, which includes those whose stream broke.
+    pub expired: u32,
+    /// The number of leases.
     pub of: u32,
-    /// How long the window was.
+    /// The length of the window.
     pub within: Duration,
 }
 
-impl fmt::Display for Losses {
+impl fmt::Display for ExpiryShare {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { lost, of, within } = self;
+        let Self { expired, of, within } = self;
         let within = humantime::format_duration(*within);
-        write!(formatter, "{lost} of {of} leases ran out or lost their stream within {within}")
+        write!(formatter, "{expired} of {of} leases ran out or lost their stream within {within}")
     }
 }
 
-impl Losses {
-    /// Whether they are more than deaths.
-    pub(super) fn are_too_many(&self) -> bool {
-        let share_max = u64::from(self.of) * LOSSES_PERCENT;
-        self.lost >= LOSSES_MIN && u64::from(self.lost) * 100 > share_max
+impl ExpiryShare {
+    /// Returns whether so many expired that a broken network is more likely than dead instances.
+    pub(super) fn exceeds_threshold(&self) -> bool {
+        let share_max = u64::from(self.of) * EXPIRED_PERCENT_MAX;
+        self.expired >= EXPIRED_MIN && u64::from(self.expired) * 100 > share_max
     }
 }
 
 /// A namespace that has suspects.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Protected {
+pub struct ProtectedNamespace {
     /// The namespace.
     pub namespace: Name,
-    /// How many suspects.
+    /// The number of suspects.
     pub held: usize,
-    /// Since when there are any.
+    /// The start of protection.
     pub since: Tick,
-    /// When the last of them goes, unless it renews.
+    /// The time when the last suspect is removed, unless it renews.
     pub until: Tick,
-    /// What made it begin.
-    pub why: Losses,
+    /// The share that started protection.
+    pub why: ExpiryShare,
 }
 
 impl Protection {
-    /// The losses of a namespace between `begin` and `now`, `planned` ones that are not absorbed
-    /// yet included.
-    pub(super) fn losses(&self, namespace: &Name, begin: Tick, now: Tick, planned: u32) -> Losses {
+    /// Returns the share of a namespace between `begin` and `now`, including `planned` expired leases
+    /// that are not absorbed yet.
+    pub(super) fn expiry_share(
+        &self,
+        namespace: &Name,
+        begin: Tick,
+        now: Tick,
+        planned: u32,
+    ) -> ExpiryShare {
         let within = Duration::from_millis(now.0.saturating_sub(begin.0));
-        let Some(past) = self.pasts.get(namespace) else {
-            return Losses { lost: planned, of: planned, within };
+        let Some(counts) = self.counts.get(namespace) else {
+            return ExpiryShare { expired: planned, of: planned, within };
         };
-        let (then, last) = (past.at(begin), past.last());
-        let lost = last.lost.wrapping_sub(then.lost);
-        // A namespace that grew is measured by what it grew to: else its first loss after a start
-        // would weigh as much as all of it.
-        let of = then.living.max(last.living + lost);
-        Losses { lost: lost + planned, of, within }
+        let (then, last) = (counts.at(begin), counts.last());
+        let expired = last.expired.wrapping_sub(then.expired);
+        // Of a namespace that grew, the larger count is taken: otherwise the first expired lease after
+        // a start would be all of them.
+        let of = then.active.max(last.active + expired);
+        ExpiryShare { expired: expired + planned, of, within }
     }
 
-    /// Takes note of a change to an instance with the given slot, whose window begins at `begin`.
+    /// Counts a change to the instance with the given slot, whose window begins at `begin`.
     pub(super) fn absorb(&mut self, change: &Change, slot: u32, begin: Tick, now: Tick) {
         let namespace = &change.instance.service.namespace;
         let suspect = change.instance.presence == Presence::Suspect;
         match &change.kind {
-            ChangeKind::Added => self.note(namespace, now, |moment| moment.living += 1),
+            ChangeKind::Added => self.record(namespace, now, |sample| sample.active += 1),
             ChangeKind::Updated { before, .. } => {
                 match (before.presence == Presence::Suspect, suspect) {
                     (false, true) => {
                         self.hold(namespace, slot, begin, now);
-                        self.note(namespace, now, |moment| {
-                            moment.living -= 1;
-                            moment.lost = moment.lost.wrapping_add(1);
+                        self.record(namespace, now, |sample| {
+                            sample.active -= 1;
+                            sample.expired = sample.expired.wrapping_add(1);
                         });
                     }
                     (true, false) => {
-                        self.note(namespace, now, |moment| moment.living += 1);
+                        self.record(namespace, now, |sample| sample.active += 1);
                         self.release(namespace, slot);
                     }
                     _ => {}
                 }
             }
-            // It was counted as lost when it became a suspect.
+            // It was counted as expired when it became a suspect.
             ChangeKind::Removed(_) if suspect => self.release(namespace, slot),
             ChangeKind::Removed(reason) => {
-                let ran_out =
+                let expired =
                     matches!(reason, RemovalReason::Expired | RemovalReason::Disconnected);
-                self.note(namespace, now, |moment| {
-                    moment.living -= 1;
-                    moment.lost = moment.lost.wrapping_add(u32::from(ran_out));
+                self.record(namespace, now, |sample| {
+                    sample.active -= 1;
+                    sample.expired = sample.expired.wrapping_add(u32::from(expired));
                 });
             }
         }
         self.forget_if_empty(namespace);
     }
 
-    /// Takes note of an instance from before, with the given slot.
+    /// Counts an instance that was restored, with the given slot.
     pub(super) fn restore(&mut self, instance: &Instance, slot: u32, now: Tick) {
         let namespace = &instance.service.namespace;
         match instance.presence {
-            Presence::Confirmed => self.note(namespace, now, |moment| moment.living += 1),
+            Presence::Confirmed => self.record(namespace, now, |sample| sample.active += 1),
             Presence::Suspect => {
                 self.hold(namespace, slot, now, now);
-                self.note(namespace, now, |_| {});
+                self.record(namespace, now, |_| {});
             }
         }
     }
 
-    fn note(&mut self, namespace: &Name, now: Tick, alter: impl FnOnce(&mut Moment)) {
-        match self.pasts.get_mut(namespace) {
-            Some(past) => past.note(now, alter),
-            None => self.pasts.entry(namespace.clone()).or_default().note(now, alter),
+    fn record(&mut self, namespace: &Name, now: Tick, alter: impl FnOnce(&mut CountSample)) {
+        match self.counts.get_mut(namespace) {
+            Some(counts) => counts.record(now, alter),
+            None => self.counts.entry(namespace.clone()).or_default().record(now, alter),
         }
     }
 
     fn hold(&mut self, namespace: &Name, slot: u32, begin: Tick, now: Tick) {
-        if !self.holds.contains_key(namespace) {
-            let why = self.losses(namespace, begin, now, 0);
-            let hold = Hold { since: now, latest: now, why, slots: BTreeSet::new() };
-            self.holds.insert(namespace.clone(), hold);
+        if !self.suspects.contains_key(namespace) {
+            let why = self.expiry_share(namespace, begin, now, 0);
+            let hold = Suspects { since: now, latest: now, why, slots: BTreeSet::new() };
+            self.suspects.insert(namespace.clone(), hold);
         }
-        if let Some(hold) = self.holds.get_mut(namespace) {
+        if let Some(hold) = self.suspects.get_mut(namespace) {
             hold.latest = now;
             hold.slots.insert(slot);
         }
     }
 
     fn release(&mut self, namespace: &Name, slot: u32) {
-        let Some(hold) = self.holds.get_mut(namespace) else { return };
+        let Some(hold) = self.suspects.get_mut(namespace) else { return };
         hold.slots.remove(&slot);
         if hold.slots.is_empty() {
-            self.holds.remove(namespace);
+            self.suspects.remove(namespace);
         }
     }
 
-    /// A namespace without instances has no past either: there is nothing to protect.
+    /// Drops the counts of a namespace without instances: there is nothing to protect.
     fn forget_if_empty(&mut self, namespace: &Name) {
-        let empty = self.pasts.get(namespace).is_some_and(|past| past.last().living == 0);
-        if empty && !self.holds.contains_key(namespace) {
-            self.pasts.remove(namespace);
+        let empty = self.counts.get(namespace).is_some_and(|counts| counts.last().active == 0);
+        if empty && !self.suspects.contains_key(namespace) {
+            self.counts.remove(namespace);
         }
     }
 
-    /// The slots of a namespace's suspects.
+    /// Returns the slots of a namespace's suspects.
     pub(super) fn held(&self, namespace: &Name) -> impl Iterator<Item = u32> + '_ {
-        self.holds.get(namespace).into_iter().flat_map(|hold| hold.slots.iter().copied())
+        self.suspects.get(namespace).into_iter().flat_map(|hold| hold.slots.iter().copied())
     }
 
-    /// The namespaces that have suspects, each of which stays for `hold_max`.
-    pub(super) fn protected(&self, hold_max: Duration) -> Vec<Protected> {
-        let protected = |(namespace, hold): (&Name, &Hold)| Protected {
+    /// Returns the namespaces that have suspects, each of which is held for `hold_max`.
+    pub(super) fn protected(&self, hold_max: Duration) -> Vec<ProtectedNamespace> {
+        let protected = |(namespace, hold): (&Name, &Suspects)| ProtectedNamespace {
             namespace: namespace.clone(),
             held: hold.slots.len(),
             since: hold.since,
             until: hold.latest.after(hold_max),
             why: hold.why,
         };
-        self.holds.iter().map(protected).collect()
+        self.suspects.iter().map(protected).collect()
     }
 }
 
-impl Past {
-    fn last(&self) -> Moment {
-        self.moments.back().copied().unwrap_or_default()
+impl SlidingCounts {
+    fn last(&self) -> CountSample {
+        self.samples.back().copied().unwrap_or_default()
     }
 
-    /// How things stood at the end of the moment in which `tick` lies. Before the past that is
-    /// kept, nothing changed.
-    fn at(&self, tick: Tick) -> Moment {
-        let number = tick.0 / MOMENT_MS;
-        let after = self.moments.partition_point(|moment| moment.number <= number);
-        after.checked_sub(1).map(|index| self.moments[index]).unwrap_or_default()
+    /// Returns the counts at the end of the span in which `tick` lies; before the first sample, 0.
+    fn at(&self, tick: Tick) -> CountSample {
+        let number = tick.0 / SAMPLE_MS;
+        let after = self.samples.partition_point(|sample| sample.number <= number);
+        after.checked_sub(1).map(|index| self.samples[index]).unwrap_or_default()
     }
 
-    fn note(&mut self, now: Tick, alter: impl FnOnce(&mut Moment)) {
-        let number = now.0 / MOMENT_MS;
-        if self.moments.back().is_none_or(|last| last.number < number) {
-            self.moments.push_back(Moment { number, ..self.last() });
-            // One that ended before all windows says how they begin.
-            while self.moments.get(1).is_some_and(|second| second.number + MOMENTS_MAX < number) {
-                self.moments.pop_front();
+    fn record(&mut self, now: Tick, alter: impl FnOnce(&mut CountSample)) {
+        let number = now.0 / SAMPLE_MS;
+        if self.samples.back().is_none_or(|last| last.number < number) {
+            self.samples.push_back(CountSample { number, ..self.last() });
+            // One sample from before all windows stays: it has the counts at their start.
+            while self.samples.get(1).is_some_and(|second| second.number + SAMPLES_MAX < number) {
+                self.samples.pop_front();
             }
         }
-        if let Some(last) = self.moments.back_mut() {
+        if let Some(last) = self.samples.back_mut() {
             alter(last);
         }
     }
@@ -248,10 +255,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_are_too_many_beyond_ten_and_thirty_percent() {
-        let too_many =
-            |lost, of| Losses { lost, of, within: Duration::from_secs(15) }.are_too_many();
-        assert!(!too_many(9, 9), "so few may just be gone");
+    fn protection_begins_at_ten_leases_and_above_thirty_percent() {
+        let too_many = |expired, of| {
+            ExpiryShare { expired, of, within: Duration::from_secs(15) }.exceeds_threshold()
+        };
+        assert!(!too_many(9, 9), "so few may be dead");
         assert!(too_many(10, 10));
         assert!(too_many(10, 33));
         assert!(!too_many(10, 34));
@@ -262,27 +270,27 @@ mod tests {
     }
 
     #[test]
-    fn the_past_is_kept_for_as_long_as_the_longest_window() {
-        let mut past = Past::default();
-        let window_ms = MOMENTS_MAX * MOMENT_MS;
+    fn counts_are_kept_for_the_longest_window() {
+        let mut counts = SlidingCounts::default();
+        let window_ms = SAMPLES_MAX * SAMPLE_MS;
         for now in (0..3 * window_ms).step_by(10) {
-            past.note(Tick(now), |moment| moment.living += 1);
-            assert_eq!(u64::from(past.last().living), now / 10 + 1);
+            counts.record(Tick(now), |sample| sample.active += 1);
+            assert_eq!(u64::from(counts.last().active), now / 10 + 1);
             if now > window_ms {
                 let begin = now - window_ms;
-                // The end of the moment in which the window begins.
-                let end = (begin / MOMENT_MS + 1) * MOMENT_MS - 1;
-                assert_eq!(u64::from(past.at(Tick(begin)).living), end / 10 + 1);
+                // The end of the span in which the window begins.
+                let end = (begin / SAMPLE_MS + 1) * SAMPLE_MS - 1;
+                assert_eq!(u64::from(counts.at(Tick(begin)).active), end / 10 + 1);
             }
         }
-        assert!(past.moments.len() as u64 <= MOMENTS_MAX + 2);
-        assert_eq!(past.at(Tick(0)).living, 0, "forgotten");
+        assert!(counts.samples.len() as u64 <= SAMPLES_MAX + 2);
+        assert_eq!(counts.at(Tick(0)).active, 0, "forgotten");
     }
 
     #[test]
-    fn losses_say_what_happened() {
-        let losses = Losses { lost: 31, of: 100, within: Duration::from_secs(15) };
+    fn share_is_shown_with_its_window() {
+        let share = ExpiryShare { expired: 31, of: 100, within: Duration::from_secs(15) };
         let text = "31 of 100 leases ran out or lost their stream within 15s";
-        assert_eq!(losses.to_string(), text);
+        assert_eq!(share.to_string(), text);
     }
 }

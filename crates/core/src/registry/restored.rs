@@ -7,18 +7,18 @@ use crate::model::{Change, Instance, LeaseId, LeaseTerms, Limits, Revision, Serv
 
 /// What was registered, and what changed last.
 #[derive(Debug, Default)]
-pub struct Restored {
+pub struct RestoredState {
     /// The position in the history.
     pub revision: Revision,
     /// The identities in the order of their leases' slots.
-    pub stays: Vec<Stay>,
+    pub leases: Vec<RestoredLease>,
     /// The latest changes, one revision after the other up to the position.
     pub changes: Vec<Arc<Change>>,
 }
 
 /// An identity and its lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stay {
+pub struct RestoredLease {
     /// The instance.
     pub instance: Arc<Instance>,
     /// Its lease.
@@ -29,7 +29,7 @@ pub struct Stay {
     pub terms: LeaseTerms,
 }
 
-impl Restored {
+impl RestoredState {
     /// The position before the first of the changes.
     fn floor(&self) -> Revision {
         Revision(self.revision.0 - self.changes.len() as u64)
@@ -43,7 +43,7 @@ impl Registry {
         server: u8,
         seed: u64,
         limits: &Limits,
-        restored: Restored,
+        restored: RestoredState,
         now: Tick,
     ) -> (Self, ChangeLog) {
         let mut registry = Self::new(server, seed, limits);
@@ -55,11 +55,11 @@ impl Registry {
             let previous = std::mem::replace(&mut service.revision, change.revision());
             log.append(change, previous);
         }
-        for stay in restored.stays {
-            let (slot, instance) = (stay.lease.slot(), Arc::clone(&stay.instance));
+        for lease in restored.leases {
+            let (slot, instance) = (lease.lease.slot(), Arc::clone(&lease.instance));
             let service = registry.service_or_new(&instance.service, floor);
             service.roster.insert(Member { instance: Arc::clone(&instance), slot });
-            registry.leases.restore(stay, now);
+            registry.leases.restore(lease, now);
             registry.protection.restore(&instance, slot, now);
         }
         // What the log no longer tells of, nobody looks for.

@@ -16,21 +16,21 @@ const CHUNK_BYTES_MAX: usize = 256 * 1024;
 #[derive(Debug, Clone, Default)]
 pub struct Roster {
     /// None is empty; all ids of one lie before all ids of the next.
-    chunks: Vec<Arc<Chunk>>,
+    chunks: Vec<Arc<RosterChunk>>,
     len: usize,
     serving: usize,
 }
 
 /// Consecutive members of a roster.
 #[derive(Debug, Default)]
-pub struct Chunk {
+pub struct RosterChunk {
     members: Vec<Member>,
     /// What the members occupy.
     bytes: usize,
     /// What the border made of all members.
-    pub all: Memo,
+    pub all_encoded: SharedEncoding,
     /// What the border made of the members that take traffic.
-    pub serving: Memo,
+    pub serving_encoded: SharedEncoding,
 }
 
 /// An instance and the slot of its lease.
@@ -43,24 +43,29 @@ pub(super) struct Member {
 /// A place for what the border encodes once and shares: filled by the first who needs it, empty
 /// again in a changed copy.
 #[derive(Debug, Default)]
-pub struct Memo(OnceLock<Bytes>);
+pub struct SharedEncoding(OnceLock<Bytes>);
 
-impl Memo {
+impl SharedEncoding {
     /// The bytes; made now if nobody did before.
-    pub fn bytes_or_make(&self, make: impl FnOnce() -> Bytes) -> &Bytes {
+    pub fn bytes_or_encode(&self, make: impl FnOnce() -> Bytes) -> &Bytes {
         self.0.get_or_init(make)
     }
 }
 
-impl Clone for Chunk {
+impl Clone for RosterChunk {
     fn clone(&self) -> Self {
         let mut members = Vec::with_capacity(self.members.len() + 1);
         members.extend_from_slice(&self.members);
-        Self { members, bytes: self.bytes, all: Memo::default(), serving: Memo::default() }
+        Self {
+            members,
+            bytes: self.bytes,
+            all_encoded: SharedEncoding::default(),
+            serving_encoded: SharedEncoding::default(),
+        }
     }
 }
 
-impl Chunk {
+impl RosterChunk {
     fn new(members: Vec<Member>) -> Self {
         let bytes = members.iter().map(Member::footprint).sum();
         Self { members, bytes, ..Self::default() }
@@ -82,7 +87,7 @@ impl Chunk {
         self.members.iter().map(|member| &member.instance)
     }
 
-    fn place(&self, id: &InstanceId) -> Result<usize, usize> {
+    fn position(&self, id: &InstanceId) -> Result<usize, usize> {
         self.members.binary_search_by(|member| member.instance.id.cmp(id))
     }
 
@@ -119,12 +124,12 @@ impl Roster {
     }
 
     /// The chunks in order.
-    pub fn chunks(&self) -> &[Arc<Chunk>] {
+    pub fn chunks(&self) -> &[Arc<RosterChunk>] {
         &self.chunks
     }
 
     /// The chunks in order, from the one on that the instance is or would be in.
-    pub fn chunks_from(&self, id: &InstanceId) -> &[Arc<Chunk>] {
+    pub fn chunks_from(&self, id: &InstanceId) -> &[Arc<RosterChunk>] {
         &self.chunks[self.chunk_of(id).min(self.chunks.len())..]
     }
 
@@ -135,7 +140,7 @@ impl Roster {
 
     pub(super) fn member(&self, id: &InstanceId) -> Option<&Member> {
         let chunk = self.chunks.get(self.chunk_of(id))?;
-        chunk.members.get(chunk.place(id).ok()?)
+        chunk.members.get(chunk.position(id).ok()?)
     }
 
     /// Puts a member in place of the one with its id, or besides the others.
@@ -144,12 +149,12 @@ impl Roster {
         let index = self.chunk_of(&member.instance.id);
         let Some(chunk) = self.chunks.get_mut(index) else {
             self.len += 1;
-            self.chunks.push(Arc::new(Chunk::new(vec![member])));
+            self.chunks.push(Arc::new(RosterChunk::new(vec![member])));
             return;
         };
-        let chunk = altered(chunk);
+        let chunk = unshared(chunk);
         chunk.bytes += member.footprint();
-        match chunk.place(&member.instance.id) {
+        match chunk.position(&member.instance.id) {
             Ok(place) => {
                 let replaced = std::mem::replace(&mut chunk.members[place], member);
                 chunk.bytes -= replaced.footprint();
@@ -167,8 +172,8 @@ impl Roster {
 
     /// Splits a chunk in two, and these again while there is too much of one.
     fn split(&mut self, index: usize) {
-        let chunk = altered(&mut self.chunks[index]);
-        let upper = Chunk::new(chunk.members.split_off(chunk.members.len() / 2));
+        let chunk = unshared(&mut self.chunks[index]);
+        let upper = RosterChunk::new(chunk.members.split_off(chunk.members.len() / 2));
         chunk.bytes -= upper.bytes;
         let [lower_over, upper_over] = [chunk.is_over_full(), upper.is_over_full()];
         self.chunks.insert(index + 1, Arc::new(upper));
@@ -184,8 +189,8 @@ impl Roster {
     pub(super) fn remove(&mut self, id: &InstanceId) {
         let index = self.chunk_of(id);
         let Some(chunk) = self.chunks.get_mut(index) else { return };
-        let Ok(place) = chunk.place(id) else { return };
-        let chunk = altered(chunk);
+        let Ok(place) = chunk.position(id) else { return };
+        let chunk = unshared(chunk);
         let removed = chunk.members.remove(place);
         chunk.bytes -= removed.footprint();
         self.serving -= usize::from(removed.serves());
@@ -213,14 +218,14 @@ impl Roster {
 
     fn join_next(&mut self, index: usize) {
         let upper = self.chunks.remove(index + 1);
-        let chunk = altered(&mut self.chunks[index]);
+        let chunk = unshared(&mut self.chunks[index]);
         chunk.members.extend_from_slice(&upper.members);
         chunk.bytes += upper.bytes;
     }
 
     /// The index of the chunk that the id is or would be in.
     fn chunk_of(&self, id: &InstanceId) -> usize {
-        let begins_by = |chunk: &Arc<Chunk>| {
+        let begins_by = |chunk: &Arc<RosterChunk>| {
             chunk.members.first().is_some_and(|member| member.instance.id <= *id)
         };
         self.chunks.partition_point(begins_by).saturating_sub(1)
@@ -228,10 +233,10 @@ impl Roster {
 }
 
 /// The chunk to alter: itself where nobody else has it, else a copy. Its memos are forgotten.
-fn altered(chunk: &mut Arc<Chunk>) -> &mut Chunk {
+fn unshared(chunk: &mut Arc<RosterChunk>) -> &mut RosterChunk {
     let chunk = Arc::make_mut(chunk);
-    chunk.all = Memo::default();
-    chunk.serving = Memo::default();
+    chunk.all_encoded = SharedEncoding::default();
+    chunk.serving_encoded = SharedEncoding::default();
     chunk
 }
 
@@ -415,16 +420,19 @@ mod tests {
         });
     }
 
-    fn encoded(chunk: &Chunk) -> [Bytes; 2] {
+    fn encoded(chunk: &RosterChunk) -> [Bytes; 2] {
         let all: Vec<_> = chunk.instances().collect();
         let serving: Vec<_> = all.iter().filter(|i| i.serves()).collect();
         [Bytes::from(format!("{all:?}")), Bytes::from(format!("{serving:?}"))]
     }
 
     /// What the memos of a chunk hold, filled now if they are empty.
-    fn memos(chunk: &Chunk) -> [Bytes; 2] {
+    fn memos(chunk: &RosterChunk) -> [Bytes; 2] {
         let [all, serving] = encoded(chunk);
-        [chunk.all.bytes_or_make(|| all).clone(), chunk.serving.bytes_or_make(|| serving).clone()]
+        [
+            chunk.all_encoded.bytes_or_encode(|| all).clone(),
+            chunk.serving_encoded.bytes_or_encode(|| serving).clone(),
+        ]
     }
 
     #[test]
@@ -451,8 +459,8 @@ mod tests {
                     0 => roster.remove(&id(&format!("i{number:05}"))),
                     _ => roster.insert(member(number, step, some_status(&mut random))),
                 }
-                let survives = |chunk: &Arc<Chunk>| {
-                    let memo = chunk.all.0.get()?;
+                let survives = |chunk: &Arc<RosterChunk>| {
+                    let memo = chunk.all_encoded.0.get()?;
                     let place =
                         made.iter().find(|(chunk_before, _)| *chunk_before == Arc::as_ptr(chunk));
                     let (_, [before, _]) = place.expect("memos are not copied");

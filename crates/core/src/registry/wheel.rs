@@ -17,20 +17,20 @@ pub(super) struct ExpiryWheel {
     /// The first slot of each bucket.
     heads: Box<[u32]>,
     /// For each slot where it hangs.
-    links: Vec<Link>,
+    links: Vec<ListLink>,
     /// The first bucket, counted from tick 0, that has not come up.
     next: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Link {
+struct ListLink {
     /// The slot before; for the first of a bucket the bucket's index, marked.
     before: u32,
     after: u32,
 }
 
-impl Link {
-    const LOOSE: Self = Self { before: NONE, after: NONE };
+impl ListLink {
+    const UNLINKED: Self = Self { before: NONE, after: NONE };
     const HEAD: u32 = 1 << 31;
 }
 
@@ -40,9 +40,9 @@ impl ExpiryWheel {
     }
 
     /// Makes the slot come up at `at`, or up to 8 ms later. It must not hang anywhere.
-    pub(super) fn put(&mut self, slot: u32, at: Tick) {
+    pub(super) fn insert(&mut self, slot: u32, at: Tick) {
         if self.links.len() <= slot as usize {
-            self.links.resize(slot as usize + 1, Link::LOOSE);
+            self.links.resize(slot as usize + 1, ListLink::UNLINKED);
         }
         // What lies further ahead than a turn comes up early and is put back.
         let farthest = self.next + BUCKETS as u64 - 1;
@@ -51,20 +51,21 @@ impl ExpiryWheel {
         if first != NONE {
             self.links[first as usize].before = slot;
         }
-        self.links[slot as usize] = Link { before: bucket as u32 | Link::HEAD, after: first };
+        self.links[slot as usize] =
+            ListLink { before: bucket as u32 | ListLink::HEAD, after: first };
     }
 
     /// Takes the slot out, wherever it hangs.
-    pub(super) fn take(&mut self, slot: u32) {
+    pub(super) fn remove(&mut self, slot: u32) {
         let Some(place) = self.links.get_mut(slot as usize) else { return };
-        let Link { before, after } = std::mem::replace(place, Link::LOOSE);
+        let ListLink { before, after } = std::mem::replace(place, ListLink::UNLINKED);
         if before == NONE {
             return;
         }
-        if before & Link::HEAD == 0 {
+        if before & ListLink::HEAD == 0 {
             self.links[before as usize].after = after;
         } else {
-            self.heads[(before & !Link::HEAD) as usize] = after;
+            self.heads[(before & !ListLink::HEAD) as usize] = after;
         }
         if after != NONE {
             self.links[after as usize].before = before;
@@ -82,7 +83,7 @@ impl ExpiryWheel {
         while self.next < end {
             let head = self.heads[self.next as usize % BUCKETS];
             if head != NONE {
-                self.take(head);
+                self.remove(head);
                 return Some(head);
             }
             self.next += 1;
@@ -105,7 +106,7 @@ mod tests {
     fn slots_come_up_within_a_bucket_of_their_time() {
         let mut wheel = ExpiryWheel::new();
         for slot in 0..1000 {
-            wheel.put(slot, Tick(u64::from(slot) * 7));
+            wheel.insert(slot, Tick(u64::from(slot) * 7));
         }
         let mut seen = 0;
         for now in 0..7_100 {
@@ -122,33 +123,33 @@ mod tests {
     fn taken_slots_do_not_come_up() {
         let mut wheel = ExpiryWheel::new();
         for slot in 0..6 {
-            wheel.put(slot, Tick(100));
+            wheel.insert(slot, Tick(100));
         }
         for slot in [0, 3, 5] {
-            wheel.take(slot);
-            wheel.take(slot);
+            wheel.remove(slot);
+            wheel.remove(slot);
         }
-        wheel.put(3, Tick(200));
+        wheel.insert(3, Tick(200));
         assert_eq!(due(&mut wheel, 150), [1, 2, 4]);
         assert_eq!(due(&mut wheel, 250), [3]);
-        wheel.take(77);
+        wheel.remove(77);
     }
 
     #[test]
     fn a_slot_beyond_the_turn_comes_up_early_and_one_from_the_past_next() {
         let mut wheel = ExpiryWheel::new();
-        wheel.put(1, Tick(BUCKET_MS * BUCKETS as u64 * 3));
+        wheel.insert(1, Tick(BUCKET_MS * BUCKETS as u64 * 3));
         let turn = BUCKET_MS * BUCKETS as u64;
         assert_eq!(due(&mut wheel, turn), [1]);
-        wheel.put(2, Tick(5));
+        wheel.insert(2, Tick(5));
         assert_eq!(due(&mut wheel, turn + BUCKET_MS), [2]);
     }
 
     #[test]
     fn a_long_stop_brings_everything_up() {
         let mut wheel = ExpiryWheel::new();
-        wheel.put(1, Tick(1_000));
-        wheel.put(2, Tick(400_000));
+        wheel.insert(1, Tick(1_000));
+        wheel.insert(2, Tick(400_000));
         assert_eq!(due(&mut wheel, 10_000_000_000), [1, 2]);
         assert_eq!(due(&mut wheel, 10_000_000_100), [0_u32; 0]);
     }

@@ -11,8 +11,8 @@ use std::{
 use fastrand::Rng;
 
 use super::{
-    Command, LeaseTable, Losses, Now, Outcome, Patch, Protected, Refusal, Registry, StreamId,
-    Target, Transition, Verdict,
+    Command, Due, ExpiryShare, LeaseTable, Now, Outcome, Patch, ProtectedNamespace, Refusal,
+    Registry, StreamId, Target, Transition,
 };
 use crate::{
     model::{
@@ -43,7 +43,7 @@ struct Model {
     /// What happened to the leases of each namespace that has instances.
     pasts: BTreeMap<Name, Vec<Event>>,
     /// The namespaces that have suspects: since when, the latest, and why.
-    holds: BTreeMap<Name, (u64, u64, Losses)>,
+    holds: BTreeMap<Name, (u64, u64, ExpiryShare)>,
     /// How many suspects there ever were.
     suspects: usize,
 }
@@ -55,7 +55,7 @@ struct Event {
     /// By how many more of them live.
     living: i64,
     /// How many ran out.
-    lost: i64,
+    expired: i64,
 }
 
 /// An identity's time in the registry.
@@ -105,7 +105,7 @@ struct Draft {
     /// For each transition what is seen of it.
     changes: Vec<Option<Expectation>>,
     /// How many leases of each namespace ran out.
-    lost: BTreeMap<Name, i64>,
+    expired: BTreeMap<Name, i64>,
     /// The slots of the suspects that there were before, and that have not been renewed.
     held: BTreeSet<u32>,
 }
@@ -126,8 +126,8 @@ impl Draft {
         let room = INSTANCES_MAX - model.stays.len();
         let suspects = model.stays.values().filter(|stay| stay.is_suspect() && !stay.returned);
         let held = suspects.map(|stay| stay.lease.slot()).collect();
-        let lost = BTreeMap::new();
-        Self { model, now, absorbed_at, room, changes: Vec::new(), lost, held }
+        let expired = BTreeMap::new();
+        Self { model, now, absorbed_at, room, changes: Vec::new(), expired, held }
     }
 
     fn decide(&mut self, command: &Command) -> Expected {
@@ -149,9 +149,9 @@ impl Draft {
                 self.remove(&place, if by_itself { own } else { others });
                 Ok((None, Some(self.model.revision)))
             }
-            Command::Enforce(verdict) => {
-                if let Ok(place) = self.model.find(&Target::Lease(verdict.lease())) {
-                    self.enforce(&place, *verdict);
+            Command::Enforce(due) => {
+                if let Ok(place) = self.model.find(&Target::Lease(due.lease())) {
+                    self.enforce(&place, *due);
                 }
                 Ok((None, None))
             }
@@ -172,23 +172,24 @@ impl Draft {
         }
     }
 
-    fn enforce(&mut self, place: &Identity, verdict: Verdict) {
+    fn enforce(&mut self, place: &Identity, due: Due) {
         let namespace = &place.0.namespace;
         let stay = &self.model.stays[place];
-        match verdict {
-            Verdict::Returned { .. } => {
+        match due {
+            Due::Renewed { .. } => {
                 self.put_presence(place, Presence::Confirmed);
                 let absorbed_at = self.absorbed_at;
                 let stay = self.model.stays.get_mut(place).unwrap();
                 stay.returned = false;
                 stay.due_by = stay.due_by.max(absorbed_at + Stay::SLACK_MS);
             }
-            Verdict::RanOut { reason, .. } if stay.is_suspect() => self.remove(place, reason),
-            Verdict::RanOut { reason, .. } => {
-                let planned = self.lost.entry(namespace.clone()).or_default();
-                let losses = self.model.losses(namespace, stay.ttl_ms, self.now.tick.0, *planned);
+            Due::Expired { reason, .. } if stay.is_suspect() => self.remove(place, reason),
+            Due::Expired { reason, .. } => {
+                let planned = self.expired.entry(namespace.clone()).or_default();
+                let share =
+                    self.model.expiry_share(namespace, stay.ttl_ms, self.now.tick.0, *planned);
                 *planned += 1;
-                if losses.lost < 10 || f64::from(losses.lost) <= 0.3 * f64::from(losses.of) {
+                if share.expired < 10 || f64::from(share.expired) <= 0.3 * f64::from(share.of) {
                     return self.remove(place, reason);
                 }
                 self.put_presence(place, Presence::Suspect);
@@ -296,26 +297,26 @@ impl Draft {
 }
 
 impl Model {
-    /// What was lost in the window that is as long as `ttl_ms`.
-    fn losses(&self, namespace: &Name, ttl_ms: u64, now: u64, planned: i64) -> Losses {
+    /// What was expired in the window that is as long as `ttl_ms`.
+    fn expiry_share(&self, namespace: &Name, ttl_ms: u64, now: u64, planned: i64) -> ExpiryShare {
         let begin = now.saturating_sub(ttl_ms);
         let past = self.pasts.get(namespace).map(Vec::as_slice).unwrap_or_default();
         // The past is kept in moments of 32 ms.
         let before = |event: &&Event| event.at / 32 <= begin / 32;
         let then: i64 = past.iter().filter(before).map(|event| event.living).sum();
-        let lost: i64 = past.iter().filter(|e| !before(e)).map(|event| event.lost).sum();
+        let expired: i64 = past.iter().filter(|e| !before(e)).map(|event| event.expired).sum();
         let living: i64 = past.iter().map(|event| event.living).sum();
         let count = |count: i64| u32::try_from(count).unwrap();
-        let of = if past.is_empty() { planned } else { then.max(living + lost) };
+        let of = if past.is_empty() { planned } else { then.max(living + expired) };
         let within = Duration::from_millis(now - begin);
-        Losses { lost: count(lost + planned), of: count(of), within }
+        ExpiryShare { expired: count(expired + planned), of: count(of), within }
     }
 
     /// Takes note of what an absorbed change means for protection.
     fn note(&mut self, change: &Change, ttl_ms: u64, at: u64) {
         let namespace = change.instance.service.namespace.clone();
         let suspect = change.instance.presence == Presence::Suspect;
-        let (living, lost) = match &change.kind {
+        let (living, expired) = match &change.kind {
             ChangeKind::Added => (1, 0),
             ChangeKind::Updated { before, .. } if before.presence != change.instance.presence => {
                 if suspect {
@@ -329,12 +330,12 @@ impl Model {
             ChangeKind::Removed(RemovalReason::Expired | RemovalReason::Disconnected) => (-1, 1),
             ChangeKind::Removed(_) => (-1, 0),
         };
-        if suspect && lost == 1 {
-            let why = self.losses(&namespace, ttl_ms, at, 0);
+        if suspect && expired == 1 {
+            let why = self.expiry_share(&namespace, ttl_ms, at, 0);
             let hold = self.holds.entry(namespace.clone()).or_insert((at, at, why));
             hold.1 = at;
         }
-        self.pasts.entry(namespace).or_default().push(Event { at, living, lost });
+        self.pasts.entry(namespace).or_default().push(Event { at, living, expired });
     }
 
     /// Forgets what no longer has consequences, given who is there.
@@ -347,14 +348,14 @@ impl Model {
         self.holds.retain(|n, _| within(n).any(|i| i.presence == Presence::Suspect));
     }
 
-    fn protected(&self) -> Vec<Protected> {
+    fn protected(&self) -> Vec<ProtectedNamespace> {
         let held = |namespace: &Name| {
             let stays = self.stays.iter();
             stays.filter(|((key, _), s)| key.namespace == *namespace && s.is_suspect()).count()
         };
-        let protected = |(namespace, (since, latest, why)): (&Name, &(u64, u64, Losses))| {
+        let protected = |(namespace, (since, latest, why)): (&Name, &(u64, u64, ExpiryShare))| {
             let (since, until) = (Tick(*since), Tick(latest + HOLD_MS));
-            Protected {
+            ProtectedNamespace {
                 namespace: namespace.clone(),
                 held: held(namespace),
                 since,
@@ -505,12 +506,12 @@ impl Pair {
     }
 
     /// Plans the expiries among some commands, and absorbs it all or gives it up.
-    fn batch(&mut self, verdicts: &[Verdict]) {
-        let count = self.random.usize(usize::from(verdicts.is_empty())..6);
+    fn batch(&mut self, due_leases: &[Due]) {
+        let count = self.random.usize(usize::from(due_leases.is_empty())..6);
         let mut commands: Vec<_> = (0..count).map(|_| self.some_command()).collect();
-        for verdict in verdicts {
+        for due in due_leases {
             let place = self.random.usize(..=commands.len());
-            commands.insert(place, Command::Enforce(*verdict));
+            commands.insert(place, Command::Enforce(*due));
         }
         let now = Now { tick: Tick(self.now), wall: WallTime(self.random.u64(..)) };
         let absorbed_at = self.now + self.random.u64(..30);
@@ -518,7 +519,7 @@ impl Pair {
         let (transitions, granted) = plan(&self.registry, &mut draft, commands);
         self.now = absorbed_at;
         if self.random.u8(..4) == 0 {
-            self.give_up(verdicts);
+            self.give_up(due_leases);
         } else {
             self.model = draft.model;
             self.leases.extend(granted);
@@ -530,7 +531,8 @@ impl Pair {
         assert_eq!(transitions.len(), expected.len(), "{transitions:?}");
         for (transition, expected) in transitions.into_iter().zip(expected) {
             let absorbed = self.registry.absorb(transition, Tick(self.now));
-            let seen = absorbed.change.as_deref().map(|change| (change.clone(), absorbed.previous));
+            let seen =
+                absorbed.map(|absorbed| (Change::clone(&absorbed.change), absorbed.previous));
             let ttl_ms = expected.as_ref().map_or(0, |expected| expected.ttl_ms);
             assert_eq!(seen, expected.map(|expected| (expected.change, expected.previous)));
             if let Some((change, _)) = seen {
@@ -542,10 +544,10 @@ impl Pair {
         }
     }
 
-    fn give_up(&mut self, verdicts: &[Verdict]) {
-        self.registry.reinstate(verdicts, Tick(self.now));
-        for verdict in verdicts {
-            let Verdict::RanOut { lease, .. } = verdict else { continue };
+    fn give_up(&mut self, due_leases: &[Due]) {
+        self.registry.reinstate(due_leases, Tick(self.now));
+        for due in due_leases {
+            let Due::Expired { lease, .. } = due else { continue };
             let stay = self.model.stays.values_mut().find(|stay| stay.lease == *lease).unwrap();
             stay.due_by = self.now + 8;
             if self.random.bool() {
@@ -558,22 +560,22 @@ impl Pair {
     /// Takes out what expired, and checks that it is neither too early nor too late.
     fn look_for_expired(&mut self) {
         let visits_max = [1, 3, 1_000][self.random.usize(..3)];
-        let (mut verdicts, mut expired, mut returned) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (mut due_leases, mut expired, mut returned) = (Vec::new(), Vec::new(), BTreeSet::new());
         loop {
-            let (taken, more) = self.registry.judge(Tick(self.now), visits_max);
+            let (taken, more) = self.registry.take_due(Tick(self.now), visits_max);
             assert!(taken.len() <= visits_max);
-            for verdict in &taken {
-                match verdict {
-                    Verdict::RanOut { lease, reason: RemovalReason::Expired } => {
+            for due in &taken {
+                match due {
+                    Due::Expired { lease, reason: RemovalReason::Expired } => {
                         expired.push(*lease);
                     }
-                    Verdict::Returned { lease } => {
+                    Due::Renewed { lease } => {
                         assert!(returned.insert(*lease), "{lease:?} returned twice");
                     }
                     other => panic!("{other:?}"),
                 }
             }
-            verdicts.extend(taken);
+            due_leases.extend(taken);
             if !more {
                 break;
             }
@@ -591,7 +593,7 @@ impl Pair {
         }
         assert_eq!(expired.iter().collect::<BTreeSet<_>>().len(), expired.len(), "taken twice");
         assert!(expired.iter().all(|l| self.model.stays.values().any(|stay| stay.lease == *l)));
-        self.batch(&verdicts);
+        self.batch(&due_leases);
     }
 
     fn forget(&mut self) {
@@ -708,8 +710,8 @@ fn commit(registry: &mut Registry, tick: u64, commands: Vec<Command>) -> Done {
     let mut plan = registry.plan(Now { tick: Tick(tick), wall: WallTime(tick) });
     let answers = commands.into_iter().map(|command| plan.decide(command)).collect();
     let transitions = plan.into_transitions();
-    let absorbed = transitions.into_iter().map(|t| registry.absorb(t, Tick(tick)).change);
-    (answers, absorbed.flatten().collect())
+    let absorbed = transitions.into_iter().filter_map(|t| registry.absorb(t, Tick(tick)));
+    (answers, absorbed.map(|absorbed| absorbed.change).collect())
 }
 
 fn granted(registry: &mut Registry, tick: u64, command: Command) -> LeaseId {
@@ -771,8 +773,8 @@ fn a_take_over_lives_by_its_own_ttl() {
     granted(&mut registry, 0, register("s", "short-to-long", content(1), 1_000));
     let short = granted(&mut registry, 500, register("s", "long-to-short", content(1), 1_000));
     granted(&mut registry, 500, register("s", "short-to-long", content(1), 60_000));
-    assert_eq!(registry.judge(Tick(1_500), 100), (vec![], false));
-    assert_eq!(registry.judge(Tick(1_517), 100), (vec![by_ttl(short)], false));
+    assert_eq!(registry.take_due(Tick(1_500), 100), (vec![], false));
+    assert_eq!(registry.take_due(Tick(1_517), 100), (vec![by_ttl(short)], false));
 }
 
 #[test]
@@ -870,20 +872,20 @@ fn a_lease_that_ran_out_cannot_renew_unless_it_is_given_back() {
     let mut registry = registry(0, 1, 10);
     let table = registry.lease_table();
     let lease = granted(&mut registry, 0, register("s", "a", content(1), 1_000));
-    let (expired, more) = registry.judge(Tick(1_017), 100);
+    let (expired, more) = registry.take_due(Tick(1_017), 100);
     assert_eq!((&expired[..], more), (&[by_ttl(lease)][..], false));
     assert!(!table.renew(lease, Tick(1_017)));
     registry.reinstate(&expired, Tick(1_020));
-    assert_eq!(registry.judge(Tick(1_036), 100).0, [by_ttl(lease)], "due again at once");
+    assert_eq!(registry.take_due(Tick(1_036), 100).0, [by_ttl(lease)], "due again at once");
     registry.reinstate(&expired, Tick(1_036));
     assert!(table.renew(lease, Tick(1_040)));
-    assert_eq!(registry.judge(Tick(2_040), 100).0, []);
-    assert_eq!(registry.judge(Tick(2_057), 100).0, [by_ttl(lease)]);
+    assert_eq!(registry.take_due(Tick(2_040), 100).0, []);
+    assert_eq!(registry.take_due(Tick(2_057), 100).0, [by_ttl(lease)]);
     let (_, changes) = commit(&mut registry, 2_057, vec![Command::Enforce(by_ttl(lease))]);
     assert!(matches!(changes[0].kind, ChangeKind::Removed(RemovalReason::Expired)));
     registry.reinstate(&[by_ttl(lease)], Tick(2_060));
     assert!(!table.renew(lease, Tick(2_060)), "what was absorbed is not given back");
-    assert_eq!(registry.judge(Tick(9_000), 100), (vec![], false));
+    assert_eq!(registry.take_due(Tick(9_000), 100), (vec![], false));
 }
 
 #[test]
@@ -891,7 +893,7 @@ fn a_registration_in_the_batch_of_its_expiry_is_a_new_stay() {
     let mut registry = registry(0, 1, 10);
     let table = registry.lease_table();
     let lease = granted(&mut registry, 0, register("s", "a", content(1), 1_000));
-    assert_eq!(registry.judge(Tick(2_000), 100).0, [by_ttl(lease)]);
+    assert_eq!(registry.take_due(Tick(2_000), 100).0, [by_ttl(lease)]);
     let batch = vec![Command::Enforce(by_ttl(lease)), register("s", "a", content(1), 1_000)];
     let (answers, changes) = commit(&mut registry, 2_000, batch);
     assert!(matches!(changes[0].kind, ChangeKind::Removed(RemovalReason::Expired)));
@@ -939,7 +941,7 @@ fn a_removal_carries_its_own_revision_and_its_reason() {
     let a = granted(&mut registry, 0, register("s", "a", content(1), 1_000));
     granted(&mut registry, 0, register("s", "b", content(1), 5_000));
     let c = granted(&mut registry, 0, register("s", "c", content(1), 5_000));
-    assert_eq!(registry.judge(Tick(1_020), 100).0, [by_ttl(a)]);
+    assert_eq!(registry.take_due(Tick(1_020), 100).0, [by_ttl(a)]);
     let batch =
         vec![Command::Enforce(by_ttl(a)), deregister(of("s", "b")), deregister(Target::Lease(c))];
     let (_, changes) = commit(&mut registry, 1_020, batch);
@@ -1029,16 +1031,16 @@ fn an_expiry_is_never_early_and_at_most_17_ms_late() {
                 }
             }
             let visits_max = 1 + random.usize(..3) * 1_000;
-            let (mut expired, mut more) = registry.judge(Tick(now), visits_max);
+            let (mut expired, mut more) = registry.take_due(Tick(now), visits_max);
             while more {
-                let (taken, still_more) = registry.judge(Tick(now), visits_max);
+                let (taken, still_more) = registry.take_due(Tick(now), visits_max);
                 expired.extend(taken);
                 more = still_more;
             }
             let commands = expired.iter().copied().map(Command::Enforce).collect();
             commit(&mut registry, now, commands);
-            for verdict in expired {
-                let Verdict::RanOut { lease, .. } = verdict else { panic!("{verdict:?}") };
+            for due in expired {
+                let Due::Expired { lease, .. } = due else { panic!("{due:?}") };
                 let (_, renewed_at, ttl_ms) = alive.remove(&lease).expect("it lived");
                 assert!(now > renewed_at + ttl_ms, "early");
             }
@@ -1052,12 +1054,12 @@ fn an_expiry_is_never_early_and_at_most_17_ms_late() {
 }
 
 /// A lease that was not renewed for its TTL.
-fn by_ttl(lease: LeaseId) -> Verdict {
-    Verdict::RanOut { lease, reason: RemovalReason::Expired }
+fn by_ttl(lease: LeaseId) -> Due {
+    Due::Expired { lease, reason: RemovalReason::Expired }
 }
 
-fn by_grace(lease: LeaseId) -> Verdict {
-    Verdict::RanOut { lease, reason: RemovalReason::Disconnected }
+fn by_grace(lease: LeaseId) -> Due {
+    Due::Expired { lease, reason: RemovalReason::Disconnected }
 }
 
 /// A lease of 60 s with a grace of 1 s, renewed over a stream at 500.
@@ -1078,9 +1080,9 @@ fn streaming() -> (Registry, StreamId, LeaseId) {
 fn a_lease_whose_stream_broke_has_its_grace_left() {
     let (mut registry, stream, lease) = streaming();
     registry.lease_table().break_stream(stream, lease, Tick(2_000));
-    assert_eq!(registry.judge(Tick(2_100), 100).0, []);
-    assert_eq!(registry.judge(Tick(3_000), 100).0, [], "not before the grace is over");
-    assert_eq!(registry.judge(Tick(3_009), 100).0, [by_grace(lease)]);
+    assert_eq!(registry.take_due(Tick(2_100), 100).0, []);
+    assert_eq!(registry.take_due(Tick(3_000), 100).0, [], "not before the grace is over");
+    assert_eq!(registry.take_due(Tick(3_009), 100).0, [by_grace(lease)]);
     let (_, changes) = commit(&mut registry, 3_009, vec![Command::Enforce(by_grace(lease))]);
     assert!(matches!(changes[0].kind, ChangeKind::Removed(RemovalReason::Disconnected)));
 }
@@ -1090,10 +1092,10 @@ fn a_renewal_within_the_grace_gives_back_the_ttl() {
     let (mut registry, stream, lease) = streaming();
     let table = registry.lease_table();
     table.break_stream(stream, lease, Tick(2_000));
-    assert_eq!(registry.judge(Tick(2_100), 100).0, []);
+    assert_eq!(registry.take_due(Tick(2_100), 100).0, []);
     assert!(table.renew(lease, Tick(2_900)));
-    assert_eq!(registry.judge(Tick(62_900), 100).0, []);
-    assert_eq!(registry.judge(Tick(62_917), 100).0, [by_ttl(lease)]);
+    assert_eq!(registry.take_due(Tick(62_900), 100).0, []);
+    assert_eq!(registry.take_due(Tick(62_917), 100).0, [by_ttl(lease)]);
 }
 
 #[test]
@@ -1101,15 +1103,15 @@ fn a_take_over_within_the_grace_ends_it() {
     let (mut registry, stream, lease) = streaming();
     registry.lease_table().break_stream(stream, lease, Tick(2_000));
     let new = granted(&mut registry, 2_500, register("s", "a", content(1), 60_000));
-    assert_eq!(registry.judge(Tick(60_000), 100).0, []);
-    assert_eq!(registry.judge(Tick(62_517), 100).0, [by_ttl(new)]);
+    assert_eq!(registry.take_due(Tick(60_000), 100).0, []);
+    assert_eq!(registry.take_due(Tick(62_517), 100).0, [by_ttl(new)]);
 }
 
 #[test]
 fn a_grace_longer_than_what_is_left_of_the_ttl_does_not_prolong_it() {
     let (mut registry, stream, lease) = streaming();
     registry.lease_table().break_stream(stream, lease, Tick(60_000));
-    assert_eq!(registry.judge(Tick(60_517), 100).0, [by_ttl(lease)]);
+    assert_eq!(registry.take_due(Tick(60_517), 100).0, [by_ttl(lease)]);
 }
 
 /// Forty instances of a namespace with a TTL of 2 s, the first `alive` of which renew at 1000, in the
@@ -1128,10 +1130,10 @@ fn forty(alive: usize) -> (Registry, Vec<LeaseId>) {
 }
 
 /// Draws the consequences of what a look at the given time finds.
-fn judge(registry: &mut Registry, tick: u64) -> Vec<Arc<Change>> {
-    let (verdicts, more) = registry.judge(Tick(tick), 1_000);
+fn take_due(registry: &mut Registry, tick: u64) -> Vec<Arc<Change>> {
+    let (due_leases, more) = registry.take_due(Tick(tick), 1_000);
     assert!(!more);
-    commit(registry, tick, verdicts.into_iter().map(Command::Enforce).collect()).1
+    commit(registry, tick, due_leases.into_iter().map(Command::Enforce).collect()).1
 }
 
 fn count(changes: &[Arc<Change>], is: impl Fn(&Change) -> bool) -> usize {
@@ -1153,35 +1155,35 @@ fn removed(reason: RemovalReason) -> impl Fn(&Change) -> bool {
 fn leases_beyond_thirty_percent_are_held() {
     let (mut registry, _) = forty(1);
     granted(&mut registry, 0, register("other/s", "a", content(1), 2_000));
-    let changes = judge(&mut registry, 2_016);
+    let changes = take_due(&mut registry, 2_016);
     // 12 are 30 % of 40, and the 13th is more. The one of the other namespace is none of them.
     assert_eq!(count(&changes, removed(RemovalReason::Expired)), 13 + 1);
     assert_eq!(count(&changes, becomes(Presence::Suspect)), 26);
     let [protected] = &registry.protected()[..] else { panic!("{:?}", registry.protected()) };
     assert_eq!((protected.namespace.as_str(), protected.held), ("n", 26));
     assert_eq!((protected.since, protected.until), (Tick(2_016), Tick(2_016 + HOLD_MS)));
-    let why = Losses { lost: 13, of: 40, within: Duration::from_secs(2) };
+    let why = ExpiryShare { expired: 13, of: 40, within: Duration::from_secs(2) };
     assert_eq!(protected.why, why);
 }
 
 #[test]
-fn losses_that_come_one_by_one_are_deaths() {
+fn leases_that_expire_one_by_one_are_removed() {
     let mut registry = registry(0, 1, 100);
     for number in 0..40 {
         // Each a window after the one before.
         let instance = format!("i{number:02}");
         granted(&mut registry, number * 2_100, register("n/s", &instance, content(1), 2_000));
-        judge(&mut registry, number * 2_100 + 2_016);
+        take_due(&mut registry, number * 2_100 + 2_016);
         assert_eq!((registry.protected(), registry.instances()), (vec![], 0));
     }
 }
 
 #[test]
-fn those_who_deregister_are_no_losses() {
+fn deregistrations_do_not_count_as_expired() {
     let (mut registry, leases) = forty(0);
     let batch = leases[..28].iter().map(|lease| deregister(Target::Lease(*lease))).collect();
     commit(&mut registry, 1_500, batch);
-    let changes = judge(&mut registry, 2_016);
+    let changes = take_due(&mut registry, 2_016);
     assert_eq!(count(&changes, removed(RemovalReason::Expired)), 12, "30 % of the 40 at first");
     assert_eq!((registry.protected(), registry.instances()), (vec![], 0));
 }
@@ -1194,7 +1196,7 @@ fn a_held_instance_serves_as_it_did_and_has_the_status_that_it_had() {
         let patch = Patch { status: Some(*status), ..Patch::default() };
         commit(&mut registry, 0, vec![update(Target::Lease(*lease), patch)]);
     }
-    let changes = judge(&mut registry, 2_016);
+    let changes = take_due(&mut registry, 2_016);
     let held: Vec<_> = changes.iter().filter(|change| becomes(Presence::Suspect)(change)).collect();
     let mut seen: Vec<_> = held.iter().map(|change| change.instance.content.status()).collect();
     for change in &held {
@@ -1204,7 +1206,7 @@ fn a_held_instance_serves_as_it_did_and_has_the_status_that_it_had() {
     let table = registry.lease_table();
     let held: Vec<_> = leases.iter().filter(|lease| table.renew(**lease, Tick(3_000))).collect();
     assert_eq!(held.len(), 27, "only those that are held can renew");
-    let changes = judge(&mut registry, 3_008);
+    let changes = take_due(&mut registry, 3_008);
     assert_eq!((changes.len(), count(&changes, becomes(Presence::Confirmed))), (27, 27));
     let mut back: Vec<_> = changes.iter().map(|change| change.instance.content.status()).collect();
     for all in [&mut seen, &mut back] {
@@ -1214,14 +1216,14 @@ fn a_held_instance_serves_as_it_did_and_has_the_status_that_it_had() {
     assert!(statuses.iter().all(|status| seen.contains(status)), "{seen:?}");
     assert_eq!(registry.protected(), []);
     // From here on they live by their TTL as ever.
-    assert_eq!(judge(&mut registry, 5_000), []);
-    assert_eq!(judge(&mut registry, 5_016).len(), 27);
+    assert_eq!(take_due(&mut registry, 5_000), []);
+    assert_eq!(take_due(&mut registry, 5_016).len(), 27);
 }
 
 #[test]
 fn a_suspect_that_registers_again_is_no_suspect() {
     let (mut registry, _) = forty(0);
-    judge(&mut registry, 2_016);
+    take_due(&mut registry, 2_016);
     let roster = &registry.service(&key("n/one")).expect("known").roster;
     let suspect = Arc::clone(roster.instances().next().expect("a suspect"));
     assert_eq!(suspect.presence, Presence::Suspect);
@@ -1234,9 +1236,9 @@ fn a_suspect_that_registers_again_is_no_suspect() {
 #[test]
 fn suspects_go_when_the_hold_ends() {
     let (mut registry, _) = forty(0);
-    judge(&mut registry, 2_016);
-    assert_eq!(judge(&mut registry, 2_016 + HOLD_MS), []);
-    let changes = judge(&mut registry, 2_016 + HOLD_MS + 16);
+    take_due(&mut registry, 2_016);
+    assert_eq!(take_due(&mut registry, 2_016 + HOLD_MS), []);
+    let changes = take_due(&mut registry, 2_016 + HOLD_MS + 16);
     assert_eq!((changes.len(), count(&changes, removed(RemovalReason::Expired))), (27, 27));
     assert_eq!((registry.protected(), registry.instances()), (vec![], 0));
 }
@@ -1244,9 +1246,9 @@ fn suspects_go_when_the_hold_ends() {
 #[test]
 fn released_suspects_are_evicted_and_those_who_renewed_meanwhile_are_not() {
     let (mut registry, leases) = forty(0);
-    judge(&mut registry, 2_016);
+    take_due(&mut registry, 2_016);
     let table = registry.lease_table();
-    let held = |lease: &&LeaseId| table.lives(**lease);
+    let held = |lease: &&LeaseId| table.is_active(**lease);
     let renewed = *leases.iter().find(held).expect("a suspect");
     assert!(table.renew(renewed, Tick(3_000)));
     let release = || Command::Release { namespace: name("n"), count_max: 20 };
@@ -1259,7 +1261,7 @@ fn released_suspects_are_evicted_and_those_who_renewed_meanwhile_are_not() {
     else {
         panic!("{answers:?}");
     };
-    let changes = judge(&mut registry, 3_008);
+    let changes = take_due(&mut registry, 3_008);
     assert_eq!(count(&changes, becomes(Presence::Confirmed)), 1);
     assert_eq!((registry.protected(), registry.instances()), (vec![], 1));
 }
