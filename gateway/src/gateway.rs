@@ -11,7 +11,6 @@ use std::{
 
 use http::{Response, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use waypost_config::reload::WatchedFile;
 use waypost_serving::tasks::TaskSet;
@@ -23,6 +22,7 @@ use crate::{
         metrics::Measures,
     },
     problem::Problem,
+    server::Shutdown,
     settings::Settings,
     upstream::services::Upstreams,
 };
@@ -36,24 +36,19 @@ pub(crate) struct Gateway {
     pub(crate) body_silence_max: Duration,
     /// Connections of callers, and tunnels.
     pub(crate) connections: TaskSet,
-    /// Ends what would not end by itself.
-    pub(crate) closing: CancellationToken,
+    pub(crate) shutdown: Shutdown,
     pub(crate) figures: Option<PrometheusHandle>,
     pub(crate) access_log: Option<Arc<AccessLog>>,
     pub(crate) measures: Measures,
-    /// No more connections.
-    pub(crate) leaving: CancellationToken,
     /// Set once the registry had reported all services of the routes: from then on a gateway is ready until
     /// it drains. What a reload adds is waited for by the requests to it alone.
     pub(crate) was_ready: AtomicBool,
-    /// No more requests on those that there are.
-    pub(crate) idle: CancellationToken,
 }
 
 impl Gateway {
     /// Returns why it should get no traffic yet, or no more.
     pub(crate) fn unready(&self) -> Option<String> {
-        if self.leaving.is_cancelled() {
+        if self.shutdown.drain.is_cancelled() {
             return Some("the gateway is draining".into());
         }
         if self.was_ready.load(Relaxed) {

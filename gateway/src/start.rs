@@ -27,7 +27,7 @@ use crate::{
     },
     observe::{access_log::AccessLog, metrics::Measures},
     proxy::{self, rejection},
-    server::{self, Patience, Threads},
+    server::{self, ServingThreads, Shutdown, Timeouts},
     settings::Settings,
     upstream::services::Upstreams,
 };
@@ -110,7 +110,7 @@ pub struct Running {
     operators: Tasks,
     registered: Option<Registered>,
     drain: Duration,
-    _threads: Threads,
+    _threads: ServingThreads,
 }
 
 impl fmt::Debug for Running {
@@ -137,7 +137,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let (listener, address) = bind(options.listen)?;
     let (admin_listener, admin_address) = bind(options.admin_listen)?;
     let (tasks, operators) = (Tasks::default(), Tasks::default());
-    let threads = Threads::start(&tasks).map_err(StartError::Thread)?;
+    let threads = ServingThreads::start(&tasks).map_err(StartError::Thread)?;
     let gateway = Arc::new(Gateway {
         settings: Arc::clone(&settings),
         upstreams: Upstreams::new(options.client.clone()),
@@ -145,13 +145,11 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         pseudonym,
         body_silence_max: options.body_silence_max,
         connections: TaskSet::default(),
-        closing: CancellationToken::new(),
         figures: options.figures,
         access_log: options.access_log.map(AccessLog::new).map(Arc::new),
         measures: Measures::new(),
-        leaving: tasks.stop().clone(),
+        shutdown: Shutdown { drain: tasks.stop().clone(), ..Shutdown::default() },
         was_ready: AtomicBool::new(false),
-        idle: CancellationToken::new(),
     });
     gateway.watch(&gateway.settings());
     let watching = Arc::clone(&gateway);
@@ -164,9 +162,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         };
         settings.follow(hangup, stop, on_reload).await;
     });
-    let patience =
-        Patience { head_timeout: options.head_timeout, silence_max: options.body_silence_max };
-    tasks.spawn("requests", serve(&gateway, listener, &threads, patience));
+    let timeouts = Timeouts { head: options.head_timeout, send: options.body_silence_max };
+    tasks.spawn("requests", serve(&gateway, listener, &threads, timeouts));
     let registered = options.advertised.map(|Advertised { service, host }| {
         options.client.register_in_background(Registration::new(service, host, address.port()))
     });
@@ -191,20 +188,17 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
 fn serve(
     gateway: &Arc<Gateway>,
     listener: TcpListener,
-    threads: &Threads,
-    patience: Patience,
+    threads: &ServingThreads,
+    timeouts: Timeouts,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let answering = Arc::clone(gateway);
-    // Boxed: a connection without a request stays small.
-    let answer = move |peer, request| Box::pin(proxy::serve(Arc::clone(&answering), peer, request));
-    let ends = server::Ends {
-        leaving: gateway.leaving.clone(),
-        idle: gateway.idle.clone(),
-        closing: gateway.closing.clone(),
-    };
+    let responding = Arc::clone(gateway);
+    // Boxed: an idle connection stays small.
+    let respond =
+        move |peer, request| Box::pin(proxy::serve(Arc::clone(&responding), peer, request));
+    let shutdown = gateway.shutdown.clone();
     let reject = rejection::by(gateway);
     let connections = gateway.connections.clone();
-    server::run(listener, threads.turns(), patience, connections, ends, answer, reject)
+    server::run(listener, threads.round_robin(), timeouts, connections, shutdown, respond, reject)
 }
 
 /// Starts what the access log and metrics need done now and then.
@@ -258,7 +252,7 @@ impl Running {
             // Callers are told first, and have time to hear it.
             let _drained = registered.drain(self.drain / 2).await;
         }
-        self.gateway.leaving.cancel();
+        self.gateway.shutdown.drain.cancel();
         let left = end.deadline().into_std().saturating_duration_since(clock::now());
         let last_request = time::sleep(left / 2);
         // First, so that all connections are known that are waited for below.
@@ -267,12 +261,12 @@ impl Running {
             () = self.gateway.connections.ended() => {}
             () = last_request => {}
         }
-        self.gateway.idle.cancel();
+        self.gateway.shutdown.close_idle.cancel();
         tokio::select! {
             () = self.gateway.connections.ended() => {}
             () = end => {}
         }
-        self.gateway.closing.cancel();
+        self.gateway.shutdown.abort.cancel();
         self.gateway.connections.ended().await;
         self.operators.join(OPERATORS_END_MAX).await;
         if let Some(log) = &self.gateway.access_log {
@@ -292,9 +286,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.gateway.leaving.cancel();
-        self.gateway.idle.cancel();
-        self.gateway.closing.cancel();
+        self.gateway.shutdown.drain.cancel();
+        self.gateway.shutdown.close_idle.cancel();
+        self.gateway.shutdown.abort.cancel();
         self.operators.stop().cancel();
     }
 }

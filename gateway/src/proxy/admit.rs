@@ -19,7 +19,7 @@ use crate::{
     observe::access_log::Outcome,
     problem::Problem,
     routes::{Access, Found, KeySource, Route, unusual},
-    server::EncodedAt,
+    server::EncodedPositions,
     settings::Settings,
     upstream::{
         channels::Way,
@@ -210,7 +210,7 @@ fn request_target(path: String, query: Option<&str>) -> Result<PathAndQuery, Pro
 /// Returns the target that the instance gets, with the bytes that were encoded for the gateway alone as they
 /// came.
 fn raw_target(head: &mut Parts, path: &PathAndQuery) -> Option<RawTarget> {
-    let encoded_at = head.extensions.remove::<EncodedAt>()?;
+    let encoded_at = head.extensions.remove::<EncodedPositions>()?;
     let length = head.uri.path_and_query()?.as_str().len();
     RawTarget::new(&encoded_at.decode(path.as_str(), length)?)
 }

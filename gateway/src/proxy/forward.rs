@@ -157,7 +157,7 @@ fn map_response(
     let (here, there) = (context.upgrade.clone(), hyper::upgrade::on(&mut response));
     let (head, body) = response.into_parts();
     // The body counts the call as in flight, for as long as the tunnel is open.
-    let tunnel = tunnel::run(here, there, body, context.gateway.closing.clone());
+    let tunnel = tunnel::run(here, there, body, context.gateway.shutdown.abort.clone());
     context.gateway.connections.spawn("tunnel", tunnel);
     Ok(Response::from_parts(head, Body::empty()))
 }

@@ -1,11 +1,12 @@
-//! A connection, from its first byte to its end. It must never keep more than its socket for one that
-//! rests, nor wait longer for the head of a request than it is given.
+//! A caller's connection, from its first byte to its end. Invariant: an idle connection keeps its
+//! socket alone; the head of a request arrives in time, or the connection ends.
 
 use std::{
     convert::Infallible,
     error::Error as _,
     future::Future,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,47 +23,47 @@ use tokio::{net::TcpStream, time};
 use tonic::body::Body;
 
 use super::{
-    Ends, Patience,
+    Shutdown, Timeouts,
+    activity::{Activity, GuardedBody, HalfClosed, Phase},
     linger::linger,
-    refusals::Reject,
-    turns::{InTurn, State},
-    wire::{self, Spoken, Wire},
+    rejection::Reject,
+    stream::{self, CallerStream, HttpVersion},
 };
 use crate::{clock, guard};
 
-/// How many bytes of a request's head are read.
+/// The bytes of a request's head that are read, at most.
 const HEAD_BYTES_MAX: u32 = 64 * 1024;
-/// The same in HTTP/2. The guard refuses what is over [`HEAD_BYTES_MAX`], and its caller's other requests go
-/// on; beyond about this bound h2 closes the connection.
+/// The same over HTTP/2. The guard refuses a head over [`HEAD_BYTES_MAX`], and the caller's other
+/// requests go on; beyond about this bound h2 closes the connection.
 const HEADER_LIST_MAX: u32 = 4 * HEAD_BYTES_MAX;
-/// How many requests one connection of HTTP/2 may have under way.
+/// Concurrent requests on a connection of HTTP/2.
 const STREAMS_MAX: u32 = 1_000;
-/// How long a connection has no request before it rests, about: what is kept for the next one is made
-/// anew then.
-const REST_AFTER: Duration = Duration::from_millis(50);
-/// How long a caller that closed its side waits for the next byte of its response. Whether it still reads
-/// shows only once something is sent to it.
+/// A connection without a request for about so long is idle: hyper's state is dropped, and created
+/// again for the next request.
+const IDLE_AFTER: Duration = Duration::from_millis(50);
+/// The time that a caller which closed its side has to take the next bytes of its response. Whether
+/// it still reads shows only once something is sent to it.
 const HALF_CLOSED_MAX: Duration = Duration::from_secs(5);
 
-/// What a connection is served with.
-pub(super) struct Connection<F> {
-    pub(super) patience: Patience,
-    pub(super) ends: Ends,
-    pub(super) answer: F,
+/// A connection, and how it is served.
+pub(super) struct CallerConnection<F> {
+    pub(super) timeouts: Timeouts,
+    pub(super) shutdown: Shutdown,
+    pub(super) respond: F,
     pub(super) reject: Reject,
     pub(super) peer: SocketAddr,
 }
 
-/// A connection that rests.
-struct Resting {
+/// An idle connection of HTTP/1.1.
+struct IdleConnection {
     stream: TcpStream,
-    /// Of the next request.
-    ahead: Bytes,
-    /// Since when its head is waited for.
+    /// The first bytes of the next request.
+    read_ahead: Bytes,
+    /// The time from which on the head of the next request is due.
     since: Instant,
 }
 
-impl<F, A> Connection<F>
+impl<F, A> CallerConnection<F>
 where
     F: Fn(Request<Incoming>) -> A + Send + Sync,
     A: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
@@ -70,25 +71,26 @@ where
     /// Serves it to its end.
     pub(super) async fn run(self, mut stream: TcpStream) {
         let since = clock::now();
-        let spoken = tokio::select! {
-            spoken = wire::spoken(&mut stream) => spoken,
-            () = self.lost(since) => return,
+        let version = tokio::select! {
+            version = stream::detect_version(&mut stream) => version,
+            () = self.expired(since) => return,
         };
-        let Ok(Some((spoken, ahead))) = spoken else { return };
-        // Boxed: one that rests stays small.
-        match spoken {
-            Spoken::Http2 => {
-                Box::pin(self.http2(Wire::http2(stream, ahead, self.reject.clone()))).await;
+        let Ok(Some((version, read_ahead))) = version else { return };
+        // Boxed: an idle connection stays small.
+        match version {
+            HttpVersion::Http2 => {
+                let stream = CallerStream::http2(stream, read_ahead, self.reject.clone());
+                Box::pin(self.http2(stream)).await;
             }
-            Spoken::Http1 => {
-                let mut resting = Resting { stream, ahead, since };
-                while let Some(rests) = Box::pin(self.http1(resting)).await {
-                    resting = rests;
-                    if resting.ahead.is_empty() {
+            HttpVersion::Http1 => {
+                let mut idle = IdleConnection { stream, read_ahead, since };
+                while let Some(next) = Box::pin(self.http1(idle)).await {
+                    idle = next;
+                    if idle.read_ahead.is_empty() {
                         tokio::select! {
-                            // What there is to read may be the end: it is looked at as a request is.
-                            _readable = resting.stream.readable() => {}
-                            () = self.lost(resting.since) => return,
+                            // The end of the connection, too, is found by reading it as a request.
+                            _readable = idle.stream.readable() => {}
+                            () = self.expired(idle.since) => return,
                         }
                     }
                 }
@@ -96,34 +98,34 @@ where
         }
     }
 
-    /// Waits until no request may come any more whose head is waited for, `since` when.
-    async fn lost(&self, since: Instant) {
+    /// Waits until the head of a request is overdue, or idle connections close.
+    async fn expired(&self, since: Instant) {
         tokio::select! {
-            () = self.ends.idle.cancelled() => {}
-            () = time::sleep_until((since + self.patience.head_timeout).into()) => {}
+            () = self.shutdown.close_idle.cancelled() => {}
+            () = time::sleep_until((since + self.timeouts.head).into()) => {}
         }
     }
 
-    async fn http2(&self, wire: Wire) {
+    async fn http2(&self, stream: CallerStream) {
         let mut server = http2::Builder::new(TokioExecutor::new());
         server
             .timer(TokioTimer::new())
-            // Who says nothing is asked whether it lives.
-            .keep_alive_interval(self.patience.head_timeout)
-            .keep_alive_timeout(self.patience.head_timeout)
+            // A silent connection is probed.
+            .keep_alive_interval(self.timeouts.head)
+            .keep_alive_timeout(self.timeouts.head)
             .max_concurrent_streams(STREAMS_MAX)
             .max_header_list_size(HEADER_LIST_MAX);
-        let serving = server.serve_connection(TokioIo::new(wire), service_fn(&self.answer));
+        let serving = server.serve_connection(TokioIo::new(stream), service_fn(&self.respond));
         tokio::pin!(serving);
         tokio::select! {
             ended = serving.as_mut() => return self.ended("http2", ended),
-            () = self.ends.leaving.cancelled() => serving.as_mut().graceful_shutdown(),
+            () = self.shutdown.drain.cancelled() => serving.as_mut().graceful_shutdown(),
         }
         self.ended("http2", serving.await);
     }
 
-    /// Logs and counts the end of a connection that is an error. What was refused of it is counted as a
-    /// request.
+    /// Logs and counts a connection that ended with an error. Requests that hyper refused are
+    /// counted as requests.
     fn ended(&self, protocol: &'static str, ended: hyper::Result<()>) {
         if let Err(error) = ended {
             let cause = error.source().map(tracing::field::display);
@@ -133,72 +135,125 @@ where
         }
     }
 
-    /// Serves requests until there are no more, or none for a while.
-    async fn http1(&self, resting: Resting) -> Option<Resting> {
-        let Resting { stream, ahead, mut since } = resting;
-        let wire = Wire::http1(stream, ahead, self.reject.clone());
-        let turns = wire.turns.clone();
-        let answer = service_fn(|mut request| {
-            let (turn, answered) = (turns.begin(&mut request), (self.answer)(request));
-            let leaving = &self.ends.leaving;
-            async move {
-                let Ok(mut answer) = answered.await;
-                // What the connection becomes is said there already.
-                if leaving.is_cancelled() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, Infallible>(answer.map(|body| InTurn { body, _turn: turn }))
-            }
-        });
+    /// Serves requests over HTTP/1.1. Returns the connection once it is idle; `None`: it has ended.
+    async fn http1(&self, idle: IdleConnection) -> Option<IdleConnection> {
+        let IdleConnection { stream, read_ahead, since } = idle;
+        let stream = CallerStream::http1(stream, read_ahead, self.reject.clone());
+        let activity = Arc::clone(&stream.activity);
         let mut serving = http1::Builder::new()
             .max_headers(guard::FIELDS_MAX)
             .max_buf_size(HEAD_BYTES_MAX as usize)
             .half_close(true)
-            .serve_connection(TokioIo::new(wire), answer)
+            .serve_connection(
+                TokioIo::new(stream),
+                service_fn(|request| self.respond_http1(&activity, request)),
+            )
             .with_upgrades();
-        let pause =
-            REST_AFTER.min(self.patience.head_timeout / 2).min(self.patience.silence_max / 2);
-        let look = time::sleep(pause);
-        tokio::pin!(look);
-        let (mut is_ending, mut seen, mut taken) = (false, 0, 0);
-        let mut taken_at = since;
-        let mut half_closed = None;
+        let Timeouts { head, send } = self.timeouts;
+        let interval = IDLE_AFTER.min(head / 2).min(send / 2);
+        let check = time::sleep(interval);
+        tokio::pin!(check);
+        let mut checks = Checks::new(self.timeouts, since);
         loop {
             tokio::select! {
                 ended = &mut serving => {
                     self.ended("http1", ended);
                     if let Some(parts) = serving.into_parts() {
-                        Box::pin(linger(parts.io.into_inner(), &self.ends.leaving)).await;
+                        Box::pin(linger(parts.io.into_inner(), &self.shutdown.drain)).await;
                     }
                     return None;
                 }
-                () = self.ends.idle.cancelled(), if !is_ending => {
-                    is_ending = true;
+                () = self.shutdown.close_idle.cancelled(), if !checks.is_closing => {
+                    checks.is_closing = true;
                     Pin::new(&mut serving).graceful_shutdown();
                     continue;
                 }
-                () = look.as_mut() => {}
+                () = check.as_mut() => {}
             }
             let now = clock::now();
-            if !turns.is_left(&mut taken) {
-                taken_at = now;
-            } else if now - taken_at >= self.patience.silence_max {
-                return None;
+            match checks.run(&activity, now) {
+                Checked::Serving => check.as_mut().reset((now + interval).into()),
+                Checked::Expired => return None,
+                Checked::Idle => break,
             }
-            if turns.silence(&mut half_closed, now) >= HALF_CLOSED_MAX {
-                return None;
-            }
-            match turns.state(&mut seen) {
-                State::Busy => since = now,
-                _ if now - since >= self.patience.head_timeout => return None,
-                State::Resting if !is_ending => break,
-                _ => {}
-            }
-            look.as_mut().reset((now + pause).into());
         }
         let parts = serving.into_parts()?;
         let stream = parts.io.into_inner().into_stream();
         // Copied: even an empty part of hyper's buffer would keep all of it.
-        Some(Resting { stream, ahead: Bytes::copy_from_slice(&parts.read_buf), since })
+        let read_ahead = Bytes::copy_from_slice(&parts.read_buf);
+        Some(IdleConnection { stream, read_ahead, since: checks.active_at })
+    }
+
+    fn respond_http1<'a>(
+        &'a self,
+        activity: &Arc<Activity>,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<GuardedBody>, Infallible>> + use<'a, F, A> {
+        let (guard, responding) = (activity.begin(&mut request), (self.respond)(request));
+        let drain = &self.shutdown.drain;
+        async move {
+            let Ok(mut response) = responding.await;
+            // An upgrade has its own `Connection`.
+            if drain.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response.map(|body| GuardedBody { body, _guard: guard }))
+        }
+    }
+}
+
+/// The checks of a connection of HTTP/1.1, at intervals: is it idle, has a timeout passed?
+struct Checks {
+    timeouts: Timeouts,
+    /// The last check that found a request.
+    active_at: Instant,
+    /// The last check that found no bytes waiting for the caller, or some taken.
+    sent_at: Instant,
+    requests_seen: u64,
+    writes_seen: u64,
+    half_closed: HalfClosed,
+    /// Set once the connection is to end with its request.
+    is_closing: bool,
+}
+
+/// The result of a check.
+enum Checked {
+    /// Go on.
+    Serving,
+    /// A timeout has passed: close the connection.
+    Expired,
+    /// Release all but the socket.
+    Idle,
+}
+
+impl Checks {
+    fn new(timeouts: Timeouts, since: Instant) -> Self {
+        Self {
+            timeouts,
+            active_at: since,
+            sent_at: since,
+            requests_seen: 0,
+            writes_seen: 0,
+            half_closed: None,
+            is_closing: false,
+        }
+    }
+
+    fn run(&mut self, activity: &Activity, now: Instant) -> Checked {
+        if !activity.is_stalled(&mut self.writes_seen) {
+            self.sent_at = now;
+        } else if now - self.sent_at >= self.timeouts.send {
+            return Checked::Expired;
+        }
+        if activity.half_closed_stall(&mut self.half_closed, now) >= HALF_CLOSED_MAX {
+            return Checked::Expired;
+        }
+        match activity.phase(&mut self.requests_seen) {
+            Phase::Active => self.active_at = now,
+            _ if now - self.active_at >= self.timeouts.head => return Checked::Expired,
+            Phase::Idle if !self.is_closing => return Checked::Idle,
+            Phase::Idle | Phase::Reading => {}
+        }
+        Checked::Serving
     }
 }

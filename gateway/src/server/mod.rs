@@ -1,13 +1,15 @@
-//! Takes connections in and serves the requests on them, in HTTP/1.1 and HTTP/2. It must never be held up
-//! by a connection that says nothing, or too much.
+//! Accepts connections and serves the requests on them, over HTTP/1.1 and HTTP/2. In the order of a
+//! connection: its thread, its bytes, its version, its requests, its end.
+//! Invariant: a connection that sends nothing, or too much, delays no other.
 
+mod activity;
 mod connection;
+mod http2_frames;
 mod linger;
-mod refusals;
+mod rejection;
 mod request_line;
+mod stream;
 mod threads;
-mod turns;
-mod wire;
 
 use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,62 +21,63 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-
-use self::{connection::Connection, refusals::Reject};
-pub(crate) use self::{refusals::Rejected, request_line::EncodedAt, threads::Threads};
 use waypost_serving::{listener, tasks::TaskSet};
 
-/// When to stop.
-#[derive(Clone)]
-pub(crate) struct Ends {
-    /// No more connections. Those of HTTP/1.1 answer one more request, with `Connection: close`: one that is
-    /// closed while it is idle may have a request on its way. Those of HTTP/2 announce their end.
-    pub(crate) leaving: CancellationToken,
-    /// No more requests.
-    pub(crate) idle: CancellationToken,
-    /// At once.
-    pub(crate) closing: CancellationToken,
+use self::{connection::CallerConnection, rejection::Reject};
+pub(crate) use self::{
+    rejection::Rejected, request_line::EncodedPositions, threads::ServingThreads,
+};
+
+/// The stages of a shutdown, in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shutdown {
+    /// Ends the accept loop. Each connection of HTTP/1.1 serves one more request, with
+    /// `Connection: close`: a request may be on its way when an idle connection closes. Connections
+    /// of HTTP/2 announce their end.
+    pub(crate) drain: CancellationToken,
+    /// Closes idle connections.
+    pub(crate) close_idle: CancellationToken,
+    /// Closes all connections.
+    pub(crate) abort: CancellationToken,
 }
 
-/// How patient it is with callers.
+/// The time that callers have.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
-    /// How long the head of a request may take.
-    pub(crate) head_timeout: Duration,
-    /// How long they may take nothing of an answer, in HTTP/1.1.
-    pub(crate) silence_max: Duration,
+pub(crate) struct Timeouts {
+    /// For the head of a request.
+    pub(crate) head: Duration,
+    /// Until they take the next bytes of a response, over HTTP/1.1.
+    pub(crate) send: Duration,
 }
 
-/// Serves what comes to `listener` until it is to leave, each connection on the next of these runtimes;
-/// connections end by themselves after that.
+/// Accepts connections until the gateway drains, and serves each on the next of `runtimes`. The
+/// connections go on after that, until they end or are closed.
 pub(crate) async fn run<F, A>(
     listener: TcpListener,
     runtimes: impl Iterator<Item = Handle>,
-    patience: Patience,
+    timeouts: Timeouts,
     connections: TaskSet,
-    ends: Ends,
-    answer: F,
+    shutdown: Shutdown,
+    respond: F,
     reject: impl Fn(SocketAddr, StatusCode, Version) -> Rejected + Clone + Send + Sync + 'static,
 ) where
     F: Fn(SocketAddr, Request<Incoming>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
 {
-    let leaving = ends.leaving.clone();
     for runtime in runtimes {
-        let accepted = leaving.run_until_cancelled(listener::accept(&listener)).await;
-        let Some((stream, peer)) = accepted else { break };
+        let accept = listener::accept(&listener);
+        let Some((stream, peer)) = shutdown.drain.run_until_cancelled(accept).await else { break };
+        // The runtime that accepted it lets go of it.
         let Ok(stream) = stream.into_std() else { continue };
-        let (ends, answer) = (ends.clone(), answer.clone());
-        let answer = move |request| answer(peer, request);
-        let reject = reject.clone();
+        let (shutdown, respond, reject) = (shutdown.clone(), respond.clone(), reject.clone());
+        let respond = move |request| respond(peer, request);
         let reject: Reject = Arc::new(move |status, version| reject(peer, status, version));
-        let closing = ends.closing.clone();
-        let connection = Connection { patience, ends, answer, reject, peer };
+        let abort = shutdown.abort.clone();
+        let connection = CallerConnection { timeouts, shutdown, respond, reject, peer };
         connections.spawn_on(&runtime, "connection", async move {
-            // Its bytes are moved by the runtime that it is served on.
             let Ok(stream) = TcpStream::from_std(stream) else { return };
             tokio::select! {
-                () = closing.cancelled() => {}
+                () = abort.cancelled() => {}
                 () = connection.run(stream) => {}
             }
         });

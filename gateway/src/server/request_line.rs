@@ -1,92 +1,90 @@
-//! Follows where requests begin in the bytes of a connection of HTTP/1.1, and percent-encodes what clients
-//! send in targets as it is, though it has to be encoded: `"`, `<`, `>` and the backtick, for which hyper
-//! refuses a request. Pure.
-//!
-//! Invariant: only bytes of a request line's target are changed. Where a request begins is known from
-//! hyper alone: it parsed the head before, and says how long the body is. Where it can't be known, nothing
-//! is changed, and hyper refuses such a request as before.
+//! Follows where requests begin in the bytes of a connection of HTTP/1.1, and percent-encodes in
+//! targets what some clients send without: `"`, `<`, `>` and the backtick, for which hyper refuses
+//! a request. Pure. Invariant: only bytes of a request line's target change. Where a request begins
+//! follows from hyper alone: it parsed the head before, and gives the length of the body. Where
+//! that is unknown, nothing changes, and hyper refuses such a request.
 
 use std::mem;
 
-/// Longer targets are refused anyway.
+/// The guard refuses longer targets.
 const TARGET_MAX: usize = crate::guard::TARGET_BYTES_MAX;
 
-/// Where bytes of a target were encoded, each of which takes three in the encoded form.
+/// The positions in an encoded target of the bytes that were encoded, of three bytes each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct EncodedAt(Vec<usize>);
+pub(crate) struct EncodedPositions(Vec<usize>);
 
-/// Where in the requests the next byte belongs.
+/// The part of a request that the next byte belongs to.
 #[derive(Debug, PartialEq, Eq)]
-enum Place {
+enum Position {
     /// Before a request: empty lines may come.
-    Start,
+    BeforeRequest,
     Method,
-    /// The target, in its encoded form so many bytes long.
+    /// The target; `length` is that of its encoded form so far.
     Target {
         length: usize,
         is_query: bool,
     },
-    /// The rest of a line of the head; `is_empty`: nothing of it came yet but a CR.
+    /// The rest of a line of the head; `is_empty`: at most a CR of it has arrived.
     Line {
         is_empty: bool,
     },
-    /// Behind the head. So many bytes came that hyper may not have looked at.
-    Behind {
+    /// Behind the head, before hyper has parsed it; `excess` bytes have arrived since.
+    AfterHead {
         excess: u64,
     },
-    /// In a body, of which so many bytes are missing.
+    /// In a body, of which `missing` bytes are still to come.
     Body {
         missing: u64,
     },
-    /// Unknown.
-    Lost,
-}
-
-/// The body of a request, as hyper has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BodyLength {
-    Known(u64),
-    /// Chunked, or what follows the request is another protocol.
     Unknown,
 }
 
+/// The length of a request's body, from hyper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyLength {
+    Known(u64),
+    /// The body is chunked, or another protocol follows the request.
+    Unknown,
+}
+
+/// The encoder of one connection.
 #[derive(Debug)]
-pub(crate) struct RequestLines {
-    place: Place,
+pub(crate) struct TargetEncoder {
+    position: Position,
     encoded_at: Vec<usize>,
-    /// Whether the body of the last request may not have come to its end.
+    /// Set while more of the last request's body may arrive.
     is_body_open: bool,
 }
 
-impl RequestLines {
-    /// Of a connection at the beginning of a request.
+impl TargetEncoder {
+    /// An encoder for a connection before a request.
     pub(crate) fn new() -> Self {
-        Self { place: Place::Start, encoded_at: Vec::new(), is_body_open: false }
+        Self { position: Position::BeforeRequest, encoded_at: Vec::new(), is_body_open: false }
     }
 
-    /// Of a connection that is not looked at.
-    pub(crate) fn unknown() -> Self {
-        Self { place: Place::Lost, encoded_at: Vec::new(), is_body_open: false }
+    /// An encoder that changes nothing.
+    pub(crate) fn disabled() -> Self {
+        Self { position: Position::Unknown, encoded_at: Vec::new(), is_body_open: false }
     }
 
-    /// Looks at the bytes that came next. Returns what takes their place, where that is something else.
-    pub(crate) fn read(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+    /// Encodes the bytes that arrived next. Returns them, if any changed.
+    pub(crate) fn encode(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut changed: Option<Vec<u8>> = None;
         let mut at = 0;
         while at < bytes.len() {
-            match self.place {
-                Place::Lost => break,
-                Place::Behind { excess } => {
+            match self.position {
+                Position::Unknown => break,
+                Position::AfterHead { excess } => {
                     let more = (bytes.len() - at) as u64;
-                    self.place = Place::Behind { excess: excess + more };
+                    self.position = Position::AfterHead { excess: excess + more };
                     break;
                 }
-                Place::Body { missing } => {
+                Position::Body { missing } => {
                     let here = missing.min((bytes.len() - at) as u64);
                     let count = usize::try_from(here).unwrap_or(bytes.len() - at);
-                    self.place = match missing - here {
-                        0 => Place::Start,
-                        missing => Place::Body { missing },
+                    self.position = match missing - here {
+                        0 => Position::BeforeRequest,
+                        missing => Position::Body { missing },
                     };
                     if let Some(changed) = &mut changed {
                         changed.extend(&bytes[at..at + count]);
@@ -115,65 +113,66 @@ impl RequestLines {
         changed
     }
 
-    /// Moves on by a byte of a head. Returns its encoded form, where it needs that.
+    /// Moves on by a byte of a head. Returns its encoded form, where it needs one.
     fn step(&mut self, byte: u8) -> Option<&'static [u8; 3]> {
         let mut code = None;
-        self.place = match (&self.place, byte) {
-            (Place::Start, b'\r' | b'\n') => Place::Start,
-            (Place::Start, _) => Place::Method,
-            (Place::Method, b' ') => Place::Target { length: 0, is_query: false },
-            (Place::Line { is_empty: true }, b'\n') => Place::Behind { excess: 0 },
-            (_, b'\n') => Place::Line { is_empty: true },
-            (Place::Method, _) => Place::Method,
-            (Place::Line { is_empty: true }, b'\r') => Place::Line { is_empty: true },
-            // The form of a target that goes to instances. A fragment is not part of the URI.
-            (Place::Target { length: 0, .. }, byte) if byte != b'/' => {
-                Place::Line { is_empty: false }
+        self.position = match (&self.position, byte) {
+            (Position::BeforeRequest, b'\r' | b'\n') => Position::BeforeRequest,
+            (Position::BeforeRequest, _) => Position::Method,
+            (Position::Method, b' ') => Position::Target { length: 0, is_query: false },
+            (Position::Line { is_empty: true }, b'\n') => Position::AfterHead { excess: 0 },
+            (_, b'\n') => Position::Line { is_empty: true },
+            (Position::Method, _) => Position::Method,
+            (Position::Line { is_empty: true }, b'\r') => Position::Line { is_empty: true },
+            // Only the origin form of a target goes to instances. A fragment is not part of the
+            // URI.
+            (Position::Target { length: 0, .. }, byte) if byte != b'/' => {
+                Position::Line { is_empty: false }
             }
-            (Place::Target { .. }, b' ' | b'\r' | b'#') => Place::Line { is_empty: false },
-            (Place::Target { length, .. }, _) if *length >= TARGET_MAX => {
-                Place::Line { is_empty: false }
+            (Position::Target { .. }, b' ' | b'\r' | b'#') => Position::Line { is_empty: false },
+            (Position::Target { length, .. }, _) if *length >= TARGET_MAX => {
+                Position::Line { is_empty: false }
             }
-            (Place::Target { length, is_query }, byte) => {
+            (Position::Target { length, is_query }, byte) => {
                 let (length, is_query) = (*length, *is_query || byte == b'?');
                 code = code_of(byte, is_query);
                 let count = if code.is_some() { 3 } else { 1 };
-                Place::Target { length: length + count, is_query }
+                Position::Target { length: length + count, is_query }
             }
-            _ => Place::Line { is_empty: false },
+            _ => Position::Line { is_empty: false },
         };
-        if let (Some(_), Place::Target { length, .. }) = (code, &self.place) {
+        if let (Some(_), Position::Target { length, .. }) = (code, &self.position) {
             self.encoded_at.push(length - 3);
         }
         code
     }
 
-    /// Hyper has parsed a head, and waits for a body of this length. Returns where the request's target was
-    /// encoded, if it was.
-    pub(crate) fn begin(&mut self, body: BodyLength) -> Option<EncodedAt> {
+    /// Notes that hyper has parsed a head, which a body of this length follows. Returns the
+    /// positions at which the request's target was encoded, if any.
+    pub(crate) fn head_parsed(&mut self, body: BodyLength) -> Option<EncodedPositions> {
         let encoded_at = mem::take(&mut self.encoded_at);
-        self.place = match (&self.place, body) {
-            (Place::Behind { excess }, BodyLength::Known(length)) if *excess <= length => {
+        self.position = match (&self.position, body) {
+            (Position::AfterHead { excess }, BodyLength::Known(length)) if *excess <= length => {
                 match length - excess {
-                    0 => Place::Start,
-                    missing => Place::Body { missing },
+                    0 => Position::BeforeRequest,
+                    missing => Position::Body { missing },
                 }
             }
-            // Another request came behind this one, or the body's end is not known.
-            _ => Place::Lost,
+            // Another request has arrived behind this one, or the end of the body is unknown.
+            _ => Position::Unknown,
         };
         self.is_body_open = body == BodyLength::Unknown;
-        (!encoded_at.is_empty()).then_some(EncodedAt(encoded_at))
+        (!encoded_at.is_empty()).then_some(EncodedPositions(encoded_at))
     }
 
-    /// Returns true where more of the last request's body may come: another reader of the connection would
-    /// take it for a request.
+    /// Returns true where more of the last request's body may arrive, which another reader of the
+    /// connection would take for a request.
     pub(crate) fn is_body_open(&self) -> bool {
-        self.is_body_open || matches!(self.place, Place::Body { .. })
+        self.is_body_open || matches!(self.position, Position::Body { .. })
     }
 }
 
-/// The percent-encoded form of a byte that `http::Uri` does not take as it is.
+/// Returns the percent-encoded form of a byte that `http::Uri` refuses.
 fn code_of(byte: u8, is_query: bool) -> Option<&'static [u8; 3]> {
     match byte {
         b'"' if is_query => Some(b"%22"),
@@ -184,15 +183,15 @@ fn code_of(byte: u8, is_query: bool) -> Option<&'static [u8; 3]> {
     }
 }
 
-impl EncodedAt {
-    /// The target that an instance gets, with the bytes that were encoded as they came. `target` is its
-    /// encoded form, which ends as the request's target does, whose encoded form is `length` bytes long.
-    /// `None` where nothing of it was encoded.
+impl EncodedPositions {
+    /// Decodes the target for an instance, where the caller had not encoded it. `target` is its
+    /// encoded form, and ends as the request's target does, whose encoded form has `length` bytes.
+    /// `None`: nothing in it was encoded.
     pub(crate) fn decode(&self, target: &str, length: usize) -> Option<String> {
         let mut decoded = String::with_capacity(target.len());
         let mut from = 0;
         for at in &self.0 {
-            // Behind what is the same in both: a prefix may have been taken away, or put before it.
+            // Counted from the end: the route may have removed or added a prefix.
             let Some(at) = (target.len() + at).checked_sub(length) else { continue };
             let byte = match target.get(at..at + 3) {
                 Some("%22") => '"',
@@ -213,9 +212,9 @@ impl EncodedAt {
 mod tests {
     use super::*;
 
-    /// What comes out of these pieces.
-    fn read(lines: &mut RequestLines, pieces: &[&str]) -> String {
-        let out = |piece: &&str| match lines.read(piece.as_bytes()) {
+    /// Encodes the pieces of a stream.
+    fn encode(encoder: &mut TargetEncoder, pieces: &[&str]) -> String {
+        let out = |piece: &&str| match encoder.encode(piece.as_bytes()) {
             Some(changed) => String::from_utf8(changed).unwrap(),
             None => (*piece).to_owned(),
         };
@@ -231,110 +230,113 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_a_target_are_encoded_and_no_others() {
+    fn only_bytes_of_a_target_are_encoded() {
         for at in 0..RAW.len() {
-            let mut lines = RequestLines::new();
+            let mut encoder = TargetEncoder::new();
             let (one, other) = RAW.split_at(at);
-            assert_eq!(read(&mut lines, &[one, other]), ENCODED, "{at}");
-            let encoded_at = lines.begin(BodyLength::Known(0)).unwrap();
+            assert_eq!(encode(&mut encoder, &[one, other]), ENCODED, "{at}");
+            let encoded_at = encoder.head_parsed(BodyLength::Known(0)).unwrap();
             let raw = encoded_at.decode(target(ENCODED), target(ENCODED).len());
             assert_eq!(raw.as_deref(), Some(target(RAW)));
         }
     }
 
     #[test]
-    fn what_hyper_takes_is_encoded_and_no_more() {
+    fn only_bytes_that_hyper_refuses_are_encoded() {
         for byte in 0x21..0x7f_u8 {
             for is_query in [false, true] {
                 let path = if is_query { "/?" } else { "/" };
                 let text = format!("{path}{}", char::from(byte));
-                let is_taken = text.parse::<http::Uri>().is_ok();
-                assert_eq!(code_of(byte, is_query).is_none(), is_taken, "{text}");
+                let is_accepted = text.parse::<http::Uri>().is_ok();
+                assert_eq!(code_of(byte, is_query).is_none(), is_accepted, "{text}");
             }
         }
     }
 
     #[test]
     fn each_request_of_a_connection_is_encoded() {
-        let mut lines = RequestLines::new();
+        let mut encoder = TargetEncoder::new();
         let post = "POST /<> HTTP/1.1\r\n\r\n<>";
         for body in ["", "<body>", "GET /<> HTTP/1.1\r\n\r\n"] {
             for split in 0..=body.len() {
                 let (one, other) = body.split_at(split);
                 let head = format!("{}{one}", &post[..post.len() - 2]);
                 let encoded = head.replacen("/<>", "/%3C%3E", 1);
-                assert_eq!(read(&mut lines, &[&head]), encoded);
-                assert!(lines.begin(BodyLength::Known(body.len() as u64)).is_some());
-                assert_eq!(read(&mut lines, &[other]), other, "a body stays");
+                assert_eq!(encode(&mut encoder, &[&head]), encoded);
+                assert!(encoder.head_parsed(BodyLength::Known(body.len() as u64)).is_some());
+                assert_eq!(encode(&mut encoder, &[other]), other, "a body stays");
             }
         }
-        // What comes in one piece with the end of a body, too.
-        assert_eq!(read(&mut lines, &["P /a HTTP/1.1\n\n<"]), "P /a HTTP/1.1\n\n<");
-        lines.begin(BodyLength::Known(3));
-        assert_eq!(read(&mut lines, &["<>\r\n", "GET /> H\r\n\r\n"]), "<>\r\nGET /%3E H\r\n\r\n");
+        // A request in one piece with the end of a body.
+        assert_eq!(encode(&mut encoder, &["P /a HTTP/1.1\n\n<"]), "P /a HTTP/1.1\n\n<");
+        encoder.head_parsed(BodyLength::Known(3));
+        assert_eq!(
+            encode(&mut encoder, &["<>\r\n", "GET /> H\r\n\r\n"]),
+            "<>\r\nGET /%3E H\r\n\r\n"
+        );
     }
 
     #[test]
-    fn where_a_request_begins_is_never_guessed() {
+    fn the_begin_of_a_request_is_never_guessed() {
         let next = "GET /<> HTTP/1.1\r\n\r\n";
         let head = "POST /a HTTP/1.1\r\n\r\n";
-        // Another one came with it, the body is chunked, or another protocol follows.
+        // Another request came with it, the body is chunked, or another protocol follows.
         for (first, body) in [
             (format!("{head}{next}"), BodyLength::Known(0)),
             (format!("{head}<b>{next}"), BodyLength::Known(3)),
             (head.to_owned(), BodyLength::Unknown),
             (format!("{head}5\r\n<bod"), BodyLength::Unknown),
         ] {
-            let mut lines = RequestLines::new();
-            assert_eq!(read(&mut lines, &[&first]), first);
-            assert_eq!(lines.begin(body), None);
-            assert_eq!(read(&mut lines, &[next]), next);
-            assert_eq!(lines.begin(BodyLength::Known(0)), None);
-            assert_eq!(read(&mut lines, &[next]), next, "for good");
+            let mut encoder = TargetEncoder::new();
+            assert_eq!(encode(&mut encoder, &[&first]), first);
+            assert_eq!(encoder.head_parsed(body), None);
+            assert_eq!(encode(&mut encoder, &[next]), next);
+            assert_eq!(encoder.head_parsed(BodyLength::Known(0)), None);
+            assert_eq!(encode(&mut encoder, &[next]), next, "for good");
         }
-        // Hyper has not taken the head before.
-        let mut lines = RequestLines::new();
-        assert_eq!(read(&mut lines, &[head, next]), format!("{head}{next}"));
-        let mut lines = RequestLines::unknown();
-        assert_eq!(read(&mut lines, &[next]), next);
+        // Hyper has not parsed the head yet.
+        let mut encoder = TargetEncoder::new();
+        assert_eq!(encode(&mut encoder, &[head, next]), format!("{head}{next}"));
+        let mut encoder = TargetEncoder::disabled();
+        assert_eq!(encode(&mut encoder, &[next]), next);
     }
 
     #[test]
-    fn a_body_is_open_until_all_of_it_came() {
-        let mut lines = RequestLines::new();
-        assert!(!lines.is_body_open());
-        read(&mut lines, &["POST / HTTP/1.1\r\n\r\n"]);
-        lines.begin(BodyLength::Known(2));
-        assert!(lines.is_body_open());
-        read(&mut lines, &["b"]);
-        assert!(lines.is_body_open());
-        read(&mut lines, &["b", "POST / HTTP/1.1\r\n\r\n"]);
-        assert!(!lines.is_body_open());
-        lines.begin(BodyLength::Unknown);
-        assert!(lines.is_body_open());
-        lines.begin(BodyLength::Known(0));
-        assert!(!lines.is_body_open());
+    fn a_body_is_open_until_all_of_it_arrived() {
+        let mut encoder = TargetEncoder::new();
+        assert!(!encoder.is_body_open());
+        encode(&mut encoder, &["POST / HTTP/1.1\r\n\r\n"]);
+        encoder.head_parsed(BodyLength::Known(2));
+        assert!(encoder.is_body_open());
+        encode(&mut encoder, &["b"]);
+        assert!(encoder.is_body_open());
+        encode(&mut encoder, &["b", "POST / HTTP/1.1\r\n\r\n"]);
+        assert!(!encoder.is_body_open());
+        encoder.head_parsed(BodyLength::Unknown);
+        assert!(encoder.is_body_open());
+        encoder.head_parsed(BodyLength::Known(0));
+        assert!(!encoder.is_body_open());
     }
 
     #[test]
-    fn other_forms_of_targets_stay() {
+    fn other_forms_of_targets_do_not_change() {
         for line in ["GET http://a/<> HTTP/1.1\r\n", "GET <> HTTP/1.1\r\n", "GET  /<> HTTP/1.1\r\n"]
         {
-            assert_eq!(read(&mut RequestLines::new(), &[line]), line);
+            assert_eq!(encode(&mut TargetEncoder::new(), &[line]), line);
         }
         let (fragment, long) =
             ("GET /#<> HTTP/1.1\r\n", format!("GET /{}<", "x".repeat(TARGET_MAX)));
-        assert_eq!(read(&mut RequestLines::new(), &[fragment]), fragment);
-        assert_eq!(read(&mut RequestLines::new(), &[&long]), long);
+        assert_eq!(encode(&mut TargetEncoder::new(), &[fragment]), fragment);
+        assert_eq!(encode(&mut TargetEncoder::new(), &[&long]), long);
     }
 
     #[test]
-    fn a_prefix_that_was_taken_away_or_put_before_does_not_matter() {
+    fn a_removed_or_added_prefix_does_not_matter() {
         let head = "GET /v1/a<b?q=\" HTTP/1.1\r\n\r\n";
-        let mut lines = RequestLines::new();
-        let encoded = read(&mut lines, &[head]);
+        let mut encoder = TargetEncoder::new();
+        let encoded = encode(&mut encoder, &[head]);
         let length = target(&encoded).len();
-        let encoded_at = lines.begin(BodyLength::Known(0)).unwrap();
+        let encoded_at = encoder.head_parsed(BodyLength::Known(0)).unwrap();
         for (target, expected) in [
             ("/a%3Cb?q=%22", Some("/a<b?q=\"")),
             ("/in/side/of/a%3Cb?q=%22", Some("/in/side/of/a<b?q=\"")),
