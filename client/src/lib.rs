@@ -140,7 +140,7 @@ pub use adapters::CallError;
 pub use adapters::{Discover, PickLayer, PickService, Picked};
 #[cfg(feature = "http")]
 pub use adapters::{HttpLayer, HttpService, TrackedBody};
-pub use balance::{CallKey, NoInstance, Outcome, Pick, PickContext, Policy};
+pub use balance::{CallKey, NoInstance, Pick, PickContext, Policy};
 pub use builder::{BuildError, Builder};
 #[cfg(feature = "tonic")]
 pub use channel::ResponseFuture;
@@ -149,7 +149,7 @@ pub use channel::{BalancedChannel, CallTimeout, Grpc, Http, Protocol, RawTarget,
 #[cfg(feature = "http")]
 pub use channel::{FailureKind, HttpChannel, HttpChannelError, HttpFuture};
 pub use client::Client;
-pub use endpoint::Snapshot;
+pub use endpoint::{Outcome, Snapshot};
 pub use proto::{Filter, Instance};
 pub use registration::{
     Counted, CountedBody, CountedFuture, DeregisterError, Drained, FixedStatus, InFlight,

@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::metrics::ServiceMetrics;
 use crate::{
     balance::{Balancer, NoInstance, Pick, PickContext, Policy, Selection, Subset},
-    endpoint::{Endpoint, Group, Snapshot},
+    endpoint::{Endpoint, ServiceStats, Snapshot},
     proto::{Filter, Instance},
     registry::Refusal,
     runtime::{clock, hash::hash, tasks},
@@ -54,7 +54,7 @@ impl Services {
         if let Some(watched) = self.find(name) {
             return watched;
         }
-        let published = Arc::new(Published::of(Arc::new(Group::new(namespace, name))));
+        let published = Arc::new(Published::of(Arc::new(ServiceStats::new(namespace, name))));
         let stop = CancellationToken::new();
         let created = Arc::new(Watched {
             name: name.to_owned(),
@@ -505,13 +505,13 @@ impl Service {
     }
 
     pub(crate) fn metrics(&self) -> &ServiceMetrics {
-        self.watched.published.group().metrics()
+        self.watched.published.stats().metrics()
     }
 
     /// The slowest answer lately.
     pub(crate) fn slowest_answer(&self) -> Duration {
-        let group = self.watched.published.group();
-        group.slowest().latest(group.latest())
+        let stats = self.watched.published.stats();
+        stats.slowest().latest(stats.latest())
     }
 
     /// Whether there is such an instance among those that a call may go to.

@@ -108,8 +108,8 @@ impl Told {
     /// What makes `snapshot` of it. Those that go come first: a balancer that is full has room then.
     fn tell(&mut self, snapshot: &Snapshot) -> Vec<Change<String, Instance>> {
         let serving: BTreeMap<&str, &Instance> = snapshot
-            .field()
-            .endpoints()
+            .serving_endpoints()
+            .as_slice()
             .iter()
             .map(|endpoint| (endpoint.instance().id.as_str(), endpoint.instance()))
             .collect();

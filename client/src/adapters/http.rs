@@ -15,10 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use tower::Layer;
 
 use super::trial::{Answered, CallError, Trial};
-use crate::{
-    balance::{Outcome, PickContext},
-    service::Service,
-};
+use crate::{balance::PickContext, endpoint::Outcome, service::Service};
 
 /// Sends each HTTP request to an instance that is picked for it. With the feature `http`.
 ///

@@ -11,10 +11,7 @@ use tower::Layer;
 
 use super::trial::{CallError, Trial};
 use crate::{
-    balance::{Outcome, PickContext},
-    endpoint::Endpoint,
-    proto::Instance,
-    service::Service,
+    balance::PickContext, endpoint::Endpoint, endpoint::Outcome, proto::Instance, service::Service,
 };
 
 /// Picks an instance for each request, and hands it with the request to the service behind. With the

@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    balance::{NoInstance, Outcome, Pick, PickContext},
-    endpoint::{Endpoint, Sign},
+    balance::{NoInstance, Pick, PickContext},
+    endpoint::{Endpoint, Outcome},
     runtime::clock::{self, Instant},
     service::Service,
 };
@@ -72,7 +72,7 @@ impl Drop for Trial {
     /// Nobody waits any more. It says nothing of how it would have ended.
     fn drop(&mut self) {
         if self.pick.is_some() {
-            self.endpoint.note_given_up(clock::now() - self.began);
+            self.endpoint.record_abandoned(clock::now() - self.began);
         }
     }
 }
@@ -101,8 +101,7 @@ impl Answered {
         if std::mem::replace(&mut self.is_judged, true) {
             return;
         }
-        let sign = Sign::from(outcome);
-        self.pick.endpoint().note(sign, self.took);
+        self.pick.endpoint().record(outcome, self.took);
     }
 }
 

@@ -77,11 +77,11 @@ impl Balancer {
         context: &PickContext<'_>,
         suits: &impl Fn(&Endpoint) -> bool,
     ) -> Result<Option<&'a Arc<Endpoint>>, NoInstance> {
-        let field = &*candidates.preferred;
-        if field.is_empty() {
+        let endpoints = &*candidates.preferred;
+        if endpoints.is_empty() {
             return Err(candidates.none());
         }
-        let (random, now) = (&self.random, candidates.group.latest());
-        self.policy.search(&Choice { candidates, field, context, suits, random, now })
+        let (random, now) = (&self.random, candidates.stats.latest());
+        self.policy.search(&Choice { candidates, endpoints, context, suits, random, now })
     }
 }

@@ -2,13 +2,13 @@
 //! policy.
 
 use super::{context::PickContext, random::Randomness, selection::Candidates};
-use crate::endpoint::{Endpoint, Field, Gate, Tick};
+use crate::endpoint::{Admission, Endpoint, Tick, WeightedEndpoints};
 
 /// The inputs of one choice.
 pub(super) struct Choice<'a, 'b, S> {
     pub(super) candidates: &'a Candidates,
     /// The part of the candidates that is chosen from.
-    pub(super) field: &'a Field,
+    pub(super) endpoints: &'a WeightedEndpoints,
     pub(super) context: &'b PickContext<'b>,
     /// Returns whether an endpoint matches the call's filter, and has not failed it yet.
     pub(super) suits: &'b S,
@@ -28,22 +28,22 @@ pub(super) enum Eligibility {
 impl<S: Fn(&Endpoint) -> bool> Choice<'_, '_, S> {
     #[inline(always)]
     pub(super) fn eligibility(&self, index: usize) -> Eligibility {
-        let endpoint = &self.field.endpoints()[index];
+        let endpoint = &self.endpoints.as_slice()[index];
         if !(self.suits)(endpoint) {
             return Eligibility::Ineligible;
         }
-        match endpoint.gate(self.now) {
-            Gate::Open if self.is_spared(endpoint) => Eligibility::Ineligible,
-            Gate::Open => Eligibility::Eligible,
-            Gate::Probe(at) => Eligibility::ProbeDue(at),
-            Gate::Closed => Eligibility::Ineligible,
+        match endpoint.admission(self.now) {
+            Admission::Admitted if self.is_spared(endpoint) => Eligibility::Ineligible,
+            Admission::Admitted => Eligibility::Eligible,
+            Admission::Probe(at) => Eligibility::ProbeDue(at),
+            Admission::Ejected => Eligibility::Ineligible,
         }
     }
 
     /// Makes the call the probe of an endpoint. Returns false where another call is it.
     #[inline]
     pub(super) fn take_probe(&self, index: usize, at: Tick) -> bool {
-        self.field.endpoints()[index].take_probe(at, self.now)
+        self.endpoints.as_slice()[index].take_probe(at, self.now)
     }
 
     /// Returns whether slow start spares the endpoint this call.

@@ -27,6 +27,6 @@ pub(crate) use self::{
 pub use self::{
     context::{CallKey, PickContext},
     no_instance::NoInstance,
-    pick::{Outcome, Pick},
+    pick::Pick,
     policies::Policy,
 };

@@ -4,43 +4,9 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    endpoint::{Endpoint, Sign},
+    endpoint::{Endpoint, Outcome},
     proto::Instance,
 };
-
-/// What a call came to, as far as the instance is to be judged by it.
-///
-/// ```
-/// use waypost_client::Outcome;
-///
-/// // A refusal that is the caller's own fault is a success of the instance.
-/// let status = tonic::Code::InvalidArgument;
-/// let outcome = match status {
-///     tonic::Code::Unavailable | tonic::Code::Internal => Outcome::Failure,
-///     _ => Outcome::Success,
-/// };
-/// assert_eq!(outcome, Outcome::Success);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// The instance served it.
-    Success,
-    /// The instance did not, and might not serve the next one either.
-    Failure,
-    /// The instance took no connection: it is left alone at once, for a second at first.
-    Unreachable,
-}
-
-impl From<Outcome> for Sign {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Success => Self::Good,
-            Outcome::Failure => Self::Bad,
-            Outcome::Unreachable => Self::Unreached,
-        }
-    }
-}
 
 /// An instance chosen for one call. Keep it until the call has ended: choices go by the calls in
 /// flight. [Report](Self::report) what the call came to, so that they go by that as well.
@@ -127,7 +93,7 @@ impl Pick {
     /// # Ok::<(), waypost_client::NoInstance>(())
     /// ```
     pub fn report(self, outcome: Outcome, took: Duration) {
-        self.endpoint.note(outcome.into(), took);
+        self.endpoint.record(outcome, took);
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {

@@ -5,7 +5,7 @@ use super::{
     choice::{Choice, Eligibility},
     random::Randomness,
 };
-use crate::endpoint::{Endpoint, Field, Tick};
+use crate::endpoint::{Endpoint, Tick, WeightedEndpoints};
 
 /// A way to choose among candidates. Each type of the folder `policies` is one.
 pub(super) trait BalancingPolicy: Default {
@@ -18,14 +18,19 @@ pub(super) trait BalancingPolicy: Default {
     /// Draws two candidates of `field`, which is not empty. They may be the same. Default: both at random, by
     /// weight.
     #[inline]
-    fn draw(&self, field: &Field, random: &Randomness) -> (usize, usize) {
-        field.draw(random.next(), random.next())
+    fn draw(&self, endpoints: &WeightedEndpoints, random: &Randomness) -> (usize, usize) {
+        endpoints.draw(random.next(), random.next())
     }
 
     /// Returns whether a call should go to `second` rather than to `first`. Default: never.
     #[inline]
-    fn prefers_second(field: &Field, first: usize, second: usize, now: Tick) -> bool {
-        let _ = (field, first, second, now);
+    fn prefers_second(
+        endpoints: &WeightedEndpoints,
+        first: usize,
+        second: usize,
+        now: Tick,
+    ) -> bool {
+        let _ = (endpoints, first, second, now);
         false
     }
 
@@ -33,7 +38,7 @@ pub(super) trait BalancingPolicy: Default {
     /// of two. A policy overrides it where the call itself leads to a candidate, by a key.
     #[inline]
     fn choose<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, '_, S>) -> Option<usize> {
-        let (first, second) = self.draw(choice.field, choice.random);
+        let (first, second) = self.draw(choice.endpoints, choice.random);
         let is_first = match choice.eligibility(first) {
             Eligibility::ProbeDue(at) if choice.take_probe(first, at) => return Some(first),
             Eligibility::Eligible => true,
@@ -45,7 +50,7 @@ pub(super) trait BalancingPolicy: Default {
             Eligibility::ProbeDue(_) | Eligibility::Ineligible => false,
         };
         match (is_first, is_second) {
-            (true, true) => Some(prefer::<Self>(choice.field, first, second, choice.now)),
+            (true, true) => Some(prefer::<Self>(choice.endpoints, first, second, choice.now)),
             (true, false) => Some(first),
             (false, true) => Some(second),
             (false, false) => None,
@@ -56,10 +61,10 @@ pub(super) trait BalancingPolicy: Default {
 /// Returns the candidate that the policy `P` prefers.
 #[inline]
 pub(super) fn prefer<P: BalancingPolicy>(
-    field: &Field,
+    endpoints: &WeightedEndpoints,
     first: usize,
     second: usize,
     now: Tick,
 ) -> usize {
-    if P::prefers_second(field, first, second, now) { second } else { first }
+    if P::prefers_second(endpoints, first, second, now) { second } else { first }
 }

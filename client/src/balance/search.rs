@@ -8,7 +8,7 @@ use super::{
     no_instance::NoInstance,
     policy::{BalancingPolicy, prefer},
 };
-use crate::endpoint::{Endpoint, Gate};
+use crate::endpoint::{Admission, Endpoint};
 
 /// Finds a candidate that suits the call and is not ejected; where most are, any that suits.
 #[inline]
@@ -17,7 +17,7 @@ pub(super) fn search<'a, P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
     choice: &Choice<'a, '_, S>,
 ) -> Result<Option<&'a Arc<Endpoint>>, NoInstance> {
     match policy.choose(choice) {
-        Some(index) => Ok(Some(&choice.field.endpoints()[index])),
+        Some(index) => Ok(Some(&choice.endpoints.as_slice()[index])),
         None => search_all(policy, choice),
     }
 }
@@ -33,26 +33,26 @@ fn search_all<'a, P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
     if chosen.is_none()
         && let Some(others) = &choice.candidates.others
     {
-        choice.field = others;
+        choice.endpoints = others;
         chosen = policy.choose(&choice).or_else(|| choose_healthy::<P, S>(&choice));
     }
     if chosen.is_none() {
         chosen = choose_regardless::<P, S>(&choice)?;
     }
-    Ok(chosen.map(|index| &choice.field.endpoints()[index]))
+    Ok(chosen.map(|index| &choice.endpoints.as_slice()[index]))
 }
 
 /// Chooses among all that suit and are not ejected; none where more than half of those that suit are ejected.
 fn choose_healthy<P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
     choice: &Choice<'_, '_, S>,
 ) -> Option<usize> {
-    let (field, now) = (choice.field, choice.now);
-    let suiting = || field.endpoints().iter().filter(|endpoint| (choice.suits)(endpoint));
-    let open = suiting().filter(|endpoint| endpoint.gate(now) == Gate::Open).count();
+    let (endpoints, now) = (choice.endpoints, choice.now);
+    let suiting = || endpoints.as_slice().iter().filter(|endpoint| (choice.suits)(endpoint));
+    let open = suiting().filter(|endpoint| endpoint.admission(now) == Admission::Admitted).count();
     if open * 2 < suiting().count() {
         return None;
     }
-    let is_open = |endpoint: &Endpoint| endpoint.gate(now) == Gate::Open;
+    let is_open = |endpoint: &Endpoint| endpoint.admission(now) == Admission::Admitted;
     choose_from::<P, S>(choice, |endpoint| is_open(endpoint) && (choice.suits)(endpoint))
 }
 
@@ -65,9 +65,9 @@ fn choose_regardless<P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
     if !choice.context.healthy_only {
         return Ok(choose_from::<P, S>(choice, choice.suits));
     }
-    let is_open = |endpoint: &Endpoint| endpoint.gate(now) == Gate::Open;
+    let is_open = |endpoint: &Endpoint| endpoint.admission(now) == Admission::Admitted;
     let open = choose_from::<P, S>(choice, |it| is_open(it) && (choice.suits)(it));
-    let endpoints = choice.field.endpoints().iter();
+    let endpoints = choice.endpoints.as_slice().iter();
     match endpoints.filter(|endpoint| (choice.suits)(endpoint)).count() {
         instances @ 1.. if open.is_none() => Err(NoInstance::AllEjected { instances }),
         _ => Ok(open),
@@ -79,7 +79,7 @@ fn choose_from<P: BalancingPolicy, S>(
     choice: &Choice<'_, '_, S>,
     such: impl Fn(&Endpoint) -> bool,
 ) -> Option<usize> {
-    let (field, random) = (choice.field, choice.random);
-    let (first, second) = field.draw_where(random.next(), random.next(), such)?;
-    Some(prefer::<P>(field, first, second, choice.now))
+    let (endpoints, random) = (choice.endpoints, choice.random);
+    let (first, second) = endpoints.draw_where(random.next(), random.next(), such)?;
+    Some(prefer::<P>(endpoints, first, second, choice.now))
 }

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{context::matches, no_instance::NoInstance, zones};
 use crate::{
-    endpoint::{Endpoint, Field, Group, Snapshot, Tick},
+    endpoint::{Endpoint, ServiceStats, Snapshot, Tick, WeightedEndpoints},
     proto::Filter,
     runtime::{clock::Instant, hash::mix},
 };
@@ -37,14 +37,14 @@ pub(crate) struct Subset {
 #[derive(Debug)]
 pub(crate) struct Candidates {
     /// Those to choose from.
-    pub(super) preferred: Arc<Field>,
+    pub(super) preferred: Arc<WeightedEndpoints>,
     /// Those to choose from where most of the preferred ones fail.
-    pub(super) others: Option<Arc<Field>>,
+    pub(super) others: Option<Arc<WeightedEndpoints>>,
     /// How many instances there are, and how many of them take traffic.
     pub(super) instances: usize,
     pub(super) serving: usize,
     pub(super) slow_start_ms: Tick,
-    pub(super) group: Arc<Group>,
+    pub(super) stats: Arc<ServiceStats>,
 }
 
 impl Candidates {
@@ -65,25 +65,25 @@ impl Candidates {
 
     /// Whether there is such an instance.
     pub(crate) fn has(&self, such: impl Fn(&Endpoint) -> bool) -> bool {
-        let field = self.others.as_ref().unwrap_or(&self.preferred);
-        field.endpoints().iter().any(|endpoint| such(endpoint))
+        let endpoints = self.others.as_ref().unwrap_or(&self.preferred);
+        endpoints.as_slice().iter().any(|endpoint| such(endpoint))
     }
 
     /// Notes what time it is: otherwise that is only known from how calls went.
     pub(crate) fn advance(&self, now: Instant) {
-        self.group.advance(now);
+        self.stats.advance(now);
     }
 }
 
 impl Selection {
     /// Selects from `snapshot`.
     pub(crate) fn select(&self, snapshot: &Snapshot) -> Candidates {
-        let serving = snapshot.field();
+        let serving = snapshot.serving_endpoints();
         let passed = if self.filter == Filter::default() {
             Arc::clone(serving)
         } else {
             let suits = |endpoint: &&Arc<Endpoint>| matches(&self.filter, endpoint);
-            Arc::new(Field::new(serving.endpoints().iter().filter(suits).cloned()))
+            Arc::new(WeightedEndpoints::new(serving.as_slice().iter().filter(suits).cloned()))
         };
         let preferred = self.preferred(&passed);
         Candidates {
@@ -92,22 +92,22 @@ impl Selection {
             instances: snapshot.len(),
             serving: serving.len(),
             slow_start_ms: Tick::try_from(self.slow_start.as_millis()).unwrap_or(Tick::MAX),
-            group: Arc::clone(snapshot.group()),
+            stats: Arc::clone(snapshot.stats()),
         }
     }
 
     /// Those that calls go to as a rule; none where that is all of `passed` alike.
-    fn preferred(&self, passed: &Field) -> Option<Field> {
+    fn preferred(&self, passed: &WeightedEndpoints) -> Option<WeightedEndpoints> {
         let near = self.zone.as_deref().and_then(|zone| near(passed, zone));
         let count = near.as_ref().map_or(passed.len(), Vec::len);
         let Some(subset) = self.subset.filter(|subset| subset.size < count) else {
-            return near.map(Field::weighted);
+            return near.map(WeightedEndpoints::weighted);
         };
         let all =
-            || passed.endpoints().iter().map(|endpoint| (Arc::clone(endpoint), endpoint.weight()));
+            || passed.as_slice().iter().map(|endpoint| (Arc::clone(endpoint), endpoint.weight()));
         let mut chosen = near.unwrap_or_else(|| all().collect());
         subset.keep(&mut chosen);
-        Some(Field::weighted(chosen))
+        Some(WeightedEndpoints::weighted(chosen))
     }
 }
 
@@ -124,9 +124,9 @@ impl Subset {
 
 /// The instances that get calls from `zone`, and their weights; none where there are none in it, so that
 /// it makes no difference.
-fn near(field: &Field, zone: &str) -> Option<Vec<(Arc<Endpoint>, u32)>> {
+fn near(endpoints: &WeightedEndpoints, zone: &str) -> Option<Vec<(Arc<Endpoint>, u32)>> {
     let mut capacities = BTreeMap::<&str, u64>::new();
-    for endpoint in field.endpoints() {
+    for endpoint in endpoints.as_slice() {
         *capacities.entry(&endpoint.instance().zone).or_default() += u64::from(endpoint.weight());
     }
     let local = capacities.keys().position(|found| *found == zone)?;
@@ -142,5 +142,5 @@ fn near(field: &Field, zone: &str) -> Option<Vec<(Arc<Endpoint>, u32)>> {
         let weight = (shares[place] * part * SHARE_UNIT).max(1.0) as u32;
         (shares[place] > 0.0).then(|| (Arc::clone(endpoint), weight))
     };
-    Some(field.endpoints().iter().filter_map(weighted).collect())
+    Some(endpoints.as_slice().iter().filter_map(weighted).collect())
 }

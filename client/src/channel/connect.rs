@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     balance::{NoInstance, Pick},
-    endpoint::{Endpoint, Sign},
+    endpoint::{Endpoint, Outcome},
     runtime::{clock, tasks},
     service::ReadyError,
     transport::{ConnectError, Connection},
@@ -68,7 +68,7 @@ impl<P: Protocol> BalancedChannel<P> {
                 None => {
                     // What little was left of a call's time says nothing of the instance.
                     if limit >= LATE_MIN {
-                        endpoint.note(Sign::Unreached, Duration::ZERO);
+                        endpoint.record(Outcome::Unreachable, Duration::ZERO);
                     }
                     let address = endpoint.address().into();
                     call.tried().note(endpoint, ConnectError::CallDeadline { address, limit });
@@ -85,7 +85,7 @@ impl<P: Protocol> BalancedChannel<P> {
         tasks::spawn("dial", async move {
             let connected = task.connection().connect(&dialer, task.address()).await;
             if connected.is_err() {
-                task.note(Sign::Unreached, Duration::ZERO);
+                task.record(Outcome::Unreachable, Duration::ZERO);
             }
             // Whoever waited may have given up.
             let _gone = answer.send(connected);
@@ -142,7 +142,7 @@ impl<P: Protocol> BalancedChannel<P> {
             is_left && has_room
         };
         let is_other = |endpoint: &Endpoint| {
-            !tried.was_chosen(endpoint) && endpoint.is_open() && suits(endpoint)
+            !tried.was_chosen(endpoint) && endpoint.is_admitted() && suits(endpoint)
         };
         let ways: [&dyn Fn(&Endpoint) -> bool; 2] = [&is_other, &suits];
         let ways = match scope {
@@ -168,7 +168,7 @@ impl<P: Protocol> BalancedChannel<P> {
     pub(super) fn has_another(&self, call: &Call) -> bool {
         let (tried, limit) = (call.tried(), self.options.in_flight_max);
         self.service.has(|endpoint| {
-            !tried.was_chosen(endpoint) && endpoint.is_open() && endpoint.in_flight() < limit
+            !tried.was_chosen(endpoint) && endpoint.is_admitted() && endpoint.in_flight() < limit
         })
     }
 

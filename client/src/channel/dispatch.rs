@@ -18,7 +18,7 @@ use super::{
     served_by::ServedBy,
 };
 use crate::{
-    endpoint::Sign,
+    endpoint::Outcome,
     runtime::clock::{self, Instant},
     transport::{SendError, connection},
 };
@@ -101,7 +101,7 @@ impl<P: Protocol> BalancedChannel<P> {
             Err(SendError::Connect(error)) => {
                 drop(attempt.unsent());
                 call.note_unsent();
-                endpoint.note(Sign::Unreached, Duration::ZERO);
+                endpoint.record(Outcome::Unreachable, Duration::ZERO);
                 let status = Status::unavailable(error.to_string());
                 call.tried().note(&endpoint, error);
                 Err(Failure::Unreached(status))

@@ -13,13 +13,13 @@ pub(crate) type Tick = u64;
 
 /// What the instances of one service share.
 #[derive(Debug, Default)]
-pub(crate) struct Timeline {
+pub(crate) struct CoarseClock {
     /// The first moment that it was told.
     origin: OnceLock<Instant>,
     latest: AtomicU64,
 }
 
-impl Timeline {
+impl CoarseClock {
     /// Notes what time it is, and gives that.
     pub(crate) fn advance(&self, now: Instant) -> Tick {
         let since = now.saturating_duration_since(*self.origin.get_or_init(|| now));
@@ -46,11 +46,11 @@ mod tests {
 
     #[test]
     fn it_begins_with_what_it_is_told_first_and_never_goes_back() {
-        let (timeline, start) = (Timeline::default(), clock::now());
-        assert_eq!(timeline.latest(), 0);
-        assert_eq!(timeline.advance(start), 1);
-        assert_eq!(timeline.advance(start + Duration::from_millis(40)), 41);
-        assert_eq!(timeline.advance(start + Duration::from_millis(20)), 21);
-        assert_eq!(timeline.latest(), 41);
+        let (clock, start) = (CoarseClock::default(), clock::now());
+        assert_eq!(clock.latest(), 0);
+        assert_eq!(clock.advance(start), 1);
+        assert_eq!(clock.advance(start + Duration::from_millis(40)), 41);
+        assert_eq!(clock.advance(start + Duration::from_millis(20)), 21);
+        assert_eq!(clock.latest(), 41);
     }
 }

@@ -12,8 +12,9 @@ use std::{
 use super::{
     coarse_clock::Tick,
     latency::{EQUAL_BELOW, Latency},
-    outlier::{Health, Judgement, Sign},
-    service_stats::Group,
+    outcome::Outcome,
+    outlier::{Health, HealthChange},
+    service_stats::ServiceStats,
 };
 use crate::{
     proto::{Instance, Status},
@@ -41,7 +42,7 @@ const LATENCY_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Endpoint {
-    reach: Arc<Reach>,
+    state: Arc<EndpointState>,
     instance: Instance,
 }
 
@@ -49,7 +50,7 @@ pub(crate) struct Endpoint {
 /// choices look at lies side by side.
 #[derive(Debug)]
 #[repr(C)]
-pub(crate) struct Reach {
+pub(crate) struct EndpointState {
     /// 0, or when the next call may try whether it does well again: until then it is left alone.
     probe_at: AtomicU64,
     latency: Latency,
@@ -58,7 +59,7 @@ pub(crate) struct Reach {
     answered_at: AtomicU32,
     /// Since when it takes traffic; 0 where it always has, as far as is known.
     serving_since: AtomicU64,
-    group: Arc<Group>,
+    stats: Arc<ServiceStats>,
     /// `host:port`, an IPv6 address in brackets.
     address: Box<str>,
     /// Of the id.
@@ -69,24 +70,24 @@ pub(crate) struct Reach {
 
 /// Whether an instance is to be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gate {
-    Open,
+pub(crate) enum Admission {
+    Admitted,
     /// By one call, which finds out whether it does well again.
     Probe(Tick),
     /// It fails.
-    Closed,
+    Ejected,
 }
 
 /// How long an instance took until the head of an answer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Took {
+pub(crate) enum ResponseTime {
     /// Since it had all of the request.
     Whole(Duration),
     /// Since it had all that the caller had sent, which was still sending: says nothing of its speed.
-    Early(Duration),
+    Partial(Duration),
 }
 
-impl From<Duration> for Took {
+impl From<Duration> for ResponseTime {
     fn from(took: Duration) -> Self {
         Self::Whole(took)
     }
@@ -94,8 +95,8 @@ impl From<Duration> for Took {
 
 impl Endpoint {
     /// An instance that was not known before.
-    pub(crate) fn new(instance: Instance, group: &Arc<Group>) -> Self {
-        let reach = Reach {
+    pub(crate) fn new(instance: Instance, stats: &Arc<ServiceStats>) -> Self {
+        let state = EndpointState {
             address: address(&instance.host, instance.port).into(),
             id_hash: hash(instance.id.as_bytes()),
             serving_since: AtomicU64::new(0),
@@ -105,19 +106,19 @@ impl Endpoint {
             latency: Latency::default(),
             health: Mutex::default(),
             probe_at: AtomicU64::new(0),
-            group: Arc::clone(group),
+            stats: Arc::clone(stats),
         };
-        Self { instance, reach: Arc::new(reach) }
+        Self { instance, state: Arc::new(state) }
     }
 
     /// What `before` has become. Calls in flight, the connection and what is known of how it does stay
     /// where the place stays.
-    pub(crate) fn succeed(before: &Self, instance: Instance) -> Self {
+    pub(crate) fn replace(before: &Self, instance: Instance) -> Self {
         let stays = before.instance.host == instance.host && before.instance.port == instance.port;
         if stays {
-            Self { instance, reach: Arc::clone(&before.reach) }
+            Self { instance, state: Arc::clone(&before.state) }
         } else {
-            Self::new(instance, &before.reach.group)
+            Self::new(instance, &before.state.stats)
         }
     }
 
@@ -126,26 +127,26 @@ impl Endpoint {
     }
 
     pub(crate) fn address(&self) -> &str {
-        &self.reach.address
+        &self.state.address
     }
 
     /// The same for the same id in every process.
     pub(crate) fn id_hash(&self) -> u64 {
-        self.reach.id_hash
+        self.state.id_hash
     }
 
     /// Notes where it takes traffic from now on, and did not `before`, or not at this place.
-    pub(crate) fn come_after(&self, before: Option<&Self>, now: Tick) {
+    pub(crate) fn begin_slow_start(&self, before: Option<&Self>, now: Tick) {
         let served = before.is_some_and(|before| before.is_serving() && before.is_at(self));
         if self.is_serving() && !served {
-            self.reach.serving_since.store(now, Ordering::Relaxed);
+            self.state.serving_since.store(now, Ordering::Relaxed);
         }
     }
 
     /// What part of its share an instance is to get that has its full share after `slow_start_ms`:
     /// grows from a tenth to 1.
     pub(crate) fn warmth(&self, now: Tick, slow_start_ms: Tick) -> f32 {
-        let since = self.reach.serving_since.load(Ordering::Relaxed);
+        let since = self.state.serving_since.load(Ordering::Relaxed);
         let age = now.saturating_sub(since);
         if since == 0 || age >= slow_start_ms {
             return 1.0;
@@ -154,7 +155,7 @@ impl Endpoint {
     }
 
     pub(crate) fn connection(&self) -> &SharedConnection {
-        &self.reach.connection
+        &self.state.connection
     }
 
     pub(crate) fn weight(&self) -> u32 {
@@ -167,90 +168,90 @@ impl Endpoint {
 
     /// Whether both are reached over the same connection.
     pub(crate) fn is_at(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.reach, &other.reach)
+        Arc::ptr_eq(&self.state, &other.state)
     }
 
     // The count is a hint for balancing and orders nothing else: relaxed is enough.
 
     pub(crate) fn in_flight(&self) -> u32 {
-        self.reach.in_flight.load(Ordering::Relaxed)
+        self.state.in_flight.load(Ordering::Relaxed)
     }
 
     pub(crate) fn begin(&self) {
-        self.reach.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.reach.group.metrics().call_started();
+        self.state.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.state.stats.metrics().call_started();
     }
 
     pub(crate) fn end(&self) {
-        self.reach.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.reach.group.metrics().call_ended();
+        self.state.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.state.stats.metrics().call_ended();
     }
 
     pub(crate) fn latency(&self) -> &Latency {
-        &self.reach.latency
+        &self.state.latency
     }
 
-    pub(crate) fn gate(&self, now: Tick) -> Gate {
-        match self.reach.probe_at.load(Ordering::Relaxed) {
-            0 => Gate::Open,
-            at if at <= now => Gate::Probe(at),
-            _ => Gate::Closed,
+    pub(crate) fn admission(&self, now: Tick) -> Admission {
+        match self.state.probe_at.load(Ordering::Relaxed) {
+            0 => Admission::Admitted,
+            at if at <= now => Admission::Probe(at),
+            _ => Admission::Ejected,
         }
     }
 
     /// Returns whether it is neither ejected nor on probation.
-    pub(crate) fn is_open(&self) -> bool {
-        self.gate(self.reach.group.latest()) == Gate::Open
+    pub(crate) fn is_admitted(&self) -> bool {
+        self.admission(self.state.stats.latest()) == Admission::Admitted
     }
 
     /// Notes that the head of an answer came from it.
-    pub(crate) fn note_answer(&self, now: Instant) {
-        let tick = self.reach.group.advance(now);
-        self.reach.answered_at.store((tick as u32).max(1), Ordering::Relaxed);
+    pub(crate) fn record_response(&self, now: Instant) {
+        let tick = self.state.stats.advance(now);
+        self.state.answered_at.store((tick as u32).max(1), Ordering::Relaxed);
     }
 
     /// Returns how long ago its last answer to any call came; none where there was none.
     pub(crate) fn silence(&self, now: Instant) -> Option<Duration> {
-        let answered_at = self.reach.answered_at.load(Ordering::Relaxed);
-        let silent_ms = (self.reach.group.advance(now) as u32).wrapping_sub(answered_at);
+        let answered_at = self.state.answered_at.load(Ordering::Relaxed);
+        let silent_ms = (self.state.stats.advance(now) as u32).wrapping_sub(answered_at);
         (answered_at > 0).then(|| Duration::from_millis(silent_ms.into()))
     }
 
     /// Takes the probe that was due `at`. `false`: somebody else took it.
     pub(crate) fn take_probe(&self, at: Tick, now: Tick) -> bool {
         let next = now + PROBE_MS;
-        let probe_at = &self.reach.probe_at;
+        let probe_at = &self.state.probe_at;
         probe_at.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Takes in what a call came to that took so long.
-    pub(crate) fn note(&self, sign: Sign, took: impl Into<Took>) {
-        let now = self.reach.group.advance(clock::now());
+    pub(crate) fn record(&self, outcome: Outcome, took: impl Into<ResponseTime>) {
+        let now = self.state.stats.advance(clock::now());
         let took = took.into();
-        match sign {
-            Sign::Good => self.note_served(took, now),
-            Sign::Bad => self.note_failed(took, now),
-            Sign::Unreached => {}
+        match outcome {
+            Outcome::Success => self.record_success(took, now),
+            Outcome::Failure => self.record_failure(took, now),
+            Outcome::Unreachable => {}
         }
-        self.judge(sign, now);
+        self.update_health(outcome, now);
     }
 
-    fn note_served(&self, took: Took, now: Tick) {
-        let (Took::Whole(duration) | Took::Early(duration)) = took;
-        self.reach.group.metrics().call_succeeded(duration);
-        if let Took::Whole(took) = took {
+    fn record_success(&self, took: ResponseTime, now: Tick) {
+        let (ResponseTime::Whole(duration) | ResponseTime::Partial(duration)) = took;
+        self.state.stats.metrics().call_succeeded(duration);
+        if let ResponseTime::Whole(took) = took {
             self.latency().observe(took.min(LATENCY_MAX), now);
-            self.reach.group.slowest().observe(took, now);
+            self.state.stats.slowest().observe(took, now);
         }
     }
 
-    fn note_failed(&self, took: Took, now: Tick) {
-        let (Took::Whole(duration) | Took::Early(duration)) = took;
-        self.reach.group.metrics().call_failed(duration);
+    fn record_failure(&self, took: ResponseTime, now: Tick) {
+        let (ResponseTime::Whole(duration) | ResponseTime::Partial(duration)) = took;
+        self.state.stats.metrics().call_failed(duration);
         let expected = Duration::from_nanos(self.latency().nanos(now).max(EQUAL_BELOW) as u64);
         let took = match took {
-            Took::Whole(took) => took.max(expected),
-            Took::Early(_) => expected,
+            ResponseTime::Whole(took) => took.max(expected),
+            ResponseTime::Partial(_) => expected,
         };
         let penalized = took.saturating_mul(FAILURE_PENALTY).min(LATENCY_MAX);
         self.latency().raise(penalized, now);
@@ -258,23 +259,23 @@ impl Endpoint {
 
     /// Takes in that a call has taken so long and nobody waits for it any more. It says nothing of how
     /// it would have ended.
-    pub(crate) fn note_given_up(&self, took: Duration) {
-        let now = self.reach.group.advance(clock::now());
+    pub(crate) fn record_abandoned(&self, took: Duration) {
+        let now = self.state.stats.advance(clock::now());
         self.latency().raise(took.min(LATENCY_MAX), now);
     }
 
-    fn judge(&self, sign: Sign, now: Tick) {
+    fn update_health(&self, outcome: Outcome, now: Tick) {
         let suspect = self.instance.status() == Status::Suspect;
         // Nothing that is done under the lock panics.
-        let mut health = self.reach.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut health = self.state.health.lock().unwrap_or_else(PoisonError::into_inner);
         let was_ejected = health.is_ejected();
-        let judgement = health.judge(sign, suspect, now, fastrand::f64());
-        let probe_at = match judgement {
-            Judgement::Nothing => return,
-            Judgement::Eject(until) => until,
-            Judgement::Readmit => 0,
+        let change = health.record(outcome, suspect, now, fastrand::f64());
+        let probe_at = match change {
+            HealthChange::Unchanged => return,
+            HealthChange::Eject(until) => until,
+            HealthChange::Readmit => 0,
         };
-        self.reach.probe_at.store(probe_at, Ordering::Relaxed);
+        self.state.probe_at.store(probe_at, Ordering::Relaxed);
         drop(health);
         let Instance { namespace, service, id, .. } = &self.instance;
         let for_ms = probe_at.saturating_sub(now);
@@ -285,7 +286,7 @@ impl Endpoint {
         } else {
             let what = "the instance fails and is left alone for a while";
             tracing::warn!(namespace, service, instance = id, for_ms, "{what}");
-            self.reach.group.metrics().instance_ejected();
+            self.state.stats.metrics().instance_ejected();
         }
     }
 }
@@ -324,9 +325,9 @@ mod tests {
     fn calls_in_flight_stay_with_the_place() {
         let before = Endpoint::new(instance("a", Status::Up), &Arc::default());
         before.begin();
-        let changed = Endpoint::succeed(&before, instance("a", Status::Draining));
+        let changed = Endpoint::replace(&before, instance("a", Status::Draining));
         assert_eq!(changed.in_flight(), 1);
         let moved = Instance { port: 81, ..instance("a", Status::Up) };
-        assert_eq!(Endpoint::succeed(&before, moved).in_flight(), 0);
+        assert_eq!(Endpoint::replace(&before, moved).in_flight(), 0);
     }
 }

@@ -10,9 +10,9 @@ use super::coarse_clock::Tick;
 
 /// In how many milliseconds an average comes down to 1 / e of what it was, where nothing confirms it. Long
 /// enough that a slow instance is tried rarely, short enough that it is soon forgiven.
-const FORGIVEN_MS: f32 = 2_500.0;
+const DECAY_MS: f32 = 2_500.0;
 /// What part of the difference to it an answer moves the average by.
-const PART: f32 = 0.25;
+const GAIN: f32 = 0.25;
 /// How many times higher one answer makes the average, at most.
 const RISE_MAX: f32 = 2.0;
 /// Latencies below this are equal, in nanoseconds: about a millisecond.
@@ -51,11 +51,11 @@ impl Estimate {
     }
 
     /// What is left of them where nothing confirms them; 0 where too little is known.
-    pub(crate) fn forgiven(self, now: Tick) -> f32 {
+    pub(crate) fn decayed(self, now: Tick) -> f32 {
         let age = (now as u32).wrapping_sub(self.at);
         // Callers' clocks may be a little apart.
         let weight =
-            if age == 0 || age > u32::MAX / 2 { 1.0 } else { (-(age as f32) / FORGIVEN_MS).exp() };
+            if age == 0 || age > u32::MAX / 2 { 1.0 } else { (-(age as f32) / DECAY_MS).exp() };
         self.nanos.max(0.0) * weight
     }
 
@@ -66,7 +66,7 @@ impl Estimate {
         } else if before < 0.0 {
             nanos.min(-before)
         } else {
-            (before + (nanos - before) * PART).min(before.max(EQUAL_BELOW) * RISE_MAX)
+            (before + (nanos - before) * GAIN).min(before.max(EQUAL_BELOW) * RISE_MAX)
         }
     }
 }
@@ -79,7 +79,7 @@ impl Latency {
 
     /// The nanoseconds that an answer is expected to take; 0 where too little is known.
     pub(crate) fn nanos(&self, now: Tick) -> f32 {
-        self.estimate().forgiven(now)
+        self.estimate().decayed(now)
     }
 
     /// Takes in how long an answer took.
@@ -92,7 +92,7 @@ impl Latency {
     pub(crate) fn raise(&self, took: Duration, now: Tick) {
         let nanos = nanos(took);
         self.update(|before| {
-            (nanos > before.forgiven(now)).then_some(Estimate { nanos, at: now as u32 })
+            (nanos > before.decayed(now)).then_some(Estimate { nanos, at: now as u32 })
         });
     }
 

@@ -6,6 +6,7 @@ mod coarse_clock;
 #[expect(clippy::module_inception, reason = "the folder's first noun")]
 mod endpoint;
 mod latency;
+mod outcome;
 mod outlier;
 mod service_stats;
 mod slowest;
@@ -13,13 +14,12 @@ mod snapshot;
 mod weighted;
 mod weights;
 
-pub use self::snapshot::Snapshot;
 pub(crate) use self::{
     coarse_clock::Tick,
-    endpoint::{Endpoint, Gate, Took, address},
+    endpoint::{Admission, Endpoint, ResponseTime, address},
     latency::{EQUAL_BELOW, Estimate},
-    outlier::Sign,
-    service_stats::Group,
-    weighted::Field,
+    service_stats::ServiceStats,
+    weighted::WeightedEndpoints,
     weights::{Weights, scale_index},
 };
+pub use self::{outcome::Outcome, snapshot::Snapshot};

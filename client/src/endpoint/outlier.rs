@@ -2,7 +2,7 @@
 //! what time it is, and given its randomness. It never removes an instance: it only says when to leave
 //! it alone.
 
-use super::coarse_clock::Tick;
+use super::{coarse_clock::Tick, outcome::Outcome};
 
 /// Failures in a row after which an instance is left alone.
 const FAILURES_IN_A_ROW: u32 = 5;
@@ -10,28 +10,17 @@ const FAILURES_IN_A_ROW: u32 = 5;
 const CALLS_MIN: u32 = 20;
 const WINDOW_MS: Tick = 10_000;
 /// How long an instance is left alone for the first time, and at most.
-const FAILING_MS: (Tick, Tick) = (30_000, 300_000);
+const FAILING_EJECTION_MS: (Tick, Tick) = (30_000, 300_000);
 /// The same where it took no connection: that is cheap to try, and soon over.
-const UNREACHED_MS: (Tick, Tick) = (1_000, 30_000);
+const UNREACHABLE_EJECTION_MS: (Tick, Tick) = (1_000, 30_000);
 /// After so long without another ejection, those before are forgotten.
-const GOOD_MS: Tick = 300_000;
-
-/// What a call to an instance came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sign {
-    /// It was served.
-    Good,
-    /// It was not.
-    Bad,
-    /// No connection was taken.
-    Unreached,
-}
+const FORGET_MS: Tick = 300_000;
 
 /// What follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Judgement {
+pub(crate) enum HealthChange {
     /// As it was.
-    Nothing,
+    Unchanged,
     /// Leave the instance alone until then; the first call after that is a probe.
     Eject(Tick),
     /// The probe went well.
@@ -49,7 +38,7 @@ pub(crate) struct Health {
     ejected_until: Tick,
     /// How often in a row, without a long good time between.
     ejections: u32,
-    good_since: Tick,
+    readmitted_at: Tick,
 }
 
 impl Health {
@@ -59,50 +48,60 @@ impl Health {
     }
 
     /// Takes in a sign. Of a `suspect` instance one failure is enough. `random` is from 0 to 1.
-    pub(crate) fn judge(&mut self, sign: Sign, suspect: bool, now: Tick, random: f64) -> Judgement {
+    pub(crate) fn record(
+        &mut self,
+        outcome: Outcome,
+        suspect: bool,
+        now: Tick,
+        random: f64,
+    ) -> HealthChange {
         if self.is_ejected() {
-            return self.judge_ejected(sign, now, random);
+            return self.record_ejected(outcome, now, random);
         }
         if now >= self.window_began + WINDOW_MS {
             (self.window_began, self.calls, self.failures) = (now, 0, 0);
         }
         self.calls += 1;
-        if sign == Sign::Good {
+        if outcome == Outcome::Success {
             self.failures_in_a_row = 0;
-            return Judgement::Nothing;
+            return HealthChange::Unchanged;
         }
         self.failures += 1;
         self.failures_in_a_row += 1;
         let is_outlier = suspect
-            || sign == Sign::Unreached
+            || outcome == Outcome::Unreachable
             || self.failures_in_a_row >= FAILURES_IN_A_ROW
             || (self.calls >= CALLS_MIN && self.failures * 2 >= self.calls);
-        if is_outlier { self.eject(sign, now, random) } else { Judgement::Nothing }
+        if is_outlier { self.eject(outcome, now, random) } else { HealthChange::Unchanged }
     }
 
     /// Calls that began before the ejection say nothing new.
-    fn judge_ejected(&mut self, sign: Sign, now: Tick, random: f64) -> Judgement {
+    fn record_ejected(&mut self, outcome: Outcome, now: Tick, random: f64) -> HealthChange {
         if now < self.ejected_until {
-            return Judgement::Nothing;
+            return HealthChange::Unchanged;
         }
-        if sign != Sign::Good {
-            return self.eject(sign, now, random);
+        if outcome != Outcome::Success {
+            return self.eject(outcome, now, random);
         }
-        *self = Self { ejections: self.ejections, good_since: now, ..Self::default() };
-        Judgement::Readmit
+        *self = Self { ejections: self.ejections, readmitted_at: now, ..Self::default() };
+        HealthChange::Readmit
     }
 
-    fn eject(&mut self, sign: Sign, now: Tick, random: f64) -> Judgement {
-        if !self.is_ejected() && now >= self.good_since + GOOD_MS {
+    fn eject(&mut self, outcome: Outcome, now: Tick, random: f64) -> HealthChange {
+        if !self.is_ejected() && now >= self.readmitted_at + FORGET_MS {
             self.ejections = 0;
         }
-        let (first, most) = if sign == Sign::Unreached { UNREACHED_MS } else { FAILING_MS };
+        let (first, most) = if outcome == Outcome::Unreachable {
+            UNREACHABLE_EJECTION_MS
+        } else {
+            FAILING_EJECTION_MS
+        };
         let doubled = first.saturating_mul(1 << self.ejections.min(16)).min(most);
         // Callers that saw the same failures must not all come back at once.
         let jittered = doubled as f64 * (0.9 + random.clamp(0.0, 1.0) / 5.0);
         self.ejections += 1;
         self.ejected_until = now + jittered as Tick;
-        Judgement::Eject(self.ejected_until)
+        HealthChange::Eject(self.ejected_until)
     }
 }
 
@@ -110,8 +109,8 @@ impl Health {
 mod tests {
     use super::*;
 
-    fn judge(health: &mut Health, sign: Sign, now: Tick) -> Judgement {
-        health.judge(sign, false, now, 0.5)
+    fn judge(health: &mut Health, outcome: Outcome, now: Tick) -> HealthChange {
+        health.record(outcome, false, now, 0.5)
     }
 
     #[test]
@@ -119,65 +118,68 @@ mod tests {
         let mut health = Health::default();
         for _ in 0..10 {
             for _ in 0..4 {
-                assert_eq!(judge(&mut health, Sign::Bad, 10), Judgement::Nothing);
+                assert_eq!(judge(&mut health, Outcome::Failure, 10), HealthChange::Unchanged);
             }
             for _ in 0..20 {
-                assert_eq!(judge(&mut health, Sign::Good, 10), Judgement::Nothing);
+                assert_eq!(judge(&mut health, Outcome::Success, 10), HealthChange::Unchanged);
             }
         }
         for _ in 0..4 {
-            judge(&mut health, Sign::Bad, 10);
+            judge(&mut health, Outcome::Failure, 10);
         }
-        assert_eq!(judge(&mut health, Sign::Bad, 10), Judgement::Eject(30_010));
+        assert_eq!(judge(&mut health, Outcome::Failure, 10), HealthChange::Eject(30_010));
     }
 
     #[test]
     fn failing_half_of_the_time_ejects() {
         let mut health = Health::default();
-        let mut judged = Vec::new();
+        let mut changes = Vec::new();
         for call in 0..20 {
-            let sign = if call % 2 == 0 { Sign::Good } else { Sign::Bad };
-            judged.push(judge(&mut health, sign, 10 + call));
+            let outcome = if call % 2 == 0 { Outcome::Success } else { Outcome::Failure };
+            changes.push(judge(&mut health, outcome, 10 + call));
         }
-        assert!(judged[..19].iter().all(|judgement| *judgement == Judgement::Nothing));
-        assert_eq!(judged[19], Judgement::Eject(30_029));
+        assert!(changes[..19].iter().all(|change| *change == HealthChange::Unchanged));
+        assert_eq!(changes[19], HealthChange::Eject(30_029));
         // Half of few, or of many in many windows, does not.
         let mut health = Health::default();
         for call in 0..200 {
-            let sign = if call % 2 == 0 { Sign::Good } else { Sign::Bad };
-            assert_eq!(judge(&mut health, sign, call * 1_000), Judgement::Nothing);
+            let outcome = if call % 2 == 0 { Outcome::Success } else { Outcome::Failure };
+            assert_eq!(judge(&mut health, outcome, call * 1_000), HealthChange::Unchanged);
         }
     }
 
     #[test]
     fn one_failure_of_a_suspect_ejects() {
         let mut health = Health::default();
-        assert_eq!(health.judge(Sign::Bad, true, 10, 0.5), Judgement::Eject(30_010));
+        assert_eq!(health.record(Outcome::Failure, true, 10, 0.5), HealthChange::Eject(30_010));
     }
 
     #[test]
     fn a_probe_brings_it_back_or_doubles_the_time() {
         let mut health = Health::default();
-        assert_eq!(judge(&mut health, Sign::Unreached, 100), Judgement::Eject(1_100));
+        assert_eq!(judge(&mut health, Outcome::Unreachable, 100), HealthChange::Eject(1_100));
         // What was under way before.
-        assert_eq!(judge(&mut health, Sign::Good, 500), Judgement::Nothing);
-        assert_eq!(judge(&mut health, Sign::Bad, 500), Judgement::Nothing);
-        assert_eq!(judge(&mut health, Sign::Unreached, 1_100), Judgement::Eject(3_100));
-        assert_eq!(judge(&mut health, Sign::Unreached, 3_100), Judgement::Eject(7_100));
-        assert_eq!(judge(&mut health, Sign::Good, 7_100), Judgement::Readmit);
+        assert_eq!(judge(&mut health, Outcome::Success, 500), HealthChange::Unchanged);
+        assert_eq!(judge(&mut health, Outcome::Failure, 500), HealthChange::Unchanged);
+        assert_eq!(judge(&mut health, Outcome::Unreachable, 1_100), HealthChange::Eject(3_100));
+        assert_eq!(judge(&mut health, Outcome::Unreachable, 3_100), HealthChange::Eject(7_100));
+        assert_eq!(judge(&mut health, Outcome::Success, 7_100), HealthChange::Readmit);
         // Not forgotten so soon.
-        assert_eq!(judge(&mut health, Sign::Unreached, 8_000), Judgement::Eject(16_000));
-        assert_eq!(judge(&mut health, Sign::Good, 16_000), Judgement::Readmit);
-        let later = 16_000 + GOOD_MS;
-        assert_eq!(judge(&mut health, Sign::Unreached, later), Judgement::Eject(later + 1_000));
+        assert_eq!(judge(&mut health, Outcome::Unreachable, 8_000), HealthChange::Eject(16_000));
+        assert_eq!(judge(&mut health, Outcome::Success, 16_000), HealthChange::Readmit);
+        let later = 16_000 + FORGET_MS;
+        assert_eq!(
+            judge(&mut health, Outcome::Unreachable, later),
+            HealthChange::Eject(later + 1_000)
+        );
     }
 
     #[test]
     fn the_time_is_jittered_and_bounded() {
         for (random, least) in [(0.0, 270_000), (1.0, 330_000)] {
             let mut health = Health { ejections: 40, ejected_until: 1, ..Health::default() };
-            let judged = health.judge(Sign::Bad, false, 1_000, random);
-            assert_eq!(judged, Judgement::Eject(1_000 + least));
+            let change = health.record(Outcome::Failure, false, 1_000, random);
+            assert_eq!(change, HealthChange::Eject(1_000 + least));
         }
     }
 }

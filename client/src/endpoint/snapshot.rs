@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{coarse_clock::Tick, endpoint::Endpoint, service_stats::Group, weighted::Field};
+use super::{
+    coarse_clock::Tick, endpoint::Endpoint, service_stats::ServiceStats,
+    weighted::WeightedEndpoints,
+};
 use crate::proto::{Cursor, Instance};
 
 /// The instances of one service at one position of the registry's history.
@@ -24,11 +27,11 @@ pub struct Snapshot {
     /// In order of their ids.
     endpoints: Box<[Arc<Endpoint>]>,
     /// Those of them that take new traffic.
-    serving: Arc<Field>,
+    serving: Arc<WeightedEndpoints>,
     /// Those that the registry does not know (yet), and when they leave.
     held: Box<[(Arc<Endpoint>, Instant)]>,
     cursor: Cursor,
-    group: Arc<Group>,
+    stats: Arc<ServiceStats>,
 }
 
 impl Snapshot {
@@ -44,27 +47,27 @@ impl Snapshot {
     /// ```
     pub fn new(instances: impl IntoIterator<Item = Instance>) -> Self {
         let mut instances = instances.into_iter().peekable();
-        let named = |first: &Instance| Group::new(&first.namespace, &first.service);
-        let group = Arc::new(instances.peek().map(named).unwrap_or_default());
+        let named = |first: &Instance| ServiceStats::new(&first.namespace, &first.service);
+        let stats = Arc::new(instances.peek().map(named).unwrap_or_default());
         let mut endpoints: Vec<_> =
-            instances.map(|instance| Arc::new(Endpoint::new(instance, &group))).collect();
+            instances.map(|instance| Arc::new(Endpoint::new(instance, &stats))).collect();
         // The sort is stable: the last of equals comes first after the reversal.
         endpoints.reverse();
         endpoints.sort_by(|a, b| a.instance().id.cmp(&b.instance().id));
         endpoints.dedup_by(|later, first| later.instance().id == first.instance().id);
-        Self::sorted(endpoints.into_boxed_slice(), Cursor::default(), group)
+        Self::sorted(endpoints.into_boxed_slice(), Cursor::default(), stats)
     }
 
     /// A snapshot of endpoints that are in order of their ids.
     pub(crate) fn sorted(
         endpoints: Box<[Arc<Endpoint>]>,
         cursor: Cursor,
-        group: Arc<Group>,
+        stats: Arc<ServiceStats>,
     ) -> Self {
         let serving = endpoints.iter().filter(|endpoint| endpoint.is_serving()).cloned();
-        let serving = Arc::new(Field::new(serving));
-        welcome(serving.endpoints(), group.latest());
-        Self { endpoints, serving, held: Box::default(), cursor, group }
+        let serving = Arc::new(WeightedEndpoints::new(serving));
+        assume_latencies(serving.as_slice(), stats.latest());
+        Self { endpoints, serving, held: Box::default(), cursor, stats }
     }
 
     /// The same with those of its endpoints named that are held over, in order of their ids.
@@ -172,17 +175,17 @@ impl Snapshot {
     }
 
     /// The instances that take new traffic.
-    pub(crate) fn field(&self) -> &Arc<Field> {
+    pub(crate) fn serving_endpoints(&self) -> &Arc<WeightedEndpoints> {
         &self.serving
     }
 
-    pub(crate) fn group(&self) -> &Arc<Group> {
-        &self.group
+    pub(crate) fn stats(&self) -> &Arc<ServiceStats> {
+        &self.stats
     }
 }
 
 /// A newcomer is expected to be as quick as half of its peers: it is neither flooded nor avoided.
-fn welcome(serving: &[Arc<Endpoint>], now: Tick) {
+fn assume_latencies(serving: &[Arc<Endpoint>], now: Tick) {
     let latencies = serving.iter().map(|endpoint| endpoint.latency().nanos(now));
     let (mut known, unknown): (Vec<f32>, Vec<f32>) = latencies.partition(|nanos| *nanos > 0.0);
     if known.is_empty() || unknown.is_empty() {
@@ -221,7 +224,7 @@ mod tests {
             instance("f", Status::Down, None),
             instance("g", Status::Unspecified, None),
         ]);
-        let serving = snapshot.field().endpoints();
+        let serving = snapshot.serving_endpoints().as_slice();
         assert!(serving.iter().map(|endpoint| &*endpoint.instance().id).eq(["a", "b"]));
         assert_eq!((snapshot.len(), snapshot.serving()), (7, 2));
     }

@@ -9,14 +9,14 @@ use super::{
 
 /// Instances that take traffic, in order of their ids.
 #[derive(Debug, Default)]
-pub(crate) struct Field {
+pub(crate) struct WeightedEndpoints {
     endpoints: Box<[Arc<Endpoint>]>,
     weights: Weights,
     /// The hashes of their ids, side by side: a choice by key looks at each of them.
     hashes: Box<[u64]>,
 }
 
-impl Field {
+impl WeightedEndpoints {
     /// All of `endpoints`, with their own weights.
     pub(crate) fn new(endpoints: impl IntoIterator<Item = Arc<Endpoint>>) -> Self {
         Self::weighted(endpoints.into_iter().map(|endpoint| {
@@ -35,7 +35,7 @@ impl Field {
         }
     }
 
-    pub(crate) fn endpoints(&self) -> &[Arc<Endpoint>] {
+    pub(crate) fn as_slice(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{freshness::Freshness, selected::Lens};
 use crate::{
     balance::Selection,
-    endpoint::{Group, Snapshot},
+    endpoint::{ServiceStats, Snapshot},
     registry::Refusal,
     runtime::clock::{self, Instant},
 };
@@ -25,7 +25,7 @@ pub(crate) struct Published {
     plain: Arc<Lens>,
     /// Of those that do. Locked while a view is shown, so that a new one misses none.
     lenses: Mutex<Vec<Weak<Lens>>>,
-    group: Arc<Group>,
+    stats: Arc<ServiceStats>,
     progress: watch::Sender<Progress>,
     freshness: watch::Sender<Freshness>,
 }
@@ -43,9 +43,9 @@ pub(crate) struct Progress {
 
 impl Published {
     /// Nothing, as yet, of a service.
-    pub(crate) fn of(group: Arc<Group>) -> Self {
+    pub(crate) fn of(stats: Arc<ServiceStats>) -> Self {
         Self {
-            group,
+            stats,
             snapshot: ArcSwapOption::empty(),
             plain: Arc::default(),
             lenses: Mutex::default(),
@@ -55,15 +55,15 @@ impl Published {
     }
 
     pub(crate) fn fixed(snapshot: Snapshot) -> Self {
-        let published = Self::of(Arc::clone(snapshot.group()));
+        let published = Self::of(Arc::clone(snapshot.stats()));
         published.publish(snapshot);
         published.confirm();
         published.end();
         published
     }
 
-    pub(crate) fn group(&self) -> &Arc<Group> {
-        &self.group
+    pub(crate) fn stats(&self) -> &Arc<ServiceStats> {
+        &self.stats
     }
 
     pub(crate) fn snapshot(&self) -> &ArcSwapOption<Snapshot> {
@@ -81,7 +81,7 @@ impl Published {
     /// The view is what the registry holds.
     pub(crate) fn confirm(&self) {
         if self.refresh(|freshness| freshness.stale_since().map(|_| Freshness::Live)) {
-            self.group.metrics().set_staleness(Duration::ZERO);
+            self.stats.metrics().set_staleness(Duration::ZERO);
         }
     }
 
@@ -92,7 +92,7 @@ impl Published {
             Freshness::Stale { .. } => None,
         });
         if let Some(since) = self.freshness.borrow().stale_since() {
-            self.group.metrics().set_staleness(now - since);
+            self.stats.metrics().set_staleness(now - since);
         }
     }
 
@@ -126,7 +126,7 @@ impl Published {
 
     pub(crate) fn publish(&self, snapshot: Snapshot) {
         if !snapshot.is_empty() {
-            self.group.metrics().register();
+            self.stats.metrics().register();
         }
         let snapshot = Arc::new(snapshot);
         let lenses = self.lenses.lock().unwrap_or_else(PoisonError::into_inner);

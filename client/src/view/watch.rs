@@ -115,7 +115,7 @@ impl Watcher {
 
     /// What is known at the begin: what was kept. From here on, what is shown is kept.
     async fn restore(&self) -> Cache {
-        let mut cache = Cache::new(self.hold, Arc::clone(self.published.group()));
+        let mut cache = Cache::new(self.hold, Arc::clone(self.published.stats()));
         let Some(views) = &self.view_dir else { return cache };
         let (namespace, service) = (self.namespace.clone(), self.service.clone());
         let subject = Subject { namespace, service };
@@ -260,7 +260,7 @@ impl Watcher {
         let outcome = loop {
             let Some(message) = next else { break Ok(()) };
             if let Ok(Some(message)) = &message {
-                self.published.group().metrics().changes_received(message);
+                self.published.stats().metrics().changes_received(message);
             }
             match fold(message, cache, now) {
                 Ok(fold) => changed |= fold == Fold::Changed,

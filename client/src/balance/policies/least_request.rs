@@ -3,7 +3,7 @@
 
 use crate::{
     balance::policy::BalancingPolicy,
-    endpoint::{Field, Tick},
+    endpoint::{Tick, WeightedEndpoints},
 };
 
 #[derive(Debug, Default)]
@@ -12,10 +12,10 @@ pub(crate) struct LeastRequest;
 impl BalancingPolicy for LeastRequest {
     /// Prefers the second where the first is busy and has more to do for its weight.
     #[inline]
-    fn prefers_second(field: &Field, first: usize, second: usize, _: Tick) -> bool {
-        let in_flight = |index: usize| field.endpoints()[index].in_flight();
+    fn prefers_second(endpoints: &WeightedEndpoints, first: usize, second: usize, _: Tick) -> bool {
+        let in_flight = |index: usize| endpoints.as_slice()[index].in_flight();
         let busy = in_flight(first);
-        busy > 0 && field.load(second, in_flight(second)) < field.load(first, busy)
+        busy > 0 && endpoints.load(second, in_flight(second)) < endpoints.load(first, busy)
     }
 }
 
@@ -28,29 +28,29 @@ mod tests {
     };
 
     /// The choice by calls in flight.
-    fn lighter(field: &Field, random: &mut fastrand::Rng) -> usize {
-        let (first, second) = field.draw(random.u64(..), random.u64(..));
-        prefer::<LeastRequest>(field, first, second, 0)
+    fn lighter(endpoints: &WeightedEndpoints, random: &mut fastrand::Rng) -> usize {
+        let (first, second) = endpoints.draw(random.u64(..), random.u64(..));
+        prefer::<LeastRequest>(endpoints, first, second, 0)
     }
 
     #[test]
     fn an_idle_service_shares_by_weight() {
         let snapshot = snapshot(&[100, 300]);
-        let field = snapshot.field();
+        let endpoints = snapshot.serving_endpoints();
         let mut random = seed();
-        let counts = counts(2, 100_000, |_| lighter(field, &mut random));
+        let counts = counts(2, 100_000, |_| lighter(endpoints, &mut random));
         assert!((74_000..76_000).contains(&counts[1]), "{counts:?}");
     }
 
     #[test]
     fn the_busier_of_two_is_left_alone() {
         let snapshot = snapshot(&[100, 100]);
-        let field = snapshot.field();
-        let candidates = field.endpoints();
+        let endpoints = snapshot.serving_endpoints();
+        let candidates = endpoints.as_slice();
         candidates[0].begin();
         let mut random = seed();
         for _ in 0..1_000 {
-            let chosen = lighter(field, &mut random);
+            let chosen = lighter(endpoints, &mut random);
             assert_eq!(chosen, 1);
         }
     }
@@ -58,8 +58,8 @@ mod tests {
     #[test]
     fn load_counts_relative_to_weight() {
         let snapshot = snapshot(&[100, 300]);
-        let field = snapshot.field();
-        let candidates = field.endpoints();
+        let endpoints = snapshot.serving_endpoints();
+        let candidates = endpoints.as_slice();
         candidates[0].begin();
         for _ in 0..3 {
             candidates[1].begin();
@@ -67,7 +67,7 @@ mod tests {
         // (1 + 1/2) / 100 is more than (3 + 1/2) / 300: 15 against 11.7.
         let mut random = seed();
         for _ in 0..1_000 {
-            let chosen = lighter(field, &mut random);
+            let chosen = lighter(endpoints, &mut random);
             assert_eq!(chosen, 1);
         }
     }
@@ -75,11 +75,11 @@ mod tests {
     #[test]
     fn calls_that_last_are_spread_evenly() {
         let snapshot = snapshot(&[100; 50]);
-        let field = snapshot.field();
-        let candidates = field.endpoints();
+        let endpoints = snapshot.serving_endpoints();
+        let candidates = endpoints.as_slice();
         let mut random = seed();
         for _ in 0..5_000 {
-            let chosen = lighter(field, &mut random);
+            let chosen = lighter(endpoints, &mut random);
             candidates[chosen].begin();
         }
         let loads: Vec<u32> = candidates.iter().map(|endpoint| endpoint.in_flight()).collect();
@@ -89,11 +89,11 @@ mod tests {
     #[test]
     fn calls_that_last_are_spread_by_weight() {
         let snapshot = snapshot(&[100, 200, 300, 400]);
-        let field = snapshot.field();
-        let candidates = field.endpoints();
+        let endpoints = snapshot.serving_endpoints();
+        let candidates = endpoints.as_slice();
         let mut random = seed();
         for _ in 0..10_000 {
-            let chosen = lighter(field, &mut random);
+            let chosen = lighter(endpoints, &mut random);
             candidates[chosen].begin();
         }
         for (endpoint, share) in candidates.iter().zip([1_000, 2_000, 3_000, 4_000]) {
@@ -104,15 +104,15 @@ mod tests {
     #[test]
     fn a_tiny_weight_among_heavy_ones_is_not_flooded() {
         let snapshot = snapshot(&[1, 1_000]);
-        let field = snapshot.field();
-        let candidates = field.endpoints();
+        let endpoints = snapshot.serving_endpoints();
+        let candidates = endpoints.as_slice();
         let mut random = seed();
         let mut tiny = 0;
         for _ in 0..10 {
             candidates[1].begin();
         }
         for _ in 0..10_000 {
-            tiny += usize::from(lighter(field, &mut random) == 0);
+            tiny += usize::from(lighter(endpoints, &mut random) == 0);
         }
         assert!(tiny < 50, "{tiny} of 10,000");
     }

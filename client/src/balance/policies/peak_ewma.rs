@@ -7,7 +7,7 @@
 
 use crate::{
     balance::policy::BalancingPolicy,
-    endpoint::{EQUAL_BELOW, Estimate, Field, Tick},
+    endpoint::{EQUAL_BELOW, Estimate, Tick, WeightedEndpoints},
 };
 
 /// The ratio of latencies from which an instance is clearly slower. Smaller differences show in the calls in
@@ -19,8 +19,13 @@ pub(crate) struct PeakEwma;
 
 impl BalancingPolicy for PeakEwma {
     #[inline]
-    fn prefers_second(field: &Field, first: usize, second: usize, now: Tick) -> bool {
-        let endpoint = |index: usize| &field.endpoints()[index];
+    fn prefers_second(
+        endpoints: &WeightedEndpoints,
+        first: usize,
+        second: usize,
+        now: Tick,
+    ) -> bool {
+        let endpoint = |index: usize| &endpoints.as_slice()[index];
         let (theirs, ours) =
             (endpoint(second).latency().estimate(), endpoint(first).latency().estimate());
         let busy = endpoint(first).in_flight();
@@ -28,8 +33,8 @@ impl BalancingPolicy for PeakEwma {
         if !slower && busy == 0 {
             return false;
         }
-        let their_load = field.load(second, endpoint(second).in_flight());
-        let our_load = field.load(first, busy);
+        let their_load = endpoints.load(second, endpoint(second).in_flight());
+        let our_load = endpoints.load(first, busy);
         if slower || is_slower(theirs, ours) {
             let (factor, their_factor) = (factor(ours, theirs, now), factor(theirs, ours, now));
             // What was slow, and is forgiven, is as idle as before.
@@ -49,7 +54,7 @@ fn is_slower(one: Estimate, than: Estimate) -> bool {
 /// where it is not. Time forgives the slower one alone: it makes no instance quicker than it was.
 #[inline(never)]
 fn factor(one: Estimate, than: Estimate, now: Tick) -> f32 {
-    let (nanos, other) = (one.forgiven(now), than.nanos().max(EQUAL_BELOW));
+    let (nanos, other) = (one.decayed(now), than.nanos().max(EQUAL_BELOW));
     let is_known = than.nanos() > 0.0;
     if is_known && nanos > SLOWER_FROM * other { nanos / other } else { 1.0 }
 }

@@ -8,7 +8,7 @@ use crate::{
         choice::{Choice, Eligibility},
         policy::BalancingPolicy,
     },
-    endpoint::{Endpoint, Field, Gate, Weights, scale_index},
+    endpoint::{Admission, Endpoint, WeightedEndpoints, Weights, scale_index},
     runtime::hash::mix,
 };
 
@@ -23,19 +23,19 @@ pub(crate) struct Rendezvous;
 impl BalancingPolicy for Rendezvous {
     /// Chooses by the call's key; a call without one has a random key.
     fn choose<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, '_, S>) -> Option<usize> {
-        let (field, random) = (choice.field, choice.random);
+        let (endpoints, random) = (choice.endpoints, choice.random);
         let key = choice.context.key.unwrap_or_else(|| random.next());
         let home = |probes: bool| {
-            home(field, key, |index| match choice.eligibility(index) {
-                Eligibility::Eligible => !is_overloaded(field, index, random.next()),
+            home(endpoints, key, |index| match choice.eligibility(index) {
+                Eligibility::Eligible => !is_overloaded(endpoints, index, random.next()),
                 Eligibility::ProbeDue(_) => probes,
                 Eligibility::Ineligible => false,
             })
         };
         // A probe is taken by the call that is it, and not by each that passes by.
-        let is_taken = |index: &usize| match field.endpoints()[*index].gate(choice.now) {
-            Gate::Probe(at) => !choice.take_probe(*index, at),
-            Gate::Open | Gate::Closed => false,
+        let is_taken = |index: &usize| match endpoints.as_slice()[*index].admission(choice.now) {
+            Admission::Probe(at) => !choice.take_probe(*index, at),
+            Admission::Admitted | Admission::Ejected => false,
         };
         let first = home(true);
         if first.as_ref().is_some_and(is_taken) { home(false) } else { first }
@@ -44,9 +44,13 @@ impl BalancingPolicy for Rendezvous {
 
 /// Returns the place of the instance for `key` among those that are admitted; none where none is. Looks at
 /// the hashes of all.
-fn home(field: &Field, key: u64, mut admits: impl FnMut(usize) -> bool) -> Option<usize> {
-    let hashes = field.hashes().iter().map(|hash| mix(key ^ hash));
-    match field.weights() {
+fn home(
+    endpoints: &WeightedEndpoints,
+    key: u64,
+    mut admits: impl FnMut(usize) -> bool,
+) -> Option<usize> {
+    let hashes = endpoints.hashes().iter().map(|hash| mix(key ^ hash));
+    match endpoints.weights() {
         Weights::Equal { .. } => highest(hashes.map(|hash| hash as f64), &mut admits),
         weights @ Weights::Table { .. } => {
             let scored =
@@ -58,20 +62,20 @@ fn home(field: &Field, key: u64, mut admits: impl FnMut(usize) -> bool) -> Optio
 
 /// Whether an instance has more calls in flight than its share of one call more than there are, and a
 /// quarter. `random` is from 0 to 2^64.
-fn is_overloaded(field: &Field, index: usize, random: u64) -> bool {
-    let in_flight = field.endpoints()[index].in_flight();
+fn is_overloaded(endpoints: &WeightedEndpoints, index: usize, random: u64) -> bool {
+    let in_flight = endpoints.as_slice()[index].in_flight();
     // One at a time is no overload.
     if in_flight == 0 {
         return false;
     }
-    let from = scale_index(random, field.len());
-    let sample = field.len().min(SAMPLE_MAX);
+    let from = scale_index(random, endpoints.len());
+    let sample = endpoints.len().min(SAMPLE_MAX);
     let (mut calls, mut shares) = (1.0, 0.0);
-    for index in (from..from + sample).map(|index| index % field.len()) {
-        calls += field.endpoints()[index].in_flight() as f32;
-        shares += field.weights().relative(index);
+    for index in (from..from + sample).map(|index| index % endpoints.len()) {
+        calls += endpoints.as_slice()[index].in_flight() as f32;
+        shares += endpoints.weights().relative(index);
     }
-    let share = field.weights().relative(index) / shares;
+    let share = endpoints.weights().relative(index) / shares;
     in_flight as f32 >= (LOAD_MAX * calls * share).ceil()
 }
 

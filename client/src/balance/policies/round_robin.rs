@@ -7,7 +7,7 @@ use crate::{
         policy::BalancingPolicy,
         random::{GOLDEN, Randomness},
     },
-    endpoint::{Field, Weights},
+    endpoint::{WeightedEndpoints, Weights},
 };
 
 #[derive(Debug, Default)]
@@ -24,10 +24,10 @@ impl BalancingPolicy for RoundRobin {
     /// Draws the endpoint whose turn it is, and a random one: where the first is ejected, its calls are
     /// shared by all others instead of falling to its successor.
     #[inline]
-    fn draw(&self, field: &Field, random: &Randomness) -> (usize, usize) {
+    fn draw(&self, endpoints: &WeightedEndpoints, random: &Randomness) -> (usize, usize) {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let other = field.weights().at(random.next());
-        (next(field.weights(), turn), other)
+        let other = endpoints.weights().at(random.next());
+        (next(endpoints.weights(), turn), other)
     }
 }
 
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn equal_weights_rotate() {
         let snapshot = snapshot(&[100, 100, 100]);
-        let weights = snapshot.field().weights();
+        let weights = snapshot.serving_endpoints().weights();
         let turns: Vec<usize> = (0..6).map(|turn| next(weights, turn)).collect();
         assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
     }
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn round_robin_honours_weights_at_every_moment() {
         let snapshot = snapshot(&[100, 300, 50, 50]);
-        let weights = snapshot.field().weights();
+        let weights = snapshot.serving_endpoints().weights();
         let mut random = seed();
         let start = random.u64(..u64::MAX / 2);
         for calls in [10, 100, 1_000, 100_000] {
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn round_robin_spreads_a_heavy_instance_out() {
         let snapshot = snapshot(&[300, 100]);
-        let weights = snapshot.field().weights();
+        let weights = snapshot.serving_endpoints().weights();
         let mut streak = 0;
         for turn in 0..10_000 {
             streak = if next(weights, turn) == 0 { streak + 1 } else { 0 };

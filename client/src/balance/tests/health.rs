@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{ANY, POLICIES, QUICK, candidates, shares, snapshot};
 use crate::{
-    balance::{Balancer, NoInstance, Outcome, Pick, Policy, Selection},
-    endpoint::Sign,
+    balance::{Balancer, NoInstance, Pick, Policy, Selection},
+    endpoint::Outcome,
     runtime::clock,
 };
 
@@ -38,10 +38,10 @@ fn where_most_fail_they_are_called_all_the_same() {
 async fn one_probe_brings_an_instance_back() {
     for policy in POLICIES {
         let candidates = candidates(&[100, 100]);
-        let places = candidates.preferred.endpoints();
+        let places = candidates.preferred.as_slice();
         let balancer = Balancer::new(policy);
         let [sound, sick] = [0, 1].map(|index| Arc::clone(&places[index]));
-        sick.note(Sign::Unreached, Duration::ZERO);
+        sick.record(Outcome::Unreachable, Duration::ZERO);
         let picked = || balancer.pick(&candidates, &ANY).unwrap();
         assert!((0..50).all(|_| picked().endpoint().is_at(&sound)), "{policy:?}: left alone");
         // A little more than a second later, one call goes there, and no other before it has ended.
@@ -62,15 +62,15 @@ fn who_wants_healthy_ones_only_gets_no_other() {
     for policy in POLICIES {
         let (candidates, balancer) = (candidates(&[100; 4]), Balancer::new(policy));
         let healthy = ANY.healthy_only();
-        let places = candidates.preferred.endpoints();
+        let places = candidates.preferred.as_slice();
         for endpoint in &places[..3] {
-            endpoint.note(Sign::Unreached, Duration::ZERO);
+            endpoint.record(Outcome::Unreachable, Duration::ZERO);
         }
         for _ in 0..200 {
             let pick = balancer.pick(&candidates, &healthy).unwrap();
             assert_eq!(pick.instance().id, "00003", "{policy:?}");
         }
-        places[3].note(Sign::Unreached, Duration::ZERO);
+        places[3].record(Outcome::Unreachable, Duration::ZERO);
         let why = balancer.pick(&candidates, &healthy).unwrap_err();
         assert_eq!(why, NoInstance::AllEjected { instances: 4 }, "{policy:?}");
         assert!(balancer.pick(&candidates, &ANY).is_ok(), "{policy:?}");
@@ -85,7 +85,7 @@ fn a_newcomer_gets_its_share_bit_by_bit() {
         let candidates = selection.select(&snapshot(&[100; 4]));
         let origin = clock::now();
         candidates.advance(origin);
-        candidates.preferred.endpoints()[3].come_after(None, 1);
+        candidates.preferred.as_slice()[3].begin_slow_start(None, 1);
         let balancer = Balancer::seeded(policy, 3);
         for (seconds, least, most) in [(0, 0.005, 0.06), (5, 0.07, 0.19), (10, 0.2, 0.3)] {
             candidates.advance(origin + Duration::from_secs(seconds));
@@ -100,7 +100,7 @@ fn a_newcomer_gets_its_share_bit_by_bit() {
 #[test]
 fn the_turn_of_one_that_fails_is_shared_by_all() {
     let (candidates, balancer) = (candidates(&[100; 3]), Balancer::seeded(Policy::RoundRobin, 9));
-    candidates.preferred.endpoints()[0].note(Sign::Unreached, Duration::ZERO);
+    candidates.preferred.as_slice()[0].record(Outcome::Unreachable, Duration::ZERO);
     let picks = (0..4_000).map(|_| balancer.pick(&candidates, &ANY).unwrap());
     let second = picks.filter(|pick| pick.instance().id == "00001").count();
     assert!((1_850..2_150).contains(&second), "{second} of 4,000");

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::candidates;
 use crate::{
     balance::{Balancer, Candidates, Pick, PickContext, Policy},
-    endpoint::Sign,
+    endpoint::Outcome,
     runtime::clock,
 };
 
@@ -55,7 +55,7 @@ fn one_key_does_not_overload_its_instance() {
     let picks: Vec<Pick> =
         (0..1_000).map(|_| balancer.pick(&candidates, &context).unwrap()).collect();
     let loads: Vec<u32> =
-        candidates.preferred.endpoints().iter().map(|endpoint| endpoint.in_flight()).collect();
+        candidates.preferred.as_slice().iter().map(|endpoint| endpoint.in_flight()).collect();
     assert!(loads.iter().all(|load| *load <= 126), "{loads:?}");
     assert!(loads.iter().any(|load| *load >= 120), "as long as it can it stays: {loads:?}");
     drop(picks);
@@ -69,7 +69,7 @@ fn a_failing_instance_gives_its_keys_to_others_for_a_while() {
     let home = balancer.pick(&candidates, &context).unwrap();
     let endpoint = Arc::clone(home.endpoint());
     drop(home);
-    endpoint.note(Sign::Unreached, Duration::ZERO);
+    endpoint.record(Outcome::Unreachable, Duration::ZERO);
     let elsewhere = balancer.pick(&candidates, &context).unwrap();
     assert!(!elsewhere.endpoint().is_at(&endpoint));
 }
@@ -82,9 +82,9 @@ async fn calls_that_pass_by_take_no_probe() {
         balancer.pick(&candidates, &context).unwrap()
     };
     // The first of all: each key asks for its admission, and few belong to it.
-    let first = Arc::clone(&candidates.preferred.endpoints()[0]);
+    let first = Arc::clone(&candidates.preferred.as_slice()[0]);
     let key = (0..).find(|key| home(*key).endpoint().is_at(&first)).unwrap();
-    first.note(Sign::Unreached, Duration::ZERO);
+    first.record(Outcome::Unreachable, Duration::ZERO);
     tokio::time::advance(Duration::from_secs(2)).await;
     candidates.advance(clock::now());
     for other in (0..1_000).filter(|other| *other != key) {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{ANY, QUICK, candidates, shares};
 use crate::{
-    balance::{Balancer, Outcome, Pick, Policy},
+    balance::{Balancer, Pick, Policy},
+    endpoint::Outcome,
     runtime::clock,
 };
 

@@ -8,9 +8,9 @@ mod selection;
 
 use std::time::Duration;
 
-use super::{Balancer, Candidates, Outcome, PickContext, Policy, Selection};
+use super::{Balancer, Candidates, PickContext, Policy, Selection};
 use crate::{
-    endpoint::Snapshot,
+    endpoint::{Outcome, Snapshot},
     proto::{Instance, Status},
 };
 

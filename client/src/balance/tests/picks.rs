@@ -10,7 +10,7 @@ use crate::{
 fn a_pick_counts_until_it_is_dropped() {
     let candidates = candidates(&[100]);
     let balancer = Balancer::new(Policy::LeastRequest);
-    let endpoint = &candidates.preferred.endpoints()[0];
+    let endpoint = &candidates.preferred.as_slice()[0];
     let first = balancer.pick(&candidates, &ANY).unwrap();
     let second = balancer.pick(&candidates, &ANY).unwrap();
     assert_eq!(endpoint.in_flight(), 2);

@@ -8,7 +8,7 @@ use std::{
 use super::{ANY, POLICIES, instance, snapshot};
 use crate::{
     balance::{Balancer, Candidates, NoInstance, Pick, Policy, Selection, Subset},
-    endpoint::{Sign, Snapshot},
+    endpoint::{Outcome, Snapshot},
     proto::{Filter, Instance},
     runtime::hash::mix,
 };
@@ -72,8 +72,8 @@ fn a_zone_without_instances_calls_all() {
 fn where_most_of_a_zone_fails_calls_go_to_all() {
     for policy in POLICIES {
         let candidates = near("a").select(&zoned(&[("a", 3), ("b", 3)]));
-        for endpoint in &candidates.preferred.endpoints()[..2] {
-            endpoint.note(Sign::Unreached, Duration::ZERO);
+        for endpoint in &candidates.preferred.as_slice()[..2] {
+            endpoint.record(Outcome::Unreachable, Duration::ZERO);
         }
         let shares = zone_shares(&candidates, policy);
         assert!(shares["b"] > 0.2, "{policy:?}: {shares:?}");
@@ -139,7 +139,7 @@ fn a_subset_is_stable_and_differs_between_callers() {
         let subset = Some(Subset { size: 10, caller: mix(caller) });
         let selected = Selection { subset, ..Selection::default() }.select(snapshot);
         assert_eq!(selected.others.as_ref().map(|others| others.len()), Some(snapshot.len()));
-        let endpoints = selected.preferred.endpoints().iter();
+        let endpoints = selected.preferred.as_slice().iter();
         endpoints.map(|endpoint| endpoint.instance().id.clone()).collect()
     };
     let mut used = BTreeSet::new();

@@ -10,7 +10,7 @@ use self::response::{Answered, Counted, is_failure};
 use crate::{
     balance::Pick,
     channel::{call::Call, failure::is_unavailable, http1::Inflow},
-    endpoint::{Sign, Took},
+    endpoint::{Outcome, ResponseTime},
     runtime::clock::{self, Instant},
 };
 
@@ -37,29 +37,33 @@ impl<'a> Attempt<'a> {
         self.began
     }
 
-    fn end(mut self, now: Instant) -> (Pick, Took) {
+    fn end(mut self, now: Instant) -> (Pick, ResponseTime) {
         let took = self.took(now);
         (self.pick.take().expect("it is gone with the attempt alone"), took)
     }
 
     /// Returns how long the instance has had all that the caller sent.
-    fn took(&self, now: Instant) -> Took {
+    fn took(&self, now: Instant) -> ResponseTime {
         let progress = self.call.progress();
         let took = now.saturating_duration_since(progress.at_least(self.began));
-        if progress.awaits_caller() { Took::Early(took) } else { Took::Whole(took) }
+        if progress.awaits_caller() {
+            ResponseTime::Partial(took)
+        } else {
+            ResponseTime::Whole(took)
+        }
     }
 
     pub(super) fn answered(self, response: Response<Inflow>) -> Response<Body> {
         let request = self.call.source();
         let now = clock::now();
         let (pick, took) = self.end(now);
-        pick.endpoint().note_answer(now);
+        pick.endpoint().record_response(now);
         // An answer without a body says in its head how the call went.
         let failed = response.status().is_server_error()
             || is_unavailable(&response)
             || (is_failure(response.headers()) && !is_callers_delay(&response, took));
         if failed {
-            pick.endpoint().note(Sign::Bad, took);
+            pick.endpoint().record(Outcome::Failure, took);
         }
         let call = Answered { pick, took: (!failed).then_some(took), request };
         response.map(|body| Body::new(Counted { body, call: Some(call) }))
@@ -73,8 +77,8 @@ impl<'a> Attempt<'a> {
     pub(super) fn served(self) -> Pick {
         let now = clock::now();
         let (pick, took) = self.end(now);
-        pick.endpoint().note_answer(now);
-        pick.endpoint().note(Sign::Good, took);
+        pick.endpoint().record_response(now);
+        pick.endpoint().record(Outcome::Success, took);
         pick
     }
 
@@ -83,15 +87,15 @@ impl<'a> Attempt<'a> {
         let is_callers = self.call.source().has_failed();
         let (pick, took) = self.end(clock::now());
         if !is_callers {
-            pick.endpoint().note(Sign::Bad, took);
+            pick.endpoint().record(Outcome::Failure, took);
         }
         pick
     }
 }
 
 /// Returns whether a server gave a call up whose caller did not send all of it in time.
-fn is_callers_delay<B>(response: &Response<B>, took: Took) -> bool {
-    matches!(took, Took::Early(_))
+fn is_callers_delay<B>(response: &Response<B>, took: ResponseTime) -> bool {
+    matches!(took, ResponseTime::Partial(_))
         && Status::from_header_map(response.headers())
             .is_some_and(|status| status.code() == Code::DeadlineExceeded)
 }
@@ -101,16 +105,16 @@ impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let Some(pick) = &self.pick else { return };
         let now = clock::now();
-        let Took::Whole(took) = self.took(now) else { return };
+        let ResponseTime::Whole(took) = self.took(now) else { return };
         let endpoint = pick.endpoint();
         let silence = endpoint.silence(now).map_or(took, |silence| silence.min(took));
         // An attempt that had but a small part of the call's time says little.
         let was_late =
             || self.call.is_late(now) && took * LATE_PART >= self.call.limit().unwrap_or_default();
         if was_late() || self.call.is_overtaken(self.began, silence) {
-            endpoint.note(Sign::Bad, took);
+            endpoint.record(Outcome::Failure, took);
         } else {
-            endpoint.note_given_up(took);
+            endpoint.record_abandoned(took);
         }
     }
 }
@@ -236,9 +240,9 @@ mod tests {
         let answer = |code: u32| Response::builder().header("grpc-status", code).body(()).unwrap();
         let (deadline_exceeded, internal) = (answer(4), answer(13));
         let took = Duration::from_secs(1);
-        assert!(is_callers_delay(&deadline_exceeded, Took::Early(took)));
-        assert!(!is_callers_delay(&deadline_exceeded, Took::Whole(took)));
-        assert!(!is_callers_delay(&internal, Took::Early(took)));
+        assert!(is_callers_delay(&deadline_exceeded, ResponseTime::Partial(took)));
+        assert!(!is_callers_delay(&deadline_exceeded, ResponseTime::Whole(took)));
+        assert!(!is_callers_delay(&internal, ResponseTime::Partial(took)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 use crate::{
     balance::Pick,
     channel::{call::Source, http1::Inflow},
-    endpoint::{Sign, Took},
+    endpoint::{Outcome, ResponseTime},
     transport::InvalidResponse,
 };
 
@@ -38,7 +38,7 @@ pub(super) fn is_failure(headers: &HeaderMap) -> bool {
 pub(super) struct Answered {
     pub(super) pick: Pick,
     /// Until the answer's head, where it is still to be seen how the call went.
-    pub(super) took: Option<Took>,
+    pub(super) took: Option<ResponseTime>,
     /// An answer breaks off with it where the caller breaks it off.
     pub(super) request: Source,
 }
@@ -46,8 +46,8 @@ pub(super) struct Answered {
 impl Answered {
     fn end(self, failed: bool) {
         if let Some(took) = self.took {
-            let sign = if failed { Sign::Bad } else { Sign::Good };
-            self.pick.endpoint().note(sign, took);
+            let sign = if failed { Outcome::Failure } else { Outcome::Success };
+            self.pick.endpoint().record(sign, took);
         }
     }
 }

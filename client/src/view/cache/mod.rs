@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
-    endpoint::{Endpoint, Group, Snapshot, Tick},
+    endpoint::{Endpoint, ServiceStats, Snapshot, Tick},
     proto::{self, ChangeKind, Cursor, Instance, WatchResponse, watch_response::Event},
     runtime::clock::Instant,
 };
@@ -27,7 +27,7 @@ pub(crate) struct Cache {
     hold: Duration,
     /// Since when no registry is heard in which they could register: that time does not count.
     away_since: Option<Instant>,
-    group: Arc<Group>,
+    stats: Arc<ServiceStats>,
 }
 
 #[derive(Debug)]
@@ -77,9 +77,9 @@ pub(crate) enum Violation {
 
 impl Cache {
     /// A cache that knows nothing. After a change of history, what is missing stays for `hold`.
-    pub(crate) fn new(hold: Duration, group: Arc<Group>) -> Self {
+    pub(crate) fn new(hold: Duration, stats: Arc<ServiceStats>) -> Self {
         let entries = BTreeMap::new();
-        Self { entries, cursor: None, pending: None, torn: false, hold, away_since: None, group }
+        Self { entries, cursor: None, pending: None, torn: false, hold, away_since: None, stats }
     }
 
     /// Makes a cache that knows nothing know what an earlier one did, at `cursor`. What that held over
@@ -96,7 +96,7 @@ impl Cache {
         let held = held.into_iter().map(|instance| (instance, Some(now + hold)));
         for (instance, held_until) in registered.chain(held) {
             let id = instance.id.clone();
-            let endpoint = Arc::new(Endpoint::new(instance, &self.group));
+            let endpoint = Arc::new(Endpoint::new(instance, &self.stats));
             self.entries.insert(id, Entry { endpoint, held_until });
         }
         self.cursor = Some(cursor);
@@ -114,7 +114,7 @@ impl Cache {
 
     fn fold_in(&mut self, message: WatchResponse, now: Instant) -> Result<Fold, Violation> {
         let cursor = message.cursor.ok_or(Violation::Incomplete)?;
-        let tick = self.group.advance(now);
+        let tick = self.stats.advance(now);
         match message.event.ok_or(Violation::Incomplete)? {
             Event::Snapshot(part) => self.fold_part(part, &cursor, now),
             Event::Changes(changes) => self.fold_changes(changes, cursor, tick),
@@ -158,11 +158,11 @@ impl Cache {
     /// The state, to be shown.
     pub(crate) fn view(&self) -> Snapshot {
         let endpoints = self.entries.values().map(|entry| Arc::clone(&entry.endpoint)).collect();
-        let group = Arc::clone(&self.group);
+        let stats = Arc::clone(&self.stats);
         let held = |entry: &Entry| Some((Arc::clone(&entry.endpoint), entry.held_until?));
         let held = self.entries.values().filter_map(held).collect();
         let cursor = self.cursor.clone().unwrap_or_default();
-        Snapshot::sorted(endpoints, cursor, group).with_held(held)
+        Snapshot::sorted(endpoints, cursor, stats).with_held(held)
     }
 
     /// When the next held instance leaves; none while no registry is heard.
@@ -216,12 +216,12 @@ impl Cache {
             let endpoint = match before.remove(&id) {
                 // An equal instance keeps its allocation: fewer bytes to move.
                 Some(known) if *known.endpoint.instance() == instance => known.endpoint,
-                Some(known) => Arc::new(Endpoint::succeed(&known.endpoint, instance)),
-                None => Arc::new(Endpoint::new(instance, &self.group)),
+                Some(known) => Arc::new(Endpoint::replace(&known.endpoint, instance)),
+                None => Arc::new(Endpoint::new(instance, &self.stats)),
             };
             // At first all are new, so that none is.
             if self.cursor.is_some() {
-                endpoint.come_after(known.as_deref(), self.group.latest());
+                endpoint.begin_slow_start(known.as_deref(), self.stats.latest());
             }
             self.entries.insert(id, Entry { endpoint, held_until: None });
         }
@@ -285,10 +285,10 @@ impl Cache {
         }
         let id = instance.id.clone();
         let endpoint = match known {
-            Some(entry) => Endpoint::succeed(&entry.endpoint, instance),
-            None => Endpoint::new(instance, &self.group),
+            Some(entry) => Endpoint::replace(&entry.endpoint, instance),
+            None => Endpoint::new(instance, &self.stats),
         };
-        endpoint.come_after(known.map(|entry| &*entry.endpoint), now);
+        endpoint.begin_slow_start(known.map(|entry| &*entry.endpoint), now);
         self.entries.insert(id, Entry { endpoint: Arc::new(endpoint), held_until: None });
         Ok(())
     }

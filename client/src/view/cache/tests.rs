@@ -67,8 +67,8 @@ fn refuses(message: WatchResponse, violation: &Violation) {
 /// Those that are to get less than their share, as they take traffic only since shortly before `now`.
 fn cold(cache: &Cache, now: Instant) -> Vec<String> {
     let (view, window) = (cache.view(), 10_000);
-    let now = view.group().advance(now);
-    let endpoints = view.field().endpoints().iter();
+    let now = view.stats().advance(now);
+    let endpoints = view.serving_endpoints().as_slice().iter();
     let cold = endpoints.filter(|endpoint| endpoint.warmth(now, window) < 1.0);
     cold.map(|endpoint| endpoint.instance().id.clone()).collect()
 }

@@ -1,0 +1,25 @@
+//! The result of a call, as outlier detection and latency count it.
+
+/// What a call came to, as far as the instance is to be judged by it.
+///
+/// ```
+/// use waypost_client::Outcome;
+///
+/// // A refusal that is the caller's own fault is a success of the instance.
+/// let status = tonic::Code::InvalidArgument;
+/// let outcome = match status {
+///     tonic::Code::Unavailable | tonic::Code::Internal => Outcome::Failure,
+///     _ => Outcome::Success,
+/// };
+/// assert_eq!(outcome, Outcome::Success);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The instance served it.
+    Success,
+    /// The instance did not, and might not serve the next one either.
+    Failure,
+    /// The instance took no connection: it is left alone at once, for a second at first.
+    Unreachable,
+}
