@@ -11,7 +11,7 @@ use crate::gateway::Gateway;
 /// Serves operators until `stop`.
 pub(crate) async fn run(listener: TcpListener, gateway: Arc<Gateway>, stop: CancellationToken) {
     let router = Router::new()
-        .route("/metrics", get(figures))
+        .route("/metrics", get(metrics))
         .route("/health/live", get(|| async { "alive\n" }))
         .route("/health/ready", get(ready))
         .with_state(gateway);
@@ -21,9 +21,9 @@ pub(crate) async fn run(listener: TcpListener, gateway: Arc<Gateway>, stop: Canc
     }
 }
 
-async fn figures(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
-    match &gateway.figures {
-        Some(figures) => (StatusCode::OK, figures.render()),
+async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
+    match &gateway.prometheus {
+        Some(prometheus) => (StatusCode::OK, prometheus.render()),
         None => (StatusCode::NOT_FOUND, "nothing is measured\n".to_owned()),
     }
 }

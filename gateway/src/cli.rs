@@ -167,11 +167,11 @@ async fn serve(arguments: Arguments) -> Result<(), Failure> {
     let recorder = PrometheusBuilder::new()
         .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM, Some(FIGURES_IDLE_MAX))
         .set_buckets(&BUCKETS)?;
-    let figures = recorder.install_recorder()?;
+    let prometheus = recorder.install_recorder()?;
     let stop = signals::stop().map_err(Failure::Signals)?;
     let port_file = arguments.port_file.clone();
     let (access_log, _writer) = access_log(arguments.access_log);
-    let running = start(options(arguments, figures, access_log)?).await?;
+    let running = start(options(arguments, prometheus, access_log)?).await?;
     if let Some(path) = port_file {
         port_file::write(&path, &[running.address(), running.admin_address()])
             .map_err(|source| Failure::PortFile { path, source })?;
@@ -199,7 +199,7 @@ fn access_log(to: AccessLogTo) -> (Option<Box<dyn io::Write + Send>>, Option<Wor
 
 fn options(
     arguments: Arguments,
-    figures: PrometheusHandle,
+    prometheus: PrometheusHandle,
     access_log: Option<Box<dyn io::Write + Send>>,
 ) -> Result<Options, Failure> {
     let mut client = Client::builder().namespace(&arguments.namespace);
@@ -219,7 +219,7 @@ fn options(
         trusted: TrustedProxies::new(arguments.trust),
         name,
         advertised: arguments.advertise.map(|host| Advertised { service, host }),
-        figures: Some(figures),
+        prometheus: Some(prometheus),
         access_log,
         head_timeout: arguments.head_timeout,
         body_silence_max: arguments.body_silence_max,

@@ -1,5 +1,5 @@
-//! The state of a gateway, which all requests share. It must never let a request that
-//! it has taken in go unanswered, but for those that outlast the time it is given.
+//! The state of a gateway, which all of its requests share.
+//! Invariant: every request is logged and counted once, when its response was sent or abandoned.
 
 use std::{
     sync::{
@@ -17,17 +17,18 @@ use waypost_serving::tasks::TaskSet;
 
 use crate::{
     headers::{forwarded::TrustedProxies, via::Pseudonym},
-    observe::{
-        access_log::{self, AccessLog, Entry, Outcome, Sent, Told},
-        metrics::Measures,
-    },
+    observe::{AccessLog, LoggedBody, RequestMetrics, RequestOutcome, RequestRecord, SentBody},
     problem::Problem,
     server::Shutdown,
     settings::Settings,
     upstream::services::Upstreams,
 };
 
-/// What serves requests.
+/// The status logged for a request whose caller left before the response, by nginx's convention. No
+/// caller gets it.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// The state of a gateway.
 pub(crate) struct Gateway {
     pub(crate) settings: Arc<WatchedFile<Settings>>,
     pub(crate) upstreams: Upstreams,
@@ -37,16 +38,16 @@ pub(crate) struct Gateway {
     /// Connections of callers, and tunnels.
     pub(crate) connections: TaskSet,
     pub(crate) shutdown: Shutdown,
-    pub(crate) figures: Option<PrometheusHandle>,
+    pub(crate) prometheus: Option<PrometheusHandle>,
     pub(crate) access_log: Option<Arc<AccessLog>>,
-    pub(crate) measures: Measures,
-    /// Set once the registry had reported all services of the routes: from then on a gateway is ready until
-    /// it drains. What a reload adds is waited for by the requests to it alone.
+    pub(crate) metrics: RequestMetrics,
+    /// Set once the registry has reported all services of the routes: from then on the gateway is
+    /// ready until it drains. Services that a reload adds delay only the requests to them.
     pub(crate) was_ready: AtomicBool,
 }
 
 impl Gateway {
-    /// Returns why it should get no traffic yet, or no more.
+    /// Returns the reason why the gateway should get no traffic, if there is one.
     pub(crate) fn unready(&self) -> Option<String> {
         if self.shutdown.drain.is_cancelled() {
             return Some("the gateway is draining".into());
@@ -62,62 +63,69 @@ impl Gateway {
         loading.map(|service| format!("the registry has not reported service {service} yet"))
     }
 
-    /// Watches the services of the routes in `settings`, from before the first request to them.
+    /// Watches the services of the routes in `settings`, before the first request to them.
     pub(crate) fn watch(&self, settings: &Settings) {
-        self.upstreams.keep(settings.services());
+        self.upstreams.pin(settings.services());
     }
 
-    /// What is in force.
+    /// Returns the settings in force.
     pub(crate) fn settings(&self) -> Arc<Settings> {
         self.settings.current()
     }
 
-    /// A request was taken in: it will be told of.
-    pub(crate) fn begin(self: &Arc<Self>, entry: Entry) -> Untold {
-        self.measures.began();
-        Untold { gateway: Arc::clone(self), entry: Some(entry) }
+    /// Counts a request that has arrived, and logs it when it ends.
+    pub(crate) fn begin(self: &Arc<Self>, record: RequestRecord) -> RequestLog {
+        self.metrics.started();
+        RequestLog { gateway: Arc::clone(self), record: Some(record) }
     }
 
-    /// Logs and counts a request that hyper refused, and whose answer is `sent`.
-    pub(crate) fn tell_refused(&self, entry: &Entry, problem: &Problem, sent: Sent) {
-        self.measures.began();
-        let outcome = Outcome::default().with_problem(problem);
-        self.tell(entry, &outcome, problem.status(), sent);
+    /// Logs and counts a request that hyper refused with the response `sent`.
+    pub(crate) fn log_refused(&self, record: &RequestRecord, problem: &Problem, sent: SentBody) {
+        self.metrics.started();
+        let outcome = RequestOutcome::default().with_problem(problem);
+        self.log(record, &outcome, problem.status(), sent);
     }
 
-    fn tell(&self, entry: &Entry, outcome: &Outcome, status: StatusCode, sent: Sent) {
-        self.measures.ended(outcome, status, entry.took());
+    fn log(
+        &self,
+        record: &RequestRecord,
+        outcome: &RequestOutcome,
+        status: StatusCode,
+        sent: SentBody,
+    ) {
+        self.metrics.finished(outcome, status, record.elapsed());
         if let Some(log) = &self.access_log {
-            access_log::write(log, entry, outcome, status, sent);
+            log.log(record, outcome, status, sent);
         }
     }
 }
 
-/// A request of which nothing was told yet. Who drops it tells that the caller went away before there
-/// was an answer.
-pub(crate) struct Untold {
+/// A request that is not logged yet. Dropping it logs that the caller left before the response.
+pub(crate) struct RequestLog {
     gateway: Arc<Gateway>,
-    /// Gone once there is an answer.
-    entry: Option<Entry>,
+    /// Taken once there is a response.
+    record: Option<RequestRecord>,
 }
 
-impl Untold {
-    /// What is told of a request whose caller did not wait, by a custom of logs; nobody is answered so.
-    const GONE: u16 = 499;
-
-    /// Sees to it that a request is told of once its answer was sent.
-    pub(crate) fn tell(mut self, outcome: Outcome, answer: Response<Body>) -> Response<Body> {
-        let Some(entry) = self.entry.take() else { return answer };
-        let (gateway, status) = (Arc::clone(&self.gateway), answer.status());
-        let tell = move |sent| gateway.tell(&entry, &outcome, status, sent);
-        answer.map(|body| Body::new(Told::new(body, tell)))
+impl RequestLog {
+    /// Makes the request be logged when `response` was sent or abandoned.
+    pub(crate) fn respond(
+        mut self,
+        outcome: RequestOutcome,
+        response: Response<Body>,
+    ) -> Response<Body> {
+        let Some(record) = self.record.take() else { return response };
+        let (gateway, status) = (Arc::clone(&self.gateway), response.status());
+        let log = move |sent| gateway.log(&record, &outcome, status, sent);
+        response.map(|body| Body::new(LoggedBody::new(body, log)))
     }
 }
 
-impl Drop for Untold {
+impl Drop for RequestLog {
     fn drop(&mut self) {
-        if let (Some(entry), Ok(gone)) = (self.entry.take(), StatusCode::from_u16(Self::GONE)) {
-            self.gateway.tell(&entry, &Outcome::default(), gone, Sent::default());
+        let status = StatusCode::from_u16(CLIENT_CLOSED_REQUEST);
+        if let (Some(record), Ok(status)) = (self.record.take(), status) {
+            self.gateway.log(&record, &RequestOutcome::default(), status, SentBody::default());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What callers are told where no instance answers: a problem document (RFC 9457), or, where the call is
-//! one of gRPC, a status. It must never tell more of the inside than names.
+//! The gateway's own error responses: a problem document (RFC 9457), or a status for a gRPC call.
+//! Invariant: a response contains nothing of the platform but names.
 
 use std::{borrow::Cow, fmt};
 
@@ -7,18 +7,18 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, he
 use serde::Serialize;
 use tonic::{Code, Status, body::Body};
 
-/// A request that came to nothing.
+/// The reason why a request gets no response of an instance.
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
     title: &'static str,
     detail: Cow<'static, str>,
     service: Option<String>,
-    /// Boxed: results that are seldom a problem stay small.
+    /// Boxed: results stay small.
     headers: Box<HeaderMap>,
 }
 
-/// The document. `type` is absent, which means that the title says what there is to know.
+/// The document. `type` is absent: the title has all of the meaning (RFC 9457, 4.2.1).
 #[derive(Serialize)]
 struct Document<'a> {
     title: &'a str,
@@ -39,28 +39,28 @@ impl Problem {
         Self { status, title, detail: detail.into(), service: None, headers }
     }
 
-    /// The service that the request was for.
-    pub(crate) fn of(mut self, service: &str) -> Self {
+    /// Names the service that the request was for.
+    pub(crate) fn for_service(mut self, service: &str) -> Self {
         self.service = Some(service.into());
         self
     }
 
-    pub(crate) fn with(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Self {
+    pub(crate) fn with_header(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Self {
         self.headers.insert(name, value.into());
         self
     }
 
-    /// Says that it may be tried again after so many seconds.
+    /// Adds `Retry-After`.
     pub(crate) fn retry_after(self, seconds: u64) -> Self {
-        self.with(header::RETRY_AFTER, seconds)
+        self.with_header(header::RETRY_AFTER, seconds)
     }
 
-    /// Says that no other request is read from the connection that this one came over, where it is of
-    /// HTTP/1: what follows a request that was refused, or not read to its end, is none.
-    pub(crate) fn last(self, version: Version) -> Self {
+    /// Adds `Connection: close`, unless the request came over HTTP/2: what follows a request that
+    /// was refused, or not read to its end, is no request.
+    pub(crate) fn closing(self, version: Version) -> Self {
         match version {
             Version::HTTP_2 => self,
-            _ => self.with(header::CONNECTION, HeaderValue::from_static("close")),
+            _ => self.with_header(header::CONNECTION, HeaderValue::from_static("close")),
         }
     }
 
@@ -68,7 +68,7 @@ impl Problem {
         self.status
     }
 
-    /// The document, as JSON.
+    /// Returns the document, as JSON.
     pub(crate) fn document(&self, request_id: &str) -> Vec<u8> {
         let document = Document {
             title: self.title,
@@ -80,23 +80,23 @@ impl Problem {
         serde_json::to_vec(&document).unwrap_or_default()
     }
 
-    /// As an answer of plain HTTP.
-    pub(crate) fn answer(self, request_id: &str) -> Response<Body> {
+    /// Converts it to a response to a plain HTTP request.
+    pub(crate) fn into_response(self, request_id: &str) -> Response<Body> {
         let text = self.document(request_id);
-        let mut answer = Response::new(Body::new(http_body_util::Full::from(text)));
-        *answer.status_mut() = self.status;
-        *answer.headers_mut() = *self.headers;
+        let mut response = Response::new(Body::new(http_body_util::Full::from(text)));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = *self.headers;
         let kind = HeaderValue::from_static("application/problem+json");
-        answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-        answer
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
     }
 
-    /// As an answer to a call of gRPC.
-    pub(crate) fn answer_grpc(self, request_id: &str) -> Response<Body> {
+    /// Converts it to a response to a gRPC call.
+    pub(crate) fn into_grpc_response(self, request_id: &str) -> Response<Body> {
         let message = format!("{self} (request {request_id})");
-        let mut answer = Status::new(code(self.status), message).into_http();
-        answer.headers_mut().extend(*self.headers);
-        answer
+        let mut response = Status::new(code(self.status), message).into_http();
+        response.headers_mut().extend(*self.headers);
+        response
     }
 }
 
@@ -106,7 +106,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The same in gRPC's words.
+/// Maps an HTTP status to gRPC's.
 fn code(status: StatusCode) -> Code {
     match status {
         StatusCode::UNAUTHORIZED => Code::Unauthenticated,
@@ -128,24 +128,24 @@ mod tests {
     use super::*;
 
     fn problem() -> Problem {
-        let title = "Nobody is up";
+        let title = "No instance";
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, title, "none of 2 instances takes traffic")
-            .of("orders")
+            .for_service("orders")
             .retry_after(1)
     }
 
     #[tokio::test]
-    async fn a_problem_names_the_service_and_the_request() {
-        let answer = problem().answer("r-7");
-        assert_eq!(answer.status(), 503);
-        assert_eq!(answer.headers()["content-type"], "application/problem+json");
-        assert_eq!(answer.headers()["retry-after"], "1");
-        let text = answer.into_body().collect().await.expect("a whole body").to_bytes();
+    async fn a_problem_document_names_the_service_and_the_request() {
+        let response = problem().into_response("r-7");
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert_eq!(response.headers()["retry-after"], "1");
+        let text = response.into_body().collect().await.expect("a whole body").to_bytes();
         let document: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
         assert_eq!(
             document,
             serde_json::json!({
-                "title": "Nobody is up",
+                "title": "No instance",
                 "status": 503,
                 "detail": "none of 2 instances takes traffic",
                 "service": "orders",
@@ -155,11 +155,11 @@ mod tests {
     }
 
     #[test]
-    fn a_call_of_grpc_gets_a_status() {
-        let answer = problem().answer_grpc("r-7");
-        assert_eq!(answer.status(), 200);
-        assert_eq!(answer.headers()["grpc-status"], "14");
-        let message = answer.headers()["grpc-message"].to_str().expect("text");
+    fn a_grpc_call_gets_a_status() {
+        let response = problem().into_grpc_response("r-7");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], "14");
+        let message = response.headers()["grpc-message"].to_str().expect("text");
         assert!(message.contains("r-7"), "{message}");
     }
 }

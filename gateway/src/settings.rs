@@ -1,39 +1,26 @@
 //! What the configuration file comes to: all that is made of one of its versions. Never changes once
 //! made; a request goes by one of them from its beginning to its end.
 
-use std::{
-    convert::Infallible,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use http::{Method, Request, Response, header};
-use tonic::body::Body;
-use tower::{Layer, Service, ServiceExt};
-use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 use waypost_config::{
     ConfigError, ConfigErrors,
     reload::{LoadError, WatchedFile},
 };
 
 use crate::{
-    config::{Allowed, Config, Cors},
-    headers::hop_by_hop::remove_family,
-    limits::rate::RateLimits,
-    middleware::compression::compress,
-    upstream::channels::Lines,
+    config::Config, limits::rate::RateLimits, middleware::Layers, upstream::channels::ChannelCache,
 };
 
 /// Watched where no route names a service, to see whether the registry answers.
 const OWN_SERVICE: &str = "gateway";
-/// All fields of answers that CORS defines begin so, and those of its extensions.
-const CORS_FIELDS: &str = "access-control-";
 
 /// One version of them.
 pub(crate) struct Settings {
     pub(crate) config: Config,
     pub(crate) rates: RateLimits,
-    pub(crate) lines: Lines,
-    cors: Option<CorsLayer>,
+    pub(crate) channels: ChannelCache,
+    pub(crate) layers: Layers,
 }
 
 impl std::fmt::Debug for Settings {
@@ -46,7 +33,12 @@ impl Default for Settings {
     /// Those of an empty file.
     fn default() -> Self {
         let rates = RateLimits::new([]);
-        Self { rates, lines: Lines::default(), cors: None, config: Config::default() }
+        Self {
+            rates,
+            channels: ChannelCache::default(),
+            layers: Layers::default(),
+            config: Config::default(),
+        }
     }
 }
 
@@ -78,8 +70,8 @@ impl Settings {
             Some(previous) => previous.rates.changed(rates),
             None => RateLimits::new(rates),
         };
-        let cors = config.cors.as_ref().map(layer);
-        Ok(Self { rates, lines: Lines::default(), cors, config })
+        let layers = Layers::new(config.cors.as_ref(), config.compression);
+        Ok(Self { rates, channels: ChannelCache::default(), layers, config })
     }
 
     /// The services to watch from the start: those that routes name.
@@ -92,52 +84,6 @@ impl Settings {
     pub(crate) fn body_max(&self) -> Option<u64> {
         self.config.limits.body
     }
-
-    /// Whether anything is added to answers.
-    pub(crate) fn dresses(&self) -> bool {
-        self.cors.is_some() || self.config.compression
-    }
-
-    /// What `inner` answers, as its caller takes it, and with what pages of other origins have to be told;
-    /// preflights are answered here.
-    pub(crate) async fn dress<B, S>(
-        &self,
-        inner: S,
-        request: Request<B>,
-    ) -> Result<Response<Body>, Infallible>
-    where
-        S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone,
-    {
-        if !self.config.compression {
-            return self.share(inner, request).await;
-        }
-        let inner = tower::service_fn(move |request| compress(inner.clone(), request));
-        self.share(inner, request).await
-    }
-
-    /// Answers with `inner`, and with the CORS fields that the configuration gives. Where it has
-    /// `[cors]`, those of an instance are removed: they would widen what the operator allows.
-    async fn share<B, S>(&self, inner: S, request: Request<B>) -> Result<Response<Body>, Infallible>
-    where
-        S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
-    {
-        let Some(cors) = &self.cors else { return inner.oneshot(request).await };
-        let inner = inner.map_response(|mut answer: Response<Body>| {
-            remove_family(answer.headers_mut(), CORS_FIELDS);
-            answer
-        });
-        if !is_other_options(&request) {
-            return cors.layer(inner).oneshot(request).await;
-        }
-        // The layer takes every OPTIONS for a preflight: it sees another method meanwhile.
-        let mut request = request;
-        *request.method_mut() = Method::GET;
-        let inner = inner.map_request(|mut request: Request<B>| {
-            *request.method_mut() = Method::OPTIONS;
-            request
-        });
-        cors.layer(inner).oneshot(request).await
-    }
 }
 
 /// Returns whether a file has no key, as one that is being written in place, or that a full disk
@@ -145,38 +91,6 @@ impl Settings {
 fn is_empty(text: &str) -> bool {
     let text = text.trim_start_matches('\u{feff}');
     text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#'))
-}
-
-/// Returns true for an OPTIONS that is not a preflight (Fetch standard, section 3.3.2).
-fn is_other_options<B>(request: &Request<B>) -> bool {
-    let mut names = [header::ORIGIN, header::ACCESS_CONTROL_REQUEST_METHOD].into_iter();
-    request.method() == Method::OPTIONS && !names.all(|name| request.headers().contains_key(name))
-}
-
-fn layer(cors: &Cors) -> CorsLayer {
-    let layer = CorsLayer::new().allow_credentials(cors.credentials);
-    let layer = match &cors.origins {
-        Allowed::Any => layer.allow_origin(AllowOrigin::any()),
-        Allowed::These(origins) => layer.allow_origin(AllowOrigin::list(origins.iter().cloned())),
-    };
-    let layer = match &cors.methods {
-        Allowed::Any => layer.allow_methods(AllowMethods::any()),
-        Allowed::These(methods) => layer.allow_methods(AllowMethods::list(methods.iter().cloned())),
-    };
-    let layer = match &cors.headers {
-        Allowed::Any => layer.allow_headers(AllowHeaders::any()),
-        Allowed::These(headers) => layer.allow_headers(AllowHeaders::list(headers.iter().cloned())),
-    };
-    let layer = match &cors.exposed {
-        Allowed::Any => layer.expose_headers(ExposeHeaders::any()),
-        Allowed::These(exposed) => {
-            layer.expose_headers(ExposeHeaders::list(exposed.iter().cloned()))
-        }
-    };
-    match cors.max_age {
-        None => layer,
-        Some(age) => layer.max_age(age),
-    }
 }
 
 #[cfg(test)]

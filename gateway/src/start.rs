@@ -25,7 +25,7 @@ use crate::{
         forwarded::TrustedProxies,
         via::{NoPseudonym, Pseudonym},
     },
-    observe::{access_log::AccessLog, metrics::Measures},
+    observe::{AccessLog, RequestMetrics},
     proxy::{self, rejection},
     server::{self, ServingThreads, Shutdown, Timeouts},
     settings::Settings,
@@ -49,7 +49,7 @@ pub struct Options {
     /// How it is registered as a service itself, so that others find it.
     pub advertised: Option<Advertised>,
     /// What is measured, where something is.
-    pub figures: Option<PrometheusHandle>,
+    pub prometheus: Option<PrometheusHandle>,
     /// Where a line for each request goes, some of them with each write; it must not block.
     pub access_log: Option<Box<dyn io::Write + Send>>,
     /// How long the head of a request may take to come.
@@ -145,9 +145,9 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         pseudonym,
         body_silence_max: options.body_silence_max,
         connections: TaskSet::default(),
-        figures: options.figures,
+        prometheus: options.prometheus,
         access_log: options.access_log.map(AccessLog::new).map(Arc::new),
-        measures: Measures::new(),
+        metrics: RequestMetrics::new(),
         shutdown: Shutdown { drain: tasks.stop().clone(), ..Shutdown::default() },
         was_ready: AtomicBool::new(false),
     });
@@ -209,17 +209,17 @@ fn spawn_upkeep(gateway: &Gateway, tasks: &Tasks) {
             stop.run_until_cancelled(log.run()).await;
         });
     }
-    if let Some(figures) = gateway.figures.clone() {
-        tasks.spawn("figures", tend(figures, tasks.stop().clone()));
+    if let Some(prometheus) = gateway.prometheus.clone() {
+        tasks.spawn("metrics", tend(prometheus, tasks.stop().clone()));
     }
 }
 
 /// Forgets what nobody adds to any more, in time.
-async fn tend(figures: PrometheusHandle, leaving: CancellationToken) {
+async fn tend(prometheus: PrometheusHandle, leaving: CancellationToken) {
     let tending = async {
         loop {
             time::sleep(UPKEEP_INTERVAL).await;
-            figures.run_upkeep();
+            prometheus.run_upkeep();
         }
     };
     leaving.run_until_cancelled(tending).await;
@@ -270,7 +270,7 @@ impl Running {
         self.gateway.connections.ended().await;
         self.operators.join(OPERATORS_END_MAX).await;
         if let Some(log) = &self.gateway.access_log {
-            log.pass_on();
+            log.flush();
         }
     }
 
@@ -309,7 +309,7 @@ mod tests {
             trusted: TrustedProxies::default(),
             name: "gateway".into(),
             advertised: None,
-            figures: None,
+            prometheus: None,
             access_log: None,
             head_timeout: Duration::from_secs(10),
             body_silence_max: Duration::from_secs(10),

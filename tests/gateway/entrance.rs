@@ -65,7 +65,7 @@ impl Entrance {
             trusted: TrustedProxies::default(),
             name: "entrance".to_owned(),
             advertised: None,
-            figures: metrics.clone(),
+            prometheus: metrics.clone(),
             access_log,
             head_timeout: Duration::from_secs(10),
             body_silence_max: Duration::from_secs(30),

@@ -10,7 +10,7 @@ use http::{
 };
 use ipnet::IpNet;
 
-use super::hop_by_hop::remove_family;
+use super::hop_by_hop::remove_prefixed;
 use crate::{
     guard::{is_authority, members},
     routes::PathPrefix,
@@ -158,7 +158,7 @@ impl Origin {
     /// without the prefix `stripped`, which stands in `X-Forwarded-Prefix` behind what trusted proxies
     /// took away before: with it the instance can make links that lead back to it.
     pub fn write(&self, headers: &mut HeaderMap, stripped: [&str; 2]) {
-        remove_family(headers, FAMILY);
+        remove_prefixed(headers, FAMILY);
         for name in &OTHERS {
             headers.remove(name);
         }

@@ -49,9 +49,9 @@ static NO_TRAILERS: [HeaderName; 15] = [
 
 /// What becomes of the connection after an exchange.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Passage {
+pub enum Upgrade {
     /// It carries other requests.
-    Http,
+    None,
     /// It becomes a WebSocket, if the instance answers 101.
     WebSocket,
 }
@@ -65,28 +65,28 @@ pub enum Passage {
 ///
 /// ```
 /// use http::{HeaderMap, HeaderValue, Version};
-/// use waypost_gateway::headers::hop_by_hop::{self, Passage};
+/// use waypost_gateway::headers::hop_by_hop::{self, Upgrade};
 ///
 /// let mut headers = HeaderMap::new();
 /// headers.insert("accept", HeaderValue::from_static("text/html"));
 /// headers.insert("connection", HeaderValue::from_static("keep-alive"));
 /// headers.insert("keep-alive", HeaderValue::from_static("timeout=5"));
-/// assert_eq!(hop_by_hop::strip_request(&mut headers, Version::HTTP_11), Passage::Http);
+/// assert_eq!(hop_by_hop::strip_request(&mut headers, Version::HTTP_11), Upgrade::None);
 /// assert_eq!(headers.len(), 1);
 /// ```
-pub fn strip_request(headers: &mut HeaderMap, version: Version) -> Passage {
-    let passage = passage(headers, version);
+pub fn strip_request(headers: &mut HeaderMap, version: Version) -> Upgrade {
+    let upgrade = requested_upgrade(headers, version);
     let trailers = version != Version::HTTP_10
         && members(headers, &TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
     strip(headers);
-    remove_family(headers, OURS);
+    remove_prefixed(headers, OURS);
     headers.remove(EXPECT);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     join_cookies(headers);
-    restore(headers, passage);
-    passage
+    restore(headers, upgrade);
+    upgrade
 }
 
 /// Adds to a request that goes to an instance over HTTP/1.1 what that hop needs: the coding of a body
@@ -102,15 +102,15 @@ pub fn frame_for_http1(headers: &mut HeaderMap, body: &impl Body) {
     }
 }
 
-/// Takes from an answer what belongs to the hop to the instance. `passage` is what its request asked
+/// Takes from an answer what belongs to the hop to the instance. `upgrade` is what its request asked
 /// for.
 ///
 /// `Alt-Svc` goes too: it would lead callers past the gateway.
-pub fn strip_response(headers: &mut HeaderMap, status: StatusCode, passage: Passage) {
+pub fn strip_response(headers: &mut HeaderMap, status: StatusCode, upgrade: Upgrade) {
     strip(headers);
     headers.remove(ALT_SVC);
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        restore(headers, passage);
+        restore(headers, upgrade);
     }
 }
 
@@ -121,26 +121,26 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     }
     trailers.remove(VIA);
     trailers.remove(&KEEP_ALIVE);
-    for family in [PROXY, OURS, "x-forwarded-"] {
-        remove_family(trailers, family);
+    for prefix in [PROXY, OURS, "x-forwarded-"] {
+        remove_prefixed(trailers, prefix);
     }
 }
 
 /// What a request asks its connection to become.
-fn passage(headers: &HeaderMap, version: Version) -> Passage {
+fn requested_upgrade(headers: &HeaderMap, version: Version) -> Upgrade {
     let named = members(headers, &CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
     let mut protocols = members(headers, &UPGRADE);
     let websocket =
         protocols.next().is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
     if version == Version::HTTP_11 && named && websocket && protocols.next().is_none() {
-        Passage::WebSocket
+        Upgrade::WebSocket
     } else {
-        Passage::Http
+        Upgrade::None
     }
 }
 
-fn restore(headers: &mut HeaderMap, passage: Passage) {
-    if passage == Passage::WebSocket {
+fn restore(headers: &mut HeaderMap, upgrade: Upgrade) {
+    if upgrade == Upgrade::WebSocket {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
@@ -161,13 +161,13 @@ fn strip(headers: &mut HeaderMap) {
     for name in [&CONNECTION, &KEEP_ALIVE, &TE, &UPGRADE, &HTTP2_SETTINGS] {
         headers.remove(name);
     }
-    remove_family(headers, PROXY);
+    remove_prefixed(headers, PROXY);
 }
 
 /// Removes all fields whose names begin so.
-pub(crate) fn remove_family(headers: &mut HeaderMap, family: &str) {
+pub(crate) fn remove_prefixed(headers: &mut HeaderMap, prefix: &str) {
     let names: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(family)).cloned().collect();
+        headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
     for name in names {
         headers.remove(name);
     }
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn an_upgrade_to_websockets_stays_whole() {
         let mut headers = headers(&WEBSOCKET);
-        assert_eq!(strip_request(&mut headers, Version::HTTP_11), Passage::WebSocket);
+        assert_eq!(strip_request(&mut headers, Version::HTTP_11), Upgrade::WebSocket);
         assert_eq!(headers["connection"], "upgrade");
         assert_eq!(headers["upgrade"], "websocket");
         assert!(headers.contains_key("sec-websocket-key"));
@@ -323,14 +323,14 @@ mod tests {
     fn other_upgrades_are_dropped() {
         for protocols in ["h2c", "TLS/1.0", "websocket, h2c", "h2c, websocket"] {
             let mut headers = headers(&[("connection", "upgrade"), ("upgrade", protocols)]);
-            assert_eq!(strip_request(&mut headers, Version::HTTP_11), Passage::Http);
+            assert_eq!(strip_request(&mut headers, Version::HTTP_11), Upgrade::None);
             assert!(headers.is_empty(), "{protocols}");
         }
         let mut unnamed = headers(&[("upgrade", "websocket")]);
-        assert_eq!(strip_request(&mut unnamed, Version::HTTP_11), Passage::Http);
+        assert_eq!(strip_request(&mut unnamed, Version::HTTP_11), Upgrade::None);
         for version in [Version::HTTP_10, Version::HTTP_2] {
             let mut headers = headers(&WEBSOCKET);
-            assert_eq!(strip_request(&mut headers, version), Passage::Http);
+            assert_eq!(strip_request(&mut headers, version), Upgrade::None);
             assert!(!headers.contains_key("upgrade"));
         }
     }
@@ -363,14 +363,14 @@ mod tests {
     #[test]
     fn an_answer_keeps_an_upgrade_that_was_asked_for() {
         let switched = [("connection", "Upgrade"), ("upgrade", "websocket")];
-        let upgrade = |status, passage| {
+        let is_kept = |status, upgrade| {
             let mut headers = headers(&switched);
-            strip_response(&mut headers, status, passage);
+            strip_response(&mut headers, status, upgrade);
             headers.contains_key("upgrade") && headers.contains_key("connection")
         };
-        assert!(upgrade(StatusCode::SWITCHING_PROTOCOLS, Passage::WebSocket));
-        assert!(!upgrade(StatusCode::SWITCHING_PROTOCOLS, Passage::Http));
-        assert!(!upgrade(StatusCode::OK, Passage::WebSocket));
+        assert!(is_kept(StatusCode::SWITCHING_PROTOCOLS, Upgrade::WebSocket));
+        assert!(!is_kept(StatusCode::SWITCHING_PROTOCOLS, Upgrade::None));
+        assert!(!is_kept(StatusCode::OK, Upgrade::WebSocket));
     }
 
     #[test]
@@ -386,7 +386,7 @@ mod tests {
             ("set-cookie", "b=2"),
             ("x-waypost-instance", "i-1"),
         ]);
-        strip_response(&mut headers, StatusCode::OK, Passage::Http);
+        strip_response(&mut headers, StatusCode::OK, Upgrade::None);
         assert_eq!(headers.get_all("set-cookie").iter().count(), 2);
         assert_eq!(headers["x-waypost-instance"], "i-1");
         assert_eq!(headers.len(), 3);

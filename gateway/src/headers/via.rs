@@ -17,7 +17,7 @@ const PASSES_MAX: usize = 1;
 ///
 /// let name = Pseudonym::new("waypost-7f3a")?;
 /// let mut headers = HeaderMap::new();
-/// assert!(name.pass(&mut headers, Version::HTTP_11).is_ok());
+/// assert!(name.append(&mut headers, Version::HTTP_11).is_ok());
 /// assert_eq!(headers["via"], "1.1 waypost-7f3a");
 /// # Ok::<(), waypost_gateway::headers::via::NoPseudonym>(())
 /// ```
@@ -60,7 +60,7 @@ impl Pseudonym {
     ///
     /// # Errors
     /// 508 for a request that came by here more than once already; its trail stays as it was.
-    pub fn pass(&self, headers: &mut HeaderMap, version: Version) -> Result<(), Refused> {
+    pub fn append(&self, headers: &mut HeaderMap, version: Version) -> Result<(), Refused> {
         let passes = members(headers, &VIA).filter(|hop| self.is_in(hop)).count();
         if passes > PASSES_MAX {
             return Err(Refused::new(StatusCode::LOOP_DETECTED, "the request goes in circles"));
@@ -91,7 +91,7 @@ mod tests {
             headers.append(VIA, HeaderValue::from_static(line));
         }
         let name = Pseudonym::new("waypost-1").unwrap();
-        name.pass(&mut headers, Version::HTTP_11).map_err(|refused| refused.status.as_u16())?;
+        name.append(&mut headers, Version::HTTP_11).map_err(|refused| refused.status.as_u16())?;
         let lines = headers.get_all(VIA).iter().map(|line| line.to_str().unwrap().to_owned());
         Ok(lines.collect())
     }
@@ -109,7 +109,7 @@ mod tests {
             [(Version::HTTP_10, "1.0 a"), (Version::HTTP_11, "1.1 a"), (Version::HTTP_2, "2.0 a")]
         {
             let mut headers = HeaderMap::new();
-            name.pass(&mut headers, version).unwrap();
+            name.append(&mut headers, version).unwrap();
             assert_eq!(headers[VIA], line);
         }
     }
@@ -125,7 +125,7 @@ mod tests {
     fn a_loop_ends_by_itself() {
         let name = Pseudonym::new("a").unwrap();
         let mut headers = HeaderMap::new();
-        let rounds = (0..10).take_while(|_| name.pass(&mut headers, Version::HTTP_11).is_ok());
+        let rounds = (0..10).take_while(|_| name.append(&mut headers, Version::HTTP_11).is_ok());
         assert_eq!(rounds.count(), PASSES_MAX + 1);
     }
 

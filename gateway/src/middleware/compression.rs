@@ -1,5 +1,6 @@
-//! Compresses answers for callers that accept that, and keeps what answers say about their bytes true.
-//! Must not change an answer that is not compressed, nor what an instance gets of its request.
+//! Compresses responses for callers that accept it, and corrects the fields that describe their
+//! bytes. Invariant: a response that is not compressed stays as it is, and so does the instance's
+//! request.
 
 use std::convert::Infallible;
 
@@ -17,8 +18,8 @@ use tower_http::compression::{
 
 use crate::guard::members;
 
-/// Checksums of the bytes that the instance sent (RFC 9530, RFC 3230, RFC 1864): `Content-Digest` is of
-/// the content, `Repr-Digest` of the representation with its content coding. Compression changes both.
+/// Checksums of the instance's bytes (RFC 9530, RFC 3230, RFC 1864): `Content-Digest` of the
+/// content, `Repr-Digest` of the representation with its content coding. Compression changes both.
 static DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("content-md5"),
@@ -26,12 +27,12 @@ static DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("repr-digest"),
 ];
 
-/// Marks an answer that came without a content coding.
+/// Marks a response that the instance sent without a content coding.
 #[derive(Clone, Copy)]
 struct Uncoded;
 
-/// Answers with `inner`, compressed where the caller accepts that, and neither side forbids it.
-pub(crate) async fn compress<B, S>(
+/// Responds with `inner`, compressed where the caller accepts it and neither side forbids it.
+pub(super) async fn respond<B, S>(
     inner: S,
     mut request: Request<B>,
 ) -> Result<Response<Body>, Infallible>
@@ -49,28 +50,29 @@ where
             restore(request.headers_mut(), accepted.take());
             request
         })
-        .map_response(|mut answer: Response<Body>| {
-            if !answer.headers().contains_key(CONTENT_ENCODING) {
-                answer.extensions_mut().insert(Uncoded);
+        .map_response(|mut response: Response<Body>| {
+            if !response.headers().contains_key(CONTENT_ENCODING) {
+                response.extensions_mut().insert(Uncoded);
             }
-            answer
+            response
         });
     let layer = CompressionLayer::new().compress_when(DefaultPredicate::new().and(may_transform));
-    let mut answer = layer.layer(inner).oneshot(request).await?.map(Body::new);
-    let was_uncoded = answer.extensions_mut().remove::<Uncoded>().is_some();
-    if was_uncoded && answer.headers().contains_key(CONTENT_ENCODING) {
-        weaken(answer.headers_mut());
-        remove_digests(answer.headers_mut());
-        return Ok(answer.map(|body| Body::new(body.map_frame(without_digests))));
+    let mut response = layer.layer(inner).oneshot(request).await?.map(Body::new);
+    let was_uncoded = response.extensions_mut().remove::<Uncoded>().is_some();
+    if was_uncoded && response.headers().contains_key(CONTENT_ENCODING) {
+        weaken(response.headers_mut());
+        remove_digests(response.headers_mut());
+        return Ok(response.map(|body| Body::new(body.map_frame(without_digests))));
     }
-    if answer.status() == StatusCode::NOT_MODIFIED {
-        validate_weakly(answer.headers_mut(), &validators);
+    if response.status() == StatusCode::NOT_MODIFIED {
+        validate_weakly(response.headers_mut(), &validators);
     }
-    Ok(answer)
+    Ok(response)
 }
 
-/// Returns false for an answer whose bytes have to stay, apart from those that have a content coding or a
-/// `Content-Range`: one that says so (RFC 9111, 5.2.2.6), and ranges of several parts.
+/// Returns false for a response whose bytes must stay: one with `no-transform` (RFC 9111, 5.2.2.6),
+/// and ranges of several parts. The layer itself leaves those with a content coding or a
+/// `Content-Range`.
 fn may_transform(status: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
     status != StatusCode::PARTIAL_CONTENT && !has_no_transform(headers)
 }
@@ -79,9 +81,9 @@ fn has_no_transform(headers: &HeaderMap) -> bool {
     members(headers, &CACHE_CONTROL).any(|member| member.eq_ignore_ascii_case(b"no-transform"))
 }
 
-/// Removes from `Accept-Encoding` that the identity is not accepted, for which the layer replaces the
-/// status of an answer by 406, though the instance may have answered in another coding. Returns the
-/// values that there were, where that changes them.
+/// Removes from `Accept-Encoding` a refusal of the identity: for it the layer would change the
+/// status to 406, though the instance may have used another coding. Returns the original values, if
+/// any changed.
 fn allow_identity(headers: &mut HeaderMap) -> Option<Vec<HeaderValue>> {
     let forbids = |member: &[u8]| {
         let mut parts = member.splitn(2, |byte| *byte == b';').map(<[u8]>::trim_ascii);
@@ -98,7 +100,7 @@ fn allow_identity(headers: &mut HeaderMap) -> Option<Vec<HeaderValue>> {
         .collect::<Vec<_>>()
         .join(&b", "[..]);
     let values = headers.get_all(ACCEPT_ENCODING).iter().cloned().collect();
-    // What is joined from parts of values is one.
+    // Parts of values, joined, are a value.
     match HeaderValue::from_bytes(&accepted) {
         Ok(accepted) => drop(headers.insert(ACCEPT_ENCODING, accepted)),
         Err(_) => drop(headers.remove(ACCEPT_ENCODING)),
@@ -122,7 +124,7 @@ fn restore(headers: &mut HeaderMap, accepted: Option<Vec<HeaderValue>>) {
     }
 }
 
-/// Makes a strong validator weak: it stands for the same content, not for the same bytes (RFC 9110, 8.8.1).
+/// Makes a strong validator weak: the content is the same, the bytes are not (RFC 9110, 8.8.1).
 fn weaken(headers: &mut HeaderMap) {
     let Some(tag) = headers.get(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\"")) else {
         return;
@@ -132,8 +134,8 @@ fn weaken(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes the validator of a 304 weak where the caller knows it as a weak one, which it got with a
-/// compressed answer: a strong one would not select that answer (RFC 9111, 4.3.4).
+/// Makes the validator of a 304 weak where the caller's is weak, from a compressed response: a
+/// strong one would not select that response (RFC 9111, 4.3.4).
 fn validate_weakly(headers: &mut HeaderMap, validators: &[HeaderValue]) {
     let Some(tag) = headers.get(ETAG) else { return };
     let weak = [b"W/", tag.as_bytes()].concat();

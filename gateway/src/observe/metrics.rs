@@ -1,5 +1,5 @@
-//! What the gateway measures of its requests, told through the `metrics` facade. Where a series is kept is
-//! looked up seldom: for most requests it costs a look at a table, and no allocation.
+//! The metrics of requests, recorded through the `metrics` facade. The handles of a series are
+//! cached: most requests look them up in a table, and allocate nothing.
 
 use std::{
     fmt,
@@ -11,106 +11,107 @@ use dashmap::DashMap;
 use http::StatusCode;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use super::access_log::Outcome;
+use super::record::RequestOutcome;
 use crate::clock;
 
-/// After so long a series is looked up again: the recorder may have let go of it meanwhile.
-const SERIES_MAX: Duration = Duration::from_secs(60);
+/// The longest time that handles are cached: the recorder may have dropped an idle series
+/// meanwhile.
+const HANDLES_MAX_AGE: Duration = Duration::from_secs(60);
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// The series of a gateway.
-pub(crate) struct Measures {
+/// The metrics of a gateway.
+pub(crate) struct RequestMetrics {
     in_flight: Gauge,
-    services: DashMap<Box<str>, Arc<Service>>,
+    services: DashMap<Box<str>, Arc<ServiceSeries>>,
 }
 
-/// Those of a service.
-struct Service {
-    found: Instant,
+/// The series of a service.
+struct ServiceSeries {
+    created: Instant,
     requests: [Counter; CLASSES.len()],
     seconds: Histogram,
-    instances: DashMap<Box<str>, Arc<Instance>>,
+    instances: DashMap<Box<str>, Arc<InstanceSeries>>,
 }
 
-/// Those of an instance.
-struct Instance {
+/// The series of an instance.
+struct InstanceSeries {
     requests: [Counter; CLASSES.len()],
     seconds: Histogram,
 }
 
-impl Measures {
-    /// What a recorder gets that is installed by now.
+impl RequestMetrics {
+    /// Metrics for the recorder that is installed.
     pub(crate) fn new() -> Self {
         let in_flight = gauge!("waypost_gateway_requests_in_flight");
         Self { in_flight, services: DashMap::new() }
     }
 
-    /// A request was taken in.
-    pub(crate) fn began(&self) {
+    /// Counts a request that has arrived.
+    pub(crate) fn started(&self) {
         self.in_flight.increment(1.0);
     }
 
-    /// Its answer has been sent, or given up.
-    pub(crate) fn ended(&self, outcome: &Outcome, status: StatusCode, took: Duration) {
+    /// Counts a request whose response was sent or abandoned.
+    pub(crate) fn finished(&self, outcome: &RequestOutcome, status: StatusCode, elapsed: Duration) {
         self.in_flight.decrement(1.0);
         let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;
-        // What strangers ask for is not told apart: each name would be another series.
+        // Names that callers make up share one series.
         let known = outcome.service.as_ref().filter(|_| outcome.instance.is_some());
         let service = self.service(known.map_or("", |service| service.as_str()));
         service.requests[class].increment(1);
-        service.seconds.record(took);
+        service.seconds.record(elapsed);
         if let (Some(known), Some(instance)) = (known, &outcome.instance) {
             let instance = service.instance(known.as_str(), instance);
             instance.requests[class].increment(1);
-            if let Some(took) = outcome.upstream_time {
-                instance.seconds.record(took);
+            if let Some(time) = outcome.upstream_time {
+                instance.seconds.record(time);
             }
         }
     }
 
     #[expect(clippy::disallowed_methods, reason = "the guard is held while an `Arc` is cloned")]
-    fn service(&self, name: &str) -> Arc<Service> {
+    fn service(&self, name: &str) -> Arc<ServiceSeries> {
         let now = clock::now();
         if let Some(service) = self.services.get(name)
-            && now < service.found + SERIES_MAX
+            && now < service.created + HANDLES_MAX_AGE
         {
             return Arc::clone(&service);
         }
-        let service = Arc::new(Service::find(name, now));
+        let service = Arc::new(ServiceSeries::new(name, now));
         self.services.insert(name.into(), Arc::clone(&service));
         service
     }
 }
 
-impl fmt::Debug for Measures {
+impl fmt::Debug for RequestMetrics {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Measures")
+        formatter.write_str("RequestMetrics")
     }
 }
 
-impl Service {
-    fn find(name: &str, now: Instant) -> Self {
+impl ServiceSeries {
+    fn new(name: &str, now: Instant) -> Self {
         let name = name.to_owned();
         let requests = CLASSES.map(|class| {
             counter!("waypost_gateway_requests_total", "service" => name.clone(), "status" => class)
         });
         let seconds = histogram!("waypost_gateway_request_seconds", "service" => name);
-        Self { found: now, requests, seconds, instances: DashMap::new() }
+        Self { created: now, requests, seconds, instances: DashMap::new() }
     }
 
     #[expect(clippy::disallowed_methods, reason = "the guard is held while an `Arc` is cloned")]
-    fn instance(&self, service: &str, id: &str) -> Arc<Instance> {
+    fn instance(&self, service: &str, id: &str) -> Arc<InstanceSeries> {
         if let Some(instance) = self.instances.get(id) {
             return Arc::clone(&instance);
         }
-        let instance = Arc::new(Instance::find(service, id));
+        let instance = Arc::new(InstanceSeries::new(service, id));
         self.instances.insert(id.into(), Arc::clone(&instance));
         instance
     }
 }
 
-impl Instance {
-    fn find(service: &str, id: &str) -> Self {
+impl InstanceSeries {
+    fn new(service: &str, id: &str) -> Self {
         let (service, id) = (service.to_owned(), id.to_owned());
         let requests = CLASSES.map(|class| {
             counter!(

@@ -1,4 +1,4 @@
-//! What stays the same while one request is served.
+//! The surroundings of a request, which stay the same while it is served.
 
 use std::net::SocketAddr;
 

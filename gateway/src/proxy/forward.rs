@@ -1,4 +1,4 @@
-//! Forwards an admitted request to an instance, and makes of its response what the caller gets.
+//! Forwards an admitted request to an instance, and maps its response to the caller's.
 
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request::Parts,
@@ -12,45 +12,45 @@ use super::{
     admit::Admitted,
     context::Context,
     problems,
-    request_body::{self, Bounds},
-    response_body::Trimmed,
+    request_body::{self, BodyLimits},
+    response_body::WithoutForbiddenTrailers,
     status_trailers::StatusTrailers,
     tunnel,
 };
 use crate::{
     clock,
-    headers::hop_by_hop::{self, Passage},
-    observe::access_log::Outcome,
+    headers::hop_by_hop::{self, Upgrade},
+    observe::RequestOutcome,
     problem::Problem,
     routes::Route,
-    upstream::channels::{Repeat, Way},
+    upstream::channels::{MatchedRoute, ReplayPolicy},
 };
 
-/// Sends a request to an instance. Notes in `outcome` which instance responded, and how fast.
+/// Sends a request to an instance. Notes the instance and its time in `outcome`.
 pub(super) async fn forward(
     context: &Context<'_>,
     admitted: Admitted,
     head: Parts,
     body: Incoming,
-    outcome: &mut Outcome,
+    outcome: &mut RequestOutcome,
 ) -> Result<Response<Body>, Problem> {
-    let passage = admitted.passage;
-    let bounds = body_bounds(context);
+    let upgrade = admitted.upgrade;
+    let limits = body_limits(context);
     let length = http_body::Body::size_hint(&body).lower();
-    if bounds.bytes_max.is_some_and(|bytes_max| length > bytes_max) {
+    if limits.bytes_max.is_some_and(|bytes_max| length > bytes_max) {
         return Err(problems::body_too_long());
     }
-    let (body, mut faults) = request_body::begin(body, bounds);
-    let channel = context.settings.lines.line(&admitted.route, &admitted.upstream);
-    let repeat = repeat(&admitted.route, &head.method);
+    let (body, mut faults) = request_body::limit(body, limits);
+    let channel = context.settings.channels.channel(&admitted.route, &admitted.upstream);
+    let replay = replay_policy(&admitted.route, &head.method);
     let request = upstream_request(context, admitted, head, body);
     let began = clock::now();
     let call = async {
         if context.is_grpc {
-            let Ok(response) = channel.grpc(repeat).call(request).await;
+            let Ok(response) = channel.grpc(replay).call(request).await;
             return Ok(response);
         }
-        channel.http(repeat).call(request).await
+        channel.http(replay).call(request).await
     };
     let responded = tokio::select! {
         biased;
@@ -64,12 +64,12 @@ pub(super) async fn forward(
     match responded {
         Ok(mut response) => {
             if let Some(by) = response.extensions_mut().remove::<ServedBy>() {
-                outcome.answered_by(&by);
+                outcome.served_by(&by);
             }
             if context.is_grpc {
                 response = response.map(|body| Body::new(StatusTrailers::new(body)));
             }
-            map_response(context, response, passage)
+            map_response(context, response, upgrade)
         }
         Err(error) => {
             outcome.failed(&error);
@@ -78,17 +78,17 @@ pub(super) async fn forward(
     }
 }
 
-/// A gRPC call may be a stream that is silent for as long as it likes, and its messages have bounds of
-/// their own.
-fn body_bounds(context: &Context<'_>) -> Bounds {
+/// Returns the limits of a request's body. A gRPC call has none: it may be a stream of any length,
+/// with pauses of any length, and limits its messages itself.
+fn body_limits(context: &Context<'_>) -> BodyLimits {
     if context.is_grpc {
-        return Bounds::default();
+        return BodyLimits::default();
     }
     let Context { gateway, settings, .. } = context;
-    Bounds { bytes_max: settings.body_max(), silence_max: Some(gateway.body_silence_max) }
+    BodyLimits { bytes_max: settings.body_max(), silence_max: Some(gateway.body_silence_max) }
 }
 
-/// Puts the request together that the instance gets.
+/// Assembles the request that the instance gets.
 fn upstream_request(
     context: &Context<'_>,
     admitted: Admitted,
@@ -100,7 +100,7 @@ fn upstream_request(
     }
     head.uri = Uri::from(admitted.path);
     head.version = Version::default();
-    // Those of the caller's connection.
+    // They belong to the caller's connection.
     head.extensions.clear();
     let mut request = Request::from_parts(head, body);
     let extensions = request.extensions_mut();
@@ -129,30 +129,30 @@ fn set_host_and_framing(route: &Route, head: &mut Parts, body: &Body) {
     hop_by_hop::frame_for_http1(&mut head.headers, body);
 }
 
-fn repeat(route: &Way, method: &Method) -> Repeat {
+fn replay_policy(route: &MatchedRoute, method: &Method) -> ReplayPolicy {
     if method.is_safe() {
-        Repeat::Safe
-    } else if route.may_repeat(method) {
-        Repeat::Idempotent
+        ReplayPolicy::Hedged
+    } else if route.may_replay(method) {
+        ReplayPolicy::Idempotent
     } else {
-        Repeat::Never
+        ReplayPolicy::Never
     }
 }
 
-/// Makes the caller's response of an instance's, and starts the tunnel where both upgrade.
+/// Maps an instance's response to the caller's. Starts the tunnel where the connection is upgraded.
 fn map_response(
     context: &Context<'_>,
     mut response: Response<Body>,
-    passage: Passage,
+    upgrade: Upgrade,
 ) -> Result<Response<Body>, Problem> {
     let status = response.status();
-    if status == StatusCode::SWITCHING_PROTOCOLS && passage != Passage::WebSocket {
+    if status == StatusCode::SWITCHING_PROTOCOLS && upgrade != Upgrade::WebSocket {
         return Err(problems::unexpected_upgrade());
     }
-    hop_by_hop::strip_response(response.headers_mut(), status, passage);
+    hop_by_hop::strip_response(response.headers_mut(), status, upgrade);
     *response.version_mut() = Version::default();
     if status != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(response.map(|body| Body::new(Trimmed(body))));
+        return Ok(response.map(|body| Body::new(WithoutForbiddenTrailers(body))));
     }
     let (here, there) = (context.upgrade.clone(), hyper::upgrade::on(&mut response));
     let (head, body) = response.into_parts();

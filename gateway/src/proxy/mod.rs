@@ -1,5 +1,5 @@
-//! Serves one request: [`admit`](admit::admit) checks it and finds its route, [`forward`](forward::forward)
-//! sends it to an instance. What keeps either from it is a problem, which becomes a response here.
+//! Serves one request: [`admit`](admit::admit) checks it and finds its route,
+//! [`forward`](forward::forward) sends it to an instance. The problem of either becomes a response.
 //! Invariant: nothing reaches an instance that the [guard](crate::guard) did not check.
 
 mod admit;
@@ -25,7 +25,7 @@ use crate::{
     gateway::Gateway,
     guard,
     headers::hop_by_hop,
-    observe::access_log::{Entry, Outcome},
+    observe::{RequestOutcome, RequestRecord},
     problem::Problem,
 };
 
@@ -42,21 +42,21 @@ pub(crate) async fn serve(
         // RFC 9113, 8.2.3: the crumbs of a cookie are one field, and count as one.
         hop_by_hop::join_cookies(&mut head.headers);
     }
-    // Before fields are added that are not the caller's.
+    // Before the gateway adds fields.
     let checked = guard::check(&head);
     let correlation = Correlation::establish(&mut head.headers, clock::wall_now);
-    let untold = gateway.begin(Entry::begin(&head, peer, &correlation));
+    let log = gateway.begin(RequestRecord::new(&head, peer, &correlation));
     let is_grpc = is_grpc(&head);
     let (gateway, settings, correlation) = (&*gateway, &*settings, &correlation);
     let context = Context { gateway, settings, correlation, peer, checked, is_grpc, upgrade };
-    let (mut response, outcome) = if settings.dresses() {
-        // Boxed: it has room for what most requests do without.
+    let (mut response, outcome) = if !settings.layers.is_empty() {
+        // Boxed: most requests do without its size.
         Box::pin(with_cors_and_compression(&context, head, body)).await
     } else {
         respond(&context, head, body).await
     };
     response.headers_mut().insert(REQUEST_ID.clone(), correlation.request_id().clone());
-    Ok(untold.tell(outcome, response))
+    Ok(log.respond(outcome, response))
 }
 
 /// Responds within the layers for CORS and compression.
@@ -64,34 +64,42 @@ async fn with_cors_and_compression(
     context: &Context<'_>,
     head: Parts,
     body: Incoming,
-) -> (Response<Body>, Outcome) {
+) -> (Response<Body>, RequestOutcome) {
     let inner = tower::service_fn(|request: Request<Incoming>| async move {
         let (head, body) = request.into_parts();
         let (mut response, outcome) = respond(context, head, body).await;
         response.extensions_mut().insert(outcome);
         Ok::<_, Infallible>(response)
     });
-    let Ok(mut response) = context.settings.dress(inner, Request::from_parts(head, body)).await;
-    let outcome = response.extensions_mut().remove::<Outcome>().unwrap_or_default();
+    let Ok(mut response) =
+        context.settings.layers.respond(inner, Request::from_parts(head, body)).await;
+    let outcome = response.extensions_mut().remove::<RequestOutcome>().unwrap_or_default();
     (response, outcome)
 }
 
-/// Responds with what an instance responds, or with a problem.
-async fn respond(context: &Context<'_>, head: Parts, body: Incoming) -> (Response<Body>, Outcome) {
+/// Responds with an instance's response, or with a problem.
+async fn respond(
+    context: &Context<'_>,
+    head: Parts,
+    body: Incoming,
+) -> (Response<Body>, RequestOutcome) {
     let version = head.version;
-    // What follows on the connection may be the rest of it.
+    // The rest of a refused request could be taken for the next one.
     let is_last = context.checked.is_err() || !http_body::Body::is_end_stream(&body);
-    let mut outcome = Outcome::default();
+    let mut outcome = RequestOutcome::default();
     match admit_and_forward(context, head, body, &mut outcome).await {
         Ok(response) => (response, outcome),
         Err(mut problem) => {
             if is_last {
-                problem = problem.last(version);
+                problem = problem.closing(version);
             }
             let outcome = outcome.with_problem(&problem);
             let id = context.correlation.request_id_text();
-            let response =
-                if context.is_grpc { problem.answer_grpc(id) } else { problem.answer(id) };
+            let response = if context.is_grpc {
+                problem.into_grpc_response(id)
+            } else {
+                problem.into_response(id)
+            };
             (response, outcome)
         }
     }
@@ -101,7 +109,7 @@ async fn admit_and_forward(
     context: &Context<'_>,
     mut head: Parts,
     body: Incoming,
-    outcome: &mut Outcome,
+    outcome: &mut RequestOutcome,
 ) -> Result<Response<Body>, Problem> {
     let unusual = context.checked.map_err(problems::refused)?;
     if head.uri.path() == "*" {
@@ -110,10 +118,10 @@ async fn admit_and_forward(
     let admitted = admit::admit(context, &mut head, unusual, outcome).await?;
     let service = admitted.route.service.clone();
     let forwarded = forward::forward(context, admitted, head, body, outcome).await;
-    forwarded.map_err(|problem| problem.of(service.as_str()))
+    forwarded.map_err(|problem| problem.for_service(service.as_str()))
 }
 
-/// Responds to `OPTIONS *`, which asks what the gateway can do, of no path in particular.
+/// Responds to `OPTIONS *`, which asks for the capabilities of the gateway, not of a path.
 fn options_asterisk() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;

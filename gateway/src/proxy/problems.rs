@@ -6,10 +6,10 @@ use http::{HeaderValue, StatusCode, header};
 use waypost_auth::{MissingScope, Unauthorized};
 use waypost_client::{FailureKind, HttpChannelError, NoInstance, PickContext, Service};
 
-use super::request_body::Fault;
+use super::request_body::BodyFault;
 use crate::{guard::Refused, limits::rate::Limited, problem::Problem};
 
-/// The guard, or what adds to the head, refuses the request.
+/// The request was refused for its head.
 pub(super) fn refused(refused: Refused) -> Problem {
     Problem::new(refused.status, "Refused", refused.reason)
 }
@@ -21,23 +21,23 @@ pub(super) fn no_route() -> Problem {
 pub(super) fn method_not_allowed(allow: &HeaderValue) -> Problem {
     let detail = "the route takes other methods";
     let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", detail);
-    problem.with(header::ALLOW, allow.clone())
+    problem.with_header(header::ALLOW, allow.clone())
 }
 
 pub(super) fn unauthorized(reason: Unauthorized) -> Problem {
     let problem = Problem::new(StatusCode::UNAUTHORIZED, "Not known", reason.to_string());
-    problem.with(header::WWW_AUTHENTICATE, reason.www_authenticate())
+    problem.with_header(header::WWW_AUTHENTICATE, reason.www_authenticate())
 }
 
 pub(super) fn missing_scope(missing: &MissingScope) -> Problem {
     let problem = Problem::new(StatusCode::FORBIDDEN, "Not allowed", missing.to_string());
-    problem.with(header::WWW_AUTHENTICATE, missing.www_authenticate())
+    problem.with_header(header::WWW_AUTHENTICATE, missing.www_authenticate())
 }
 
 pub(super) fn rate_limited(limited: Limited) -> Problem {
     let detail = "the client has asked too often";
     let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests", detail);
-    problem.with(header::RETRY_AFTER, limited.retry_after_header())
+    problem.with_header(header::RETRY_AFTER, limited.retry_after_header())
 }
 
 pub(super) fn unknown_service() -> Problem {
@@ -58,15 +58,15 @@ pub(super) fn body_too_long() -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "Too long", detail)
 }
 
-/// The request failed by its own body.
-pub(super) fn body_error(fault: Fault) -> Problem {
+/// The request has a faulty body.
+pub(super) fn body_error(fault: BodyFault) -> Problem {
     match fault {
-        Fault::TooLong => body_too_long(),
-        Fault::TooSlow => {
+        BodyFault::TooLong => body_too_long(),
+        BodyFault::TooSlow => {
             let detail = "the request's body was silent for too long";
             Problem::new(StatusCode::REQUEST_TIMEOUT, "Too slow", detail)
         }
-        Fault::Broken => {
+        BodyFault::Broken => {
             Problem::new(StatusCode::BAD_REQUEST, "Broken", "the request's body has no end")
         }
     }

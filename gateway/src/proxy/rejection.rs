@@ -1,5 +1,5 @@
-//! The answers to requests that the HTTP library refused, which never reach the [proxy](crate::proxy).
-//! Such a request is logged and counted as others are.
+//! Responses to requests that hyper refuses, which [`serve`](super::serve) never gets. They are
+//! logged and counted as others are.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -9,12 +9,12 @@ use waypost_serving::correlation::Correlation;
 use crate::{
     clock,
     gateway::Gateway,
-    observe::access_log::{Entry, Sent},
+    observe::{RequestRecord, SentBody},
     problem::Problem,
     server::Rejected,
 };
 
-/// Returns what answers the refused requests of a gateway.
+/// Returns the function that responds to refused requests.
 pub(crate) fn by(
     gateway: &Arc<Gateway>,
 ) -> impl Fn(SocketAddr, StatusCode, Version) -> Rejected + Clone + Send + Sync + use<> {
@@ -31,11 +31,12 @@ fn reject(gateway: &Gateway, peer: SocketAddr, status: StatusCode, version: Vers
     let correlation = Correlation::establish(&mut HeaderMap::new(), clock::wall_now);
     let problem = Problem::new(status, "Refused", detail);
     let document = match version {
-        // No data goes with the answer to a stream that is reset.
+        // The response before a stream reset has no data.
         Version::HTTP_2 => Vec::new(),
         _ => problem.document(correlation.request_id_text()),
     };
-    let sent = Sent { bytes: document.len() as u64, complete: true };
-    gateway.tell_refused(&Entry::unread(peer, version, &correlation), &problem, sent);
+    let sent = SentBody { bytes: document.len() as u64, complete: true };
+    let record = RequestRecord::unparsed(peer, version, &correlation);
+    gateway.log_refused(&record, &problem, sent);
     Rejected { request_id: correlation.request_id().clone(), document }
 }

@@ -1,6 +1,7 @@
-//! A request's body on its way to an instance, within its bounds. It must never let the instance take the
-//! blame for its caller: a body that comes to nothing tells whoever waits for the answer, who lets go of
-//! the call, and fails only where nobody waits any more.
+//! The body of a request on its way to an instance, with limits of its size and its pauses.
+//! Invariant: a faulty body (too long, too slow, cut off) cancels the call and is reported as the
+//! caller's error; it never counts against the instance. The body itself fails only once the call
+//! has returned.
 
 use std::{
     future::{self, Future},
@@ -17,55 +18,56 @@ use tokio::{
 };
 use tonic::{Status, body::Body};
 
-use super::response_body::Trimmed;
+use super::response_body::WithoutForbiddenTrailers;
 
-/// The bounds of a body; none: there is none.
+/// The limits of a body; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Bounds {
+pub(crate) struct BodyLimits {
     pub(crate) bytes_max: Option<u64>,
-    /// How long nothing of it may come.
+    /// The longest pause.
     pub(crate) silence_max: Option<Duration>,
 }
 
-/// Why a body comes to nothing.
+/// The fault of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum BodyFault {
     TooLong,
     TooSlow,
     Broken,
 }
 
-/// Hears of a body's fault.
-pub(crate) struct Faults(Option<oneshot::Receiver<Fault>>);
+/// Receives the fault of a body.
+pub(crate) struct BodyFaults(Option<oneshot::Receiver<BodyFault>>);
 
-struct Upload<B> {
+struct LimitedBody<B> {
     body: B,
     bytes_left: Option<u64>,
     silence_max: Option<Duration>,
-    /// While nothing comes.
+    /// Present while nothing arrives.
     silence: Option<Pin<Box<Sleep>>>,
-    /// Gone once there was a fault, after which nothing is read: an end must not be taken for one.
-    fault: Option<oneshot::Sender<Fault>>,
+    /// Taken at the fault, after which nothing is read: the instance must not take the fault for an
+    /// end.
+    fault: Option<oneshot::Sender<BodyFault>>,
 }
 
-/// What the instance is sent of `body`.
-pub(crate) fn begin<B>(body: B, bounds: Bounds) -> (Body, Faults)
+/// Returns the body that the instance gets, and the receiver of its fault.
+pub(crate) fn limit<B>(body: B, limits: BodyLimits) -> (Body, BodyFaults)
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
 {
     if body.is_end_stream() {
-        return (Body::empty(), Faults(None));
+        return (Body::empty(), BodyFaults(None));
     }
     let (fault, faults) = oneshot::channel();
-    let Bounds { bytes_max, silence_max } = bounds;
-    let upload =
-        Upload { body, bytes_left: bytes_max, silence_max, silence: None, fault: Some(fault) };
-    (Body::new(Trimmed(upload)), Faults(Some(faults)))
+    let BodyLimits { bytes_max, silence_max } = limits;
+    let limited =
+        LimitedBody { body, bytes_left: bytes_max, silence_max, silence: None, fault: Some(fault) };
+    (Body::new(WithoutForbiddenTrailers(limited)), BodyFaults(Some(faults)))
 }
 
-impl Faults {
-    /// The fault, once there is one. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Fault {
+impl BodyFaults {
+    /// Waits for the fault. Cancel safe.
+    pub(crate) async fn next(&mut self) -> BodyFault {
         if let Some(faults) = &mut self.0
             && let Ok(fault) = faults.await
         {
@@ -74,32 +76,32 @@ impl Faults {
         future::pending().await
     }
 
-    /// The fault that there was in the meantime. From now on the body fails by itself.
-    pub(crate) fn last(self) -> Option<Fault> {
+    /// Returns the fault so far, if any. From now on a fault fails the body itself.
+    pub(crate) fn last(self) -> Option<BodyFault> {
         let mut faults = self.0?;
         faults.close();
         faults.try_recv().ok()
     }
 }
 
-impl<B> Upload<B> {
+impl<B> LimitedBody<B> {
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(silence_max) = self.silence_max else { return Poll::Pending };
         let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(silence_max)));
         silence.as_mut().poll(context)
     }
 
-    fn check(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Fault> {
+    fn check(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyFault> {
         self.silence = None;
         let len = frame.data_ref().map_or(0, |data| data.remaining() as u64);
         if let Some(left) = &mut self.bytes_left {
-            *left = left.checked_sub(len).ok_or(Fault::TooLong)?;
+            *left = left.checked_sub(len).ok_or(BodyFault::TooLong)?;
         }
         Ok(frame)
     }
 }
 
-impl<B> http_body::Body for Upload<B>
+impl<B> http_body::Body for LimitedBody<B>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
@@ -117,8 +119,8 @@ where
         let checked = match Pin::new(&mut this.body).poll_frame(context) {
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Ready(Some(Ok(frame))) => this.check(frame),
-            Poll::Ready(Some(Err(_))) => Err(Fault::Broken),
-            Poll::Pending if this.poll_silence(context).is_ready() => Err(Fault::TooSlow),
+            Poll::Ready(Some(Err(_))) => Err(BodyFault::Broken),
+            Poll::Pending if this.poll_silence(context).is_ready() => Err(BodyFault::TooSlow),
             Poll::Pending => return Poll::Pending,
         };
         let fault = match checked {
@@ -127,7 +129,7 @@ where
         };
         match this.fault.take().map(|to| to.send(fault)) {
             Some(Ok(())) => Poll::Pending,
-            _ => Poll::Ready(Some(Err(Status::cancelled("the body came to nothing")))),
+            _ => Poll::Ready(Some(Err(Status::cancelled("the body is faulty")))),
         }
     }
 
@@ -148,71 +150,80 @@ mod tests {
 
     use super::*;
 
+    #[derive(Clone, Copy)]
+    enum Rest {
+        End,
+        Silence,
+    }
+
     type Frames = Vec<Result<Frame<Bytes>, Status>>;
 
     fn data(bytes: &'static [u8]) -> Result<Frame<Bytes>, Status> {
         Ok(Frame::data(Bytes::from_static(bytes)))
     }
 
-    /// A body of these frames, which then ends, or says nothing more.
-    fn upload(frames: Frames, goes_on: bool, bounds: Bounds) -> (Body, Faults) {
-        let rest =
-            if goes_on { stream::pending().left_stream() } else { stream::empty().right_stream() };
-        begin(StreamBody::new(stream::iter(frames).chain(rest)), bounds)
+    /// Limits a body of these frames, and then of `rest`.
+    fn limited(frames: Frames, rest: Rest, limits: BodyLimits) -> (Body, BodyFaults) {
+        let rest = match rest {
+            Rest::Silence => stream::pending().left_stream(),
+            Rest::End => stream::empty().right_stream(),
+        };
+        limit(StreamBody::new(stream::iter(frames).chain(rest)), limits)
     }
 
-    const BOUNDS: Bounds =
-        Bounds { bytes_max: Some(5), silence_max: Some(Duration::from_secs(30)) };
+    const LIMITS: BodyLimits =
+        BodyLimits { bytes_max: Some(5), silence_max: Some(Duration::from_secs(30)) };
 
     #[tokio::test]
     async fn a_body_within_its_bounds_passes() {
-        let (body, faults) = upload(vec![data(b"he"), data(b"llo")], false, BOUNDS);
+        let (body, faults) = limited(vec![data(b"he"), data(b"llo")], Rest::End, LIMITS);
         assert_eq!(body.collect().await.unwrap().to_bytes(), "hello");
         assert_eq!(faults.last(), None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fault_is_told_and_never_an_end() {
-        for (frames, goes_on, fault) in [
-            (vec![data(b"hello"), data(b"!")], false, Fault::TooLong),
-            (vec![data(b"he")], true, Fault::TooSlow),
-            (vec![data(b"he"), Err(Status::aborted(""))], false, Fault::Broken),
+    async fn a_fault_is_reported_and_never_an_end() {
+        for (frames, rest, fault) in [
+            (vec![data(b"hello"), data(b"!")], Rest::End, BodyFault::TooLong),
+            (vec![data(b"he")], Rest::Silence, BodyFault::TooSlow),
+            (vec![data(b"he"), Err(Status::aborted(""))], Rest::End, BodyFault::Broken),
         ] {
-            let (body, mut faults) = upload(frames, goes_on, BOUNDS);
+            let (body, mut faults) = limited(frames, rest, LIMITS);
             let mut body = body.collect();
             tokio::select! {
                 read = &mut body => panic!("{read:?} for {fault:?}"),
-                told = faults.next() => assert_eq!(told, fault),
+                reported = faults.next() => assert_eq!(reported, fault),
             }
             assert!(body.now_or_never().is_none(), "{fault:?}");
         }
     }
 
     #[tokio::test]
-    async fn a_fault_that_nobody_waits_for_fails_the_body() {
-        let (body, faults) = upload(vec![data(b"hello!")], false, BOUNDS);
+    async fn a_fault_after_the_response_fails_the_body() {
+        let (body, faults) = limited(vec![data(b"hello!")], Rest::End, LIMITS);
         assert_eq!(faults.last(), None);
         assert!(body.collect().await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn pauses_do_not_add_up() {
-        let bounds = Bounds { silence_max: Some(Duration::from_secs(2)), ..Bounds::default() };
+        let limits =
+            BodyLimits { silence_max: Some(Duration::from_secs(2)), ..BodyLimits::default() };
         let frames = stream::iter(0..5).then(|_| async {
             sleep(Duration::from_secs(1)).await;
             data(b"x")
         });
-        let (body, _faults) = begin(StreamBody::new(Box::pin(frames)), bounds);
+        let (body, _faults) = limit(StreamBody::new(Box::pin(frames)), limits);
         assert_eq!(body.collect().await.unwrap().to_bytes(), "xxxxx");
     }
 
     #[tokio::test]
-    async fn trailers_are_trimmed() {
+    async fn forbidden_trailers_are_removed() {
         let mut trailers = HeaderMap::new();
         for name in ["x-checksum", "content-length", "x-waypost-subject", "x_waypost_subject"] {
             trailers.insert(name, http::HeaderValue::from_static("7"));
         }
-        let (body, _faults) = upload(vec![Ok(Frame::trailers(trailers))], false, BOUNDS);
+        let (body, _faults) = limited(vec![Ok(Frame::trailers(trailers))], Rest::End, LIMITS);
         let read = body.collect().await.unwrap();
         let left: Vec<_> = read.trailers().unwrap().keys().collect();
         assert_eq!(left, ["x-checksum"]);

@@ -1,5 +1,4 @@
-//! A body whose trailers say nothing that only a header, or only the gateway, may say. Its data it never
-//! looks at.
+//! A body without the trailers that only a header, or only the gateway, may set.
 
 use std::{
     pin::Pin,
@@ -10,9 +9,10 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::headers::hop_by_hop;
 
-pub(crate) struct Trimmed<B>(pub(crate) B);
+/// Removes the trailers; the data stays as it is.
+pub(crate) struct WithoutForbiddenTrailers<B>(pub(crate) B);
 
-impl<B: Body + Unpin> Body for Trimmed<B> {
+impl<B: Body + Unpin> Body for WithoutForbiddenTrailers<B> {
     type Data = B::Data;
     type Error = B::Error;
 

@@ -1,5 +1,5 @@
-//! The body of a gRPC response. A failure on its way from the instance becomes a status in its trailers:
-//! a reset stream would leave the caller without a reason.
+//! The body of a gRPC response. A failure of the body becomes a status in its trailers: a reset
+//! stream would leave the caller without a reason.
 
 use std::{
     pin::Pin,
@@ -10,6 +10,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
+/// A body that ends with a status instead of an error.
 pub(crate) struct StatusTrailers<B> {
     body: B,
     has_failed: bool,

@@ -1,23 +1,24 @@
-//! What follows an upgrade: bytes, both ways, until one side ends. It looks at none of them.
+//! The tunnel after an upgrade: copies bytes both ways until either side ends.
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io;
 use tokio_util::sync::CancellationToken;
 
-/// Passes bytes on between both, until `closing`. `call`: what counts as in flight for as long.
+/// Copies bytes between both connections until `abort`. Holds `call` as long, which counts as in
+/// flight.
 pub(crate) async fn run<T: Send>(
     here: OnUpgrade,
     there: OnUpgrade,
     call: T,
-    closing: CancellationToken,
+    abort: CancellationToken,
 ) {
     let upgraded = tokio::try_join!(here, there);
     if let Ok((here, there)) = upgraded {
         let (mut here, mut there) = (TokioIo::new(here), TokioIo::new(there));
-        let passing = io::copy_bidirectional(&mut here, &mut there);
-        // Either side ends it however it likes.
-        let _ended = closing.run_until_cancelled(passing).await;
+        let copying = io::copy_bidirectional(&mut here, &mut there);
+        // Either side may end the tunnel at any time, in any way.
+        let _ended = abort.run_until_cancelled(copying).await;
     }
     drop(call);
 }

@@ -35,7 +35,7 @@ pub struct Route {
     /// The time until the head of the answer is there, from the end of the upload. Never 0. Default: that
     /// of all requests.
     pub timeout: Duration,
-    /// How often more a request may be sent, if it [may](Self::may_repeat): after it failed, or, if its
+    /// How often more a request may be sent, if it [may](Self::may_replay): after it failed, or, if its
     /// method is safe (RFC 9110, section 9.2.1), also while its instance is silent. Default: 1.
     pub retries: u32,
     /// All methods may be sent again, whatever HTTP says of them. Default: no.
@@ -136,7 +136,7 @@ impl Route {
     /// Whether a request may reach instances more than once: it is idempotent, by HTTP's definition of its
     /// method (RFC 9110, section 9.2.2), or by what the route says.
     #[must_use]
-    pub fn may_repeat(&self, method: &Method) -> bool {
+    pub fn may_replay(&self, method: &Method) -> bool {
         self.idempotent || method.is_idempotent()
     }
 
@@ -214,8 +214,8 @@ mod tests {
             (Method::PATCH, false),
             (Method::CONNECT, false),
         ] {
-            assert_eq!(route().may_repeat(&method), repeats, "{method}");
-            assert!(all.may_repeat(&method));
+            assert_eq!(route().may_replay(&method), repeats, "{method}");
+            assert!(all.may_replay(&method));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The ways of requests to services: routes, and the channels to their services, which are made when they
-//! are first needed, and kept for as long as the configuration stands. Names that strangers make up must
+//! The channels of routes to their services. They are created when a route is first used, and kept
+//! for as long as the configuration is in force. Invariant: service names that callers make up
 //! leave nothing here.
 
 use std::{hash::Hash, ops::Deref, sync::Arc, time::Duration};
@@ -12,34 +12,34 @@ use crate::routes::{Name, Route};
 
 /// The route of a request.
 #[derive(Clone)]
-pub(crate) enum Way {
-    /// One that was written down.
-    Written(Arc<Route>),
-    /// None was written down: the path names the service, or the host does.
+pub(crate) enum MatchedRoute {
+    /// A route of the configuration.
+    Configured(Arc<Route>),
+    /// No route is configured: the path or the host names the service.
     Implicit(Arc<Route>),
 }
 
-impl Deref for Way {
+impl Deref for MatchedRoute {
     type Target = Arc<Route>;
 
     fn deref(&self) -> &Arc<Route> {
         match self {
-            Self::Written(route) | Self::Implicit(route) => route,
+            Self::Configured(route) | Self::Implicit(route) => route,
         }
     }
 }
 
-/// Those of one configuration's routes.
+/// The channels of one configuration's routes.
 #[derive(Default)]
-pub(crate) struct Lines {
-    /// By the route's place in memory: it stays there for as long as the configuration does, which holds
-    /// both.
-    written: DashMap<usize, Arc<Line>>,
-    implicit: DashMap<Name, Arc<Line>>,
+pub(crate) struct ChannelCache {
+    /// By the route's address in memory: it stays the same while the configuration exists, which
+    /// holds both.
+    configured: DashMap<usize, Arc<RouteChannel>>,
+    implicit: DashMap<Name, Arc<RouteChannel>>,
 }
 
 /// The channels of one route.
-pub(crate) struct Line {
+pub(crate) struct RouteChannel {
     route: Arc<Route>,
     service: Service,
     http: HttpChannel,
@@ -49,53 +49,55 @@ pub(crate) struct Line {
     hedge: Option<Duration>,
 }
 
-/// How a request may be sent.
+/// The rule by which a request may be sent more than once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// Once, where it may have been received.
+pub(crate) enum ReplayPolicy {
+    /// Once, where an instance may have received it.
     Never,
-    /// Again once it has failed, as it changes nothing to be served twice.
+    /// Again after a failure: it is idempotent.
     Idempotent,
-    /// Also to two at once, as it changes nothing at all.
-    Safe,
+    /// Also to two instances at once: it is safe.
+    Hedged,
 }
 
-impl Lines {
-    /// The implicit way to a service.
+impl ChannelCache {
+    /// Returns the implicit route to a service.
     #[expect(clippy::disallowed_methods, reason = "the guard is held while an `Arc` is cloned")]
-    pub(crate) fn implicit(&self, service: Name, timeout: Duration) -> Way {
-        Way::Implicit(match self.implicit.get(&service) {
-            Some(line) => Arc::clone(&line.route),
+    pub(crate) fn implicit_route(&self, service: Name, timeout: Duration) -> MatchedRoute {
+        MatchedRoute::Implicit(match self.implicit.get(&service) {
+            Some(channel) => Arc::clone(&channel.route),
             None => Arc::new(Route::to(service, timeout)),
         })
     }
 
-    /// The channels of a route to `upstream`, which is its service, and is known to the registry.
-    pub(crate) fn line(&self, way: &Way, upstream: &Upstream) -> Arc<Line> {
-        let new = || Arc::new(Line::new(way, upstream));
-        match way {
-            Way::Written(route) => kept(&self.written, &(Arc::as_ptr(route) as usize), new),
-            Way::Implicit(route) => kept(&self.implicit, &route.service, new),
+    /// Returns the channels of a route to `upstream`, its service, which the registry must have.
+    pub(crate) fn channel(&self, route: &MatchedRoute, upstream: &Upstream) -> Arc<RouteChannel> {
+        let create = || Arc::new(RouteChannel::new(route, upstream));
+        match route {
+            MatchedRoute::Configured(route) => {
+                cached(&self.configured, &(Arc::as_ptr(route) as usize), create)
+            }
+            MatchedRoute::Implicit(route) => cached(&self.implicit, &route.service, create),
         }
     }
 }
 
-/// Returns what is kept for `key`, `new` from now on. No guard of the map is held while `new` runs, which
-/// locks tables of the client.
+/// Returns the channels cached for `key`, created if need be. No guard of the map is held while
+/// `create` runs, which locks tables of the client.
 #[expect(clippy::disallowed_methods, reason = "the guards are held while an `Arc` is cloned")]
-fn kept<K: Clone + Eq + Hash>(
-    lines: &DashMap<K, Arc<Line>>,
+fn cached<K: Clone + Eq + Hash>(
+    channels: &DashMap<K, Arc<RouteChannel>>,
     key: &K,
-    new: impl FnOnce() -> Arc<Line>,
-) -> Arc<Line> {
-    if let Some(line) = lines.get(key) {
-        return Arc::clone(&line);
+    create: impl FnOnce() -> Arc<RouteChannel>,
+) -> Arc<RouteChannel> {
+    if let Some(channel) = channels.get(key) {
+        return Arc::clone(&channel);
     }
-    let new = new();
-    Arc::clone(&lines.entry(key.clone()).or_insert(new))
+    let created = create();
+    Arc::clone(&channels.entry(key.clone()).or_insert(created))
 }
 
-impl Line {
+impl RouteChannel {
     fn new(route: &Arc<Route>, upstream: &Upstream) -> Self {
         let mut service = upstream.service.clone();
         if route.policy != waypost_client::Policy::default() {
@@ -116,33 +118,33 @@ impl Line {
         }
     }
 
-    /// The service, as the route selects from it.
+    /// Returns the service, with the route's selection of instances.
     pub(crate) fn service(&self) -> &Service {
         &self.service
     }
 
-    pub(crate) fn http(&self, repeat: Repeat) -> HttpChannel {
-        self.bounded(self.http.clone(), repeat)
+    pub(crate) fn http(&self, policy: ReplayPolicy) -> HttpChannel {
+        self.configured(self.http.clone(), policy)
     }
 
-    pub(crate) fn grpc(&self, repeat: Repeat) -> BalancedChannel {
-        self.bounded(self.grpc.clone(), repeat)
+    pub(crate) fn grpc(&self, policy: ReplayPolicy) -> BalancedChannel {
+        self.configured(self.grpc.clone(), policy)
     }
 
-    fn bounded<P: Protocol>(
+    fn configured<P: Protocol>(
         &self,
         mut channel: BalancedChannel<P>,
-        repeat: Repeat,
+        policy: ReplayPolicy,
     ) -> BalancedChannel<P> {
         if let Some(limit) = self.in_flight {
             channel = channel.concurrency_limit(limit);
         }
         let attempts = self.retries.saturating_add(1);
-        match (repeat, self.hedge) {
-            (Repeat::Never, _) => channel,
-            (Repeat::Idempotent, _) => channel.retry_idempotent(attempts).sequential(),
-            (Repeat::Safe, None) => channel.retry_idempotent(attempts),
-            (Repeat::Safe, Some(delay)) => {
+        match (policy, self.hedge) {
+            (ReplayPolicy::Never, _) => channel,
+            (ReplayPolicy::Idempotent, _) => channel.retry_idempotent(attempts).sequential(),
+            (ReplayPolicy::Hedged, None) => channel.retry_idempotent(attempts),
+            (ReplayPolicy::Hedged, Some(delay)) => {
                 channel.retry_idempotent(attempts).hedge_idempotent(delay)
             }
         }

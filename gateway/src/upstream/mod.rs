@@ -1,4 +1,5 @@
-//! The services behind the gateway: their views, and the channels of routes to them.
+//! The services behind the gateway, with the views of their instances (`services`), and the
+//! channels over which the requests of a route reach them (`channels`).
 
 pub(crate) mod channels;
 pub(crate) mod services;

@@ -1,6 +1,6 @@
 //! The services behind the gateway, each with the view of its instances and the channels to them.
-//! Invariant: names without instances, which callers can make up, cost at most `UNKNOWN_MAX` watches.
-//! Invariant: there is one lock, and nothing is created or dropped while it is held.
+//! Invariant: names without instances, which callers can make up, cost at most `UNKNOWN_MAX`
+//! watches. Invariant: nothing is created or dropped while the one lock is held.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,33 +15,33 @@ use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, time};
 use waypost_client::{BalancedChannel, Client, HttpChannel, Service};
 
-/// Watched names without instances, at most. A further one takes the place of the oldest.
+/// The watched names without instances, at most. A further one evicts the oldest.
 const UNKNOWN_MAX: usize = 256;
-/// The longest that a request waits for the first view of a service.
-const INTRODUCTION_MAX: Duration = Duration::from_secs(2);
+/// The longest time that a request waits for the first view of a service.
+const FIRST_VIEW_MAX: Duration = Duration::from_secs(2);
 
 type ByName = HashMap<Arc<str>, Arc<Upstream>>;
 
-/// All services, by name.
+/// The services, by name.
 pub(crate) struct Upstreams {
     client: Client,
     /// Runs the watches, which may outlive the threads that serve requests.
     runtime: Handle,
-    /// Services that have had an instance, and those that a route names. Requests read it without a lock;
-    /// it changes only while `unknown` is locked.
+    /// Services that have had an instance, and those of routes. Requests read it without a lock; it
+    /// changes only while `unknown` is locked.
     known: ArcSwap<ByName>,
     unknown: Mutex<Unknown>,
 }
 
-/// The names that no instance was seen of.
+/// The watched names without an instance.
 #[derive(Default)]
 struct Unknown {
     by_name: ByName,
-    /// The oldest first.
+    /// In the order of their watches, the oldest first.
     order: VecDeque<Arc<str>>,
 }
 
-/// A service and the channels to it, whose connections all routes share.
+/// A service and its channels, whose connections all routes share.
 pub(crate) struct Upstream {
     pub(crate) service: Service,
     pub(crate) http: HttpChannel,
@@ -50,15 +50,15 @@ pub(crate) struct Upstream {
     was_seen: AtomicBool,
 }
 
-/// What the registry reports of a service.
+/// The state of a service, as the registry reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum ServiceState {
     /// It has instances, or has had some.
     Known,
-    /// It never had any.
+    /// It has not had any since it is watched.
     Unknown,
-    /// The registry has not answered yet.
-    Untold,
+    /// The registry has not reported it yet.
+    Loading,
 }
 
 impl Upstreams {
@@ -69,21 +69,21 @@ impl Upstreams {
         Self { client, runtime, known: ArcSwap::default(), unknown: Mutex::default() }
     }
 
-    /// The service `name`, watched from now on. While it has no instance, it is watched only until
-    /// `UNKNOWN_MAX` further names come.
+    /// Returns the service `name`, which is watched from now on. While it has no instance, it is
+    /// watched until `UNKNOWN_MAX` further names have come.
     pub(crate) fn get(&self, name: &str) -> Arc<Upstream> {
         if let Some(upstream) = self.find(name) {
             return upstream;
         }
         let created = self.create(name);
         let (upstream, evicted) = self.lock().insert(name, created);
-        // Without the lock: to end a watch locks the client's tables.
+        // Without the lock: the end of a watch locks tables of the client.
         drop(evicted);
         upstream
     }
 
-    /// Watches `names` whether they have instances or not, and no longer those of the call before.
-    pub(crate) fn keep<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+    /// Watches `names`, with or without instances, in place of those of the call before.
+    pub(crate) fn pin<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
         let mut next: ByName =
             names.into_iter().map(|name| (name.into(), self.get(name))).collect();
         let mut unknown = self.lock();
@@ -97,23 +97,23 @@ impl Upstreams {
         drop((before, removed));
     }
 
-    /// What the registry reports of `upstream`; waits up to `INTRODUCTION_MAX` for its first view. Cancel
+    /// Returns the state of `upstream`. Waits up to `FIRST_VIEW_MAX` for its first view. Cancel
     /// safe.
-    pub(crate) async fn standing(&self, upstream: &Arc<Upstream>) -> Standing {
+    pub(crate) async fn state(&self, upstream: &Arc<Upstream>) -> ServiceState {
         if upstream.was_seen.load(Ordering::Relaxed) {
-            return Standing::Known;
+            return ServiceState::Known;
         }
         if upstream.service.snapshot().is_none() {
-            // A refusal, and a view that comes too late, leave it without one.
-            let _ready = time::timeout(INTRODUCTION_MAX, upstream.service.ready()).await;
+            // After a refusal or a timeout, there is no view.
+            let _ready = time::timeout(FIRST_VIEW_MAX, upstream.service.ready()).await;
         }
         if upstream.is_known() {
             self.promote(upstream);
-            return Standing::Known;
+            return ServiceState::Known;
         }
         match upstream.service.snapshot() {
-            None => Standing::Untold,
-            Some(_) => Standing::Unknown,
+            None => ServiceState::Loading,
+            Some(_) => ServiceState::Unknown,
         }
     }
 
@@ -125,7 +125,7 @@ impl Upstreams {
     }
 
     fn create(&self, name: &str) -> Arc<Upstream> {
-        let _spawns_there = self.runtime.enter();
+        let _guard = self.runtime.enter();
         let service = self.client.service(name);
         let (http, grpc) = (service.http_channel(), service.channel());
         Arc::new(Upstream { service, http, grpc, was_seen: AtomicBool::new(false) })
@@ -147,14 +147,14 @@ impl Upstreams {
     }
 
     fn lock(&self) -> MutexGuard<'_, Unknown> {
-        // Nothing that is done under the lock panics.
+        // Nothing panics under the lock.
         self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Unknown {
-    /// Inserts `created`, unless `name` was inserted meanwhile. Returns what stands for the name, and what
-    /// is no longer needed.
+    /// Inserts `created`, unless `name` was inserted meanwhile. Returns the name's service, and the
+    /// one to drop, if any.
     fn insert(
         &mut self,
         name: &str,
@@ -178,12 +178,12 @@ impl Unknown {
 }
 
 impl Upstream {
-    /// Returns whether the registry has reported it.
+    /// Returns true once the registry has reported it.
     pub(crate) fn is_loaded(&self) -> bool {
         self.service.snapshot().is_some()
     }
 
-    /// Returns whether it has instances, or has had some.
+    /// Returns true once it has had an instance.
     fn is_known(&self) -> bool {
         if self.was_seen.load(Ordering::Relaxed) {
             return true;
@@ -205,8 +205,8 @@ mod tests {
     use super::*;
 
     impl Upstreams {
-        async fn standing_of(&self, name: &str) -> Standing {
-            self.standing(&self.get(name)).await
+        async fn state_of(&self, name: &str) -> ServiceState {
+            self.state(&self.get(name)).await
         }
 
         fn names(&self) -> Vec<String> {
@@ -217,35 +217,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unknown_names_are_bounded_and_services_stay() {
+    async fn unknown_names_are_bounded_and_services_are_kept() {
         let registry = Registry::new();
         registry.join(Registration::new("orders", "10.0.0.1", 80));
         let upstreams = Upstreams::new(registry.client());
-        assert_eq!(upstreams.standing_of("orders").await, Standing::Known);
-        assert_eq!(upstreams.standing_of("unknown").await, Standing::Unknown);
-        upstreams.keep(["prices"]);
-        assert_eq!(upstreams.standing_of("prices").await, Standing::Unknown);
+        assert_eq!(upstreams.state_of("orders").await, ServiceState::Known);
+        assert_eq!(upstreams.state_of("unknown").await, ServiceState::Unknown);
+        upstreams.pin(["prices"]);
+        assert_eq!(upstreams.state_of("prices").await, ServiceState::Unknown);
         for number in 0..2 * UNKNOWN_MAX {
             upstreams.get(&format!("made-up-{number}"));
         }
         let names = upstreams.names();
         assert_eq!(names.len(), UNKNOWN_MAX + 2);
         assert!(names.iter().any(|name| name == "orders"));
-        assert!(names.iter().any(|name| name == "prices"), "a route names it");
+        assert!(names.iter().any(|name| name == "prices"), "it is pinned");
         assert!(!names.iter().any(|name| name == "unknown"));
     }
 
     #[tokio::test]
-    async fn a_name_is_kept_until_no_route_has_it() {
+    async fn a_pinned_name_is_watched_until_no_route_has_it() {
         let registry = Registry::new();
         registry.join(Registration::new("orders", "10.0.0.1", 80));
         let upstreams = Upstreams::new(registry.client());
-        upstreams.keep(["orders", "prices"]);
+        upstreams.pin(["orders", "prices"]);
         let prices = upstreams.get("prices");
-        assert_eq!(upstreams.standing_of("orders").await, Standing::Known);
-        upstreams.keep(["stock", "prices"]);
+        assert_eq!(upstreams.state_of("orders").await, ServiceState::Known);
+        upstreams.pin(["stock", "prices"]);
         assert!(Arc::ptr_eq(&prices, &upstreams.get("prices")), "its watch goes on");
-        upstreams.keep([]);
+        upstreams.pin([]);
         assert_eq!(upstreams.names(), ["orders"]);
     }
 
@@ -255,23 +255,23 @@ mod tests {
         let replica = registry.join(Registration::new("orders", "10.0.0.1", 80));
         let upstreams = Upstreams::new(registry.client());
         let orders = upstreams.get("orders");
-        assert_eq!(upstreams.standing(&orders).await, Standing::Known);
+        assert_eq!(upstreams.state(&orders).await, ServiceState::Known);
         let mut changes = orders.service.changes();
         registry.leave("orders", &replica.id);
         while !orders.service.snapshot().expect("a view").is_empty() {
             changes.next().await.expect("another view");
         }
-        assert_eq!(upstreams.standing(&orders).await, Standing::Known);
+        assert_eq!(upstreams.state(&orders).await, ServiceState::Known);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn threads_that_ask_for_many_names_never_wait_for_each_other() {
+    async fn concurrent_lookups_do_not_deadlock() {
         const THREADS: usize = 8;
         const NAMES: usize = 2_000;
         let registry = Registry::new();
         let upstreams = Arc::new(Upstreams::new(registry.client()));
         let (ended, ends) = mpsc::sync_channel(THREADS);
-        // Threads of their own, which a deadlock does not keep the test from ending.
+        // Threads of their own: a deadlock does not keep the test from ending.
         for thread in 0..THREADS {
             let (upstreams, ended) = (Arc::clone(&upstreams), ended.clone());
             thread::Builder::new()
@@ -279,7 +279,7 @@ mod tests {
                     for number in 0..NAMES {
                         upstreams.get(&format!("made-up-{}-{number}", thread % 3));
                         if number % 100 == 0 {
-                            upstreams.keep(["orders", "prices"]);
+                            upstreams.pin(["orders", "prices"]);
                         }
                     }
                     let _sent = ended.send(());
@@ -287,7 +287,7 @@ mod tests {
                 .expect("a thread");
         }
         for _ in 0..THREADS {
-            ends.recv_timeout(Duration::from_secs(60)).expect("a thread waits for a lock for ever");
+            ends.recv_timeout(Duration::from_secs(60)).expect("a deadlock");
         }
         assert!(upstreams.names().len() <= UNKNOWN_MAX + 2);
     }

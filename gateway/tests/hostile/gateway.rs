@@ -31,7 +31,7 @@ pub async fn start_with(upstreams: &[SocketAddr], config: Option<PathBuf>) -> Ru
         trusted: TrustedProxies::default(),
         name: "waypost-1".into(),
         advertised: None,
-        figures: None,
+        prometheus: None,
         access_log: None,
         head_timeout: HEAD_TIMEOUT,
         body_silence_max: BODY_SILENCE_MAX,

@@ -81,7 +81,7 @@ impl Gateway {
             trusted: TrustedProxies::new(setup.trusted.iter().map(|net| net.parse().unwrap())),
             name: format!("test-{:016x}", fastrand::u64(..)),
             advertised: setup.advertised,
-            figures: Some(figures().clone()),
+            prometheus: Some(figures().clone()),
             access_log: Some(Box::new(lines.clone())),
             head_timeout: Duration::from_secs(10),
             body_silence_max: Duration::from_secs(30),
