@@ -2,8 +2,6 @@
 
 use std::{io, path::PathBuf};
 
-use crate::connection::CallError;
-
 /// Why a run of the benchmark failed. Errors of single calls under load are figures instead.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
@@ -62,4 +60,23 @@ pub enum BenchError {
     /// The limit's server failed.
     #[error("the limit's server failed: {0}")]
     Limit(#[source] io::Error),
+}
+
+/// Why one call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The connection or the stream broke.
+    #[error("the connection broke: {0}")]
+    Broken(#[from] h2::Error),
+    /// The server said no.
+    #[error("answered with status {code}: {message}")]
+    Refused {
+        /// gRPC's number of the status.
+        code: i32,
+        /// What the server says.
+        message: String,
+    },
+    /// The answer is none that the protocol has.
+    #[error("the answer makes no sense: {0}")]
+    Nonsense(&'static str),
 }

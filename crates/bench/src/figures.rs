@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::{connection::CallError, process::Usage};
+use crate::{error::CallError, process::Usage};
 
 /// One figure of one round.
 #[derive(Clone, Copy, Debug, PartialEq)]

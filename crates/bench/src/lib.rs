@@ -12,13 +12,11 @@
 )]
 
 mod arguments;
-mod callers;
-mod connection;
 mod error;
 mod figures;
-mod latencies;
 mod limit;
-mod pace;
+mod load;
+mod plan;
 mod population;
 mod process;
 mod progress;
@@ -27,13 +25,11 @@ mod report;
 mod run;
 mod server;
 mod stage;
-mod timer;
 mod workload;
 
 pub use self::{
     arguments::Arguments,
-    connection::CallError,
-    error::BenchError,
+    error::{BenchError, CallError},
     report::{Report, Row, Spread},
     run::run,
 };

@@ -37,7 +37,7 @@ use waypost_client::proto::{
     watch_response::Event,
 };
 
-use crate::{error::BenchError, population::Plan};
+use crate::{error::BenchError, plan::InstancePlan};
 
 /// Changes that a watch may be behind.
 const CHANGES_MAX: usize = 4_096;
@@ -93,14 +93,18 @@ struct Answers {
     updated: Bytes,
     /// Messages of watches, by what they watch.
     changes: Arc<Mutex<HashMap<String, broadcast::Sender<Bytes>>>>,
-    plan: Plan,
+    plan: InstancePlan,
     ttl: Duration,
 }
 
 impl Answers {
     fn new(arguments: &LimitArguments) -> Self {
         let namespace = "bench-00000000".to_owned();
-        let plan = Plan { namespace, a_service: arguments.found, payload: arguments.limit_payload };
+        let plan = InstancePlan {
+            namespace,
+            a_service: arguments.found,
+            payload: arguments.limit_payload,
+        };
         let ttl = Some(prost_types::Duration { seconds: 300, nanos: 0 });
         let registered = RegisterResponse {
             instance: Some(whole(&plan, 1_000_000, 0)),
@@ -201,7 +205,7 @@ fn cursor() -> Option<Cursor> {
 }
 
 /// An instance with everything that a registry adds.
-fn whole(plan: &Plan, index: u64, number: u64) -> Instance {
+fn whole(plan: &InstancePlan, index: u64, number: u64) -> Instance {
     Instance {
         weight: Some(100),
         created_revision: 1_000_000,

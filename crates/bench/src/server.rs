@@ -14,8 +14,8 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    connection::Connection,
     error::BenchError,
+    load::connection::Connection,
     process::listening_on,
     protocol::{Protocol, System},
 };

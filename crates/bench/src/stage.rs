@@ -11,10 +11,11 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    callers::{Crowd, End},
-    connection::{CallError, Connection},
     error::BenchError,
-    population::Plan,
+    error::CallError,
+    load::callers::{Crowd, End},
+    load::connection::Connection,
+    plan::InstancePlan,
     process::{Usage, usage},
     progress::Progress,
     protocol::Protocol,
@@ -27,7 +28,7 @@ pub(crate) struct Stage {
     pub(crate) name: &'static str,
     pub(crate) server: Server,
     pub(crate) protocol: &'static dyn Protocol,
-    pub(crate) plan: Plan,
+    pub(crate) plan: InstancePlan,
     pub(crate) progress: Progress,
     /// Whether it only answers, and so knows nobody.
     pub(crate) is_limit: bool,

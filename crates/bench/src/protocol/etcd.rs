@@ -9,7 +9,10 @@ use prost::Message;
 use waypost_client::proto::Instance;
 
 use super::{Protocol, Seen, index_of, number_of};
-use crate::connection::{Call, CallError, frame};
+use crate::{
+    error::CallError,
+    load::connection::{Call, frame},
+};
 
 #[derive(Debug)]
 pub(super) struct Etcd;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use waypost_client::proto::Instance;
 
-use crate::connection::{Call, CallError};
+use crate::{error::CallError, load::connection::Call};
 
 /// A system that can be put under load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

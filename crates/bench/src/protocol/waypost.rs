@@ -11,7 +11,10 @@ use waypost_client::proto::{
 };
 
 use super::{Protocol, Seen, index_of, number_of};
-use crate::connection::{Call, CallError, frame};
+use crate::{
+    error::CallError,
+    load::connection::{Call, frame},
+};
 
 #[derive(Debug)]
 pub(super) struct Waypost;

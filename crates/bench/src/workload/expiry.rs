@@ -13,12 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Load, resolve::expect};
 use crate::{
-    callers::{Crowd, Done, End},
-    connection::{CallError, Receiver, Sender},
     error::BenchError,
+    error::CallError,
     figures::Figures,
-    latencies::Latencies,
-    population::{LEASES_A_MESSAGE, LONG_TTL, Plan, Population, Rest, send_renewals},
+    load::callers::{Crowd, Done, End},
+    load::connection::{Receiver, Sender},
+    load::latencies::Latencies,
+    plan::InstancePlan,
+    population::{LEASES_A_MESSAGE, LONG_TTL, Population, Rest, send_renewals},
     progress::Progress,
     protocol::Seen,
     stage::Stage,
@@ -87,8 +89,8 @@ impl Load for Expiry {
         Ok(())
     }
 
-    fn plan(&self, namespace: String, payload: usize) -> Plan {
-        Plan { namespace, a_service: self.a_service, payload }
+    fn plan(&self, namespace: String, payload: usize) -> InstancePlan {
+        InstancePlan { namespace, a_service: self.a_service, payload }
     }
 
     fn limit_ttl_ms(&self) -> u64 {

@@ -18,12 +18,14 @@ use tokio::{
 
 use super::Load;
 use crate::{
-    connection::{CallError, Receiver, Sender},
     error::BenchError,
+    error::CallError,
     figures::Figures,
-    latencies::Latencies,
-    pace::Pace,
-    population::{Plan, Population},
+    load::connection::{Receiver, Sender},
+    load::latencies::Latencies,
+    load::pace::Pace,
+    plan::InstancePlan,
+    population::Population,
     stage::{Stage, counted},
 };
 
@@ -70,8 +72,8 @@ impl Load for Heartbeat {
         )
     }
 
-    fn plan(&self, namespace: String, payload: usize) -> Plan {
-        Plan { namespace, a_service: self.a_service, payload }
+    fn plan(&self, namespace: String, payload: usize) -> InstancePlan {
+        InstancePlan { namespace, a_service: self.a_service, payload }
     }
 
     async fn prepare(&self, stage: &Arc<Stage>) -> Result<Population, BenchError> {

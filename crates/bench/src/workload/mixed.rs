@@ -16,11 +16,13 @@ use tokio::{
 
 use super::{Load, resolve::expect};
 use crate::{
-    callers::{Crowd, Done, End},
-    connection::{CallError, Connection, Receiver, Sender},
     error::BenchError,
+    error::CallError,
     figures::Figures,
-    population::{LONG_TTL, Plan, Population},
+    load::callers::{Crowd, Done, End},
+    load::connection::{Connection, Receiver, Sender},
+    plan::InstancePlan,
+    population::{LONG_TTL, Population},
     stage::{Stage, counted},
 };
 
@@ -79,8 +81,8 @@ impl Load for Mixed {
         Err(BenchError::Arguments(why.to_owned()))
     }
 
-    fn plan(&self, namespace: String, payload: usize) -> Plan {
-        Plan { namespace, a_service: self.instances / self.services, payload }
+    fn plan(&self, namespace: String, payload: usize) -> InstancePlan {
+        InstancePlan { namespace, a_service: self.instances / self.services, payload }
     }
 
     async fn prepare(&self, _stage: &Arc<Stage>) -> Result<(), BenchError> {

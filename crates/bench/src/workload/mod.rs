@@ -14,7 +14,7 @@ pub(crate) use self::{
     expiry::Expiry, heartbeat::Heartbeat, mixed::Mixed, register::Register, resolve::Resolve,
     restart::Restart, watch::Watch,
 };
-use crate::{error::BenchError, figures::Figures, population::Plan, stage::Stage};
+use crate::{error::BenchError, figures::Figures, plan::InstancePlan, stage::Stage};
 
 /// One kind of load.
 pub(crate) trait Load: Sync {
@@ -36,7 +36,7 @@ pub(crate) trait Load: Sync {
     }
 
     /// What instances are like.
-    fn plan(&self, namespace: String, payload: usize) -> Plan;
+    fn plan(&self, namespace: String, payload: usize) -> InstancePlan;
 
     /// How long after a renewal the limit's server has instances go; nothing: never.
     fn limit_ttl_ms(&self) -> u64 {

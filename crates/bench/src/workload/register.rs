@@ -6,10 +6,11 @@ use clap::Args;
 
 use super::Load;
 use crate::{
-    callers::{Crowd, End},
     error::BenchError,
     figures::Figures,
-    population::{LONG_TTL, Plan},
+    load::callers::{Crowd, End},
+    plan::InstancePlan,
+    population::LONG_TTL,
     stage::Stage,
 };
 
@@ -51,8 +52,8 @@ impl Load for Register {
         )
     }
 
-    fn plan(&self, namespace: String, payload: usize) -> Plan {
-        Plan { namespace, a_service: self.a_service, payload }
+    fn plan(&self, namespace: String, payload: usize) -> InstancePlan {
+        InstancePlan { namespace, a_service: self.a_service, payload }
     }
 
     async fn prepare(&self, _stage: &Arc<Stage>) -> Result<(), BenchError> {

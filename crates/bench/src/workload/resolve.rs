@@ -6,11 +6,12 @@ use clap::Args;
 
 use super::Load;
 use crate::{
-    callers::{Crowd, End},
-    connection::CallError,
     error::BenchError,
+    error::CallError,
     figures::Figures,
-    population::{LONG_TTL, Plan, Population},
+    load::callers::{Crowd, End},
+    plan::InstancePlan,
+    population::{LONG_TTL, Population},
     stage::Stage,
 };
 
@@ -60,8 +61,8 @@ impl Load for Resolve {
         Err(BenchError::Arguments(why.to_owned()))
     }
 
-    fn plan(&self, namespace: String, payload: usize) -> Plan {
-        Plan { namespace, a_service: self.instances / self.services, payload }
+    fn plan(&self, namespace: String, payload: usize) -> InstancePlan {
+        InstancePlan { namespace, a_service: self.instances / self.services, payload }
     }
 
     async fn prepare(&self, stage: &Arc<Stage>) -> Result<Population, BenchError> {

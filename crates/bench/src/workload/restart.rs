@@ -10,10 +10,11 @@ use hdrhistogram::Histogram;
 
 use super::Load;
 use crate::{
-    callers::{Crowd, End},
     error::BenchError,
     figures::Figures,
-    population::{LONG_TTL, Plan, Population},
+    load::callers::{Crowd, End},
+    plan::InstancePlan,
+    population::{LONG_TTL, Population},
     process::usage,
     progress::Progress,
     stage::{Stage, counted},
@@ -53,8 +54,8 @@ impl Load for Restart {
         Err(BenchError::Arguments(why.to_owned()))
     }
 
-    fn plan(&self, namespace: String, payload: usize) -> Plan {
-        Plan { namespace, a_service: self.a_service, payload }
+    fn plan(&self, namespace: String, payload: usize) -> InstancePlan {
+        InstancePlan { namespace, a_service: self.a_service, payload }
     }
 
     async fn prepare(&self, stage: &Arc<Stage>) -> Result<Population, BenchError> {

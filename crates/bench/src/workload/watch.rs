@@ -17,12 +17,14 @@ use tokio::{
 
 use super::Load;
 use crate::{
-    connection::{CallError, Connection, Receiver},
     error::BenchError,
+    error::CallError,
     figures::Figures,
-    latencies::Latencies,
-    pace::Pace,
-    population::{LONG_TTL, Plan, Population},
+    load::connection::{Connection, Receiver},
+    load::latencies::Latencies,
+    load::pace::Pace,
+    plan::InstancePlan,
+    population::{LONG_TTL, Population},
     protocol::Seen,
     stage::{Stage, counted},
 };
@@ -80,8 +82,8 @@ impl Load for Watch {
         Err(BenchError::Arguments(why.to_owned()))
     }
 
-    fn plan(&self, namespace: String, payload: usize) -> Plan {
-        Plan { namespace, a_service: self.instances / self.services, payload }
+    fn plan(&self, namespace: String, payload: usize) -> InstancePlan {
+        InstancePlan { namespace, a_service: self.instances / self.services, payload }
     }
 
     async fn prepare(&self, _stage: &Arc<Stage>) -> Result<(), BenchError> {

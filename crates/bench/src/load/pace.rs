@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::timer::sleep_until;
+use crate::load::timer::sleep_until;
 
 /// One sender's share of a load of so many requests a second, whether they are answered or not.
 #[derive(Debug)]

@@ -17,12 +17,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connection::{CallError, Connection},
-    error::BenchError,
-    figures::Figures,
-    latencies::Latencies,
-    pace::Pace,
-    progress::Progress,
+    error::BenchError, error::CallError, figures::Figures, load::connection::Connection,
+    load::latencies::Latencies, load::pace::Pace, progress::Progress,
 };
 
 /// After a call that failed, so that who is refused does not do nothing but ask.

@@ -23,31 +23,12 @@ use prost::Message;
 use tokio::net::TcpStream;
 use tokio_util::io::InspectReader;
 
-use crate::error::BenchError;
+use crate::error::{BenchError, CallError};
 
 /// What a peer may send before it is read: so much that it never waits for the load.
 const WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// A flag and the length, before every message.
 const PREFIX_BYTES: usize = 5;
-
-/// Why one call failed.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    /// The connection or the stream broke.
-    #[error("the connection broke: {0}")]
-    Broken(#[from] h2::Error),
-    /// The server said no.
-    #[error("answered with status {code}: {message}")]
-    Refused {
-        /// gRPC's number of the status.
-        code: i32,
-        /// What the server says.
-        message: String,
-    },
-    /// The answer is none that the protocol has.
-    #[error("the answer makes no sense: {0}")]
-    Nonsense(&'static str),
-}
 
 /// A request: where it goes, and its message in gRPC's frame.
 #[derive(Clone, Debug)]
