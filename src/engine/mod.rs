@@ -2,8 +2,8 @@
 //! asks for changes, reads, and follows. Reads and renewals never wait for the task.
 
 mod directory;
+mod log_lines;
 mod pauses;
-mod recorder;
 mod renewals;
 mod signals;
 mod watch;
@@ -42,18 +42,18 @@ use signals::Signals;
 use worker::{Reply, Request, Worker};
 
 /// Suspects that one command removes at most: bounds the size of a commit.
-const RELEASED_A_TURN: usize = 1024;
+const RELEASE_BATCH_MAX: usize = 1024;
 
 /// The engine's handle: cheap to clone, usable from any task.
 #[derive(Debug, Clone)]
 pub struct Engine {
     mailbox: mpsc::Sender<Request>,
-    shared: Arc<Shared>,
+    shared: Arc<PublishedState>,
 }
 
 /// What the worker publishes and everyone reads.
 #[derive(Debug)]
-struct Shared {
+struct PublishedState {
     clock: Clock,
     history: HistoryId,
     store: &'static str,
@@ -71,7 +71,7 @@ struct Shared {
     signals: Signals,
 }
 
-impl Shared {
+impl PublishedState {
     fn published(&self) -> Revision {
         Revision(self.published.load(Ordering::Acquire))
     }
@@ -132,7 +132,7 @@ impl Engine {
         for service in registry.services() {
             directory.put(Arc::clone(service));
         }
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(PublishedState {
             clock,
             history,
             store: store.name(),
@@ -161,7 +161,7 @@ impl Engine {
         content: Content,
         terms: LeaseTerms,
     ) -> Result<Outcome, EngineError> {
-        self.ask(Command::Register { service, id, content, terms }).await
+        self.submit(Command::Register { service, id, content, terms }).await
     }
 
     /// Changes an instance; by its lease, this also renews the lease.
@@ -170,12 +170,12 @@ impl Engine {
             // A lease that does not live is refused by the plan, which knows why.
             self.shared.leases.renew(lease, self.shared.clock.tick());
         }
-        self.ask(Command::Update { target, patch }).await
+        self.submit(Command::Update { target, patch }).await
     }
 
     /// Removes an instance.
     pub async fn deregister(&self, target: Target) -> Result<Outcome, EngineError> {
-        self.ask(Command::Deregister { target }).await
+        self.submit(Command::Deregister { target }).await
     }
 
     /// Removes all suspects of a namespace. Not cancel safe: dropped on the way, it has removed some
@@ -183,9 +183,9 @@ impl Engine {
     pub async fn release(&self, namespace: Name) -> Result<Outcome, EngineError> {
         let mut released = 0;
         loop {
-            let count_max = RELEASED_A_TURN;
+            let count_max = RELEASE_BATCH_MAX;
             let command = Command::Release { namespace: namespace.clone(), count_max };
-            match self.ask(command).await? {
+            match self.submit(command).await? {
                 Outcome::Released { count, .. } if count == count_max => released += count,
                 Outcome::Released { count, revision } => {
                     return Ok(Outcome::Released { count: released + count, revision });
@@ -201,7 +201,7 @@ impl Engine {
         self.request(Request::Backup).await
     }
 
-    async fn ask(&self, command: Command) -> Result<Outcome, EngineError> {
+    async fn submit(&self, command: Command) -> Result<Outcome, EngineError> {
         self.request(|reply| Request::Change(command, reply)).await
     }
 
@@ -223,7 +223,7 @@ impl Engine {
     /// large heartbeat delays nobody. Cancel safe.
     pub async fn renew(&self, leases: &[u64]) -> Vec<u64> {
         let now = self.shared.clock.tick();
-        renewals::unknown(leases, |lease| self.shared.leases.renew(lease, now)).await
+        renewals::renew_each(leases, |lease| self.shared.leases.renew(lease, now)).await
     }
 
     /// Opens a stream over which leases are renewed.

@@ -5,31 +5,31 @@ use std::{collections::HashSet, sync::Arc};
 
 use tokio::task::yield_now;
 
-use super::Shared;
+use super::PublishedState;
 use crate::{model::LeaseId, registry::StreamId};
 
 /// Leases renewed in one go: a large heartbeat then yields, so that it delays nobody.
-const LEASES_A_TURN: usize = 4096;
+const LEASES_PER_YIELD: usize = 4096;
 /// Leases that a stream remembers before it looks for the first time which of them live.
-const REMEMBERED_MIN: usize = 1024;
+const TRACKED_MIN: usize = 1024;
 
 /// A stream over which leases are renewed. When it goes, those that were last renewed over it have
 /// their grace left.
 #[derive(Debug)]
 pub struct KeepAlive {
-    shared: Arc<Shared>,
+    shared: Arc<PublishedState>,
     stream: StreamId,
     /// The leases renewed over it that lived then.
     leases: HashSet<u64>,
     /// How many are remembered before those that ended are forgotten: twice as many as lived when
     /// it was looked last, so that a stream of changing leases does not grow.
-    remembered_max: usize,
+    tracked_max: usize,
 }
 
 impl KeepAlive {
-    pub(super) fn open(shared: Arc<Shared>) -> Self {
+    pub(super) fn open(shared: Arc<PublishedState>) -> Self {
         let stream = shared.leases.open_stream();
-        Self { shared, stream, leases: HashSet::new(), remembered_max: REMEMBERED_MIN }
+        Self { shared, stream, leases: HashSet::new(), tracked_max: TRACKED_MIN }
     }
 
     /// As [`super::Engine::renew`], over the stream.
@@ -38,13 +38,13 @@ impl KeepAlive {
         let now = self.shared.clock.tick();
         // Noted first: a stream that breaks amid a renewal breaks for all of it.
         self.leases.extend(leases);
-        let unknown = unknown(leases, |lease| table.renew_over(stream, lease, now)).await;
+        let unknown = renew_each(leases, |lease| table.renew_over(stream, lease, now)).await;
         for lease in &unknown {
             self.leases.remove(lease);
         }
-        if self.leases.len() > self.remembered_max {
+        if self.leases.len() > self.tracked_max {
             self.leases.retain(|lease| table.is_active(LeaseId::from_bits(*lease)));
-            self.remembered_max = REMEMBERED_MIN.max(2 * self.leases.len());
+            self.tracked_max = TRACKED_MIN.max(2 * self.leases.len());
         }
         unknown
     }
@@ -60,9 +60,9 @@ impl Drop for KeepAlive {
 }
 
 /// Renews one lease after the other; those that do not live.
-pub(super) async fn unknown(leases: &[u64], renew: impl Fn(LeaseId) -> bool) -> Vec<u64> {
+pub(super) async fn renew_each(leases: &[u64], renew: impl Fn(LeaseId) -> bool) -> Vec<u64> {
     let mut unknown = Vec::new();
-    for (turn, leases) in leases.chunks(LEASES_A_TURN).enumerate() {
+    for (turn, leases) in leases.chunks(LEASES_PER_YIELD).enumerate() {
         if turn > 0 {
             yield_now().await;
         }
@@ -93,7 +93,7 @@ mod tests {
         let engine = Engine::start(store, nothing, &limits, Clock::start(), &tasks).unwrap();
         let mut stream = engine.keep_alive();
         let mut lasting = Vec::new();
-        for number in 0..3 * REMEMBERED_MIN {
+        for number in 0..3 * TRACKED_MIN {
             let id = id(&format!("i{number}"));
             let outcome = engine.register(key("n/s"), id, content(1), terms(60_000)).await;
             let Ok(Outcome::Registered { lease, .. }) = outcome else { panic!("{outcome:?}") };
@@ -103,7 +103,7 @@ mod tests {
             } else {
                 engine.deregister(Target::Lease(lease)).await.unwrap();
             }
-            assert!(stream.leases.len() <= REMEMBERED_MIN);
+            assert!(stream.leases.len() <= TRACKED_MIN);
         }
         assert!(lasting.iter().all(|lease| stream.leases.contains(lease)), "they live");
     }

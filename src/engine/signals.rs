@@ -149,16 +149,16 @@ mod tests {
     use super::*;
 
     /// Leaves and joins when it is woken, as the end of a task may that drops a watch.
-    struct Restless {
+    struct RejoiningWaker {
         signals: Signals,
         key: Arc<ServiceKey>,
         waiter: Arc<Waiter>,
         woken: AtomicUsize,
     }
 
-    impl ArcWake for Restless {
-        fn wake_by_ref(restless: &Arc<Self>) {
-            let Restless { signals, key, waiter, woken } = &**restless;
+    impl ArcWake for RejoiningWaker {
+        fn wake_by_ref(rejoining: &Arc<Self>) {
+            let RejoiningWaker { signals, key, waiter, woken } = &**rejoining;
             signals.leave_service(key, waiter);
             signals.join_service(key, waiter);
             woken.fetch_add(1, Ordering::Relaxed);
@@ -181,10 +181,10 @@ mod tests {
     fn leave_and_join_when_woken() {
         let (signals, key) = (Signals::default(), Arc::new(key("n/s")));
         let (waiter, woken) = (signals.waiter(), AtomicUsize::new(0));
-        let restless = Arc::new(Restless { signals, key, waiter, woken });
-        let Restless { signals, key, waiter, woken } = &*restless;
+        let rejoining = Arc::new(RejoiningWaker { signals, key, waiter, woken });
+        let RejoiningWaker { signals, key, waiter, woken } = &*rejoining;
         signals.join_service(key, waiter);
-        let waker = waker(Arc::clone(&restless));
+        let waker = waker(Arc::clone(&rejoining));
         let context = Context::from_waker(&waker);
         for round in 1..=3 {
             assert!(waiter.poll_signal(&context).is_pending());

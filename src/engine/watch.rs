@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Shared, signals::Waiter};
+use super::{PublishedState, signals::Waiter};
 use crate::{
     model::{Change, Cursor, Filter, Name, Revision, ServiceKey, Visibility},
     registry::{LogEntry, RosterChunk, Service},
@@ -22,12 +22,12 @@ use crate::{
 /// How long a watch stays silent at most; the contract's 10 s with room to travel.
 const IDLE_INTERVAL: Duration = Duration::from_secs(8);
 /// Changes in one event at most.
-const CHANGES_AN_EVENT: usize = 256;
+const EVENT_CHANGES_MAX: usize = 256;
 /// How far one event reads on through the log at most.
 const SCAN_MAX: usize = 4096;
 /// Bytes of instances after which an event is full. What a reader does not take waits in the
 /// buffers of its stream, a whole event at a time: this bounds what each of the slow ones costs.
-const BYTES_AN_EVENT: usize = 64 * 1024;
+const EVENT_BYTES_MAX: usize = 64 * 1024;
 
 /// What a watch follows.
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ pub struct Watch {
     filter: Filter,
     /// What the reader has: everything that concerns it up to here.
     cursor: Revision,
-    stage: Stage,
+    phase: WatchPhase,
     /// When the reader has to hear something.
     idle_at: Instant,
     /// Wakes it then, or earlier: it is set anew when it has gone off, not with each event.
@@ -53,9 +53,9 @@ pub struct Watch {
 }
 
 #[derive(Debug)]
-enum Stage {
+enum WatchPhase {
     /// A snapshot is to come.
-    Behind,
+    NeedsSnapshot,
     /// A snapshot is under way: these are its further chunks.
     Snapshot(vec::IntoIter<Arc<RosterChunk>>),
     /// The reader resumed and has heard nothing yet.
@@ -93,7 +93,7 @@ pub enum WatchedChange {
 
 impl Watch {
     pub(super) fn open(
-        shared: Arc<Shared>,
+        shared: Arc<PublishedState>,
         subjects: Subjects,
         filter: Filter,
         resume: Option<Cursor>,
@@ -107,12 +107,12 @@ impl Watch {
         let idle_at = shared.clock.after(IDLE_INTERVAL);
         // Joined before the first look: what happens from here on leaves a permit.
         let subscription = Subscription::open(shared, subjects);
-        let (cursor, stage) = match resumed {
-            Some(cursor) => (cursor.revision, Stage::Resumed),
-            None => (published, Stage::Behind),
+        let (cursor, phase) = match resumed {
+            Some(cursor) => (cursor.revision, WatchPhase::Resumed),
+            None => (published, WatchPhase::NeedsSnapshot),
         };
         let idle = Box::pin(sleep_until(idle_at));
-        Self { subscription, filter, cursor, stage, idle_at, idle }
+        Self { subscription, filter, cursor, phase, idle_at, idle }
     }
 
     /// The filter, by which readers of snapshots choose.
@@ -129,7 +129,7 @@ impl Watch {
     /// As [`Self::next`], for whoever is polled.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<(WatchEvent, Cursor)> {
         let event = ready!(self.poll_event(context));
-        let Shared { clock, history, .. } = &*self.subscription.shared;
+        let PublishedState { clock, history, .. } = &*self.subscription.shared;
         self.idle_at = clock.after(IDLE_INTERVAL);
         Poll::Ready((event, Cursor { history: *history, revision: self.cursor }))
     }
@@ -153,14 +153,14 @@ impl Watch {
 
     /// What there is to tell now.
     fn ready(&mut self) -> Option<WatchEvent> {
-        match &mut self.stage {
-            Stage::Behind => Some(self.begin_snapshot()),
-            Stage::Snapshot(_) => Some(self.snapshot_part()),
-            Stage::Resumed => {
-                self.stage = Stage::Following;
+        match &mut self.phase {
+            WatchPhase::NeedsSnapshot => Some(self.begin_snapshot()),
+            WatchPhase::Snapshot(_) => Some(self.snapshot_part()),
+            WatchPhase::Resumed => {
+                self.phase = WatchPhase::Following;
                 Some(self.follow().unwrap_or(WatchEvent::Idle))
             }
-            Stage::Following => self.follow(),
+            WatchPhase::Following => self.follow(),
         }
     }
 
@@ -169,15 +169,15 @@ impl Watch {
         let chunks: Vec<_> =
             services.values().flat_map(|service| service.roster.chunks().iter().cloned()).collect();
         self.cursor = revision;
-        self.stage = Stage::Snapshot(chunks.into_iter());
+        self.phase = WatchPhase::Snapshot(chunks.into_iter());
         self.snapshot_part()
     }
 
     fn snapshot_part(&mut self) -> WatchEvent {
-        let Stage::Snapshot(rest) = &mut self.stage else { return WatchEvent::Idle };
+        let WatchPhase::Snapshot(rest) = &mut self.phase else { return WatchEvent::Idle };
         let mut bytes = 0;
         let mut chunks = Vec::new();
-        while bytes < BYTES_AN_EVENT
+        while bytes < EVENT_BYTES_MAX
             && let Some(chunk) = rest.next()
         {
             bytes += chunk.footprint();
@@ -185,7 +185,7 @@ impl Watch {
         }
         let last = rest.len() == 0;
         if last {
-            self.stage = Stage::Following;
+            self.phase = WatchPhase::Following;
         }
         WatchEvent::Snapshot { chunks, last }
     }
@@ -198,12 +198,14 @@ impl Watch {
                 return None;
             }
             let Some((entries, read_to)) = self.subscription.read(self.cursor, published) else {
-                self.stage = Stage::Behind;
+                self.phase = WatchPhase::NeedsSnapshot;
                 return Some(self.begin_snapshot());
             };
             self.cursor = read_to;
-            let changes: Vec<_> =
-                entries.into_iter().filter_map(|entry| seen(&self.filter, entry)).collect();
+            let changes: Vec<_> = entries
+                .into_iter()
+                .filter_map(|entry| through_filter(&self.filter, entry))
+                .collect();
             if !changes.is_empty() {
                 return Some(WatchEvent::Changes(changes));
             }
@@ -212,7 +214,7 @@ impl Watch {
 }
 
 /// How a change looks through a filter, if it is seen at all.
-fn seen(filter: &Filter, entry: Arc<LogEntry>) -> Option<WatchedChange> {
+fn through_filter(filter: &Filter, entry: Arc<LogEntry>) -> Option<WatchedChange> {
     if waypost_core::failpoint::planted("skip-change")
         && entry.change.revision().0.is_multiple_of(41)
     {
@@ -228,13 +230,13 @@ fn seen(filter: &Filter, entry: Arc<LogEntry>) -> Option<WatchedChange> {
 /// A watch's place among the signals, given back when it ends.
 #[derive(Debug)]
 struct Subscription {
-    shared: Arc<Shared>,
+    shared: Arc<PublishedState>,
     subjects: Subjects,
     waiter: Arc<Waiter>,
 }
 
 impl Subscription {
-    fn open(shared: Arc<Shared>, subjects: Subjects) -> Self {
+    fn open(shared: Arc<PublishedState>, subjects: Subjects) -> Self {
         let waiter = shared.signals.waiter();
         match &subjects {
             Subjects::Namespace(namespace) => shared.signals.join_namespace(namespace, &waiter),
@@ -329,12 +331,12 @@ impl Subscription {
         let after = if resets { after } else { after.max(log.floor()) };
         if after < log.floor() {
             drop(log);
-            return self.untouched_since(after).then(|| (Vec::new(), published));
+            return self.unchanged_since(after).then(|| (Vec::new(), published));
         }
         if let Some(heads) = heads {
             // Most often little happened to few services: go from change to change.
             let chains = heads.into_iter().try_fold(Vec::new(), |mut all, head| {
-                let chain = log.chain(head, after, published, CHANGES_AN_EVENT)?;
+                let chain = log.chain(head, after, published, EVENT_CHANGES_MAX)?;
                 if all.is_empty() {
                     return Some(chain);
                 }
@@ -343,12 +345,12 @@ impl Subscription {
             });
             if let Some(mut entries) = chains {
                 entries.sort_unstable_by_key(|entry| entry.change.revision());
-                return Some(one_event(entries, published));
+                return Some(fit_event(entries, published));
             }
         }
         let wanted = |change: &Change| self.concerns(&change.instance.service);
         let (entries, read_to) = log.scan(after, published, SCAN_MAX, wanted)?;
-        Some(one_event(entries, read_to))
+        Some(fit_event(entries, read_to))
     }
 
     /// The revisions of the latest changes to the followed services, where these are few and known.
@@ -360,23 +362,23 @@ impl Subscription {
 
     /// Whether all followed services live and none has changed since: then it does not matter how
     /// far the log has moved on.
-    fn untouched_since(&self, after: Revision) -> bool {
-        let untouched = |key: &Arc<ServiceKey>| {
+    fn unchanged_since(&self, after: Revision) -> bool {
+        let unchanged = |key: &Arc<ServiceKey>| {
             self.shared.directory.service(key).is_some_and(|service| service.revision <= after)
         };
-        matches!(&self.subjects, Subjects::Services(keys) if keys.iter().all(untouched))
+        matches!(&self.subjects, Subjects::Services(keys) if keys.iter().all(unchanged))
     }
 }
 
 /// As many of the entries as one event takes, and the position that this reads up to.
-fn one_event(mut entries: Vec<Arc<LogEntry>>, read_to: Revision) -> (Vec<Arc<LogEntry>>, Revision) {
+fn fit_event(mut entries: Vec<Arc<LogEntry>>, read_to: Revision) -> (Vec<Arc<LogEntry>>, Revision) {
     let mut bytes = 0;
     let fits = |entry: &&Arc<LogEntry>| {
         bytes += entry.change.instance.footprint();
-        bytes <= BYTES_AN_EVENT
+        bytes <= EVENT_BYTES_MAX
     };
     // One always goes: its size has a limit of its own.
-    let count = entries.iter().take(CHANGES_AN_EVENT).take_while(fits).count().max(1);
+    let count = entries.iter().take(EVENT_CHANGES_MAX).take_while(fits).count().max(1);
     if count >= entries.len() {
         return (entries, read_to);
     }

@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    EngineError, Shared,
+    EngineError, PublishedState,
+    log_lines::{LineLimiter, log_changes, log_protection},
     pauses::Pauses,
-    recorder::{Recorder, record, record_protection},
 };
 use crate::{
     model::{Change, ChangeKind, Name, Revision, ServiceKey, Tick},
@@ -29,14 +29,14 @@ use crate::{
 };
 
 /// Commands of one turn at most: bounds the size of a commit.
-const COMMANDS_A_TURN: usize = 1024;
+const BATCH_COMMANDS_MAX: usize = 1024;
 /// Leases that one turn looks at at most: bounds how long expiries hold up commands.
-const LEASES_A_TURN: usize = 256;
+const BATCH_EXPIRIES_MAX: usize = 256;
 /// How often the expiry wheel moves.
 const WHEEL_INTERVAL: Duration = Duration::from_millis(10);
 /// The longest that lies between two turns where the server runs. Beyond it, it stood still: it was
 /// stopped, suspended, starved, or waited for the store.
-const TURN_MAX_MS: u64 = 100;
+const STALL_MIN_MS: u64 = 100;
 /// How long heartbeats that waited for the server may take to be read before anybody is judged.
 const CATCH_UP_MS: u64 = 50;
 
@@ -58,34 +58,34 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 pub(super) struct Worker<S> {
     registry: Registry,
     store: S,
-    shared: Arc<Shared>,
+    shared: Arc<PublishedState>,
     requests: mpsc::Receiver<Request>,
     /// Why the store failed last, and until when it is left alone for that.
     store_failure: Option<(StoreError, Tick)>,
     /// When the latest turn began.
-    turned_at: Tick,
-    recorder: Recorder,
+    batch_started_at: Tick,
+    line_limiter: LineLimiter,
     pauses: Pauses,
 }
 
-type Answer = (Reply<Outcome>, Result<Outcome, Refusal>);
+type PendingReply = (Reply<Outcome>, Result<Outcome, Refusal>);
 
 impl<S: Store> Worker<S> {
     pub(super) fn new(
         registry: Registry,
         store: S,
-        shared: Arc<Shared>,
+        shared: Arc<PublishedState>,
         requests: mpsc::Receiver<Request>,
     ) -> Self {
-        let turned_at = shared.clock.tick();
+        let batch_started_at = shared.clock.tick();
         Self {
             registry,
             store,
             shared,
             requests,
             store_failure: None,
-            turned_at,
-            recorder: Recorder::default(),
+            batch_started_at,
+            line_limiter: LineLimiter::default(),
             pauses: Pauses::default(),
         }
     }
@@ -104,25 +104,25 @@ impl<S: Store> Worker<S> {
                     biased;
                     () = stop.cancelled() => break,
                     _ = wheel.tick() => {}
-                    received = self.requests.recv_many(&mut waiting, COMMANDS_A_TURN) => {
+                    received = self.requests.recv_many(&mut waiting, BATCH_COMMANDS_MAX) => {
                         // Nobody is left who could ask.
                         if received == 0 { break }
                     }
                 }
             }
-            self.take_waiting(&mut waiting);
-            more_due = self.turn(mem::take(&mut waiting)).await;
+            self.receive_waiting(&mut waiting);
+            more_due = self.run_batch(mem::take(&mut waiting)).await;
         }
         self.requests.close();
-        self.take_waiting(&mut waiting);
+        self.receive_waiting(&mut waiting);
         while !waiting.is_empty() {
-            self.turn(mem::take(&mut waiting)).await;
-            self.take_waiting(&mut waiting);
+            self.run_batch(mem::take(&mut waiting)).await;
+            self.receive_waiting(&mut waiting);
         }
     }
 
-    fn take_waiting(&mut self, waiting: &mut Vec<Request>) {
-        while waiting.len() < COMMANDS_A_TURN
+    fn receive_waiting(&mut self, waiting: &mut Vec<Request>) {
+        while waiting.len() < BATCH_COMMANDS_MAX
             && let Ok(request) = self.requests.try_recv()
         {
             waiting.push(request);
@@ -131,18 +131,18 @@ impl<S: Store> Worker<S> {
 
     /// One way for everything: plan, commit, absorb, publish, answer. Says whether more leases are
     /// due.
-    async fn turn(&mut self, requests: Vec<Request>) -> bool {
+    async fn run_batch(&mut self, requests: Vec<Request>) -> bool {
         let now = self.shared.clock.now();
-        self.notice_standstill(now.tick);
+        self.detect_stall(now.tick);
         let changes = self.send_backups(requests);
         if let Some((error, retry)) = &self.store_failure
             && now.tick < *retry
         {
             // Nobody is judged either: nothing could come of it.
-            refuse(changes.into_iter().map(|(_, reply)| reply), error);
+            reject(changes.into_iter().map(|(_, reply)| reply), error);
             return false;
         }
-        let (due_leases, more_due) = self.registry.take_due(now.tick, LEASES_A_TURN);
+        let (due_leases, more_due) = self.registry.take_due(now.tick, BATCH_EXPIRIES_MAX);
         if changes.is_empty() && due_leases.is_empty() && self.store_failure.is_none() {
             return more_due;
         }
@@ -152,7 +152,7 @@ impl<S: Store> Worker<S> {
             // Never refused: the lease holds an instance or has ended otherwise.
             let _enforced = plan.decide(Command::Enforce(*due));
         }
-        let mut answers: Vec<Answer> = Vec::with_capacity(changes.len());
+        let mut answers: Vec<PendingReply> = Vec::with_capacity(changes.len());
         for (command, reply) in changes {
             answers.push((reply, plan.decide(command)));
         }
@@ -160,14 +160,14 @@ impl<S: Store> Worker<S> {
         self.pauses.after(transitions.len(), self.shared.clock);
         match self.commit(&transitions).await {
             Ok(()) => {
-                let (changes, unrecorded) = self.publish(transitions);
+                let (changes, unlogged) = self.publish(transitions);
                 for (reply, answer) in answers {
                     // Whoever asked may have gone away.
                     let _gone = reply.send(answer.map_err(EngineError::Refused));
                 }
-                record(&changes, unrecorded, self.registry.revision());
+                log_changes(&changes, unlogged, self.registry.revision());
             }
-            Err(error) => self.give_up(&due_leases, answers, &error),
+            Err(error) => self.revert(&due_leases, answers, &error),
         }
         more_due
     }
@@ -188,11 +188,11 @@ impl<S: Store> Worker<S> {
     }
 
     /// A turn that comes late means that the server stood still, which is not the instances' fault.
-    fn notice_standstill(&mut self, now: Tick) {
-        let before = mem::replace(&mut self.turned_at, now);
-        let still_ms = now.0.saturating_sub(before.0);
-        if still_ms > TURN_MAX_MS && !waypost_core::failpoint::planted("pause-unseen") {
-            warn!(still_ms, "the server stood still, every lease is moved by as much");
+    fn detect_stall(&mut self, now: Tick) {
+        let before = mem::replace(&mut self.batch_started_at, now);
+        let stall_ms = now.0.saturating_sub(before.0);
+        if stall_ms > STALL_MIN_MS && !waypost_core::failpoint::planted("pause-unseen") {
+            warn!(stall_ms, "the server stood still, every lease is moved by as much");
             self.registry.record_stall(before, Tick(now.0 + CATCH_UP_MS));
         }
     }
@@ -222,9 +222,9 @@ impl<S: Store> Worker<S> {
 
     /// Leaves everything as it was before the turn. Answers may speak of a state that will not be,
     /// so each of them is the store's error.
-    fn give_up(&mut self, due_leases: &[Due], answers: Vec<Answer>, error: &StoreError) {
+    fn revert(&mut self, due_leases: &[Due], answers: Vec<PendingReply>, error: &StoreError) {
         self.registry.reinstate(due_leases, self.shared.clock.tick());
-        refuse(answers.into_iter().map(|(reply, _)| reply), error);
+        reject(answers.into_iter().map(|(reply, _)| reply), error);
     }
 
     /// The order matters: log and directory before the position that promises them, the position
@@ -235,7 +235,7 @@ impl<S: Store> Worker<S> {
         let now = self.shared.clock.tick();
         let revision = self.registry.revision();
         // In the order of their first changes, each once.
-        let mut touched: Vec<Arc<ServiceKey>> = Vec::new();
+        let mut changed_services: Vec<Arc<ServiceKey>> = Vec::new();
         let mut absorbed = Vec::with_capacity(transitions.len());
         for (step, transition) in transitions.into_iter().enumerate() {
             self.pauses.after(step, self.shared.clock);
@@ -244,15 +244,15 @@ impl<S: Store> Worker<S> {
                 continue;
             };
             if previous <= revision {
-                touched.push(Arc::clone(&change.instance.service));
+                changed_services.push(Arc::clone(&change.instance.service));
             }
             absorbed.push((change, previous));
         }
-        let recorded = self.recorder.grant(absorbed.len(), now);
-        let unrecorded = absorbed.len() - recorded;
-        let changes = absorbed[..recorded].iter().map(|(change, _)| Arc::clone(change)).collect();
+        let logged = self.line_limiter.grant(absorbed.len(), now);
+        let unlogged = absorbed.len() - logged;
+        let changes = absorbed[..logged].iter().map(|(change, _)| Arc::clone(change)).collect();
         let ended = self.append(absorbed);
-        for key in &touched {
+        for key in &changed_services {
             if let Some(service) = self.registry.service(key) {
                 self.shared.directory.put(Arc::clone(service));
             }
@@ -265,10 +265,10 @@ impl<S: Store> Worker<S> {
         self.shared.instances.store(self.registry.instances(), Ordering::Relaxed);
         let protected = self.registry.protected();
         let before = mem::replace(&mut *self.shared.protected.write(), protected.clone());
-        record_protection(&before, &protected);
+        log_protection(&before, &protected);
         self.shared.published.store(self.registry.revision().0, Ordering::Release);
-        self.signal(&touched);
-        (changes, unrecorded)
+        self.signal(&changed_services);
+        (changes, unlogged)
     }
 
     /// Adds changes to the log. Returns the services of removals that fell off its old end.
@@ -286,9 +286,9 @@ impl<S: Store> Worker<S> {
         ended
     }
 
-    fn signal(&self, touched: &[Arc<ServiceKey>]) {
+    fn signal(&self, changed_services: &[Arc<ServiceKey>]) {
         let mut namespaces: BTreeSet<&Name> = BTreeSet::new();
-        for key in touched {
+        for key in changed_services {
             self.shared.signals.wake_service(key);
             namespaces.insert(&key.namespace);
         }
@@ -298,7 +298,7 @@ impl<S: Store> Worker<S> {
     }
 }
 
-fn refuse(replies: impl Iterator<Item = Reply<Outcome>>, error: &StoreError) {
+fn reject(replies: impl Iterator<Item = Reply<Outcome>>, error: &StoreError) {
     for reply in replies {
         let _gone = reply.send(Err(EngineError::Store(error.clone())));
     }

@@ -78,7 +78,7 @@ async fn whatever_followers_are_told_adds_up_to_the_state_at_their_position() {
 /// Lets followers of all kinds follow writers until these are done.
 async fn follow_writers(random: &mut Rng, log_changes_max: usize) -> Vec<Follower> {
     let store = TestStore::default();
-    let running = start_with(store.clone(), &small_log(log_changes_max));
+    let test = start_with(store.clone(), &small_log(log_changes_max));
     let (ended, end) = watch::channel(None);
     let mut followers = JoinSet::new();
     for _ in 0..3 {
@@ -91,20 +91,20 @@ async fn follow_writers(random: &mut Rng, log_changes_max: usize) -> Vec<Followe
             (named(&["n/b", "m/a"]), in_zone("y")),
         ];
         for (subjects, filter) in followed {
-            let mut follower = Follower::new(&running, &store.committed, subjects, filter);
+            let mut follower = Follower::new(&test, &store.committed, subjects, filter);
             // All of them begin with the empty registry, however they are scheduled then.
-            follower.hear().await;
+            follower.receive().await;
             followers.spawn(follower.run(end.clone(), Rng::with_seed(random.u64(..))));
         }
     }
     let mut writers = JoinSet::new();
     for _ in 0..4 {
         let random = Rng::with_seed(random.u64(..));
-        writers.spawn(write(running.engine.clone(), random, 1_000));
+        writers.spawn(write(test.engine.clone(), random, 1_000));
     }
     let all = async {
         writers.join_all().await;
-        ended.send(Some(running.revision())).expect("followers listen");
+        ended.send(Some(test.revision())).expect("followers listen");
         followers.join_all().await
     };
     timeout(Duration::from_secs(60), all).await.expect("it ends")
@@ -116,10 +116,10 @@ async fn snapshots_of_a_namespace_under_fire_are_exact() {
     with_seeds_async(4, async |mut random| {
         let store = TestStore::default();
         let limits = small_log([3, 1_000][random.usize(..2)]);
-        let running = start_with(store.clone(), &limits);
+        let test = start_with(store.clone(), &limits);
         let mut writers = JoinSet::new();
         for writer in 0..3 {
-            let engine = running.engine.clone();
+            let engine = test.engine.clone();
             writers.spawn(async move {
                 for round in 0..600 {
                     let service = key(&format!("n/{writer}-{}", round % 3));
@@ -133,13 +133,12 @@ async fn snapshots_of_a_namespace_under_fire_are_exact() {
         let mut reading = JoinSet::new();
         for _ in 0..3 {
             let subjects = Subjects::Namespace(name("n"));
-            let mut follower =
-                Follower::new(&running, &store.committed, subjects, Filter::default());
+            let mut follower = Follower::new(&test, &store.committed, subjects, Filter::default());
             reading.spawn(async move {
                 while follower.cursor < Revision(3_600) {
                     let subjects = follower.subjects.clone();
                     follower.watch = follower.engine.watch(subjects, Filter::default(), None);
-                    follower.hear().await;
+                    follower.receive().await;
                     yield_now().await;
                 }
             });
@@ -157,9 +156,9 @@ async fn snapshots_of_a_namespace_under_fire_are_exact() {
 /// longer listed, while the position that promises this is not published yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_snapshot_taken_while_a_service_empties_is_exact_for_its_position() {
-    let running = start();
-    running.register("n/s", "a", 60_000).await;
-    let shared = Arc::clone(&running.engine.shared);
+    let test = start();
+    test.register("n/s", "a", 60_000).await;
+    let shared = Arc::clone(&test.engine.shared);
     // The worker idles: this does by hand what it does, up to the position.
     let service = shared.directory.service(&key("n/s")).unwrap();
     let before = Arc::clone(service.roster.instances().next().unwrap());
@@ -172,7 +171,7 @@ async fn a_snapshot_taken_while_a_service_empties_is_exact_for_its_position() {
     let revision = Revision(2);
     shared.directory.put(Arc::new(crate::registry::Service { key, roster, revision }));
     let subjects = Subjects::Namespace(name("n"));
-    let mut watch = running.engine.watch(subjects, Filter::default(), None);
+    let mut watch = test.engine.watch(subjects, Filter::default(), None);
     let (captured, capture) = std::sync::mpsc::sync_channel(1);
     std::thread::scope(|scope| {
         scope.spawn(move || captured.send(watch.next().now_or_never()));

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, task::yield_now};
 use waypost_core::testing::{Identity, fold, identity};
 
-use super::Running;
+use super::TestEngine;
 use crate::{
     engine::{Engine, Subjects, Watch, WatchEvent, WatchedChange},
     model::{Change, Filter, Instance, Revision, ServiceKey},
@@ -33,12 +33,12 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn new(
-        running: &Running,
+        test: &TestEngine,
         committed: &Arc<Mutex<Vec<Change>>>,
         subjects: Subjects,
         filter: Filter,
     ) -> Self {
-        let engine = running.engine.clone();
+        let engine = test.engine.clone();
         Self {
             watch: engine.watch(subjects.clone(), filter.clone(), None),
             engine,
@@ -55,7 +55,7 @@ impl Follower {
         }
     }
 
-    pub(super) async fn hear(&mut self) {
+    pub(super) async fn receive(&mut self) {
         let (event, cursor) = self.watch.next().await;
         self.apply(event, cursor.revision);
     }
@@ -176,9 +176,9 @@ impl Follower {
         while self.cursor < last || self.parts.is_some() {
             // Tells at once where it stands, even if nothing concerns it.
             self.reconnect();
-            self.hear().await;
+            self.receive().await;
             while self.parts.is_some() {
-                self.hear().await;
+                self.receive().await;
             }
         }
         self

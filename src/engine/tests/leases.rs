@@ -5,7 +5,9 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::sleep;
 use waypost_core::testing::weight;
 
-use super::{TestStore, Told, changes, snapshot, start, start_with, told, with_seeds_async};
+use super::{
+    SeenEvent, TestStore, changes, next_event, snapshot, start, start_with, with_seeds_async,
+};
 use crate::{
     model::Limits,
     registry::{Patch, Target},
@@ -14,26 +16,26 @@ use crate::{
 #[tokio::test(start_paused = true)]
 async fn an_instance_expires_between_its_ttl_and_100_ms_later() {
     with_seeds_async(4, async |mut random| {
-        let running = start();
+        let test = start();
         for round in 0..20 {
             let ttl_ms = random.u64(1_000..5_000);
             sleep(Duration::from_millis(random.u64(..100))).await;
-            let (lease, _) = running.register("s", "a", ttl_ms).await;
-            let mut watch = running.watch(&["s"]);
-            assert_eq!(told(&mut watch).await.0, snapshot(&["a"]));
+            let (lease, _) = test.register("s", "a", ttl_ms).await;
+            let mut watch = test.watch(&["s"]);
+            assert_eq!(next_event(&mut watch).await.0, snapshot(&["a"]));
             for _ in 0..random.u8(..4) {
                 sleep(Duration::from_millis(random.u64(..ttl_ms))).await;
-                assert_eq!(running.engine.renew(&[lease.bits()]).await, [0_u64; 0]);
+                assert_eq!(test.engine.renew(&[lease.bits()]).await, [0_u64; 0]);
             }
-            let renewed_at = running.clock.tick().0;
-            let mut seen = told(&mut watch).await.0;
-            while seen == Told::Idle {
-                seen = told(&mut watch).await.0;
+            let renewed_at = test.clock.tick().0;
+            let mut seen = next_event(&mut watch).await.0;
+            while seen == SeenEvent::Idle {
+                seen = next_event(&mut watch).await.0;
             }
             assert_eq!(seen, changes([("expired", "a")]), "round {round}");
-            let lived_ms = running.clock.tick().0 - renewed_at;
+            let lived_ms = test.clock.tick().0 - renewed_at;
             assert!((ttl_ms..=ttl_ms + 100).contains(&lived_ms), "{lived_ms} of {ttl_ms} ms");
-            assert_eq!(running.engine.renew(&[lease.bits()]).await, [lease.bits()]);
+            assert_eq!(test.engine.renew(&[lease.bits()]).await, [lease.bits()]);
         }
     })
     .await;
@@ -42,79 +44,79 @@ async fn an_instance_expires_between_its_ttl_and_100_ms_later() {
 #[tokio::test(start_paused = true)]
 async fn an_expiry_waits_for_the_store_and_can_be_averted_meanwhile() {
     let store = TestStore::default();
-    let running = start_with(store.clone(), &Limits::default());
-    let (kept, _) = running.register("s", "kept", 2_000).await;
-    running.register("s", "lost", 2_000).await;
-    let mut watch = running.watch(&["s"]);
-    assert_eq!(told(&mut watch).await, (snapshot(&["kept", "lost"]), 2));
+    let test = start_with(store.clone(), &Limits::default());
+    let (kept, _) = test.register("s", "kept", 2_000).await;
+    test.register("s", "lost", 2_000).await;
+    let mut watch = test.watch(&["s"]);
+    assert_eq!(next_event(&mut watch).await, (snapshot(&["kept", "lost"]), 2));
     store.fail(true);
     sleep(Duration::from_secs(7)).await;
-    assert_eq!(running.ids("s"), ["kept", "lost"]);
-    assert_eq!(running.engine.renew(&[kept.bits()]).await, [0_u64; 0]);
+    assert_eq!(test.ids("s"), ["kept", "lost"]);
+    assert_eq!(test.engine.renew(&[kept.bits()]).await, [0_u64; 0]);
     store.fail(false);
-    let recovered_at = running.clock.tick().0;
-    assert_eq!(told(&mut watch).await, (changes([("expired", "lost")]), 3));
-    assert!(running.clock.tick().0 - recovered_at <= 1_100, "it is tried again every second");
-    assert_eq!(told(&mut watch).await, (changes([("expired", "kept")]), 4));
-    let lived_ms = running.clock.tick().0 - recovered_at;
+    let recovered_at = test.clock.tick().0;
+    assert_eq!(next_event(&mut watch).await, (changes([("expired", "lost")]), 3));
+    assert!(test.clock.tick().0 - recovered_at <= 1_100, "it is tried again every second");
+    assert_eq!(next_event(&mut watch).await, (changes([("expired", "kept")]), 4));
+    let lived_ms = test.clock.tick().0 - recovered_at;
     assert!((2_000..=2_100).contains(&lived_ms), "{lived_ms} ms");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_begins_when_its_registration_is_durable() {
     let store = TestStore::default();
-    let running = start_with(store.clone(), &Limits::default());
+    let test = start_with(store.clone(), &Limits::default());
     store.commit_ms.store(3_000, Ordering::SeqCst);
-    running.register("s", "a", 1_000).await;
+    test.register("s", "a", 1_000).await;
     store.commit_ms.store(0, Ordering::SeqCst);
-    let answered_at = running.clock.tick().0;
+    let answered_at = test.clock.tick().0;
     assert_eq!(answered_at, 3_000);
-    let mut watch = running.watch(&["s"]);
-    assert_eq!(told(&mut watch).await, (snapshot(&["a"]), 1));
-    assert_eq!(told(&mut watch).await, (changes([("expired", "a")]), 2));
-    let lived_ms = running.clock.tick().0 - answered_at;
+    let mut watch = test.watch(&["s"]);
+    assert_eq!(next_event(&mut watch).await, (snapshot(&["a"]), 1));
+    assert_eq!(next_event(&mut watch).await, (changes([("expired", "a")]), 2));
+    let lived_ms = test.clock.tick().0 - answered_at;
     assert!((1_000..=1_100).contains(&lived_ms), "{lived_ms} ms");
 }
 
 #[tokio::test(start_paused = true)]
 async fn leases_are_renewed_while_a_commit_takes_long() {
     let store = TestStore::default();
-    let running = start_with(store.clone(), &Limits::default());
-    let (lease, _) = running.register("s", "a", 1_000).await;
+    let test = start_with(store.clone(), &Limits::default());
+    let (lease, _) = test.register("s", "a", 1_000).await;
     store.commit_ms.store(5_000, Ordering::SeqCst);
     let heartbeats = async {
         for _ in 0..10 {
             sleep(Duration::from_millis(500)).await;
-            assert_eq!(running.engine.renew(&[lease.bits()]).await, [0_u64; 0]);
+            assert_eq!(test.engine.renew(&[lease.bits()]).await, [0_u64; 0]);
         }
     };
-    futures_util::join!(running.register("s", "b", 60_000), heartbeats);
-    assert_eq!(running.ids("s"), ["a", "b"]);
+    futures_util::join!(test.register("s", "b", 60_000), heartbeats);
+    assert_eq!(test.ids("s"), ["a", "b"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_update_by_lease_renews_it() {
-    let running = start();
-    let (lease, _) = running.register("s", "a", 2_000).await;
+    let test = start();
+    let (lease, _) = test.register("s", "a", 2_000).await;
     for _ in 0..5 {
         sleep(Duration::from_millis(1_500)).await;
         // Also one that changes nothing.
-        assert!(running.engine.update(Target::Lease(lease), Patch::default()).await.is_ok());
+        assert!(test.engine.update(Target::Lease(lease), Patch::default()).await.is_ok());
     }
     sleep(Duration::from_millis(1_500)).await;
     // An operator's update is no sign of life.
-    running.update("s", "a", weight(1)).await;
+    test.update("s", "a", weight(1)).await;
     sleep(Duration::from_millis(600)).await;
-    assert!(running.ids("s").is_empty());
+    assert!(test.ids("s").is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn renewals_name_each_lease_that_does_not_live() {
-    let running = start();
-    let (fenced, _) = running.register("s", "a", 60_000).await;
-    let (live, _) = running.register("s", "a", 60_000).await;
+    let test = start();
+    let (fenced, _) = test.register("s", "a", 60_000).await;
+    let (live, _) = test.register("s", "a", 60_000).await;
     let mut leases = vec![live.bits(); 10_000];
     leases[5_000] = fenced.bits();
     leases[9_999] = 0;
-    assert_eq!(running.engine.renew(&leases).await, [fenced.bits(), 0]);
+    assert_eq!(test.engine.renew(&leases).await, [fenced.bits(), 0]);
 }

@@ -72,20 +72,20 @@ fn unavailable() -> StoreError {
 }
 
 /// An engine, and the tasks that have to outlive the test.
-struct Running {
+struct TestEngine {
     engine: Engine,
     clock: Clock,
     tasks: Tasks,
 }
 
-fn start_with(store: impl Store, limits: &Limits) -> Running {
+fn start_with(store: impl Store, limits: &Limits) -> TestEngine {
     let (clock, tasks) = (Clock::start(), Tasks::default());
     let (_, nothing) = MemoryStore::open();
     let engine = Engine::start(store, nothing, limits, clock, &tasks).unwrap();
-    Running { engine, clock, tasks }
+    TestEngine { engine, clock, tasks }
 }
 
-fn start() -> Running {
+fn start() -> TestEngine {
     start_with(MemoryStore, &Limits::default())
 }
 
@@ -93,7 +93,7 @@ fn small_log(log_changes_max: usize) -> Limits {
     Limits { log_changes_max, ..Limits::default() }
 }
 
-impl Running {
+impl TestEngine {
     async fn register(&self, service: &str, instance: &str, ttl_ms: u64) -> (LeaseId, Revision) {
         let content = content(1);
         let done = self.engine.register(key(service), id(instance), content, terms(ttl_ms)).await;
@@ -154,32 +154,32 @@ fn in_zone(zone: &str) -> Filter {
 
 /// An event in short: what a test compares.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+enum SeenEvent {
     Snapshot(Vec<String>),
     Changes(Vec<(&'static str, String)>),
     Idle,
 }
 
-fn snapshot(ids: &[&str]) -> Told {
-    Told::Snapshot(ids.iter().map(|id| (*id).to_owned()).collect())
+fn snapshot(ids: &[&str]) -> SeenEvent {
+    SeenEvent::Snapshot(ids.iter().map(|id| (*id).to_owned()).collect())
 }
 
-fn changes<const N: usize>(changes: [(&'static str, &str); N]) -> Told {
-    Told::Changes(changes.map(|(kind, id)| (kind, id.to_owned())).into())
+fn changes<const N: usize>(changes: [(&'static str, &str); N]) -> SeenEvent {
+    SeenEvent::Changes(changes.map(|(kind, id)| (kind, id.to_owned())).into())
 }
 
 /// The next event, and the position after it. All snapshots here fit into one event.
-async fn told(watch: &mut Watch) -> (Told, u64) {
+async fn next_event(watch: &mut Watch) -> (SeenEvent, u64) {
     let (event, cursor) = watch.next().await;
     let told = match event {
-        WatchEvent::Idle => Told::Idle,
+        WatchEvent::Idle => SeenEvent::Idle,
         WatchEvent::Snapshot { chunks, last } => {
             assert!(last);
             let instances = chunks.iter().flat_map(|chunk| chunk.instances());
             let matching = instances.filter(|i| watch.filter().matches(&i.content));
-            Told::Snapshot(matching.map(|instance| instance.id.to_string()).collect())
+            SeenEvent::Snapshot(matching.map(|instance| instance.id.to_string()).collect())
         }
-        WatchEvent::Changes(changes) => Told::Changes(changes.iter().map(in_short).collect()),
+        WatchEvent::Changes(changes) => SeenEvent::Changes(changes.iter().map(in_short).collect()),
     };
     (told, cursor.revision.0)
 }

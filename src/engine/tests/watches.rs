@@ -6,7 +6,9 @@ use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 use waypost_core::testing::{id, key, name, parts, terms, weight, zone};
 
-use super::{Told, changes, in_zone, named, small_log, snapshot, start, start_with, told};
+use super::{
+    SeenEvent, changes, in_zone, named, next_event, small_log, snapshot, start, start_with,
+};
 use crate::{
     engine::{Subjects, WatchEvent},
     model::{Content, Filter, Metadata, Parts, Revision},
@@ -15,153 +17,153 @@ use crate::{
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_tells_the_state_and_then_what_changes() {
-    let running = start();
-    running.register("s", "a", 60_000).await;
-    running.register("t", "x", 60_000).await;
-    let mut watch = running.watch(&["s", "u"]);
-    assert_eq!(told(&mut watch).await, (snapshot(&["a"]), 2));
-    running.register("u", "b", 60_000).await;
-    assert_eq!(told(&mut watch).await, (changes([("added", "b")]), 3));
-    running.update("s", "a", weight(1)).await;
-    running.register("t", "y", 60_000).await;
-    running.register("s", "a", 60_000).await;
-    running.deregister("u", "b").await;
+    let test = start();
+    test.register("s", "a", 60_000).await;
+    test.register("t", "x", 60_000).await;
+    let mut watch = test.watch(&["s", "u"]);
+    assert_eq!(next_event(&mut watch).await, (snapshot(&["a"]), 2));
+    test.register("u", "b", 60_000).await;
+    assert_eq!(next_event(&mut watch).await, (changes([("added", "b")]), 3));
+    test.update("s", "a", weight(1)).await;
+    test.register("t", "y", 60_000).await;
+    test.register("s", "a", 60_000).await;
+    test.deregister("u", "b").await;
     let seen = changes([("updated", "a"), ("replaced", "a"), ("evicted", "b")]);
-    assert_eq!(told(&mut watch).await, (seen, 7));
+    assert_eq!(next_event(&mut watch).await, (seen, 7));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_of_a_namespace_tells_of_all_its_services() {
-    let running = start();
-    running.register("n/s", "a", 60_000).await;
-    running.register("n/t", "b", 60_000).await;
-    running.register("m/s", "x", 60_000).await;
+    let test = start();
+    test.register("n/s", "a", 60_000).await;
+    test.register("n/t", "b", 60_000).await;
+    test.register("m/s", "x", 60_000).await;
     let subjects = Subjects::Namespace(name("n"));
-    let mut watch = running.engine.watch(subjects, Filter::default(), None);
-    assert_eq!(told(&mut watch).await, (snapshot(&["a", "b"]), 3));
-    running.register("n/new", "c", 60_000).await;
-    running.register("m/new", "y", 60_000).await;
-    running.deregister("n/s", "a").await;
-    assert_eq!(told(&mut watch).await, (changes([("added", "c"), ("evicted", "a")]), 6));
+    let mut watch = test.engine.watch(subjects, Filter::default(), None);
+    assert_eq!(next_event(&mut watch).await, (snapshot(&["a", "b"]), 3));
+    test.register("n/new", "c", 60_000).await;
+    test.register("m/new", "y", 60_000).await;
+    test.deregister("n/s", "a").await;
+    assert_eq!(next_event(&mut watch).await, (changes([("added", "c"), ("evicted", "a")]), 6));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_wakes_for_a_change_that_comes_while_it_waits() {
     for subjects in [named(&["n/s", "n/t"]), Subjects::Namespace(name("n"))] {
-        let running = start();
-        let mut watch = running.engine.watch(subjects, Filter::default(), None);
-        assert_eq!(told(&mut watch).await, (snapshot(&[]), 0));
-        let write = async { running.register("n/s", "a", 9_000).await };
-        let (seen, _) = futures_util::join!(told(&mut watch), write);
+        let test = start();
+        let mut watch = test.engine.watch(subjects, Filter::default(), None);
+        assert_eq!(next_event(&mut watch).await, (snapshot(&[]), 0));
+        let write = async { test.register("n/s", "a", 9_000).await };
+        let (seen, _) = futures_util::join!(next_event(&mut watch), write);
         assert_eq!(seen, (changes([("added", "a")]), 1));
-        assert_eq!(running.clock.tick().0, 0, "at once");
+        assert_eq!(test.clock.tick().0, 0, "at once");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_quiet_watch_hears_within_10_s_where_the_registry_stands() {
-    let running = start_with(MemoryStore, &small_log(2));
-    running.register("quiet", "q", 3_600_000).await;
-    let mut watch = running.watch(&["quiet"]);
-    assert_eq!(told(&mut watch).await, (snapshot(&["q"]), 1));
+    let test = start_with(MemoryStore, &small_log(2));
+    test.register("quiet", "q", 3_600_000).await;
+    let mut watch = test.watch(&["quiet"]);
+    assert_eq!(next_event(&mut watch).await, (snapshot(&["q"]), 1));
     for round in 1..=5 {
-        let before = running.clock.tick().0;
+        let before = test.clock.tick().0;
         // More than the log holds: the watch is not behind for that.
         for instance in ["a", "b", "c"] {
-            running.register("busy", &format!("{instance}{round}"), 3_600_000).await;
+            test.register("busy", &format!("{instance}{round}"), 3_600_000).await;
         }
-        assert_eq!(told(&mut watch).await, (Told::Idle, 1 + round * 3));
-        let silent_ms = running.clock.tick().0 - before;
+        assert_eq!(next_event(&mut watch).await, (SeenEvent::Idle, 1 + round * 3));
+        let silent_ms = test.clock.tick().0 - before;
         assert!((1_000..=10_000).contains(&silent_ms), "{silent_ms} ms");
     }
-    let gone = running.deregister("quiet", "q").await;
-    assert_eq!(told(&mut watch).await, (changes([("evicted", "q")]), gone.0));
+    let gone = test.deregister("quiet", "q").await;
+    assert_eq!(next_event(&mut watch).await, (changes([("evicted", "q")]), gone.0));
     // An empty service is forgotten: whether something happened to it can't be told any more.
     for instance in ["a", "b", "c"] {
-        running.register("other", instance, 3_600_000).await;
+        test.register("other", instance, 3_600_000).await;
     }
-    assert_eq!(told(&mut watch).await, (snapshot(&[]), gone.0 + 3));
+    assert_eq!(next_event(&mut watch).await, (snapshot(&[]), gone.0 + 3));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_filters_everything_out_hears_within_10_s() {
-    let running = start();
-    running.register("s", "a", 3_600_000).await;
-    let mut watch = running.engine.watch(named(&["s"]), in_zone("z"), None);
-    assert_eq!(told(&mut watch).await, (snapshot(&[]), 1));
+    let test = start();
+    test.register("s", "a", 3_600_000).await;
+    let mut watch = test.engine.watch(named(&["s"]), in_zone("z"), None);
+    assert_eq!(next_event(&mut watch).await, (snapshot(&[]), 1));
     let writes = async {
         for round in 0..150 {
-            running.update("s", "a", weight(round)).await;
+            test.update("s", "a", weight(round)).await;
             sleep(Duration::from_millis(100)).await;
         }
     };
     let listens = async {
-        let (seen, revision) = told(&mut watch).await;
-        assert_eq!(seen, Told::Idle);
-        assert!(running.clock.tick().0 <= 10_000);
+        let (seen, revision) = next_event(&mut watch).await;
+        assert_eq!(seen, SeenEvent::Idle);
+        assert!(test.clock.tick().0 <= 10_000);
         // The last write may be under way.
-        assert!(revision > 70 && running.revision().0 - revision <= 1, "{revision}");
+        assert!(revision > 70 && test.revision().0 - revision <= 1, "{revision}");
     };
     futures_util::join!(writes, listens);
 }
 
 #[tokio::test(start_paused = true)]
 async fn instances_enter_and_leave_a_filter() {
-    let running = start();
-    running.register("s", "a", 60_000).await;
-    running.register("s", "b", 60_000).await;
-    running.update("s", "a", zone("z")).await;
-    let mut watch = running.engine.watch(named(&["s"]), in_zone("z"), None);
-    assert_eq!(told(&mut watch).await, (snapshot(&["a"]), 3));
-    running.update("s", "b", weight(1)).await;
-    running.update("s", "b", zone("z")).await;
-    running.update("s", "b", weight(2)).await;
-    running.update("s", "a", zone("y")).await;
-    running.deregister("s", "a").await;
-    running.deregister("s", "b").await;
+    let test = start();
+    test.register("s", "a", 60_000).await;
+    test.register("s", "b", 60_000).await;
+    test.update("s", "a", zone("z")).await;
+    let mut watch = test.engine.watch(named(&["s"]), in_zone("z"), None);
+    assert_eq!(next_event(&mut watch).await, (snapshot(&["a"]), 3));
+    test.update("s", "b", weight(1)).await;
+    test.update("s", "b", zone("z")).await;
+    test.update("s", "b", weight(2)).await;
+    test.update("s", "a", zone("y")).await;
+    test.deregister("s", "a").await;
+    test.deregister("s", "b").await;
     let seen = [("entered", "b"), ("updated", "b"), ("left", "a"), ("evicted", "b")];
-    assert_eq!(told(&mut watch).await, (changes(seen), 9));
+    assert_eq!(next_event(&mut watch).await, (changes(seen), 9));
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_lost_when_a_wait_is_given_up() {
-    let running = start();
-    let mut watch = running.watch(&["s"]);
-    assert_eq!(told(&mut watch).await, (snapshot(&[]), 0));
+    let test = start();
+    let mut watch = test.watch(&["s"]);
+    assert_eq!(next_event(&mut watch).await, (snapshot(&[]), 0));
     for round in 1..=20 {
         assert!(timeout(Duration::from_millis(1), watch.next()).await.is_err());
         let instance = format!("i{round:02}");
-        running.register("s", &instance, 60_000).await;
-        assert_eq!(told(&mut watch).await, (changes([("added", &instance)]), round));
+        test.register("s", &instance, 60_000).await;
+        assert_eq!(next_event(&mut watch).await, (changes([("added", &instance)]), round));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn watches_are_counted_while_they_are_open() {
-    let running = start();
-    let first = running.watch(&["s", "t"]);
+    let test = start();
+    let first = test.watch(&["s", "t"]);
     let subjects = Subjects::Namespace(name("n"));
-    let second = running.engine.watch(subjects, Filter::default(), None);
-    assert_eq!(running.engine.status().watches, 2);
+    let second = test.engine.watch(subjects, Filter::default(), None);
+    assert_eq!(test.engine.status().watches, 2);
     drop(first);
     drop(second);
-    assert_eq!(running.engine.status().watches, 0);
+    assert_eq!(test.engine.status().watches, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_large_state_comes_in_parts_and_many_changes_in_several_events() {
-    let running = start();
+    let test = start();
     let register = |n: usize| {
         let entries = BTreeMap::from([("k".to_owned(), "x".repeat(4_000))]);
         let metadata = Metadata::new(&entries);
         let content = Content::from(&Parts { metadata, ..parts(1) });
-        running.engine.register(key("s"), id(&format!("i{n:04}")), content, terms(60_000))
+        test.engine.register(key("s"), id(&format!("i{n:04}")), content, terms(60_000))
     };
-    let mut following = running.watch(&["s"]);
-    assert_eq!(told(&mut following).await, (snapshot(&[]), 0));
+    let mut following = test.watch(&["s"]);
+    assert_eq!(next_event(&mut following).await, (snapshot(&[]), 0));
     assert!(join_all((0..1_000).map(register)).await.iter().all(Result::is_ok));
     let mut parts = 0;
-    let mut watch = running.watch(&["s"]);
+    let mut watch = test.watch(&["s"]);
     loop {
         let (event, cursor) = watch.next().await;
         assert_eq!(cursor.revision, Revision(1_000));

@@ -7,7 +7,8 @@ use tokio::time::sleep;
 use waypost_core::testing::{content, id, key, name, terms, weight};
 
 use super::{
-    Running, TestStore, changes, of, small_log, snapshot, start, start_with, told, unavailable,
+    TestEngine, TestStore, changes, next_event, of, small_log, snapshot, start, start_with,
+    unavailable,
 };
 use crate::{
     engine::{EngineError, ServiceSummary},
@@ -18,32 +19,32 @@ use crate::{
 
 #[tokio::test(start_paused = true)]
 async fn a_read_after_an_answered_write_sees_it() {
-    let running = start();
+    let test = start();
     for round in 0..50 {
         let instance = format!("i{round:02}");
-        let (_, revision) = running.register("s", &instance, 60_000).await;
-        assert!(running.ids("s").contains(&instance));
-        assert!(running.engine.service(&key("s")).1.revision >= revision);
-        let updated = running.update("s", &instance, weight(7)).await;
-        let (found, cursor) = running.engine.service(&key("s"));
+        let (_, revision) = test.register("s", &instance, 60_000).await;
+        assert!(test.ids("s").contains(&instance));
+        assert!(test.engine.service(&key("s")).1.revision >= revision);
+        let updated = test.update("s", &instance, weight(7)).await;
+        let (found, cursor) = test.engine.service(&key("s"));
         let roster = found.unwrap().roster.clone();
         assert_eq!(roster.instances().last().unwrap().content.view().weight, 7);
         assert_eq!((updated, cursor.revision), (revision.next(), revision.next()));
     }
-    running.deregister("s", "i07").await;
-    assert!(!running.ids("s").contains(&"i07".to_owned()));
-    assert_eq!(running.engine.status().instances, 49);
+    test.deregister("s", "i07").await;
+    assert!(!test.ids("s").contains(&"i07".to_owned()));
+    assert_eq!(test.engine.status().instances, 49);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_write_refused_by_the_store_never_shows_up() {
     let store = TestStore::default();
-    let running = start_with(store.clone(), &Limits::default());
-    let (lease, _) = running.register("s", "a", 60_000).await;
-    let mut watch = running.watch(&["s", "t"]);
-    assert_eq!(told(&mut watch).await, (snapshot(&["a"]), 1));
+    let test = start_with(store.clone(), &Limits::default());
+    let (lease, _) = test.register("s", "a", 60_000).await;
+    let mut watch = test.watch(&["s", "t"]);
+    assert_eq!(next_event(&mut watch).await, (snapshot(&["a"]), 1));
     store.fail(true);
-    let engine = &running.engine;
+    let engine = &test.engine;
     let refused = || Some(EngineError::Store(unavailable()));
     let added = engine.register(key("t"), id("b"), content(1), terms(60_000)).await;
     assert_eq!(added.err(), refused());
@@ -51,57 +52,57 @@ async fn a_write_refused_by_the_store_never_shows_up() {
     assert_eq!(taken_over.err(), refused());
     assert_eq!(engine.update(Target::Lease(lease), weight(1)).await.err(), refused());
     assert_eq!(engine.deregister(Target::Lease(lease)).await.err(), refused());
-    let nothing = |running: &Running| {
-        let service = running.engine.service(&key("s")).0.unwrap();
+    let nothing = |test: &TestEngine| {
+        let service = test.engine.service(&key("s")).0.unwrap();
         assert_eq!(service.roster.instances().next().unwrap().content, content(1));
-        assert_eq!((running.ids("s"), running.ids("t")), (vec!["a".to_owned()], vec![]));
-        assert_eq!(running.revision(), Revision(1));
+        assert_eq!((test.ids("s"), test.ids("t")), (vec!["a".to_owned()], vec![]));
+        assert_eq!(test.revision(), Revision(1));
     };
-    nothing(&running);
+    nothing(&test);
     store.fail(false);
     sleep(Duration::from_secs(1)).await;
-    nothing(&running);
+    nothing(&test);
     assert_eq!(engine.renew(&[lease.bits()]).await, [0_u64; 0], "the lease was not fenced off");
-    running.register("s", "c", 60_000).await;
-    assert_eq!(told(&mut watch).await, (changes([("added", "c")]), 2));
+    test.register("s", "c", 60_000).await;
+    assert_eq!(next_event(&mut watch).await, (changes([("added", "c")]), 2));
     assert_eq!(store.committed.lock().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_of_the_registry_needs_no_store() {
     let store = TestStore::default();
-    let running = start_with(store.clone(), &Limits::default());
+    let test = start_with(store.clone(), &Limits::default());
     store.fail(true);
     let refusal = Refusal::NoSuchInstance { service: key("s"), id: id("a") };
-    let answer = running.engine.deregister(of("s", "a")).await;
+    let answer = test.engine.deregister(of("s", "a")).await;
     assert_eq!(answer.err(), Some(EngineError::Refused(refusal)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_full_mailbox_answers_that_it_is_overloaded() {
     let limits = Limits { queued_writes_max: 4, ..Limits::default() };
-    let running = start_with(TestStore::default(), &limits);
+    let test = start_with(TestStore::default(), &limits);
     let register = |n: usize| {
         let instance = id(&format!("i{n}"));
-        running.engine.register(key("s"), instance, content(1), terms(60_000))
+        test.engine.register(key("s"), instance, content(1), terms(60_000))
     };
     // All of them ask before the worker gets to run.
     let answers = join_all((0..7).map(register)).await;
     let taken = answers.iter().filter(|answer| answer.is_ok()).count();
     let overloaded = |answer: &&Result<_, _>| matches!(answer, Err(EngineError::Overloaded(4)));
     assert_eq!((taken, answers.iter().filter(overloaded).count()), (4, 3));
-    assert_eq!(running.ids("s"), ["i0", "i1", "i2", "i3"]);
+    assert_eq!(test.ids("s"), ["i0", "i1", "i2", "i3"]);
     assert!(register(9).await.is_ok(), "there is room again");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_waits_when_the_engine_stops_is_answered() {
-    let running = start_with(TestStore::default(), &Limits::default());
+    let test = start_with(TestStore::default(), &Limits::default());
     let register = |n: usize| {
         let instance = id(&format!("i{n}"));
-        running.engine.register(key("s"), instance, content(1), terms(60_000))
+        test.engine.register(key("s"), instance, content(1), terms(60_000))
     };
-    let stop = async { assert!(running.tasks.join(Duration::from_secs(1)).await) };
+    let stop = async { assert!(test.tasks.join(Duration::from_secs(1)).await) };
     let (answers, ()) = futures_util::join!(join_all((0..9).map(register)), stop);
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     assert_eq!(register(9).await.err(), Some(EngineError::Stopped));
@@ -109,14 +110,14 @@ async fn what_waits_when_the_engine_stops_is_answered() {
 
 #[tokio::test(start_paused = true)]
 async fn services_are_listed_in_order_while_they_have_instances() {
-    let running = start();
+    let test = start();
     for service in ["n/c", "n/a", "m/z", "n/b"] {
-        running.register(service, "i", 60_000).await;
+        test.register(service, "i", 60_000).await;
     }
-    running.update("n/b", "i", Patch { status: Some(Status::Down), ..Patch::default() }).await;
+    test.update("n/b", "i", Patch { status: Some(Status::Down), ..Patch::default() }).await;
     let page = |after: Option<&str>, count| {
         let after = after.map(name);
-        let (services, last, _) = running.engine.services(&name("n"), after.as_ref(), count);
+        let (services, last, _) = test.engine.services(&name("n"), after.as_ref(), count);
         let listed = services.last().filter(|_| services.len() == count);
         assert_eq!(last.as_ref(), listed.map(|service| &service.key.service));
         let line = |s: &ServiceSummary| format!("{} {}/{}", s.key, s.serving, s.instances);
@@ -124,25 +125,25 @@ async fn services_are_listed_in_order_while_they_have_instances() {
     };
     assert_eq!(page(None, 2), ["n/a 1/1", "n/b 0/1"]);
     assert_eq!(page(Some("b"), 2), ["n/c 1/1"]);
-    running.deregister("n/a", "i").await;
+    test.deregister("n/a", "i").await;
     assert_eq!(page(None, 9), ["n/b 0/1", "n/c 1/1"]);
-    assert_eq!(running.engine.status().services, 3);
+    assert_eq!(test.engine.status().services, 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn empty_services_are_forgotten_once_the_log_dropped_their_last_change() {
-    let running = start_with(MemoryStore, &small_log(8));
+    let test = start_with(MemoryStore, &small_log(8));
     let name_of = |n: usize| format!("n/s{n}");
-    running.register("n/lives", "i", 3_600_000).await;
+    test.register("n/lives", "i", 3_600_000).await;
     for n in 0..200 {
-        running.register(&name_of(n), "i", 60_000).await;
-        running.deregister(&name_of(n), "i").await;
-        let known = (0..=n).filter(|n| running.engine.service(&key(&name_of(*n))).0.is_some());
+        test.register(&name_of(n), "i", 60_000).await;
+        test.deregister(&name_of(n), "i").await;
+        let known = (0..=n).filter(|n| test.engine.service(&key(&name_of(*n))).0.is_some());
         assert!(known.count() <= 8);
     }
-    assert_eq!(running.ids("n/lives"), ["i"], "its change is long out of the log");
-    assert!(running.engine.service(&key(&name_of(0))).0.is_none());
+    assert_eq!(test.ids("n/lives"), ["i"], "its change is long out of the log");
+    assert!(test.engine.service(&key(&name_of(0))).0.is_none());
     // One that comes back is another service of the same name.
-    running.register(&name_of(0), "j", 60_000).await;
-    assert_eq!(running.ids(&name_of(0)), ["j"]);
+    test.register(&name_of(0), "j", 60_000).await;
+    assert_eq!(test.ids(&name_of(0)), ["j"]);
 }

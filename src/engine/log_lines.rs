@@ -11,31 +11,31 @@ use crate::{
 
 /// Changes that are told one by one in a second at most: a wave of expiries is not to spend on lines
 /// that nobody reads what it needs for itself.
-const RECORDED_A_SECOND: usize = 10_000;
+const LINES_PER_SECOND: usize = 10_000;
 
 /// Tells changes, and counts those that it does not.
 #[derive(Debug, Default)]
-pub(super) struct Recorder {
+pub(super) struct LineLimiter {
     second: u64,
-    recorded: usize,
+    logged: usize,
 }
 
-impl Recorder {
+impl LineLimiter {
     /// How many of so many changes are told one by one now.
     pub(super) fn grant(&mut self, changes: usize, now: Tick) -> usize {
         let second = now.0 / 1_000;
         if second != self.second {
-            *self = Self { second, recorded: 0 };
+            *self = Self { second, logged: 0 };
         }
-        let granted = changes.min(RECORDED_A_SECOND - self.recorded);
-        self.recorded += granted;
+        let granted = changes.min(LINES_PER_SECOND - self.logged);
+        self.logged += granted;
         granted
     }
 }
 
 /// One line for each change, and one for all further ones up to the revision.
-pub(super) fn record(changes: &[Arc<Change>], further: usize, revision: Revision) {
-    changes.iter().for_each(|change| record_change(change));
+pub(super) fn log_changes(changes: &[Arc<Change>], further: usize, revision: Revision) {
+    changes.iter().for_each(|change| log_change(change));
     if further > 0 {
         let revision = revision.0;
         info!(changes = further, revision, "more changes than are told one by one");
@@ -43,7 +43,7 @@ pub(super) fn record(changes: &[Arc<Change>], further: usize, revision: Revision
 }
 
 /// One line where protection begins in a namespace, and one where it is over.
-pub(super) fn record_protection(before: &[ProtectedNamespace], after: &[ProtectedNamespace]) {
+pub(super) fn log_protection(before: &[ProtectedNamespace], after: &[ProtectedNamespace]) {
     let is_in = |list: &[ProtectedNamespace], namespace: &Name| {
         list.binary_search_by(|protected| protected.namespace.cmp(namespace)).is_ok()
     };
@@ -60,7 +60,7 @@ pub(super) fn record_protection(before: &[ProtectedNamespace], after: &[Protecte
 }
 
 /// One line for each change of membership.
-fn record_change(change: &Change) {
+fn log_change(change: &Change) {
     let instance = &change.instance;
     let (namespace, service) = (&instance.service.namespace, &instance.service.service);
     let (id, revision) = (&instance.id, instance.modified.0);
@@ -96,11 +96,12 @@ mod tests {
 
     #[test]
     fn a_second_has_so_many_lines_and_the_next_has_as_many_again() {
-        let mut recorder = Recorder::default();
-        let first = [300, RECORDED_A_SECOND, 1].map(|changes| recorder.grant(changes, Tick(5_200)));
-        assert_eq!(first, [300, RECORDED_A_SECOND - 300, 0]);
-        assert_eq!(recorder.grant(7, Tick(5_999)), 0);
-        assert_eq!(recorder.grant(7, Tick(6_000)), 7);
-        assert_eq!(recorder.grant(RECORDED_A_SECOND, Tick(6_001)), RECORDED_A_SECOND - 7);
+        let mut line_limiter = LineLimiter::default();
+        let first =
+            [300, LINES_PER_SECOND, 1].map(|changes| line_limiter.grant(changes, Tick(5_200)));
+        assert_eq!(first, [300, LINES_PER_SECOND - 300, 0]);
+        assert_eq!(line_limiter.grant(7, Tick(5_999)), 0);
+        assert_eq!(line_limiter.grant(7, Tick(6_000)), 7);
+        assert_eq!(line_limiter.grant(LINES_PER_SECOND, Tick(6_001)), LINES_PER_SECOND - 7);
     }
 }
