@@ -1,4 +1,5 @@
-//! The only reader of time. Everything else is told what time it is.
+//! Reads the monotonic and the wall clock, alone in this crate. All else receives the time as an
+//! argument.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,33 +10,32 @@ use crate::{
     registry::Now,
 };
 
-/// Tells the time since it was made. Cheap to copy; copies agree.
+/// A monotonic clock that starts at 0, with the wall clock. Cheap to copy; copies agree.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     origin: Instant,
-    /// What people called the time at the start, where that is simulated.
+    /// The wall time at the start, in a simulation.
     simulated: Option<WallTime>,
 }
 
 impl Clock {
-    /// A clock that starts at 0.
+    /// Starts a clock at 0.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
     pub fn start() -> Self {
         Self { origin: Instant::now(), simulated: None }
     }
 
-    /// A clock that starts at 0, when people call the time `wall`. For simulations, in which the same
-    /// has to happen each time.
+    /// Starts a clock at 0 and at the wall time `wall`. For simulations, which must be repeatable.
     pub fn simulated(wall: WallTime) -> Self {
         Self { simulated: Some(wall), ..Self::start() }
     }
 
-    /// The time since the start. Never goes back.
+    /// Returns the milliseconds since the start. Never goes back.
     pub fn tick(self) -> Tick {
         Tick(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// What people call the time.
+    /// Returns the wall time.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     pub fn wall(self) -> WallTime {
         if let Some(wall) = self.simulated {
@@ -46,19 +46,19 @@ impl Clock {
         WallTime(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 
-    /// What people call the given time, past or to come, as the wall clock now goes.
+    /// Converts a past or future tick to wall time, by the current wall clock.
     pub fn wall_at(self, tick: Tick) -> WallTime {
         let Now { tick: now, wall } = self.now();
         WallTime((wall.0 + tick.0).saturating_sub(now.0))
     }
 
-    /// The moment that lies a while ahead, for timers.
+    /// Returns the instant after `duration`, for timers.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
     pub fn after(self, duration: Duration) -> Instant {
         Instant::now() + duration
     }
 
-    /// What leases count by and what people read.
+    /// Returns the tick, which leases count by, and the wall time.
     pub fn now(self) -> Now {
         Now { tick: self.tick(), wall: self.wall() }
     }

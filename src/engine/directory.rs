@@ -1,5 +1,5 @@
-//! The published services: looked up by name in O(1), listed by namespace in order. Written by the
-//! worker alone.
+//! The published services: lookup by name in O(1), sorted lists by namespace. Only the worker
+//! writes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,25 +18,26 @@ use crate::{
     registry::Service,
 };
 
+/// The directory of services.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    /// Also services whose last instance is gone, for as long as the log holds its removal: a watch
-    /// finds the way to it from here.
+    /// Includes services without instances while the log has the removal of the last one: a watch
+    /// finds that change through its service.
     services: DashMap<Arc<ServiceKey>, Arc<Service>>,
-    /// The services that have instances.
+    /// The services with instances, by namespace.
     names: RwLock<BTreeMap<Name, BTreeSet<Name>>>,
-    /// How many they are.
+    /// The number of these services.
     listed: AtomicUsize,
 }
 
-/// How a service stands.
+/// A service and its instances, in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceSummary {
     /// The service.
     pub key: Arc<ServiceKey>,
-    /// How many instances it has.
+    /// The number of instances.
     pub instances: usize,
-    /// How many of them take traffic.
+    /// The number of instances that receive traffic.
     pub serving: usize,
 }
 
@@ -46,20 +47,20 @@ impl Directory {
         self.services.get(key).map(|entry| Arc::clone(&entry))
     }
 
-    /// Publishes a service as it now stands.
+    /// Publishes the current state of a service.
     pub(super) fn put(&self, service: Arc<Service>) {
-        let lives = !service.roster.is_empty();
+        let is_listed = !service.roster.is_empty();
         let key = Arc::clone(&service.key);
         let before = self.services.insert(Arc::clone(&key), service);
-        let lived = before.is_some_and(|before| !before.roster.is_empty());
-        match (lived, lives) {
+        let was_listed = before.is_some_and(|before| !before.roster.is_empty());
+        match (was_listed, is_listed) {
             (false, true) => self.list(&key),
             (true, false) => self.unlist(&key),
             _ => {}
         }
     }
 
-    /// Forgets a service without instances.
+    /// Removes a service without instances.
     pub(super) fn forget(&self, key: &ServiceKey) {
         self.services.remove(key);
     }
@@ -81,19 +82,20 @@ impl Directory {
         }
     }
 
-    /// How many services have instances.
+    /// Returns the number of services with instances.
     pub(super) fn services(&self) -> usize {
         self.listed.load(Ordering::Relaxed)
     }
 
-    /// The names of all services of the namespace that have instances, in order.
+    /// Returns the names of all services of a namespace with instances, sorted.
     pub(super) fn names(&self, namespace: &Name) -> Vec<Name> {
         let names = self.names.read();
         names.get(namespace).into_iter().flatten().cloned().collect()
     }
 
-    /// The services of the namespace from behind `after`, of `count` names at most, and the last of
-    /// these names where there may be more. A service whose last instance left meanwhile is left out.
+    /// Returns the services of at most `count` names of a namespace from after `after`, and the
+    /// last of these names if there may be more. Omits a service whose last instance was removed
+    /// meanwhile.
     pub(super) fn page(
         &self,
         namespace: &Name,

@@ -1,4 +1,4 @@
-//! What the log says of changes: a line each, unless there are too many.
+//! The log lines of membership changes: one for each, up to a rate limit.
 
 use std::sync::Arc;
 
@@ -9,11 +9,10 @@ use crate::{
     registry::ProtectedNamespace,
 };
 
-/// Changes that are told one by one in a second at most: a wave of expiries is not to spend on lines
-/// that nobody reads what it needs for itself.
+/// The rate limit of lines: a wave of expiries must not spend its time on log lines.
 const LINES_PER_SECOND: usize = 10_000;
 
-/// Tells changes, and counts those that it does not.
+/// Limits the lines of each second.
 #[derive(Debug, Default)]
 pub(super) struct LineLimiter {
     second: u64,
@@ -21,7 +20,7 @@ pub(super) struct LineLimiter {
 }
 
 impl LineLimiter {
-    /// How many of so many changes are told one by one now.
+    /// Returns how many of the changes may be logged now.
     pub(super) fn grant(&mut self, changes: usize, now: Tick) -> usize {
         let second = now.0 / 1_000;
         if second != self.second {
@@ -33,33 +32,36 @@ impl LineLimiter {
     }
 }
 
-/// One line for each change, and one for all further ones up to the revision.
+/// Logs one line for each change, and one for all further changes up to the revision.
 pub(super) fn log_changes(changes: &[Arc<Change>], further: usize, revision: Revision) {
     changes.iter().for_each(|change| log_change(change));
     if further > 0 {
         let revision = revision.0;
-        info!(changes = further, revision, "more changes than are told one by one");
+        info!(
+            changes = further,
+            revision, "change log rate limit reached, further changes not logged"
+        );
     }
 }
 
-/// One line where protection begins in a namespace, and one where it is over.
+/// Logs the start and end of protection in each namespace.
 pub(super) fn log_protection(before: &[ProtectedNamespace], after: &[ProtectedNamespace]) {
     let is_in = |list: &[ProtectedNamespace], namespace: &Name| {
         list.binary_search_by(|protected| protected.namespace.cmp(namespace)).is_ok()
     };
     for ProtectedNamespace { namespace, held, why, .. } in after {
         if !is_in(before, namespace) {
-            warn!(%namespace, held, %why, "protection holds evictions");
+            warn!(%namespace, held, %why, "mass-expiry protection started, holding evictions");
         }
     }
     for ProtectedNamespace { namespace, .. } in before {
         if !is_in(after, namespace) {
-            info!(%namespace, "protection is over");
+            info!(%namespace, "mass-expiry protection ended");
         }
     }
 }
 
-/// One line for each change of membership.
+/// Logs a change of membership.
 fn log_change(change: &Change) {
     let instance = &change.instance;
     let (namespace, service) = (&instance.service.namespace, &instance.service.service);
@@ -95,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_has_so_many_lines_and_the_next_has_as_many_again() {
+    fn each_second_has_its_own_limit() {
         let mut line_limiter = LineLimiter::default();
         let first =
             [300, LINES_PER_SECOND, 1].map(|changes| line_limiter.grant(changes, Tick(5_200)));

@@ -1,5 +1,6 @@
-//! The registry at work: one task that makes changes, and handles through which everything else
-//! asks for changes, reads, and follows. Reads and renewals never wait for the task.
+//! The engine: one task that changes the registry, and handles to submit changes, read, and watch.
+//!
+//! Invariant: reads and renewals never wait for the task.
 
 mod directory;
 mod log_lines;
@@ -41,7 +42,7 @@ use directory::Directory;
 use signals::Signals;
 use worker::{Reply, Request, Worker};
 
-/// Suspects that one command removes at most: bounds the size of a commit.
+/// The most suspects that one command removes: bounds the size of a commit.
 const RELEASE_BATCH_MAX: usize = 1024;
 
 /// The engine's handle: cheap to clone, usable from any task.
@@ -51,7 +52,7 @@ pub struct Engine {
     shared: Arc<PublishedState>,
 }
 
-/// What the worker publishes and everyone reads.
+/// The state that the worker publishes for all readers.
 #[derive(Debug)]
 struct PublishedState {
     clock: Clock,
@@ -60,13 +61,13 @@ struct PublishedState {
     leases: Arc<LeaseTable>,
     directory: Directory,
     log: RwLock<ChangeLog>,
-    /// Every change up to here is in the log and in the directory.
+    /// The published revision: every change up to it is in the log and in the directory.
     published: AtomicU64,
     instances: AtomicUsize,
     watches: AtomicUsize,
-    /// In order of their namespaces.
+    /// Sorted by namespace.
     protected: RwLock<Vec<ProtectedNamespace>>,
-    /// Why writes are refused, while they are.
+    /// The store's error while writes are rejected.
     store_failure: latest::Sender<Option<StoreError>>,
     signals: Signals,
 }
@@ -77,47 +78,47 @@ impl PublishedState {
     }
 }
 
-/// Why the engine does not do what it was asked to.
+/// The error of an engine request.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EngineError {
-    /// The registry refuses.
+    /// The registry refused the command.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The store could not keep it.
+    /// The store failed to commit.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Too many writes wait already.
-    #[error("overloaded: {0} writes wait already")]
+    /// The queue of writes is full.
+    #[error("overloaded: the queue of {0} writes is full")]
     Overloaded(usize),
     /// The engine has stopped.
     #[error("the server is shutting down")]
     Stopped,
 }
 
-/// How the registry stands.
+/// The registry's status.
 #[derive(Debug, Clone)]
 pub struct EngineStatus {
-    /// The position.
+    /// The published cursor.
     pub cursor: Cursor,
-    /// How many instances there are; each has one live lease.
+    /// The number of instances; each has one active lease.
     pub instances: usize,
-    /// How many services have instances.
+    /// The number of services with instances.
     pub services: usize,
-    /// How many watches are open.
+    /// The number of open watches.
     pub watches: usize,
-    /// What keeps the registry.
+    /// The name of the storage backend.
     pub store: &'static str,
-    /// Why it refuses writes, if it does.
+    /// The store's error while writes are rejected.
     pub store_failure: Option<StoreError>,
-    /// The namespaces in which leases that ran out are held, in order of their names.
+    /// The namespaces in which mass-expiry protection holds instances, sorted.
     pub protected: Vec<ProtectedNamespace>,
 }
 
 impl Engine {
-    /// Starts upon what the store kept, on a thread of its own: a wave of leases that run out keeps a
-    /// core busy for a while, a store may block, and lookups have to go on beside both.
+    /// Starts from a store's state, on a thread of its own: a wave of expiries keeps a core busy
+    /// for a while and a store may block, and lookups must continue beside both.
     ///
-    /// Errors: there can't be another thread.
+    /// Errors: the thread can't be started.
     pub fn start<S: Store>(
         store: S,
         loaded: StoredState,
@@ -152,8 +153,7 @@ impl Engine {
         Ok(Self { mailbox, shared })
     }
 
-    /// Registers an instance. Cancel safe in so far as a registration whose answer is dropped is
-    /// made or not made as a whole.
+    /// Registers an instance. If the future is dropped, the registration is made entirely or not.
     pub async fn register(
         &self,
         service: ServiceKey,
@@ -164,10 +164,10 @@ impl Engine {
         self.submit(Command::Register { service, id, content, terms }).await
     }
 
-    /// Changes an instance; by its lease, this also renews the lease.
+    /// Updates an instance. An update by lease also renews the lease.
     pub async fn update(&self, target: Target, patch: Patch) -> Result<Outcome, EngineError> {
         if let Target::Lease(lease) = target {
-            // A lease that does not live is refused by the plan, which knows why.
+            // The plan refuses an inactive lease, with the reason.
             self.shared.leases.renew(lease, self.shared.clock.tick());
         }
         self.submit(Command::Update { target, patch }).await
@@ -178,8 +178,8 @@ impl Engine {
         self.submit(Command::Deregister { target }).await
     }
 
-    /// Removes all suspects of a namespace. Not cancel safe: dropped on the way, it has removed some
-    /// of them.
+    /// Removes all instances that protection holds in a namespace. Not cancel safe: if dropped, it
+    /// may have removed some of them.
     pub async fn release(&self, namespace: Name) -> Result<Outcome, EngineError> {
         let mut released = 0;
         loop {
@@ -195,8 +195,7 @@ impl Engine {
         }
     }
 
-    /// An image of everything that is registered, as of the last answered write or later. Cancel
-    /// safe.
+    /// Starts a backup of the state at the last answered write or later. Cancel safe.
     pub async fn backup(&self) -> Result<Backup, EngineError> {
         self.request(Request::Backup).await
     }
@@ -209,31 +208,31 @@ impl Engine {
         &self,
         request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<T, EngineError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, response) = oneshot::channel();
         self.mailbox.try_send(request(reply)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 EngineError::Overloaded(self.mailbox.max_capacity())
             }
             mpsc::error::TrySendError::Closed(_) => EngineError::Stopped,
         })?;
-        answer.await.unwrap_or(Err(EngineError::Stopped))
+        response.await.unwrap_or(Err(EngineError::Stopped))
     }
 
-    /// Renews leases as of now, and returns those that do not live. Yields now and then, so that a
-    /// large heartbeat delays nobody. Cancel safe.
+    /// Renews leases as of now, and returns the inactive ones. Yields at intervals, so that a large
+    /// heartbeat does not delay other tasks. Cancel safe.
     pub async fn renew(&self, leases: &[u64]) -> Vec<u64> {
         let now = self.shared.clock.tick();
         renewals::renew_each(leases, |lease| self.shared.leases.renew(lease, now)).await
     }
 
-    /// Opens a stream over which leases are renewed.
+    /// Opens a stream that renews leases.
     pub fn keep_alive(&self) -> KeepAlive {
         KeepAlive::open(Arc::clone(&self.shared))
     }
 
-    /// A service and the position at which it is exact. What was answered before is in it.
+    /// Returns a service and the cursor at which it is exact. Includes every write answered before.
     pub fn service(&self, key: &ServiceKey) -> (Option<Arc<Service>>, Cursor) {
-        // The position first: all changes up to it are in the directory.
+        // The revision first: the directory has all changes up to it.
         let published = self.shared.published();
         let service = self.shared.directory.service(key);
         let revision =
@@ -241,8 +240,8 @@ impl Engine {
         (service, self.cursor(revision))
     }
 
-    /// The services of a namespace that have instances, in order of their names, from behind
-    /// `after`, at most `count`; the name to go on behind, where there may be more; and the position.
+    /// Returns at most `count` services of a namespace with instances, sorted by name, from after
+    /// `after`; the name to continue after, if there may be more; and the cursor.
     pub fn services(
         &self,
         namespace: &Name,
@@ -254,11 +253,11 @@ impl Engine {
         (page, last, cursor)
     }
 
-    /// Follows services from `resume` on, or from a snapshot.
+    /// Watches services from `resume` on, or from a snapshot.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, whose timer the watch joins.
+    /// Outside a tokio runtime, whose timer the watch uses.
     pub fn watch(
         &self,
         subjects: Subjects,
@@ -268,9 +267,9 @@ impl Engine {
         Watch::open(Arc::clone(&self.shared), subjects, filter, resume)
     }
 
-    /// How the registry stands.
+    /// Returns the registry's status.
     pub fn status(&self) -> EngineStatus {
-        // One lock after the other, never two together.
+        // One lock after the other, never two at once.
         let store_failure = self.shared.store_failure.borrow().clone();
         let protected = self.shared.protected.read().clone();
         EngineStatus {
@@ -284,12 +283,12 @@ impl Engine {
         }
     }
 
-    /// Why the store refuses writes, while it does.
+    /// Watches the store's error, which is set while writes are rejected.
     pub fn store_failure(&self) -> latest::Receiver<Option<StoreError>> {
         self.shared.store_failure.subscribe()
     }
 
-    /// The position as a cursor.
+    /// Returns the cursor of a revision.
     pub fn cursor(&self, revision: Revision) -> Cursor {
         Cursor { history: self.shared.history, revision }
     }

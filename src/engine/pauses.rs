@@ -1,27 +1,27 @@
-//! Short pauses of a long turn, in which others may have the core. Left to itself, the system's
-//! scheduler has a thread go on for milliseconds where another would answer a lookup in microseconds.
+//! Yields the core during a long batch. Otherwise the system's scheduler lets the thread run for
+//! milliseconds while another one could answer a lookup in microseconds.
 
 use std::thread;
 
 use crate::{clock::Clock, model::Tick};
 
-/// Steps of a turn between two pauses.
+/// Steps of a batch between two pauses.
 const STRETCH: usize = 64;
-/// A pause that takes longer went to somebody who keeps the core busy: no lookup takes as long.
+/// A longer pause went to a thread that keeps the core busy: no lookup takes as long.
 const PAUSE_MAX_MS: u64 = 1;
-/// How long there are no pauses after one that took longer. Each would cost as much, and leave to others
-/// what of the core is the engine's.
+/// The time without pauses after one that took longer: each would cost as much, and give the
+/// engine's share of the core away.
 const CROWDED_MS: u64 = 100;
 
-/// When there are pauses.
+/// The schedule of pauses.
 #[derive(Debug, Default)]
 pub(super) struct Pauses {
-    /// None before.
+    /// No pause before this time.
     from: Tick,
 }
 
 impl Pauses {
-    /// A pause, where it is time for one after so many steps.
+    /// Pauses if one is due after this many steps.
     pub(super) fn after(&mut self, steps: usize, clock: Clock) {
         if steps == 0 || !steps.is_multiple_of(STRETCH) {
             return;
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_pause_is_the_last_for_a_while() {
+    fn long_pause_suspends_pauses_for_a_while() {
         let mut pauses = Pauses::default();
         pauses.ended(Tick(500), Tick(501));
         assert_eq!(pauses.from, Tick(0));

@@ -1,5 +1,4 @@
-//! Renews leases, for calls and for streams. It touches the lease table alone: no queue, no disk, no
-//! watch.
+//! Renews leases, for calls and streams. Writes only the lease table: no queue, no disk, no watch.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -8,21 +7,21 @@ use tokio::task::yield_now;
 use super::PublishedState;
 use crate::{model::LeaseId, registry::StreamId};
 
-/// Leases renewed in one go: a large heartbeat then yields, so that it delays nobody.
+/// The leases that are renewed before a yield: a large heartbeat must not delay other tasks.
 const LEASES_PER_YIELD: usize = 4096;
-/// Leases that a stream remembers before it looks for the first time which of them live.
+/// The leases that a stream tracks before it first drops the inactive ones.
 const TRACKED_MIN: usize = 1024;
 
-/// A stream over which leases are renewed. When it goes, those that were last renewed over it have
+/// A stream that renews leases. When it is dropped, the leases that were last renewed over it have
 /// their grace left.
 #[derive(Debug)]
 pub struct KeepAlive {
     shared: Arc<PublishedState>,
     stream: StreamId,
-    /// The leases renewed over it that lived then.
+    /// The leases renewed over it that were active then.
     leases: HashSet<u64>,
-    /// How many are remembered before those that ended are forgotten: twice as many as lived when
-    /// it was looked last, so that a stream of changing leases does not grow.
+    /// The number of tracked leases at which inactive ones are dropped: twice as many as were
+    /// active at the last time, so that a stream of changing leases does not grow.
     tracked_max: usize,
 }
 
@@ -32,11 +31,11 @@ impl KeepAlive {
         Self { shared, stream, leases: HashSet::new(), tracked_max: TRACKED_MIN }
     }
 
-    /// As [`super::Engine::renew`], over the stream.
+    /// Renews leases as [`super::Engine::renew`] does, over the stream.
     pub async fn renew(&mut self, leases: &[u64]) -> Vec<u64> {
         let (table, stream) = (Arc::clone(&self.shared.leases), self.stream);
         let now = self.shared.clock.tick();
-        // Noted first: a stream that breaks amid a renewal breaks for all of it.
+        // Tracked first: a stream that breaks during a renewal breaks for all of its leases.
         self.leases.extend(leases);
         let unknown = renew_each(leases, |lease| table.renew_over(stream, lease, now)).await;
         for lease in &unknown {
@@ -59,7 +58,7 @@ impl Drop for KeepAlive {
     }
 }
 
-/// Renews one lease after the other; those that do not live.
+/// Renews leases one by one. Returns the inactive ones.
 pub(super) async fn renew_each(leases: &[u64], renew: impl Fn(LeaseId) -> bool) -> Vec<u64> {
     let mut unknown = Vec::new();
     for (turn, leases) in leases.chunks(LEASES_PER_YIELD).enumerate() {
@@ -86,7 +85,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn a_stream_of_changing_leases_does_not_grow() {
+    async fn stream_of_changing_leases_does_not_grow() {
         let tasks = Tasks::default();
         let limits = Limits::default();
         let (store, nothing) = MemoryStore::open();
@@ -105,6 +104,6 @@ mod tests {
             }
             assert!(stream.leases.len() <= TRACKED_MIN);
         }
-        assert!(lasting.iter().all(|lease| stream.leases.contains(lease)), "they live");
+        assert!(lasting.iter().all(|lease| stream.leases.contains(lease)), "they are active");
     }
 }

@@ -1,5 +1,5 @@
-//! Wakes watches. A signal says only that there is more: what it is, each watch reads from the log
-//! at its own pace, so a slow one holds nothing up and costs nothing more.
+//! Wakes watches. A signal carries nothing: each watch reads the log at its own pace, so a slow one
+//! delays nothing and costs no memory.
 
 use std::{
     borrow::Borrow,
@@ -17,29 +17,28 @@ use futures_util::task::AtomicWaker;
 
 use crate::model::{Name, ServiceKey};
 
-/// Who waits for what.
+/// The waiters of all services and namespaces.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     services: Topics<Arc<ServiceKey>>,
     namespaces: Topics<Name>,
-    /// How many waiters there have been.
+    /// The number of waiters ever created.
     waiters: AtomicU64,
 }
 
-/// The waiters of each topic that has any.
+/// The waiters by topic; a topic without waiters has no entry.
 type Topics<K> = DashMap<K, Waiters>;
 
-/// The waiters of a topic, in the order in which they came: so that the same happens each time that the
-/// same is simulated.
+/// The waiters of a topic in the order of their creation, so that simulations are repeatable.
 #[derive(Debug, Default)]
 struct Waiters {
     all: BTreeMap<u64, Arc<Waiter>>,
-    /// The same as a list that is woken without the map's lock: a waker runs code of its own, which may
-    /// come back here. Empty after a change, and made by the next signal.
+    /// The same as a list, which is woken without the map's lock: a waker may call back into these
+    /// signals. Empty after a change; the next signal fills it.
     list: OnceLock<Arc<[Arc<Waiter>]>>,
 }
 
-/// Somebody who is woken. One at a time waits for it.
+/// A flag and the waker of one task at a time.
 #[derive(Debug)]
 pub(super) struct Waiter {
     number: u64,
@@ -48,16 +47,16 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
-    /// Ready with the next signal, or with one that came since the last.
+    /// Completes with the next signal, or with one sent since the last poll.
     pub(super) fn poll_signal(&self, context: &Context<'_>) -> Poll<()> {
         if !self.signalled.load(Ordering::Acquire) {
             self.waker.register(context.waker());
         }
-        // Looked at again: a signal that came before the waker stood there woke nobody.
+        // Checked again: a signal before `register` found no waker.
         if self.signalled.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Stays where nobody waits at the moment: no signal is lost.
+    /// Sets the flag, which stays set if no task waits: no signal is lost.
     fn signal(&self) {
         self.signalled.store(true, Ordering::Release);
         self.waker.wake();
@@ -65,18 +64,18 @@ impl Waiter {
 }
 
 impl Signals {
-    /// One who waits for nothing yet.
+    /// Creates a waiter without topics.
     pub(super) fn waiter(&self) -> Arc<Waiter> {
         let number = self.waiters.fetch_add(1, Ordering::Relaxed);
         Arc::new(Waiter { number, signalled: AtomicBool::new(false), waker: AtomicWaker::new() })
     }
 
-    /// Wakes those who follow the service or its namespace.
+    /// Wakes the waiters of a service.
     pub(super) fn wake_service(&self, key: &ServiceKey) {
         wake(&self.services, key);
     }
 
-    /// Wakes those who follow the whole namespace.
+    /// Wakes the waiters of a whole namespace.
     pub(super) fn wake_namespace(&self, namespace: &Name) {
         wake(&self.namespaces, namespace);
     }
@@ -110,7 +109,7 @@ where
     K: Eq + Hash + Borrow<Q>,
     Q: Eq + Hash + ?Sized,
 {
-    // One that joins from here on looks for itself before it waits.
+    // A waiter that joins later reads the log before it waits.
     let waiters = topics.get(topic).map(|waiters| waiters.list());
     for waiter in waiters.iter().flat_map(|waiters| waiters.iter()) {
         waiter.signal();
@@ -148,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    /// Leaves and joins when it is woken, as the end of a task may that drops a watch.
+    /// Leaves and joins its topic when woken, as a task that drops a watch may.
     struct RejoiningWaker {
         signals: Signals,
         key: Arc<ServiceKey>,
@@ -165,16 +164,16 @@ mod tests {
         }
     }
 
-    /// Fails where the locks of the test wait for each other.
+    /// Detects a deadlock by a timeout.
     #[test]
-    fn a_waker_may_leave_and_join() {
+    fn waker_may_leave_and_join() {
         let (done, ended) = sync_channel(1);
         let run = move || {
             leave_and_join_when_woken();
             done.send(()).unwrap();
         };
         let thread = thread::Builder::new().spawn(run).unwrap();
-        assert!(ended.recv_timeout(Duration::from_secs(30)).is_ok(), "no lock is held by a signal");
+        assert!(ended.recv_timeout(Duration::from_secs(30)).is_ok(), "a signal holds no lock");
         thread.join().unwrap();
     }
 
@@ -194,12 +193,12 @@ mod tests {
         }
         signals.leave_service(key, waiter);
         signals.wake_service(key);
-        assert!(signals.services.is_empty(), "a topic ends with its last waiter");
+        assert!(signals.services.is_empty(), "the last waiter removes its topic");
         assert_eq!(woken.load(Ordering::Relaxed), 3);
     }
 
     #[test]
-    fn waiters_that_are_there_at_the_signal_are_woken() {
+    fn signal_wakes_the_waiters_of_its_topic() {
         let (signals, key) = (Signals::default(), Arc::new(key("n/s")));
         let waiters: Vec<_> = (0..4).map(|_| signals.waiter()).collect();
         let context = Context::from_waker(std::task::Waker::noop());

@@ -1,5 +1,7 @@
-//! A watch: a cursor into the log, moved by its reader. What it costs does not depend on how slow
-//! its reader is: it keeps no queue, and whoever falls behind the log starts over with a snapshot.
+//! A watch: a cursor into the log that its reader moves.
+//!
+//! Invariant: its memory does not depend on the speed of its reader. It has no queue; a reader that
+//! falls behind the log starts over with a snapshot.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -19,17 +21,17 @@ use crate::{
     registry::{LogEntry, RosterChunk, Service},
 };
 
-/// How long a watch stays silent at most; the contract's 10 s with room to travel.
+/// The longest time without an event: below the 10 s that the protocol promises.
 const IDLE_INTERVAL: Duration = Duration::from_secs(8);
-/// Changes in one event at most.
+/// The most changes of an event.
 const EVENT_CHANGES_MAX: usize = 256;
-/// How far one event reads on through the log at most.
+/// The most log entries that an event scans.
 const SCAN_MAX: usize = 4096;
-/// Bytes of instances after which an event is full. What a reader does not take waits in the
-/// buffers of its stream, a whole event at a time: this bounds what each of the slow ones costs.
+/// The bytes of instances after which an event is full. Unread events wait in the stream's buffers,
+/// a whole event at a time: this bounds the memory of each slow reader.
 const EVENT_BYTES_MAX: usize = 64 * 1024;
 
-/// What a watch follows.
+/// The services that a watch covers.
 #[derive(Debug, Clone)]
 pub enum Subjects {
     /// Every service of a namespace.
@@ -43,49 +45,49 @@ pub enum Subjects {
 pub struct Watch {
     subscription: Subscription,
     filter: Filter,
-    /// What the reader has: everything that concerns it up to here.
+    /// The reader has received every matching change up to this revision.
     cursor: Revision,
     phase: WatchPhase,
-    /// When the reader has to hear something.
+    /// The time of the next idle event.
     idle_at: Instant,
-    /// Wakes it then, or earlier: it is set anew when it has gone off, not with each event.
+    /// A timer for that time or earlier: it is reset when it fires, not with each event.
     idle: Pin<Box<Sleep>>,
 }
 
 #[derive(Debug)]
 enum WatchPhase {
-    /// A snapshot is to come.
+    /// The next event starts a snapshot.
     NeedsSnapshot,
-    /// A snapshot is under way: these are its further chunks.
+    /// A snapshot is in progress: its remaining chunks.
     Snapshot(vec::IntoIter<Arc<RosterChunk>>),
-    /// The reader resumed and has heard nothing yet.
+    /// The watch resumed and has sent no event yet.
     Resumed,
-    /// The reader follows the log.
+    /// The watch follows the log.
     Following,
 }
 
-/// What a reader is told.
+/// An event of a watch.
 #[derive(Debug)]
 pub enum WatchEvent {
     /// A part of the state at the cursor.
     Snapshot {
         /// The instances of these chunks that match the filter.
         chunks: Vec<Arc<RosterChunk>>,
-        /// Whether the state is whole.
+        /// Set on the last part.
         last: bool,
     },
-    /// What happened up to the cursor.
+    /// The matching changes up to the cursor.
     Changes(Vec<WatchedChange>),
-    /// Nothing happened up to the cursor.
+    /// No matching change up to the cursor.
     Idle,
 }
 
-/// A change as a watch sees it.
+/// A change as seen through a watch's filter.
 #[derive(Debug)]
 pub enum WatchedChange {
-    /// As it happened.
+    /// The instance matched before and after, or was added or removed.
     Whole(Arc<LogEntry>),
-    /// The instance came to match the filter.
+    /// The instance matches the filter from now on.
     Entered(Arc<LogEntry>),
     /// The instance no longer matches the filter.
     Left(Arc<LogEntry>),
@@ -105,7 +107,7 @@ impl Watch {
                 && cursor.revision >= shared.log.read().floor()
         });
         let idle_at = shared.clock.after(IDLE_INTERVAL);
-        // Joined before the first look: what happens from here on leaves a permit.
+        // Joined before the first read: later changes set the waiter's flag.
         let subscription = Subscription::open(shared, subjects);
         let (cursor, phase) = match resumed {
             Some(cursor) => (cursor.revision, WatchPhase::Resumed),
@@ -115,18 +117,18 @@ impl Watch {
         Self { subscription, filter, cursor, phase, idle_at, idle }
     }
 
-    /// The filter, by which readers of snapshots choose.
+    /// Returns the filter, which readers of snapshots apply.
     pub fn filter(&self) -> &Filter {
         &self.filter
     }
 
-    /// The next event and the position after it; waits where there is nothing to tell. Cancel safe:
-    /// nothing is lost when the future is dropped.
+    /// Waits for the next event. Returns it with the cursor after it. Cancel safe: a dropped future
+    /// loses nothing.
     pub async fn next(&mut self) -> (WatchEvent, Cursor) {
         poll_fn(|context| self.poll_next(context)).await
     }
 
-    /// As [`Self::next`], for whoever is polled.
+    /// Polls for the next event, as [`Self::next`].
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<(WatchEvent, Cursor)> {
         let event = ready!(self.poll_event(context));
         let PublishedState { clock, history, .. } = &*self.subscription.shared;
@@ -146,12 +148,12 @@ impl Watch {
             if self.idle.deadline() >= self.idle_at {
                 return Poll::Ready(WatchEvent::Idle);
             }
-            // It was not silent for all that time.
+            // An event was sent since the timer was set.
             self.idle.as_mut().reset(self.idle_at);
         }
     }
 
-    /// What there is to tell now.
+    /// Returns the event that is ready now.
     fn ready(&mut self) -> Option<WatchEvent> {
         match &mut self.phase {
             WatchPhase::NeedsSnapshot => Some(self.begin_snapshot()),
@@ -190,7 +192,7 @@ impl Watch {
         WatchEvent::Snapshot { chunks, last }
     }
 
-    /// Reads on through the log until there is something to tell or the end is reached.
+    /// Reads the log up to the next matching change or the end.
     fn follow(&mut self) -> Option<WatchEvent> {
         loop {
             let published = self.subscription.shared.published();
@@ -213,7 +215,7 @@ impl Watch {
     }
 }
 
-/// How a change looks through a filter, if it is seen at all.
+/// Returns a change as seen through a filter, if it is visible.
 fn through_filter(filter: &Filter, entry: Arc<LogEntry>) -> Option<WatchedChange> {
     if waypost_core::failpoint::planted("skip-change")
         && entry.change.revision().0.is_multiple_of(41)
@@ -227,7 +229,7 @@ fn through_filter(filter: &Filter, entry: Arc<LogEntry>) -> Option<WatchedChange
     })
 }
 
-/// A watch's place among the signals, given back when it ends.
+/// The topics of a watch. Leaves them on drop.
 #[derive(Debug)]
 struct Subscription {
     shared: Arc<PublishedState>,
@@ -257,25 +259,25 @@ impl Subscription {
         }
     }
 
-    /// The followed services as they all were at one position.
+    /// Captures the watched services at one revision.
     ///
-    /// They are read one by one while changes go on. What changed meanwhile is read again, until
-    /// nothing did: then what was read is the state at the last position looked at. Each round
-    /// covers only the time of the round before, so the rounds shrink quickly.
+    /// Reads them one by one while changes continue, then reads again those that changed meanwhile,
+    /// until none did: the result is the state at the last revision checked. Each round covers only
+    /// the time of the previous one, so the rounds shrink quickly.
     fn capture(&self) -> (BTreeMap<Arc<ServiceKey>, Arc<Service>>, Revision) {
         let mut read_from = self.shared.published();
         let mut captured = self.read_all();
         loop {
             let published = self.shared.published();
-            // To the end of the log: what is not published yet may show in the directory already,
-            // or no longer show, where a service lost its last instance.
+            // To the end of the log: the directory may already have a change that is not published
+            // yet, or may have dropped a service that lost its last instance.
             let end = Revision(u64::MAX);
             let read =
                 self.shared.log.read().scan(read_from, end, usize::MAX, |change| {
                     self.concerns(&change.instance.service)
                 });
             let Some((entries, _)) = read else {
-                // The log ran past the whole round.
+                // The log dropped changes of this round.
                 read_from = self.shared.published();
                 captured = self.read_all();
                 continue;
@@ -287,7 +289,7 @@ impl Subscription {
                 entries.iter().map(|entry| &entry.change.instance.service).collect();
             self.read_into(&mut captured, keys.into_iter());
             if ahead {
-                // The worker is between the log and publishing the position.
+                // The worker has written the log and not published the revision yet.
                 std::thread::yield_now();
             }
         }
@@ -320,11 +322,11 @@ impl Subscription {
         }
     }
 
-    /// The changes that concern the watch in `(after, published]`, or the first of them, and the
-    /// position read up to. `None`: the log no longer holds them all.
+    /// Returns the matching changes in `(after, published]`, or the first of them, and the revision
+    /// read up to; `None` if the log no longer has all of them.
     fn read(&self, after: Revision, published: Revision) -> Option<(Vec<Arc<LogEntry>>, Revision)> {
-        // Before the log: no lock is taken while it is locked. All changes up to `published` are in the
-        // directory already, so each chain begins at one of them or later.
+        // Before the log, so that no lock is taken while it is locked. The directory has all
+        // changes up to `published`, so each chain starts at one of them or later.
         let heads = self.heads();
         let log = self.shared.log.read();
         let resets = !waypost_core::failpoint::planted("late-watcher-not-reset");
@@ -334,7 +336,7 @@ impl Subscription {
             return self.unchanged_since(after).then(|| (Vec::new(), published));
         }
         if let Some(heads) = heads {
-            // Most often little happened to few services: go from change to change.
+            // The common case, few changes of few services: walk from change to change.
             let chains = heads.into_iter().try_fold(Vec::new(), |mut all, head| {
                 let chain = log.chain(head, after, published, EVENT_CHANGES_MAX)?;
                 if all.is_empty() {
@@ -353,15 +355,16 @@ impl Subscription {
         Some(fit_event(entries, read_to))
     }
 
-    /// The revisions of the latest changes to the followed services, where these are few and known.
+    /// Returns the revisions of the latest changes of the watched services, unless a namespace is
+    /// watched.
     fn heads(&self) -> Option<Vec<Revision>> {
         let Subjects::Services(keys) = &self.subjects else { return None };
         let head = |key: &Arc<ServiceKey>| Some(self.shared.directory.service(key)?.revision);
         Some(keys.iter().filter_map(head).collect())
     }
 
-    /// Whether all followed services live and none has changed since: then it does not matter how
-    /// far the log has moved on.
+    /// Returns whether all watched services exist and none has changed since: then it does not
+    /// matter what the log has dropped.
     fn unchanged_since(&self, after: Revision) -> bool {
         let unchanged = |key: &Arc<ServiceKey>| {
             self.shared.directory.service(key).is_some_and(|service| service.revision <= after)
@@ -370,14 +373,14 @@ impl Subscription {
     }
 }
 
-/// As many of the entries as one event takes, and the position that this reads up to.
+/// Truncates entries to the size of an event. Returns them with the revision that they reach.
 fn fit_event(mut entries: Vec<Arc<LogEntry>>, read_to: Revision) -> (Vec<Arc<LogEntry>>, Revision) {
     let mut bytes = 0;
     let fits = |entry: &&Arc<LogEntry>| {
         bytes += entry.change.instance.footprint();
         bytes <= EVENT_BYTES_MAX
     };
-    // One always goes: its size has a limit of its own.
+    // At least one: the size of an instance has its own limit.
     let count = entries.iter().take(EVENT_CHANGES_MAX).take_while(fits).count().max(1);
     if count >= entries.len() {
         return (entries, read_to);

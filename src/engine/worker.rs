@@ -1,5 +1,5 @@
-//! The one task that changes the registry. Each turn takes what waits (commands, and leases that
-//! ran out), plans all of it, commits it at once, absorbs and publishes it, and answers.
+//! The one task that changes the registry, in batches. A batch takes the waiting commands and due
+//! leases, plans them, commits once, absorbs and publishes the result, and answers.
 
 use std::{
     collections::BTreeSet,
@@ -28,31 +28,31 @@ use crate::{
     store::{Backup, Store, StoreError},
 };
 
-/// Commands of one turn at most: bounds the size of a commit.
+/// The most commands of a batch: bounds the size of a commit.
 const BATCH_COMMANDS_MAX: usize = 1024;
-/// Leases that one turn looks at at most: bounds how long expiries hold up commands.
+/// The most due leases that a batch examines: bounds how long expiries delay commands.
 const BATCH_EXPIRIES_MAX: usize = 256;
-/// How often the expiry wheel moves.
+/// The interval of the expiry wheel.
 const WHEEL_INTERVAL: Duration = Duration::from_millis(10);
-/// The longest that lies between two turns where the server runs. Beyond it, it stood still: it was
-/// stopped, suspended, starved, or waited for the store.
+/// The longest time between two batches of a running server. A longer gap is a stall: the process
+/// was stopped, suspended or starved, or waited for the store.
 const STALL_MIN_MS: u64 = 100;
-/// How long heartbeats that waited for the server may take to be read before anybody is judged.
+/// The time after a stall for queued heartbeats to be read before any lease expires.
 const CATCH_UP_MS: u64 = 50;
 
-/// How long writes are refused after the store failed, until it is tried again.
+/// The time that writes are rejected after the store failed, before the next attempt.
 const STORE_RETRY_MS: u64 = 1_000;
 
-/// What the worker is asked for.
+/// A request to the worker.
 #[derive(Debug)]
 pub(super) enum Request {
-    /// To make a change.
+    /// Change the registry.
     Change(Command, Reply<Outcome>),
-    /// For an image of what the store keeps.
+    /// Start a backup of the store.
     Backup(Reply<Backup>),
 }
 
-/// Who waits for an answer.
+/// The sender of a response.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
 pub(super) struct Worker<S> {
@@ -60,9 +60,9 @@ pub(super) struct Worker<S> {
     store: S,
     shared: Arc<PublishedState>,
     requests: mpsc::Receiver<Request>,
-    /// Why the store failed last, and until when it is left alone for that.
+    /// The store's last error, and the time of the next attempt.
     store_failure: Option<(StoreError, Tick)>,
-    /// When the latest turn began.
+    /// The start of the latest batch.
     batch_started_at: Tick,
     line_limiter: LineLimiter,
     pauses: Pauses,
@@ -90,7 +90,7 @@ impl<S: Store> Worker<S> {
         }
     }
 
-    /// Works until it is stopped; what waits then is answered first.
+    /// Runs batches until stopped. Answers all waiting requests before it returns.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut wheel = interval(WHEEL_INTERVAL);
         wheel.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -105,7 +105,7 @@ impl<S: Store> Worker<S> {
                     () = stop.cancelled() => break,
                     _ = wheel.tick() => {}
                     received = self.requests.recv_many(&mut waiting, BATCH_COMMANDS_MAX) => {
-                        // Nobody is left who could ask.
+                        // The last handle is gone.
                         if received == 0 { break }
                     }
                 }
@@ -129,8 +129,7 @@ impl<S: Store> Worker<S> {
         }
     }
 
-    /// One way for everything: plan, commit, absorb, publish, answer. Says whether more leases are
-    /// due.
+    /// Runs one batch: plan, commit, absorb, publish, answer. Returns whether more leases are due.
     async fn run_batch(&mut self, requests: Vec<Request>) -> bool {
         let now = self.shared.clock.now();
         self.detect_stall(now.tick);
@@ -138,7 +137,7 @@ impl<S: Store> Worker<S> {
         if let Some((error, retry)) = &self.store_failure
             && now.tick < *retry
         {
-            // Nobody is judged either: nothing could come of it.
+            // No lease expires either: the removal could not be committed.
             reject(changes.into_iter().map(|(_, reply)| reply), error);
             return false;
         }
@@ -149,31 +148,30 @@ impl<S: Store> Worker<S> {
         let mut plan = self.registry.plan(now);
         for (step, due) in due_leases.iter().enumerate() {
             self.pauses.after(step, self.shared.clock);
-            // Never refused: the lease holds an instance or has ended otherwise.
+            // Never refused: the lease has an instance, or ended in another way.
             let _enforced = plan.decide(Command::Enforce(*due));
         }
-        let mut answers: Vec<PendingReply> = Vec::with_capacity(changes.len());
+        let mut replies: Vec<PendingReply> = Vec::with_capacity(changes.len());
         for (command, reply) in changes {
-            answers.push((reply, plan.decide(command)));
+            replies.push((reply, plan.decide(command)));
         }
         let transitions = plan.into_transitions();
         self.pauses.after(transitions.len(), self.shared.clock);
         match self.commit(&transitions).await {
             Ok(()) => {
                 let (changes, unlogged) = self.publish(transitions);
-                for (reply, answer) in answers {
-                    // Whoever asked may have gone away.
-                    let _gone = reply.send(answer.map_err(EngineError::Refused));
+                for (reply, result) in replies {
+                    // The caller may have dropped its request.
+                    let _gone = reply.send(result.map_err(EngineError::Refused));
                 }
                 log_changes(&changes, unlogged, self.registry.revision());
             }
-            Err(error) => self.revert(&due_leases, answers, &error),
+            Err(error) => self.revert(&due_leases, replies, &error),
         }
         more_due
     }
 
-    /// Gives images of what is committed to those who ask for one; returns the changes that are asked
-    /// for.
+    /// Starts the requested backups of the committed state. Returns the requested changes.
     fn send_backups(&self, requests: Vec<Request>) -> Vec<(Command, Reply<Outcome>)> {
         let mut changes = Vec::with_capacity(requests.len());
         for request in requests {
@@ -187,26 +185,26 @@ impl<S: Store> Worker<S> {
         changes
     }
 
-    /// A turn that comes late means that the server stood still, which is not the instances' fault.
+    /// Extends every lease if the batch is late: the server stalled, not the instances.
     fn detect_stall(&mut self, now: Tick) {
         let before = mem::replace(&mut self.batch_started_at, now);
         let stall_ms = now.0.saturating_sub(before.0);
         if stall_ms > STALL_MIN_MS && !waypost_core::failpoint::planted("pause-unseen") {
-            warn!(stall_ms, "the server stood still, every lease is moved by as much");
+            warn!(stall_ms, "server stalled; extended every lease by the length of the stall");
             self.registry.record_stall(before, Tick(now.0 + CATCH_UP_MS));
         }
     }
 
     async fn commit(&mut self, transitions: &[Transition]) -> Result<(), StoreError> {
-        // One that failed has to prove that it works, with nothing to write as well.
+        // A failed store must prove that it works, even with nothing to write.
         if transitions.is_empty() && self.store_failure.is_none() {
             return Ok(());
         }
         let committed = self.store.commit(transitions).await;
-        // Each said once, not for each batch.
+        // Logged once, not for each batch.
         match (&committed, self.store_failure.is_some()) {
-            (Ok(()), true) => info!("writes are taken again"),
-            (Err(error), false) => warn!(%error, "writes are refused"),
+            (Ok(()), true) => info!("store recovered, accepting writes"),
+            (Err(error), false) => warn!(%error, "store failed, rejecting writes"),
             _ => {}
         }
         let retry = Tick(self.shared.clock.tick().0 + STORE_RETRY_MS);
@@ -220,21 +218,21 @@ impl<S: Store> Worker<S> {
         committed
     }
 
-    /// Leaves everything as it was before the turn. Answers may speak of a state that will not be,
-    /// so each of them is the store's error.
-    fn revert(&mut self, due_leases: &[Due], answers: Vec<PendingReply>, error: &StoreError) {
+    /// Restores the state before the batch. Every response is the store's error: the planned
+    /// outcomes describe a state that was not committed.
+    fn revert(&mut self, due_leases: &[Due], replies: Vec<PendingReply>, error: &StoreError) {
         self.registry.reinstate(due_leases, self.shared.clock.tick());
-        reject(answers.into_iter().map(|(reply, _)| reply), error);
+        reject(replies.into_iter().map(|(reply, _)| reply), error);
     }
 
-    /// The order matters: log and directory before the position that promises them, the position
-    /// before the signals that make watches look. Returns the changes to tell one by one in the log,
-    /// and how many more there were.
+    /// Publishes transitions in this order: log and directory before the revision that promises
+    /// them, the revision before the signals that wake watches. Returns the changes to log in lines
+    /// of their own, and the number of all others.
     fn publish(&mut self, transitions: Vec<Transition>) -> (Vec<Arc<Change>>, usize) {
-        // The lease begins now, not before a long commit.
+        // Leases start now, not before a long commit.
         let now = self.shared.clock.tick();
         let revision = self.registry.revision();
-        // In the order of their first changes, each once.
+        // Unique, in the order of their first changes.
         let mut changed_services: Vec<Arc<ServiceKey>> = Vec::new();
         let mut absorbed = Vec::with_capacity(transitions.len());
         for (step, transition) in transitions.into_iter().enumerate() {
@@ -271,7 +269,7 @@ impl<S: Store> Worker<S> {
         (changes, unlogged)
     }
 
-    /// Adds changes to the log. Returns the services of removals that fell off its old end.
+    /// Appends changes to the log. Returns the services of removals that the log dropped.
     fn append(&self, changes: Vec<(Arc<Change>, Revision)>) -> Vec<(Arc<ServiceKey>, Revision)> {
         let mut ended = Vec::new();
         let mut log = self.shared.log.write();

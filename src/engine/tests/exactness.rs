@@ -1,4 +1,4 @@
-//! Watches under concurrent writers: what they receive adds up to the state at their position.
+//! Tests of watches under concurrent writers: their events fold to the state at their cursor.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -25,7 +25,7 @@ use crate::{
 
 const SERVICES: [&str; 5] = ["n/a", "n/b", "n/c", "m/a", "m/b"];
 
-/// Some writes of one writer. Refusals are part of the game: others write, too.
+/// Writes at random. Refusals are expected: other writers change the same instances.
 async fn write(engine: Engine, mut random: Rng, count: usize) {
     let mut leases = Vec::new();
     for _ in 0..count {
@@ -41,7 +41,7 @@ async fn write(engine: Engine, mut random: Rng, count: usize) {
         };
         let done = match random.u8(..8) {
             0..=2 => {
-                // Some live for so short that they expire while the test runs.
+                // Some TTLs are so short that they pass during the test.
                 let terms = terms(if random.bool() { 3_600_000 } else { random.u64(1..40) });
                 engine.register(service, instance, content(random.u16(1..3)), terms).await
             }
@@ -60,12 +60,15 @@ async fn write(engine: Engine, mut random: Rng, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn whatever_followers_are_told_adds_up_to_the_state_at_their_position() {
+async fn events_of_every_watch_fold_to_the_state_at_its_cursor() {
     with_seeds_async(2, async |mut random| {
         for log_changes_max in [4, 60, 65_536] {
             let followers = follow_writers(&mut random, log_changes_max).await;
             for follower in followers.iter().filter(|_| log_changes_max == 65_536) {
-                assert_eq!(follower.snapshots, 1, "nobody fell behind a log that holds everything");
+                assert_eq!(
+                    follower.snapshots, 1,
+                    "no watch falls behind a log that has everything"
+                );
                 if follower.filter.is_empty() {
                     assert_eq!(follower.changes, follower.concerning(), "each change once");
                 }
@@ -75,7 +78,7 @@ async fn whatever_followers_are_told_adds_up_to_the_state_at_their_position() {
     .await;
 }
 
-/// Lets followers of all kinds follow writers until these are done.
+/// Runs writers and watches of all kinds until the writers are done.
 async fn follow_writers(random: &mut Rng, log_changes_max: usize) -> Vec<Follower> {
     let store = TestStore::default();
     let test = start_with(store.clone(), &small_log(log_changes_max));
@@ -92,7 +95,7 @@ async fn follow_writers(random: &mut Rng, log_changes_max: usize) -> Vec<Followe
         ];
         for (subjects, filter) in followed {
             let mut follower = Follower::new(&test, &store.committed, subjects, filter);
-            // All of them begin with the empty registry, however they are scheduled then.
+            // All start with the empty registry, however they are scheduled later.
             follower.receive().await;
             followers.spawn(follower.run(end.clone(), Rng::with_seed(random.u64(..))));
         }
@@ -104,15 +107,16 @@ async fn follow_writers(random: &mut Rng, log_changes_max: usize) -> Vec<Followe
     }
     let all = async {
         writers.join_all().await;
-        ended.send(Some(test.revision())).expect("followers listen");
+        ended.send(Some(test.revision())).expect("followers still run");
         followers.join_all().await
     };
     timeout(Duration::from_secs(60), all).await.expect("it ends")
 }
 
-/// Services with one instance that comes and goes: listing, emptying and forgetting all the time.
+/// Services with one instance that is added and removed: they are listed, emptied and dropped all
+/// the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn snapshots_of_a_namespace_under_fire_are_exact() {
+async fn snapshots_of_a_changing_namespace_are_exact() {
     with_seeds_async(4, async |mut random| {
         let store = TestStore::default();
         let limits = small_log([3, 1_000][random.usize(..2)]);
@@ -152,14 +156,14 @@ async fn snapshots_of_a_namespace_under_fire_are_exact() {
     .await;
 }
 
-/// A namespace is captured in the moment in which a service that lost its last instance is no
-/// longer listed, while the position that promises this is not published yet.
+/// Captures a namespace at the moment when a service without instances is not listed any more and
+/// the revision of that removal is not published yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_snapshot_taken_while_a_service_empties_is_exact_for_its_position() {
+async fn snapshot_during_the_removal_of_a_service_is_exact() {
     let test = start();
     test.register("n/s", "a", 60_000).await;
     let shared = Arc::clone(&test.engine.shared);
-    // The worker idles: this does by hand what it does, up to the position.
+    // The worker is idle: do its steps by hand, up to publishing the revision.
     let service = shared.directory.service(&key("n/s")).unwrap();
     let before = Arc::clone(service.roster.instances().next().unwrap());
     let removed = Arc::new(Instance { modified: Revision(2), ..Instance::clone(&before) });
@@ -175,12 +179,12 @@ async fn a_snapshot_taken_while_a_service_empties_is_exact_for_its_position() {
     let (captured, capture) = std::sync::mpsc::sync_channel(1);
     std::thread::scope(|scope| {
         scope.spawn(move || captured.send(watch.next().now_or_never()));
-        // Whether it waits for the position or goes by the one before, it has to be exact.
+        // It may wait for the revision or use the previous one; either must be exact.
         let early = capture.recv_timeout(Duration::from_millis(100)).ok();
         shared.published.store(2, Ordering::Release);
-        let told = early.or_else(|| capture.recv().ok()).flatten();
-        let Some((WatchEvent::Snapshot { chunks, last: true }, cursor)) = told else {
-            panic!("{told:?}");
+        let event = early.or_else(|| capture.recv().ok()).flatten();
+        let Some((WatchEvent::Snapshot { chunks, last: true }, cursor)) = event else {
+            panic!("{event:?}");
         };
         let instances: usize = chunks.iter().map(|chunk| chunk.instances().len()).sum();
         assert_eq!(instances, usize::from(cursor.revision < Revision(2)), "at {cursor:?}");

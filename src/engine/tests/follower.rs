@@ -1,4 +1,5 @@
-//! A follower: folds what a watch tells, and compares it with what was committed.
+//! A follower, which folds the events of a watch and compares the result with the committed
+//! changes.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,18 +14,18 @@ use crate::{
     model::{Change, Filter, Instance, Revision, ServiceKey},
 };
 
-/// Folds what a watch tells, and compares it with what was committed.
+/// Folds the events of a watch, and compares the result with the committed changes.
 pub(super) struct Follower {
     pub(super) engine: Engine,
     pub(super) watch: Watch,
     pub(super) subjects: Subjects,
     pub(super) filter: Filter,
     pub(super) cursor: Revision,
-    /// What the reader holds, and the parts of a snapshot that is under way.
+    /// The folded state, and the parts of an incomplete snapshot.
     state: BTreeMap<Identity, Instance>,
     parts: Option<BTreeMap<Identity, Instance>>,
     committed: Arc<Mutex<Vec<Change>>>,
-    /// All that was committed up to the cursor.
+    /// The committed state at the cursor.
     expected: BTreeMap<Identity, Instance>,
     expected_at: usize,
     pub(super) snapshots: usize,
@@ -69,7 +70,7 @@ impl Follower {
                 let instances = chunks.iter().flat_map(|chunk| chunk.instances());
                 for instance in instances.filter(|i| self.filter.matches(&i.content)) {
                     let before = parts.insert(identity(instance), Instance::clone(instance));
-                    assert_eq!(before, None, "told twice");
+                    assert_eq!(before, None, "an instance appears twice");
                 }
                 if !last {
                     self.parts = Some(parts);
@@ -85,7 +86,7 @@ impl Follower {
                 }
             }
         }
-        assert!(self.parts.is_none(), "a snapshot was not finished");
+        assert!(self.parts.is_none(), "a snapshot is incomplete");
         self.cursor = cursor;
         self.compare();
     }
@@ -103,10 +104,10 @@ impl Follower {
             WatchedChange::Whole(entry) => fold(&mut self.state, &entry.change),
             WatchedChange::Entered(_) => {
                 let before = self.state.insert(identity(after), Instance::clone(after));
-                assert_eq!(before, None, "it was in already");
+                assert_eq!(before, None, "it matched before");
             }
             WatchedChange::Left(_) => {
-                assert!(self.state.remove(&identity(after)).is_some(), "it was not in");
+                assert!(self.state.remove(&identity(after)).is_some(), "it did not match before");
             }
         }
     }
@@ -130,10 +131,10 @@ impl Follower {
         let wanted = self.expected.iter().filter(|((key, _), instance)| {
             self.concerns(key) && self.filter.matches(&instance.content)
         });
-        assert!(self.state.iter().eq(wanted), "another state at {}", self.cursor);
+        assert!(self.state.iter().eq(wanted), "wrong state at {}", self.cursor);
     }
 
-    /// How many changes up to the cursor concern it.
+    /// Returns the number of changes up to the cursor that concern the watch.
     pub(super) fn concerning(&self) -> usize {
         let committed = self.committed.lock();
         let concerning =
@@ -141,16 +142,16 @@ impl Follower {
         concerning.count()
     }
 
-    /// Starts over where it stands, as after a lost connection.
+    /// Resumes at its cursor, as after a lost connection.
     fn reconnect(&mut self) {
         let cursor = self.engine.cursor(self.cursor);
         let (subjects, filter) = (self.subjects.clone(), self.filter.clone());
-        // A snapshot under way is lost with the connection.
+        // The connection takes an incomplete snapshot with it.
         self.parts = None;
         self.watch = self.engine.watch(subjects, filter, Some(cursor));
     }
 
-    /// Follows until everything has been told, slowly or not.
+    /// Receives events at a random pace until the last revision.
     pub(super) async fn run(
         mut self,
         mut end: watch::Receiver<Option<Revision>>,
@@ -161,7 +162,7 @@ impl Follower {
             tokio::select! {
                 (event, cursor) = self.watch.next() => self.apply(event, cursor.revision),
                 ended = end.changed() => {
-                    ended.expect("the writers say when they are done");
+                    ended.expect("the writers send the last revision");
                     break;
                 }
             }
@@ -172,9 +173,9 @@ impl Follower {
                 yield_now().await;
             }
         }
-        let last = end.borrow().expect("the end was told");
+        let last = end.borrow().expect("the last revision was sent");
         while self.cursor < last || self.parts.is_some() {
-            // Tells at once where it stands, even if nothing concerns it.
+            // A resumed watch sends an event at once, even without a matching change.
             self.reconnect();
             self.receive().await;
             while self.parts.is_some() {

@@ -1,4 +1,4 @@
-//! Leases: when they begin, renew and expire, also while the store fails or is slow.
+//! Tests of leases: their start, renewal and expiry, also over a slow or failing store.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_expires_between_its_ttl_and_100_ms_later() {
+async fn instance_expires_between_its_ttl_and_100_ms_later() {
     with_seeds_async(4, async |mut random| {
         let test = start();
         for round in 0..20 {
@@ -42,7 +42,7 @@ async fn an_instance_expires_between_its_ttl_and_100_ms_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expiry_waits_for_the_store_and_can_be_averted_meanwhile() {
+async fn renewal_averts_an_expiry_that_waits_for_the_store() {
     let store = TestStore::default();
     let test = start_with(store.clone(), &Limits::default());
     let (kept, _) = test.register("s", "kept", 2_000).await;
@@ -56,14 +56,14 @@ async fn an_expiry_waits_for_the_store_and_can_be_averted_meanwhile() {
     store.fail(false);
     let recovered_at = test.clock.tick().0;
     assert_eq!(next_event(&mut watch).await, (changes([("expired", "lost")]), 3));
-    assert!(test.clock.tick().0 - recovered_at <= 1_100, "it is tried again every second");
+    assert!(test.clock.tick().0 - recovered_at <= 1_100, "the store is retried every second");
     assert_eq!(next_event(&mut watch).await, (changes([("expired", "kept")]), 4));
     let lived_ms = test.clock.tick().0 - recovered_at;
     assert!((2_000..=2_100).contains(&lived_ms), "{lived_ms} ms");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_begins_when_its_registration_is_durable() {
+async fn lease_starts_once_its_registration_is_durable() {
     let store = TestStore::default();
     let test = start_with(store.clone(), &Limits::default());
     store.commit_ms.store(3_000, Ordering::SeqCst);
@@ -79,7 +79,7 @@ async fn a_lease_begins_when_its_registration_is_durable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leases_are_renewed_while_a_commit_takes_long() {
+async fn leases_are_renewed_during_a_long_commit() {
     let store = TestStore::default();
     let test = start_with(store.clone(), &Limits::default());
     let (lease, _) = test.register("s", "a", 1_000).await;
@@ -95,7 +95,7 @@ async fn leases_are_renewed_while_a_commit_takes_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_update_by_lease_renews_it() {
+async fn update_by_lease_renews_it() {
     let test = start();
     let (lease, _) = test.register("s", "a", 2_000).await;
     for _ in 0..5 {
@@ -104,14 +104,14 @@ async fn an_update_by_lease_renews_it() {
         assert!(test.engine.update(Target::Lease(lease), Patch::default()).await.is_ok());
     }
     sleep(Duration::from_millis(1_500)).await;
-    // An operator's update is no sign of life.
+    // An operator's update does not renew.
     test.update("s", "a", weight(1)).await;
     sleep(Duration::from_millis(600)).await;
     assert!(test.ids("s").is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn renewals_name_each_lease_that_does_not_live() {
+async fn renewal_returns_each_inactive_lease() {
     let test = start();
     let (fenced, _) = test.register("s", "a", 60_000).await;
     let (live, _) = test.register("s", "a", 60_000).await;

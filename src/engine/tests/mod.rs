@@ -1,5 +1,5 @@
-//! The engine in paused time with stores that fail on demand, and watches that fold what they are
-//! told beside a record of everything that was committed.
+//! Tests of the engine in paused time, over stores that fail on demand, with watches that are
+//! compared with everything that was committed.
 
 mod exactness;
 mod follower;
@@ -30,11 +30,11 @@ use crate::{
     store::{Backup, MemoryStore, Store, StoreError},
 };
 
-/// Records what is committed, and fails on demand.
+/// A store that records commits, and fails on demand.
 #[derive(Debug, Clone, Default)]
 struct TestStore {
     fails: Arc<AtomicBool>,
-    /// How long a commit takes.
+    /// The duration of a commit.
     commit_ms: Arc<AtomicU64>,
     committed: Arc<Mutex<Vec<Change>>>,
 }
@@ -71,7 +71,7 @@ fn unavailable() -> StoreError {
     StoreError::Unavailable("on demand".to_owned())
 }
 
-/// An engine, and the tasks that have to outlive the test.
+/// An engine, and the tasks that must outlive the test.
 struct TestEngine {
     engine: Engine,
     clock: Clock,
@@ -152,7 +152,7 @@ fn in_zone(zone: &str) -> Filter {
     Filter { zones: vec![zone.to_owned()], ..Filter::default() }
 }
 
-/// An event in short: what a test compares.
+/// An event in the short form that tests compare.
 #[derive(Debug, PartialEq, Eq)]
 enum SeenEvent {
     Snapshot(Vec<String>),
@@ -168,10 +168,10 @@ fn changes<const N: usize>(changes: [(&'static str, &str); N]) -> SeenEvent {
     SeenEvent::Changes(changes.map(|(kind, id)| (kind, id.to_owned())).into())
 }
 
-/// The next event, and the position after it. All snapshots here fit into one event.
+/// Returns the next event and the revision after it. All snapshots here fit into one event.
 async fn next_event(watch: &mut Watch) -> (SeenEvent, u64) {
     let (event, cursor) = watch.next().await;
-    let told = match event {
+    let seen = match event {
         WatchEvent::Idle => SeenEvent::Idle,
         WatchEvent::Snapshot { chunks, last } => {
             assert!(last);
@@ -181,7 +181,7 @@ async fn next_event(watch: &mut Watch) -> (SeenEvent, u64) {
         }
         WatchEvent::Changes(changes) => SeenEvent::Changes(changes.iter().map(in_short).collect()),
     };
-    (told, cursor.revision.0)
+    (seen, cursor.revision.0)
 }
 
 fn in_short(change: &WatchedChange) -> (&'static str, String) {

@@ -1,4 +1,4 @@
-//! Watches that resume, and those that start over with a snapshot.
+//! Tests of watches that resume, or start over with a snapshot.
 
 use waypost_core::testing::weight;
 
@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_was_forgotten_and_came_back_is_told_anew() {
+async fn removed_service_that_returns_has_a_snapshot() {
     let test = start_with(MemoryStore, &small_log(2));
     test.register("s", "a", 60_000).await;
     let mut watch = test.watch(&["s"]);
@@ -18,12 +18,12 @@ async fn a_service_that_was_forgotten_and_came_back_is_told_anew() {
     test.register("t", "x", 60_000).await;
     test.register("t", "y", 60_000).await;
     test.register("s", "b", 60_000).await;
-    // Nothing in the log says that the first instance left.
+    // The log has no removal of the first instance any more.
     assert_eq!(next_event(&mut watch).await, (snapshot(&["b"]), 5));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_resumes_at_its_cursor() {
+async fn watch_resumes_at_its_cursor() {
     let test = start();
     for instance in ["a", "b", "c"] {
         test.register("s", instance, 60_000).await;
@@ -31,11 +31,7 @@ async fn a_watch_resumes_at_its_cursor() {
     let mut watch = test.resume(&["s"], test.cursor(1));
     assert_eq!(next_event(&mut watch).await, (changes([("added", "b"), ("added", "c")]), 3));
     let mut watch = test.resume(&["s"], test.cursor(3));
-    assert_eq!(
-        next_event(&mut watch).await,
-        (SeenEvent::Idle, 3),
-        "it is told at once where it stands"
-    );
+    assert_eq!(next_event(&mut watch).await, (SeenEvent::Idle, 3), "an idle event at once");
     assert_eq!(test.clock.tick().0, 0);
     test.deregister("s", "a").await;
     assert_eq!(next_event(&mut watch).await, (changes([("evicted", "a")]), 4));
@@ -44,7 +40,7 @@ async fn a_watch_resumes_at_its_cursor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_resumption_that_the_log_does_not_hold_gets_a_snapshot() {
+async fn cursor_that_the_log_has_dropped_starts_a_snapshot() {
     let test = start_with(MemoryStore, &small_log(3));
     for instance in ["a", "b", "c", "d", "e"] {
         test.register("s", instance, 60_000).await;
@@ -58,14 +54,14 @@ async fn a_resumption_that_the_log_does_not_hold_gets_a_snapshot() {
     assert_eq!(next_event(&mut test.resume(&["s"], Some(other))).await, (whole(), 5));
     let seen = changes([("added", "c"), ("added", "d"), ("added", "e")]);
     assert_eq!(next_event(&mut test.resume(&["s"], test.cursor(2))).await, (seen, 5));
-    // The log moves on between the call and the first look.
+    // The log drops changes between the call and the first read.
     let mut late = test.resume(&["s"], test.cursor(2));
     test.register("s", "f", 60_000).await;
     assert_eq!(next_event(&mut late).await, (snapshot(&["a", "b", "c", "d", "e", "f"]), 6));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_falls_behind_the_log_starts_over() {
+async fn watch_that_falls_behind_the_log_starts_over() {
     let test = start_with(MemoryStore, &small_log(3));
     test.register("s", "a", 60_000).await;
     let mut watch = test.watch(&["s"]);

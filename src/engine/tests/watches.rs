@@ -1,4 +1,4 @@
-//! Watches: snapshots, changes, filters, and what a quiet one receives.
+//! Tests of watches: snapshots, changes, filters, idle events.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_tells_the_state_and_then_what_changes() {
+async fn watch_has_a_snapshot_and_then_changes() {
     let test = start();
     test.register("s", "a", 60_000).await;
     test.register("t", "x", 60_000).await;
@@ -33,7 +33,7 @@ async fn a_watch_tells_the_state_and_then_what_changes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_of_a_namespace_tells_of_all_its_services() {
+async fn watch_of_a_namespace_has_all_its_services() {
     let test = start();
     test.register("n/s", "a", 60_000).await;
     test.register("n/t", "b", 60_000).await;
@@ -48,7 +48,7 @@ async fn a_watch_of_a_namespace_tells_of_all_its_services() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_wakes_for_a_change_that_comes_while_it_waits() {
+async fn waiting_watch_wakes_for_a_change() {
     for subjects in [named(&["n/s", "n/t"]), Subjects::Namespace(name("n"))] {
         let test = start();
         let mut watch = test.engine.watch(subjects, Filter::default(), None);
@@ -61,14 +61,14 @@ async fn a_watch_wakes_for_a_change_that_comes_while_it_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quiet_watch_hears_within_10_s_where_the_registry_stands() {
+async fn quiet_watch_has_an_idle_event_within_10_s() {
     let test = start_with(MemoryStore, &small_log(2));
     test.register("quiet", "q", 3_600_000).await;
     let mut watch = test.watch(&["quiet"]);
     assert_eq!(next_event(&mut watch).await, (snapshot(&["q"]), 1));
     for round in 1..=5 {
         let before = test.clock.tick().0;
-        // More than the log holds: the watch is not behind for that.
+        // More changes than the log has: the watch does not fall behind by them.
         for instance in ["a", "b", "c"] {
             test.register("busy", &format!("{instance}{round}"), 3_600_000).await;
         }
@@ -78,7 +78,7 @@ async fn a_quiet_watch_hears_within_10_s_where_the_registry_stands() {
     }
     let gone = test.deregister("quiet", "q").await;
     assert_eq!(next_event(&mut watch).await, (changes([("evicted", "q")]), gone.0));
-    // An empty service is forgotten: whether something happened to it can't be told any more.
+    // An empty service is removed: its changes are unknown from then on.
     for instance in ["a", "b", "c"] {
         test.register("other", instance, 3_600_000).await;
     }
@@ -86,7 +86,7 @@ async fn a_quiet_watch_hears_within_10_s_where_the_registry_stands() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_filters_everything_out_hears_within_10_s() {
+async fn watch_without_matches_has_an_idle_event_within_10_s() {
     let test = start();
     test.register("s", "a", 3_600_000).await;
     let mut watch = test.engine.watch(named(&["s"]), in_zone("z"), None);
@@ -97,14 +97,14 @@ async fn a_watch_that_filters_everything_out_hears_within_10_s() {
             sleep(Duration::from_millis(100)).await;
         }
     };
-    let listens = async {
+    let reads = async {
         let (seen, revision) = next_event(&mut watch).await;
         assert_eq!(seen, SeenEvent::Idle);
         assert!(test.clock.tick().0 <= 10_000);
-        // The last write may be under way.
+        // The last write may be in progress.
         assert!(revision > 70 && test.revision().0 - revision <= 1, "{revision}");
     };
-    futures_util::join!(writes, listens);
+    futures_util::join!(writes, reads);
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,7 +126,7 @@ async fn instances_enter_and_leave_a_filter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_lost_when_a_wait_is_given_up() {
+async fn dropped_wait_loses_nothing() {
     let test = start();
     let mut watch = test.watch(&["s"]);
     assert_eq!(next_event(&mut watch).await, (snapshot(&[]), 0));
@@ -151,7 +151,7 @@ async fn watches_are_counted_while_they_are_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_state_comes_in_parts_and_many_changes_in_several_events() {
+async fn large_state_and_many_changes_take_several_events() {
     let test = start();
     let register = |n: usize| {
         let entries = BTreeMap::from([("k".to_owned(), "x".repeat(4_000))]);
@@ -159,8 +159,8 @@ async fn a_large_state_comes_in_parts_and_many_changes_in_several_events() {
         let content = Content::from(&Parts { metadata, ..parts(1) });
         test.engine.register(key("s"), id(&format!("i{n:04}")), content, terms(60_000))
     };
-    let mut following = test.watch(&["s"]);
-    assert_eq!(next_event(&mut following).await, (snapshot(&[]), 0));
+    let mut follower = test.watch(&["s"]);
+    assert_eq!(next_event(&mut follower).await, (snapshot(&[]), 0));
     assert!(join_all((0..1_000).map(register)).await.iter().all(Result::is_ok));
     let mut parts = 0;
     let mut watch = test.watch(&["s"]);
@@ -173,11 +173,11 @@ async fn a_large_state_comes_in_parts_and_many_changes_in_several_events() {
             break;
         }
     }
-    // 4 MB in parts that end once they have more than 64 KiB; a chunk has up to 64 instances.
+    // 4 MB in parts that end once they exceed 64 KiB; a chunk has up to 64 instances.
     assert!((15..=70).contains(&parts), "{parts}");
     let (mut events, mut position) = (0, 0);
     while position < 1_000 {
-        let (event, cursor) = following.next().await;
+        let (event, cursor) = follower.next().await;
         let WatchEvent::Changes(changes) = event else { panic!("{event:?}") };
         assert!(changes.len() <= 256);
         position += changes.len() as u64;

@@ -1,4 +1,5 @@
-//! Writes and reads: refusals of the registry, the store and the mailbox; lists of services.
+//! Tests of writes and reads: refusals of the registry, the store and the mailbox; lists of
+//! services.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_read_after_an_answered_write_sees_it() {
+async fn read_sees_every_answered_write() {
     let test = start();
     for round in 0..50 {
         let instance = format!("i{round:02}");
@@ -37,7 +38,7 @@ async fn a_read_after_an_answered_write_sees_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_refused_by_the_store_never_shows_up() {
+async fn write_that_the_store_rejected_never_appears() {
     let store = TestStore::default();
     let test = start_with(store.clone(), &Limits::default());
     let (lease, _) = test.register("s", "a", 60_000).await;
@@ -62,14 +63,14 @@ async fn a_write_refused_by_the_store_never_shows_up() {
     store.fail(false);
     sleep(Duration::from_secs(1)).await;
     nothing(&test);
-    assert_eq!(engine.renew(&[lease.bits()]).await, [0_u64; 0], "the lease was not fenced off");
+    assert_eq!(engine.renew(&[lease.bits()]).await, [0_u64; 0], "the lease is not fenced");
     test.register("s", "c", 60_000).await;
     assert_eq!(next_event(&mut watch).await, (changes([("added", "c")]), 2));
     assert_eq!(store.committed.lock().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_of_the_registry_needs_no_store() {
+async fn refusal_of_the_registry_needs_no_store() {
     let store = TestStore::default();
     let test = start_with(store.clone(), &Limits::default());
     store.fail(true);
@@ -79,24 +80,24 @@ async fn a_refusal_of_the_registry_needs_no_store() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_mailbox_answers_that_it_is_overloaded() {
+async fn full_mailbox_returns_overloaded() {
     let limits = Limits { queued_writes_max: 4, ..Limits::default() };
     let test = start_with(TestStore::default(), &limits);
     let register = |n: usize| {
         let instance = id(&format!("i{n}"));
         test.engine.register(key("s"), instance, content(1), terms(60_000))
     };
-    // All of them ask before the worker gets to run.
+    // All are submitted before the worker runs.
     let answers = join_all((0..7).map(register)).await;
     let taken = answers.iter().filter(|answer| answer.is_ok()).count();
     let overloaded = |answer: &&Result<_, _>| matches!(answer, Err(EngineError::Overloaded(4)));
     assert_eq!((taken, answers.iter().filter(overloaded).count()), (4, 3));
     assert_eq!(test.ids("s"), ["i0", "i1", "i2", "i3"]);
-    assert!(register(9).await.is_ok(), "there is room again");
+    assert!(register(9).await.is_ok(), "the mailbox has space again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_when_the_engine_stops_is_answered() {
+async fn waiting_requests_are_answered_at_the_stop() {
     let test = start_with(TestStore::default(), &Limits::default());
     let register = |n: usize| {
         let instance = id(&format!("i{n}"));
@@ -131,7 +132,7 @@ async fn services_are_listed_in_order_while_they_have_instances() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn empty_services_are_forgotten_once_the_log_dropped_their_last_change() {
+async fn empty_services_are_removed_once_the_log_dropped_their_last_change() {
     let test = start_with(MemoryStore, &small_log(8));
     let name_of = |n: usize| format!("n/s{n}");
     test.register("n/lives", "i", 3_600_000).await;
@@ -141,9 +142,9 @@ async fn empty_services_are_forgotten_once_the_log_dropped_their_last_change() {
         let known = (0..=n).filter(|n| test.engine.service(&key(&name_of(*n))).0.is_some());
         assert!(known.count() <= 8);
     }
-    assert_eq!(test.ids("n/lives"), ["i"], "its change is long out of the log");
+    assert_eq!(test.ids("n/lives"), ["i"], "the log dropped its change long ago");
     assert!(test.engine.service(&key(&name_of(0))).0.is_none());
-    // One that comes back is another service of the same name.
+    // One that returns is a new service of the same name.
     test.register(&name_of(0), "j", 60_000).await;
     assert_eq!(test.ids(&name_of(0)), ["j"]);
 }

@@ -91,7 +91,7 @@ impl Outage {
 
     /// What holds while it lasts. It lasts for longer than any TTL.
     pub(super) async fn lasts(&mut self, server: &mut ServerProcess) {
-        server.logs("writes are refused").await;
+        server.logs("store failed, rejecting writes").await;
         let before = self.resolve().await;
         assert_eq!(ids(&before), [SILENT, STEADY[0], STEADY[1], STEADY[2]]);
         self.watch.reach(self.revision).await;
@@ -137,8 +137,8 @@ impl Outage {
         assert!(!self.heartbeats.is_finished(), "no lease was unknown");
         self.heartbeats.abort();
 
-        server.logs("writes are taken again").await;
-        for line in ["writes are refused", "writes are taken again"] {
+        server.logs("store recovered, accepting writes").await;
+        for line in ["store failed, rejecting writes", "store recovered, accepting writes"] {
             let log = server.log();
             assert_eq!(log.matches(line).count(), 1, "{line}: {log}");
         }
