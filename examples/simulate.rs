@@ -36,7 +36,7 @@ use waypost_simulation::random_run::{self, Outcome};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How often progress is told.
+/// The interval of progress reports.
 const TELLING: Duration = Duration::from_secs(10);
 
 /// Simulates a registry, its users and everything that can go wrong between them.
@@ -45,17 +45,17 @@ struct Arguments {
     /// The seeds, from the first to the one after the last.
     #[arg(long, value_parser = seeds, default_value = "0..20", overrides_with = "seeds")]
     seeds: Range<u64>,
-    /// How long each world is simulated, in minutes of its time.
+    /// Simulated time of each world, in minutes.
     #[arg(long, default_value_t = 22)]
     minutes: u64,
-    /// How many worlds are simulated at a time; all cores where it is not given.
+    /// The number of worlds simulated at a time [default: all cores].
     #[arg(long)]
     jobs: Option<usize>,
     /// Plants a defect in the server: the run is good when it is found.
     #[cfg(feature = "failpoints")]
     #[arg(long)]
     defect: Option<String>,
-    /// Tells what server and clients log, with simulated times; a filter such as `info`.
+    /// Print the logs of server and clients with simulated times; a filter such as `info`.
     #[arg(long)]
     log: Option<String>,
     /// Simulates the first seed in this process, and prints what it came to.
@@ -145,7 +145,7 @@ impl FormatTime for SimulatedTime {
 
 /// Runs seeds on several threads until all are done or one shows something wrong.
 ///
-/// Errors: a world has panicked or can't be run; it has said why.
+/// Errors: a world panicked or can't be run; the message was printed.
 fn run_all(arguments: &Arguments, jobs: usize) -> Result<Total, String> {
     let next = Arc::new(AtomicU64::new(arguments.seeds.start));
     let stop = Arc::new(AtomicBool::new(false));
@@ -181,7 +181,7 @@ fn run_all(arguments: &Arguments, jobs: usize) -> Result<Total, String> {
     Ok(total)
 }
 
-/// What all worlds came to.
+/// The total of all worlds.
 struct Total {
     began: Instant,
     worlds: u64,

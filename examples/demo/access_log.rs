@@ -1,4 +1,4 @@
-//! What the gateway says of each request: whom it sent it to, and how often.
+//! Reads the gateway's access log: the instance and the attempts of each request.
 
 use std::{io, process::ChildStdout};
 
@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::figures::Tally;
 
-/// What is of interest in a line.
+/// The fields of a line that count here.
 #[derive(Deserialize)]
 struct Line {
     status: u16,
@@ -28,7 +28,7 @@ pub(crate) fn follow(log: ChildStdout, tally: &Tally) -> io::Result<JoinSet<()>>
 async fn read(log: process::ChildStdout, tally: Tally) {
     let mut lines = BufReader::new(log).lines();
     while let Ok(Some(text)) = lines.next_line().await {
-        // What can't be read is no failure of a request: those are counted by who sends them.
+        // A line that can't be read is no failed request: callers count those.
         let Ok(Line { status, instance, attempts }) = serde_json::from_str(&text) else { continue };
         tally.sent_again(attempts.saturating_sub(1));
         if let (500.., Some(id)) = (status, instance) {

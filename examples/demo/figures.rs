@@ -1,4 +1,4 @@
-//! What requests came to: in all, and in the latest second.
+//! The results of requests: in total, and in the latest second.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-/// The longest time that is told apart, in microseconds.
+/// The longest time that is measured, in microseconds.
 const TOOK_MAX_US: u64 = 60_000_000;
 
 /// The figures of a time.
@@ -18,7 +18,7 @@ pub(crate) struct Figures {
     /// Requests, by whether they are idempotent.
     pub(crate) idempotent: u64,
     pub(crate) others: u64,
-    /// Those of them that failed.
+    /// Failed requests that may be repeated.
     pub(crate) failed_idempotent: u64,
     pub(crate) failed_others: u64,
     /// Attempts that the gateway made beyond the first.
@@ -29,7 +29,7 @@ pub(crate) struct Figures {
     took: Histogram<u64>,
 }
 
-/// What one replica did.
+/// The requests of one replica.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Replica {
     pub(crate) answers: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Replica {
     pub(crate) errors: u64,
 }
 
-/// Whether a request may be sent again.
+/// Whether a request may be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Idempotent,
@@ -128,7 +128,7 @@ impl Tally {
         self.lock().each(|figures| figures.sent_again += times);
     }
 
-    /// The gateway could not say better than that this replica failed.
+    /// The gateway's access log names this replica for a failure.
     pub(crate) fn blamed(&self, id: &str) {
         self.lock().each(|figures| figures.replicas.entry(id.to_owned()).or_default().errors += 1);
     }

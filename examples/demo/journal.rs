@@ -1,4 +1,4 @@
-//! What happened, in order: what was done to processes, who came and went, what failed.
+//! Events in order: faults of processes, changes of members, failed requests.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::script::Act;
 
-/// How many failures are told one by one; the rest is only counted.
+/// Failures with a line of their own; further ones are counted.
 const FAILURES_MAX: usize = 20;
 
 /// Clones share it.
@@ -30,7 +30,7 @@ pub(crate) enum Event {
     Act(Act),
     /// An instance is in the registry's view.
     Joined(String),
-    /// It has another status.
+    /// Its status changed.
     Changed {
         id: String,
         status: &'static str,

@@ -1,8 +1,8 @@
-//! Shows the main job on real processes, on loopback: a registry, a gateway, and two services behind it,
-//! `orders` (15 replicas) and `prices` (2), which `orders` calls for each of its requests. Under steady
-//! traffic replicas are killed with `kill -9`, leave in an orderly way and are started, and the registry
-//! itself is killed and comes back. Ends by itself after about twenty seconds; with 1 where a request
-//! failed that may be sent again.
+//! Shows the main job on real processes, on loopback: a registry, a gateway, and two services
+//! behind it, `orders` (15 replicas) and `prices` (2), which `orders` calls for each of its
+//! requests. Under steady traffic replicas are killed with `kill -9`, drain and start, and the
+//! registry itself is killed and restarted. Ends after about twenty seconds; with exit code 1 where
+//! a request failed that may be repeated.
 //!
 //! ```sh
 //! cargo run --release --example demo
@@ -55,11 +55,11 @@ use crate::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long all of it goes on.
+/// The length of the demonstration.
 const LENGTH: Duration = Duration::from_secs(20);
-/// How often figures are taken, which are then what happened within so long.
+/// The interval of readings, and the time that each covers.
 const READING: Duration = Duration::from_secs(1);
-/// How often they are looked for, as is what happened meanwhile.
+/// The interval of redraws and of checks of processes.
 const FRAME: Duration = Duration::from_millis(250);
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -67,7 +67,7 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 /// Shows a registry, a gateway and two services under traffic, while replicas come and go.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Stay until Ctrl-C, and say what to try meanwhile.
+    /// Stay until Ctrl-C, and print what to try meanwhile.
     #[arg(long)]
     hold: bool,
 }
@@ -128,11 +128,11 @@ async fn perform(arguments: &Arguments) -> Outcome<Tally> {
     Ok(tally)
 }
 
-/// The stage with everybody on it who is there at the beginning.
+/// Starts all processes of the beginning.
 async fn set() -> Outcome<(Stage, Members)> {
     let mut stage = Stage::set().await?;
     let members = Members::new(&stage.registry_url())?;
-    // Those who are called before those who call them.
+    // Called services start before their callers.
     for (service, replicas) in [(prices::SERVICE, 2), (orders::SERVICE, 15)] {
         for number in 1..=replicas {
             stage.start(&format!("{service}-{number:02}"))?;

@@ -1,4 +1,4 @@
-//! Who is in the registry, as a client of it sees it.
+//! The members of the registry, as a client sees them.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ impl Members {
         timeout(START_MAX, there).await?
     }
 
-    /// Those who are there now, service by service.
+    /// The present members, by service.
     pub(crate) fn present(&self) -> impl Iterator<Item = (&str, Statuses)> {
         self.services.iter().map(|service| {
             let snapshot = service.snapshot();
@@ -51,7 +51,7 @@ impl Members {
         })
     }
 
-    /// Notes who comes and goes from now on, until what it returns is dropped.
+    /// Logs members that come and go, until the result is dropped.
     pub(crate) fn follow(&self, journal: &Journal) -> JoinSet<()> {
         self.services.iter().map(|service| follow(service.clone(), journal.clone())).collect()
     }
@@ -83,7 +83,7 @@ fn tell(known: &Statuses, present: &Statuses, journal: &Journal) {
     }
 }
 
-/// What a status is called on a terminal.
+/// The name of a status on a terminal.
 pub(crate) fn name(status: Status) -> &'static str {
     status.as_str_name().trim_start_matches("STATUS_")
 }

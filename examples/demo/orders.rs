@@ -23,7 +23,7 @@ pub(crate) const SERVICE: &str = "orders";
 /// The work that a request is, besides its price.
 const WORK: Duration = Duration::from_millis(5);
 const PRICE_MAX: Duration = Duration::from_secs(2);
-/// How often a price is asked for at most: it may be, it changes nothing.
+/// Attempts to get a price: the request is idempotent.
 const PRICE_ATTEMPTS: u32 = 3;
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -67,7 +67,7 @@ impl Orders {
         }
     }
 
-    /// The headers that tell the request apart go along by themselves.
+    /// The channel adds the correlation headers of the request that is served.
     async fn price(&mut self, number: u32) -> Outcome<Price> {
         let request = Request::get(format!("/{number}")).extension(CallTimeout(PRICE_MAX));
         let answer = self.prices.call(request.body(Body::empty())?).await?;

@@ -19,7 +19,7 @@ const WORK: Duration = Duration::from_millis(1);
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Price {
     pub(crate) cents: u32,
-    /// The replica that says so.
+    /// The replica that responded.
     pub(crate) by: String,
     /// The request that it was asked for by, as it came to the gateway.
     pub(crate) request_id: String,

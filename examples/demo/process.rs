@@ -1,5 +1,4 @@
-//! A process that is this program in another part. It must never outlive who started it, however that
-//! ends.
+//! A process of this program in another role. It never outlives its starter.
 
 use std::{
     env,
@@ -12,12 +11,12 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// What a process finds in its environment that is to play a part.
+/// The environment variable with the role of a process.
 const PART: &str = "DEMO_PART";
 /// Settings of the registry and the gateway, which are not the demonstration's.
 const SETTINGS: &str = "WAYPOST_";
 
-/// What a process is started to be.
+/// The role of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     /// `waypost`.
@@ -39,14 +38,14 @@ impl Part {
         }
     }
 
-    /// What this process was started to be; none where a user started it.
+    /// The role of this process; none where a user started it.
     pub(crate) fn of_this_process() -> Option<Self> {
         let name = env::var(PART).ok()?;
         Self::ALL.into_iter().find(|part| part.name() == name)
     }
 }
 
-/// Ends this process as soon as whoever started it has ended, which its input tells.
+/// Ends this process once its starter has ended, which closes its input.
 pub(crate) fn end_with_starter() {
     thread::spawn(|| {
         // Nothing ever comes.
@@ -77,18 +76,18 @@ impl Process {
             .env(PART, part.name())
             .stdin(Stdio::piped())
             .stdout(output)
-            // Ctrl-C is for who started it, who then ends it.
+            // Ctrl-C goes to the starter, which ends the others.
             .process_group(0)
             .spawn()?;
         Ok(Self { child })
     }
 
-    /// What it writes to its standard output, once.
+    /// The process's standard output, once.
     pub(crate) fn output(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
     }
 
-    /// Whether it has ended by itself.
+    /// Returns whether the process has ended.
     pub(crate) fn has_ended(&mut self) -> io::Result<bool> {
         Ok(self.child.try_wait()?.is_some())
     }

@@ -1,5 +1,5 @@
-//! A process that is a replica: it serves HTTP, keeps itself registered, and on SIGTERM leaves without
-//! failing a request.
+//! A replica's process: serves HTTP, keeps itself registered, and drains on SIGTERM without failing
+//! a request.
 
 use std::{env, process::ExitCode, time::Duration};
 
@@ -11,14 +11,14 @@ use waypost_client::{Client, InFlight, Registration, correlation::CorrelationLay
 
 use crate::{Outcome, orders, prices};
 
-/// Short, so that the demonstration is: how long the registry waits for one that is silent, and for one
+/// Short, as the demonstration is: how long the registry waits for a silent replica, and for one
 /// whose connection broke.
 const TTL: Duration = Duration::from_secs(5);
 const DISCONNECT_GRACE: Duration = Duration::from_secs(1);
-/// How long it may take to leave.
+/// The longest time of a drain.
 const LEAVING_MAX: Duration = Duration::from_secs(10);
 
-/// Serves what the arguments say: a service, the replica's id, the registry.
+/// Serves with the arguments: service, replica id, registry.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -48,7 +48,7 @@ async fn serve(service: &str, id: &str, registry: &str) -> Outcome<()> {
     };
     let in_flight = InFlight::new();
     let router = router.layer(in_flight.clone()).layer(CorrelationLayer);
-    // Bound before it is registered: whoever finds it reaches it.
+    // Bound before it is registered, so that callers that find it reach it.
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let registration = Registration::new(service, address.ip().to_string(), address.port())

@@ -1,4 +1,4 @@
-//! What is done to the processes, and when.
+//! The script: the faults of processes, and their times.
 
 use std::{fmt, time::Duration};
 
@@ -38,7 +38,7 @@ const ACTS: [(u64, Act); 16] = [
     (16_500, Act::Start("orders-20")),
 ];
 
-/// What is still to be done.
+/// The acts that are left.
 pub(crate) struct Script {
     began: Instant,
     left: std::slice::Iter<'static, (u64, Act)>,

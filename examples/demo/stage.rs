@@ -1,5 +1,5 @@
-//! The processes: the registry, the gateway, and the replicas by their ids. What can be done to them is
-//! here, when it is done is the script's.
+//! The processes: the registry, the gateway, and the replicas by id. The acts on them are here,
+//! their times in the script.
 
 use std::{
     collections::BTreeMap,
@@ -19,19 +19,19 @@ use crate::{
     script::Act,
 };
 
-/// How long a process may take until it serves.
+/// The longest start of a process.
 pub(crate) const START_MAX: Duration = Duration::from_secs(30);
-/// How often to look whether it does.
+/// The interval of checks for its port file.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// In the order in which they end: the directory after those who write to it.
+/// In the order in which they end: the directory after the processes that write to it.
 pub(crate) struct Stage {
     /// By their ids.
     replicas: BTreeMap<String, Process>,
-    /// Those that were asked to leave.
+    /// Processes that drain.
     leaving: Vec<Process>,
     gateway: Process,
-    /// Where requests come in.
+    /// The address of the gateway.
     gateway_address: SocketAddr,
     admin_address: SocketAddr,
     /// None while it is away.
@@ -109,7 +109,7 @@ impl Stage {
         Ok(self.replicas.remove(id).ok_or_else(|| format!("{id} is not there"))?)
     }
 
-    /// What the gateway says of each request. Once.
+    /// The gateway's access log, once.
     pub(crate) fn access_log(&mut self) -> Outcome<ChildStdout> {
         Ok(self.gateway.output().ok_or("the log is read already")?)
     }
@@ -122,13 +122,13 @@ impl Stage {
         format!("http://{}", self.registry_address)
     }
 
-    /// What it is, in a line.
+    /// A title for the picture.
     pub(crate) fn title(&self) -> String {
         let (gateway, registry) = (self.gateway_address, self.registry_address);
         format!("a gateway at http://{gateway}, over the registry at {registry}")
     }
 
-    /// What can be tried while all of it is there; lines that fit a terminal.
+    /// Commands to try meanwhile; lines that fit a terminal.
     pub(crate) fn invitation(&self) -> [String; 4] {
         let (gateway, admin, registry) =
             (self.gateway_address, self.admin_address, self.registry_address);
@@ -162,7 +162,7 @@ async fn start_registry(directory: &Path, listen: SocketAddr) -> Outcome<(Proces
     Ok((registry, address))
 }
 
-/// What a process writes to its port file once it serves.
+/// The contents of a process's port file once it serves.
 async fn said(process: &mut Process, port_file: &Path) -> Outcome<String> {
     let said = async {
         loop {

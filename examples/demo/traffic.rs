@@ -27,7 +27,7 @@ use crate::{
 };
 
 const CALLERS: u32 = 20;
-/// Of each caller. What is not optimized takes several times as long.
+/// The interval of each caller's requests. An unoptimized build takes several times as long.
 const CALL_INTERVAL: Duration =
     Duration::from_millis(if cfg!(debug_assertions) { 100 } else { 25 });
 /// No request takes so long, unless something is wrong.
@@ -48,7 +48,7 @@ struct Caller {
     journal: Journal,
 }
 
-/// What the gateway says where it has no answer (RFC 9457).
+/// A problem document of the gateway (RFC 9457).
 #[derive(Deserialize)]
 struct Problem {
     title: String,

@@ -1,5 +1,5 @@
-//! What is shown of it all: on a terminal one picture that is drawn again and again, anywhere else a line a
-//! second and what happened in between.
+//! The output: on a terminal one picture that is redrawn, elsewhere a line a second and a line for
+//! each event.
 
 mod lines;
 mod picture;
@@ -19,7 +19,7 @@ pub(crate) enum View {
 }
 
 impl View {
-    /// `head`: what is said of it first.
+    /// `head`: the first lines.
     pub(crate) fn new(head: Vec<String>) -> Self {
         let output = io::stdout();
         let is_plain = AutoStream::choice(&output) == ColorChoice::Never;

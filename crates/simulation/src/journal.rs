@@ -1,5 +1,5 @@
-//! What the software on the hosts tells the oracle, in the order in which it happened. A line says
-//! what was seen or done, never what it means.
+//! The journal of the software on the hosts, in order of time. A line has what was seen or done,
+//! never a judgement.
 
 use std::sync::{Arc, Mutex};
 
@@ -28,7 +28,7 @@ impl std::fmt::Display for Identity {
     }
 }
 
-/// What a watch said.
+/// A message of a watch.
 #[derive(Debug, Clone)]
 pub(crate) enum Heard {
     /// A whole snapshot, its parts put together.
@@ -44,16 +44,16 @@ pub(crate) struct Lapse {
     /// The last renewal reached the registry between these times.
     pub(crate) renewed: (Millis, Millis),
     pub(crate) ttl_ms: Millis,
-    /// When the stream broke that renewed it, and what was granted for that.
+    /// The time at which the renewing stream broke, and the grace granted then.
     pub(crate) broken: Option<(Millis, Millis)>,
 }
 
-/// What happened.
+/// An event on a host.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
     /// A reader opened a watch, going on from where it stood or not.
     Opened { reader: usize, resumed: bool },
-    /// A reader's watch said something.
+    /// A reader received a message.
     Heard { reader: usize, history: String, revision: u64, heard: Heard },
     /// A reader's watch ended.
     Ended { reader: usize },

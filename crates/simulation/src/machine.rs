@@ -1,5 +1,5 @@
-//! A simulated machine: a runtime of its own, whose clock moves only when the machine is run. It can
-//! be stopped, killed, and started anew.
+//! A simulated machine: a runtime of its own, whose clock moves only while the machine runs. It can
+//! be stopped, killed, and started again.
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -50,7 +50,7 @@ impl Machine {
         self.stopped_until = 0;
     }
 
-    /// Whether its software runs in the step that begins now.
+    /// True where its software runs in the step that begins now.
     pub(crate) fn runs(&self, now: Millis) -> bool {
         self.is_on() && self.stopped_until <= now
     }
@@ -64,7 +64,7 @@ impl Machine {
         }
     }
 
-    /// Where software is started, and the clock that it goes by.
+    /// The runtime that software starts in, and its clock.
     pub(crate) fn system(&self) -> (&Handle, HostClock) {
         let System { runtime, clock } = self.system.as_ref().expect("it is on");
         (runtime.handle(), *clock)

@@ -26,7 +26,7 @@ const IDENTITIES: usize = 8;
 /// Long enough for everything to come right: recovery, the longest TTL, what clients hold.
 const PEACE_MS: Millis = 48_000;
 
-/// What a run came to.
+/// The results of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Outcome {
     pub seed: u64,
@@ -60,7 +60,7 @@ pub fn run(seed: u64, minutes: u64) -> Outcome {
     }
 }
 
-/// What ends a fault.
+/// The end of a fault.
 #[derive(Debug, Clone, Copy)]
 enum Ending {
     Link { from: usize, to: usize },
@@ -82,8 +82,8 @@ impl Story {
         let mut random = Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let (mut limits, mut padding_max) = (Limits::default(), 0);
         if random.bool() {
-            // Watchers that look away fall behind, as soon as the buffers on the way are full; those
-            // that only hear nothing new do not.
+            // Watchers that stop reading fall behind once the buffers on the way are full; watchers
+            // without news do not.
             limits.log_changes_max = random.usize(64..96);
             padding_max = 4_000;
         }
@@ -174,7 +174,7 @@ impl Story {
         }
     }
 
-    /// Starts a replica under an identity that nobody has.
+    /// Starts a replica under a new identity.
     fn add_replica(&mut self, node: usize) {
         for _ in 0..4 {
             let namespace = NAMESPACES[self.random.usize(..NAMESPACES.len())];

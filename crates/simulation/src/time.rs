@@ -1,5 +1,4 @@
-//! Simulated time. All hosts count it alike, in milliseconds since the beginning; a host that stands
-//! still finds it gone on.
+//! Simulated time: all hosts count the same milliseconds since the beginning, running or not.
 
 use std::{cell::Cell, time::Duration};
 
@@ -8,7 +7,7 @@ use tokio::time::{Instant, advance, sleep_until};
 /// Milliseconds since the beginning of a simulation, or so many of them.
 pub type Millis = u64;
 
-/// How long the hosts run before packets travel.
+/// The time that hosts run before packets travel.
 pub(crate) const STEP_MS: Millis = 20;
 
 thread_local! {

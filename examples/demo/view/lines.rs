@@ -1,4 +1,4 @@
-//! Where nobody watches: a line for each second, and one for each thing that happened.
+//! Output without a terminal: a line for each second, and one for each event.
 
 use std::io::{self, Write};
 
@@ -7,11 +7,11 @@ use waypost_client::proto::Status;
 use crate::{figures::Tally, journal::Journal, members::Members};
 
 pub(crate) struct Lines {
-    /// What is to be said first, until it is.
+    /// The first lines, until they are printed.
     head: Vec<String>,
-    /// How much of the journal was told.
+    /// The number of events printed.
     told: usize,
-    /// The number of the latest reading that was told.
+    /// The number of the latest reading printed.
     reading: u64,
 }
 

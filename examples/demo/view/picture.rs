@@ -1,5 +1,6 @@
-//! Where somebody watches: who is there and what each does, drawn in place. It must never be higher or
-//! wider than the terminal, which could not be taken back.
+//! Output on a terminal: members with their load, drawn in place.
+//!
+//! Invariant: the picture fits the terminal, since a line that wraps or scrolls can't be redrawn.
 
 use std::{
     collections::BTreeSet,
@@ -18,9 +19,9 @@ use crate::{
 
 /// Two replicas beside each other.
 const WIDTH: u16 = 80;
-/// In characters: of a bar, and of a replica with all that is said of it.
+/// The widths of a bar, and of a replica with its figures, in characters.
 const BAR: usize = 14;
-/// How many lines what happened has at least, even where replicas fill the terminal.
+/// The least number of lines for events, even where replicas fill the terminal.
 const EVENTS_MIN: usize = 3;
 
 const TITLE: Style = Style::new().bold();
@@ -31,18 +32,18 @@ const BAD: Style = AnsiColor::Red.on_default();
 
 pub(crate) struct Picture {
     head: Vec<String>,
-    /// Everybody who was ever there.
+    /// All members so far.
     seen: BTreeSet<String>,
-    /// How many lines the last drawing had.
+    /// The number of lines of the last picture.
     height: usize,
 }
 
-/// Whether the terminal is wide enough.
+/// Returns whether the terminal is wide enough.
 pub(super) fn fits() -> bool {
     tcgetwinsize(io::stdout()).is_ok_and(|size| size.ws_col >= WIDTH)
 }
 
-/// How many lines there are for it.
+/// The number of lines for the picture.
 fn room() -> usize {
     let rows = tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_row);
     // The last line is the cursor's.
@@ -142,7 +143,7 @@ fn events(journal: &Journal, room: usize) -> Vec<String> {
     latest.map(line).collect()
 }
 
-/// What of a line without styles fits.
+/// The part of a line without styles that fits.
 fn cut(line: &str) -> String {
     line.chars().take(usize::from(WIDTH) - 1).collect()
 }

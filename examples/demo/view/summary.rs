@@ -1,4 +1,4 @@
-//! What it all came to.
+//! The summary at the end.
 
 use std::{collections::BTreeSet, fmt::Write};
 
@@ -40,7 +40,7 @@ fn write_acts(text: &mut String, journal: &Journal) -> std::fmt::Result {
     writeln!(text, "registry killed and back {restarts}x")
 }
 
-/// How evenly those were loaded that were there all the time.
+/// Writes how even the load was on the replicas that served all the time.
 fn write_spread(
     text: &mut String,
     total: &Figures,

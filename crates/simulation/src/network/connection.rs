@@ -1,5 +1,5 @@
-//! One HTTP/2 connection for the generated stubs: it never reconnects, so that what is told over it
-//! is told by one start of the registry.
+//! One HTTP/2 connection for the generated stubs. It never reconnects, so that all its responses
+//! come from one start of the registry.
 
 use std::{future::Future, pin::Pin, task, time::Duration};
 
@@ -16,7 +16,7 @@ pub(crate) struct Wire {
     requests: http2::SendRequest<Body>,
 }
 
-/// How a connection is kept.
+/// The keep-alive of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keeping {
     /// Asks now and then whether the other end lives.
@@ -45,7 +45,7 @@ impl Wire {
         Some(Self { requests })
     }
 
-    /// What stubs call the registry.
+    /// The registry's origin, for stubs.
     pub(crate) fn origin() -> Uri {
         Uri::from_static("http://registry:7510")
     }

@@ -1,6 +1,7 @@
 //! The simulated network: one kernel a host, a link for each direction between two of them, and the
-//! faults of each link. Packets travel in steps of time. It must never deliver in another order than
-//! was sent over a link, and never depend on anything but its seed.
+//! faults of each link. Packets travel in steps of time.
+//!
+//! Invariant: a link keeps the order of packets, and everything depends on the seed alone.
 
 pub(crate) mod connection;
 pub(crate) mod socket;
@@ -28,17 +29,17 @@ const FIRST_PORT: u16 = 10_000;
 const RETRANSMIT_STEPS: u32 = 25;
 /// Retransmissions after which a connection is given up: 16 s.
 const RETRANSMIT_MAX: u32 = 32;
-/// More than a window can announce: a reader in small sips never leaves its writer without a window.
+/// More than a window can announce: a slow reader never leaves its writer without a window.
 const RECEIVE_BUFFER: usize = 256 * 1024;
 
-/// What goes wrong on the way from one host to another.
+/// The faults of one direction between two hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
     /// Nothing gets through.
     pub cut: bool,
     /// Packets wait until this ends, and then go on in their order.
     pub held: bool,
-    /// Of a hundred packets, how many get lost.
+    /// The share of packets that are lost.
     pub loss_percent: u8,
     pub delay_ms: Millis,
     /// Added to the delay at random.
@@ -56,7 +57,7 @@ struct Way {
     link: Link,
     /// Packets that the link holds.
     waiting: Vec<Packet>,
-    /// When the packet before arrives: none overtakes it.
+    /// The arrival of the packet before: no packet overtakes it.
     arrives_at: Millis,
 }
 
@@ -70,7 +71,7 @@ pub(crate) struct Network {
     acknowledged: HashMap<(SocketAddr, SocketAddr), Packet>,
     /// The port that the registry listens on now.
     port: u16,
-    /// Whether only the first host after the registry reaches it.
+    /// True where only the first host after the registry reaches it.
     pub(crate) is_gated: bool,
     random: Rng,
     sent: Vec<Packet>,
@@ -91,7 +92,7 @@ fn host_of(address: IpAddr) -> usize {
     }
 }
 
-/// Where the registry is reached.
+/// The registry's address.
 pub(crate) fn registry_address() -> SocketAddr {
     SocketAddr::new(address(REGISTRY), REGISTRY_PORT)
 }
@@ -155,7 +156,7 @@ impl Network {
         }
     }
 
-    /// What runs from here on runs on this host.
+    /// Software from here on runs on this host.
     pub(crate) fn enter(&self, host: usize) {
         self.guard.set_current(self.hosts[host]);
     }
@@ -207,7 +208,7 @@ impl Network {
     fn depart(&mut self, mut packet: Packet) {
         let (from, to) = (host_of(packet.src), host_of(packet.dst));
         if from == REGISTRY {
-            // What an earlier start still says is said by nobody any more.
+            // Packets of an earlier start are dropped.
             if tcp(&packet).src_port != self.port {
                 return;
             }
@@ -256,8 +257,8 @@ impl Network {
         let segment = tcp(&packet);
         let speaks = !segment.payload.is_empty() || segment.flags.fin || segment.flags.syn;
         if speaks && let Some(answer) = self.acknowledged.get(&(to, from)) {
-            // The kernels say nothing to what they have already: whoever repeats it missed the
-            // acknowledgement, and would repeat it for ever.
+            // A kernel does not acknowledge a segment that it has: a sender that repeats one missed
+            // the acknowledgement, and would repeat it for ever.
             if (segment.seq.wrapping_sub(tcp(answer).ack) as i32) < 0 {
                 let answer = answer.clone();
                 self.send(host_of(answer.src), host_of(answer.dst), answer);
@@ -269,7 +270,7 @@ impl Network {
         self.guard.deliver(packet);
     }
 
-    /// Whether something is still on its way from one host to another.
+    /// True while a packet is on its way from one host to another.
     pub(crate) fn is_travelling(&self, from: usize, to: usize) -> bool {
         let way = &self.ways[from * self.hosts.len() + to];
         !way.waiting.is_empty() || way.arrives_at > self.now
@@ -286,7 +287,7 @@ impl Network {
         }
     }
 
-    /// Forgets all connections of a host, as a loss of power does. Nobody is told.
+    /// Forgets all connections of a host without notice, as a loss of power does.
     pub(crate) fn forget_connections(&mut self, host: usize) {
         for entry in netstat(address(host)).entries {
             if let Some(peer) = entry.peer {

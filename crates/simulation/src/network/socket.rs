@@ -1,5 +1,5 @@
-//! What connects the real server and the real client to the simulated network. A socket belongs to
-//! a process and breaks when the process is killed.
+//! Connects the real server and the real client to the simulated network. A socket belongs to a
+//! process and breaks when the process is killed.
 
 use std::{
     future::Future,
@@ -24,7 +24,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// What the process leaves behind in its runtime neither sends nor receives any more.
+    /// Cuts the process off: tasks that it leaves in its runtime neither send nor receive.
     pub(crate) fn kill(&self) {
         self.killed.cancel();
     }

@@ -1,5 +1,5 @@
-//! Under which conditions everybody works: who could reach the registry since when, and for how
-//! long the registry itself ran. Judges nothing.
+//! The conditions of each host: since when it reaches the registry, and for how long the registry
+//! itself ran. Judges nothing.
 
 use crate::{
     network::REGISTRY,
@@ -9,7 +9,7 @@ use crate::{
 /// A standstill of the registry from which on connections may have been given up.
 const SHAKING_MS: Millis = 1_500;
 
-/// What may lie between the break of a stream and the registry's notice of it.
+/// The longest time between the break of a stream and the registry's notice of it.
 const AROUND_MS: Millis = 200;
 
 /// A moment, by both clocks.
@@ -25,11 +25,11 @@ pub(crate) struct Moment {
 #[derive(Debug)]
 pub(crate) struct Conditions {
     pub(crate) now: Moment,
-    /// When each host was last hampered by a fault of its own or of its links.
+    /// The last time at which a fault hampered each host or its links.
     hampered: Vec<Moment>,
-    /// When the registry began its present life.
+    /// The start of the registry's present life.
     pub(crate) began: Moment,
-    /// When the registry last came back from a standstill or a crash that breaks connections.
+    /// The registry's last return from a standstill, or from a crash that breaks connections.
     pub(crate) shaken: Moment,
     /// For how long the registry has stood still.
     still_ms: Millis,
@@ -79,8 +79,8 @@ impl Conditions {
         self.past.get(step).copied().unwrap_or(self.now)
     }
 
-    /// What a lease has left after its stream broke: where the registry stood still at that time, at
-    /// least until a heartbeat is due.
+    /// The rest of a lease after its stream broke; at least until a heartbeat is due, where the
+    /// registry stood still at that time.
     pub(crate) fn grace_ms(&self, ttl_ms: Millis, grace_ms: Millis, broken_at: Millis) -> Millis {
         let (from, until) = (broken_at.saturating_sub(AROUND_MS), broken_at + AROUND_MS);
         let (from, until) = (self.moment(from), self.moment(until));
@@ -104,7 +104,7 @@ impl Conditions {
         self.hampered[host]
     }
 
-    /// Whether a host has been well for so long.
+    /// True where a host has been well for so long.
     pub(crate) fn is_well(&self, host: usize, for_ms: Millis) -> bool {
         self.now.at > self.hampered(host).at + for_ms
     }

@@ -21,22 +21,22 @@ pub(crate) struct Entry {
     pub(crate) was_held: bool,
     /// Protection holds the lease after the change.
     pub(crate) is_held: bool,
-    /// When the recorder saw it, counted in time in which the registry ran.
+    /// The time at which the recorder saw it, in time that the registry ran.
     pub(crate) seen_at_run: Millis,
 }
 
-/// How a change looks through a subject.
+/// A change as a subject shows it.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Seen<'a> {
     pub(crate) revision: u64,
     pub(crate) kind: ChangeKind,
     pub(crate) reason: ChangeReason,
-    /// None where the instance only left the subject: what is told of it then is not fixed.
+    /// None where the instance only left the subject: its content then is not fixed.
     pub(crate) instance: Option<&'a Instance>,
     pub(crate) identity: Identity,
 }
 
-/// Where an instance of a namespace is in its state.
+/// The key of an instance in the state of a namespace: service and id.
 pub(crate) type Place = (String, String);
 pub(crate) type State = BTreeMap<Place, Arc<Instance>>;
 
@@ -137,7 +137,7 @@ impl History {
         self.entries.get(range).unwrap_or_default().iter().filter_map(|entry| entry.seen(subject))
     }
 
-    /// What a subject consists of at a revision.
+    /// The instances of a subject at a revision.
     pub(crate) fn state(&self, subject: &Subject, revision: u64) -> State {
         let mut state = State::new();
         let count = usize::try_from(revision).unwrap_or(usize::MAX).min(self.entries.len());
@@ -157,8 +157,8 @@ impl History {
     }
 }
 
-/// Whether protection holds the lease of an instance after an update. An update that changes nothing
-/// of an instance which is not `UP` says that this began or ended.
+/// True where protection holds the lease of an instance after an update. An update without a
+/// difference, of an instance that is not `UP`, marks the begin or the end of that.
 fn is_held_after(
     before: Option<&Instance>,
     was_held: bool,

@@ -1,5 +1,5 @@
-//! Counts the leases of each namespace that ran out or broke off, and says when mass-expiry
-//! protection had no reason to hold one.
+//! Counts the leases of each namespace that expired or lost their stream, and finds those that
+//! mass-expiry protection held without a reason.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -26,7 +26,7 @@ impl Losses {
         }
     }
 
-    /// Says what is wrong with a lease being held, its own loss noted.
+    /// Judges the hold of a lease whose own loss is counted.
     pub(crate) fn judge_hold(&self, identity: &Identity, run: Millis) -> Result<(), String> {
         let times = self.times.get(&identity.namespace);
         let lost = times.into_iter().flatten().filter(|lost| **lost + WINDOW_MAX_MS > run).count();

@@ -1,5 +1,5 @@
-//! Knows who really lives and what really happened, and says what is wrong about what was seen. It
-//! is told facts in the order of time and never acts.
+//! The oracle: it has the facts of all hosts in order of time, and finds what contradicts them. It
+//! never acts.
 
 mod conditions;
 mod history;
@@ -31,12 +31,12 @@ use losses::Losses;
 use reading::Reading;
 use roll::{LATE_MAX_MS, STANDSTILL_MS, TRAVEL_MS};
 
-/// How long a watcher takes at most to find its way back after a fault.
+/// The longest time in which a watcher recovers from a fault.
 const WATCHER_RECOVERY_MS: Millis = 20_000;
-/// What a change may take to a watcher that nothing hampers.
+/// The longest delay of a change to a watcher without faults.
 const PROPAGATION_MS: Millis = 400;
 
-/// How many changes a violation tells of.
+/// The number of changes in a violation's report.
 const RECENT: usize = 14;
 
 /// The histories of the registry's lives, by their names.
@@ -82,7 +82,7 @@ impl Oracle {
         }
     }
 
-    /// A number that tells this run from every other one.
+    /// A number that identifies this run.
     pub(crate) fn trace(&self) -> u64 {
         self.trace.finish()
     }
@@ -135,7 +135,8 @@ impl Oracle {
         }
     }
 
-    /// Notes what makes a run the same as another. Histories have random names: they count by order.
+    /// Hashes the parts of an event that make runs equal. Histories have random ids: their order
+    /// counts.
     fn hash(&mut self, Line { at, event }: &Line) {
         at.hash(&mut self.trace);
         match event {
@@ -239,7 +240,7 @@ impl Oracle {
         identity.namespace != probe::NAMESPACE && !self.roll.is_known(identity)
     }
 
-    /// Whether a lease that nobody renewed ended when its time was over.
+    /// Judges the removal of a lease that was not renewed.
     fn judge_lapse(
         &self,
         identity: &Identity,
@@ -329,7 +330,7 @@ impl Oracle {
         }
     }
 
-    /// Looks for prompt readers that have not been told what the recorder was told a while ago.
+    /// Finds prompt readers that lack what the recorder has had for a while.
     fn look_for_laggards(&mut self) {
         let (Some(present), conditions) = (self.present(), &self.conditions) else { return };
         if conditions.now.at < conditions.shaken.at + WATCHER_RECOVERY_MS {
@@ -360,7 +361,7 @@ impl Oracle {
         }
     }
 
-    /// How often a reader that fell behind was given a snapshot.
+    /// The number of snapshots that readers got because they fell behind.
     pub(crate) fn resets(&self) -> u64 {
         self.readings.iter().map(|reading| reading.resets).sum()
     }
@@ -370,7 +371,7 @@ impl Oracle {
         self.readings[number].is_wanted = false;
     }
 
-    /// Whether everything is as it has to be after a while without faults.
+    /// Judges the world after a while without faults.
     pub(crate) fn look_at_peace(&mut self, wanted: &BTreeMap<usize, Content>) {
         self.compare_readings();
         let behind = self.readings.iter().find(|reading| !reading.is_compared());
@@ -433,7 +434,7 @@ fn entry_is_removal(histories: &Histories, history: &str, revision: u64) -> bool
     entry.is_some_and(|entry| entry.kind == ChangeKind::Removed)
 }
 
-/// What a watcher at a revision should have been told, if anything.
+/// The message that a watcher at a revision should have got, if any.
 pub(crate) fn overdue_for(
     present: &History,
     subject: &Subject,

@@ -1,5 +1,5 @@
-//! Compares what one watch said, message by message, with the reference: nothing skipped, repeated,
-//! reordered or made up.
+//! Compares one watch, message by message, with the reference: nothing skipped, repeated, reordered
+//! or made up.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -15,23 +15,23 @@ use crate::{
     time::Millis,
 };
 
-/// What is known of a reader.
+/// The state of a reader.
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) number: usize,
     pub(crate) node: usize,
     pub(crate) subject: Subject,
     pub(crate) manner: Manner,
-    /// Whether its watch is open, as far as it has told.
+    /// True while its watch is open, by its own report.
     pub(crate) is_open: bool,
-    /// Whether somebody still reads.
+    /// False once the reader stops.
     pub(crate) is_wanted: bool,
     pub(crate) since: Millis,
-    /// How often it was given a snapshot of the history that it was following.
+    /// The number of snapshots of the history that it already followed.
     pub(crate) resets: u64,
-    /// Where it stands; none before its first snapshot.
+    /// The position; none before the first snapshot.
     pub(crate) position: Option<(String, u64)>,
-    /// What it was told and what could not be compared yet, as the recorder comes later.
+    /// Messages that can't be compared yet, as the recorder is behind.
     pending: VecDeque<Event>,
 }
 
@@ -162,7 +162,7 @@ fn is_told(expected: &Seen<'_>, change: &Change) -> bool {
         && expected.instance.is_none_or(|expected| expected == instance)
 }
 
-/// Whether instances are exactly a state.
+/// Errors unless instances are exactly a state.
 pub(crate) fn same_state(instances: Vec<Instance>, state: &State) -> Result<(), String> {
     let count = instances.len();
     let mut seen = State::new();

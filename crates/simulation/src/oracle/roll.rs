@@ -1,5 +1,5 @@
-//! Who really lives: which processes hold which identity, since when, and who died how. From it
-//! follows which removals are wrong and which are overdue.
+//! The processes that hold each identity: since when, and how they ended. From it follows which
+//! removals are wrong and which are overdue.
 
 use std::collections::BTreeMap;
 
@@ -8,30 +8,30 @@ use waypost_client::proto::ChangeReason;
 use super::conditions::{Conditions, Moment};
 use crate::{journal::Identity, software::replica::Terms, time::Millis};
 
-/// How long it takes a client at most to find its way back after a fault: a request that gets no
-/// answer (5 s), the longest wait between attempts (5 s), another attempt.
+/// The longest time in which a client recovers from a fault: a request without response (5 s), the
+/// longest wait between attempts (5 s), another attempt.
 pub(crate) const RECOVERY_MS: Millis = 12_000;
-/// What the registry may take beyond a lease's end, by the contract.
+/// The longest delay of an expiry, by the contract.
 pub(crate) const LATE_MAX_MS: Millis = 100;
-/// What a change may take from the registry to a watcher, over a link without faults.
+/// The longest delay of a change to a watcher, over a link without faults.
 pub(crate) const TRAVEL_MS: Millis = 120;
-/// What a standstill of the registry may add to a deadline beyond its length.
+/// The longest delay that a standstill of the registry adds to a deadline, beyond its length.
 pub(crate) const STANDSTILL_MS: Millis = 120;
 /// Until when processes that fought for an identity may keep away from it.
 const CONTEST_MS: Millis = 75_000;
 /// For how long they remember it.
 const CONTEST_MEMORY_MS: Millis = 700_000;
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It was killed: its kernel told the registry.
+    /// Killed: its kernel closed the connections.
     Killed,
-    /// It vanished with its host: nobody told.
+    /// Vanished with its host: connections stay open.
     Vanished,
-    /// It deregistered and the registry said so.
+    /// Deregistered, with a response.
     Left,
-    /// It deregistered and got no answer.
+    /// Deregistered, without a response.
     LeftUnheard,
 }
 
@@ -42,26 +42,25 @@ struct Holder {
     is_leaving: bool,
 }
 
-/// An identity that somebody holds or held.
+/// An identity that is or was held.
 #[derive(Debug)]
 struct Claim {
     holders: Vec<Holder>,
-    /// The longest terms of those who hold or held it.
+    /// The longest terms of its holders.
     terms: Terms,
-    /// When something last happened that gives other reasons for a removal: another holder came or
-    /// went, or an operator decided.
+    /// The last event that gives other reasons for a removal: another holder, or an operator.
     unsettled: Moment,
     /// The same, without the last end.
     unsettled_alive: Moment,
-    /// When more than one held it.
+    /// The last time with more than one holder.
     contested: Option<Moment>,
-    /// When it was last renewed by an update, and so not over a stream.
+    /// The last renewal by an update, and so not over a stream.
     updated: Moment,
-    /// The last end, where nobody is left.
+    /// The end of its last holder.
     ended: Option<(Moment, End, usize)>,
 }
 
-/// What is known of those who live.
+/// All identities with their holders.
 #[derive(Debug, Default)]
 pub(crate) struct Roll {
     claims: BTreeMap<Identity, Claim>,
@@ -132,7 +131,7 @@ impl Roll {
         }
     }
 
-    /// Says what is wrong with a loss of an identity, if anything: it ran out, broke off, left.
+    /// Judges the loss of an identity: expired, disconnected or deregistered.
     pub(crate) fn judge_loss(
         &self,
         identity: &Identity,
@@ -145,7 +144,7 @@ impl Roll {
             return Ok(());
         }
         let needed = claim.terms.ttl_ms + RECOVERY_MS;
-        // Time in which the registry stood still gives nobody a reason.
+        // Time in which the registry stood still is no reason.
         let passed = |since: Moment| conditions.now.run > since.run + needed;
         let unhampered = passed(claim.unsettled)
             && passed(conditions.hampered(holder.node))
@@ -162,7 +161,7 @@ impl Roll {
         ))
     }
 
-    /// Says what is wrong with a removal, if anything.
+    /// Judges a removal.
     pub(crate) fn judge_removal(
         &self,
         identity: &Identity,
@@ -178,7 +177,7 @@ impl Roll {
         }
     }
 
-    /// The identities that are dead for so long that nobody may see them any more, among members.
+    /// The members that have been dead for too long.
     pub(crate) fn overdue<'a>(
         &'a self,
         conditions: &'a Conditions,
@@ -200,7 +199,7 @@ impl Roll {
         })
     }
 
-    /// Those who have to be there, with the process that holds each. What is contested may be or not.
+    /// The identities that must be present, each with its process. Contested ones may be absent.
     pub(crate) fn present<'a>(
         &'a self,
         conditions: &'a Conditions,
@@ -209,7 +208,7 @@ impl Roll {
         self.claims.iter().filter_map(move |(identity, claim)| {
             let [holder] = &claim.holders[..] else { return None };
             let calm = claim.contested.is_none_or(|since| {
-                // Who fought before is careful again whenever it loses the lease.
+                // A process that was fenced before waits longer whenever it loses the lease.
                 let lost = claim.unsettled.max(conditions.began).max(since);
                 now > lost.at + CONTEST_MS || now > since.at + CONTEST_MEMORY_MS
             });
@@ -217,19 +216,19 @@ impl Roll {
         })
     }
 
-    /// Whether anybody ever was it.
+    /// True where it was ever held.
     pub(crate) fn is_known(&self, identity: &Identity) -> bool {
         self.claims.contains_key(identity)
     }
 
-    /// Whether somebody holds it, or held it a moment ago.
+    /// True where it is held, or was a moment ago.
     pub(crate) fn is_held(&self, identity: &Identity) -> bool {
         self.claims.get(identity).is_some_and(|claim| !claim.holders.is_empty())
     }
 }
 
 impl Claim {
-    /// How long a dead identity may stay, and from when on.
+    /// The time that a dead identity may stay, and its start.
     fn time_to_leave(
         &self,
         ended: Moment,

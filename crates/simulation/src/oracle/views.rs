@@ -8,11 +8,11 @@ use waypost_client::{Snapshot, proto::Cursor};
 use super::{Conditions, Histories, Oracle, WATCHER_RECOVERY_MS, overdue_for};
 use crate::{software::reader::Subject, time::Millis};
 
-/// How long the client holds what a new history lacks while it hears the registry, with room for a
+/// The time for which a connected client keeps instances that a new history lacks, and room for a
 /// check.
 const HOLD_MS: Millis = 16_000;
 
-/// What is known of a view.
+/// The state of a view.
 #[derive(Debug)]
 pub(crate) struct ViewRecord {
     pub(crate) node: usize,
@@ -20,7 +20,7 @@ pub(crate) struct ViewRecord {
     since: Millis,
     /// The history of the last view.
     history: Option<String>,
-    /// Whether there was one before it, of which something may be held.
+    /// True where an earlier history may have left instances.
     may_hold: bool,
     /// The revision that was compared last.
     compared: u64,
@@ -35,7 +35,7 @@ impl ViewRecord {
         format!("the client's view of {:?} on host {}", self.subject, self.node)
     }
 
-    /// Whether the view is a state that the registry had.
+    /// True where the view is a state that the registry had.
     fn compare(&mut self, view: &Snapshot, histories: &Histories) -> Result<bool, String> {
         let Cursor { history_id, revision } = view.cursor();
         let Some(reference) = histories.get(history_id) else { return Ok(false) };

@@ -1,6 +1,6 @@
-//! Conversations with the registry over a link without faults, in which every answer can be told
-//! beforehand: what leases are worth, for how long, and who may do what. An answer that does not
-//! come, as the registry was ended, ends the conversation and means nothing.
+//! Conversations with the registry over a link without faults, in which every response is certain
+//! beforehand: renewals, deadlines, fencing. A missing response, when the registry was ended, ends
+//! the conversation and proves nothing.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(crate) const NAMESPACE: &str = "probes";
 const WINDOW: u32 = 1024 * 1024;
 /// Longer than the registry ever stands still.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How long connecting takes at most: the kernels do it.
+/// The longest time to connect: the kernels do it.
 const OPENING_MAX: Duration = Duration::from_millis(100);
 
 /// A conversation to come.
@@ -43,7 +43,7 @@ pub(crate) struct Probe {
     pub(crate) random: Rng,
 }
 
-/// Why a conversation went no further: an answer did not come, or the registry was ended.
+/// The conversation ended early: a response is missing, or the registry was ended.
 struct Broken;
 
 type Answer<T> = Result<T, Broken>;
@@ -72,7 +72,7 @@ fn broken<E>(_: E) -> Broken {
     Broken
 }
 
-/// What a call came to, where that is an answer at all.
+/// The result of a call, where there is one.
 fn settled<T>(answer: Result<tonic::Response<T>, Status>) -> Answer<Result<T, Code>> {
     match answer {
         Ok(response) => Ok(Ok(response.into_inner())),

@@ -1,5 +1,5 @@
-//! A raw watcher: tells everything that its watch says, reads as promptly as it is told to, and goes
-//! on from where it stood when its stream breaks.
+//! A raw watcher: reports everything that its watch sends, reads as promptly as configured, and
+//! resumes when its stream breaks.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const WINDOW: u32 = 1024 * 1024;
 /// The same for one that is to feel it.
 const WINDOW_SMALL: u32 = 2048;
 
-/// What a reader follows.
+/// The subject of a reader.
 #[derive(Debug, Clone, Default)]
 pub struct Subject {
     pub namespace: String,
@@ -45,7 +45,7 @@ impl Subject {
     }
 }
 
-/// How a reader reads.
+/// The pace of a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
     /// At once; it is the reference for all others.
@@ -54,7 +54,7 @@ pub enum Manner {
     Prompt,
     /// Now and then it looks away, for up to so long.
     Dozing { doze_max_ms: Millis },
-    /// It asks and does not listen.
+    /// Watches without reading.
     Deaf,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Reader {
     pub(crate) number: usize,
     pub(crate) subject: Subject,
     pub(crate) manner: Manner,
-    /// Of a hundred streams, how many begin where the one before ended.
+    /// The share of streams that resume.
     pub(crate) resumes_percent: u8,
     pub(crate) process: Process,
     pub(crate) clock: HostClock,

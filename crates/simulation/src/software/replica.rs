@@ -1,5 +1,5 @@
-//! A process that keeps an instance registered with the real client. It is told what to do and
-//! reports how it stands; what the registry should make of it is the oracle's business.
+//! A process that keeps an instance registered with the real client. It obeys and reports; the
+//! oracle judges.
 
 use std::{
     sync::{Arc, Mutex},
@@ -19,14 +19,14 @@ use crate::{
     time::{HostClock, Millis},
 };
 
-/// How long a lease lives.
+/// The terms of a lease.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
     pub ttl_ms: Millis,
     pub grace_ms: Millis,
 }
 
-/// What an instance says of itself, as far as it changes.
+/// The content of an instance, as far as it changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
     pub status: Status,
@@ -40,11 +40,11 @@ enum Order {
     Close,
 }
 
-/// How a process stands.
+/// The state of a process.
 #[derive(Debug, Default)]
 struct Report {
     state: Option<watch::Receiver<RegistrationState>>,
-    /// When it left, and whether the registry said so.
+    /// The time of the deregistration, and whether a response came.
     left: Option<(Millis, bool)>,
     refused: Option<String>,
 }
@@ -53,9 +53,9 @@ struct Report {
 pub struct Replica {
     pub identity: Identity,
     pub(crate) node: usize,
-    /// What it last wanted to be.
+    /// The latest content that it wants.
     pub(crate) content: Content,
-    /// Whether it was told to leave.
+    /// True once it shall deregister.
     pub(crate) leaving: bool,
     /// The leases that it had, the present one last.
     pub leases: Vec<u64>,
@@ -128,12 +128,12 @@ impl Replica {
         self.task.abort();
     }
 
-    /// When it had left, and whether the registry said so.
+    /// The time of the deregistration, and whether a response came.
     pub(crate) fn left(&self) -> Option<(Millis, bool)> {
         self.report().left
     }
 
-    /// Why the registry refused it, which it must not.
+    /// The registry's refusal, which must not happen.
     pub(crate) fn refused(&self) -> Option<String> {
         self.report().refused.clone()
     }

@@ -1,11 +1,10 @@
-//! A record of what was done to the hosts and their links: for counting, and to tell what came
-//! before a violation.
+//! A record of the faults of hosts and links: for counting, and for the report of a violation.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::time::Millis;
 
-/// How many faults a violation tells of.
+/// The number of faults in a violation's report.
 const TOLD: usize = 14;
 
 #[derive(Debug, Default, Clone)]

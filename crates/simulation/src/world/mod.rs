@@ -33,16 +33,17 @@ use crate::{
 pub(crate) const RECORDER: usize = 1;
 /// The first host of replicas and watchers.
 pub(crate) const FIRST_NODE: usize = 2;
-/// What people call the time when a simulation begins: the first of January 2026.
+/// The wall clock when a simulation begins: the first of January 2026.
 const BEGINNING: Millis = 1_767_225_600_000;
-/// How long only the recorder reaches a registry that has started: it has to see its whole history.
+/// The time for which only the recorder reaches a registry that has started: it must see the whole
+/// history.
 const GATE_MS: Millis = 200;
-/// How often what is overdue is looked for, in steps.
+/// The interval of checks for overdue events, in steps.
 const LOOK_STEPS: u64 = 5;
-/// How often views are compared, in steps.
+/// The interval of comparisons of views, in steps.
 const VIEW_STEPS: u64 = 20;
 
-/// What a simulated world is made of.
+/// The parameters of a simulated world.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub seed: u64,
@@ -232,13 +233,13 @@ impl World {
             let connections = incoming(port).await;
             core.run(connections, std::future::pending()).await.expect("it serves on");
         });
-        // The recorder waits for nobody who is gone.
+        // The recorder does not wait for connections of the past.
         self.network.forget_connections(RECORDER);
         self.oracle.conditions.registry_began();
         self.retired.clear();
     }
 
-    /// Whether only the recorder reaches it yet, as it has hardly run.
+    /// True while only the recorder reaches the registry, just after its start.
     fn is_gated(&self) -> bool {
         let conditions = &self.oracle.conditions;
         conditions.now.run < conditions.began.run + GATE_MS
@@ -264,7 +265,7 @@ impl World {
         self.machines[host].stop_until(self.now + millis);
     }
 
-    /// Takes the power from a host: it says goodbye to nobody.
+    /// Cuts the power of a host: its connections end without notice.
     pub fn cut_power(&mut self, host: usize) {
         self.faults.note(self.now, "power lost", &format!("host {host}"));
         self.switch_off(host);
@@ -295,14 +296,14 @@ impl World {
         self.machines[host].is_on()
     }
 
-    /// How the link is in both directions.
+    /// Sets the link in both directions.
     pub fn set_links(&mut self, node: usize, kind: &'static str, link: &Link) {
         self.faults.note(self.now, kind, &format!("host {node}: {link:?}"));
         self.network.set_link(node, REGISTRY, link.clone());
         self.network.set_link(REGISTRY, node, link.clone());
     }
 
-    /// How the link is in one direction.
+    /// Sets the link in one direction.
     pub fn set_link(&mut self, from: usize, to: usize, kind: &'static str, link: Link) {
         self.faults.note(self.now, kind, &format!("from host {from} to {to}: {link:?}"));
         self.network.set_link(from, to, link);
@@ -408,7 +409,7 @@ impl World {
         nodes.map(|(index, _)| index).collect()
     }
 
-    /// Whether a node has views of the client crate.
+    /// True where a node has views of the client crate.
     pub(crate) fn has_views(&self, node: usize) -> bool {
         self.views.iter().any(|view| view.record.node == node)
     }
@@ -502,13 +503,13 @@ impl World {
 
     // What is to be seen.
 
-    /// How many instances a namespace has, as the recorder saw it.
+    /// The number of instances of a namespace, as the recorder saw them.
     pub fn members(&self, namespace: &str) -> usize {
         let members = self.oracle.present().into_iter().flat_map(|present| present.members.keys());
         members.filter(|identity| identity.namespace == namespace).count()
     }
 
-    /// How many of them protection holds, whatever their status.
+    /// The number of them that protection holds, whatever their status.
     pub fn held(&self, namespace: &str) -> usize {
         let held = self.oracle.present().into_iter().flat_map(|present| &present.held);
         held.filter(|identity| identity.namespace == namespace).count()
@@ -526,7 +527,7 @@ impl World {
         self.oracle.present().map_or(0, History::revision)
     }
 
-    /// How often a reader that fell behind was given a snapshot.
+    /// The number of snapshots that readers got because they fell behind.
     pub fn resets(&self) -> u64 {
         self.oracle.resets()
     }
@@ -541,7 +542,7 @@ impl World {
         self.oracle.look_at_peace(&wanted);
     }
 
-    /// What was wrong, with all that is needed to understand it.
+    /// The violation with everything needed to understand it.
     pub fn violation(&self) -> Option<String> {
         let Violation { at, what } = self.oracle.violations.first()?;
         let changes: Vec<_> = self.oracle.recent().map(|one| format!("\n    {one}")).collect();

@@ -20,7 +20,7 @@ fn random_runs_show_nothing_wrong() {
     }
 }
 
-/// What once showed something wrong, and what that was.
+/// Seeds that once found a violation, each with its cause.
 #[cfg(not(feature = "failpoints"))]
 #[test]
 fn seeds_that_showed_something_wrong_show_it_no_more() {
