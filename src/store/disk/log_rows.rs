@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The largest row of several changes. With its key it fills a page of 16 KiB; a larger value takes
-/// a page of the next power of two, even if most of it leases empty.
+/// a page of the next power of two, even if most of it stays empty.
 const ROW_BYTES: usize = 16 * 1024 - 16;
 
 /// The rows of a batch.

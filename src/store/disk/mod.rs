@@ -208,7 +208,7 @@ impl Store for DiskStore {
     /// Commits all or nothing, durably.
     async fn commit(&mut self, transitions: &[Transition]) -> Result<(), StoreError> {
         if self.full {
-            // Nothing was written: the file leases open.
+            // Nothing was written: the file stays open.
             file::check_free_space(&self.path).map_err(|error| self.failure(&error.into()))?;
         }
         let written = self.write(transitions);
