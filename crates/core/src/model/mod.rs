@@ -7,21 +7,20 @@ mod host;
 mod instance;
 mod lease;
 mod limits;
-mod metadata;
 mod name;
-mod packed;
 mod page;
 mod revision;
 mod tick;
 
 pub use change::{Change, ChangeKind, RemovalReason};
-pub use content::{Content, ContentView, DEFAULT_WEIGHT, Parts, Status, Version, VersionError};
+pub use content::{
+    Content, ContentView, DEFAULT_WEIGHT, Metadata, Parts, Status, Version, VersionError,
+};
 pub use filter::{Filter, Visibility};
 pub use host::{Host, HostError};
 pub use instance::{Instance, InstanceId, InstanceIdError, Presence};
 pub use lease::{LeaseId, LeaseTerms};
 pub use limits::Limits;
-pub use metadata::Metadata;
 pub use name::{Name, NameError, ServiceKey};
 pub use page::{Page, PageTokenError, page_token_after, services_in_page};
 pub use revision::{Cursor, HistoryId, Revision};

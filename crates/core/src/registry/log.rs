@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::SharedEncoding;
+use super::encoding::SharedEncoding;
 use crate::model::{Change, ChangeKind, Revision};
 
 /// Consecutive changes up to the present.

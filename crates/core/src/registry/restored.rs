@@ -2,8 +2,13 @@
 
 use std::{collections::hash_map::Entry, sync::Arc};
 
-use super::{ChangeLog, Registry, Roster, Service, roster::Member};
-use crate::model::{Change, Instance, LeaseId, LeaseTerms, Limits, Revision, ServiceKey, Tick};
+use super::{
+    lease::RestoredLease,
+    log::ChangeLog,
+    roster::{Member, Roster},
+    state::{Registry, Service},
+};
+use crate::model::{Change, Limits, Revision, ServiceKey, Tick};
 
 /// What was registered, and what changed last.
 #[derive(Debug, Default)]
@@ -14,19 +19,6 @@ pub struct RestoredState {
     pub leases: Vec<RestoredLease>,
     /// The latest changes, one revision after the other up to the position.
     pub changes: Vec<Arc<Change>>,
-}
-
-/// An identity and its lease.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RestoredLease {
-    /// The instance.
-    pub instance: Arc<Instance>,
-    /// Its lease.
-    pub lease: LeaseId,
-    /// The generation that the identity's first lease had.
-    pub first_generation: u64,
-    /// How long the lease lives.
-    pub terms: LeaseTerms,
 }
 
 impl RestoredState {
@@ -80,10 +72,5 @@ impl Registry {
             }
         };
         Arc::make_mut(service)
-    }
-
-    /// All services, also those whose last instance is gone.
-    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.services.values()
     }
 }

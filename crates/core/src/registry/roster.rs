@@ -1,10 +1,9 @@
 //! The instances of one service, ordered by id, as a value that is cheap to share and to change: a
 //! list of chunks of which a change copies one. Readers keep the roster that they have.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use bytes::Bytes;
-
+use super::encoding::SharedEncoding;
 use crate::model::{Instance, InstanceId};
 
 /// The most members of a chunk. What a change copies and what readers encode anew.
@@ -38,18 +37,6 @@ pub struct RosterChunk {
 pub(super) struct Member {
     pub(super) instance: Arc<Instance>,
     pub(super) slot: u32,
-}
-
-/// A place for what the border encodes once and shares: filled by the first who needs it, empty
-/// again in a changed copy.
-#[derive(Debug, Default)]
-pub struct SharedEncoding(OnceLock<Bytes>);
-
-impl SharedEncoding {
-    /// The bytes; made now if nobody did before.
-    pub fn bytes_or_encode(&self, make: impl FnOnce() -> Bytes) -> &Bytes {
-        self.0.get_or_init(make)
-    }
 }
 
 impl Clone for RosterChunk {
@@ -244,6 +231,7 @@ fn unshared(chunk: &mut Arc<RosterChunk>) -> &mut RosterChunk {
 mod tests {
     use std::collections::BTreeMap;
 
+    use bytes::Bytes;
     use fastrand::Rng;
 
     use super::*;
@@ -460,7 +448,7 @@ mod tests {
                     _ => roster.insert(member(number, step, some_status(&mut random))),
                 }
                 let survives = |chunk: &Arc<RosterChunk>| {
-                    let memo = chunk.all_encoded.0.get()?;
+                    let memo = chunk.all_encoded.bytes()?;
                     let place =
                         made.iter().find(|(chunk_before, _)| *chunk_before == Arc::as_ptr(chunk));
                     let (_, [before, _]) = place.expect("memos are not copied");

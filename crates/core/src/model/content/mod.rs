@@ -1,15 +1,23 @@
 //! What an instance says of itself: part by part, and in one piece.
 
+mod metadata;
+mod packed;
+mod status;
+mod version;
+mod view;
+
 use std::{fmt, num::NonZeroU16};
 
-use compact_str::CompactString;
-use thiserror::Error;
-
-use super::{
-    Host, Metadata, Name,
-    metadata::entries,
+use self::{
     packed::{PackedReader, put_text},
+    view::port,
 };
+use super::{Host, Name};
+
+pub use metadata::Metadata;
+pub use status::Status;
+pub use version::{Version, VersionError};
+pub use view::ContentView;
 
 /// The weight of an instance that names none.
 pub const DEFAULT_WEIGHT: u32 = 100;
@@ -61,30 +69,10 @@ impl From<&Parts> for Content {
     }
 }
 
-/// The parts of a [`Content`], as they lie there.
-#[derive(Debug, Clone)]
-pub struct ContentView<'a> {
-    /// Whether it takes traffic.
-    pub status: Status,
-    /// The main port.
-    pub port: NonZeroU16,
-    /// Its share of traffic relative to the other replicas.
-    pub weight: u32,
-    /// Where it is reached.
-    pub host: &'a str,
-    /// Its failure domain; empty: none.
-    pub zone: &'a str,
-    /// The version of its software; may be empty.
-    pub version: &'a str,
-    ports: u16,
-    /// The extra ports and the metadata.
-    rest: PackedReader<'a>,
-}
-
 impl Content {
     /// Whether it takes traffic.
     pub fn status(&self) -> Status {
-        Status::of(self.0[0])
+        Status::from_number(self.0[0])
     }
 
     /// Its parts.
@@ -92,7 +80,7 @@ impl Content {
         let mut rest = PackedReader(&self.0);
         let [status] = rest.bytes();
         ContentView {
-            status: Status::of(status),
+            status: Status::from_number(status),
             port: port(&mut rest),
             weight: u32::from_le_bytes(rest.bytes()),
             host: rest.text(),
@@ -124,103 +112,9 @@ impl Content {
     }
 }
 
-impl<'a> ContentView<'a> {
-    /// Extra ports in order of their names.
-    pub fn ports(&self) -> impl Iterator<Item = (&'a str, NonZeroU16)> {
-        let mut rest = self.rest.clone();
-        (0..self.ports).map(move |_| (rest.text(), port(&mut rest)))
-    }
-
-    /// What callers may want to know or filter by, in order of the keys.
-    pub fn metadata(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        entries(self.behind_ports())
-    }
-
-    /// The value of a key of the metadata.
-    pub fn value(&self, key: &str) -> Option<&'a str> {
-        self.metadata().find_map(|(candidate, value)| (candidate == key).then_some(value))
-    }
-
-    fn behind_ports(&self) -> &'a [u8] {
-        let mut rest = self.rest.clone();
-        for _ in 0..self.ports {
-            let _skipped = (rest.text(), port(&mut rest));
-        }
-        rest.0
-    }
-}
-
-fn port(packed: &mut PackedReader<'_>) -> NonZeroU16 {
-    NonZeroU16::new(u16::from_le_bytes(packed.bytes())).expect("a port was put there")
-}
-
 impl fmt::Debug for Content {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.parts().fmt(formatter)
-    }
-}
-
-/// Whether an instance takes traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Status {
-    /// It runs but is not ready yet.
-    Starting,
-    /// It takes traffic.
-    Up,
-    /// It finishes what it has and takes nothing new.
-    Draining,
-    /// It runs and knows that it can't serve.
-    Down,
-}
-
-impl Status {
-    /// The one of this number.
-    fn of(number: u8) -> Self {
-        let all = [Self::Starting, Self::Up, Self::Draining, Self::Down];
-        all[usize::from(number)]
-    }
-}
-
-/// The version of an instance's software: free text without control characters, maybe empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version(CompactString);
-
-/// Why a text is no [`Version`].
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum VersionError {
-    /// It has more bytes than allowed.
-    #[error("has {bytes} bytes, at most {bytes_max} are allowed")]
-    TooLong {
-        /// How many it has.
-        bytes: usize,
-        /// How many are allowed.
-        bytes_max: usize,
-    },
-    /// It has a control character.
-    #[error("must not have control characters")]
-    ControlCharacter,
-}
-
-impl Version {
-    /// Reads a version of at most `bytes_max` bytes.
-    pub fn parse(text: &str, bytes_max: usize) -> Result<Self, VersionError> {
-        if text.len() > bytes_max {
-            return Err(VersionError::TooLong { bytes: text.len(), bytes_max });
-        }
-        if text.chars().any(char::is_control) {
-            return Err(VersionError::ControlCharacter);
-        }
-        Ok(Self(CompactString::from(text)))
-    }
-
-    /// One that was read before.
-    fn from_valid(text: &str) -> Self {
-        Self(CompactString::from(text))
-    }
-
-    /// The version as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 

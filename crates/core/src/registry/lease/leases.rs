@@ -4,8 +4,10 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
-    RestoredLease,
-    lease_table::{LeaseTable, Observed},
+    due::Due,
+    restored::RestoredLease,
+    stalls::Stalls,
+    table::{LeaseTable, Observed},
     wheel::ExpiryWheel,
 };
 use crate::{
@@ -14,23 +16,18 @@ use crate::{
 };
 
 #[derive(Debug)]
-pub(super) struct Leases {
+pub(in crate::registry) struct Leases {
     table: Arc<LeaseTable>,
     slots: Vec<LeaseSlot>,
     /// Slots that nobody holds, the longest free first, so that generations last.
     free: VecDeque<u32>,
     wheel: ExpiryWheel,
-    /// The latest times in which the server stood still, the oldest first; from the first
-    /// millisecond of each to the last.
-    stalls: VecDeque<(Tick, Tick)>,
+    stalls: Stalls,
     /// How long a lease that ran out may be held, in milliseconds.
     hold_ms: u32,
     server: u8,
     seed: u64,
 }
-
-/// Standstills that are remembered. More than so many within one TTL is no server that runs.
-const STALLS_MAX: usize = 64;
 
 /// One identity's stay in a slot. A take-over keeps the slot and grants its next generation.
 #[derive(Debug)]
@@ -54,35 +51,9 @@ impl LeaseSlot {
     }
 }
 
-/// What a look at the leases found, and what has to have consequences.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
-    /// A lease ran out; of a held one, the hold did.
-    Expired {
-        /// The lease.
-        lease: LeaseId,
-        /// What it ran out of: its TTL, or its grace after a broken stream.
-        reason: RemovalReason,
-    },
-    /// A held lease was renewed.
-    Renewed {
-        /// The lease.
-        lease: LeaseId,
-    },
-}
-
-impl Due {
-    /// Whose due it is.
-    pub fn lease(self) -> LeaseId {
-        match self {
-            Self::Expired { lease, .. } | Self::Renewed { lease } => lease,
-        }
-    }
-}
-
 /// What a lease id means.
 #[derive(Debug)]
-pub(super) enum LeaseState<'a> {
+pub(in crate::registry) enum LeaseState<'a> {
     /// It lives and is this instance's.
     Active(&'a Arc<Instance>),
     /// It was that of an instance which lives under a newer lease.
@@ -92,29 +63,29 @@ pub(super) enum LeaseState<'a> {
 }
 
 impl Leases {
-    pub(super) fn new(server: u8, seed: u64, hold_max: Duration) -> Self {
+    pub(in crate::registry) fn new(server: u8, seed: u64, hold_max: Duration) -> Self {
         Self {
             table: Arc::new(LeaseTable::new()),
             slots: Vec::new(),
             free: VecDeque::new(),
             wheel: ExpiryWheel::new(),
-            stalls: VecDeque::new(),
+            stalls: Stalls::default(),
             hold_ms: millis(hold_max),
             server,
             seed,
         }
     }
 
-    pub(super) fn table(&self) -> Arc<LeaseTable> {
+    pub(in crate::registry) fn table(&self) -> Arc<LeaseTable> {
         Arc::clone(&self.table)
     }
 
-    pub(super) fn live(&self) -> usize {
+    pub(in crate::registry) fn live(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
     /// What a lease id means.
-    pub(super) fn state(&self, lease: LeaseId) -> LeaseState<'_> {
+    pub(in crate::registry) fn state(&self, lease: LeaseId) -> LeaseState<'_> {
         let Some(lease_slot) = self.slots.get(lease.slot() as usize) else {
             return LeaseState::Unknown;
         };
@@ -131,12 +102,12 @@ impl Leases {
     }
 
     /// The lease that holds the slot.
-    pub(super) fn lease_in(&self, slot: u32) -> Option<LeaseId> {
+    pub(in crate::registry) fn lease_in(&self, slot: u32) -> Option<LeaseId> {
         self.table.lease_in(slot)
     }
 
     /// The lease that the `nth` grant from now will be, counted from 0.
-    pub(super) fn upcoming(&self, nth: usize) -> LeaseId {
+    pub(in crate::registry) fn upcoming(&self, nth: usize) -> LeaseId {
         let (slot, generation) = match self.free.get(nth) {
             Some(slot) => (*slot, self.slots[*slot as usize].generation.wrapping_add(1)),
             None => {
@@ -148,7 +119,7 @@ impl Leases {
     }
 
     /// The lease that supersedes the given one.
-    pub(super) fn successor(&self, lease: LeaseId) -> LeaseId {
+    pub(in crate::registry) fn successor(&self, lease: LeaseId) -> LeaseId {
         self.lease(lease.slot(), lease.generation().wrapping_add(1))
     }
 
@@ -159,7 +130,7 @@ impl Leases {
     }
 
     /// Grants an upcoming lease. Leases have to be granted in the order in which they come up.
-    pub(super) fn grant(
+    pub(in crate::registry) fn grant(
         &mut self,
         lease: LeaseId,
         instance: Arc<Instance>,
@@ -187,7 +158,7 @@ impl Leases {
 
     /// Puts back a stay from before, its lease renewed as of `now`. Stays have to come in the order of
     /// their slots, before anything is granted.
-    pub(super) fn restore(&mut self, restored: RestoredLease, now: Tick) {
+    pub(in crate::registry) fn restore(&mut self, restored: RestoredLease, now: Tick) {
         let RestoredLease { instance, lease, first_generation, terms } = restored;
         let slot = lease.slot();
         while self.slots.len() < slot as usize {
@@ -212,7 +183,7 @@ impl Leases {
     }
 
     /// Fences off the slot's lease and grants its successor.
-    pub(super) fn supersede(
+    pub(in crate::registry) fn supersede(
         &mut self,
         lease: LeaseId,
         instance: Arc<Instance>,
@@ -230,47 +201,51 @@ impl Leases {
     }
 
     /// Puts the changed instance of a tenant.
-    pub(super) fn replace(&mut self, slot: u32, instance: Arc<Instance>) {
+    pub(in crate::registry) fn replace(&mut self, slot: u32, instance: Arc<Instance>) {
         self.slots[slot as usize].instance = Some(instance);
     }
 
     /// Keeps a slot's lease, which ran out: it can be renewed again, and runs out again when the
     /// hold ends.
-    pub(super) fn hold(&mut self, slot: u32, now: Tick) {
+    pub(in crate::registry) fn hold(&mut self, slot: u32, now: Tick) {
         self.table.hold(slot, now);
         self.wheel.remove(slot);
         self.wheel.insert(slot, now.after(Duration::from_millis(self.hold_ms.into())));
     }
 
     /// Has a slot come up when its lease ends as it now stands.
-    pub(super) fn reschedule(&mut self, slot: u32) {
+    pub(in crate::registry) fn reschedule(&mut self, slot: u32) {
         let (deadline, _) = self.deadline(slot, self.table.observe(slot));
         self.wheel.remove(slot);
         self.wheel.insert(slot, deadline);
     }
 
     /// Whether a slot's lease is held and has not been renewed since.
-    pub(super) fn is_held(&self, slot: u32) -> bool {
+    pub(in crate::registry) fn is_held(&self, slot: u32) -> bool {
         self.table.observe(slot).is_held()
     }
 
     /// When the window began in which the losses beside this lease's are counted.
-    pub(super) fn window_begin(&self, slot: u32, now: Tick) -> Tick {
+    pub(in crate::registry) fn window_begin(&self, slot: u32, now: Tick) -> Tick {
         let ttl_ms = u64::from(self.slots[slot as usize].ttl_ms);
         let begin = Tick(now.0.saturating_sub(ttl_ms));
-        Tick(begin.0.saturating_sub(self.stalled_ms_since(begin)))
+        Tick(begin.0.saturating_sub(self.stalls.ms_since(begin)))
     }
 
     /// Ends a slot's lease.
-    pub(super) fn end(&mut self, slot: u32) {
+    pub(in crate::registry) fn end(&mut self, slot: u32) {
         self.table.end(slot);
         self.wheel.remove(slot);
         self.slots[slot as usize].instance = None;
         self.free.push_back(slot);
     }
 
-    /// See [`super::Registry::take_due`].
-    pub(super) fn take_due(&mut self, now: Tick, visits_max: usize) -> (Vec<Due>, bool) {
+    /// See [`crate::registry::Registry::take_due`].
+    pub(in crate::registry) fn take_due(
+        &mut self,
+        now: Tick,
+        visits_max: usize,
+    ) -> (Vec<Due>, bool) {
         for lease in self.table.take_broken() {
             // Looked at again at the end of the grace, or at once where that is past.
             if self.table.lease_in(lease.slot()) == Some(lease) {
@@ -302,23 +277,9 @@ impl Leases {
         instance.as_ref().is_some_and(|instance| instance.presence == Presence::Suspect)
     }
 
-    /// See [`super::Registry::record_stall`].
-    pub(super) fn record_stall(&mut self, from: Tick, until: Tick) {
-        self.stalls.push_back((from, until));
-        if self.stalls.len() > STALLS_MAX {
-            self.stalls.pop_front();
-        }
-    }
-
-    /// How much of the time since `since` does not count: the server stood still.
-    fn stalled_ms_since(&self, since: Tick) -> u64 {
-        let part = |(from, until): &(Tick, Tick)| until.0.saturating_sub(from.0.max(since.0));
-        self.stalls.iter().map(part).sum()
-    }
-
-    /// Whether the server stood still, or was catching up.
-    fn stalled_at(&self, tick: Tick) -> bool {
-        self.stalls.iter().any(|(from, until)| (*from..=*until).contains(&tick))
+    /// See [`crate::registry::Registry::record_stall`].
+    pub(in crate::registry) fn record_stall(&mut self, from: Tick, until: Tick) {
+        self.stalls.record(from, until);
     }
 
     /// What is left of a lease whose stream the server found broken at `at`.
@@ -326,7 +287,7 @@ impl Leases {
         // A stream whose end is found after a standstill was most likely given up because of that,
         // and its client is on its way back: it is there by its next heartbeat.
         let heartbeat_ms = lease_slot.ttl_ms / LeaseTerms::HEARTBEATS_A_TTL;
-        let back_ms = if self.stalled_at(at) { heartbeat_ms } else { 0 };
+        let back_ms = if self.stalls.include(at) { heartbeat_ms } else { 0 };
         lease_slot.grace_ms.max(back_ms)
     }
 
@@ -335,7 +296,7 @@ impl Leases {
         let lease_slot = &self.slots[slot as usize];
         // What happened may have happened at the very end of its millisecond.
         let after = |tick: Tick, millis: u32| {
-            Tick(tick.0 + u64::from(millis) + 1 + self.stalled_ms_since(tick))
+            Tick(tick.0 + u64::from(millis) + 1 + self.stalls.ms_since(tick))
         };
         if observed.is_held() {
             let disconnected = observed.broken_at.is_some();
@@ -351,8 +312,8 @@ impl Leases {
         }
     }
 
-    /// See [`super::Registry::reinstate`].
-    pub(super) fn reinstate(&mut self, due: Due, now: Tick) {
+    /// See [`crate::registry::Registry::reinstate`].
+    pub(in crate::registry) fn reinstate(&mut self, due: Due, now: Tick) {
         let lease = due.lease();
         if self.table.lease_in(lease.slot()) != Some(lease) {
             return;
