@@ -10,7 +10,7 @@ use tower::Service as TowerService;
 use crate::transport::Tls;
 use crate::{
     client::{Client, Inner},
-    registration::Pulse,
+    registration::Heartbeats,
     registry::RegistryLink,
     runtime::backoff::Backoff,
     transport::{Connector, Dialer},
@@ -370,7 +370,7 @@ impl Builder {
         let link = RegistryLink::new(&addresses, dialer, self.backoff, self.failback_interval);
         Ok(Client {
             inner: Arc::new(Inner {
-                pulse: Pulse::new(Arc::clone(&link)),
+                heartbeats: Heartbeats::new(Arc::clone(&link)),
                 link,
                 dialer: self.dialer,
                 #[cfg(feature = "tls")]

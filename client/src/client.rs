@@ -11,7 +11,7 @@ use crate::channel::BalancedChannel;
 use crate::transport::Tls;
 use crate::{
     balance::Policy,
-    registration::{Pulse, RegisterError, Registered, Registration},
+    registration::{Heartbeats, RegisterError, Registered, Registration},
     registry::{RegistryLink, RegistryState},
     service::{Service, Services},
     transport::Dialer,
@@ -42,7 +42,7 @@ pub struct Client {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) link: Arc<RegistryLink>,
-    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) dialer: Dialer,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Tls>,
@@ -101,8 +101,8 @@ impl Client {
         mut registration: Registration<impl Stream<Item = bool> + Send + 'static>,
     ) -> Result<Registered, RegisterError> {
         registration.instance.namespace.clone_from(&self.inner.namespace);
-        let (link, pulse) = (Arc::clone(&self.inner.link), Arc::clone(&self.inner.pulse));
-        Registered::begin(link, pulse, registration).await
+        let (link, heartbeats) = (Arc::clone(&self.inner.link), Arc::clone(&self.inner.heartbeats));
+        Registered::begin(link, heartbeats, registration).await
     }
 
     /// Wants an instance registered, for as long as the returned guard is held: it is registered as soon
@@ -133,8 +133,8 @@ impl Client {
         mut registration: Registration<impl Stream<Item = bool> + Send + 'static>,
     ) -> Registered {
         registration.instance.namespace.clone_from(&self.inner.namespace);
-        let (link, pulse) = (Arc::clone(&self.inner.link), Arc::clone(&self.inner.pulse));
-        Registered::start(link, pulse, registration)
+        let (link, heartbeats) = (Arc::clone(&self.inner.link), Arc::clone(&self.inner.heartbeats));
+        Registered::start(link, heartbeats, registration)
     }
 
     /// A handle to the service `name`, whose instances are followed from now on. A name that no

@@ -19,29 +19,29 @@ const LEAVING_MAX: Duration = Duration::from_secs(5);
 
 /// The attempts to register one identity.
 #[derive(Debug)]
-pub(crate) struct Enrolment {
+pub(crate) struct RegisterAttempt {
     link: Arc<RegistryLink>,
     /// Whether the id was made here, so that nobody else has it.
-    made: bool,
+    is_generated: bool,
     /// How the last attempt failed that may have registered the instance all the same.
-    lost: Option<RequestFailure>,
+    unanswered: Option<RequestFailure>,
 }
 
-impl Enrolment {
+impl RegisterAttempt {
     /// Gives `registration` an id where it has none: the registry would make another one for each
     /// attempt, and all but the last would stay behind as ghosts.
     pub(crate) fn new(link: Arc<RegistryLink>, registration: &mut Registration) -> Self {
         let id = &mut registration.instance.id;
-        let made = id.is_empty();
-        if made {
+        let is_generated = id.is_empty();
+        if is_generated {
             *id = Uuid::now_v7().to_string();
         }
-        Self { link, made, lost: None }
+        Self { link, is_generated, unanswered: None }
     }
 
     /// One attempt; `None` where it was stopped before anything was sent. What was sent is not given
     /// up: what is granted has to be known to be given back.
-    pub(crate) async fn attempt(
+    pub(crate) async fn send(
         &mut self,
         registration: &Registration,
         stop: &CancellationToken,
@@ -51,14 +51,14 @@ impl Enrolment {
             Err(failure) => return Some(Err(failure)),
         };
         let request = registration.request();
-        let asked = self.link.request_on(&connection, |connection| async move {
+        let requested = self.link.request_on(&connection, |connection| async move {
             RegistryClient::new(connection).register(request).await
         });
-        let answer = asked.await;
+        let answer = requested.await;
         match &answer {
-            Ok(_) => self.lost = None,
+            Ok(_) => self.unanswered = None,
             Err(failure) if Retryability::of(&failure.status).is_retryable() => {
-                self.lost = Some(failure.clone());
+                self.unanswered = Some(failure.clone());
             }
             Err(_) => {}
         }
@@ -66,20 +66,20 @@ impl Enrolment {
     }
 
     /// Takes back what an attempt without an answer may have left behind.
-    pub(crate) async fn take_back(&mut self, instance: &Instance) -> Result<(), DeregisterError> {
-        let Some(failure) = self.lost.take() else { return Ok(()) };
+    pub(crate) async fn undo(&mut self, instance: &Instance) -> Result<(), DeregisterError> {
+        let Some(failure) = self.unanswered.take() else { return Ok(()) };
         // Under an id that was given there may be another process by now: without a lease, nothing
         // tells that it is not ours.
-        if !self.made {
+        if !self.is_generated {
             return Err(DeregisterError::Unreachable(failure.status));
         }
         let Instance { namespace, service, id, .. } = instance.clone();
-        leave(&self.link, &DeregisterRequest { lease_id: 0, namespace, service, id }).await
+        deregister(&self.link, &DeregisterRequest { lease_id: 0, namespace, service, id }).await
     }
 }
 
 /// Deregisters, trying again for a while. It is no error where nothing is there any more.
-pub(crate) async fn leave(
+pub(crate) async fn deregister(
     link: &RegistryLink,
     request: &DeregisterRequest,
 ) -> Result<(), DeregisterError> {
@@ -87,11 +87,11 @@ pub(crate) async fn leave(
     let mut backoff = link.backoff();
     loop {
         let left = give_up.saturating_duration_since(clock::now());
-        let asked = link.request(|connection| {
+        let requested = link.request(|connection| {
             let request = request.clone();
             async move { RegistryClient::new(connection).deregister(request).await }
         });
-        let failure = match clock::within(left, asked).await {
+        let failure = match clock::within(left, requested).await {
             Some(Ok(_)) => return Ok(()),
             Some(Err(failure)) => failure.status,
             None => return Err(DeregisterError::Unreachable(RegistryLink::timeout_status())),

@@ -107,7 +107,7 @@ impl Registered {
     async fn announce(&mut self, limit: Duration) -> bool {
         // Boxed: what waits for it, in a server's future, say, stays small.
         let announced = Box::pin(async {
-            self.follow_no_more().await;
+            self.stop_following_readiness().await;
             match self.lease_id() {
                 Some(_) => self.set_status(Status::Draining).await.is_ok(),
                 None => false,

@@ -8,12 +8,12 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    heartbeats::Pulse,
+    heartbeats::Heartbeats,
     readiness::follow,
     spec::{Registration, Update},
-    state::{DeregisterError, RegisterError, RegistrationState, Shared, UpdateError},
-    task::Keeper,
-    updater::Amendment,
+    state::{DeregisterError, RegisterError, RegistrationState, SharedRegistration, UpdateError},
+    task::RegistrationTask,
+    updater::Updater,
 };
 use crate::{
     proto::{self, Instance},
@@ -48,7 +48,7 @@ use crate::{
 #[derive(Debug)]
 #[must_use = "dropping it deregisters the instance"]
 pub struct Registered {
-    amendment: Amendment,
+    updater: Updater,
     ended: oneshot::Receiver<Result<(), DeregisterError>>,
     /// Cancelled where the status is to follow its readiness no more.
     following: CancellationToken,
@@ -62,11 +62,11 @@ impl Registered {
     /// it may have registered is deregistered.
     pub(crate) async fn begin(
         link: Arc<RegistryLink>,
-        pulse: Arc<Pulse>,
+        heartbeats: Arc<Heartbeats>,
         registration: Registration<impl Stream<Item = bool> + Send + 'static>,
     ) -> Result<Self, RegisterError> {
         let (answer, answered) = oneshot::channel();
-        let registered = Self::keep(link, pulse, registration, Some(answer));
+        let registered = Self::keep(link, heartbeats, registration, Some(answer));
         answered.await.unwrap_or(Err(RegisterError::Stopped))?;
         Ok(registered)
     }
@@ -74,15 +74,15 @@ impl Registered {
     /// Wants it registered from now on.
     pub(crate) fn start(
         link: Arc<RegistryLink>,
-        pulse: Arc<Pulse>,
+        heartbeats: Arc<Heartbeats>,
         registration: Registration<impl Stream<Item = bool> + Send + 'static>,
     ) -> Self {
-        Self::keep(link, pulse, registration, None)
+        Self::keep(link, heartbeats, registration, None)
     }
 
     fn keep(
         link: Arc<RegistryLink>,
-        pulse: Arc<Pulse>,
+        heartbeats: Arc<Heartbeats>,
         registration: Registration<impl Stream<Item = bool> + Send + 'static>,
         answer: Option<oneshot::Sender<Result<(), RegisterError>>>,
     ) -> Self {
@@ -91,10 +91,11 @@ impl Registered {
         let following = token.child_token();
         let stop = token.clone().drop_guard();
         let (end, ended) = oneshot::channel();
-        let keeper = Keeper::new(Arc::clone(&link), pulse, registration, answer, token);
-        let amendment = Amendment { link, shared: keeper.shared() };
+        let keeper =
+            RegistrationTask::new(Arc::clone(&link), heartbeats, registration, answer, token);
+        let updater = Updater { link, shared: keeper.shared() };
         let (follow_end, followed) = oneshot::channel();
-        let follow = follow(amendment.clone(), ready, following.clone());
+        let follow = follow(updater.clone(), ready, following.clone());
         tasks::spawn("readiness", async move {
             let _end = follow_end;
             follow.await;
@@ -103,18 +104,18 @@ impl Registered {
             // Nobody may be waiting: then nobody is to be told.
             let _ = end.send(keeper.run().await);
         });
-        Self { amendment, ended, following, followed, stop }
+        Self { updater, ended, following, followed, stop }
     }
 
     /// Returns when the status is what is set: nothing else is on its way to the registry.
-    pub(crate) async fn follow_no_more(&mut self) {
+    pub(crate) async fn stop_following_readiness(&mut self) {
         self.following.cancel();
         // Told by the end of the one who could tell.
         let _ = (&mut self.followed).await;
     }
 
-    fn shared(&self) -> &Shared {
-        &self.amendment.shared
+    fn shared(&self) -> &SharedRegistration {
+        &self.updater.shared
     }
 
     /// Waits until the instance is registered; returns at once where it is.
@@ -288,7 +289,7 @@ impl Registered {
         if update.is_empty() {
             return Ok(());
         }
-        self.amendment.make(&update).await
+        self.updater.apply(&update).await
     }
 
     /// Deregisters, and returns when the registry has said so: from then on nobody is sent here.

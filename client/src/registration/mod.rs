@@ -14,7 +14,7 @@ mod state;
 mod task;
 mod updater;
 
-pub(crate) use self::heartbeats::Pulse;
+pub(crate) use self::heartbeats::Heartbeats;
 pub use self::{
     drain::Drained,
     guard::Registered,

@@ -162,43 +162,43 @@ pub enum DeregisterError {
 
 /// What the registry holds for a registration.
 #[derive(Clone, Debug)]
-pub(crate) struct Held {
+pub(crate) struct ActiveLease {
     pub(crate) lease_id: u64,
     pub(crate) instance: Arc<Instance>,
 }
 
 /// What the guard and the keeper share.
 #[derive(Clone, Debug)]
-pub(crate) struct Shared {
+pub(crate) struct SharedRegistration {
     /// What is to be registered, now or when the lease is lost.
     pub(crate) desired: watch::Sender<Registration>,
     /// Nothing before it was registered for the first time.
-    pub(crate) held: watch::Sender<Option<Held>>,
+    pub(crate) active: watch::Sender<Option<ActiveLease>>,
     pub(crate) state: watch::Sender<RegistrationState>,
     /// A lease that the guard found not to live.
-    pub(crate) found_lost: watch::Sender<u64>,
+    pub(crate) lost_lease: watch::Sender<u64>,
 }
 
-impl Shared {
+impl SharedRegistration {
     /// What is to be registered, and is not so far.
     pub(crate) fn new(registration: Registration) -> Self {
         Self {
             desired: watch::Sender::new(registration),
-            held: watch::Sender::new(None),
+            active: watch::Sender::new(None),
             state: watch::Sender::new(RegistrationState::Pending),
-            found_lost: watch::Sender::new(0),
+            lost_lease: watch::Sender::new(0),
         }
     }
 
     /// The present lease, or the last one.
     pub(crate) fn lease_id(&self) -> Option<u64> {
-        self.held.borrow().as_ref().map(|held| held.lease_id)
+        self.active.borrow().as_ref().map(|active| active.lease_id)
     }
 
     /// What the registry holds, as far as it has said; what is wanted before.
     pub(crate) fn instance(&self) -> Arc<Instance> {
-        match &*self.held.borrow() {
-            Some(held) => Arc::clone(&held.instance),
+        match &*self.active.borrow() {
+            Some(active) => Arc::clone(&active.instance),
             None => Arc::new(self.desired.borrow().instance.clone()),
         }
     }

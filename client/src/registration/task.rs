@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::{
-    attempt::{Enrolment, leave},
-    heartbeats::{Pulse, Renewal, Seat, StreamBreak},
-    lease::{Fate, Grant, Lease, Step},
+    attempt::{RegisterAttempt, deregister},
+    heartbeats::{Heartbeats, Renewal, StreamBreak, StreamHandle},
+    lease::{Grant, Lease, LossCause, Step},
     spec::Registration,
-    state::{DeregisterError, Held, RegisterError, RegistrationState, Shared},
+    state::{ActiveLease, DeregisterError, RegisterError, RegistrationState, SharedRegistration},
 };
 use crate::{
     endpoint::address,
@@ -38,54 +38,55 @@ const PAGE_SIZE: u32 = 1_000;
 const PAGES_MAX: usize = 10_000;
 
 /// The task's state.
-pub(crate) struct Keeper {
+pub(crate) struct RegistrationTask {
     link: Arc<RegistryLink>,
-    pulse: Arc<Pulse>,
+    heartbeats: Arc<Heartbeats>,
     lease: Lease,
-    shared: Shared,
-    amended: watch::Receiver<Registration>,
-    found_lost: watch::Receiver<u64>,
+    shared: SharedRegistration,
+    desired_changes: watch::Receiver<Registration>,
+    lost_lease: watch::Receiver<u64>,
     /// On the stream that renews the lease. Kept until the registry has answered the deregistration:
     /// a stream that ends before takes the instance away as one that died.
-    seat: Option<Seat>,
-    enrolment: Enrolment,
+    stream: Option<StreamHandle>,
+    attempt: RegisterAttempt,
     outage: Outage,
     /// Who waits for the registry's first answer. Where somebody does, a refusal is theirs.
-    answer: Option<oneshot::Sender<Result<(), RegisterError>>>,
+    first_response: Option<oneshot::Sender<Result<(), RegisterError>>>,
     stop: CancellationToken,
 }
 
-impl Keeper {
+impl RegistrationTask {
     /// Keeps `registration` until `stop`, once it runs.
     pub(crate) fn new(
         link: Arc<RegistryLink>,
-        pulse: Arc<Pulse>,
+        heartbeats: Arc<Heartbeats>,
         mut registration: Registration,
-        answer: Option<oneshot::Sender<Result<(), RegisterError>>>,
+        first_response: Option<oneshot::Sender<Result<(), RegisterError>>>,
         stop: CancellationToken,
     ) -> Self {
-        let enrolment = Enrolment::new(Arc::clone(&link), &mut registration);
-        let shared = Shared::new(registration);
-        let (amended, found_lost) = (shared.desired.subscribe(), shared.found_lost.subscribe());
+        let attempt = RegisterAttempt::new(Arc::clone(&link), &mut registration);
+        let shared = SharedRegistration::new(registration);
+        let (desired_changes, lost_lease) =
+            (shared.desired.subscribe(), shared.lost_lease.subscribe());
         let lease = Lease::new(clock::now(), link.backoff());
-        let (seat, outage) = (None, Outage::default());
+        let (stream, outage) = (None, Outage::default());
         Self {
             link,
-            pulse,
+            heartbeats,
             lease,
             shared,
-            amended,
-            found_lost,
-            seat,
-            enrolment,
+            desired_changes,
+            lost_lease,
+            stream,
+            attempt,
             outage,
-            answer,
+            first_response,
             stop,
         }
     }
 
     /// What it shares with the guard.
-    pub(crate) fn shared(&self) -> Shared {
+    pub(crate) fn shared(&self) -> SharedRegistration {
         self.shared.clone()
     }
 
@@ -94,15 +95,15 @@ impl Keeper {
         while !self.stop.is_cancelled() {
             match self.lease.step(clock::now()) {
                 Step::Wait(until) => self.wait(until).await,
-                Step::Open(lease_id) => self.open(lease_id).await,
-                Step::Beat(lease_id) => self.beat(lease_id),
-                Step::Break => self.give_up(),
-                Step::Ask(lease_id) => self.ask(lease_id).await,
-                Step::Look => self.look().await,
+                Step::OpenStream(lease_id) => self.open_stream(lease_id).await,
+                Step::Heartbeat(lease_id) => self.heartbeat(lease_id),
+                Step::FailStream => self.fail_stream(),
+                Step::QueryLease(lease_id) => self.query_lease(lease_id).await,
+                Step::FindHolder => self.find_holder().await,
                 Step::Register => self.register().await,
             }
         }
-        self.close().await
+        self.deregister().await
     }
 
     async fn wait(&mut self, until: clock::Instant) {
@@ -111,97 +112,97 @@ impl Keeper {
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            told = told_next(&mut self.seat) => self.hear(told),
-            Ok(()) = self.amended.changed() => self.lease.amended(clock::now()),
-            Ok(()) = self.found_lost.changed() => {
-                let lost = *self.found_lost.borrow_and_update();
-                self.lose(|lease, now| lease.doubt(lost, now));
+            result = next_result(&mut self.stream) => self.heartbeat_result(result),
+            Ok(()) = self.desired_changes.changed() => self.lease.desired_changed(clock::now()),
+            Ok(()) = self.lost_lease.changed() => {
+                let lost = *self.lost_lease.borrow_and_update();
+                self.note_loss(|lease, now| lease.mark_lost(lost, now));
             }
             () = clock::sleep_until(until) => {}
         }
     }
 
-    async fn open(&mut self, lease_id: u64) {
-        let limit = self.lease.patience().min(REQUEST_TIMEOUT);
+    async fn open_stream(&mut self, lease_id: u64) {
+        let limit = self.lease.heartbeat_timeout().min(REQUEST_TIMEOUT);
         let stop = self.stop.clone();
-        let seat = self.seat.insert(self.pulse.join(lease_id));
-        let Some(opened) = stop.run_until_cancelled(seat.opened(limit)).await else { return };
+        let stream = self.stream.insert(self.heartbeats.join(lease_id));
+        let Some(opened) = stop.run_until_cancelled(stream.wait_open(limit)).await else { return };
         match opened {
-            Ok(()) => self.lease.beaten(clock::now()),
-            Err(broken) => self.broken(&broken),
+            Ok(()) => self.lease.heartbeat_sent(clock::now()),
+            Err(broken) => self.stream_failed(&broken),
         }
     }
 
-    fn beat(&mut self, lease_id: u64) {
-        if let Some(seat) = &mut self.seat {
-            seat.beat(lease_id);
+    fn heartbeat(&mut self, lease_id: u64) {
+        if let Some(stream) = &mut self.stream {
+            stream.send(lease_id);
         }
-        self.lease.beaten(clock::now());
+        self.lease.heartbeat_sent(clock::now());
     }
 
-    fn hear(&mut self, told: Result<Renewal, StreamBreak>) {
-        let renewal = match told {
+    fn heartbeat_result(&mut self, result: Result<Renewal, StreamBreak>) {
+        let renewal = match result {
             Ok(renewal) => renewal,
-            Err(broken) => return self.broken(&broken),
+            Err(broken) => return self.stream_failed(&broken),
         };
         let unknown = self.lease.id().filter(|_| renewal == Renewal::Unknown);
-        self.lose(|lease, now| lease.answered(unknown.as_slice(), now));
+        self.note_loss(|lease, now| lease.heartbeat_answered(unknown.as_slice(), now));
         if self.outage.end() {
             self.log("registry reached again");
         }
         if let Some(lease_id) = self.lease.id() {
-            self.show(RegistrationState::Registered { lease_id });
+            self.set_state(RegistrationState::Registered { lease_id });
         }
     }
 
     /// Tells the lease what may be the news that it is lost.
-    fn lose(&mut self, tell: impl FnOnce(&mut Lease, clock::Instant)) {
+    fn note_loss(&mut self, update: impl FnOnce(&mut Lease, clock::Instant)) {
         let before = self.lease.id();
-        tell(&mut self.lease, clock::now());
+        update(&mut self.lease, clock::now());
         if before.is_some() && self.lease.id().is_none() {
             self.log("the registry does not know the lease any more");
-            self.show(RegistrationState::Lost);
+            self.set_state(RegistrationState::Lost);
         }
     }
 
     /// Gives the stream up: no answer came in time.
-    fn give_up(&mut self) {
-        match &mut self.seat {
-            Some(seat) => {
-                let broken = seat.give_up();
-                self.broken(&broken);
+    fn fail_stream(&mut self) {
+        match &mut self.stream {
+            Some(stream) => {
+                let broken = stream.fail_timed_out();
+                self.stream_failed(&broken);
             }
-            None => self.lease.broken(clock::now(), fastrand::f64(), None),
+            None => self.lease.stream_failed(clock::now(), fastrand::f64(), None),
         }
     }
 
-    fn broken(&mut self, broken: &StreamBreak) {
-        self.seat = None;
+    fn stream_failed(&mut self, broken: &StreamBreak) {
+        self.stream = None;
         let StreamBreak::Failed { failure, random } = broken else {
-            return self.lease.moved(clock::now());
+            return self.lease.stream_moved(clock::now());
         };
         let after = pause(&failure.status);
         self.report_failure(failure, "heartbeats broke off, trying again");
-        self.lease.broken(clock::now(), *random, after);
+        self.lease.stream_failed(clock::now(), *random, after);
         if let Some(lease_id) = self.lease.id() {
-            self.show(RegistrationState::Retrying { lease_id });
+            self.set_state(RegistrationState::Retrying { lease_id });
         }
     }
 
     /// Asks what became of a lost lease. To give it back does nothing where it does not live, and the
     /// answer tells why it doesn't.
-    async fn ask(&mut self, lease_id: u64) {
+    async fn query_lease(&mut self, lease_id: u64) {
         let request = DeregisterRequest { lease_id, ..DeregisterRequest::default() };
-        let asked = self.link.request(|connection| async move {
+        let requested = self.link.request(|connection| async move {
             RegistryClient::new(connection).deregister(request).await
         });
-        let Some(answer) = self.stop.run_until_cancelled(asked).await else { return };
+        let Some(answer) = self.stop.run_until_cancelled(requested).await else { return };
         let (now, random) = (clock::now(), fastrand::f64());
-        let fate = match answer {
-            Ok(_) => Fate::Gone,
+        let cause = match answer {
+            Ok(_) => LossCause::NotFound,
             Err(failure) => match failure.status.code() {
-                Code::NotFound => Fate::Gone,
-                Code::FailedPrecondition => Fate::Fenced,
+                Code::NotFound => LossCause::NotFound,
+                Code::FailedPrecondition => LossCause::Fenced,
                 _ => {
                     self.report_failure(
                         &failure,
@@ -211,24 +212,24 @@ impl Keeper {
                 }
             },
         };
-        self.lease.explained(fate, now, random);
+        self.lease.loss_explained(cause, now, random);
     }
 
     /// Looks up which process holds the identity that was taken over. Where it can't be found out,
     /// the identity is taken back, ever more slowly.
-    async fn look(&mut self) {
+    async fn find_holder(&mut self) {
         let wanted = self.shared.instance();
-        let asked = find(&self.link, &wanted);
-        let Some(answer) = self.stop.run_until_cancelled(asked).await else { return };
+        let requested = find(&self.link, &wanted);
+        let Some(answer) = self.stop.run_until_cancelled(requested).await else { return };
         let (now, random) = (clock::now(), fastrand::f64());
-        let fate = match answer {
+        let cause = match answer {
             Ok(holder) => {
                 if self.outage.end() {
                     self.log("registry reached again");
                 }
                 match &holder {
-                    None => Fate::Gone,
-                    Some(holder) => self.replaced(holder, &wanted),
+                    None => LossCause::NotFound,
+                    Some(holder) => self.report_holder(holder, &wanted),
                 }
             }
             Err(failure) => match Retryability::of(&failure.status) {
@@ -244,15 +245,15 @@ impl Keeper {
                     let Instance { namespace, service, id, .. } = &*wanted;
                     let what = "another process registered the same id; give each its own id";
                     tracing::warn!(namespace, service, instance = id, reason, "{what}");
-                    Fate::HeldHere
+                    LossCause::HeldAtSameAddress
                 }
             },
         };
-        self.lease.explained(fate, now, random);
+        self.lease.loss_explained(cause, now, random);
     }
 
     /// Reports that another process holds the identity, where that is news.
-    fn replaced(&self, holder: &Instance, wanted: &Instance) -> Fate {
+    fn report_holder(&self, holder: &Instance, wanted: &Instance) -> LossCause {
         let address = address(&holder.host, holder.port);
         let Instance { namespace, service, id, .. } = wanted;
         let is_draining =
@@ -266,27 +267,27 @@ impl Keeper {
                 address,
                 "id taken over while draining"
             );
-            return Fate::HeldElsewhere;
+            return LossCause::HeldElsewhere;
         }
         if holder.host == wanted.host && holder.port == wanted.port {
             let what = "another process registered the same id with the same address, registering \
                         again; give each process its own id and address";
             tracing::warn!(namespace, service, instance = id, address, "{what}");
-            return Fate::HeldHere;
+            return LossCause::HeldAtSameAddress;
         }
         let state = RegistrationState::Replaced { address: address.as_str().into() };
-        if self.show(state) {
+        if self.set_state(state) {
             let what = "another process registered the same id: this one is not registered until \
                         that one is gone; give each process its own id";
             tracing::warn!(namespace, service, instance = id, address, "{what}");
         }
-        Fate::HeldElsewhere
+        LossCause::HeldElsewhere
     }
 
     async fn register(&mut self) {
         // Seen: what changes from here on is not in this attempt.
-        let desired = self.amended.borrow_and_update().clone();
-        let Some(answer) = self.enrolment.attempt(&desired, &self.stop).await else { return };
+        let desired = self.desired_changes.borrow_and_update().clone();
+        let Some(answer) = self.attempt.send(&desired, &self.stop).await else { return };
         let failure = match answer {
             Ok(response) => return self.registered(response, &desired),
             Err(failure) => failure,
@@ -304,8 +305,8 @@ impl Keeper {
             }
             Retryability::Fatal(refusal) => {
                 self.outage.end();
-                self.lease.refuse(now, fastrand::f64());
-                self.refused(&failure.peer, refusal);
+                self.lease.refused(now, fastrand::f64());
+                self.report_refusal(&failure.peer, refusal);
             }
         }
     }
@@ -325,32 +326,34 @@ impl Keeper {
             desired.instance.id.clone_from(&instance.id);
             named
         });
-        self.shared.held.send_replace(Some(Held { lease_id, instance: Arc::new(instance) }));
+        self.shared
+            .active
+            .send_replace(Some(ActiveLease { lease_id, instance: Arc::new(instance) }));
         self.log(what);
-        self.show(RegistrationState::Registered { lease_id });
-        if let Some(answer) = self.answer.take() {
+        self.set_state(RegistrationState::Registered { lease_id });
+        if let Some(answer) = self.first_response.take() {
             // Where nobody waits any more, the keeper was stopped, and deregisters.
             let _ = answer.send(Ok(()));
         }
     }
 
     /// Shows that the registry refuses, and says so where that is news.
-    fn refused(&mut self, peer: &str, refusal: Refusal) {
-        if let Some(answer) = self.answer.take() {
+    fn report_refusal(&mut self, peer: &str, refusal: Refusal) {
+        if let Some(answer) = self.first_response.take() {
             // Who waits for it returns it, and stops the keeper.
             let _ = answer.send(Err(refusal.into()));
             return;
         }
         let reason = refusal.to_string();
-        let news = self.shared.state.send_if_modified(|shown| {
+        let news = self.shared.state.send_if_modified(|current| {
             // Something else is to be registered by now: whoever waits for that must not be told
             // of the refusal of what was before. Looked at with the state locked, as an update
             // changes first what is wanted and then the state.
-            let outdated = self.amended.has_changed().unwrap_or(false);
+            let outdated = self.desired_changes.has_changed().unwrap_or(false);
             let state = RegistrationState::Refused(refusal);
-            let news = !outdated && *shown != state;
+            let news = !outdated && *current != state;
             if news {
-                *shown = state;
+                *current = state;
             }
             news
         });
@@ -362,15 +365,15 @@ impl Keeper {
         }
     }
 
-    async fn close(&mut self) -> Result<(), DeregisterError> {
+    async fn deregister(&mut self) -> Result<(), DeregisterError> {
         let closed = match self.lease.id() {
             Some(lease_id) => {
                 let request = DeregisterRequest { lease_id, ..DeregisterRequest::default() };
-                leave(&self.link, &request).await
+                deregister(&self.link, &request).await
             }
             None => {
                 let instance = self.shared.instance();
-                self.enrolment.take_back(&instance).await
+                self.attempt.undo(&instance).await
             }
         };
         match &closed {
@@ -395,10 +398,10 @@ impl Keeper {
     }
 
     /// Shows a state, and returns whether it is another one than before.
-    fn show(&self, state: RegistrationState) -> bool {
-        self.shared.state.send_if_modified(|shown| {
-            let changed = *shown != state;
-            *shown = state;
+    fn set_state(&self, state: RegistrationState) -> bool {
+        self.shared.state.send_if_modified(|current| {
+            let changed = *current != state;
+            *current = state;
             changed
         })
     }
@@ -411,9 +414,9 @@ impl Keeper {
 }
 
 /// However it ends: nobody must wait for it any more.
-impl Drop for Keeper {
+impl Drop for RegistrationTask {
     fn drop(&mut self) {
-        self.show(RegistrationState::Deregistered);
+        self.set_state(RegistrationState::Deregistered);
     }
 }
 
@@ -427,9 +430,9 @@ fn pause(status: &Status) -> Option<Duration> {
 }
 
 /// What the seat is told next; never anything where there is none. Cancel safe.
-async fn told_next(seat: &mut Option<Seat>) -> Result<Renewal, StreamBreak> {
-    match seat {
-        Some(seat) => seat.told().await,
+async fn next_result(stream: &mut Option<StreamHandle>) -> Result<Renewal, StreamBreak> {
+    match stream {
+        Some(stream) => stream.result().await,
         None => future::pending().await,
     }
 }
@@ -470,10 +473,10 @@ async fn find(link: &RegistryLink, wanted: &Instance) -> Result<Option<Instance>
             page_token,
             ..ResolveRequest::default()
         };
-        let asked = link.request(|connection| async move {
+        let requested = link.request(|connection| async move {
             DiscoveryClient::new(connection).resolve(request).await
         });
-        let page = asked.await?;
+        let page = requested.await?;
         let holder = page.instances.into_iter().find(|instance| instance.id == wanted.id);
         if holder.is_some() || page.next_page_token.is_empty() {
             return Ok(holder);

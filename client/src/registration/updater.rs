@@ -8,7 +8,7 @@ use tonic::Code;
 
 use super::{
     spec::Update,
-    state::{RegistrationState, Shared, UpdateError},
+    state::{RegistrationState, SharedRegistration, UpdateError},
 };
 use crate::{
     proto::{Instance, UpdateResponse, registry_client::RegistryClient},
@@ -18,32 +18,32 @@ use crate::{
 
 /// Changes one registration.
 #[derive(Clone, Debug)]
-pub(crate) struct Amendment {
+pub(crate) struct Updater {
     pub(crate) link: Arc<RegistryLink>,
-    pub(crate) shared: Shared,
+    pub(crate) shared: SharedRegistration,
 }
 
-impl Amendment {
+impl Updater {
     /// Wants `update`, and returns when the registry holds it. A refusal leaves what is wanted as it
     /// was.
-    pub(crate) async fn make(&self, update: &Update) -> Result<(), UpdateError> {
+    pub(crate) async fn apply(&self, update: &Update) -> Result<(), UpdateError> {
         let before = self.shared.desired.borrow().instance.clone();
         // First: what is registered again meanwhile is to have it.
-        self.want(update);
-        let made = self.tell(update, &CancellationToken::new()).await;
-        let made = made.expect("nothing supersedes it");
-        if let Err(UpdateError::Invalid(_) | UpdateError::Refused(_)) = made {
+        self.set_desired(update);
+        let is_generated = self.push(update, &CancellationToken::new()).await;
+        let is_generated = is_generated.expect("nothing supersedes it");
+        if let Err(UpdateError::Invalid(_) | UpdateError::Refused(_)) = is_generated {
             let undo = |instance: &mut Instance| update.undo(instance, &before);
             self.shared.desired.send_modify(|desired| undo(&mut desired.instance));
         }
-        made
+        is_generated
     }
 
     /// Changes what is registered from now on.
-    pub(crate) fn want(&self, update: &Update) {
+    pub(crate) fn set_desired(&self, update: &Update) {
         self.shared.desired.send_modify(|desired| update.apply(&mut desired.instance));
         // What was refused was something else: it does not answer this update.
-        let asked_again = match &*self.shared.held.borrow() {
+        let asked_again = match &*self.shared.active.borrow() {
             Some(_) => RegistrationState::Lost,
             None => RegistrationState::Pending,
         };
@@ -59,7 +59,7 @@ impl Amendment {
     /// Tells the registry, and returns when it holds `update`; `None` where it is `superseded` before.
     /// What was sent is not given up: an answer is waited for, as what is sent after it could otherwise
     /// be overtaken.
-    pub(crate) async fn tell(
+    pub(crate) async fn push(
         &self,
         update: &Update,
         superseded: &CancellationToken,
@@ -74,9 +74,9 @@ impl Amendment {
                 }
             };
             let RequestFailure { peer, status } =
-                match self.attempt(update, lease_id, superseded).await? {
+                match self.send(update, lease_id, superseded).await? {
                     Ok(response) => {
-                        self.keep(lease_id, response.instance);
+                        self.store(lease_id, response.instance);
                         return Some(Ok(()));
                     }
                     Err(failure) => failure,
@@ -102,7 +102,7 @@ impl Amendment {
     }
 
     /// One attempt; `None` where it is superseded before anything was sent.
-    async fn attempt(
+    async fn send(
         &self,
         update: &Update,
         lease_id: u64,
@@ -116,25 +116,25 @@ impl Amendment {
             Err(failure) => return Some(Err(failure)),
         };
         let request = update.request(lease_id);
-        let asked = self.link.request_on(&connection, |connection| async move {
+        let requested = self.link.request_on(&connection, |connection| async move {
             RegistryClient::new(connection).update(request).await
         });
-        Some(asked.await)
+        Some(requested.await)
     }
 
     /// Remembers what the registry says it holds, unless it was registered again meanwhile.
-    fn keep(&self, lease_id: u64, instance: Option<Instance>) {
+    fn store(&self, lease_id: u64, instance: Option<Instance>) {
         let Some(instance) = instance else { return };
-        self.shared.held.send_if_modified(|held| {
-            let current = held.as_mut().filter(|held| held.lease_id == lease_id);
-            current.map(|held| held.instance = Arc::new(instance)).is_some()
+        self.shared.active.send_if_modified(|active| {
+            let current = active.as_mut().filter(|active| active.lease_id == lease_id);
+            current.map(|active| active.instance = Arc::new(instance)).is_some()
         });
     }
 
     async fn wait_for_another_lease(&self, lost: Option<u64>) -> Result<(), UpdateError> {
         let mut state = self.shared.state.subscribe();
         if let Some(lost) = lost {
-            self.shared.found_lost.send_replace(lost);
+            self.shared.lost_lease.send_replace(lost);
         }
         let another = |state: &RegistrationState| match state {
             RegistrationState::Registered { lease_id }

@@ -9,7 +9,7 @@ use crate::runtime::{backoff::Backoff, clock::Instant};
 
 /// A lease that was fenced off again and again is taken back with a growing delay; this long of
 /// peace ends the suspicion.
-const PEACE: Duration = Duration::from_secs(600);
+const CONFLICT_WINDOW: Duration = Duration::from_secs(600);
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,15 +17,15 @@ pub(crate) enum Step {
     /// Register, now.
     Register,
     /// Ask what became of this lease, which is lost.
-    Ask(u64),
+    QueryLease(u64),
     /// Look up which process holds the identity: another one took it over.
-    Look,
+    FindHolder,
     /// Open a keep-alive stream whose first heartbeat renews this lease.
-    Open(u64),
+    OpenStream(u64),
     /// Renew this lease over the open stream.
-    Beat(u64),
+    Heartbeat(u64),
     /// Give the stream up: no answer came in time.
-    Break,
+    FailStream,
     /// Nothing before then.
     Wait(Instant),
 }
@@ -48,15 +48,15 @@ pub(crate) struct Lease {
     granted_at: Instant,
     /// While there is no lease: it is lost, or none was granted yet.
     lost: Option<Lost>,
-    stream: Stream,
+    stream: StreamState,
     /// Between attempts to reach the registry.
     reconnect: Backoff,
     /// Between attempts that the registry refuses.
     refused: Backoff,
     /// Between losses to another holder of the same identity, and between looks at it.
-    contest: Backoff,
+    conflict: Backoff,
     /// Whether the last lease was lost within a heartbeat interval.
-    died_young: bool,
+    lost_early: bool,
 }
 
 /// What to do about a lease that does not live any more.
@@ -64,37 +64,37 @@ pub(crate) struct Lease {
 struct Lost {
     /// When.
     at: Instant,
-    next: Next,
+    next: Recovery,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Next {
+enum Recovery {
     Register,
     /// Find out first whether another process has taken it over.
-    Ask,
+    QueryLease,
     /// Find out first whether the other process still holds it, and where that one is reached.
-    Look,
+    FindHolder,
 }
 
 /// What became of a lost lease, or of the identity.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Fate {
+pub(crate) enum LossCause {
     /// Another process registered the identity.
     Fenced,
     /// The registry does not know it: it ran out, or the registry has forgotten it.
-    Gone,
+    NotFound,
     /// Another process holds the identity, and is reached at another address.
     HeldElsewhere,
     /// Another lease holds the identity for the same address, or for one that is not known.
-    HeldHere,
+    HeldAtSameAddress,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Stream {
+enum StreamState {
     Closed {
         open_at: Instant,
     },
-    Quiet {
+    Idle {
         beat_at: Instant,
     },
     /// A heartbeat was sent at `sent_at` and has not been answered.
@@ -111,12 +111,12 @@ impl Lease {
         Self {
             grant: None,
             granted_at: now,
-            lost: Some(Lost { at: now, next: Next::Register }),
-            stream: Stream::Closed { open_at: now },
+            lost: Some(Lost { at: now, next: Recovery::Register }),
+            stream: StreamState::Closed { open_at: now },
             reconnect,
             refused: Backoff::new(Duration::from_secs(5), Duration::from_secs(60)),
-            contest: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
-            died_young: false,
+            conflict: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
+            lost_early: false,
         }
     }
 
@@ -131,7 +131,7 @@ impl Lease {
     }
 
     /// How long a heartbeat may be on its way: until the next one is due.
-    pub(crate) fn patience(&self) -> Duration {
+    pub(crate) fn heartbeat_timeout(&self) -> Duration {
         self.grant.as_ref().map_or(Duration::ZERO, |grant| grant.heartbeat_interval)
     }
 
@@ -139,29 +139,31 @@ impl Lease {
         let id = self.grant.as_ref().map_or(0, |grant| grant.lease_id);
         if let Some(Lost { at, next }) = self.lost {
             let step = match next {
-                Next::Register => Step::Register,
-                Next::Ask => Step::Ask(id),
-                Next::Look => Step::Look,
+                Recovery::Register => Step::Register,
+                Recovery::QueryLease => Step::QueryLease(id),
+                Recovery::FindHolder => Step::FindHolder,
             };
             return due(at, now, step);
         }
         match self.stream {
-            Stream::Closed { open_at } => due(open_at, now, Step::Open(id)),
-            Stream::Quiet { beat_at } => due(beat_at, now, Step::Beat(id)),
-            Stream::Awaiting { sent_at, .. } => due(sent_at + self.patience(), now, Step::Break),
+            StreamState::Closed { open_at } => due(open_at, now, Step::OpenStream(id)),
+            StreamState::Idle { beat_at } => due(beat_at, now, Step::Heartbeat(id)),
+            StreamState::Awaiting { sent_at, .. } => {
+                due(sent_at + self.heartbeat_timeout(), now, Step::FailStream)
+            }
         }
     }
 
     /// A heartbeat went out, the first of a stream or another.
-    pub(crate) fn beaten(&mut self, now: Instant) {
-        let first = matches!(self.stream, Stream::Closed { .. });
-        self.stream = Stream::Awaiting { sent_at: now, first };
+    pub(crate) fn heartbeat_sent(&mut self, now: Instant) {
+        let first = matches!(self.stream, StreamState::Closed { .. });
+        self.stream = StreamState::Awaiting { sent_at: now, first };
     }
 
     /// An answer came; `unknown` are the leases that don't live.
-    pub(crate) fn answered(&mut self, unknown: &[u64], now: Instant) {
-        let Stream::Awaiting { sent_at, first } = self.stream else { return };
-        self.stream = Stream::Quiet { beat_at: sent_at + self.patience() };
+    pub(crate) fn heartbeat_answered(&mut self, unknown: &[u64], now: Instant) {
+        let StreamState::Awaiting { sent_at, first } = self.stream else { return };
+        self.stream = StreamState::Idle { beat_at: sent_at + self.heartbeat_timeout() };
         // Only a stream that lasted proves that the registry is well: else streams that break after
         // one answer would be opened again and again without a pause.
         if !first {
@@ -169,66 +171,66 @@ impl Lease {
         }
         let Some(id) = self.id().filter(|id| unknown.contains(id)) else { return };
         if first {
-            self.lose(id, now);
+            self.mark_lost_while_away(id, now);
         } else {
-            self.doubt(id, now);
+            self.mark_lost(id, now);
         }
     }
 
     /// The stream broke or could not be opened. `random` is from 0 to 1.
-    pub(crate) fn broken(&mut self, now: Instant, random: f64, hint: Option<Duration>) {
+    pub(crate) fn stream_failed(&mut self, now: Instant, random: f64, hint: Option<Duration>) {
         let began = match self.stream {
-            Stream::Closed { open_at } => open_at,
-            Stream::Awaiting { sent_at, .. } => sent_at,
-            Stream::Quiet { .. } => now,
+            StreamState::Closed { open_at } => open_at,
+            StreamState::Awaiting { sent_at, .. } => sent_at,
+            StreamState::Idle { .. } => now,
         };
-        self.stream = Stream::Closed { open_at: self.retry_at(began, now, random, hint) };
+        self.stream = StreamState::Closed { open_at: self.retry_at(began, now, random, hint) };
     }
 
     /// Heartbeats are to go over another stream from now on.
-    pub(crate) fn moved(&mut self, now: Instant) {
-        self.stream = Stream::Closed { open_at: now };
+    pub(crate) fn stream_moved(&mut self, now: Instant) {
+        self.stream = StreamState::Closed { open_at: now };
     }
 
     /// The lease `id` is known not to live, after a time without a connection: a registry that came
     /// back without its leases is not asked about each.
-    fn lose(&mut self, id: u64, now: Instant) {
-        self.doubt(id, now);
+    fn mark_lost_while_away(&mut self, id: u64, now: Instant) {
+        self.mark_lost(id, now);
         if let Some(Lost { next, .. }) = &mut self.lost
-            && self.contest.is_fresh()
+            && self.conflict.is_fresh()
         {
-            *next = Next::Register;
+            *next = Recovery::Register;
         }
     }
 
     /// The lease `id` is known not to live, although nothing has kept it from being renewed: most
     /// likely another process has registered the identity.
-    pub(crate) fn doubt(&mut self, id: u64, now: Instant) {
+    pub(crate) fn mark_lost(&mut self, id: u64, now: Instant) {
         if self.id() != Some(id) {
             return;
         }
-        if now >= self.granted_at + PEACE {
-            self.contest.reset();
+        if now >= self.granted_at + CONFLICT_WINDOW {
+            self.conflict.reset();
         }
-        self.died_young = now < self.granted_at + self.patience();
-        self.lost = Some(Lost { at: now, next: Next::Ask });
+        self.lost_early = now < self.granted_at + self.heartbeat_timeout();
+        self.lost = Some(Lost { at: now, next: Recovery::QueryLease });
     }
 
     /// Takes in what became of a lost lease that another process may have taken over.
-    pub(crate) fn explained(&mut self, fate: Fate, now: Instant, random: f64) {
+    pub(crate) fn loss_explained(&mut self, cause: LossCause, now: Instant, random: f64) {
         // At least half of the delay: two processes that fight must both come to rest. A registry
         // that forgets at once must not be told without a pause either.
-        if fate == Fate::HeldElsewhere {
+        if cause == LossCause::HeldElsewhere {
             // That explains it.
-            self.died_young = false;
+            self.lost_early = false;
         }
-        let mut pause = || self.contest.delay(0.5 + random / 2.0, None);
-        let (delay, next) = match fate {
-            Fate::Fenced => (Duration::ZERO, Next::Look),
-            Fate::HeldElsewhere => (pause(), Next::Look),
-            Fate::HeldHere => (pause(), Next::Register),
-            Fate::Gone if self.died_young => (pause(), Next::Register),
-            Fate::Gone => (Duration::ZERO, Next::Register),
+        let mut pause = || self.conflict.delay(0.5 + random / 2.0, None);
+        let (delay, next) = match cause {
+            LossCause::Fenced => (Duration::ZERO, Recovery::FindHolder),
+            LossCause::HeldElsewhere => (pause(), Recovery::FindHolder),
+            LossCause::HeldAtSameAddress => (pause(), Recovery::Register),
+            LossCause::NotFound if self.lost_early => (pause(), Recovery::Register),
+            LossCause::NotFound => (Duration::ZERO, Recovery::Register),
         };
         self.lost = Some(Lost { at: now + delay, next });
     }
@@ -240,12 +242,12 @@ impl Lease {
             // The identity lives on since the last time, but the lease was not ours any more:
             // someone else had registered it. Taking it back for ever would never end. Nor would
             // registering with a registry that forgets at once, or with two by turns.
-            Some(before) if grant.origin == before.origin || self.died_young => {
-                if self.contest.is_fresh() {
-                    self.contest.delay(0.0, None);
+            Some(before) if grant.origin == before.origin || self.lost_early => {
+                if self.conflict.is_fresh() {
+                    self.conflict.delay(0.0, None);
                 }
             }
-            Some(_) => self.contest.reset(),
+            Some(_) => self.conflict.reset(),
         }
         self.grant = Some(grant);
         self.granted_at = now;
@@ -253,8 +255,10 @@ impl Lease {
         self.refused.reset();
         // Renewed over the stream at once: only then its end tells the registry of ours.
         self.stream = match self.stream {
-            Stream::Closed { .. } => Stream::Closed { open_at: now },
-            Stream::Quiet { .. } | Stream::Awaiting { .. } => Stream::Quiet { beat_at: now },
+            StreamState::Closed { .. } => StreamState::Closed { open_at: now },
+            StreamState::Idle { .. } | StreamState::Awaiting { .. } => {
+                StreamState::Idle { beat_at: now }
+            }
         };
     }
 
@@ -275,13 +279,13 @@ impl Lease {
     }
 
     /// The registry refused to register.
-    pub(crate) fn refuse(&mut self, now: Instant, random: f64) {
+    pub(crate) fn refused(&mut self, now: Instant, random: f64) {
         let at = now + self.refused.delay(0.5 + random / 2.0, None);
-        self.lost = Some(Lost { at, next: Next::Register });
+        self.lost = Some(Lost { at, next: Recovery::Register });
     }
 
     /// What is to be registered changed: where it was refused, it may do now.
-    pub(crate) fn amended(&mut self, now: Instant) {
+    pub(crate) fn desired_changed(&mut self, now: Instant) {
         if let Some(lost) = &mut self.lost
             && !self.refused.is_fresh()
         {
