@@ -42,7 +42,7 @@ pub struct Client {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) link: Arc<RegistryLink>,
-    pub(crate) heartbeats: Arc<Heartbeats>,
+    pub(crate) heartbeats: Heartbeats,
     pub(crate) dialer: Dialer,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Tls>,
@@ -101,7 +101,7 @@ impl Client {
         mut registration: Registration<impl Stream<Item = bool> + Send + 'static>,
     ) -> Result<Registered, RegisterError> {
         registration.instance.namespace.clone_from(&self.inner.namespace);
-        let (link, heartbeats) = (Arc::clone(&self.inner.link), Arc::clone(&self.inner.heartbeats));
+        let (link, heartbeats) = (Arc::clone(&self.inner.link), self.inner.heartbeats.clone());
         Registered::begin(link, heartbeats, registration).await
     }
 
@@ -133,7 +133,7 @@ impl Client {
         mut registration: Registration<impl Stream<Item = bool> + Send + 'static>,
     ) -> Registered {
         registration.instance.namespace.clone_from(&self.inner.namespace);
-        let (link, heartbeats) = (Arc::clone(&self.inner.link), Arc::clone(&self.inner.heartbeats));
+        let (link, heartbeats) = (Arc::clone(&self.inner.link), self.inner.heartbeats.clone());
         Registered::start(link, heartbeats, registration)
     }
 

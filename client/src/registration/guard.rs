@@ -62,7 +62,7 @@ impl Registered {
     /// it may have registered is deregistered.
     pub(crate) async fn begin(
         link: Arc<RegistryLink>,
-        heartbeats: Arc<Heartbeats>,
+        heartbeats: Heartbeats,
         registration: Registration<impl Stream<Item = bool> + Send + 'static>,
     ) -> Result<Self, RegisterError> {
         let (answer, answered) = oneshot::channel();
@@ -74,7 +74,7 @@ impl Registered {
     /// Wants it registered from now on.
     pub(crate) fn start(
         link: Arc<RegistryLink>,
-        heartbeats: Arc<Heartbeats>,
+        heartbeats: Heartbeats,
         registration: Registration<impl Stream<Item = bool> + Send + 'static>,
     ) -> Self {
         Self::keep(link, heartbeats, registration, None)
@@ -82,7 +82,7 @@ impl Registered {
 
     fn keep(
         link: Arc<RegistryLink>,
-        heartbeats: Arc<Heartbeats>,
+        heartbeats: Heartbeats,
         registration: Registration<impl Stream<Item = bool> + Send + 'static>,
         answer: Option<oneshot::Sender<Result<(), RegisterError>>>,
     ) -> Self {

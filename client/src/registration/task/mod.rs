@@ -1,7 +1,10 @@
 //! The task behind a registration: does what the lease says is next, tells it what came of it, and
 //! deregisters at the end. It must never decide when to do what: that is the lease's.
 
-use std::{future, ops::RangeInclusive, sync::Arc, time::Duration};
+mod grant;
+mod holder;
+
+use std::{future, sync::Arc, time::Duration};
 
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -10,15 +13,15 @@ use tonic::{Code, Status};
 use super::{
     attempt::{RegisterAttempt, deregister},
     heartbeats::{Heartbeats, Renewal, StreamBreak, StreamHandle},
-    lease::{Grant, Lease, LossCause, Step},
+    lease::{Lease, LossCause, Step},
     spec::Registration,
     state::{ActiveLease, DeregisterError, RegisterError, RegistrationState, SharedRegistration},
 };
 use crate::{
     endpoint::address,
     proto::{
-        DeregisterRequest, Instance, RegisterResponse, ResolveRequest, Status as InstanceStatus,
-        discovery_client::DiscoveryClient, registry_client::RegistryClient,
+        DeregisterRequest, Instance, RegisterResponse, Status as InstanceStatus,
+        registry_client::RegistryClient,
     },
     registry::{
         Outage, REQUEST_TIMEOUT, Refusal, RegistryLink, RequestFailure, Retryability, message,
@@ -26,21 +29,10 @@ use crate::{
     runtime::clock,
 };
 
-/// The heartbeat interval where an answer does not say.
-const INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
-
-/// The shortest and the longest heartbeat interval that is believed. Shorter would be a flood; the
-/// longest TTL is 5 min.
-const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(300);
-
-/// Instances on one page of a lookup, and pages of one lookup.
-const PAGE_SIZE: u32 = 1_000;
-const PAGES_MAX: usize = 10_000;
-
 /// The task's state.
 pub(crate) struct RegistrationTask {
     link: Arc<RegistryLink>,
-    heartbeats: Arc<Heartbeats>,
+    heartbeats: Heartbeats,
     lease: Lease,
     shared: SharedRegistration,
     desired_changes: watch::Receiver<Registration>,
@@ -59,7 +51,7 @@ impl RegistrationTask {
     /// Keeps `registration` until `stop`, once it runs.
     pub(crate) fn new(
         link: Arc<RegistryLink>,
-        heartbeats: Arc<Heartbeats>,
+        heartbeats: Heartbeats,
         mut registration: Registration,
         first_response: Option<oneshot::Sender<Result<(), RegisterError>>>,
         stop: CancellationToken,
@@ -219,7 +211,7 @@ impl RegistrationTask {
     /// the identity is taken back, ever more slowly.
     async fn find_holder(&mut self) {
         let wanted = self.shared.instance();
-        let requested = find(&self.link, &wanted);
+        let requested = holder::find(&self.link, &wanted);
         let Some(answer) = self.stop.run_until_cancelled(requested).await else { return };
         let (now, random) = (clock::now(), fastrand::f64());
         let cause = match answer {
@@ -313,7 +305,7 @@ impl RegistrationTask {
 
     /// The registry holds what was `sent`.
     fn registered(&mut self, response: RegisterResponse, sent: &Registration) {
-        let (grant, instance) = grant(response, sent);
+        let (grant, instance) = grant::grant(response, sent);
         let lease_id = grant.lease_id;
         if self.outage.end() && self.lease.is_new() {
             self.log("registry reached");
@@ -434,81 +426,5 @@ async fn next_result(stream: &mut Option<StreamHandle>) -> Result<Renewal, Strea
     match stream {
         Some(stream) => stream.result().await,
         None => future::pending().await,
-    }
-}
-
-/// What an answer to a registration grants, and the instance. Where the answer lacks it, it is what
-/// was sent.
-fn grant(response: RegisterResponse, sent: &Registration) -> (Grant, Instance) {
-    let instance = response.instance.filter(|instance| !instance.id.is_empty());
-    let instance = instance.unwrap_or_else(|| sent.instance.clone());
-    // Negative ones are no durations, and some overflow where they are taken for one.
-    let interval = response.heartbeat_interval.filter(|interval| interval.seconds >= 0);
-    let interval = interval.filter(|interval| interval.nanos >= 0);
-    let interval = interval.and_then(|interval| Duration::try_from(interval).ok());
-    let grant = Grant {
-        lease_id: response.lease_id,
-        heartbeat_interval: interval
-            .filter(|interval| INTERVALS.contains(interval))
-            .unwrap_or(INTERVAL_DEFAULT),
-        origin: (
-            response.cursor.map(|cursor| cursor.history_id).unwrap_or_default(),
-            instance.created_revision,
-        ),
-    };
-    (grant, instance)
-}
-
-/// Looks up the instance that holds the id of `wanted`, page by page: a service may be larger than one
-/// message. Cancel safe.
-async fn find(link: &RegistryLink, wanted: &Instance) -> Result<Option<Instance>, RequestFailure> {
-    let mut page_token = String::new();
-    // Bounded: a registry holds fewer instances than these pages have room for.
-    for _ in 0..PAGES_MAX {
-        let request = ResolveRequest {
-            namespace: wanted.namespace.clone(),
-            service: wanted.service.clone(),
-            all_statuses: true,
-            page_size: PAGE_SIZE,
-            page_token,
-            ..ResolveRequest::default()
-        };
-        let requested = link.request(|connection| async move {
-            DiscoveryClient::new(connection).resolve(request).await
-        });
-        let page = requested.await?;
-        let holder = page.instances.into_iter().find(|instance| instance.id == wanted.id);
-        if holder.is_some() || page.next_page_token.is_empty() {
-            return Ok(holder);
-        }
-        page_token = page.next_page_token;
-    }
-    Ok(None)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn granted(seconds: i64, nanos: i32) -> Duration {
-        let response = RegisterResponse {
-            heartbeat_interval: Some(prost_types::Duration { seconds, nanos }),
-            ..RegisterResponse::default()
-        };
-        grant(response, &Registration::new("orders", "h", 1)).0.heartbeat_interval
-    }
-
-    #[test]
-    fn an_interval_that_makes_no_sense_is_not_believed() {
-        assert_eq!(granted(7, 0), Duration::from_secs(7));
-        for (seconds, nanos) in [(0, 0), (0, 1), (-1, 0), (301, 0), (i64::MAX, 0), (i64::MIN, -1)] {
-            assert_eq!(granted(seconds, nanos), INTERVAL_DEFAULT, "{seconds}.{nanos}");
-        }
-    }
-
-    #[test]
-    fn an_answer_without_instance_leaves_what_was_sent() {
-        let sent = Registration::new("orders", "h", 1).id("a");
-        assert_eq!(grant(RegisterResponse::default(), &sent).1, sent.instance);
     }
 }

@@ -1,0 +1,174 @@
+//! The heartbeats of all registrations of a client: what is due goes out together, over one stream. It
+//! must never decide when a heartbeat is due, how long its answer may take, or when to try again: that
+//! is each lease's.
+
+mod current;
+mod drive;
+mod stream;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{oneshot, watch};
+use tonic::Status;
+
+pub(crate) use self::stream::{Renewal, StreamBreak};
+use self::{
+    current::{Attached, CurrentStream},
+    drive::StreamTask,
+    stream::{HeartbeatStream, PendingHeartbeat, StreamPhase, broken, lock},
+};
+use crate::{
+    registry::{REQUEST_TIMEOUT, RegistryLink},
+    runtime::{clock, tasks},
+};
+
+/// Carries the heartbeats of a client. Opens a stream when the first registration joins; it is closed
+/// when the last one has left.
+#[derive(Clone, Debug)]
+pub(crate) struct Heartbeats {
+    current: Arc<CurrentStream>,
+}
+
+/// A registration's place on a stream. Leaves it when it is dropped.
+#[derive(Debug)]
+pub(crate) struct StreamHandle {
+    current: Arc<CurrentStream>,
+    stream: Arc<HeartbeatStream>,
+    phase: watch::Receiver<StreamPhase>,
+    /// Of the heartbeat that has not been answered.
+    response: Option<oneshot::Receiver<Renewal>>,
+}
+
+impl Heartbeats {
+    pub(crate) fn new(link: Arc<RegistryLink>) -> Self {
+        Self { current: CurrentStream::new(link) }
+    }
+
+    /// A seat on the stream in use, or on one that is being opened from now on. The heartbeat of
+    /// `lease_id` goes out as soon as it can.
+    pub(crate) fn join(&self, lease_id: u64) -> StreamHandle {
+        let Attached { stream, phase, is_new } = self.current.attach();
+        if is_new {
+            // Made here: the line is told of its end even where the runtime does not run it any more.
+            let task =
+                StreamTask { current: Arc::clone(&self.current), stream: Arc::clone(&stream) };
+            tasks::spawn("heartbeats", task.run());
+        }
+        let current = Arc::clone(&self.current);
+        let mut handle = StreamHandle { current, stream, phase, response: None };
+        handle.send(lease_id);
+        handle
+    }
+}
+
+impl StreamHandle {
+    /// Waits until the stream is open. `limit` is for the registry's answer: one that takes a
+    /// connection and gives none is given up, for all who wait. Cancel safe.
+    pub(crate) async fn wait_open(&mut self, limit: Duration) -> Result<(), StreamBreak> {
+        let connected = self.wait_phase(|phase| !matches!(phase, StreamPhase::Connecting));
+        if clock::within(REQUEST_TIMEOUT, connected).await.is_none() {
+            return Err(self.fail_timed_out());
+        }
+        let wait_open =
+            self.wait_phase(|phase| matches!(phase, StreamPhase::Open | StreamPhase::Broken(_)));
+        match clock::within(limit, wait_open).await {
+            Some(StreamPhase::Broken(broken)) => Err(broken),
+            Some(_) => Ok(()),
+            None => Err(self.fail_timed_out()),
+        }
+    }
+
+    /// Lets the heartbeat of `lease_id` go out, with all others that are due by then.
+    pub(crate) fn send(&mut self, lease_id: u64) {
+        let (result, response) = oneshot::channel();
+        self.response = Some(response);
+        lock(&self.stream.pending).push(PendingHeartbeat { lease_id, result });
+        self.stream.added.notify_one();
+    }
+
+    /// What the heartbeat came to, or how the stream broke, whichever is first. Cancel safe.
+    pub(crate) async fn result(&mut self) -> Result<Renewal, StreamBreak> {
+        let answered = async {
+            let renewal = self.response.as_mut()?.await.ok();
+            // Heard once, even where the stream has ended and this is asked again.
+            self.response = None;
+            renewal
+        };
+        tokio::select! {
+            biased;
+            Some(renewal) = answered => Ok(renewal),
+            broken = broken(&self.stream) => Err(broken),
+        }
+    }
+
+    /// Breaks the stream, for all who live on it: no answer came in time.
+    pub(crate) fn fail_timed_out(&mut self) -> StreamBreak {
+        self.current.fail(&self.stream, Status::deadline_exceeded("no answer in time"));
+        self.stream.break_reason().expect("it is broken now")
+    }
+
+    async fn wait_phase(&mut self, wanted: impl FnMut(&StreamPhase) -> bool) -> StreamPhase {
+        let phase = self.phase.wait_for(wanted).await;
+        phase.expect("a seat holds the line, and that the sender").clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use http::Uri;
+
+    use super::*;
+    use crate::{
+        runtime::backoff::Backoff,
+        transport::{Connector, Dialer},
+    };
+
+    /// A pulse whose registry refuses connections, and how many were asked for.
+    fn refused() -> (Heartbeats, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let connector = Connector::new(tower::service_fn(move |_: Uri| {
+            count.fetch_add(1, Ordering::Relaxed);
+            async {
+                let refused: Result<hyper_util::rt::TokioIo<tokio::net::TcpStream>, _> =
+                    Err(io::Error::from(io::ErrorKind::ConnectionRefused));
+                refused
+            }
+        }));
+        let dialer = Dialer { connector, ..Dialer::default() };
+        let backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+        let address = Uri::from_static("http://registry:7510");
+        (
+            Heartbeats::new(RegistryLink::new(
+                &[address],
+                dialer,
+                backoff,
+                Duration::from_secs(15),
+            )),
+            asked,
+        )
+    }
+
+    #[tokio::test]
+    async fn who_fails_together_comes_back_together() {
+        let (heartbeats, asked) = refused();
+        for attempt in 1..4 {
+            let mut handles: Vec<StreamHandle> =
+                (1..=100).map(|lease_id| heartbeats.join(lease_id)).collect();
+            let mut randoms = Vec::new();
+            for handle in &mut handles {
+                let broken = handle.wait_open(Duration::from_secs(5)).await.unwrap_err();
+                let StreamBreak::Failed { failure, random } = broken else { panic!("it broke") };
+                assert_eq!(&*failure.peer, "registry:7510");
+                randoms.push(random);
+            }
+            randoms.dedup();
+            assert_eq!((randoms.len(), asked.load(Ordering::Relaxed)), (1, attempt));
+        }
+    }
+}
