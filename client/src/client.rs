@@ -13,7 +13,7 @@ use crate::{
     balance::Policy,
     registration::{Heartbeats, RegisterError, Registered, Registration},
     registry::{RegistryLink, RegistryState},
-    service::{Service, Services},
+    service::{Service, WatchedServices},
     transport::Dialer,
     view::{ViewDir, Watcher},
 };
@@ -46,7 +46,7 @@ pub(crate) struct Inner {
     pub(crate) dialer: Dialer,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Tls>,
-    pub(crate) services: Arc<Services>,
+    pub(crate) services: Arc<WatchedServices>,
     pub(crate) namespace: String,
     pub(crate) keep_missing_for: Duration,
     pub(crate) view_dir: Option<Arc<ViewDir>>,
@@ -163,7 +163,7 @@ impl Client {
                 link: Arc::clone(&inner.link),
                 namespace: inner.namespace.clone(),
                 service: name.to_owned(),
-                hold: inner.keep_missing_for,
+                keep_missing_for: inner.keep_missing_for,
                 view_dir: inner.view_dir.clone(),
                 published,
                 stop,

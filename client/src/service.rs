@@ -18,7 +18,7 @@ use crate::{
     registry::Refusal,
     runtime::{clock, hash::hash, tasks},
     transport::Dialer,
-    view::{Freshness, Lens, Progress, Published, Watcher},
+    view::{Freshness, PublishedView, SelectedView, ViewProgress, Watcher},
 };
 
 /// How often to look whether an instance that failed is to be tried again.
@@ -26,37 +26,37 @@ const EJECTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// The services that a client's user holds handles to.
 #[derive(Debug, Default)]
-pub(crate) struct Services {
-    watched: DashMap<String, Weak<Watched>>,
+pub(crate) struct WatchedServices {
+    watched: DashMap<String, Weak<WatchedService>>,
 }
 
 /// One service and the watch that feeds its view.
 #[derive(Debug)]
-pub(crate) struct Watched {
+pub(crate) struct WatchedService {
     name: String,
-    published: Arc<Published>,
+    published: Arc<PublishedView>,
     dialer: Dialer,
     /// Where to strike this off at the end.
-    services: Weak<Services>,
+    services: Weak<WatchedServices>,
     /// Stops the watch when the last handle is gone.
     _stop: Option<DropGuard>,
 }
 
-impl Services {
+impl WatchedServices {
     /// The service that `watcher` would watch; where it is watched already, that.
     pub(crate) fn watch(
         self: &Arc<Self>,
         namespace: &str,
         name: &str,
         dialer: &Dialer,
-        watcher: impl FnOnce(Arc<Published>, CancellationToken) -> Watcher,
-    ) -> Arc<Watched> {
+        watcher: impl FnOnce(Arc<PublishedView>, CancellationToken) -> Watcher,
+    ) -> Arc<WatchedService> {
         if let Some(watched) = self.find(name) {
             return watched;
         }
-        let published = Arc::new(Published::of(Arc::new(ServiceStats::new(namespace, name))));
+        let published = Arc::new(PublishedView::new(Arc::new(ServiceStats::new(namespace, name))));
         let stop = CancellationToken::new();
-        let created = Arc::new(Watched {
+        let created = Arc::new(WatchedService {
             name: name.to_owned(),
             published: Arc::clone(&published),
             dialer: dialer.clone(),
@@ -71,14 +71,14 @@ impl Services {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the guard is held while a handle is cloned")]
-    fn find(&self, name: &str) -> Option<Arc<Watched>> {
+    fn find(&self, name: &str) -> Option<Arc<WatchedService>> {
         let watched = self.watched.get(name).and_then(|watched| watched.upgrade());
         watched.filter(|watched| watched.is_current())
     }
 
     /// Inserts `created`, unless its service is watched already. Returns the service that is watched.
     #[expect(clippy::disallowed_methods, reason = "the guard is held while handles are compared")]
-    fn insert(&self, created: &Arc<Watched>) -> Arc<Watched> {
+    fn insert(&self, created: &Arc<WatchedService>) -> Arc<WatchedService> {
         // Dropped after the entry: the drop of the last handle locks the map.
         let present;
         let mut entry = self.watched.entry(created.name.clone()).or_default();
@@ -93,14 +93,14 @@ impl Services {
     }
 }
 
-impl Watched {
+impl WatchedService {
     /// Returns false where its watch ended with the runtime that it ran in: it starts again in another one.
     fn is_current(&self) -> bool {
         !self.published.has_ended()
     }
 }
 
-impl Drop for Watched {
+impl Drop for WatchedService {
     #[expect(clippy::disallowed_methods, reason = "the guard is held while handles are counted")]
     fn drop(&mut self) {
         if let Some(services) = self.services.upgrade() {
@@ -157,15 +157,15 @@ pub enum ReadyError {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Service {
-    watched: Arc<Watched>,
-    lens: Arc<Lens>,
+    watched: Arc<WatchedService>,
+    selected: Arc<SelectedView>,
     balancer: Arc<Balancer>,
 }
 
 impl Service {
-    pub(crate) fn new(watched: Arc<Watched>) -> Self {
-        let lens = Arc::clone(watched.published.plain());
-        Self { watched, lens, balancer: Arc::new(Balancer::new(Policy::default())) }
+    pub(crate) fn new(watched: Arc<WatchedService>) -> Self {
+        let selected = Arc::clone(watched.published.unfiltered());
+        Self { watched, selected, balancer: Arc::new(Balancer::new(Policy::default())) }
     }
 
     /// A service whose instances are these for ever, without a registry: for tests of code that
@@ -187,9 +187,9 @@ impl Service {
     pub fn fixed(instances: impl IntoIterator<Item = Instance>) -> Self {
         let snapshot = Snapshot::new(instances);
         let name = snapshot.instances().next().map(|instance| instance.service.clone());
-        Self::new(Arc::new(Watched {
+        Self::new(Arc::new(WatchedService {
             name: name.unwrap_or_default(),
-            published: Arc::new(Published::fixed(snapshot)),
+            published: Arc::new(PublishedView::fixed(snapshot)),
             dialer: Dialer::default(),
             services: Weak::new(),
             _stop: None,
@@ -247,7 +247,7 @@ impl Service {
     /// ```
     #[must_use]
     pub fn with_filter(&self, filter: Filter) -> Self {
-        self.selecting(Selection { filter, ..self.lens.selection().clone() })
+        self.with_selection(Selection { filter, ..self.selected.selection().clone() })
     }
 
     /// The same service for a caller in `zone`: calls stay there as long as the zone has its share of
@@ -273,7 +273,10 @@ impl Service {
     /// ```
     #[must_use]
     pub fn with_zone(&self, zone: impl Into<String>) -> Self {
-        self.selecting(Selection { zone: Some(zone.into()), ..self.lens.selection().clone() })
+        self.with_selection(Selection {
+            zone: Some(zone.into()),
+            ..self.selected.selection().clone()
+        })
     }
 
     /// The same service, but no more than `size` of its instances (at least one): so that of many
@@ -300,7 +303,7 @@ impl Service {
     #[must_use]
     pub fn with_subset(&self, size: usize, caller: impl AsRef<[u8]>) -> Self {
         let subset = Subset { size: size.max(1), caller: hash(caller.as_ref()) };
-        self.selecting(Selection { subset: Some(subset), ..self.lens.selection().clone() })
+        self.with_selection(Selection { subset: Some(subset), ..self.selected.selection().clone() })
     }
 
     /// The same service, with instances that begin to take traffic getting a tenth of their share of
@@ -316,11 +319,11 @@ impl Service {
     /// ```
     #[must_use]
     pub fn with_slow_start(&self, window: Duration) -> Self {
-        self.selecting(Selection { slow_start: window, ..self.lens.selection().clone() })
+        self.with_selection(Selection { slow_start: window, ..self.selected.selection().clone() })
     }
 
-    fn selecting(&self, selection: Selection) -> Self {
-        Self { lens: self.watched.published.select(selection), ..self.clone() }
+    fn with_selection(&self, selection: Selection) -> Self {
+        Self { selected: self.watched.published.select(selection), ..self.clone() }
     }
 
     /// The service's name: the one that it was asked for, or the one of the first
@@ -357,7 +360,7 @@ impl Service {
     /// ```
     pub async fn ready(&self) -> Result<(), ReadyError> {
         let mut progress = self.watched.published.progress();
-        let settled = |progress: &Progress| {
+        let settled = |progress: &ViewProgress| {
             progress.views > 0 || progress.refusal.is_some() || progress.ended
         };
         let reached = progress.wait_for(settled).await.map_err(|_| ReadyError::Stopped)?;
@@ -413,7 +416,7 @@ impl Service {
     /// # Ok::<(), NoInstance>(())
     /// ```
     pub fn pick(&self, context: &PickContext<'_>) -> Result<Pick, NoInstance> {
-        let candidates = self.lens.candidates().load();
+        let candidates = self.selected.candidates().load();
         let picked = match candidates.as_ref() {
             Some(candidates) => self.balancer.pick(candidates, context),
             None => Err(NoInstance::NotReady),
@@ -433,7 +436,7 @@ impl Service {
         context: &PickContext<'_>,
     ) -> Result<Pick, NoInstance> {
         if let NoInstance::AllEjected { .. } = none
-            && let Some(candidates) = self.lens.candidates().load().as_ref()
+            && let Some(candidates) = self.selected.candidates().load().as_ref()
         {
             candidates.advance(clock::now());
             match self.balancer.pick(candidates, context) {
@@ -486,7 +489,7 @@ impl Service {
     /// may be due for a probe.
     #[cfg(any(feature = "tower", feature = "http", feature = "reqwest"))]
     pub(crate) fn pick_now(&self, context: &PickContext<'_>) -> Result<Pick, NoInstance> {
-        if let Some(candidates) = self.lens.candidates().load().as_ref() {
+        if let Some(candidates) = self.selected.candidates().load().as_ref() {
             candidates.advance(clock::now());
         }
         self.pick(context)
@@ -498,7 +501,7 @@ impl Service {
         context: &PickContext<'_>,
         suits: impl Fn(&Endpoint) -> bool,
     ) -> Result<Option<Pick>, NoInstance> {
-        let candidates = self.lens.candidates().load();
+        let candidates = self.selected.candidates().load();
         let candidates = candidates.as_ref().ok_or(NoInstance::NotReady)?;
         candidates.advance(clock::now());
         self.balancer.pick_where(candidates, context, suits)
@@ -516,7 +519,7 @@ impl Service {
 
     /// Whether there is such an instance among those that a call may go to.
     pub(crate) fn has(&self, such: impl Fn(&Endpoint) -> bool) -> bool {
-        let candidates = self.lens.candidates().load();
+        let candidates = self.selected.candidates().load();
         candidates.as_ref().is_some_and(|candidates| candidates.has(such))
     }
 
@@ -560,9 +563,9 @@ impl Service {
 /// ```
 #[derive(Debug)]
 pub struct Changes {
-    progress: watch::Receiver<Progress>,
+    progress: watch::Receiver<ViewProgress>,
     /// Keeps the watch alive.
-    watched: Arc<Watched>,
+    watched: Arc<WatchedService>,
     seen: u64,
 }
 
@@ -581,7 +584,7 @@ impl Changes {
     /// ```
     pub async fn next(&mut self) -> Option<Arc<Snapshot>> {
         let seen = self.seen;
-        let news = |progress: &Progress| progress.views > seen || progress.ended;
+        let news = |progress: &ViewProgress| progress.views > seen || progress.ended;
         // Locked until the view is taken: it is the one that is counted.
         let progress = self.progress.wait_for(news).await.ok()?;
         if progress.views == seen {

@@ -29,7 +29,7 @@ pub struct Snapshot {
     /// Those of them that take new traffic.
     serving: Arc<WeightedEndpoints>,
     /// Those that the registry does not know (yet), and when they leave.
-    held: Box<[(Arc<Endpoint>, Instant)]>,
+    missing: Box<[(Arc<Endpoint>, Instant)]>,
     cursor: Cursor,
     stats: Arc<ServiceStats>,
 }
@@ -67,12 +67,12 @@ impl Snapshot {
         let serving = endpoints.iter().filter(|endpoint| endpoint.is_serving()).cloned();
         let serving = Arc::new(WeightedEndpoints::new(serving));
         assume_latencies(serving.as_slice(), stats.latest());
-        Self { endpoints, serving, held: Box::default(), cursor, stats }
+        Self { endpoints, serving, missing: Box::default(), cursor, stats }
     }
 
     /// The same with those of its endpoints named that are held over, in order of their ids.
-    pub(crate) fn with_held(self, held: Box<[(Arc<Endpoint>, Instant)]>) -> Self {
-        Self { held, ..self }
+    pub(crate) fn with_missing(self, missing: Box<[(Arc<Endpoint>, Instant)]>) -> Self {
+        Self { missing, ..self }
     }
 
     /// All instances, whatever their status, in order of their ids.
@@ -158,7 +158,7 @@ impl Snapshot {
     /// assert_eq!(Snapshot::new([]).missing().len(), 0);
     /// ```
     pub fn missing(&self) -> impl ExactSizeIterator<Item = (&Instance, Instant)> {
-        self.held.iter().map(|(endpoint, until)| (endpoint.instance(), *until))
+        self.missing.iter().map(|(endpoint, until)| (endpoint.instance(), *until))
     }
 
     /// The position in the registry's history at which this is what the registry holds (and, after

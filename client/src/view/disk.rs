@@ -13,8 +13,8 @@ use std::{
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    file::{self, Kept, Subject, ViewError},
-    published::{Progress, Published},
+    file::{self, ServiceKey, StoredView, ViewError},
+    published::{PublishedView, ViewProgress},
 };
 use crate::{
     endpoint::Snapshot,
@@ -40,7 +40,7 @@ pub(crate) struct ViewDir {
     outage: Mutex<Outage>,
     /// One view is written at a time, however many services there are: a disk that hangs costs one
     /// thread.
-    pen: Semaphore,
+    write_permit: Semaphore,
 }
 
 /// Why a file was not read.
@@ -51,24 +51,24 @@ enum ReadError {
     #[error("it has more than {FILE_MAX} bytes")]
     TooLarge,
     #[error(transparent)]
-    NoView(#[from] ViewError),
+    InvalidView(#[from] ViewError),
 }
 
 impl ViewDir {
     /// Touches nothing yet.
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, outage: Mutex::default(), pen: Semaphore::new(1) }
+        Self { path, outage: Mutex::default(), write_permit: Semaphore::new(1) }
     }
 
     /// The view that was kept. One that can't be used is reported and ignored. Cancel safe.
-    pub(crate) async fn read(&self, subject: &Subject) -> Option<Kept> {
-        let path = self.path.join(subject.file_name());
+    pub(crate) async fn read(&self, key: &ServiceKey) -> Option<StoredView> {
+        let path = self.path.join(key.file_name());
         let reading = {
-            let (path, subject) = (path.clone(), subject.clone());
-            tasks::run_blocking(move || read(&path, &subject))
+            let (path, key) = (path.clone(), key.clone());
+            tasks::run_blocking(move || read(&path, &key))
         };
         let reason = match clock::within(READ_MAX, reading).await {
-            Some(Some(Ok(kept))) => return Some(kept),
+            Some(Some(Ok(stored))) => return Some(stored),
             Some(Some(Err(ReadError::Unreadable(error))))
                 if error.kind() == io::ErrorKind::NotFound =>
             {
@@ -78,7 +78,7 @@ impl ViewDir {
             Some(None) => return None,
             None => format!("it took more than {READ_MAX:?} to read"),
         };
-        let Subject { namespace, service } = subject;
+        let ServiceKey { namespace, service } = key;
         let what = "the view that was kept is of no use, and ignored";
         tracing::warn!(namespace, service, path = %path.display(), reason, "{what}");
         None
@@ -86,20 +86,20 @@ impl ViewDir {
 
     /// Keeps the views of `subject` that are published after this call, until there can't be another
     /// one. Views that come sooner than one can be written are left out, but for the last.
-    pub(crate) fn keep(
+    pub(crate) fn keep_current(
         self: Arc<Self>,
-        subject: Subject,
-        published: Arc<Published>,
+        key: ServiceKey,
+        published: Arc<PublishedView>,
     ) -> impl Future<Output = ()> + Send {
         // Not in the future, which may begin when there are others already.
         let mut progress = published.progress();
-        let mut kept = progress.borrow().views;
+        let mut stored = progress.borrow().views;
         let mut backoff = Backoff::new(SPACING, RETRY_MAX);
         async move {
-            while let Some(Progress { views, ended, .. }) = news(&mut progress, kept).await {
+            while let Some(ViewProgress { views, ended, .. }) = news(&mut progress, stored).await {
                 let Some(view) = published.snapshot().load_full() else { return };
-                let wait = if self.write(&subject, view).await {
-                    kept = views;
+                let wait = if self.write(&key, view).await {
+                    stored = views;
                     backoff.reset();
                     SPACING
                 } else if ended {
@@ -113,10 +113,10 @@ impl ViewDir {
     }
 
     /// Whether the view was written.
-    async fn write(&self, subject: &Subject, view: Arc<Snapshot>) -> bool {
-        let Ok(_pen) = self.pen.acquire().await else { return false };
-        let (directory, subject) = (self.path.clone(), subject.clone());
-        let written = tasks::run_blocking(move || write(&directory, &subject, &view)).await;
+    async fn write(&self, key: &ServiceKey, view: Arc<Snapshot>) -> bool {
+        let Ok(_permit) = self.write_permit.acquire().await else { return false };
+        let (directory, key) = (self.path.clone(), key.clone());
+        let written = tasks::run_blocking(move || write(&directory, &key, &view)).await;
         let Some(written) = written else { return false };
         // Nothing that is done under the lock panics.
         let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
@@ -136,29 +136,29 @@ impl ViewDir {
 }
 
 /// How far the watch is once there are other views than `kept`; none where there can't be.
-async fn news(progress: &mut watch::Receiver<Progress>, kept: u64) -> Option<Progress> {
-    let news = |progress: &Progress| progress.views > kept || progress.ended;
+async fn news(progress: &mut watch::Receiver<ViewProgress>, stored: u64) -> Option<ViewProgress> {
+    let news = |progress: &ViewProgress| progress.views > stored || progress.ended;
     let progress = progress.wait_for(news).await.ok()?.clone();
-    (progress.views > kept).then_some(progress)
+    (progress.views > stored).then_some(progress)
 }
 
-fn read(path: &Path, subject: &Subject) -> Result<Kept, ReadError> {
+fn read(path: &Path, key: &ServiceKey) -> Result<StoredView, ReadError> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_MAX {
         return Err(ReadError::TooLarge);
     }
-    Ok(file::decode(subject, &bytes)?)
+    Ok(file::decode(key, &bytes)?)
 }
 
 /// Whoever reads it meanwhile, or after a crash, finds the view that was kept before or this one. That
 /// the directory knows of it is not waited for: then it is the one before.
-fn write(directory: &Path, subject: &Subject, view: &Snapshot) -> io::Result<()> {
+fn write(directory: &Path, key: &ServiceKey, view: &Snapshot) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let mut file = tempfile::Builder::new().prefix(".").suffix(".view").tempfile_in(directory)?;
-    file.write_all(&file::encode(subject, view))?;
+    file.write_all(&file::encode(key, view))?;
     file.as_file().sync_data()?;
-    file.persist(directory.join(subject.file_name()))?;
+    file.persist(directory.join(key.file_name()))?;
     Ok(())
 }
 
@@ -169,16 +169,16 @@ mod tests {
     use super::*;
     use crate::proto::Instance;
 
-    fn orders() -> Subject {
-        Subject { namespace: String::new(), service: "orders".into() }
+    fn orders() -> ServiceKey {
+        ServiceKey { namespace: String::new(), service: "orders".into() }
     }
 
     fn view(ids: &[&str]) -> Snapshot {
         Snapshot::new(ids.iter().map(|id| Instance { id: (*id).into(), ..Instance::default() }))
     }
 
-    fn ids(kept: Option<Kept>) -> Option<Vec<String>> {
-        kept.map(|kept| kept.registered.into_iter().map(|instance| instance.id).collect())
+    fn ids(stored: Option<StoredView>) -> Option<Vec<String>> {
+        stored.map(|stored| stored.registered.into_iter().map(|instance| instance.id).collect())
     }
 
     #[tokio::test]
@@ -197,9 +197,9 @@ mod tests {
     async fn views_are_kept_one_a_second_and_the_last_one_always() {
         let directory = tempfile::tempdir().unwrap();
         let views = Arc::new(ViewDir::new(directory.path().into()));
-        let published = Arc::new(Published::of(Arc::default()));
+        let published = Arc::new(PublishedView::new(Arc::default()));
         published.publish(view(&["read"]));
-        let keeping = Arc::clone(&views).keep(orders(), Arc::clone(&published));
+        let keeping = Arc::clone(&views).keep_current(orders(), Arc::clone(&published));
         let began = clock::now();
         let mut found = BTreeSet::new();
         let changing = async {
@@ -208,7 +208,7 @@ mod tests {
                 published.publish(view(&[&format!("{round}")]));
                 found.extend(ids(views.read(&orders()).await));
             }
-            published.end();
+            published.close();
         };
         tokio::join!(keeping, changing);
         assert_eq!(ids(views.read(&orders()).await), Some(vec!["999".into()]));
@@ -224,8 +224,8 @@ mod tests {
         // A file where the directory is to be.
         fs::write(&path, "").unwrap();
         let views = Arc::new(ViewDir::new(path.clone()));
-        let published = Arc::new(Published::of(Arc::default()));
-        let keeping = Arc::clone(&views).keep(orders(), Arc::clone(&published));
+        let published = Arc::new(PublishedView::new(Arc::default()));
+        let keeping = Arc::clone(&views).keep_current(orders(), Arc::clone(&published));
         published.publish(view(&["a"]));
         let recovering = async {
             // Until it has failed.
@@ -237,7 +237,7 @@ mod tests {
             while ids(views.read(&orders()).await) != Some(vec!["b".into()]) {
                 clock::sleep(Duration::from_millis(5)).await;
             }
-            published.end();
+            published.close();
         };
         tokio::join!(keeping, recovering);
     }

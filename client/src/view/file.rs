@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How a view of any format begins; a byte with the format's version follows.
-const TITLE: &[u8] = b"waypost view ";
+const MAGIC: &[u8] = b"waypost view ";
 const VERSION: u8 = b'1';
 const CHECKSUM_BYTES: usize = 32;
 /// How much of each name is legible in the name of the file.
@@ -19,19 +19,19 @@ const LEGIBLE_MAX: usize = 80;
 
 /// Whose view it is.
 #[derive(Clone, Debug)]
-pub(crate) struct Subject {
+pub(crate) struct ServiceKey {
     pub(crate) namespace: String,
     pub(crate) service: String,
 }
 
 /// A view as it was kept.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Kept {
+pub(crate) struct StoredView {
     pub(crate) cursor: Cursor,
     /// What the registry knew, in order of their ids.
     pub(crate) registered: Vec<Instance>,
     /// What was held over, in order of their ids.
-    pub(crate) held: Vec<Instance>,
+    pub(crate) missing: Vec<Instance>,
 }
 
 /// What comes before the instances, each of which has its length before it.
@@ -47,7 +47,7 @@ struct Head {
     instances: u64,
     /// Ids of those that were held over.
     #[prost(string, repeated, tag = "5")]
-    held: Vec<String>,
+    missing: Vec<String>,
 }
 
 /// Why bytes are no view.
@@ -62,12 +62,12 @@ pub(crate) enum ViewError {
     #[error("it can't be decoded: {0}")]
     Malformed(#[from] DecodeError),
     #[error("it is the view of another service")]
-    Subject,
+    OtherService,
     #[error("its instances are too many, out of order, or not what it says they are")]
     Instances,
 }
 
-impl Subject {
+impl ServiceKey {
     /// The name of the file that keeps the view: legible, harmless whatever the names hold, and another
     /// one for each service.
     pub(crate) fn file_name(&self) -> String {
@@ -96,35 +96,36 @@ fn legible(name: &str) -> String {
 }
 
 /// The view of `subject` as bytes.
-pub(crate) fn encode(subject: &Subject, view: &Snapshot) -> Vec<u8> {
+pub(crate) fn encode(key: &ServiceKey, view: &Snapshot) -> Vec<u8> {
     let head = Head {
-        namespace: subject.namespace().to_owned(),
-        service: subject.service.clone(),
+        namespace: key.namespace().to_owned(),
+        service: key.service.clone(),
         cursor: Some(view.cursor().clone()),
         instances: view.len() as u64,
-        held: view.missing().map(|(instance, _)| instance.id.clone()).collect(),
+        missing: view.missing().map(|(instance, _)| instance.id.clone()).collect(),
     };
     let mut body = Vec::new();
     let room = "a vector has room";
     head.encode_length_delimited(&mut body).expect(room);
     view.instances().for_each(|instance| instance.encode_length_delimited(&mut body).expect(room));
-    [TITLE, &[VERSION], &Sha256::digest(&body), &body].concat()
+    [MAGIC, &[VERSION], &Sha256::digest(&body), &body].concat()
 }
 
 /// The view of `subject` that `bytes` are.
-pub(crate) fn decode(subject: &Subject, bytes: &[u8]) -> Result<Kept, ViewError> {
-    let rest = bytes.strip_prefix(TITLE).ok_or(ViewError::Foreign)?;
+pub(crate) fn decode(key: &ServiceKey, bytes: &[u8]) -> Result<StoredView, ViewError> {
+    let rest = bytes.strip_prefix(MAGIC).ok_or(ViewError::Foreign)?;
     let rest = rest.strip_prefix(&[VERSION]).ok_or(ViewError::Version)?;
     let (checksum, mut body) = rest.split_at_checked(CHECKSUM_BYTES).ok_or(ViewError::Checksum)?;
     if *checksum != *Sha256::digest(body) {
         return Err(ViewError::Checksum);
     }
     let head = Head::decode_length_delimited(&mut body)?;
-    if head.namespace != subject.namespace() || head.service != subject.service {
-        return Err(ViewError::Subject);
+    if head.namespace != key.namespace() || head.service != key.service {
+        return Err(ViewError::OtherService);
     }
-    let mut kept = Kept { cursor: head.cursor.unwrap_or_default(), ..Kept::default() };
-    let mut held = head.held.into_iter().peekable();
+    let mut stored =
+        StoredView { cursor: head.cursor.unwrap_or_default(), ..StoredView::default() };
+    let mut missing = head.missing.into_iter().peekable();
     let mut last: Option<String> = None;
     while !body.is_empty() {
         let instance = Instance::decode_length_delimited(&mut body)?;
@@ -132,14 +133,14 @@ pub(crate) fn decode(subject: &Subject, bytes: &[u8]) -> Result<Kept, ViewError>
             return Err(ViewError::Instances);
         }
         last = Some(instance.id.clone());
-        let held = held.next_if_eq(&instance.id).is_some();
-        if held { &mut kept.held } else { &mut kept.registered }.push(instance);
+        let missing = missing.next_if_eq(&instance.id).is_some();
+        if missing { &mut stored.missing } else { &mut stored.registered }.push(instance);
     }
-    let found = kept.held.len() + kept.registered.len();
-    if found > INSTANCES_MAX || found as u64 != head.instances || held.next().is_some() {
+    let found = stored.missing.len() + stored.registered.len();
+    if found > INSTANCES_MAX || found as u64 != head.instances || missing.next().is_some() {
         return Err(ViewError::Instances);
     }
-    Ok(kept)
+    Ok(stored)
 }
 
 #[cfg(test)]
@@ -153,12 +154,12 @@ mod tests {
         view::cache::Cache,
     };
 
-    fn orders() -> Subject {
+    fn orders() -> ServiceKey {
         of("", "orders")
     }
 
-    fn of(namespace: &str, service: &str) -> Subject {
-        Subject { namespace: namespace.into(), service: service.into() }
+    fn of(namespace: &str, service: &str) -> ServiceKey {
+        ServiceKey { namespace: namespace.into(), service: service.into() }
     }
 
     fn instance(id: &str) -> Instance {
@@ -180,19 +181,19 @@ mod tests {
 
     #[test]
     fn what_was_encoded_is_decoded() {
-        let kept = decode(&orders(), &encode(&orders(), &view())).unwrap();
-        let expected = Kept {
+        let stored = decode(&orders(), &encode(&orders(), &view())).unwrap();
+        let expected = StoredView {
             cursor: Cursor { history_id: "new".into(), revision: 7 },
             registered: vec![instance("a"), instance("c")],
-            held: vec![instance("b")],
+            missing: vec![instance("b")],
         };
-        assert_eq!(kept, expected);
+        assert_eq!(stored, expected);
     }
 
     #[test]
     fn a_view_without_instances_is_one() {
-        let kept = decode(&orders(), &encode(&orders(), &Snapshot::new([]))).unwrap();
-        assert_eq!(kept, Kept::default());
+        let stored = decode(&orders(), &encode(&orders(), &Snapshot::new([]))).unwrap();
+        assert_eq!(stored, StoredView::default());
     }
 
     #[test]
@@ -218,25 +219,25 @@ mod tests {
     fn what_is_wrong_is_told() {
         let mut bytes = encode(&orders(), &view());
         let others = of("", "others");
-        assert!(matches!(decode(&others, &bytes), Err(ViewError::Subject)));
+        assert!(matches!(decode(&others, &bytes), Err(ViewError::OtherService)));
         let elsewhere = of("shop", "orders");
-        assert!(matches!(decode(&elsewhere, &bytes), Err(ViewError::Subject)));
-        bytes[TITLE.len()] = b'2';
+        assert!(matches!(decode(&elsewhere, &bytes), Err(ViewError::OtherService)));
+        bytes[MAGIC.len()] = b'2';
         assert!(matches!(decode(&orders(), &bytes), Err(ViewError::Version)));
         assert!(matches!(decode(&orders(), b"[]"), Err(ViewError::Foreign)));
     }
 
     /// Bytes with a good checksum, of whatever body.
     fn sealed(body: &[u8]) -> Vec<u8> {
-        [TITLE, &[VERSION], &Sha256::digest(body), body].concat()
+        [MAGIC, &[VERSION], &Sha256::digest(body), body].concat()
     }
 
     #[test]
     fn a_good_checksum_makes_no_view() {
-        let body = |instances, held: &[&str], ids: &[&str]| {
+        let body = |instances, missing: &[&str], ids: &[&str]| {
             let (namespace, service) = ("default".into(), "orders".into());
-            let held = held.iter().map(ToString::to_string).collect();
-            let head = Head { namespace, service, cursor: None, instances, held };
+            let missing = missing.iter().map(ToString::to_string).collect();
+            let head = Head { namespace, service, cursor: None, instances, missing };
             let mut body = head.encode_length_delimited_to_vec();
             ids.iter().for_each(|id| body.extend(instance(id).encode_length_delimited_to_vec()));
             body

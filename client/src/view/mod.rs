@@ -13,7 +13,7 @@ mod watch;
 pub use self::freshness::Freshness;
 pub(crate) use self::{
     disk::ViewDir,
-    published::{Progress, Published},
-    selected::Lens,
+    published::{PublishedView, ViewProgress},
+    selected::SelectedView,
     watch::Watcher,
 };

@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 
-use super::{freshness::Freshness, selected::Lens};
+use super::{freshness::Freshness, selected::SelectedView};
 use crate::{
     balance::Selection,
     endpoint::{ServiceStats, Snapshot},
@@ -19,20 +19,20 @@ use crate::{
 
 /// Where the task shows what it knows, and others look.
 #[derive(Debug)]
-pub(crate) struct Published {
+pub(crate) struct PublishedView {
     snapshot: ArcSwapOption<Snapshot>,
     /// Of handles that select nothing.
-    plain: Arc<Lens>,
+    unfiltered: Arc<SelectedView>,
     /// Of those that do. Locked while a view is shown, so that a new one misses none.
-    lenses: Mutex<Vec<Weak<Lens>>>,
+    selections: Mutex<Vec<Weak<SelectedView>>>,
     stats: Arc<ServiceStats>,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<ViewProgress>,
     freshness: watch::Sender<Freshness>,
 }
 
 /// How far the task has come.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Progress {
+pub(crate) struct ViewProgress {
     /// How many views were shown.
     pub(crate) views: u64,
     /// Why there is no first view, where the registry refused one.
@@ -41,24 +41,24 @@ pub(crate) struct Progress {
     pub(crate) ended: bool,
 }
 
-impl Published {
+impl PublishedView {
     /// Nothing, as yet, of a service.
-    pub(crate) fn of(stats: Arc<ServiceStats>) -> Self {
+    pub(crate) fn new(stats: Arc<ServiceStats>) -> Self {
         Self {
             stats,
             snapshot: ArcSwapOption::empty(),
-            plain: Arc::default(),
-            lenses: Mutex::default(),
-            progress: watch::Sender::new(Progress::default()),
+            unfiltered: Arc::default(),
+            selections: Mutex::default(),
+            progress: watch::Sender::new(ViewProgress::default()),
             freshness: watch::Sender::new(Freshness::Stale { since: clock::now() }),
         }
     }
 
     pub(crate) fn fixed(snapshot: Snapshot) -> Self {
-        let published = Self::of(Arc::clone(snapshot.stats()));
+        let published = Self::new(Arc::clone(snapshot.stats()));
         published.publish(snapshot);
-        published.confirm();
-        published.end();
+        published.mark_fresh();
+        published.close();
         published
     }
 
@@ -70,7 +70,7 @@ impl Published {
         &self.snapshot
     }
 
-    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+    pub(crate) fn progress(&self) -> watch::Receiver<ViewProgress> {
         self.progress.subscribe()
     }
 
@@ -79,15 +79,15 @@ impl Published {
     }
 
     /// The view is what the registry holds.
-    pub(crate) fn confirm(&self) {
-        if self.refresh(|freshness| freshness.stale_since().map(|_| Freshness::Live)) {
+    pub(crate) fn mark_fresh(&self) {
+        if self.set_freshness(|freshness| freshness.stale_since().map(|_| Freshness::Live)) {
             self.stats.metrics().set_staleness(Duration::ZERO);
         }
     }
 
     /// The registry is not heard from now on.
-    pub(crate) fn doubt(&self, now: Instant) {
-        self.refresh(|freshness| match freshness {
+    pub(crate) fn mark_stale(&self, now: Instant) {
+        self.set_freshness(|freshness| match freshness {
             Freshness::Live => Some(Freshness::Stale { since: now }),
             Freshness::Stale { .. } => None,
         });
@@ -97,7 +97,7 @@ impl Published {
     }
 
     /// Whether that is news.
-    fn refresh(&self, change: impl Fn(Freshness) -> Option<Freshness>) -> bool {
+    fn set_freshness(&self, change: impl Fn(Freshness) -> Option<Freshness>) -> bool {
         // Looked at first, and let go of: each message confirms, and only the first one is news.
         let changed = change(*self.freshness.borrow());
         changed.is_some_and(|changed| {
@@ -107,21 +107,21 @@ impl Published {
     }
 
     /// What handles see that select nothing.
-    pub(crate) fn plain(&self) -> &Arc<Lens> {
-        &self.plain
+    pub(crate) fn unfiltered(&self) -> &Arc<SelectedView> {
+        &self.unfiltered
     }
 
     /// What handles see that select so.
-    pub(crate) fn select(&self, selection: Selection) -> Arc<Lens> {
-        let lens = Arc::new(Lens::new(selection));
+    pub(crate) fn select(&self, selection: Selection) -> Arc<SelectedView> {
+        let selected = Arc::new(SelectedView::new(selection));
         // Nothing that is done under the lock panics.
-        let mut lenses = self.lenses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut selections = self.selections.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(snapshot) = self.snapshot.load_full() {
-            lens.candidates().store(Some(Arc::new(lens.select(&snapshot))));
+            selected.candidates().store(Some(Arc::new(selected.select(&snapshot))));
         }
-        lenses.retain(|lens| lens.strong_count() > 0);
-        lenses.push(Arc::downgrade(&lens));
-        lens
+        selections.retain(|selected| selected.strong_count() > 0);
+        selections.push(Arc::downgrade(&selected));
+        selected
     }
 
     pub(crate) fn publish(&self, snapshot: Snapshot) {
@@ -129,14 +129,16 @@ impl Published {
             self.stats.metrics().register();
         }
         let snapshot = Arc::new(snapshot);
-        let lenses = self.lenses.lock().unwrap_or_else(PoisonError::into_inner);
-        let live = lenses.iter().filter_map(Weak::upgrade).chain([Arc::clone(&self.plain)]);
-        let selected: Vec<_> = live.map(|lens| (Arc::new(lens.select(&snapshot)), lens)).collect();
+        let selections = self.selections.lock().unwrap_or_else(PoisonError::into_inner);
+        let live =
+            selections.iter().filter_map(Weak::upgrade).chain([Arc::clone(&self.unfiltered)]);
+        let selected: Vec<_> =
+            live.map(|selected| (Arc::new(selected.select(&snapshot)), selected)).collect();
         // All with the progress locked: who has it locked finds the view that it counts.
         self.progress.send_modify(|progress| {
             self.snapshot.store(Some(snapshot));
-            for (candidates, lens) in selected {
-                lens.candidates().store(Some(candidates));
+            for (candidates, selected) in selected {
+                selected.candidates().store(Some(candidates));
             }
             progress.views += 1;
             progress.refusal = None;
@@ -144,7 +146,7 @@ impl Published {
     }
 
     /// Whether that is news.
-    pub(crate) fn refuse(&self, refusal: Refusal) -> bool {
+    pub(crate) fn set_refusal(&self, refusal: Refusal) -> bool {
         self.progress.send_if_modified(|progress| {
             let news = progress.refusal.as_ref() != Some(&refusal);
             progress.refusal = Some(refusal);
@@ -152,7 +154,7 @@ impl Published {
         })
     }
 
-    pub(crate) fn end(&self) {
+    pub(crate) fn close(&self) {
         self.progress.send_modify(|progress| progress.ended = true);
     }
 
@@ -179,7 +181,7 @@ mod tests {
     #[test]
     fn a_count_of_views_goes_with_the_view_that_it_counts() {
         const VIEWS: u64 = 100_000;
-        let published = Published::of(Arc::default());
+        let published = PublishedView::new(Arc::default());
         let progress = published.progress();
         std::thread::scope(|scope| {
             scope.spawn(|| (1..=VIEWS).for_each(|revision| published.publish(view(revision))));
@@ -197,11 +199,12 @@ mod tests {
 
     #[test]
     fn every_lens_has_the_latest_view() {
-        let published = Published::of(Arc::default());
+        let published = PublishedView::new(Arc::default());
         let early = published.select(Selection::default());
         let serving = || {
-            let lenses = [published.plain(), &early, &published.select(Selection::default())];
-            lenses.map(|lens| lens.candidates().load().as_ref().map(|of| of.serving()))
+            let selections =
+                [published.unfiltered(), &early, &published.select(Selection::default())];
+            selections.map(|selected| selected.candidates().load().as_ref().map(|of| of.serving()))
         };
         assert_eq!(serving(), [None; 3]);
         for count in [3, 1] {
@@ -213,7 +216,10 @@ mod tests {
             published.publish(Snapshot::new((0..count).map(up)));
             assert_eq!(serving(), [Some(count); 3]);
         }
-        assert!(published.lenses.lock().unwrap().len() < 4, "those that are gone are forgotten");
+        assert!(
+            published.selections.lock().unwrap().len() < 4,
+            "those that are gone are forgotten"
+        );
     }
 
     #[test]
@@ -221,10 +227,10 @@ mod tests {
         let Retryability::Fatal(refusal) = Retryability::of(&Status::invalid_argument("no")) else {
             unreachable!()
         };
-        let published = Published::of(Arc::default());
-        assert!(published.refuse(refusal.clone()));
-        assert!(!published.refuse(refusal.clone()));
+        let published = PublishedView::new(Arc::default());
+        assert!(published.set_refusal(refusal.clone()));
+        assert!(!published.set_refusal(refusal.clone()));
         published.publish(view(1));
-        assert!(published.refuse(refusal));
+        assert!(published.set_refusal(refusal));
     }
 }

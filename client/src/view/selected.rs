@@ -10,12 +10,12 @@ use crate::{
 
 /// A selection, and what it comes to in the latest view.
 #[derive(Debug, Default)]
-pub(crate) struct Lens {
+pub(crate) struct SelectedView {
     selection: Selection,
     candidates: ArcSwapOption<Candidates>,
 }
 
-impl Lens {
+impl SelectedView {
     pub(crate) fn new(selection: Selection) -> Self {
         Self { selection, candidates: ArcSwapOption::empty() }
     }

@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::{
-    cache::{Cache, Fold, Violation},
+    cache::{Cache, CacheChange, WatchViolation},
     disk::ViewDir,
-    file::{Kept, Subject},
-    published::Published,
+    file::{ServiceKey, StoredView},
+    published::PublishedView,
 };
 use crate::{
     proto::{WatchRequest, WatchResponse, discovery_client::DiscoveryClient},
@@ -45,29 +45,29 @@ pub(crate) struct Watcher {
     pub(crate) link: Arc<RegistryLink>,
     pub(crate) namespace: String,
     pub(crate) service: String,
-    pub(crate) hold: Duration,
+    pub(crate) keep_missing_for: Duration,
     pub(crate) view_dir: Option<Arc<ViewDir>>,
-    pub(crate) published: Arc<Published>,
+    pub(crate) published: Arc<PublishedView>,
     pub(crate) stop: CancellationToken,
 }
 
 /// However it ends, with its runtime, say: nobody must wait for it any more.
 impl Drop for Watcher {
     fn drop(&mut self) {
-        self.published.doubt(clock::now());
-        self.published.end();
+        self.published.mark_stale(clock::now());
+        self.published.close();
     }
 }
 
 /// Why a stream ended.
-enum End {
+enum WatchEnd {
     Closed,
     Silent,
     Status(Box<Status>),
-    Violation(Violation),
+    Violation(WatchViolation),
 }
 
-impl fmt::Display for End {
+impl fmt::Display for WatchEnd {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => formatter.write_str("the registry ended the stream"),
@@ -78,8 +78,8 @@ impl fmt::Display for End {
     }
 }
 
-impl End {
-    fn verdict(&self) -> Retryability {
+impl WatchEnd {
+    fn retryability(&self) -> Retryability {
         match self {
             Self::Status(status) => Retryability::of(status),
             Self::Closed | Self::Silent | Self::Violation(_) => Retryability::Retry { after: None },
@@ -91,10 +91,10 @@ impl Watcher {
     /// Works until stopped.
     pub(crate) async fn run(self) {
         let stop = self.stop.clone();
-        stop.run_until_cancelled(self.keep_watching()).await;
+        stop.run_until_cancelled(self.watch_forever()).await;
     }
 
-    async fn keep_watching(self) {
+    async fn watch_forever(self) {
         let mut cache = self.restore().await;
         let mut backoff = self.link.backoff();
         let mut outage = Outage::default();
@@ -103,40 +103,42 @@ impl Watcher {
             let (peer, end) = self.watch_once(&mut cache, &mut outage).await;
             let ended = clock::now();
             cache.disconnected(ended);
-            self.published.doubt(ended);
+            self.published.mark_stale(ended);
             // Only a stream that lasted proves that the registry is well.
             if ended >= began + backoff.cap() {
                 backoff.reset();
             }
-            let delay = self.judge(&peer, &end, &mut backoff, &mut outage);
+            let delay = self.next_delay(&peer, &end, &mut backoff, &mut outage);
             clock::sleep(delay).await;
         }
     }
 
     /// What is known at the begin: what was kept. From here on, what is shown is kept.
     async fn restore(&self) -> Cache {
-        let mut cache = Cache::new(self.hold, Arc::clone(self.published.stats()));
+        let mut cache = Cache::new(self.keep_missing_for, Arc::clone(self.published.stats()));
         let Some(views) = &self.view_dir else { return cache };
         let (namespace, service) = (self.namespace.clone(), self.service.clone());
-        let subject = Subject { namespace, service };
-        if let Some(Kept { cursor, registered, held }) = views.read(&subject).await {
-            cache.restore(cursor, registered, held, clock::now());
+        let key = ServiceKey { namespace, service };
+        if let Some(StoredView { cursor, registered, missing }) = views.read(&key).await {
+            cache.restore(cursor, registered, missing, clock::now());
         }
-        if cache.is_whole() {
-            self.show(&cache);
+        if cache.is_complete() {
+            self.publish(&cache);
         }
-        let keeping = Arc::clone(views).keep(subject, Arc::clone(&self.published));
+        let keeping = Arc::clone(views).keep_current(key, Arc::clone(&self.published));
         tasks::spawn("views", keeping);
         cache
     }
 
     /// One stream (and those that it moves to), and why it ended, and whose it was.
-    async fn watch_once(&self, cache: &mut Cache, outage: &mut Outage) -> (Arc<str>, End) {
+    async fn watch_once(&self, cache: &mut Cache, outage: &mut Outage) -> (Arc<str>, WatchEnd) {
         // From before an address is chosen: of a return after that it is told.
         let failbacks = self.link.failbacks();
         let mut connection = match self.link.connect().await {
             Ok(connection) => connection,
-            Err(RequestFailure { peer, status }) => return (peer, End::Status(Box::new(status))),
+            Err(RequestFailure { peer, status }) => {
+                return (peer, WatchEnd::Status(Box::new(status)));
+            }
         };
         let end = match self.open(&connection, cache).await {
             Ok(stream) => {
@@ -148,13 +150,13 @@ impl Watcher {
             }
             Err(end) => end,
         };
-        self.give_up(&connection, &end);
+        self.report_end(&connection, &end);
         (connection.peer, end)
     }
 
-    fn give_up(&self, connection: &RegistryConnection, end: &End) {
+    fn report_end(&self, connection: &RegistryConnection, end: &WatchEnd) {
         // A refusal says nothing against the connection, which others use.
-        if end.verdict().is_retryable() {
+        if end.retryability().is_retryable() {
             self.link.fail_with(connection, &end.to_string());
         } else {
             self.link.mark_connected(connection);
@@ -165,7 +167,7 @@ impl Watcher {
         &self,
         connection: &RegistryConnection,
         cache: &Cache,
-    ) -> Result<Streaming<WatchResponse>, End> {
+    ) -> Result<Streaming<WatchResponse>, WatchEnd> {
         let request = WatchRequest {
             namespace: self.namespace.clone(),
             services: vec![self.service.clone()],
@@ -175,8 +177,8 @@ impl Watcher {
         let mut registry = DiscoveryClient::new(connection.transport.clone())
             .max_decoding_message_size(MESSAGE_MAX);
         let opened = clock::within(REQUEST_TIMEOUT, registry.watch(request)).await;
-        let opened = opened.ok_or(End::Silent)?;
-        Ok(opened.map_err(|status| End::Status(Box::new(status)))?.into_inner())
+        let opened = opened.ok_or(WatchEnd::Silent)?;
+        Ok(opened.map_err(|status| WatchEnd::Status(Box::new(status)))?.into_inner())
     }
 
     /// Follows a stream until it ends; where the client returns to its first registry meanwhile, the
@@ -187,20 +189,20 @@ impl Watcher {
         mut stream: Streaming<WatchResponse>,
         mut failbacks: watch::Receiver<u64>,
         cache: &mut Cache,
-    ) -> End {
-        let mut heard = clock::now();
+    ) -> WatchEnd {
+        let mut last_message_at = clock::now();
         let mut move_at: Option<Instant> = None;
         loop {
-            let deadline = heard + SILENCE_MAX;
-            let wakes = [cache.next_release(), move_at, Some(deadline)];
+            let deadline = last_message_at + SILENCE_MAX;
+            let wakes = [cache.next_expiry(), move_at, Some(deadline)];
             let wake = wakes.into_iter().flatten().min().unwrap_or(deadline);
             // What came before the time was over is heard first: this process itself may have stood
             // still.
             tokio::select! {
                 biased;
                 message = stream.message() => {
-                    heard = clock::now();
-                    if let Err(end) = self.take_in(message, &mut stream, cache, heard) {
+                    last_message_at = clock::now();
+                    if let Err(end) = self.receive(message, &mut stream, cache, last_message_at) {
                         return end;
                     }
                     self.link.mark_connected(connection);
@@ -212,14 +214,14 @@ impl Watcher {
                 }
                 () = clock::sleep_until(wake) => {
                     let now = clock::now();
-                    self.release(cache, now);
+                    self.expire_missing(cache, now);
                     if now >= deadline {
-                        return End::Silent;
+                        return WatchEnd::Silent;
                     }
                     if move_at.take_if(|at| *at <= now).is_some()
-                        && let Some((home, moved)) = self.move_home(cache).await
+                        && let Some((home, moved)) = self.fail_back(cache).await
                     {
-                        (*connection, stream, heard) = (home, moved, clock::now());
+                        (*connection, stream, last_message_at) = (home, moved, clock::now());
                     }
                 }
             }
@@ -228,7 +230,7 @@ impl Watcher {
 
     /// A stream at the first registry that goes on where the present one is, which stays open until
     /// then: where home fails again, nothing is lost.
-    async fn move_home(
+    async fn fail_back(
         &self,
         cache: &mut Cache,
     ) -> Option<(RegistryConnection, Streaming<WatchResponse>)> {
@@ -240,20 +242,20 @@ impl Watcher {
                 Some((connection, stream))
             }
             Err(end) => {
-                self.give_up(&connection, &end);
+                self.report_end(&connection, &end);
                 None
             }
         }
     }
 
     /// Folds `message` and those that have come behind it, and shows the result.
-    fn take_in(
+    fn receive(
         &self,
         message: Result<Option<WatchResponse>, Status>,
         stream: &mut Streaming<WatchResponse>,
         cache: &mut Cache,
         now: Instant,
-    ) -> Result<(), End> {
+    ) -> Result<(), WatchEnd> {
         let mut changed = false;
         let mut next = Some(message);
         let mut folds = 0;
@@ -263,30 +265,30 @@ impl Watcher {
                 self.published.stats().metrics().changes_received(message);
             }
             match fold(message, cache, now) {
-                Ok(fold) => changed |= fold == Fold::Changed,
+                Ok(fold) => changed |= fold == CacheChange::Changed,
                 Err(end) => break Err(end),
             }
             folds += 1;
             next = if folds < FOLDS_MAX { stream.message().now_or_never() } else { None };
         };
         // What a violation leaves behind is not shown; what came before any other end is.
-        if changed && !matches!(outcome, Err(End::Violation(_))) {
-            self.show(cache);
+        if changed && !matches!(outcome, Err(WatchEnd::Violation(_))) {
+            self.publish(cache);
         }
         // Last: who waits for it finds the view.
-        if outcome.is_ok() && cache.is_whole() {
-            self.published.confirm();
+        if outcome.is_ok() && cache.is_complete() {
+            self.published.mark_fresh();
         }
         outcome
     }
 
-    fn release(&self, cache: &mut Cache, now: Instant) {
-        if cache.release(now) == Fold::Changed {
-            self.show(cache);
+    fn expire_missing(&self, cache: &mut Cache, now: Instant) {
+        if cache.expire_missing(now) == CacheChange::Changed {
+            self.publish(cache);
         }
     }
 
-    fn show(&self, cache: &Cache) {
+    fn publish(&self, cache: &Cache) {
         let view = cache.view();
         tracing::debug!(
             namespace = self.namespace,
@@ -300,9 +302,15 @@ impl Watcher {
     }
 
     /// How long to wait before the next attempt, having said why.
-    fn judge(&self, peer: &str, end: &End, backoff: &mut Backoff, outage: &mut Outage) -> Duration {
+    fn next_delay(
+        &self,
+        peer: &str,
+        end: &WatchEnd,
+        backoff: &mut Backoff,
+        outage: &mut Outage,
+    ) -> Duration {
         let (namespace, service) = (&self.namespace, &self.service);
-        match end.verdict() {
+        match end.retryability() {
             Retryability::Retry { after } => {
                 // Once for each outage: the attempts that follow tell nothing new.
                 let what = "can't watch the service, trying again";
@@ -316,7 +324,7 @@ impl Watcher {
             Retryability::Fatal(refusal) => {
                 outage.end();
                 let reason = refusal.to_string();
-                if self.published.refuse(refusal) {
+                if self.published.set_refusal(refusal) {
                     let what = "the registry refuses the watch";
                     tracing::warn!(namespace, service, peer, reason, "{what}");
                 }
@@ -330,10 +338,10 @@ fn fold(
     message: Result<Option<WatchResponse>, Status>,
     cache: &mut Cache,
     now: Instant,
-) -> Result<Fold, End> {
+) -> Result<CacheChange, WatchEnd> {
     match message {
-        Ok(Some(message)) => cache.fold(message, now).map_err(End::Violation),
-        Ok(None) => Err(End::Closed),
-        Err(status) => Err(End::Status(Box::new(status))),
+        Ok(Some(message)) => cache.fold(message, now).map_err(WatchEnd::Violation),
+        Ok(None) => Err(WatchEnd::Closed),
+        Err(status) => Err(WatchEnd::Status(Box::new(status))),
     }
 }

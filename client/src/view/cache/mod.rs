@@ -15,46 +15,46 @@ pub(crate) const INSTANCES_MAX: usize = 2_000_000;
 /// The state of one service.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, CachedInstance>,
     /// Where `entries` stands (but for those held over); none before the first snapshot.
     cursor: Option<Cursor>,
     /// The parts of a snapshot whose last part has not come yet.
-    pending: Option<Pending>,
+    pending: Option<PendingSnapshot>,
     /// Whether a violation left `entries` in a state that the registry may never have had: until the
     /// next snapshot nothing is shown, and nothing gone on from.
     torn: bool,
     /// How long instances that a new history lacks stay.
-    hold: Duration,
+    keep_missing_for: Duration,
     /// Since when no registry is heard in which they could register: that time does not count.
     away_since: Option<Instant>,
     stats: Arc<ServiceStats>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct CachedInstance {
     endpoint: Arc<Endpoint>,
     /// Set for an instance that the registry does not know (yet): when it leaves.
-    held_until: Option<Instant>,
+    missing_until: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Pending {
+struct PendingSnapshot {
     cursor: Cursor,
     instances: BTreeMap<String, Instance>,
 }
 
 /// What a message did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fold {
+pub(crate) enum CacheChange {
     /// There is another view.
     Changed,
     /// The view is the same.
-    Same,
+    Unchanged,
 }
 
 /// What makes the stream untrustworthy: the caller has to watch afresh, without resuming.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Violation {
+pub(crate) enum WatchViolation {
     #[error("a message without cursor, event or instance")]
     Incomplete,
     #[error("changes came before any snapshot")]
@@ -77,9 +77,17 @@ pub(crate) enum Violation {
 
 impl Cache {
     /// A cache that knows nothing. After a change of history, what is missing stays for `hold`.
-    pub(crate) fn new(hold: Duration, stats: Arc<ServiceStats>) -> Self {
+    pub(crate) fn new(keep_missing_for: Duration, stats: Arc<ServiceStats>) -> Self {
         let entries = BTreeMap::new();
-        Self { entries, cursor: None, pending: None, torn: false, hold, away_since: None, stats }
+        Self {
+            entries,
+            cursor: None,
+            pending: None,
+            torn: false,
+            keep_missing_for,
+            away_since: None,
+            stats,
+        }
     }
 
     /// Makes a cache that knows nothing know what an earlier one did, at `cursor`. What that held over
@@ -88,41 +96,49 @@ impl Cache {
         &mut self,
         cursor: Cursor,
         registered: Vec<Instance>,
-        held: Vec<Instance>,
+        missing: Vec<Instance>,
         now: Instant,
     ) {
-        let hold = self.hold;
+        let keep_missing_for = self.keep_missing_for;
         let registered = registered.into_iter().map(|instance| (instance, None));
-        let held = held.into_iter().map(|instance| (instance, Some(now + hold)));
-        for (instance, held_until) in registered.chain(held) {
+        let missing = missing.into_iter().map(|instance| (instance, Some(now + keep_missing_for)));
+        for (instance, missing_until) in registered.chain(missing) {
             let id = instance.id.clone();
             let endpoint = Arc::new(Endpoint::new(instance, &self.stats));
-            self.entries.insert(id, Entry { endpoint, held_until });
+            self.entries.insert(id, CachedInstance { endpoint, missing_until });
         }
         self.cursor = Some(cursor);
         self.away_since = Some(now);
     }
 
     /// Takes in one message. After a violation the state must not be shown until a snapshot came.
-    pub(crate) fn fold(&mut self, message: WatchResponse, now: Instant) -> Result<Fold, Violation> {
-        let moved = self.heard(now);
+    pub(crate) fn fold(
+        &mut self,
+        message: WatchResponse,
+        now: Instant,
+    ) -> Result<CacheChange, WatchViolation> {
+        let moved = self.resume_missing(now);
         let folded = self.fold_in(message, now);
         self.torn |= folded.is_err();
         // Until when something is held is a part of the view.
-        folded.map(|fold| if moved && !self.torn { Fold::Changed } else { fold })
+        folded.map(|fold| if moved && !self.torn { CacheChange::Changed } else { fold })
     }
 
-    fn fold_in(&mut self, message: WatchResponse, now: Instant) -> Result<Fold, Violation> {
-        let cursor = message.cursor.ok_or(Violation::Incomplete)?;
+    fn fold_in(
+        &mut self,
+        message: WatchResponse,
+        now: Instant,
+    ) -> Result<CacheChange, WatchViolation> {
+        let cursor = message.cursor.ok_or(WatchViolation::Incomplete)?;
         let tick = self.stats.advance(now);
-        match message.event.ok_or(Violation::Incomplete)? {
+        match message.event.ok_or(WatchViolation::Incomplete)? {
             Event::Snapshot(part) => self.fold_part(part, &cursor, now),
             Event::Changes(changes) => self.fold_changes(changes, cursor, tick),
             Event::Idle(_) => {
-                let last = self.position(&cursor)?;
+                let last = self.expect_history(&cursor)?;
                 advance(last, cursor.revision)?;
                 self.cursor = Some(cursor);
-                Ok(Fold::Same)
+                Ok(CacheChange::Unchanged)
             }
         }
     }
@@ -135,10 +151,10 @@ impl Cache {
     }
 
     /// Puts off the end of each hold by as long as nothing was heard. Whether there are any.
-    fn heard(&mut self, now: Instant) -> bool {
+    fn resume_missing(&mut self, now: Instant) -> bool {
         let Some(since) = self.away_since.take() else { return false };
         let mut moved = false;
-        for until in self.entries.values_mut().filter_map(|entry| entry.held_until.as_mut()) {
+        for until in self.entries.values_mut().filter_map(|entry| entry.missing_until.as_mut()) {
             *until += now.saturating_duration_since(since);
             moved = true;
         }
@@ -151,7 +167,7 @@ impl Cache {
     }
 
     /// Whether the state is what the last message told, with nothing outstanding.
-    pub(crate) fn is_whole(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.pending.is_none() && self.cursor().is_some()
     }
 
@@ -159,28 +175,33 @@ impl Cache {
     pub(crate) fn view(&self) -> Snapshot {
         let endpoints = self.entries.values().map(|entry| Arc::clone(&entry.endpoint)).collect();
         let stats = Arc::clone(&self.stats);
-        let held = |entry: &Entry| Some((Arc::clone(&entry.endpoint), entry.held_until?));
-        let held = self.entries.values().filter_map(held).collect();
+        let missing =
+            |entry: &CachedInstance| Some((Arc::clone(&entry.endpoint), entry.missing_until?));
+        let missing = self.entries.values().filter_map(missing).collect();
         let cursor = self.cursor.clone().unwrap_or_default();
-        Snapshot::sorted(endpoints, cursor, stats).with_held(held)
+        Snapshot::sorted(endpoints, cursor, stats).with_missing(missing)
     }
 
     /// When the next held instance leaves; none while no registry is heard.
-    pub(crate) fn next_release(&self) -> Option<Instant> {
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
         if self.away_since.is_some() {
             return None;
         }
-        self.entries.values().filter_map(|entry| entry.held_until).min()
+        self.entries.values().filter_map(|entry| entry.missing_until).min()
     }
 
     /// Lets held instances go whose time is over.
-    pub(crate) fn release(&mut self, now: Instant) -> Fold {
+    pub(crate) fn expire_missing(&mut self, now: Instant) -> CacheChange {
         if self.away_since.is_some() {
-            return Fold::Same;
+            return CacheChange::Unchanged;
         }
         let before = self.entries.len();
-        self.entries.retain(|_, entry| entry.held_until.is_none_or(|until| now < until));
-        if self.torn || self.entries.len() == before { Fold::Same } else { Fold::Changed }
+        self.entries.retain(|_, entry| entry.missing_until.is_none_or(|until| now < until));
+        if self.torn || self.entries.len() == before {
+            CacheChange::Unchanged
+        } else {
+            CacheChange::Changed
+        }
     }
 
     fn fold_part(
@@ -188,28 +209,29 @@ impl Cache {
         part: proto::Snapshot,
         cursor: &Cursor,
         now: Instant,
-    ) -> Result<Fold, Violation> {
-        let pending = self
-            .pending
-            .get_or_insert_with(|| Pending { cursor: cursor.clone(), instances: BTreeMap::new() });
+    ) -> Result<CacheChange, WatchViolation> {
+        let pending = self.pending.get_or_insert_with(|| PendingSnapshot {
+            cursor: cursor.clone(),
+            instances: BTreeMap::new(),
+        });
         if pending.cursor != *cursor {
-            return Err(Violation::TornSnapshot);
+            return Err(WatchViolation::TornSnapshot);
         }
         let parts = part.instances.into_iter().map(|instance| (instance.id.clone(), instance));
         pending.instances.extend(parts);
         if pending.instances.len() > INSTANCES_MAX {
-            return Err(Violation::TooMany);
+            return Err(WatchViolation::TooMany);
         }
         if part.last
             && let Some(pending) = self.pending.take()
         {
-            self.swap_in(pending, now);
-            return Ok(Fold::Changed);
+            self.replace_with(pending, now);
+            return Ok(CacheChange::Changed);
         }
-        Ok(Fold::Same)
+        Ok(CacheChange::Unchanged)
     }
 
-    fn swap_in(&mut self, pending: Pending, now: Instant) {
+    fn replace_with(&mut self, pending: PendingSnapshot, now: Instant) {
         let mut before = std::mem::take(&mut self.entries);
         for (id, instance) in pending.instances {
             let known = before.get(&id).map(|known| Arc::clone(&known.endpoint));
@@ -223,7 +245,7 @@ impl Cache {
             if self.cursor.is_some() {
                 endpoint.begin_slow_start(known.as_deref(), self.stats.latest());
             }
-            self.entries.insert(id, Entry { endpoint, held_until: None });
+            self.entries.insert(id, CachedInstance { endpoint, missing_until: None });
         }
         let same_history = self
             .cursor
@@ -233,9 +255,10 @@ impl Cache {
         // as long again to register. Within a history, what is missing is gone, except for what an
         // earlier change of history holds.
         for (id, entry) in before {
-            let held_until = if same_history { entry.held_until } else { Some(now + self.hold) };
-            if held_until.is_some_and(|until| now < until) {
-                self.entries.insert(id, Entry { held_until, ..entry });
+            let missing_until =
+                if same_history { entry.missing_until } else { Some(now + self.keep_missing_for) };
+            if missing_until.is_some_and(|until| now < until) {
+                self.entries.insert(id, CachedInstance { missing_until, ..entry });
             }
         }
         self.cursor = Some(pending.cursor);
@@ -247,33 +270,33 @@ impl Cache {
         changes: proto::Changes,
         cursor: Cursor,
         now: Tick,
-    ) -> Result<Fold, Violation> {
-        let mut last = self.position(&cursor)?;
+    ) -> Result<CacheChange, WatchViolation> {
+        let mut last = self.expect_history(&cursor)?;
         for change in changes.changes {
             if change.revision <= last {
-                return Err(Violation::Order { last, found: change.revision });
+                return Err(WatchViolation::Order { last, found: change.revision });
             }
             last = change.revision;
             self.apply(change, now)?;
         }
         advance(last, cursor.revision)?;
         self.cursor = Some(cursor);
-        Ok(Fold::Changed)
+        Ok(CacheChange::Changed)
     }
 
-    fn apply(&mut self, change: proto::Change, now: Tick) -> Result<(), Violation> {
+    fn apply(&mut self, change: proto::Change, now: Tick) -> Result<(), WatchViolation> {
         let revision = change.revision;
         let kind = change.kind();
-        let instance = change.instance.ok_or(Violation::Incomplete)?;
+        let instance = change.instance.ok_or(WatchViolation::Incomplete)?;
         let known = self.entries.get(&instance.id);
         // The registry does not know held instances: for it, they can only be added.
-        let registered = known.is_some_and(|entry| entry.held_until.is_none());
+        let registered = known.is_some_and(|entry| entry.missing_until.is_none());
         match kind {
-            ChangeKind::Added if registered => return Err(Violation::Duplicate { revision }),
+            ChangeKind::Added if registered => return Err(WatchViolation::Duplicate { revision }),
             ChangeKind::Updated | ChangeKind::Removed if !registered => {
-                return Err(Violation::Unknown { revision });
+                return Err(WatchViolation::Unknown { revision });
             }
-            ChangeKind::Unspecified => return Err(Violation::Kind { revision }),
+            ChangeKind::Unspecified => return Err(WatchViolation::Kind { revision }),
             ChangeKind::Removed => {
                 self.entries.remove(&instance.id);
                 return Ok(());
@@ -281,7 +304,7 @@ impl Cache {
             ChangeKind::Added | ChangeKind::Updated => {}
         }
         if known.is_none() && self.entries.len() >= INSTANCES_MAX {
-            return Err(Violation::TooMany);
+            return Err(WatchViolation::TooMany);
         }
         let id = instance.id.clone();
         let endpoint = match known {
@@ -289,25 +312,26 @@ impl Cache {
             None => Endpoint::new(instance, &self.stats),
         };
         endpoint.begin_slow_start(known.map(|entry| &*entry.endpoint), now);
-        self.entries.insert(id, Entry { endpoint: Arc::new(endpoint), held_until: None });
+        self.entries
+            .insert(id, CachedInstance { endpoint: Arc::new(endpoint), missing_until: None });
         Ok(())
     }
 
     /// The revision that the state stands at, where a message with `cursor` can be folded into it.
-    fn position(&self, cursor: &Cursor) -> Result<u64, Violation> {
+    fn expect_history(&self, cursor: &Cursor) -> Result<u64, WatchViolation> {
         if self.pending.is_some() {
-            return Err(Violation::TornSnapshot);
+            return Err(WatchViolation::TornSnapshot);
         }
-        let ours = self.cursor().ok_or(Violation::NoState)?;
+        let ours = self.cursor().ok_or(WatchViolation::NoState)?;
         if ours.history_id != cursor.history_id {
-            return Err(Violation::History);
+            return Err(WatchViolation::History);
         }
         Ok(ours.revision)
     }
 }
 
-fn advance(last: u64, found: u64) -> Result<(), Violation> {
-    if found < last { Err(Violation::Order { last, found }) } else { Ok(()) }
+fn advance(last: u64, found: u64) -> Result<(), WatchViolation> {
+    if found < last { Err(WatchViolation::Order { last, found }) } else { Ok(()) }
 }
 
 #[cfg(test)]

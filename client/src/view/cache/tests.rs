@@ -48,18 +48,18 @@ fn ids(cache: &Cache) -> Vec<String> {
     cache.view().instances().map(|instance| instance.id.clone()).collect()
 }
 
-fn held(cache: &Cache) -> Vec<(String, Instant)> {
+fn missing(cache: &Cache) -> Vec<(String, Instant)> {
     cache.view().missing().map(|(instance, until)| (instance.id.clone(), until)).collect()
 }
 
 /// A cache that knows `a` and `b` at revision 5 of history `h`.
 fn filled(now: Instant) -> Cache {
     let mut cache = Cache::new(HOLD, Arc::default());
-    assert_eq!(cache.fold(part("h", 5, &["a", "b"], true), now), Ok(Fold::Changed));
+    assert_eq!(cache.fold(part("h", 5, &["a", "b"], true), now), Ok(CacheChange::Changed));
     cache
 }
 
-fn refuses(message: WatchResponse, violation: &Violation) {
+fn refuses(message: WatchResponse, violation: &WatchViolation) {
     let now = clock::now();
     assert_eq!(filled(now).fold(message, now).as_ref(), Err(violation));
 }
@@ -96,10 +96,10 @@ fn who_begins_to_serve_is_new_for_a_while() {
 fn a_snapshot_in_parts_is_swapped_in_at_the_last() {
     let now = clock::now();
     let mut cache = filled(now);
-    assert_eq!(cache.fold(part("h", 9, &["c"], false), now), Ok(Fold::Same));
+    assert_eq!(cache.fold(part("h", 9, &["c"], false), now), Ok(CacheChange::Unchanged));
     assert_eq!(ids(&cache), ["a", "b"]);
     assert_eq!(cache.cursor().unwrap().revision, 5);
-    assert_eq!(cache.fold(part("h", 9, &["d"], true), now), Ok(Fold::Changed));
+    assert_eq!(cache.fold(part("h", 9, &["d"], true), now), Ok(CacheChange::Changed));
     assert_eq!(ids(&cache), ["c", "d"]);
     assert_eq!(cache.cursor().unwrap().revision, 9);
 }
@@ -107,15 +107,15 @@ fn a_snapshot_in_parts_is_swapped_in_at_the_last() {
 #[test]
 fn it_is_whole_but_for_half_a_snapshot_and_after_a_violation() {
     let now = clock::now();
-    assert!(!Cache::new(HOLD, Arc::default()).is_whole());
+    assert!(!Cache::new(HOLD, Arc::default()).is_complete());
     let mut cache = filled(now);
-    assert!(cache.is_whole());
+    assert!(cache.is_complete());
     cache.fold(part("h", 9, &["c"], false), now).unwrap();
-    assert!(!cache.is_whole());
+    assert!(!cache.is_complete());
     cache.fold(part("h", 9, &["d"], true), now).unwrap();
-    assert!(cache.is_whole());
+    assert!(cache.is_complete());
     cache.fold(idle("h", 4), now).unwrap_err();
-    assert!(!cache.is_whole());
+    assert!(!cache.is_complete());
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn changes_are_applied_in_order() {
         change(ChangeKind::Removed, "a", 7),
         change(ChangeKind::Updated, "b", 9),
     ];
-    assert_eq!(cache.fold(changes("h", 10, news), now), Ok(Fold::Changed));
+    assert_eq!(cache.fold(changes("h", 10, news), now), Ok(CacheChange::Changed));
     assert_eq!(ids(&cache), ["b", "c"]);
     assert_eq!(cache.view().instance("b").unwrap().modified_revision, 9);
     assert_eq!(cache.view().cursor().revision, 10);
@@ -149,7 +149,7 @@ fn changes_are_applied_in_order() {
 fn idle_moves_the_cursor_alone() {
     let now = clock::now();
     let mut cache = filled(now);
-    assert_eq!(cache.fold(idle("h", 100), now), Ok(Fold::Same));
+    assert_eq!(cache.fold(idle("h", 100), now), Ok(CacheChange::Unchanged));
     assert_eq!(cache.cursor().unwrap().revision, 100);
     assert_eq!(ids(&cache), ["a", "b"]);
 }
@@ -158,28 +158,28 @@ fn idle_moves_the_cursor_alone() {
 fn what_can_not_be_true_is_a_violation() {
     refuses(
         WatchResponse { cursor: None, event: Some(Event::Idle(Idle {})) },
-        &Violation::Incomplete,
+        &WatchViolation::Incomplete,
     );
-    refuses(WatchResponse { event: None, ..idle("h", 6) }, &Violation::Incomplete);
-    refuses(idle("h", 4), &Violation::Order { last: 5, found: 4 });
-    refuses(idle("other", 6), &Violation::History);
-    refuses(changes("other", 6, vec![]), &Violation::History);
+    refuses(WatchResponse { event: None, ..idle("h", 6) }, &WatchViolation::Incomplete);
+    refuses(idle("h", 4), &WatchViolation::Order { last: 5, found: 4 });
+    refuses(idle("other", 6), &WatchViolation::History);
+    refuses(changes("other", 6, vec![]), &WatchViolation::History);
     let repeated = vec![change(ChangeKind::Added, "c", 5)];
-    refuses(changes("h", 6, repeated), &Violation::Order { last: 5, found: 5 });
+    refuses(changes("h", 6, repeated), &WatchViolation::Order { last: 5, found: 5 });
     let disordered = vec![change(ChangeKind::Added, "c", 7), change(ChangeKind::Added, "d", 6)];
-    refuses(changes("h", 7, disordered), &Violation::Order { last: 7, found: 6 });
+    refuses(changes("h", 7, disordered), &WatchViolation::Order { last: 7, found: 6 });
     let beyond = vec![change(ChangeKind::Added, "c", 7)];
-    refuses(changes("h", 6, beyond), &Violation::Order { last: 7, found: 6 });
+    refuses(changes("h", 6, beyond), &WatchViolation::Order { last: 7, found: 6 });
     let unknown = vec![change(ChangeKind::Updated, "c", 6)];
-    refuses(changes("h", 6, unknown), &Violation::Unknown { revision: 6 });
+    refuses(changes("h", 6, unknown), &WatchViolation::Unknown { revision: 6 });
     let gone = vec![change(ChangeKind::Removed, "c", 6)];
-    refuses(changes("h", 6, gone), &Violation::Unknown { revision: 6 });
+    refuses(changes("h", 6, gone), &WatchViolation::Unknown { revision: 6 });
     let twice = vec![change(ChangeKind::Added, "a", 6)];
-    refuses(changes("h", 6, twice), &Violation::Duplicate { revision: 6 });
+    refuses(changes("h", 6, twice), &WatchViolation::Duplicate { revision: 6 });
     let vague = vec![Change { kind: 99, ..change(ChangeKind::Added, "c", 6) }];
-    refuses(changes("h", 6, vague), &Violation::Kind { revision: 6 });
+    refuses(changes("h", 6, vague), &WatchViolation::Kind { revision: 6 });
     let empty = vec![Change { instance: None, ..change(ChangeKind::Added, "c", 6) }];
-    refuses(changes("h", 6, empty), &Violation::Incomplete);
+    refuses(changes("h", 6, empty), &WatchViolation::Incomplete);
 }
 
 #[test]
@@ -190,12 +190,12 @@ fn after_a_violation_only_a_snapshot_counts() {
     // The first of the two is in when the second shows that something is wrong.
     let news = vec![change(ChangeKind::Added, "c", 2), change(ChangeKind::Removed, "d", 3)];
     let violation = cache.fold(changes("new", 3, news), now);
-    assert_eq!(violation, Err(Violation::Unknown { revision: 3 }));
+    assert_eq!(violation, Err(WatchViolation::Unknown { revision: 3 }));
     assert_eq!(cache.cursor(), None, "nothing to resume from");
-    assert_eq!(cache.release(now + HOLD), Fold::Same, "nothing to be shown");
+    assert_eq!(cache.expire_missing(now + HOLD), CacheChange::Unchanged, "nothing to be shown");
     cache.disconnected(now);
     assert_eq!(cache.cursor(), None, "however often the connection breaks");
-    assert_eq!(cache.fold(idle("new", 4), now), Err(Violation::NoState));
+    assert_eq!(cache.fold(idle("new", 4), now), Err(WatchViolation::NoState));
     cache.fold(part("new", 4, &["b"], true), now).unwrap();
     assert_eq!(ids(&cache), ["b"]);
     assert_eq!(cache.cursor().unwrap().revision, 4);
@@ -206,9 +206,12 @@ fn changes_before_any_snapshot_are_a_violation() {
     let now = clock::now();
     assert_eq!(
         Cache::new(HOLD, Arc::default()).fold(changes("h", 6, vec![]), now),
-        Err(Violation::NoState)
+        Err(WatchViolation::NoState)
     );
-    assert_eq!(Cache::new(HOLD, Arc::default()).fold(idle("h", 6), now), Err(Violation::NoState));
+    assert_eq!(
+        Cache::new(HOLD, Arc::default()).fold(idle("h", 6), now),
+        Err(WatchViolation::NoState)
+    );
 }
 
 #[test]
@@ -216,8 +219,8 @@ fn a_torn_snapshot_is_a_violation() {
     let now = clock::now();
     let mut cache = filled(now);
     cache.fold(part("h", 9, &["c"], false), now).unwrap();
-    assert_eq!(cache.fold(idle("h", 9), now), Err(Violation::TornSnapshot));
-    assert_eq!(cache.fold(part("h", 10, &["c"], true), now), Err(Violation::TornSnapshot));
+    assert_eq!(cache.fold(idle("h", 9), now), Err(WatchViolation::TornSnapshot));
+    assert_eq!(cache.fold(part("h", 10, &["c"], true), now), Err(WatchViolation::TornSnapshot));
 }
 
 #[test]
@@ -226,16 +229,16 @@ fn an_emptier_history_does_not_empty_the_view() {
     let mut cache = filled(now);
     cache.fold(part("new", 0, &[], true), now).unwrap();
     assert_eq!(ids(&cache), ["a", "b"]);
-    assert_eq!(cache.next_release(), Some(now + HOLD));
-    assert_eq!(held(&cache), [("a".into(), now + HOLD), ("b".into(), now + HOLD)]);
+    assert_eq!(cache.next_expiry(), Some(now + HOLD));
+    assert_eq!(missing(&cache), [("a".into(), now + HOLD), ("b".into(), now + HOLD)]);
     // One comes back, one does not.
     cache.fold(changes("new", 1, vec![change(ChangeKind::Added, "a", 1)]), now).unwrap();
-    assert_eq!(held(&cache), [("b".into(), now + HOLD)]);
-    assert_eq!(cache.release(now + HOLD - Duration::from_millis(1)), Fold::Same);
+    assert_eq!(missing(&cache), [("b".into(), now + HOLD)]);
+    assert_eq!(cache.expire_missing(now + HOLD - Duration::from_millis(1)), CacheChange::Unchanged);
     assert_eq!(ids(&cache), ["a", "b"]);
-    assert_eq!(cache.release(now + HOLD), Fold::Changed);
+    assert_eq!(cache.expire_missing(now + HOLD), CacheChange::Changed);
     assert_eq!(ids(&cache), ["a"]);
-    assert_eq!(cache.next_release(), None);
+    assert_eq!(cache.next_expiry(), None);
 }
 
 #[test]
@@ -246,14 +249,17 @@ fn a_hold_stands_still_while_the_registry_is_away_again() {
     let lost = now + HOLD / 3;
     cache.disconnected(lost);
     cache.disconnected(lost + HOLD);
-    assert_eq!((cache.next_release(), cache.release(now + 10 * HOLD)), (None, Fold::Same));
+    assert_eq!(
+        (cache.next_expiry(), cache.expire_missing(now + 10 * HOLD)),
+        (None, CacheChange::Unchanged)
+    );
     assert_eq!(ids(&cache), ["a", "b"]);
     let back = lost + 10 * HOLD;
-    assert_eq!(cache.fold(idle("new", 0), back), Ok(Fold::Changed), "until when is news");
+    assert_eq!(cache.fold(idle("new", 0), back), Ok(CacheChange::Changed), "until when is news");
     let until = now + 11 * HOLD;
-    assert_eq!(held(&cache), [("a".into(), until), ("b".into(), until)]);
-    assert_eq!(cache.fold(idle("new", 0), back), Ok(Fold::Same));
-    assert_eq!(cache.release(until), Fold::Changed);
+    assert_eq!(missing(&cache), [("a".into(), until), ("b".into(), until)]);
+    assert_eq!(cache.fold(idle("new", 0), back), Ok(CacheChange::Unchanged));
+    assert_eq!(cache.expire_missing(until), CacheChange::Changed);
 }
 
 #[test]
@@ -274,7 +280,7 @@ fn a_new_snapshot_of_the_same_history_keeps_the_hold() {
     let later = now + Duration::from_secs(5);
     cache.fold(part("new", 1, &["c"], true), later).unwrap();
     assert_eq!(ids(&cache), ["a", "b", "c"]);
-    assert_eq!(cache.next_release(), Some(now + HOLD));
+    assert_eq!(cache.next_expiry(), Some(now + HOLD));
     // What the present history knew and lacks now is gone at once.
     cache.fold(part("new", 2, &[], true), later).unwrap();
     assert_eq!(ids(&cache), ["a", "b"]);
@@ -287,7 +293,7 @@ fn another_loss_of_memory_grants_a_full_hold_again() {
     cache.fold(part("new", 0, &[], true), now).unwrap();
     let later = now + Duration::from_secs(5);
     cache.fold(part("newer", 0, &[], true), later).unwrap();
-    assert_eq!(cache.next_release(), Some(later + HOLD));
+    assert_eq!(cache.next_expiry(), Some(later + HOLD));
 }
 
 #[test]
@@ -311,11 +317,11 @@ fn restored(now: Instant) -> Cache {
 fn what_was_kept_goes_on_with_exact_changes() {
     let now = clock::now();
     let mut cache = restored(now);
-    assert_eq!((ids(&cache), held(&cache).len()), (vec!["a".into(), "b".into()], 1));
+    assert_eq!((ids(&cache), missing(&cache).len()), (vec!["a".into(), "b".into()], 1));
     assert_eq!(cache.cursor().unwrap().revision, 5);
     let news = vec![change(ChangeKind::Removed, "a", 6), change(ChangeKind::Added, "b", 7)];
     cache.fold(changes("h", 7, news), now).unwrap();
-    assert_eq!((ids(&cache), held(&cache)), (vec!["b".into()], vec![]));
+    assert_eq!((ids(&cache), missing(&cache)), (vec!["b".into()], vec![]));
 }
 
 #[test]
@@ -324,7 +330,7 @@ fn what_was_kept_of_another_history_is_held() {
     let mut cache = restored(now);
     cache.fold(part("new", 0, &[], true), now + HOLD / 2).unwrap();
     assert_eq!(ids(&cache), ["a", "b"]);
-    assert_eq!(cache.release(now + HOLD / 2 + HOLD), Fold::Changed);
+    assert_eq!(cache.expire_missing(now + HOLD / 2 + HOLD), CacheChange::Changed);
     assert!(ids(&cache).is_empty());
 }
 
@@ -333,9 +339,9 @@ fn what_was_held_when_it_was_kept_leaves_after_another_hold() {
     let now = clock::now();
     let mut cache = restored(now);
     let later = now + 10 * HOLD;
-    assert_eq!(cache.release(later), Fold::Same, "no registry was heard yet");
+    assert_eq!(cache.expire_missing(later), CacheChange::Unchanged, "no registry was heard yet");
     cache.fold(idle("h", 6), later).unwrap();
-    assert_eq!(cache.release(later + HOLD), Fold::Changed);
+    assert_eq!(cache.expire_missing(later + HOLD), CacheChange::Changed);
     assert_eq!(ids(&cache), ["a"]);
 }
 
@@ -442,8 +448,8 @@ fn run_model(random: &mut fastrand::Rng) {
     let mut registry = Registry::start(0);
     let mut cache = Cache::new(HOLD, Arc::default());
     // When each instance that only the past knew leaves.
-    let mut held: BTreeMap<String, Instant> = BTreeMap::new();
-    let mut held_at_most = held.clone();
+    let mut missing: BTreeMap<String, Instant> = BTreeMap::new();
+    let mut missing_at_most = missing.clone();
     let mut away_since = None;
     let mut history = None;
     for _ in 0..200 {
@@ -457,7 +463,7 @@ fn run_model(random: &mut fastrand::Rng) {
         }
         let told = registry.tell(cache.cursor(), random);
         let away = away_since.take().map_or(Duration::ZERO, |since| now - since);
-        held.values_mut().chain(held_at_most.values_mut()).for_each(|until| *until += away);
+        missing.values_mut().chain(missing_at_most.values_mut()).for_each(|until| *until += away);
         // A stream that breaks in the midst of a snapshot leaves things as they are.
         if told.len() > 1 && told[0].event.as_ref().is_some_and(is_part) && random.bool() {
             cache.fold(told[0].clone(), now).unwrap();
@@ -470,18 +476,18 @@ fn run_model(random: &mut fastrand::Rng) {
             cache.fold(message, now).unwrap();
         }
         if history != Some(registry.history) {
-            held = before.into_iter().map(|id| (id, now + HOLD)).collect();
-            held_at_most = held.clone();
+            missing = before.into_iter().map(|id| (id, now + HOLD)).collect();
+            missing_at_most = missing.clone();
             history = Some(registry.history);
         }
-        cache.release(now);
+        cache.expire_missing(now);
         // Since the history began, who was ever registered in it is not held any more.
         for change in &registry.log {
-            held.remove(&change.instance.as_ref().unwrap().id);
+            missing.remove(&change.instance.as_ref().unwrap().id);
         }
-        held.retain(|_, until| now < *until);
-        held_at_most.retain(|_, until| now < *until);
-        check(&cache, &registry, &held, &held_at_most);
+        missing.retain(|_, until| now < *until);
+        missing_at_most.retain(|_, until| now < *until);
+        check(&cache, &registry, &missing, &missing_at_most);
     }
 }
 
@@ -492,8 +498,8 @@ fn is_part(event: &Event) -> bool {
 fn check(
     cache: &Cache,
     registry: &Registry,
-    held: &BTreeMap<String, Instant>,
-    held_at_most: &BTreeMap<String, Instant>,
+    missing: &BTreeMap<String, Instant>,
+    missing_at_most: &BTreeMap<String, Instant>,
 ) {
     let view = cache.view();
     let (registered, rest): (Vec<_>, Vec<_>) = view
@@ -502,8 +508,11 @@ fn check(
         .partition(|instance| registry.instances.contains_key(&instance.id));
     assert!(registered.iter().eq(registry.instances.values()));
     let rest: Vec<&String> = rest.iter().map(|instance| &instance.id).collect();
-    assert!(held.keys().all(|id| rest.contains(&id)), "{held:?} held, {rest:?} found");
+    assert!(missing.keys().all(|id| rest.contains(&id)), "{missing:?} missing, {rest:?} found");
     // A snapshot does not tell who came and went meanwhile: such a one may stay held.
-    assert!(rest.iter().all(|id| held_at_most.contains_key(*id)), "{held_at_most:?}, {rest:?}");
+    assert!(
+        rest.iter().all(|id| missing_at_most.contains_key(*id)),
+        "{missing_at_most:?}, {rest:?}"
+    );
     assert_eq!(view.cursor().revision, registry.revision);
 }
