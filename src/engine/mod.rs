@@ -25,7 +25,7 @@ use waypost_serving::tasks::Tasks;
 
 pub use directory::ServiceSummary;
 pub use renewals::KeepAlive;
-pub use watch::{Subjects, Watch, WatchEvent, WatchedChange};
+pub use watch::{Watch, WatchEvent, WatchedChange, WatchedServices};
 
 use crate::{
     clock::Clock,
@@ -260,7 +260,7 @@ impl Engine {
     /// Outside a tokio runtime, whose timer the watch uses.
     pub fn watch(
         &self,
-        subjects: Subjects,
+        subjects: WatchedServices,
         filter: crate::model::Filter,
         resume: Option<Cursor>,
     ) -> Watch {

@@ -10,7 +10,7 @@ use waypost_core::testing::{Identity, fold, identity};
 
 use super::TestEngine;
 use crate::{
-    engine::{Engine, Subjects, Watch, WatchEvent, WatchedChange},
+    engine::{Engine, Watch, WatchEvent, WatchedChange, WatchedServices},
     model::{Change, Filter, Instance, Revision, ServiceKey},
 };
 
@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Follower {
     pub(super) engine: Engine,
     pub(super) watch: Watch,
-    pub(super) subjects: Subjects,
+    pub(super) subjects: WatchedServices,
     pub(super) filter: Filter,
     pub(super) cursor: Revision,
     /// The folded state, and the parts of an incomplete snapshot.
@@ -36,7 +36,7 @@ impl Follower {
     pub(super) fn new(
         test: &TestEngine,
         committed: &Arc<Mutex<Vec<Change>>>,
-        subjects: Subjects,
+        subjects: WatchedServices,
         filter: Filter,
     ) -> Self {
         let engine = test.engine.clone();
@@ -114,8 +114,8 @@ impl Follower {
 
     fn concerns(&self, key: &ServiceKey) -> bool {
         match &self.subjects {
-            Subjects::Namespace(namespace) => key.namespace == *namespace,
-            Subjects::Services(keys) => keys.contains(key),
+            WatchedServices::Namespace(namespace) => key.namespace == *namespace,
+            WatchedServices::Services(keys) => keys.contains(key),
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use redb::{Range, ReadTransaction};
 
 use super::{
-    load::LoadError,
+    load::DiskLoadError,
     tables::{LEASES, META, REVISION_ROW, number},
 };
 use crate::store::{StoreError, backup::BackupWriter};
@@ -19,15 +19,18 @@ pub(super) struct DiskBackup {
 }
 
 impl DiskBackup {
-    pub(super) fn start(transaction: &ReadTransaction, path: PathBuf) -> Result<Self, LoadError> {
+    pub(super) fn start(
+        transaction: &ReadTransaction,
+        path: PathBuf,
+    ) -> Result<Self, DiskLoadError> {
         let revision = number(transaction.open_table(META)?.get(REVISION_ROW)?);
-        let revision = revision.ok_or_else(|| LoadError::Damaged("meta".to_owned()))?;
+        let revision = revision.ok_or_else(|| DiskLoadError::Damaged("meta".to_owned()))?;
         let writer = Some(BackupWriter::start(revision));
         let leases = transaction.open_table(LEASES)?.range::<u32>(..)?;
         Ok(Self { path, leases, writer })
     }
 
-    fn chunk(&mut self, mut writer: BackupWriter) -> Result<Vec<u8>, LoadError> {
+    fn chunk(&mut self, mut writer: BackupWriter) -> Result<Vec<u8>, DiskLoadError> {
         while !writer.has_chunk() {
             match self.leases.next().transpose()? {
                 Some((_, lease)) => writer.put(lease.value().to_vec()),

@@ -26,7 +26,7 @@ const REVISION_MAX: u64 = u64::MAX / 2;
 
 /// The error of loading.
 #[derive(Debug)]
-pub(super) enum LoadError {
+pub(super) enum DiskLoadError {
     /// A table or row is damaged.
     Damaged(String),
     /// A newer version wrote the file, or the format is missing.
@@ -34,13 +34,13 @@ pub(super) enum LoadError {
     Failed(redb::Error),
 }
 
-impl<E: Into<redb::Error>> From<E> for LoadError {
+impl<E: Into<redb::Error>> From<E> for DiskLoadError {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
 }
 
-impl LoadError {
+impl DiskLoadError {
     pub(super) fn into_error(self, path: &Path) -> StoreError {
         match self {
             Self::Damaged(place) => damaged(path, &place),
@@ -72,11 +72,11 @@ pub(super) struct LoadedFile {
 pub(super) fn load(
     transaction: &ReadTransaction,
     stored_log: &mut StoredLog,
-) -> Result<LoadedFile, LoadError> {
+) -> Result<LoadedFile, DiskLoadError> {
     let meta = transaction.open_table(META)?;
     let format = match number(meta.get(FORMAT_ROW)?) {
         Some(format) if (FORMAT_MIN..=FORMAT).contains(&format) => format,
-        other => return Err(LoadError::Format(other)),
+        other => return Err(DiskLoadError::Format(other)),
     };
     let history = meta.get(HISTORY_ROW)?;
     let history = history.as_ref().and_then(|row| std::str::from_utf8(row.value()).ok());
@@ -84,7 +84,7 @@ pub(super) fn load(
     let (revision, batch) = (number(meta.get(REVISION_ROW)?), number(meta.get(BATCH_ROW)?));
     let revision = revision.filter(|revision| *revision <= REVISION_MAX);
     let (Some(history), Some(revision), Some(batch)) = (history, revision, batch) else {
-        return Err(LoadError::Damaged("meta".to_owned()));
+        return Err(DiskLoadError::Damaged("meta".to_owned()));
     };
     let mut keys = KeyInterner::default();
     let mut leases = Vec::new();
@@ -92,7 +92,7 @@ pub(super) fn load(
         let (slot, lease) = row?;
         match LeaseRecord::read(lease.value(), &mut keys) {
             Ok(lease) if lease.lease.slot() == slot.value() => leases.push(lease),
-            _ => return Err(LoadError::Damaged(format!("stays/{}", slot.value()))),
+            _ => return Err(DiskLoadError::Damaged(format!("stays/{}", slot.value()))),
         }
     }
     let changes = changes(transaction, &mut keys, revision, stored_log)?;
@@ -106,8 +106,8 @@ fn changes(
     keys: &mut KeyInterner,
     revision: u64,
     stored_log: &mut StoredLog,
-) -> Result<Vec<Arc<Change>>, LoadError> {
-    let damaged = |at: u64| LoadError::Damaged(format!("changes/{at}"));
+) -> Result<Vec<Arc<Change>>, DiskLoadError> {
+    let damaged = |at: u64| DiskLoadError::Damaged(format!("changes/{at}"));
     let mut changes = Vec::new();
     // The next expected revision.
     let mut next = None;

@@ -23,7 +23,7 @@ use self::{
     backup::DiskBackup,
     batch::Undo,
     file::{DataDirectory, Opener, unusable},
-    load::LoadError,
+    load::DiskLoadError,
     stored_log::StoredLog,
     tables::{BATCH_ROW, FORMAT, FORMAT_ROW, META, REVISION_ROW, number},
 };
@@ -114,7 +114,7 @@ impl DiskStore {
         let database = open().map_err(|error| unusable(&path, file::explain(&error)))?;
         let mut stored_log = StoredLog::new(limits);
         let mut read = || load::load(&database.begin_read()?, &mut stored_log);
-        let file = read().map_err(|fault: LoadError| fault.into_error(&path))?;
+        let file = read().map_err(|fault: DiskLoadError| fault.into_error(&path))?;
         let store = Self {
             path,
             open,
@@ -227,7 +227,7 @@ impl Store for DiskStore {
             return Err(StoreError::Unavailable(format!("{} is closed", self.path.display())));
         };
         let backup = || DiskBackup::start(&database.begin_read()?, self.path.clone());
-        Ok(Backup::new(backup().map_err(|fault: LoadError| fault.into_error(&self.path))?))
+        Ok(Backup::new(backup().map_err(|fault: DiskLoadError| fault.into_error(&self.path))?))
     }
 }
 
