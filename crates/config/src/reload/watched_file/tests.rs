@@ -205,6 +205,8 @@ async fn parse_receives_the_value_in_force() {
 #[tokio::test(start_paused = true)]
 async fn change_is_followed_however_it_is_made() {
     let (directory, path, file) = opened();
+    // Each test that logs has a subscriber: tracing caches that a call site has none.
+    let _guard = log();
     let follow = file.poll(file.source(), POLL_INTERVAL, Hangup::new(), |_| {});
     let changes = async {
         write(&path, TWO);
