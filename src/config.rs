@@ -18,7 +18,7 @@ use waypost_config::{
 };
 use waypost_serving::telemetry::LogFormat;
 
-use crate::model::Limits;
+use crate::model::{LeaseId, Limits, Name};
 
 /// What a server needs to know. [`Config::default`] serves on `127.0.0.1:7510`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,7 +160,7 @@ fn read_limits(section: &mut Section<'_>) -> Result<Limits, Invalid> {
     let mut limits = Limits::default();
     let mut outcome = Ok(());
     for (key, limit, max) in [
-        ("name_bytes_max", &mut limits.name_bytes_max, Unbounded),
+        ("name_bytes_max", &mut limits.name_bytes_max, Included(Name::BYTES_MAX)),
         ("id_bytes_max", &mut limits.id_bytes_max, Unbounded),
         ("host_bytes_max", &mut limits.host_bytes_max, Included(253)),
         ("ports_max", &mut limits.ports_max, Unbounded),
@@ -172,7 +172,7 @@ fn read_limits(section: &mut Section<'_>) -> Result<Limits, Invalid> {
         ("heartbeat_leases_max", &mut limits.heartbeat_leases_max, Unbounded),
         ("watch_services_max", &mut limits.watch_services_max, Unbounded),
         ("filter_entries_max", &mut limits.filter_entries_max, Unbounded),
-        ("instances_max", &mut limits.instances_max, Included(crate::model::LeaseId::SLOTS)),
+        ("instances_max", &mut limits.instances_max, Included(LeaseId::SLOTS)),
         ("connections_max", &mut limits.connections_max, Unbounded),
         ("streams_max", &mut limits.streams_max, Included(1 << 24)),
         ("queued_writes_max", &mut limits.queued_writes_max, Included(1 << 24)),
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn all_errors_are_reported_with_their_lines() {
         let text = "listen = 'here'\nstore = 7\nmiss = 1\n[limits]\nid_bytes_max = 0\nother = 2\n\
-                    host_bytes_max = 254\nprotection_hold_max = 'long'\n";
+                    host_bytes_max = 254\nname_bytes_max = 1025\nprotection_hold_max = 'long'\n";
         let log = Some("waypost=loudly".to_owned());
         let error = load(text, Overrides { log, ..Overrides::default() }).expect_err("errors");
         for (shown, expected) in error.0.iter().zip([
@@ -260,12 +260,13 @@ mod tests {
             ": line 5: limits.id_bytes_max: '0' must be 1 or more",
             ": line 6: limits.other: is no known key",
             ": line 7: limits.host_bytes_max: '254' must be 1 to 253",
-            ": line 8: limits.protection_hold_max: 'long' must be a time",
+            ": line 8: limits.name_bytes_max: '1025' must be 1 to 1024",
+            ": line 9: limits.protection_hold_max: 'long' must be a time",
             "--log: 'waypost=loudly' ",
         ]) {
             assert!(shown.contains(expected), "{shown}, not {expected}");
         }
-        assert_eq!(error.0.len(), 8, "{error}");
+        assert_eq!(error.0.len(), 9, "{error}");
     }
 
     #[test]

@@ -12,12 +12,11 @@ use waypost_config::{
     Invalid, Section,
     value::{Value, boolean, count, from_str, integer, invalid, one_of, positive_duration, string},
 };
+use waypost_core::model::Name;
 
 use super::value::method;
 use crate::guard::{PathFeatures, is_never_served};
-use crate::routes::{
-    Access, HostPattern, KeySource, Methods, Name, PathPrefix, Prefix, Rate, Route,
-};
+use crate::routes::{Access, HostPattern, KeySource, Methods, PathPrefix, Prefix, Rate, Route};
 
 /// How often more a request can be sent, at most.
 const RETRIES_MAX: u32 = 10;

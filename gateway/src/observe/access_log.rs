@@ -12,13 +12,13 @@ use std::{
 use http::{Method, StatusCode, Version};
 use serde::Serialize;
 use tokio::time;
+use waypost_core::model::Name;
 use waypost_serving::correlation::TraceId;
 
 use super::{
     logged_body::SentBody,
     record::{RequestOutcome, RequestRecord},
 };
-use crate::routes::Name;
 
 /// A line. Times are in milliseconds.
 #[derive(Serialize)]

@@ -7,9 +7,10 @@ use std::{
 
 use http::{Method, Version, request::Parts};
 use waypost_client::{HttpChannelError, ServedBy};
+use waypost_core::model::Name;
 use waypost_serving::correlation::Correlation;
 
-use crate::{clock, problem::Problem, routes::Name};
+use crate::{clock, problem::Problem};
 
 /// A request that has arrived.
 #[derive(Debug)]

@@ -3,7 +3,6 @@
 
 mod host;
 mod methods;
-mod name;
 mod path;
 mod route;
 mod tree;
@@ -12,12 +11,12 @@ pub(crate) mod unusual;
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method};
+use waypost_core::model::Name;
 
 use self::{host::without_port, path::decoded, tree::Tree};
 pub use self::{
     host::{HostError, HostPattern},
     methods::Methods,
-    name::{Name, NameError},
     path::{PathError, PathPrefix},
     route::{Access, KeySource, Prefix, Rate, Route},
 };

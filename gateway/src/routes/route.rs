@@ -4,10 +4,11 @@ use std::{borrow::Cow, num::NonZeroU32, time::Duration};
 
 use http::{HeaderName, Method};
 use waypost_client::{Filter, Policy};
+use waypost_core::model::Name;
 
 use crate::guard::PathFeatures;
 
-use super::{HostPattern, Methods, Name, PathPrefix};
+use super::{HostPattern, Methods, PathPrefix};
 
 /// A way from requests to a service.
 #[derive(Clone, Debug, PartialEq)]

@@ -152,6 +152,15 @@ fn the_implicit_way_needs_the_name_of_a_service() {
 }
 
 #[test]
+fn every_name_that_a_server_can_accept_has_a_route() {
+    let longest = "x".repeat(Name::BYTES_MAX);
+    let table = RouteTable::new([], Implicit::Routed { timeout: TIMEOUT });
+    assert_eq!(found(&table, "", &format!("/{longest}/7"), "GET"), format!("{longest} /7"));
+    let table = RouteTable::new([route(&longest, "*", "/v1", &[])], Implicit::Off);
+    assert_eq!(found(&table, "", "/v1/7", "GET"), format!("{longest} /v1/7"));
+}
+
+#[test]
 fn what_is_no_path_leads_nowhere() {
     let table = RouteTable::new([route("root", "*", "/", &[])], Implicit::Off);
     for path in ["", "*", "orders", "example.com:443"] {

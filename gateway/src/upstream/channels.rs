@@ -6,9 +6,10 @@ use std::{hash::Hash, ops::Deref, sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 use waypost_client::{BalancedChannel, HttpChannel, Protocol, Service};
+use waypost_core::model::Name;
 
 use super::services::Upstream;
-use crate::routes::{Name, Route};
+use crate::routes::Route;
 
 /// The route of a request.
 #[derive(Clone)]

@@ -1,6 +1,6 @@
 //! Names of namespaces, services, zones and ports. A [`Name`] is always well formed.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use compact_str::CompactString;
 use thiserror::Error;
@@ -31,12 +31,17 @@ pub enum NameError {
 }
 
 impl Name {
-    /// Reads a name of at most `bytes_max` bytes.
+    /// The greatest length of any name, in bytes, whatever the limits of a server are. A longer one
+    /// would not fit into the URLs by which a gateway routes.
+    pub const BYTES_MAX: usize = 1024;
+
+    /// Reads a name of at most `bytes_max` bytes, and [`BYTES_MAX`](Self::BYTES_MAX).
     pub fn parse(text: &str, bytes_max: usize) -> Result<Self, NameError> {
         let bytes = text.as_bytes();
         let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
             return Err(NameError::Empty);
         };
+        let bytes_max = bytes_max.min(Self::BYTES_MAX);
         if bytes.len() > bytes_max {
             return Err(NameError::TooLong { bytes: bytes.len(), bytes_max });
         }
@@ -63,6 +68,15 @@ impl Name {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    /// Reads a name of any length that a server can be configured to accept.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::parse(text, Self::BYTES_MAX)
     }
 }
 
@@ -117,6 +131,9 @@ mod tests {
         assert_eq!(Name::parse("", 128), Err(NameError::Empty));
         let long = NameError::TooLong { bytes: 129, bytes_max: 128 };
         assert_eq!(Name::parse(&"x".repeat(129), 128), Err(long));
+        let long = NameError::TooLong { bytes: 1025, bytes_max: 1024 };
+        assert_eq!(Name::parse(&"x".repeat(1025), usize::MAX), Err(long));
+        assert!("x".repeat(1024).parse::<Name>().is_ok());
         for text in ["-a", "a-", ".a", "a.", "_", "a b", "a/b", "ä", "a\0b", "a\n", "😀", " a"] {
             assert_eq!(Name::parse(text, 128), Err(NameError::Malformed), "{text:?}");
         }
