@@ -9,7 +9,7 @@ use divan::{Bencher, black_box, counter::ItemsCount};
 use tokio::runtime::Runtime;
 use waypost::{
     clock::Clock,
-    engine::{Engine, WatchEvent, WatchedServices},
+    engine::{Engine, WatchEvent, WatchScope},
     model::{
         Content, Filter, Host, InstanceId, LeaseId, LeaseTerms, Limits, Metadata, Name, Parts,
         ServiceKey, Status, Tick, Version, WallTime,
@@ -198,7 +198,7 @@ fn change_to_watches(bencher: Bencher<'_, '_>, watches: usize) {
     let (told, mut heard) = tokio::sync::mpsc::channel(watches);
     let tasks = Tasks::default();
     for _ in 0..watches {
-        let subjects = WatchedServices::Services([Arc::new(service(0))].into());
+        let subjects = WatchScope::Services([Arc::new(service(0))].into());
         let _runtime = runtime.enter();
         let mut watch = engine.watch(subjects, Filter::default(), None);
         let told = told.clone();

@@ -25,7 +25,7 @@ use waypost_serving::tasks::Tasks;
 
 pub use directory::ServiceSummary;
 pub use renewals::KeepAlive;
-pub use watch::{Watch, WatchEvent, WatchedChange, WatchedServices};
+pub use watch::{Watch, WatchEvent, WatchScope, WatchedChange};
 
 use crate::{
     clock::Clock,
@@ -260,7 +260,7 @@ impl Engine {
     /// Outside a tokio runtime, whose timer the watch uses.
     pub fn watch(
         &self,
-        subjects: WatchedServices,
+        subjects: WatchScope,
         filter: crate::model::Filter,
         resume: Option<Cursor>,
     ) -> Watch {

@@ -33,7 +33,7 @@ const EVENT_BYTES_MAX: usize = 64 * 1024;
 
 /// The services that a watch covers.
 #[derive(Debug, Clone)]
-pub enum WatchedServices {
+pub enum WatchScope {
     /// Every service of a namespace.
     Namespace(Name),
     /// These services, which need not exist.
@@ -96,7 +96,7 @@ pub enum WatchedChange {
 impl Watch {
     pub(super) fn open(
         shared: Arc<PublishedState>,
-        subjects: WatchedServices,
+        subjects: WatchScope,
         filter: Filter,
         resume: Option<Cursor>,
     ) -> Self {
@@ -233,18 +233,16 @@ fn through_filter(filter: &Filter, entry: Arc<LogEntry>) -> Option<WatchedChange
 #[derive(Debug)]
 struct Subscription {
     shared: Arc<PublishedState>,
-    subjects: WatchedServices,
+    subjects: WatchScope,
     waiter: Arc<Waiter>,
 }
 
 impl Subscription {
-    fn open(shared: Arc<PublishedState>, subjects: WatchedServices) -> Self {
+    fn open(shared: Arc<PublishedState>, subjects: WatchScope) -> Self {
         let waiter = shared.signals.waiter();
         match &subjects {
-            WatchedServices::Namespace(namespace) => {
-                shared.signals.join_namespace(namespace, &waiter)
-            }
-            WatchedServices::Services(keys) => {
+            WatchScope::Namespace(namespace) => shared.signals.join_namespace(namespace, &waiter),
+            WatchScope::Services(keys) => {
                 for key in keys {
                     shared.signals.join_service(key, &waiter);
                 }
@@ -256,8 +254,8 @@ impl Subscription {
 
     fn concerns(&self, key: &Arc<ServiceKey>) -> bool {
         match &self.subjects {
-            WatchedServices::Namespace(namespace) => key.namespace == *namespace,
-            WatchedServices::Services(keys) => keys.contains(key),
+            WatchScope::Namespace(namespace) => key.namespace == *namespace,
+            WatchScope::Services(keys) => keys.contains(key),
         }
     }
 
@@ -300,13 +298,13 @@ impl Subscription {
     fn read_all(&self) -> BTreeMap<Arc<ServiceKey>, Arc<Service>> {
         let mut captured = BTreeMap::new();
         match &self.subjects {
-            WatchedServices::Namespace(namespace) => {
+            WatchScope::Namespace(namespace) => {
                 let key = |service| ServiceKey::shared(namespace.clone(), service);
                 let names = self.shared.directory.names(namespace);
                 let keys: Vec<_> = names.into_iter().map(key).collect();
                 self.read_into(&mut captured, keys.iter());
             }
-            WatchedServices::Services(keys) => self.read_into(&mut captured, keys.iter()),
+            WatchScope::Services(keys) => self.read_into(&mut captured, keys.iter()),
         }
         captured
     }
@@ -360,7 +358,7 @@ impl Subscription {
     /// Returns the revisions of the latest changes of the watched services, unless a namespace is
     /// watched.
     fn heads(&self) -> Option<Vec<Revision>> {
-        let WatchedServices::Services(keys) = &self.subjects else { return None };
+        let WatchScope::Services(keys) = &self.subjects else { return None };
         let head = |key: &Arc<ServiceKey>| Some(self.shared.directory.service(key)?.revision);
         Some(keys.iter().filter_map(head).collect())
     }
@@ -371,7 +369,7 @@ impl Subscription {
         let unchanged = |key: &Arc<ServiceKey>| {
             self.shared.directory.service(key).is_some_and(|service| service.revision <= after)
         };
-        matches!(&self.subjects, WatchedServices::Services(keys) if keys.iter().all(unchanged))
+        matches!(&self.subjects, WatchScope::Services(keys) if keys.iter().all(unchanged))
     }
 }
 
@@ -395,10 +393,10 @@ fn fit_event(mut entries: Vec<Arc<LogEntry>>, read_to: Revision) -> (Vec<Arc<Log
 impl Drop for Subscription {
     fn drop(&mut self) {
         match &self.subjects {
-            WatchedServices::Namespace(namespace) => {
+            WatchScope::Namespace(namespace) => {
                 self.shared.signals.leave_namespace(namespace, &self.waiter);
             }
-            WatchedServices::Services(keys) => {
+            WatchScope::Services(keys) => {
                 for key in keys {
                     self.shared.signals.leave_service(key, &self.waiter);
                 }

@@ -5,35 +5,37 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::{
     limit::LimitArguments,
     protocol::System,
-    workload::{Expiry, Heartbeat, Mixed, Register, Resolve, Restart, Watch},
+    workload::{
+        ExpiryLoad, HeartbeatLoad, MixedLoad, RegisterLoad, ResolveLoad, RestartLoad, WatchLoad,
+    },
 };
 
 /// What to measure, and how.
 #[derive(Clone, Debug, Args)]
-pub struct Arguments {
+pub struct LoadArguments {
     #[command(subcommand)]
     pub(crate) workload: Workload,
     #[command(flatten)]
-    pub(crate) setting: Setting,
+    pub(crate) setting: RunOptions,
 }
 
 /// What servers are asked to do.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Workload {
     /// Register new instances.
-    Register(Register),
+    Register(RegisterLoad),
     /// Keep many instances alive.
-    Heartbeat(Heartbeat),
+    Heartbeat(HeartbeatLoad),
     /// Look services up.
-    Resolve(Resolve),
+    Resolve(ResolveLoad),
     /// Change instances while many watch.
-    Watch(Watch),
+    Watch(WatchLoad),
     /// Let many leases run out at once.
-    Expiry(Expiry),
+    Expiry(ExpiryLoad),
     /// Kill the server, and start it again on what it kept.
-    Restart(Restart),
+    Restart(RestartLoad),
     /// Registrations, lookups and heartbeats of many clients at once.
-    Mixed(Mixed),
+    Mixed(MixedLoad),
     /// Serve as the limit that servers are measured against.
     #[command(hide = true)]
     Limit(LimitArguments),
@@ -41,7 +43,7 @@ pub(crate) enum Workload {
 
 /// What all workloads share.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Setting {
+pub(crate) struct RunOptions {
     /// How often to measure; what is shown is the median, and the spread.
     #[arg(long, global = true, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) rounds: u64,
@@ -54,7 +56,7 @@ pub(crate) struct Setting {
     pub(crate) spawn: bool,
     /// What keeps the registry that is started.
     #[arg(long, global = true, value_enum, default_value = "disk")]
-    pub(crate) store: StoreKind,
+    pub(crate) store: BenchStore,
     /// What to measure: etcd is asked as services ask it that register themselves, and started from the
     /// search path.
     #[arg(long, global = true, value_enum, default_value = "waypost")]
@@ -63,14 +65,14 @@ pub(crate) struct Setting {
 
 /// What keeps a registry that is started.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum StoreKind {
+pub(crate) enum BenchStore {
     /// A file, synced before anything is answered.
     Disk,
     /// Nothing.
     Memory,
 }
 
-impl StoreKind {
+impl BenchStore {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Disk => "disk",

@@ -28,7 +28,7 @@ pub enum BenchError {
         /// What was to be done.
         what: &'static str,
         /// Why it failed.
-        source: CallError,
+        source: BenchCallError,
     },
     /// A server can't be started.
     #[error("can't start {program}: {source}", program = program.display())]
@@ -64,7 +64,7 @@ pub enum BenchError {
 
 /// Why one call failed.
 #[derive(Debug, thiserror::Error)]
-pub enum CallError {
+pub enum BenchCallError {
     /// The connection or the stream broke.
     #[error("the connection broke: {0}")]
     Broken(#[from] h2::Error),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::{error::CallError, process::Usage};
+use crate::{error::BenchCallError, process::Usage};
 
 /// One figure of one round.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,7 +28,7 @@ impl Figures {
     }
 
     /// Says why something failed.
-    pub(crate) fn note_first(&mut self, error: Option<&CallError>) {
+    pub(crate) fn note_first(&mut self, error: Option<&BenchCallError>) {
         self.notes.extend(error.map(|error| format!("the first error: {error}")));
     }
 

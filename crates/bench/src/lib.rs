@@ -4,7 +4,7 @@
 //!
 //! It speaks to servers over the wire alone and shares nothing with the registry but the protocol. It
 //! must never be kinder to one system than to another: a workload knows no system, and all that differs
-//! is behind [`protocol`](protocol::Protocol).
+//! is behind [`protocol`](protocol::SystemProtocol).
 
 #![allow(
     clippy::disallowed_methods,
@@ -24,12 +24,12 @@ mod protocol;
 mod report;
 mod run;
 mod server;
-mod stage;
+mod target;
 mod workload;
 
 pub use self::{
-    arguments::Arguments,
-    error::{BenchError, CallError},
+    arguments::LoadArguments,
+    error::{BenchCallError, BenchError},
     report::{Report, Row, Spread},
     run::run,
 };

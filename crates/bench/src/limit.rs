@@ -73,13 +73,13 @@ pub(crate) struct LimitArguments {
 pub(crate) async fn serve(arguments: &LimitArguments) -> Result<(), BenchError> {
     let listener = TcpListener::bind(&arguments.listen).await.map_err(BenchError::Limit)?;
     let address = listener.local_addr().map_err(BenchError::Limit)?;
-    let answers = Answers::new(arguments);
+    let responses = CannedResponses::new(arguments);
     fs::write(&arguments.port_file, address.to_string()).map_err(BenchError::Limit)?;
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     let incoming = incoming.map(|stream| stream.and_then(|it| it.set_nodelay(true).map(|()| it)));
     Server::builder()
-        .add_service(Registry(answers.clone()))
-        .add_service(Discovery(answers))
+        .add_service(LimitRegistry(responses.clone()))
+        .add_service(LimitDiscovery(responses))
         .serve_with_incoming(incoming)
         .await
         .map_err(|error| BenchError::Limit(io::Error::other(error)))
@@ -87,7 +87,7 @@ pub(crate) async fn serve(arguments: &LimitArguments) -> Result<(), BenchError> 
 
 /// What is answered, encoded before anybody asks.
 #[derive(Clone)]
-struct Answers {
+struct CannedResponses {
     registered: Bytes,
     resolved: Bytes,
     updated: Bytes,
@@ -97,12 +97,12 @@ struct Answers {
     ttl: Duration,
 }
 
-impl Answers {
+impl CannedResponses {
     fn new(arguments: &LimitArguments) -> Self {
         let namespace = "bench-00000000".to_owned();
         let plan = InstancePlan {
             namespace,
-            a_service: arguments.found,
+            per_service: arguments.found,
             payload: arguments.limit_payload,
         };
         let ttl = Some(prost_types::Duration { seconds: 300, nanos: 0 });
@@ -145,12 +145,13 @@ impl Answers {
 
     /// Tells whoever watches that instances are gone, in time.
     fn expire(&self, leases: Vec<u64>) {
-        let answers = self.clone();
+        let responses = self.clone();
         tokio::spawn(async move {
-            sleep(answers.ttl).await;
+            sleep(responses.ttl).await;
             for leases in leases.chunks(REMOVALS_A_MESSAGE) {
-                let gone = leases.iter().map(|lease| whole(&answers.plan, lease - 1, 0));
-                answers.publish(ALL, gone.map(|gone| change(ChangeKind::Removed, gone)).collect());
+                let gone = leases.iter().map(|lease| whole(&responses.plan, lease - 1, 0));
+                responses
+                    .publish(ALL, gone.map(|gone| change(ChangeKind::Removed, gone)).collect());
             }
         });
     }
@@ -184,13 +185,13 @@ impl Answers {
     }
 
     fn keep_alive(&self, requests: Streaming<Bytes>) -> Messages {
-        let answers = self.clone();
+        let responses = self.clone();
         Box::pin(requests.map(move |request| {
             let request = request?;
-            if !answers.ttl.is_zero() {
+            if !responses.ttl.is_zero() {
                 let request = KeepAliveRequest::decode(request);
                 let request = request.map_err(|it| Status::invalid_argument(it.to_string()))?;
-                answers.expire(request.lease_ids);
+                responses.expire(request.lease_ids);
             }
             Ok(Bytes::new())
         }))
@@ -220,13 +221,13 @@ fn change(kind: ChangeKind, instance: Instance) -> Change {
 }
 
 #[derive(Clone)]
-struct Registry(Answers);
+struct LimitRegistry(CannedResponses);
 
-impl NamedService for Registry {
+impl NamedService for LimitRegistry {
     const NAME: &'static str = "waypost.v1.Registry";
 }
 
-impl Service<HttpRequest<Body>> for Registry {
+impl Service<HttpRequest<Body>> for LimitRegistry {
     type Response = HttpResponse<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
@@ -236,34 +237,34 @@ impl Service<HttpRequest<Body>> for Registry {
     }
 
     fn call(&mut self, request: HttpRequest<Body>) -> Self::Future {
-        let answers = self.0.clone();
+        let responses = self.0.clone();
         Box::pin(async move {
             let path = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
             if path == "KeepAlive" {
                 let answer = service_fn(|request: Request<Streaming<Bytes>>| {
-                    ready(Ok(Response::new(answers.keep_alive(request.into_inner()))))
+                    ready(Ok(Response::new(responses.keep_alive(request.into_inner()))))
                 });
-                return Ok(Grpc::new(Raw).streaming(answer, request).await);
+                return Ok(Grpc::new(RawCodec).streaming(answer, request).await);
             }
             let answer = service_fn(|request: Request<Bytes>| {
                 ready(match &*path {
-                    "Update" => answers.update(request.get_ref()).map(Response::new),
-                    _ => Ok(Response::new(answers.registered.clone())),
+                    "Update" => responses.update(request.get_ref()).map(Response::new),
+                    _ => Ok(Response::new(responses.registered.clone())),
                 })
             });
-            Ok(Grpc::new(Raw).unary(answer, request).await)
+            Ok(Grpc::new(RawCodec).unary(answer, request).await)
         })
     }
 }
 
 #[derive(Clone)]
-struct Discovery(Answers);
+struct LimitDiscovery(CannedResponses);
 
-impl NamedService for Discovery {
+impl NamedService for LimitDiscovery {
     const NAME: &'static str = "waypost.v1.Discovery";
 }
 
-impl Service<HttpRequest<Body>> for Discovery {
+impl Service<HttpRequest<Body>> for LimitDiscovery {
     type Response = HttpResponse<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
@@ -273,25 +274,26 @@ impl Service<HttpRequest<Body>> for Discovery {
     }
 
     fn call(&mut self, request: HttpRequest<Body>) -> Self::Future {
-        let answers = self.0.clone();
+        let responses = self.0.clone();
         Box::pin(async move {
             if request.uri().path().ends_with("/Watch") {
                 let answer = service_fn(|request: Request<Bytes>| {
-                    ready(answers.watch(request.into_inner()).map(Response::new))
+                    ready(responses.watch(request.into_inner()).map(Response::new))
                 });
-                return Ok(Grpc::new(Raw).server_streaming(answer, request).await);
+                return Ok(Grpc::new(RawCodec).server_streaming(answer, request).await);
             }
-            let answer =
-                service_fn(|_: Request<Bytes>| ready(Ok(Response::new(answers.resolved.clone()))));
-            Ok(Grpc::new(Raw).unary(answer, request).await)
+            let answer = service_fn(|_: Request<Bytes>| {
+                ready(Ok(Response::new(responses.resolved.clone())))
+            });
+            Ok(Grpc::new(RawCodec).unary(answer, request).await)
         })
     }
 }
 
 /// Messages as bytes.
-struct Raw;
+struct RawCodec;
 
-impl Codec for Raw {
+impl Codec for RawCodec {
     type Encode = Bytes;
     type Decode = Bytes;
     type Encoder = Self;
@@ -306,7 +308,7 @@ impl Codec for Raw {
     }
 }
 
-impl Encoder for Raw {
+impl Encoder for RawCodec {
     type Item = Bytes;
     type Error = Status;
 
@@ -316,7 +318,7 @@ impl Encoder for Raw {
     }
 }
 
-impl Decoder for Raw {
+impl Decoder for RawCodec {
     type Item = Bytes;
     type Error = Status;
 

@@ -6,7 +6,7 @@ use waypost_client::proto::{Instance, Status};
 #[derive(Clone, Debug)]
 pub(crate) struct InstancePlan {
     pub(crate) namespace: String,
-    pub(crate) a_service: u64,
+    pub(crate) per_service: u64,
     /// Bytes of an instance's metadata values, in four entries.
     pub(crate) payload: usize,
 }
@@ -25,7 +25,7 @@ impl InstancePlan {
         };
         Instance {
             namespace: self.namespace.clone(),
-            service: self.service(index / self.a_service),
+            service: self.service(index / self.per_service),
             id: format!("0190c5c2-7c1f-7a5e-9b1d-{index:012}"),
             host: "10.0.0.1".to_owned(),
             port: 8080,
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn instances_differ_and_carry_their_payload() {
         for payload in [0, 1, 7, 64, 1000] {
-            let plan = InstancePlan { namespace: "load".into(), a_service: 20, payload };
+            let plan = InstancePlan { namespace: "load".into(), per_service: 20, payload };
             let instance = plan.instance(41, 7);
             let bytes: usize = instance.metadata.values().map(String::len).sum();
             assert_eq!((bytes, instance.metadata.len()), (payload, 4));

@@ -21,16 +21,16 @@ const FILE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What goes on, as its tasks tell it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Progress {
+pub(crate) struct RunProgress {
     phase: Arc<Mutex<String>>,
     done: Arc<AtomicU64>,
 }
 
 /// Shows progress for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Shown(JoinHandle<()>);
+pub(crate) struct ProgressLine(JoinHandle<()>);
 
-impl Progress {
+impl RunProgress {
     /// Something new begins.
     pub(crate) fn begin(&self, phase: String) {
         *self.phase.lock() = phase;
@@ -43,10 +43,10 @@ impl Progress {
     }
 
     /// Shows it from now on.
-    pub(crate) fn show(&self) -> Shown {
+    pub(crate) fn show(&self) -> ProgressLine {
         let progress = self.clone();
         let terminal = stderr().is_terminal();
-        Shown(tokio::spawn(async move {
+        ProgressLine(tokio::spawn(async move {
             let begin = Instant::now();
             loop {
                 sleep(if terminal { TERMINAL_INTERVAL } else { FILE_INTERVAL }).await;
@@ -62,7 +62,7 @@ impl Progress {
     }
 }
 
-impl Drop for Shown {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.0.abort();
         if stderr().is_terminal() {

@@ -7,15 +7,15 @@ use std::{
 };
 
 use crate::{
-    arguments::{Arguments, Setting, Workload},
+    arguments::{LoadArguments, RunOptions, Workload},
     error::BenchError,
     figures::Figures,
     limit,
-    progress::Progress,
+    progress::RunProgress,
     protocol::System,
     report::Report,
-    server::{Program, Server},
-    stage::Stage,
+    server::{BenchServer, ServerProgram},
+    target::LoadTarget,
     workload::Load,
 };
 
@@ -23,12 +23,12 @@ use crate::{
 /// registry (`program serve`) and the limit (`program bench limit`), `url` the registry where none is
 /// started. Dropped, it leaves no process behind, and what was registered elsewhere to its TTL.
 pub async fn run(
-    arguments: Arguments,
+    arguments: LoadArguments,
     url: &str,
     program: PathBuf,
 ) -> Result<Option<Report>, BenchError> {
-    let Arguments { workload, setting } = arguments;
-    let run = Run { setting, url, program: &program, progress: Progress::default() };
+    let LoadArguments { workload, setting } = arguments;
+    let run = BenchRun { setting, url, program: &program, progress: RunProgress::default() };
     let report = match workload {
         Workload::Limit(arguments) => return limit::serve(&arguments).await.map(|()| None),
         Workload::Register(load) => run.measure(&load).await,
@@ -42,19 +42,19 @@ pub async fn run(
     report.map(Some)
 }
 
-struct Run<'a> {
-    setting: Setting,
+struct BenchRun<'a> {
+    setting: RunOptions,
     url: &'a str,
     program: &'a Path,
-    progress: Progress,
+    progress: RunProgress,
 }
 
-impl Run<'_> {
+impl BenchRun<'_> {
     async fn measure<L: Load>(&self, load: &L) -> Result<Report, BenchError> {
         load.check()?;
         let _shown = self.progress.show();
-        let mut measured = Player { begin: || self.server(load), playing: None };
-        let mut limit = Player { begin: || self.limit(load), playing: None };
+        let mut measured = Participant { start: || self.server(load), running: None };
+        let mut limit = Participant { start: || self.limit(load), running: None };
         let (mut figures, mut limits) = (Vec::new(), Vec::new());
         for _ in 0..self.setting.rounds {
             figures.push(measured.round(load).await?);
@@ -62,54 +62,54 @@ impl Run<'_> {
         }
         measured.end().await?;
         let system = self.setting.system.name();
-        Ok(Report::new(system, L::NAME, load.told(), &figures, &limits))
+        Ok(Report::new(system, L::NAME, load.describe(), &figures, &limits))
     }
 
     /// What is measured.
-    async fn server<L: Load>(&self, load: &L) -> Result<Stage, BenchError> {
-        let Setting { spawn, store, system, .. } = &self.setting;
+    async fn server<L: Load>(&self, load: &L) -> Result<LoadTarget, BenchError> {
+        let RunOptions { spawn, store, system, .. } = &self.setting;
         let server = if *spawn {
-            Server::start(match system {
+            BenchServer::start(match system {
                 System::Waypost => self.waypost(["serve", "--store", store.name()]),
                 System::Etcd => {
-                    Program { system: *system, file: "etcd".into(), arguments: Vec::new() }
+                    ServerProgram { system: *system, file: "etcd".into(), arguments: Vec::new() }
                 }
             })
             .await?
         } else {
-            Server::running(self.url)?
+            BenchServer::running(self.url)?
         };
-        Ok(self.stage(load, system.name(), *system, server, false))
+        Ok(self.target(load, system.name(), *system, server, false))
     }
 
     /// The limit, for the same load.
-    async fn limit<L: Load>(&self, load: &L) -> Result<Stage, BenchError> {
+    async fn limit<L: Load>(&self, load: &L) -> Result<LoadTarget, BenchError> {
         let plan = load.plan(String::new(), self.setting.payload);
-        let numbers = [plan.payload.to_string(), plan.a_service.to_string()];
+        let numbers = [plan.payload.to_string(), plan.per_service.to_string()];
         let ttl_ms = load.limit_ttl_ms().to_string();
         let [payload, found] = &numbers;
         let words =
             ["bench", "limit", "--limit-payload", payload, "--found", found, "--ttl-ms", &ttl_ms];
-        let server = Server::start(self.waypost(words)).await?;
-        Ok(self.stage(load, "limit", System::Waypost, server, true))
+        let server = BenchServer::start(self.waypost(words)).await?;
+        Ok(self.target(load, "limit", System::Waypost, server, true))
     }
 
-    fn waypost<const N: usize>(&self, words: [&str; N]) -> Program {
+    fn waypost<const N: usize>(&self, words: [&str; N]) -> ServerProgram {
         let arguments = words.map(str::to_owned).into();
-        Program { system: System::Waypost, file: self.program.to_owned(), arguments }
+        ServerProgram { system: System::Waypost, file: self.program.to_owned(), arguments }
     }
 
-    fn stage<L: Load>(
+    fn target<L: Load>(
         &self,
         load: &L,
         name: &'static str,
         system: System,
-        server: Server,
+        server: BenchServer,
         is_limit: bool,
-    ) -> Stage {
+    ) -> LoadTarget {
         // What others registered is not touched, nor are those of a run before.
         let namespace = format!("bench-{:08x}", fastrand::u32(..));
-        Stage {
+        LoadTarget {
             name,
             server,
             protocol: system.protocol(),
@@ -122,49 +122,49 @@ impl Run<'_> {
 }
 
 /// One of the two that are measured by turns.
-struct Player<B, R> {
-    begin: B,
+struct Participant<B, R> {
+    start: B,
     /// From one round to the next.
-    playing: Option<(Playing, R)>,
+    running: Option<(RunningTarget, R)>,
 }
 
 /// A server under load. Where it was started for the run, it ends with this value: tasks that were left
-/// may know the stage for longer.
-struct Playing(Arc<Stage>);
+/// may know the target for longer.
+struct RunningTarget(Arc<LoadTarget>);
 
-impl Drop for Playing {
+impl Drop for RunningTarget {
     fn drop(&mut self) {
         self.0.server.end();
     }
 }
 
-impl<B, R> Player<B, R>
+impl<B, R> Participant<B, R>
 where
-    B: AsyncFn() -> Result<Stage, BenchError>,
+    B: AsyncFn() -> Result<LoadTarget, BenchError>,
 {
     async fn round<L: Load<Ready = R>>(&mut self, load: &L) -> Result<Figures, BenchError> {
-        let (playing, ready) = match self.playing.take() {
-            Some(playing) => playing,
+        let (running, ready) = match self.running.take() {
+            Some(running) => running,
             None => {
-                let playing = Playing(Arc::new((self.begin)().await?));
-                let ready = load.prepare(&playing.0).await?;
-                (playing, ready)
+                let running = RunningTarget(Arc::new((self.start)().await?));
+                let ready = load.prepare(&running.0).await?;
+                (running, ready)
             }
         };
-        let figures = load.round(&playing.0, &ready).await?;
+        let figures = load.round(&running.0, &ready).await?;
         // Else the next round has a server of its own.
-        if !(L::FRESH && playing.0.server.is_own()) {
-            self.playing = Some((playing, ready));
+        if !(L::FRESH && running.0.server.is_own()) {
+            self.running = Some((running, ready));
         }
         Ok(figures)
     }
 
     /// Leaves nothing in a registry that others use.
     async fn end(self) -> Result<(), BenchError> {
-        match self.playing {
-            Some((playing, ready)) => {
+        match self.running {
+            Some((running, ready)) => {
                 drop(ready);
-                playing.0.leave().await
+                running.0.leave().await
             }
             None => Ok(()),
         }

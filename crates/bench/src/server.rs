@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     error::BenchError,
-    load::connection::Connection,
+    load::connection::BenchConnection,
     process::listening_on,
-    protocol::{Protocol, System},
+    protocol::{System, SystemProtocol},
 };
 
 /// For a server that was started to answer.
@@ -27,7 +27,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What to start.
 #[derive(Clone, Debug)]
-pub(crate) struct Program {
+pub(crate) struct ServerProgram {
     pub(crate) system: System,
     pub(crate) file: PathBuf,
     /// Besides where to listen and where to keep its data.
@@ -36,28 +36,28 @@ pub(crate) struct Program {
 
 /// A server under load.
 #[derive(Debug)]
-pub(crate) struct Server {
-    place: Mutex<Place>,
-    own: Mutex<Option<Own>>,
+pub(crate) struct BenchServer {
+    address: Mutex<ServerAddress>,
+    own: Mutex<Option<SpawnedServer>>,
     is_own: bool,
 }
 
 /// Where a server is at the moment.
 #[derive(Clone, Debug)]
-struct Place {
+struct ServerAddress {
     authority: Authority,
     pid: Option<u32>,
 }
 
 /// A server that was started for the run; it is killed with this value.
 #[derive(Debug)]
-struct Own {
+struct SpawnedServer {
     child: Child,
-    program: Program,
+    program: ServerProgram,
     directory: TempDir,
 }
 
-impl Drop for Own {
+impl Drop for SpawnedServer {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();
@@ -65,7 +65,7 @@ impl Drop for Own {
     }
 }
 
-impl Server {
+impl BenchServer {
     /// One that runs.
     pub(crate) fn running(url: &str) -> Result<Self, BenchError> {
         let bad = || BenchError::Url { url: url.to_owned() };
@@ -76,7 +76,7 @@ impl Server {
         }
         let pid = authority.as_str().parse::<SocketAddr>().ok().and_then(listening_on);
         Ok(Self {
-            place: Mutex::new(Place { authority, pid }),
+            address: Mutex::new(ServerAddress { authority, pid }),
             own: Mutex::new(None),
             is_own: false,
         })
@@ -84,13 +84,13 @@ impl Server {
 
     /// Starts one with a directory of its own below the current one: elsewhere temporary files may lie
     /// in memory, where syncing them costs nothing.
-    pub(crate) async fn start(program: Program) -> Result<Self, BenchError> {
+    pub(crate) async fn start(program: ServerProgram) -> Result<Self, BenchError> {
         let directory = tempfile::Builder::new().prefix(".waypost-bench-").tempdir_in(".");
         let directory = directory.map_err(|source| directory_failure(Path::new("."), source))?;
         let (child, authority) = launch(&program, directory.path()).await?;
-        let place = Place { authority, pid: Some(child.id()) };
-        let own = Own { child, program, directory };
-        Ok(Self { place: Mutex::new(place), own: Mutex::new(Some(own)), is_own: true })
+        let address = ServerAddress { authority, pid: Some(child.id()) };
+        let own = SpawnedServer { child, program, directory };
+        Ok(Self { address: Mutex::new(address), own: Mutex::new(Some(own)), is_own: true })
     }
 
     /// Kills it at once, and starts it again on what it kept; the time from the kill until it answered
@@ -104,7 +104,7 @@ impl Server {
         killed.map_err(|source| BenchError::Start { program: file, source })?;
         let (child, authority) = launch(&own.program, own.directory.path()).await?;
         let took = begun.elapsed();
-        *self.place.lock() = Place { authority, pid: Some(child.id()) };
+        *self.address.lock() = ServerAddress { authority, pid: Some(child.id()) };
         own.child = child;
         *self.own.lock() = Some(own);
         Ok(took)
@@ -116,12 +116,12 @@ impl Server {
     }
 
     pub(crate) fn authority(&self) -> Authority {
-        self.place.lock().authority.clone()
+        self.address.lock().authority.clone()
     }
 
     /// The server's process, where it can be seen.
     pub(crate) fn pid(&self) -> Option<u32> {
-        self.place.lock().pid
+        self.address.lock().pid
     }
 
     /// Whether it was started for the run.
@@ -162,7 +162,10 @@ fn directory_failure(directory: &Path, source: io::Error) -> BenchError {
 }
 
 /// Starts a program, and waits until it answers a lookup.
-async fn launch(program: &Program, directory: &Path) -> Result<(Child, Authority), BenchError> {
+async fn launch(
+    program: &ServerProgram,
+    directory: &Path,
+) -> Result<(Child, Authority), BenchError> {
     let failure = |source| BenchError::Start { program: program.file.clone(), source };
     let port_file = directory.join("port");
     // Of the process before it.
@@ -205,11 +208,11 @@ fn etcd_arguments(command: &mut Command, directory: &Path) -> io::Result<String>
 }
 
 /// Waits for the first lookup that is answered.
-async fn wait(protocol: &dyn Protocol, port_file: &Path) -> Authority {
+async fn wait(protocol: &dyn SystemProtocol, port_file: &Path) -> Authority {
     loop {
         let address = fs::read_to_string(port_file).ok();
         if let Some(authority) = address.and_then(|address| address.trim().parse().ok())
-            && let Ok(connection) = Connection::open(&authority, &Default::default()).await
+            && let Ok(connection) = BenchConnection::open(&authority, &Default::default()).await
             && connection.call(protocol.resolve("default", "service-0")).await.is_ok()
         {
             return authority;
@@ -224,10 +227,10 @@ mod tests {
 
     #[test]
     fn urls_that_name_no_server_are_refused() {
-        assert!(Server::running("http://127.0.0.1:7510").is_ok());
-        assert!(Server::running("http://registry:7510/").is_ok());
+        assert!(BenchServer::running("http://127.0.0.1:7510").is_ok());
+        assert!(BenchServer::running("http://registry:7510/").is_ok());
         for bad in ["", "127.0.0.1:7510", "http://127.0.0.1", "https://h:1", "http://h:1/x"] {
-            assert!(matches!(Server::running(bad), Err(BenchError::Url { .. })), "{bad}");
+            assert!(matches!(BenchServer::running(bad), Err(BenchError::Url { .. })), "{bad}");
         }
     }
 }

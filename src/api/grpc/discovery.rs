@@ -13,7 +13,7 @@ use super::{
     watch_body::OpenedWatch,
 };
 use crate::{
-    engine::{Engine, ServiceSummary, WatchedServices},
+    engine::{Engine, ServiceSummary, WatchScope},
     model::{Limits, services_in_page},
 };
 
@@ -93,9 +93,9 @@ impl Discovery for DiscoveryApi {
             return Err(reader.violations.into_status());
         };
         let subjects = if services.is_empty() {
-            WatchedServices::Namespace(namespace)
+            WatchScope::Namespace(namespace)
         } else {
-            WatchedServices::Services(services.into_iter().map(Arc::new).collect())
+            WatchScope::Services(services.into_iter().map(Arc::new).collect())
         };
         let resume = request.resume.as_ref().and_then(cursor_from_wire);
         // What it tells comes in a body of its own, in place of the stream's.

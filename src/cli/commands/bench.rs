@@ -20,7 +20,7 @@ use crate::cli::{
 #[derive(Debug, Args)]
 pub(crate) struct BenchArguments {
     #[command(flatten)]
-    bench: waypost_bench::Arguments,
+    bench: waypost_bench::LoadArguments,
     #[command(flatten)]
     registry: RegistryArguments,
 }

@@ -18,7 +18,7 @@ use super::{
     TestStore, follower::Follower, in_zone, named, small_log, start, start_with, with_seeds_async,
 };
 use crate::{
-    engine::{Engine, EngineError, WatchEvent, WatchedServices},
+    engine::{Engine, EngineError, WatchEvent, WatchScope},
     model::{Change, ChangeKind, Filter, Instance, RemovalReason, Revision},
     registry::{Outcome, Target},
 };
@@ -85,7 +85,7 @@ async fn follow_writers(random: &mut Rng, log_changes_max: usize) -> Vec<Followe
     let (ended, end) = watch::channel(None);
     let mut followers = JoinSet::new();
     for _ in 0..3 {
-        let namespace = || WatchedServices::Namespace(name("n"));
+        let namespace = || WatchScope::Namespace(name("n"));
         let followed = [
             (namespace(), Filter::default()),
             (namespace(), in_zone("z")),
@@ -136,7 +136,7 @@ async fn snapshots_of_a_changing_namespace_are_exact() {
         }
         let mut reading = JoinSet::new();
         for _ in 0..3 {
-            let subjects = WatchedServices::Namespace(name("n"));
+            let subjects = WatchScope::Namespace(name("n"));
             let mut follower = Follower::new(&test, &store.committed, subjects, Filter::default());
             reading.spawn(async move {
                 while follower.cursor < Revision(3_600) {
@@ -174,7 +174,7 @@ async fn snapshot_during_the_removal_of_a_service_is_exact() {
     let roster = crate::registry::Roster::default();
     let revision = Revision(2);
     shared.directory.put(Arc::new(crate::registry::Service { key, roster, revision }));
-    let subjects = WatchedServices::Namespace(name("n"));
+    let subjects = WatchScope::Namespace(name("n"));
     let mut watch = test.engine.watch(subjects, Filter::default(), None);
     let (captured, capture) = std::sync::mpsc::sync_channel(1);
     std::thread::scope(|scope| {

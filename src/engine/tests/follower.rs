@@ -10,7 +10,7 @@ use waypost_core::testing::{Identity, fold, identity};
 
 use super::TestEngine;
 use crate::{
-    engine::{Engine, Watch, WatchEvent, WatchedChange, WatchedServices},
+    engine::{Engine, Watch, WatchEvent, WatchScope, WatchedChange},
     model::{Change, Filter, Instance, Revision, ServiceKey},
 };
 
@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Follower {
     pub(super) engine: Engine,
     pub(super) watch: Watch,
-    pub(super) subjects: WatchedServices,
+    pub(super) subjects: WatchScope,
     pub(super) filter: Filter,
     pub(super) cursor: Revision,
     /// The folded state, and the parts of an incomplete snapshot.
@@ -36,7 +36,7 @@ impl Follower {
     pub(super) fn new(
         test: &TestEngine,
         committed: &Arc<Mutex<Vec<Change>>>,
-        subjects: WatchedServices,
+        subjects: WatchScope,
         filter: Filter,
     ) -> Self {
         let engine = test.engine.clone();
@@ -114,8 +114,8 @@ impl Follower {
 
     fn concerns(&self, key: &ServiceKey) -> bool {
         match &self.subjects {
-            WatchedServices::Namespace(namespace) => key.namespace == *namespace,
-            WatchedServices::Services(keys) => keys.contains(key),
+            WatchScope::Namespace(namespace) => key.namespace == *namespace,
+            WatchScope::Services(keys) => keys.contains(key),
         }
     }
 

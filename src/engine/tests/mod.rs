@@ -24,7 +24,7 @@ use waypost_serving::tasks::Tasks;
 
 use crate::{
     clock::Clock,
-    engine::{Engine, Watch, WatchEvent, WatchedChange, WatchedServices},
+    engine::{Engine, Watch, WatchEvent, WatchScope, WatchedChange},
     model::{Change, ChangeKind, Cursor, Filter, LeaseId, Limits, RemovalReason, Revision},
     registry::{Outcome, Patch, Target, Transition},
     store::{Backup, MemoryStore, Store, StoreError},
@@ -144,8 +144,8 @@ fn of(service: &str, instance: &str) -> Target {
     Target::Identity(key(service), id(instance))
 }
 
-fn named(services: &[&str]) -> WatchedServices {
-    WatchedServices::Services(services.iter().map(|service| Arc::new(key(service))).collect())
+fn named(services: &[&str]) -> WatchScope {
+    WatchScope::Services(services.iter().map(|service| Arc::new(key(service))).collect())
 }
 
 fn in_zone(zone: &str) -> Filter {

@@ -17,8 +17,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    error::BenchError, error::CallError, figures::Figures, load::connection::Connection,
-    load::latencies::Latencies, load::pace::Pace, progress::Progress,
+    error::BenchCallError, error::BenchError, figures::Figures, load::connection::BenchConnection,
+    load::latencies::Latencies, load::pace::Pace, progress::RunProgress,
 };
 
 /// After a call that failed, so that who is refused does not do nothing but ask.
@@ -26,22 +26,22 @@ const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
 /// Callers that do the same.
 #[derive(Clone, Debug)]
-pub(crate) struct Crowd {
+pub(crate) struct Callers {
     pub(crate) callers: usize,
     /// Calls a second in all, whether they are answered or not; nothing: as many as are answered.
     pub(crate) rate: Option<f64>,
-    pub(crate) end: End,
+    pub(crate) end: StopCondition,
 }
 
 /// When they end: at whatever comes first.
 #[derive(Clone, Debug)]
-pub(crate) struct End {
+pub(crate) struct StopCondition {
     pub(crate) time: Option<Duration>,
     pub(crate) count: Option<u64>,
     pub(crate) stop: CancellationToken,
 }
 
-impl End {
+impl StopCondition {
     pub(crate) fn after(time: Duration) -> Self {
         Self { time: Some(time), count: None, stop: CancellationToken::new() }
     }
@@ -65,15 +65,15 @@ impl End {
 
 /// What callers had.
 #[derive(Debug)]
-pub(crate) struct Done {
+pub(crate) struct CallResults {
     /// Of the calls that went well, in microseconds.
     pub(crate) latencies: Histogram<u64>,
     pub(crate) errors: u64,
-    pub(crate) first_error: Option<CallError>,
+    pub(crate) first_error: Option<BenchCallError>,
     pub(crate) time: Duration,
 }
 
-impl Done {
+impl CallResults {
     pub(crate) fn rate(&self) -> f64 {
         self.latencies.len() as f64 / self.time.as_secs_f64()
     }
@@ -95,16 +95,16 @@ impl Done {
     }
 }
 
-impl Crowd {
+impl Callers {
     /// Calls over the connections, in turns, until the end: each call is told its number.
     pub(crate) async fn call<F>(
         self,
-        connections: &Arc<[Connection]>,
-        progress: &Progress,
-        act: impl Fn(Connection, u64) -> F + Clone + Send + 'static,
-    ) -> Done
+        connections: &Arc<[BenchConnection]>,
+        progress: &RunProgress,
+        act: impl Fn(BenchConnection, u64) -> F + Clone + Send + 'static,
+    ) -> CallResults
     where
-        F: Future<Output = Result<(), CallError>> + Send,
+        F: Future<Output = Result<(), BenchCallError>> + Send,
     {
         let Self { callers, rate, end } = self;
         let begin = Instant::now();
@@ -152,7 +152,7 @@ impl Crowd {
             });
         }
         tasks.join_all().await;
-        Done {
+        CallResults {
             latencies: latencies.sum(),
             errors: errors.0.load(Ordering::Relaxed),
             first_error: errors.1.lock().take(),

@@ -23,7 +23,7 @@ use prost::Message;
 use tokio::net::TcpStream;
 use tokio_util::io::InspectReader;
 
-use crate::error::{BenchError, CallError};
+use crate::error::{BenchCallError, BenchError};
 
 /// What a peer may send before it is read: so much that it never waits for the load.
 const WINDOW_BYTES: u32 = 16 * 1024 * 1024;
@@ -32,12 +32,12 @@ const PREFIX_BYTES: usize = 5;
 
 /// A request: where it goes, and its message in gRPC's frame.
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
+pub(crate) struct RpcCall {
     pub(crate) path: &'static str,
     pub(crate) frame: Bytes,
 }
 
-impl Call {
+impl RpcCall {
     pub(crate) fn new(path: &'static str, message: &impl Message) -> Self {
         Self { path, frame: frame(message) }
     }
@@ -56,12 +56,12 @@ pub(crate) fn frame(message: &impl Message) -> Bytes {
 /// One HTTP/2 connection, which its clones share. It closes once all of them and their streams are
 /// gone.
 #[derive(Clone, Debug)]
-pub(crate) struct Connection {
+pub(crate) struct BenchConnection {
     requests: SendRequest<Bytes>,
     authority: Authority,
 }
 
-impl Connection {
+impl BenchConnection {
     /// Connects. What arrives is counted into `received_bytes`.
     pub(crate) async fn open(
         authority: &Authority,
@@ -87,7 +87,7 @@ impl Connection {
     }
 
     /// The answer to one message. Dropped, the call is reset.
-    pub(crate) async fn call(&self, call: Call) -> Result<Bytes, CallError> {
+    pub(crate) async fn call(&self, call: RpcCall) -> Result<Bytes, BenchCallError> {
         let (answer, mut sending) = self.begin(call.path).await?;
         sending.send_data(call.frame, true)?;
         let (head, mut body) = answer.await?.into_parts();
@@ -99,27 +99,31 @@ impl Connection {
             Some(trailers) => check(&trailers)?,
             None => check(&head.headers)?,
         }
-        frames.next().ok_or(CallError::Nonsense("no message"))
+        frames.next().ok_or(BenchCallError::Nonsense("no message"))
     }
 
     /// The stream of messages that answers one.
-    pub(crate) async fn follow(&self, call: Call) -> Result<Receiver, CallError> {
+    pub(crate) async fn follow(&self, call: RpcCall) -> Result<StreamReceiver, BenchCallError> {
         let (answer, mut sending) = self.begin(call.path).await?;
         sending.send_data(call.frame, true)?;
-        Ok(Receiver { stage: Stage::Head(answer), frames: Frames::default() })
+        Ok(StreamReceiver { state: ResponseState::Head(answer), frames: Frames::default() })
     }
 
     /// A stream of messages in both directions.
-    pub(crate) async fn stream(&self, path: &'static str) -> Result<(Sender, Receiver), CallError> {
+    pub(crate) async fn stream(
+        &self,
+        path: &'static str,
+    ) -> Result<(StreamSender, StreamReceiver), BenchCallError> {
         let (answer, sending) = self.begin(path).await?;
-        let receiver = Receiver { stage: Stage::Head(answer), frames: Frames::default() };
-        Ok((Sender(sending), receiver))
+        let receiver =
+            StreamReceiver { state: ResponseState::Head(answer), frames: Frames::default() };
+        Ok((StreamSender(sending), receiver))
     }
 
     async fn begin(
         &self,
         path: &'static str,
-    ) -> Result<(ResponseFuture, SendStream<Bytes>), CallError> {
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), BenchCallError> {
         let mut requests = self.requests.clone().ready().await?;
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
@@ -139,42 +143,42 @@ impl Connection {
 
 /// What is sent on a stream, for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Sender(SendStream<Bytes>);
+pub(crate) struct StreamSender(SendStream<Bytes>);
 
-impl Sender {
+impl StreamSender {
     /// Queues a framed message.
-    pub(crate) fn send(&mut self, frame: Bytes) -> Result<(), CallError> {
+    pub(crate) fn send(&mut self, frame: Bytes) -> Result<(), BenchCallError> {
         Ok(self.0.send_data(frame, false)?)
     }
 }
 
 /// What arrives on a stream.
 #[derive(Debug)]
-pub(crate) struct Receiver {
-    stage: Stage,
+pub(crate) struct StreamReceiver {
+    state: ResponseState,
     frames: Frames,
 }
 
 #[derive(Debug)]
-enum Stage {
+enum ResponseState {
     /// The server has not begun to answer.
     Head(ResponseFuture),
     Body(HeaderMap, RecvStream),
 }
 
-impl Receiver {
+impl StreamReceiver {
     /// The next message; nothing: the stream ended well. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, CallError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, BenchCallError> {
         loop {
             if let Some(message) = self.frames.next() {
                 return Ok(Some(message));
             }
-            match &mut self.stage {
-                Stage::Head(answer) => {
+            match &mut self.state {
+                ResponseState::Head(answer) => {
                     let (head, body) = answer.await?.into_parts();
-                    self.stage = Stage::Body(head.headers, body);
+                    self.state = ResponseState::Body(head.headers, body);
                 }
-                Stage::Body(head, body) => match body.data().await {
+                ResponseState::Body(head, body) => match body.data().await {
                     Some(chunk) => self.frames.push(body, chunk?)?,
                     None => {
                         match body.trailers().await? {
@@ -197,7 +201,7 @@ struct Frames {
 }
 
 impl Frames {
-    fn push(&mut self, body: &mut RecvStream, chunk: Bytes) -> Result<(), CallError> {
+    fn push(&mut self, body: &mut RecvStream, chunk: Bytes) -> Result<(), BenchCallError> {
         body.flow_control().release_capacity(chunk.len())?;
         if self.arrived.is_empty() {
             self.arrived = chunk;
@@ -218,15 +222,15 @@ impl Frames {
 }
 
 /// Whether the call went well.
-fn check(trailers: &HeaderMap) -> Result<(), CallError> {
+fn check(trailers: &HeaderMap) -> Result<(), BenchCallError> {
     let text = |name| trailers.get(name).and_then(|value| value.to_str().ok());
     match text("grpc-status").and_then(|code| code.parse().ok()) {
         Some(0) => Ok(()),
         Some(code) => {
             let message = text("grpc-message").unwrap_or_default().to_owned();
-            Err(CallError::Refused { code, message })
+            Err(BenchCallError::Refused { code, message })
         }
-        None => Err(CallError::Nonsense("no status")),
+        None => Err(BenchCallError::Nonsense("no status")),
     }
 }
 
@@ -255,7 +259,7 @@ mod tests {
     #[test]
     fn refusals_are_told_with_what_the_server_says() {
         let mut trailers = HeaderMap::new();
-        assert!(matches!(check(&trailers), Err(CallError::Nonsense(_))));
+        assert!(matches!(check(&trailers), Err(BenchCallError::Nonsense(_))));
         trailers.insert("grpc-status", HeaderValue::from_static("0"));
         assert!(check(&trailers).is_ok());
         trailers.insert("grpc-status", HeaderValue::from_static("14"));

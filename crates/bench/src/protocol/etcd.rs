@@ -8,10 +8,10 @@ use bytes::Bytes;
 use prost::Message;
 use waypost_client::proto::Instance;
 
-use super::{Protocol, Seen, index_of, number_of};
+use super::{ObservedEvent, SystemProtocol, index_of, number_of};
 use crate::{
-    error::CallError,
-    load::connection::{Call, frame},
+    error::BenchCallError,
+    load::connection::{RpcCall, frame},
 };
 
 #[derive(Debug)]
@@ -72,29 +72,29 @@ struct RangeResponse {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct WatchRequest {
+struct EtcdWatchRequest {
     #[prost(message, optional, tag = "1")]
     create: Option<RangeRequest>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct WatchResponse {
+struct EtcdWatchResponse {
     #[prost(bool, tag = "3")]
     created: bool,
     #[prost(message, repeated, tag = "11")]
-    events: Vec<Event>,
+    events: Vec<EtcdEvent>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Event {
+struct EtcdEvent {
     #[prost(int32, tag = "1")]
     kind: i32,
     #[prost(message, optional, tag = "2")]
-    kv: Option<KeyValue>,
+    kv: Option<EtcdKeyValue>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct KeyValue {
+struct EtcdKeyValue {
     #[prost(string, tag = "1")]
     key: String,
     #[prost(bytes = "bytes", tag = "5")]
@@ -103,7 +103,7 @@ struct KeyValue {
 
 /// What is read of `Instance`.
 #[derive(Clone, PartialEq, Message)]
-struct Changed {
+struct InstanceVersion {
     #[prost(string, tag = "9")]
     version: String,
 }
@@ -111,45 +111,45 @@ struct Changed {
 /// The kind of an event that removes a key.
 const DELETE: i32 = 1;
 
-impl Protocol for Etcd {
+impl SystemProtocol for Etcd {
     fn leases_a_message_max(&self) -> usize {
         1
     }
 
-    fn register(&self, _instance: &Instance, ttl: Duration) -> Call {
+    fn register(&self, _instance: &Instance, ttl: Duration) -> RpcCall {
         // etcd takes whole seconds.
         let request = LeaseGrantRequest { ttl: ttl.as_secs().cast_signed() };
-        Call::new("/etcdserverpb.Lease/LeaseGrant", &request)
+        RpcCall::new("/etcdserverpb.Lease/LeaseGrant", &request)
     }
 
-    fn lease(&self, answer: Bytes) -> Result<u64, CallError> {
+    fn lease(&self, answer: Bytes) -> Result<u64, BenchCallError> {
         Ok(decode::<LeaseGrantResponse>(answer)?.id.cast_unsigned())
     }
 
-    fn attach(&self, instance: &Instance, lease: u64) -> Option<Call> {
+    fn attach(&self, instance: &Instance, lease: u64) -> Option<RpcCall> {
         Some(self.change(instance, lease))
     }
 
-    fn change(&self, instance: &Instance, lease: u64) -> Call {
+    fn change(&self, instance: &Instance, lease: u64) -> RpcCall {
         let Instance { namespace, service, id, .. } = instance;
         let request = PutRequest {
             key: format!("/{namespace}/{service}/{id}").into(),
             value: instance.encode_to_vec().into(),
             lease: lease.cast_signed(),
         };
-        Call::new("/etcdserverpb.KV/Put", &request)
+        RpcCall::new("/etcdserverpb.KV/Put", &request)
     }
 
-    fn deregister(&self, lease: u64) -> Call {
+    fn deregister(&self, lease: u64) -> RpcCall {
         let request = LeaseRevokeRequest { id: lease.cast_signed() };
-        Call::new("/etcdserverpb.Lease/LeaseRevoke", &request)
+        RpcCall::new("/etcdserverpb.Lease/LeaseRevoke", &request)
     }
 
-    fn resolve(&self, namespace: &str, service: &str) -> Call {
-        Call::new("/etcdserverpb.KV/Range", &below(namespace, Some(service)))
+    fn resolve(&self, namespace: &str, service: &str) -> RpcCall {
+        RpcCall::new("/etcdserverpb.KV/Range", &below(namespace, Some(service)))
     }
 
-    fn found(&self, answer: Bytes) -> Result<u64, CallError> {
+    fn found(&self, answer: Bytes) -> Result<u64, BenchCallError> {
         Ok(decode::<RangeResponse>(answer)?.kvs.len() as u64)
     }
 
@@ -162,26 +162,26 @@ impl Protocol for Etcd {
         frame(&LeaseKeepAliveRequest { id })
     }
 
-    fn unknown(&self, answer: Bytes) -> Result<u64, CallError> {
+    fn unknown(&self, answer: Bytes) -> Result<u64, BenchCallError> {
         Ok(u64::from(decode::<LeaseKeepAliveResponse>(answer)?.ttl <= 0))
     }
 
-    fn watch(&self, namespace: &str, service: Option<&str>) -> Call {
-        let request = WatchRequest { create: Some(below(namespace, service)) };
-        Call::new("/etcdserverpb.Watch/Watch", &request)
+    fn watch(&self, namespace: &str, service: Option<&str>) -> RpcCall {
+        let request = EtcdWatchRequest { create: Some(below(namespace, service)) };
+        RpcCall::new("/etcdserverpb.Watch/Watch", &request)
     }
 
-    fn seen(&self, message: Bytes) -> Result<Vec<Seen>, CallError> {
-        let WatchResponse { created, events } = decode(message)?;
+    fn seen(&self, message: Bytes) -> Result<Vec<ObservedEvent>, BenchCallError> {
+        let EtcdWatchResponse { created, events } = decode(message)?;
         if created {
-            return Ok(vec![Seen::Ready]);
+            return Ok(vec![ObservedEvent::Ready]);
         }
         let seen = events.into_iter().map(|event| {
             let kv = event.kv.unwrap_or_default();
             if event.kind == DELETE {
-                index_of(&kv.key).map(Seen::Gone)
+                index_of(&kv.key).map(ObservedEvent::Removed)
             } else {
-                number_of(&decode::<Changed>(kv.value)?.version).map(Seen::Changed)
+                number_of(&decode::<InstanceVersion>(kv.value)?.version).map(ObservedEvent::Changed)
             }
         });
         seen.collect()
@@ -198,6 +198,6 @@ fn below(namespace: &str, service: Option<&str>) -> RangeRequest {
     RangeRequest { key: format!("{prefix}/").into(), range_end: format!("{prefix}0").into() }
 }
 
-fn decode<M: Message + Default>(answer: Bytes) -> Result<M, CallError> {
-    M::decode(answer).map_err(|_| CallError::Nonsense("no message of etcd"))
+fn decode<M: Message + Default>(answer: Bytes) -> Result<M, BenchCallError> {
+    M::decode(answer).map_err(|_| BenchCallError::Nonsense("no message of etcd"))
 }

@@ -10,10 +10,10 @@ use waypost_client::proto::{
     ResolveRequest, UpdateRequest, WatchRequest,
 };
 
-use super::{Protocol, Seen, index_of, number_of};
+use super::{ObservedEvent, SystemProtocol, index_of, number_of};
 use crate::{
-    error::CallError,
-    load::connection::{Call, frame},
+    error::BenchCallError,
+    load::connection::{RpcCall, frame},
 };
 
 #[derive(Debug)]
@@ -21,80 +21,80 @@ pub(super) struct Waypost;
 
 /// What is read of `RegisterResponse`.
 #[derive(Clone, PartialEq, Message)]
-struct Registered {
+struct RegisterReply {
     #[prost(fixed64, tag = "2")]
     lease_id: u64,
 }
 
 /// What is read of `ResolveResponse`.
 #[derive(Clone, PartialEq, Message)]
-struct Resolved {
+struct ResolveReply {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     instances: Vec<Bytes>,
 }
 
 /// What is read of `WatchResponse`.
 #[derive(Clone, PartialEq, Message)]
-struct Watched {
+struct WatchReply {
     #[prost(message, optional, tag = "2")]
-    snapshot: Option<Snapshot>,
+    snapshot: Option<SnapshotPart>,
     #[prost(message, optional, tag = "3")]
-    changes: Option<Changes>,
+    changes: Option<ChangeList>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Snapshot {
+struct SnapshotPart {
     #[prost(bool, tag = "2")]
     last: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Changes {
+struct ChangeList {
     #[prost(message, repeated, tag = "1")]
-    changes: Vec<Change>,
+    changes: Vec<ChangeItem>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Change {
+struct ChangeItem {
     #[prost(enumeration = "ChangeKind", tag = "1")]
     kind: i32,
     #[prost(message, optional, tag = "2")]
-    instance: Option<Changed>,
+    instance: Option<ChangedInstance>,
 }
 
 /// What is read of `Instance`.
 #[derive(Clone, PartialEq, Message)]
-struct Changed {
+struct ChangedInstance {
     #[prost(string, tag = "3")]
     id: String,
     #[prost(string, tag = "9")]
     version: String,
 }
 
-impl Protocol for Waypost {
+impl SystemProtocol for Waypost {
     fn leases_a_message_max(&self) -> usize {
         65_536
     }
 
-    fn register(&self, instance: &Instance, ttl: Duration) -> Call {
+    fn register(&self, instance: &Instance, ttl: Duration) -> RpcCall {
         let ttl = prost_types::Duration::try_from(ttl).expect("a TTL is short");
         let request = RegisterRequest {
             instance: Some(instance.clone()),
             ttl: Some(ttl),
             disconnect_grace: None,
         };
-        Call::new("/waypost.v1.Registry/Register", &request)
+        RpcCall::new("/waypost.v1.Registry/Register", &request)
     }
 
-    fn lease(&self, answer: Bytes) -> Result<u64, CallError> {
-        Ok(decode::<Registered>(answer)?.lease_id)
+    fn lease(&self, answer: Bytes) -> Result<u64, BenchCallError> {
+        Ok(decode::<RegisterReply>(answer)?.lease_id)
     }
 
-    fn attach(&self, _instance: &Instance, _lease: u64) -> Option<Call> {
+    fn attach(&self, _instance: &Instance, _lease: u64) -> Option<RpcCall> {
         None
     }
 
-    fn change(&self, instance: &Instance, lease_id: u64) -> Call {
+    fn change(&self, instance: &Instance, lease_id: u64) -> RpcCall {
         let changed = Instance { version: instance.version.clone(), ..Instance::default() };
         let request = UpdateRequest {
             lease_id,
@@ -102,25 +102,25 @@ impl Protocol for Waypost {
             update_mask: Some(FieldMask { paths: vec!["version".to_owned()] }),
             ..UpdateRequest::default()
         };
-        Call::new("/waypost.v1.Registry/Update", &request)
+        RpcCall::new("/waypost.v1.Registry/Update", &request)
     }
 
-    fn deregister(&self, lease_id: u64) -> Call {
+    fn deregister(&self, lease_id: u64) -> RpcCall {
         let request = DeregisterRequest { lease_id, ..DeregisterRequest::default() };
-        Call::new("/waypost.v1.Registry/Deregister", &request)
+        RpcCall::new("/waypost.v1.Registry/Deregister", &request)
     }
 
-    fn resolve(&self, namespace: &str, service: &str) -> Call {
+    fn resolve(&self, namespace: &str, service: &str) -> RpcCall {
         let request = ResolveRequest {
             namespace: namespace.to_owned(),
             service: service.to_owned(),
             ..ResolveRequest::default()
         };
-        Call::new("/waypost.v1.Discovery/Resolve", &request)
+        RpcCall::new("/waypost.v1.Discovery/Resolve", &request)
     }
 
-    fn found(&self, answer: Bytes) -> Result<u64, CallError> {
-        Ok(decode::<Resolved>(answer)?.instances.len() as u64)
+    fn found(&self, answer: Bytes) -> Result<u64, BenchCallError> {
+        Ok(decode::<ResolveReply>(answer)?.instances.len() as u64)
     }
 
     fn keep_alive_path(&self) -> &'static str {
@@ -131,23 +131,23 @@ impl Protocol for Waypost {
         frame(&KeepAliveRequest { lease_ids: leases.to_vec() })
     }
 
-    fn unknown(&self, answer: Bytes) -> Result<u64, CallError> {
+    fn unknown(&self, answer: Bytes) -> Result<u64, BenchCallError> {
         Ok(decode::<HeartbeatResponse>(answer)?.unknown_lease_ids.len() as u64)
     }
 
-    fn watch(&self, namespace: &str, service: Option<&str>) -> Call {
+    fn watch(&self, namespace: &str, service: Option<&str>) -> RpcCall {
         let request = WatchRequest {
             namespace: namespace.to_owned(),
             services: service.map(str::to_owned).into_iter().collect(),
             ..WatchRequest::default()
         };
-        Call::new("/waypost.v1.Discovery/Watch", &request)
+        RpcCall::new("/waypost.v1.Discovery/Watch", &request)
     }
 
-    fn seen(&self, message: Bytes) -> Result<Vec<Seen>, CallError> {
-        let Watched { snapshot, changes } = decode(message)?;
+    fn seen(&self, message: Bytes) -> Result<Vec<ObservedEvent>, BenchCallError> {
+        let WatchReply { snapshot, changes } = decode(message)?;
         if snapshot.is_some_and(|snapshot| snapshot.last) {
-            return Ok(vec![Seen::Ready]);
+            return Ok(vec![ObservedEvent::Ready]);
         }
         let changes = changes.map(|changes| changes.changes).unwrap_or_default();
         let mut seen = Vec::with_capacity(changes.len());
@@ -155,8 +155,10 @@ impl Protocol for Waypost {
             let kind = change.kind();
             let instance = change.instance.unwrap_or_default();
             match kind {
-                ChangeKind::Updated => seen.push(Seen::Changed(number_of(&instance.version)?)),
-                ChangeKind::Removed => seen.push(Seen::Gone(index_of(&instance.id)?)),
+                ChangeKind::Updated => {
+                    seen.push(ObservedEvent::Changed(number_of(&instance.version)?))
+                }
+                ChangeKind::Removed => seen.push(ObservedEvent::Removed(index_of(&instance.id)?)),
                 _ => {}
             }
         }
@@ -164,6 +166,6 @@ impl Protocol for Waypost {
     }
 }
 
-fn decode<M: Message + Default>(answer: Bytes) -> Result<M, CallError> {
-    M::decode(answer).map_err(|_| CallError::Nonsense("no message of Waypost"))
+fn decode<M: Message + Default>(answer: Bytes) -> Result<M, BenchCallError> {
+    M::decode(answer).map_err(|_| BenchCallError::Nonsense("no message of Waypost"))
 }

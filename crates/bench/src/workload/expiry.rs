@@ -13,17 +13,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Load, resolve::expect};
 use crate::{
+    error::BenchCallError,
     error::BenchError,
-    error::CallError,
     figures::Figures,
-    load::callers::{Crowd, Done, End},
-    load::connection::{Receiver, Sender},
+    load::callers::{CallResults, Callers, StopCondition},
+    load::connection::{StreamReceiver, StreamSender},
     load::latencies::Latencies,
     plan::InstancePlan,
-    population::{LEASES_A_MESSAGE, LONG_TTL, Population, Rest, send_renewals},
-    progress::Progress,
-    protocol::Seen,
-    stage::Stage,
+    population::{LEASES_A_MESSAGE, LONG_TTL, PausedRenewals, Population, send_renewals},
+    progress::RunProgress,
+    protocol::ObservedEvent,
+    target::LoadTarget,
 };
 
 const CONNECTIONS: usize = 16;
@@ -37,7 +37,7 @@ const GONE_MAX: Duration = Duration::from_secs(120);
 
 /// Let many leases run out at once.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Expiry {
+pub(crate) struct ExpiryLoad {
     /// Instances whose leases run out. Three times as many stay, in the same namespace.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     instances: u64,
@@ -56,16 +56,16 @@ pub(crate) struct Expiry {
 }
 
 /// Those that stay, and what they are asked over.
-pub(crate) struct Staying {
+pub(crate) struct SurvivingInstances {
     _population: Population,
 }
 
-impl Load for Expiry {
-    type Ready = Staying;
+impl Load for ExpiryLoad {
+    type Ready = SurvivingInstances;
 
     const NAME: &'static str = "expiry";
 
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         let Self { instances, ttl, within, lookups, .. } = self;
         let ttl = humantime::format_duration(*ttl);
         let when = match *within {
@@ -90,37 +90,41 @@ impl Load for Expiry {
     }
 
     fn plan(&self, namespace: String, payload: usize) -> InstancePlan {
-        InstancePlan { namespace, a_service: self.a_service, payload }
+        InstancePlan { namespace, per_service: self.a_service, payload }
     }
 
     fn limit_ttl_ms(&self) -> u64 {
         self.ttl.as_millis() as u64
     }
 
-    async fn prepare(&self, stage: &Arc<Stage>) -> Result<Staying, BenchError> {
-        let connections = stage.connect(CONNECTIONS).await?;
+    async fn prepare(&self, target: &Arc<LoadTarget>) -> Result<SurvivingInstances, BenchError> {
+        let connections = target.connect(CONNECTIONS).await?;
         let staying = self.staying();
-        let _population = Population::settle(stage, &connections, staying, LONG_TTL).await?;
-        Ok(Staying { _population })
+        let _population = Population::register(target, &connections, staying, LONG_TTL).await?;
+        Ok(SurvivingInstances { _population })
     }
 
-    async fn round(&self, stage: &Arc<Stage>, _staying: &Staying) -> Result<Figures, BenchError> {
+    async fn round(
+        &self,
+        target: &Arc<LoadTarget>,
+        _staying: &SurvivingInstances,
+    ) -> Result<Figures, BenchError> {
         let failure = |source| BenchError::Call { what: "following the namespace", source };
-        let connections = stage.connect(CONNECTIONS).await?;
-        let dying = Population::settle(stage, &connections, 0..self.instances, self.ttl).await?;
-        let follower = self.follower(stage).await?;
-        let (sent, _rest) = self.renew(stage, &dying).await.map_err(failure)?;
-        let (due, before) = (sent.times[0] + self.ttl, stage.usage());
-        stage.progress.begin(format!("{}: gone", stage.name));
+        let connections = target.connect(CONNECTIONS).await?;
+        let dying = Population::register(target, &connections, 0..self.instances, self.ttl).await?;
+        let follower = self.follower(target).await?;
+        let (sent, _rest) = self.renew(target, &dying).await.map_err(failure)?;
+        let (due, before) = (sent.times[0] + self.ttl, target.usage());
+        target.progress.begin(format!("{}: gone", target.name));
         let gone = follower.follow(sent);
-        let quiet = self.look(stage, End::after(self.ttl.mul_f64(0.7))).await?;
+        let quiet = self.look(target, StopCondition::after(self.ttl.mul_f64(0.7))).await?;
         sleep_until(due).await;
         let stop = CancellationToken::new();
         let (gone, meanwhile) =
-            tokio::join!(stopping(gone, &stop), self.look(stage, End::stopped(&stop)));
+            tokio::join!(stopping(gone, &stop), self.look(target, StopCondition::stopped(&stop)));
         let (gone, meanwhile) = (gone?, meanwhile?);
         let time = gone.last.saturating_duration_since(due);
-        let (server, load) = stage.spent(before);
+        let (server, load) = target.spent(before);
 
         let mut figures = Figures::default();
         let late = gone.late.sum();
@@ -151,19 +155,19 @@ fn sent_until(due: Instant, last: Instant, ttl: Duration) -> Duration {
 }
 
 /// When leases were renewed for the last time.
-struct Sent {
+struct LastRenewals {
     times: Vec<Instant>,
     leases_a_message: usize,
 }
 
-impl Sent {
+impl LastRenewals {
     fn of(&self, nth: u64) -> Option<Instant> {
         self.times.get(nth as usize / self.leases_a_message).copied()
     }
 }
 
 /// What was seen going.
-struct Gone {
+struct Removals {
     /// After their renewal was sent and the TTL had passed.
     late: Latencies,
     seen: u64,
@@ -172,7 +176,7 @@ struct Gone {
     last: Instant,
 }
 
-impl Expiry {
+impl ExpiryLoad {
     /// Whole services apart from those that go.
     fn staying(&self) -> std::ops::Range<u64> {
         let first = self.instances.next_multiple_of(self.a_service);
@@ -182,40 +186,41 @@ impl Expiry {
 
     /// Follows the namespace on a thread of its own: what it reads of a wave must not hold up those who
     /// look services up meanwhile, and are measured.
-    async fn follower(&self, stage: &Arc<Stage>) -> Result<Follower, BenchError> {
+    async fn follower(&self, target: &Arc<LoadTarget>) -> Result<RemovalWatcher, BenchError> {
         let (ready, is_ready) = oneshot::channel();
         let (sent, was_sent) = oneshot::channel();
         let (gone, are_gone) = oneshot::channel();
-        let (stage, expiry) = (Arc::clone(stage), self.clone());
+        let (target, expiry) = (Arc::clone(target), self.clone());
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(BenchError::Thread)?;
         let following = async move {
-            let receiver = match expiry.watch(&stage).await {
+            let receiver = match expiry.watch(&target).await {
                 Ok(receiver) => receiver,
                 Err(error) => return drop(ready.send(Err(error))),
             };
             let _waits = ready.send(Ok(()));
             if let Ok(sent) = was_sent.await {
-                let _waits = gone.send(follow(&stage, receiver, sent, &expiry).await);
+                let _waits = gone.send(follow(&target, receiver, sent, &expiry).await);
             }
         };
         let run = move || runtime.block_on(following);
         thread::Builder::new().name("follower".into()).spawn(run).map_err(BenchError::Thread)?;
         let failure = |source| BenchError::Call { what: "following the namespace", source };
         is_ready.await.map_err(|_| ended())?.map_err(failure)?;
-        Ok(Follower { sent, are_gone })
+        Ok(RemovalWatcher { sent, are_gone })
     }
 
-    async fn watch(&self, stage: &Arc<Stage>) -> Result<Receiver, CallError> {
+    async fn watch(&self, target: &Arc<LoadTarget>) -> Result<StreamReceiver, BenchCallError> {
         let connection =
-            stage.connect(1).await.map_err(|_| CallError::Nonsense("no connection"))?;
-        let call = stage.protocol.watch(&stage.plan.namespace, None);
+            target.connect(1).await.map_err(|_| BenchCallError::Nonsense("no connection"))?;
+        let call = target.protocol.watch(&target.plan.namespace, None);
         let mut receiver = connection[0].follow(call).await?;
         loop {
-            let message = receiver.next().await?.ok_or(CallError::Nonsense("the stream ended"))?;
-            if stage.protocol.seen(message)?.contains(&Seen::Ready) {
+            let message =
+                receiver.next().await?.ok_or(BenchCallError::Nonsense("the stream ended"))?;
+            if target.protocol.seen(message)?.contains(&ObservedEvent::Ready) {
                 return Ok(receiver);
             }
         }
@@ -224,44 +229,51 @@ impl Expiry {
     /// Renews all for the last time.
     async fn renew(
         &self,
-        stage: &Arc<Stage>,
+        target: &Arc<LoadTarget>,
         dying: &Population,
-    ) -> Result<(Sent, Option<Last>), CallError> {
+    ) -> Result<(LastRenewals, Option<HeldStream>), BenchCallError> {
         if let Some(keeper) = dying.keeper() {
-            let (times, rest) = keeper.renew_and_rest(self.within).await?;
+            let (times, rest) = keeper.renew_and_pause(self.within).await?;
             let leases_a_message = keeper.leases_a_message();
-            return Ok((Sent { times, leases_a_message }, Some(Last::Rest(rest))));
+            return Ok((
+                LastRenewals { times, leases_a_message },
+                Some(HeldStream::PausedRenewals(rest)),
+            ));
         }
         // The limit's server, which is told of all at once.
         let connection =
-            stage.connect(1).await.map_err(|_| CallError::Nonsense("no connection"))?;
-        let stream = connection[0].stream(stage.protocol.keep_alive_path()).await?;
+            target.connect(1).await.map_err(|_| BenchCallError::Nonsense("no connection"))?;
+        let stream = connection[0].stream(target.protocol.keep_alive_path()).await?;
         let (mut sender, receiver) = stream;
         let leases: Vec<u64> = (1..=self.instances).collect();
         let leases_a_message = LEASES_A_MESSAGE;
         let (times, _answers) =
-            send_renewals(stage, &mut sender, &leases, leases_a_message, self.within).await?;
-        Ok((Sent { times, leases_a_message }, Some(Last::Stream(sender, receiver))))
+            send_renewals(target, &mut sender, &leases, leases_a_message, self.within).await?;
+        Ok((LastRenewals { times, leases_a_message }, Some(HeldStream::Stream(sender, receiver))))
     }
 
     /// Lookups of services that stay, where any are asked for.
-    async fn look(&self, stage: &Arc<Stage>, end: End) -> Result<Option<Done>, BenchError> {
+    async fn look(
+        &self,
+        target: &Arc<LoadTarget>,
+        end: StopCondition,
+    ) -> Result<Option<CallResults>, BenchError> {
         if self.lookups <= 0.0 {
             end.wait().await;
             return Ok(None);
         }
-        let connections = stage.connect(CONNECTIONS).await?;
+        let connections = target.connect(CONNECTIONS).await?;
         let staying = self.staying();
         let (first, services) =
             (staying.start / self.a_service, (staying.end - staying.start) / self.a_service);
-        let crowd = Crowd { callers: LOOKERS, rate: Some(self.lookups), end };
-        let (looking, a_service) = (Arc::clone(stage), self.a_service);
-        let unseen = Progress::default();
-        let done = crowd.call(&connections, &unseen, move |connection, number: u64| {
-            let stage = Arc::clone(&looking);
+        let callers = Callers { callers: LOOKERS, rate: Some(self.lookups), end };
+        let (looking, a_service) = (Arc::clone(target), self.a_service);
+        let unseen = RunProgress::default();
+        let done = callers.call(&connections, &unseen, move |connection, number: u64| {
+            let target = Arc::clone(&looking);
             async move {
                 let service = first + number * 7_919 % services;
-                expect(stage.resolve(&connection, service).await?, a_service)
+                expect(target.resolve(&connection, service).await?, a_service)
             }
         });
         Ok(Some(done.await))
@@ -270,20 +282,20 @@ impl Expiry {
 
 /// What must live until all are gone: a stream's end would have its leases go sooner.
 #[expect(dead_code, reason = "they are held for what their end does")]
-enum Last {
-    Rest(Rest),
-    Stream(Sender, Receiver),
+enum HeldStream {
+    PausedRenewals(PausedRenewals),
+    Stream(StreamSender, StreamReceiver),
 }
 
 /// Who follows the namespace, and waits to be told when leases were renewed for the last time.
-struct Follower {
-    sent: oneshot::Sender<Sent>,
-    are_gone: oneshot::Receiver<Gone>,
+struct RemovalWatcher {
+    sent: oneshot::Sender<LastRenewals>,
+    are_gone: oneshot::Receiver<Removals>,
 }
 
-impl Follower {
+impl RemovalWatcher {
     /// From here on removals count.
-    fn follow(self, sent: Sent) -> oneshot::Receiver<Gone> {
+    fn follow(self, sent: LastRenewals) -> oneshot::Receiver<Removals> {
         let _waits = self.sent.send(sent);
         self.are_gone
     }
@@ -294,26 +306,31 @@ fn ended() -> BenchError {
 }
 
 async fn stopping(
-    gone: oneshot::Receiver<Gone>,
+    gone: oneshot::Receiver<Removals>,
     stop: &CancellationToken,
-) -> Result<Gone, BenchError> {
+) -> Result<Removals, BenchError> {
     let gone = gone.await;
     stop.cancel();
     gone.map_err(|_| ended())
 }
 
 /// Follows the namespace until all are gone, or it takes too long.
-async fn follow(stage: &Stage, mut receiver: Receiver, sent: Sent, expiry: &Expiry) -> Gone {
+async fn follow(
+    target: &LoadTarget,
+    mut receiver: StreamReceiver,
+    sent: LastRenewals,
+    expiry: &ExpiryLoad,
+) -> Removals {
     let last = *sent.times.last().unwrap_or(&sent.times[0]);
     let deadline = last + expiry.ttl + GONE_MAX;
     let mut is_gone = vec![false; expiry.instances as usize];
-    let mut gone = Gone { late: Latencies::new(), seen: 0, early: 0, repeated: 0, last };
+    let mut gone = Removals { late: Latencies::new(), seen: 0, early: 0, repeated: 0, last };
     while gone.seen < expiry.instances {
         let Ok(Ok(Some(message))) = timeout_at(deadline, receiver.next()).await else { break };
         let now = Instant::now();
         // What makes no sense shows as what was missed.
-        for seen in stage.protocol.seen(message).unwrap_or_default() {
-            let Seen::Gone(index) = seen else { continue };
+        for seen in target.protocol.seen(message).unwrap_or_default() {
+            let ObservedEvent::Removed(index) = seen else { continue };
             let Some((is_gone, sent)) = is_gone.get_mut(index as usize).zip(sent.of(index)) else {
                 continue;
             };
@@ -326,7 +343,7 @@ async fn follow(stage: &Stage, mut receiver: Receiver, sent: Sent, expiry: &Expi
             gone.late.record(0, now.saturating_duration_since(due));
             gone.seen += 1;
             gone.last = now;
-            stage.progress.step();
+            target.progress.step();
         }
     }
     gone

@@ -18,15 +18,15 @@ use tokio::{
 
 use super::Load;
 use crate::{
+    error::BenchCallError,
     error::BenchError,
-    error::CallError,
     figures::Figures,
-    load::connection::{Receiver, Sender},
+    load::connection::{StreamReceiver, StreamSender},
     load::latencies::Latencies,
     load::pace::Pace,
     plan::InstancePlan,
     population::Population,
-    stage::{Stage, counted},
+    target::{LoadTarget, counted},
 };
 
 /// Heartbeats of one stream that were sent and not answered. Who has so many waits, and what is sent
@@ -37,7 +37,7 @@ const ANSWERS_MAX: Duration = Duration::from_secs(10);
 
 /// Keep many instances alive.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Heartbeat {
+pub(crate) struct HeartbeatLoad {
     /// Connections, each with one stream of heartbeats.
     #[arg(long, default_value_t = 50)]
     connections: usize,
@@ -58,12 +58,12 @@ pub(crate) struct Heartbeat {
     duration: Duration,
 }
 
-impl Load for Heartbeat {
+impl Load for HeartbeatLoad {
     type Ready = Population;
 
     const NAME: &'static str = "heartbeat";
 
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         let Self { connections, instances, interval, leases_a_message, .. } = self;
         let interval = humantime::format_duration(*interval);
         format!(
@@ -73,43 +73,43 @@ impl Load for Heartbeat {
     }
 
     fn plan(&self, namespace: String, payload: usize) -> InstancePlan {
-        InstancePlan { namespace, a_service: self.a_service, payload }
+        InstancePlan { namespace, per_service: self.a_service, payload }
     }
 
-    async fn prepare(&self, stage: &Arc<Stage>) -> Result<Population, BenchError> {
+    async fn prepare(&self, target: &Arc<LoadTarget>) -> Result<Population, BenchError> {
         if self.leases_a_message == 0
-            || self.leases_a_message > stage.protocol.leases_a_message_max()
+            || self.leases_a_message > target.protocol.leases_a_message_max()
         {
-            let most = stage.protocol.leases_a_message_max();
+            let most = target.protocol.leases_a_message_max();
             let why = format!("--leases-a-message has to be between 1 and {most}");
             return Err(BenchError::Arguments(why));
         }
-        let connections = stage.connect(self.connections).await?;
-        Population::settle(stage, &connections, 0..self.instances, self.interval * 3).await
+        let connections = target.connect(self.connections).await?;
+        Population::register(target, &connections, 0..self.instances, self.interval * 3).await
     }
 
     async fn round(
         &self,
-        stage: &Arc<Stage>,
+        target: &Arc<LoadTarget>,
         population: &Population,
     ) -> Result<Figures, BenchError> {
         let failure = |source| BenchError::Call { what: "opening streams of heartbeats", source };
-        let connections = stage.connect(self.connections).await?;
-        let messages = self.messages(stage, &population.leases());
+        let connections = target.connect(self.connections).await?;
+        let messages = self.messages(target, &population.leases());
         let mut streams = Vec::new();
         for connection in &*connections {
-            let stream = connection.stream(stage.protocol.keep_alive_path()).await;
+            let stream = connection.stream(target.protocol.keep_alive_path()).await;
             streams.push(stream.map_err(failure)?);
         }
         let rest = match population.keeper() {
-            Some(keeper) => Some(keeper.renew_and_rest(Duration::ZERO).await.map_err(failure)?),
+            Some(keeper) => Some(keeper.renew_and_pause(Duration::ZERO).await.map_err(failure)?),
             None => None,
         };
-        stage.progress.begin(format!("{}: heartbeats", stage.name));
+        target.progress.begin(format!("{}: heartbeats", target.name));
         let count: usize = messages.iter().map(Vec::len).sum();
         let rate = count as f64 / self.interval.as_secs_f64();
-        let tally = Arc::new(Tally::default());
-        let (begin, before) = (Instant::now(), stage.usage());
+        let tally = Arc::new(HeartbeatTally::default());
+        let (begin, before) = (Instant::now(), target.usage());
         let mut tasks = JoinSet::new();
         let (turns, over) = (streams.len(), begin + self.duration);
         for (turn, ((sender, receiver), messages)) in streams.into_iter().zip(messages).enumerate()
@@ -117,14 +117,14 @@ impl Load for Heartbeat {
             let pace = Pace::new(begin, rate, turn, turns);
             let (sent, awaited) = mpsc::channel(IN_FLIGHT_MAX);
             tasks.spawn(send(sender, messages, pace, over, sent));
-            tasks.spawn(listen(Arc::clone(stage), receiver, turn, awaited, Arc::clone(&tally)));
+            tasks.spawn(listen(Arc::clone(target), receiver, turn, awaited, Arc::clone(&tally)));
         }
         let mut ended = Vec::new();
         while let Some(end) = tasks.join_next().await {
             ended.push(end.expect("no task panics"));
         }
         let time = begin.elapsed();
-        let (server, load) = stage.spent(before);
+        let (server, load) = target.spent(before);
         drop(rest);
         if let Some(keeper) = population.keeper() {
             // Before the streams end, which renewed them last.
@@ -137,8 +137,8 @@ impl Load for Heartbeat {
         figures.push("renewals", "/s", renewed / time.as_secs_f64());
         figures.push_latencies(&answered);
         figures.push("wrongly expired", "", counted(&tally.unknown) as f64);
-        let errors: Vec<CallError> =
-            ended.iter_mut().filter_map(|End { error, .. }| error.take()).collect();
+        let errors: Vec<BenchCallError> =
+            ended.iter_mut().filter_map(|TaskEnd { error, .. }| error.take()).collect();
         figures.push("errors", "", errors.len() as f64);
         figures.note_first(errors.first());
         figures.push_cost(server, load, time, answered.len());
@@ -146,51 +146,51 @@ impl Load for Heartbeat {
     }
 }
 
-impl Heartbeat {
+impl HeartbeatLoad {
     /// What each connection sends in turns, framed.
-    fn messages(&self, stage: &Stage, leases: &[AtomicU64]) -> Vec<Vec<Bytes>> {
+    fn messages(&self, target: &LoadTarget, leases: &[AtomicU64]) -> Vec<Vec<Bytes>> {
         (0..self.connections)
             .map(|connection| {
                 let own = leases.iter().skip(connection).step_by(self.connections);
                 let own: Vec<u64> = own.map(|lease| lease.load(Ordering::Relaxed)).collect();
                 let messages = own.chunks(self.leases_a_message);
-                messages.map(|leases| stage.protocol.keep_alive(leases)).collect()
+                messages.map(|leases| target.protocol.keep_alive(leases)).collect()
             })
             .collect()
     }
 }
 
 #[derive(Debug)]
-struct Tally {
+struct HeartbeatTally {
     latencies: Latencies,
     unknown: AtomicU64,
 }
 
-impl Default for Tally {
+impl Default for HeartbeatTally {
     fn default() -> Self {
         Self { latencies: Latencies::new(), unknown: AtomicU64::new(0) }
     }
 }
 
 /// How a task ended. What it held lives on until all have ended.
-struct End {
-    error: Option<CallError>,
-    _stream: Half,
+struct TaskEnd {
+    error: Option<BenchCallError>,
+    _stream: StreamHalf,
 }
 
 #[expect(dead_code, reason = "they are held for what their end does")]
-enum Half {
-    Sender(Sender),
-    Receiver(Receiver),
+enum StreamHalf {
+    Sender(StreamSender),
+    Receiver(StreamReceiver),
 }
 
 async fn send(
-    mut sender: Sender,
+    mut sender: StreamSender,
     messages: Vec<Bytes>,
     mut pace: Pace,
     over: Instant,
     sent: mpsc::Sender<Instant>,
-) -> End {
+) -> TaskEnd {
     let mut error = None;
     for message in messages.iter().cycle() {
         if pace.due() >= over {
@@ -209,23 +209,23 @@ async fn send(
             break;
         }
     }
-    End { error, _stream: Half::Sender(sender) }
+    TaskEnd { error, _stream: StreamHalf::Sender(sender) }
 }
 
 async fn listen(
-    stage: Arc<Stage>,
-    mut receiver: Receiver,
+    target: Arc<LoadTarget>,
+    mut receiver: StreamReceiver,
     turn: usize,
     mut awaited: mpsc::Receiver<Instant>,
-    tally: Arc<Tally>,
-) -> End {
+    tally: Arc<HeartbeatTally>,
+) -> TaskEnd {
     let mut error = None;
     while let Some(begun) = awaited.recv().await {
-        match answer(&stage, &mut receiver).await {
+        match answer(&target, &mut receiver).await {
             Ok(unknown) => {
                 tally.latencies.record(turn, begun.elapsed());
                 tally.unknown.fetch_add(unknown, Ordering::Relaxed);
-                stage.progress.step();
+                target.progress.step();
             }
             Err(failure) => {
                 error = Some(failure);
@@ -233,11 +233,11 @@ async fn listen(
             }
         }
     }
-    End { error, _stream: Half::Receiver(receiver) }
+    TaskEnd { error, _stream: StreamHalf::Receiver(receiver) }
 }
 
-async fn answer(stage: &Stage, receiver: &mut Receiver) -> Result<u64, CallError> {
+async fn answer(target: &LoadTarget, receiver: &mut StreamReceiver) -> Result<u64, BenchCallError> {
     let answer = timeout(ANSWERS_MAX, receiver.next()).await;
-    let answer = answer.map_err(|_| CallError::Nonsense("no answer"))??;
-    stage.protocol.unknown(answer.ok_or(CallError::Nonsense("the stream ended"))?)
+    let answer = answer.map_err(|_| BenchCallError::Nonsense("no answer"))??;
+    target.protocol.unknown(answer.ok_or(BenchCallError::Nonsense("the stream ended"))?)
 }

@@ -16,14 +16,14 @@ use tokio::{
 
 use super::{Load, resolve::expect};
 use crate::{
+    error::BenchCallError,
     error::BenchError,
-    error::CallError,
     figures::Figures,
-    load::callers::{Crowd, Done, End},
-    load::connection::{Connection, Receiver, Sender},
+    load::callers::{CallResults, Callers, StopCondition},
+    load::connection::{BenchConnection, StreamReceiver, StreamSender},
     plan::InstancePlan,
     population::{LONG_TTL, Population},
-    stage::{Stage, counted},
+    target::{LoadTarget, counted},
 };
 
 /// Calls of one kind that may be under way at a time; those that are due later count from then.
@@ -31,7 +31,7 @@ const CALLERS: usize = 256;
 
 /// Registrations, lookups and heartbeats of many clients at once, at a steady pace.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Mixed {
+pub(crate) struct MixedLoad {
     /// Clients, each with a connection of its own and a stream of heartbeats over it.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     clients: u64,
@@ -56,13 +56,13 @@ pub(crate) struct Mixed {
     duration: Duration,
 }
 
-impl Load for Mixed {
+impl Load for MixedLoad {
     type Ready = ();
 
     const FRESH: bool = true;
     const NAME: &'static str = "mixed";
 
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         let Self { clients, instances, services, registrations, lookups, .. } = self;
         format!(
             "{registrations} registrations/s and {lookups} lookups/s of {clients} clients, \
@@ -82,28 +82,28 @@ impl Load for Mixed {
     }
 
     fn plan(&self, namespace: String, payload: usize) -> InstancePlan {
-        InstancePlan { namespace, a_service: self.instances / self.services, payload }
+        InstancePlan { namespace, per_service: self.instances / self.services, payload }
     }
 
-    async fn prepare(&self, _stage: &Arc<Stage>) -> Result<(), BenchError> {
+    async fn prepare(&self, _stage: &Arc<LoadTarget>) -> Result<(), BenchError> {
         Ok(())
     }
 
-    async fn round(&self, stage: &Arc<Stage>, (): &()) -> Result<Figures, BenchError> {
-        let connections = stage.connect(self.clients as usize).await?;
+    async fn round(&self, target: &Arc<LoadTarget>, (): &()) -> Result<Figures, BenchError> {
+        let connections = target.connect(self.clients as usize).await?;
         let population =
-            Population::settle(stage, &connections, 0..self.instances, LONG_TTL).await?;
+            Population::register(target, &connections, 0..self.instances, LONG_TTL).await?;
         let failure = |source| BenchError::Call { what: "opening streams of heartbeats", source };
-        let clients = Clients::open(self, stage, &connections, population.leases()).await;
+        let clients = HeartbeatClients::open(self, target, &connections, population.leases()).await;
         let clients = clients.map_err(failure)?;
-        stage.progress.begin(format!("{}: registrations, lookups", stage.name));
-        let (begin, before) = (Instant::now(), stage.usage());
-        let heartbeats = clients.run(self, stage, begin);
-        let registrations = self.register(stage, &connections, population.leases());
-        let lookups = self.look(stage, &connections);
+        target.progress.begin(format!("{}: registrations, lookups", target.name));
+        let (begin, before) = (Instant::now(), target.usage());
+        let heartbeats = clients.run(self, target, begin);
+        let registrations = self.register(target, &connections, population.leases());
+        let lookups = self.look(target, &connections);
         let (heartbeats, registrations, lookups) = tokio::join!(heartbeats, registrations, lookups);
         let time = begin.elapsed();
-        let (server, load) = stage.spent(before);
+        let (server, load) = target.spent(before);
 
         let mut all = registrations.latencies.clone();
         all.add(&lookups.latencies).expect("both grow as need be");
@@ -129,81 +129,90 @@ impl Load for Mixed {
     }
 }
 
-impl Mixed {
+impl MixedLoad {
     async fn register(
         &self,
-        stage: &Arc<Stage>,
-        connections: &Arc<[Connection]>,
+        target: &Arc<LoadTarget>,
+        connections: &Arc<[BenchConnection]>,
         leases: Arc<[AtomicU64]>,
-    ) -> Done {
-        let end = End::after(self.duration);
-        let crowd = Crowd { callers: CALLERS, rate: Some(self.registrations), end };
-        let (registering, instances) = (Arc::clone(stage), self.instances);
+    ) -> CallResults {
+        let end = StopCondition::after(self.duration);
+        let callers = Callers { callers: CALLERS, rate: Some(self.registrations), end };
+        let (registering, instances) = (Arc::clone(target), self.instances);
         let call = move |connection, number: u64| {
-            let (stage, leases) = (Arc::clone(&registering), Arc::clone(&leases));
+            let (target, leases) = (Arc::clone(&registering), Arc::clone(&leases));
             async move {
                 let index = number * 7_919 % instances;
-                let lease = stage.register(&connection, index, number + 1, LONG_TTL).await?;
+                let lease = target.register(&connection, index, number + 1, LONG_TTL).await?;
                 leases[index as usize].store(lease, Ordering::Relaxed);
                 Ok(())
             }
         };
-        crowd.call(connections, &stage.progress, call).await
+        callers.call(connections, &target.progress, call).await
     }
 
-    async fn look(&self, stage: &Arc<Stage>, connections: &Arc<[Connection]>) -> Done {
-        let end = End::after(self.duration);
-        let crowd = Crowd { callers: CALLERS, rate: Some(self.lookups), end };
+    async fn look(
+        &self,
+        target: &Arc<LoadTarget>,
+        connections: &Arc<[BenchConnection]>,
+    ) -> CallResults {
+        let end = StopCondition::after(self.duration);
+        let callers = Callers { callers: CALLERS, rate: Some(self.lookups), end };
         let (looking, services, a_service) =
-            (Arc::clone(stage), self.services, stage.plan.a_service);
+            (Arc::clone(target), self.services, target.plan.per_service);
         let call = move |connection, number: u64| {
-            let stage = Arc::clone(&looking);
+            let target = Arc::clone(&looking);
             async move {
-                expect(stage.resolve(&connection, number * 7_919 % services).await?, a_service)
+                expect(target.resolve(&connection, number * 7_919 % services).await?, a_service)
             }
         };
-        crowd.call(connections, &stage.progress, call).await
+        callers.call(connections, &target.progress, call).await
     }
 }
 
 /// Heartbeats of the clients.
-struct Clients {
-    streams: Vec<(Sender, Receiver)>,
+struct HeartbeatClients {
+    streams: Vec<(StreamSender, StreamReceiver)>,
     leases: Arc<[AtomicU64]>,
 }
 
 #[derive(Debug, Default)]
-struct Heartbeats {
+struct HeartbeatCounts {
     answered: u64,
     unknown: u64,
     errors: u64,
 }
 
-impl Clients {
+impl HeartbeatClients {
     async fn open(
-        mixed: &Mixed,
-        stage: &Arc<Stage>,
-        connections: &Arc<[Connection]>,
+        mixed: &MixedLoad,
+        target: &Arc<LoadTarget>,
+        connections: &Arc<[BenchConnection]>,
         leases: Arc<[AtomicU64]>,
-    ) -> Result<Self, CallError> {
+    ) -> Result<Self, BenchCallError> {
         let mut streams = Vec::new();
         // More clients than instances have nothing to keep alive.
         for connection in connections.iter().take(mixed.instances as usize) {
-            streams.push(connection.stream(stage.protocol.keep_alive_path()).await?);
+            streams.push(connection.stream(target.protocol.keep_alive_path()).await?);
         }
         // A stream is there once it has answered: those still to be opened are none of the load.
         let clients = streams.len();
         for (client, stream) in streams.iter_mut().enumerate() {
             let own = own(&leases, client, clients);
-            for own in own.chunks(stage.protocol.leases_a_message_max()) {
-                renew(stage, stream, own).await?;
+            for own in own.chunks(target.protocol.leases_a_message_max()) {
+                renew(target, stream, own).await?;
             }
         }
         Ok(Self { streams, leases })
     }
 
     /// Each renews its own once in an interval.
-    async fn run(self, mixed: &Mixed, stage: &Arc<Stage>, begin: Instant) -> Heartbeats {
+    async fn run(
+        self,
+        mixed: &MixedLoad,
+        target: &Arc<LoadTarget>,
+        begin: Instant,
+    ) -> HeartbeatCounts {
         let over = begin + mixed.duration;
         let clients = self.streams.len();
         let turn = mixed.interval.div_f64(clients as f64);
@@ -211,13 +220,13 @@ impl Clients {
         let mut tasks = JoinSet::new();
         for (client, mut stream) in self.streams.into_iter().enumerate() {
             let mut due = interval_at(begin + turn.mul_f64(client as f64), mixed.interval);
-            let (stage, sums) = (Arc::clone(stage), Arc::clone(&sums));
+            let (target, sums) = (Arc::clone(target), Arc::clone(&sums));
             let leases = Arc::clone(&self.leases);
             tasks.spawn(async move {
                 while due.tick().await < over {
                     let own = own(&leases, client, clients);
-                    for own in own.chunks(stage.protocol.leases_a_message_max()) {
-                        match renew(&stage, &mut stream, own).await {
+                    for own in own.chunks(target.protocol.leases_a_message_max()) {
+                        match renew(&target, &mut stream, own).await {
                             Ok(unknown) => {
                                 sums[0].fetch_add(1, Ordering::Relaxed);
                                 sums[1].fetch_add(unknown, Ordering::Relaxed);
@@ -235,7 +244,7 @@ impl Clients {
         // Their streams end together, once all is over.
         tasks.join_all().await;
         let [answered, unknown, errors] = [0, 1, 2].map(|sum| counted(&sums[sum]));
-        Heartbeats { answered, unknown, errors }
+        HeartbeatCounts { answered, unknown, errors }
     }
 }
 
@@ -245,11 +254,11 @@ fn own(leases: &[AtomicU64], client: usize, clients: usize) -> Vec<u64> {
 }
 
 async fn renew(
-    stage: &Stage,
-    (sender, receiver): &mut (Sender, Receiver),
+    target: &LoadTarget,
+    (sender, receiver): &mut (StreamSender, StreamReceiver),
     leases: &[u64],
-) -> Result<u64, CallError> {
-    sender.send(stage.protocol.keep_alive(leases))?;
-    let answer = receiver.next().await?.ok_or(CallError::Nonsense("the stream ended"))?;
-    stage.protocol.unknown(answer)
+) -> Result<u64, BenchCallError> {
+    sender.send(target.protocol.keep_alive(leases))?;
+    let answer = receiver.next().await?.ok_or(BenchCallError::Nonsense("the stream ended"))?;
+    target.protocol.unknown(answer)
 }

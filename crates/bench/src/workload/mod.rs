@@ -11,10 +11,10 @@ mod watch;
 use std::sync::Arc;
 
 pub(crate) use self::{
-    expiry::Expiry, heartbeat::Heartbeat, mixed::Mixed, register::Register, resolve::Resolve,
-    restart::Restart, watch::Watch,
+    expiry::ExpiryLoad, heartbeat::HeartbeatLoad, mixed::MixedLoad, register::RegisterLoad,
+    resolve::ResolveLoad, restart::RestartLoad, watch::WatchLoad,
 };
-use crate::{error::BenchError, figures::Figures, plan::InstancePlan, stage::Stage};
+use crate::{error::BenchError, figures::Figures, plan::InstancePlan, target::LoadTarget};
 
 /// One kind of load.
 pub(crate) trait Load: Sync {
@@ -28,7 +28,7 @@ pub(crate) trait Load: Sync {
     const NAME: &'static str;
 
     /// What is done, for the heading.
-    fn told(&self) -> String;
+    fn describe(&self) -> String;
 
     /// Whether the arguments make sense together.
     fn check(&self) -> Result<(), BenchError> {
@@ -43,7 +43,11 @@ pub(crate) trait Load: Sync {
         0
     }
 
-    async fn prepare(&self, stage: &Arc<Stage>) -> Result<Self::Ready, BenchError>;
+    async fn prepare(&self, target: &Arc<LoadTarget>) -> Result<Self::Ready, BenchError>;
 
-    async fn round(&self, stage: &Arc<Stage>, ready: &Self::Ready) -> Result<Figures, BenchError>;
+    async fn round(
+        &self,
+        target: &Arc<LoadTarget>,
+        ready: &Self::Ready,
+    ) -> Result<Figures, BenchError>;
 }

@@ -8,15 +8,15 @@ use super::Load;
 use crate::{
     error::BenchError,
     figures::Figures,
-    load::callers::{Crowd, End},
+    load::callers::{Callers, StopCondition},
     plan::InstancePlan,
     population::LONG_TTL,
-    stage::Stage,
+    target::LoadTarget,
 };
 
 /// Register new instances.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Register {
+pub(crate) struct RegisterLoad {
     /// Connections.
     #[arg(long, default_value_t = 16)]
     connections: usize,
@@ -38,13 +38,13 @@ pub(crate) struct Register {
     duration: Duration,
 }
 
-impl Load for Register {
+impl Load for RegisterLoad {
     type Ready = ();
 
     const FRESH: bool = true;
     const NAME: &'static str = "register";
 
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         let Self { connections, callers, a_service, .. } = self;
         let rate = self.rate.map_or_else(String::new, |rate| format!(" at {rate}/s"));
         format!(
@@ -53,27 +53,27 @@ impl Load for Register {
     }
 
     fn plan(&self, namespace: String, payload: usize) -> InstancePlan {
-        InstancePlan { namespace, a_service: self.a_service, payload }
+        InstancePlan { namespace, per_service: self.a_service, payload }
     }
 
-    async fn prepare(&self, _stage: &Arc<Stage>) -> Result<(), BenchError> {
+    async fn prepare(&self, _stage: &Arc<LoadTarget>) -> Result<(), BenchError> {
         Ok(())
     }
 
-    async fn round(&self, stage: &Arc<Stage>, (): &()) -> Result<Figures, BenchError> {
-        let connections = stage.connect(self.connections).await?;
-        let end = End { count: self.instances, ..End::after(self.duration) };
-        let crowd = Crowd { callers: self.callers, rate: self.rate, end };
-        let before = stage.usage();
+    async fn round(&self, target: &Arc<LoadTarget>, (): &()) -> Result<Figures, BenchError> {
+        let connections = target.connect(self.connections).await?;
+        let end = StopCondition { count: self.instances, ..StopCondition::after(self.duration) };
+        let callers = Callers { callers: self.callers, rate: self.rate, end };
+        let before = target.usage();
         let calls = {
-            let stage = Arc::clone(stage);
+            let target = Arc::clone(target);
             move |connection, number| {
-                let stage = Arc::clone(&stage);
-                async move { stage.register(&connection, number, 0, LONG_TTL).await.map(drop) }
+                let target = Arc::clone(&target);
+                async move { target.register(&connection, number, 0, LONG_TTL).await.map(drop) }
             }
         };
-        let done = crowd.call(&connections, &stage.progress, calls).await;
-        let (server, load) = stage.spent(before);
+        let done = callers.call(&connections, &target.progress, calls).await;
+        let (server, load) = target.spent(before);
         let mut figures = Figures::default();
         done.push_to(&mut figures);
         let registered = done.latencies.len();

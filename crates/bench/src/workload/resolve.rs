@@ -6,18 +6,18 @@ use clap::Args;
 
 use super::Load;
 use crate::{
+    error::BenchCallError,
     error::BenchError,
-    error::CallError,
     figures::Figures,
-    load::callers::{Crowd, End},
+    load::callers::{Callers, StopCondition},
     plan::InstancePlan,
     population::{LONG_TTL, Population},
-    stage::Stage,
+    target::LoadTarget,
 };
 
 /// Look services up.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Resolve {
+pub(crate) struct ResolveLoad {
     /// Connections.
     #[arg(long, default_value_t = 16)]
     connections: usize,
@@ -39,12 +39,12 @@ pub(crate) struct Resolve {
     duration: Duration,
 }
 
-impl Load for Resolve {
+impl Load for ResolveLoad {
     type Ready = Population;
 
     const NAME: &'static str = "resolve";
 
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         let Self { connections, callers, services, instances, .. } = self;
         let rate = self.rate.map_or_else(String::new, |rate| format!(" at {rate}/s"));
         format!(
@@ -62,37 +62,37 @@ impl Load for Resolve {
     }
 
     fn plan(&self, namespace: String, payload: usize) -> InstancePlan {
-        InstancePlan { namespace, a_service: self.instances / self.services, payload }
+        InstancePlan { namespace, per_service: self.instances / self.services, payload }
     }
 
-    async fn prepare(&self, stage: &Arc<Stage>) -> Result<Population, BenchError> {
-        let connections = stage.connect(self.connections).await?;
-        Population::settle(stage, &connections, 0..self.instances, LONG_TTL).await
+    async fn prepare(&self, target: &Arc<LoadTarget>) -> Result<Population, BenchError> {
+        let connections = target.connect(self.connections).await?;
+        Population::register(target, &connections, 0..self.instances, LONG_TTL).await
     }
 
     async fn round(
         &self,
-        stage: &Arc<Stage>,
+        target: &Arc<LoadTarget>,
         _population: &Population,
     ) -> Result<Figures, BenchError> {
-        let connections = stage.connect(self.connections).await?;
-        let end = End::after(self.duration);
-        let crowd = Crowd { callers: self.callers, rate: self.rate, end };
-        let (services, a_service) = (self.services, stage.plan.a_service);
-        let before = stage.usage();
+        let connections = target.connect(self.connections).await?;
+        let end = StopCondition::after(self.duration);
+        let callers = Callers { callers: self.callers, rate: self.rate, end };
+        let (services, a_service) = (self.services, target.plan.per_service);
+        let before = target.usage();
         let calls = {
-            let stage = Arc::clone(stage);
+            let target = Arc::clone(target);
             move |connection, number: u64| {
-                let stage = Arc::clone(&stage);
+                let target = Arc::clone(&target);
                 async move {
                     // A prime: neighbours in time are far from each other.
-                    let found = stage.resolve(&connection, number * 7_919 % services).await?;
+                    let found = target.resolve(&connection, number * 7_919 % services).await?;
                     expect(found, a_service)
                 }
             }
         };
-        let done = crowd.call(&connections, &stage.progress, calls).await;
-        let (server, load) = stage.spent(before);
+        let done = callers.call(&connections, &target.progress, calls).await;
+        let (server, load) = target.spent(before);
         let mut figures = Figures::default();
         done.push_to(&mut figures);
         figures.push_cost(server, load, done.time, done.latencies.len());
@@ -101,6 +101,6 @@ impl Load for Resolve {
 }
 
 /// Whether all were found.
-pub(super) fn expect(found: u64, expected: u64) -> Result<(), CallError> {
-    if found == expected { Ok(()) } else { Err(CallError::Nonsense("instances are missing")) }
+pub(super) fn expect(found: u64, expected: u64) -> Result<(), BenchCallError> {
+    if found == expected { Ok(()) } else { Err(BenchCallError::Nonsense("instances are missing")) }
 }

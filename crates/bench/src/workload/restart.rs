@@ -12,12 +12,12 @@ use super::Load;
 use crate::{
     error::BenchError,
     figures::Figures,
-    load::callers::{Crowd, End},
+    load::callers::{Callers, StopCondition},
     plan::InstancePlan,
     population::{LONG_TTL, Population},
     process::usage,
-    progress::Progress,
-    stage::{Stage, counted},
+    progress::RunProgress,
+    target::{LoadTarget, counted},
 };
 
 const CONNECTIONS: usize = 16;
@@ -28,7 +28,7 @@ const RESTARTS: usize = 3;
 /// Kill the server, and start it again on what it kept: three times a round. It has to be one that is
 /// started for it: with `--spawn`.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Restart {
+pub(crate) struct RestartLoad {
     /// Instances.
     #[arg(long, default_value_t = 50_000)]
     instances: u64,
@@ -37,12 +37,12 @@ pub(crate) struct Restart {
     a_service: u64,
 }
 
-impl Load for Restart {
+impl Load for RestartLoad {
     type Ready = Population;
 
     const NAME: &'static str = "restart";
 
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         format!("kill -9 with {} instances, until the first lookup is answered", self.instances)
     }
 
@@ -55,60 +55,64 @@ impl Load for Restart {
     }
 
     fn plan(&self, namespace: String, payload: usize) -> InstancePlan {
-        InstancePlan { namespace, a_service: self.a_service, payload }
+        InstancePlan { namespace, per_service: self.a_service, payload }
     }
 
-    async fn prepare(&self, stage: &Arc<Stage>) -> Result<Population, BenchError> {
-        if !stage.server.is_own() {
+    async fn prepare(&self, target: &Arc<LoadTarget>) -> Result<Population, BenchError> {
+        if !target.server.is_own() {
             let why = "this workload kills the server: it needs one of its own, with --spawn";
             return Err(BenchError::Arguments(why.to_owned()));
         }
-        let connections = stage.connect(CONNECTIONS).await?;
-        Population::settle(stage, &connections, 0..self.instances, LONG_TTL).await
+        let connections = target.connect(CONNECTIONS).await?;
+        Population::register(target, &connections, 0..self.instances, LONG_TTL).await
     }
 
     async fn round(
         &self,
-        stage: &Arc<Stage>,
+        target: &Arc<LoadTarget>,
         _population: &Population,
     ) -> Result<Figures, BenchError> {
-        stage.progress.begin(format!("{}: restarts", stage.name));
+        target.progress.begin(format!("{}: restarts", target.name));
         let mut micros = Histogram::<u64>::new(3).expect("three digits are few enough");
         let mut lost = 0;
         let mut figures = Figures::default();
         for _ in 0..RESTARTS {
-            let took = stage.server.restart().await?;
+            let took = target.server.restart().await?;
             micros.record(took.as_micros() as u64).expect("it grows as need be");
-            stage.progress.step();
-            if !stage.is_limit {
-                lost += self.lost(stage, &mut figures).await?;
+            target.progress.step();
+            if !target.is_limit {
+                lost += self.lost(target, &mut figures).await?;
             }
         }
         figures.push("throughput", "/s", 1e6 / micros.mean());
         figures.push_latencies(&micros);
         figures.push("lost", "", lost as f64);
-        if let Some(usage) = stage.server.pid().and_then(usage) {
+        if let Some(usage) = target.server.pid().and_then(usage) {
             figures.push("server memory", "MB", usage.memory_bytes as f64 / 1e6);
             figures.push("server CPU", "s", usage.cpu.as_secs_f64());
         }
-        figures.push("directory", "MB", stage.server.disk_bytes()? as f64 / 1e6);
+        figures.push("directory", "MB", target.server.disk_bytes()? as f64 / 1e6);
         Ok(figures)
     }
 }
 
-impl Restart {
+impl RestartLoad {
     /// How many instances are not there any more.
-    async fn lost(&self, stage: &Arc<Stage>, figures: &mut Figures) -> Result<u64, BenchError> {
-        let connections = stage.connect(CONNECTIONS).await?;
+    async fn lost(
+        &self,
+        target: &Arc<LoadTarget>,
+        figures: &mut Figures,
+    ) -> Result<u64, BenchError> {
+        let connections = target.connect(CONNECTIONS).await?;
         let found = Arc::new(AtomicU64::new(0));
         let count = self.instances / self.a_service;
-        let crowd = Crowd { callers: CALLERS, rate: None, end: End::count(count) };
-        let (looking, adding) = (Arc::clone(stage), Arc::clone(&found));
-        let unseen = Progress::default();
-        let done = crowd.call(&connections, &unseen, move |connection, service| {
-            let (stage, found) = (Arc::clone(&looking), Arc::clone(&adding));
+        let callers = Callers { callers: CALLERS, rate: None, end: StopCondition::count(count) };
+        let (looking, adding) = (Arc::clone(target), Arc::clone(&found));
+        let unseen = RunProgress::default();
+        let done = callers.call(&connections, &unseen, move |connection, service| {
+            let (target, found) = (Arc::clone(&looking), Arc::clone(&adding));
             async move {
-                found.fetch_add(stage.resolve(&connection, service).await?, Ordering::Relaxed);
+                found.fetch_add(target.resolve(&connection, service).await?, Ordering::Relaxed);
                 Ok(())
             }
         });

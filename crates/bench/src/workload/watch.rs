@@ -17,16 +17,16 @@ use tokio::{
 
 use super::Load;
 use crate::{
+    error::BenchCallError,
     error::BenchError,
-    error::CallError,
     figures::Figures,
-    load::connection::{Connection, Receiver},
+    load::connection::{BenchConnection, StreamReceiver},
     load::latencies::Latencies,
     load::pace::Pace,
     plan::InstancePlan,
     population::{LONG_TTL, Population},
-    protocol::Seen,
-    stage::{Stage, counted},
+    protocol::ObservedEvent,
+    target::{LoadTarget, counted},
 };
 
 /// Connections that register, and send changes.
@@ -37,7 +37,7 @@ const SEEN_MAX: Duration = Duration::from_secs(30);
 
 /// Change instances while many watch.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Watch {
+pub(crate) struct WatchLoad {
     /// Connections of watchers.
     #[arg(long, default_value_t = 1)]
     connections: usize,
@@ -58,12 +58,12 @@ pub(crate) struct Watch {
     duration: Duration,
 }
 
-impl Load for Watch {
+impl Load for WatchLoad {
     type Ready = ();
 
     const NAME: &'static str = "watch";
 
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         let Self { connections, watchers, services, instances, rate, .. } = self;
         format!(
             "{rate} changes/s of {instances} instances in {services} services, seen by {watchers} \
@@ -83,29 +83,30 @@ impl Load for Watch {
     }
 
     fn plan(&self, namespace: String, payload: usize) -> InstancePlan {
-        InstancePlan { namespace, a_service: self.instances / self.services, payload }
+        InstancePlan { namespace, per_service: self.instances / self.services, payload }
     }
 
-    async fn prepare(&self, _stage: &Arc<Stage>) -> Result<(), BenchError> {
+    async fn prepare(&self, _stage: &Arc<LoadTarget>) -> Result<(), BenchError> {
         Ok(())
     }
 
-    async fn round(&self, stage: &Arc<Stage>, (): &()) -> Result<Figures, BenchError> {
-        let writing = stage.connect(WRITING_CONNECTIONS).await?;
-        let population = Population::settle(stage, &writing, 0..self.instances, LONG_TTL).await?;
+    async fn round(&self, target: &Arc<LoadTarget>, (): &()) -> Result<Figures, BenchError> {
+        let writing = target.connect(WRITING_CONNECTIONS).await?;
+        let population =
+            Population::register(target, &writing, 0..self.instances, LONG_TTL).await?;
         let received_bytes = Arc::default();
-        let alone = stage.usage().0;
-        let watching = stage.connect_counted(self.connections, &received_bytes).await?;
-        let board = Arc::new(Board::new(self.changes(), self.services));
-        let watchers = self.begin(stage, &watching, &board).await?;
-        let watched = stage.usage().0;
-        stage.progress.begin(format!("{}: changes seen", stage.name));
+        let alone = target.usage().0;
+        let watching = target.connect_counted(self.connections, &received_bytes).await?;
+        let board = Arc::new(ChangeBoard::new(self.changes(), self.services));
+        let watchers = self.begin(target, &watching, &board).await?;
+        let watched = target.usage().0;
+        target.progress.begin(format!("{}: changes seen", target.name));
         received_bytes.store(0, Ordering::Relaxed);
-        let (begin, before) = (Instant::now(), stage.usage());
-        let errors = self.change(stage, &writing, &population, &board, begin).await;
+        let (begin, before) = (Instant::now(), target.usage());
+        let errors = self.change(target, &writing, &population, &board, begin).await;
         let unseen: u64 = watchers.join_all().await.into_iter().sum();
         let time = begin.elapsed();
-        let (server, load) = stage.spent(before);
+        let (server, load) = target.spent(before);
 
         let seen = board.latencies.sum();
         let mut figures = Figures::default();
@@ -127,7 +128,7 @@ impl Load for Watch {
     }
 }
 
-impl Watch {
+impl WatchLoad {
     fn changes(&self) -> u64 {
         (self.rate * self.duration.as_secs_f64()).ceil() as u64
     }
@@ -136,19 +137,19 @@ impl Watch {
     /// did not see.
     async fn begin(
         &self,
-        stage: &Arc<Stage>,
-        connections: &[Connection],
-        board: &Arc<Board>,
+        target: &Arc<LoadTarget>,
+        connections: &[BenchConnection],
+        board: &Arc<ChangeBoard>,
     ) -> Result<JoinSet<u64>, BenchError> {
-        stage.progress.begin(format!("{}: beginning watches", stage.name));
+        target.progress.begin(format!("{}: beginning watches", target.name));
         let ready = Arc::new(Semaphore::new(0));
         let mut tasks = JoinSet::new();
         for watcher in 0..self.watchers {
             let connection = connections[watcher as usize % connections.len()].clone();
-            let (stage, board) = (Arc::clone(stage), Arc::clone(board));
+            let (target, board) = (Arc::clone(target), Arc::clone(board));
             let (ready, service) = (Arc::clone(&ready), watcher % self.services);
             tasks.spawn(async move {
-                let watching = Watching { stage, board, service, expected: service + 1 };
+                let watching = LoadWatcher { target, board, service, expected: service + 1 };
                 watching.run(watcher as usize, connection, &ready).await
             });
         }
@@ -162,28 +163,28 @@ impl Watch {
     /// Makes the changes, those of one service one after the other; the errors that there were.
     async fn change(
         &self,
-        stage: &Arc<Stage>,
-        connections: &[Connection],
+        target: &Arc<LoadTarget>,
+        connections: &[BenchConnection],
         population: &Population,
-        board: &Arc<Board>,
+        board: &Arc<ChangeBoard>,
         begin: Instant,
-    ) -> Vec<CallError> {
+    ) -> Vec<BenchCallError> {
         let mut tasks = JoinSet::new();
         for service in 0..self.services {
-            let a_service = stage.plan.a_service;
+            let a_service = target.plan.per_service;
             let own = service * a_service..(service + 1) * a_service;
             let leases: Vec<u64> =
                 own.map(|index| population.lease(index).load(Ordering::Relaxed)).collect();
             let connection = connections[service as usize % connections.len()].clone();
-            let (stage, board) = (Arc::clone(stage), Arc::clone(board));
+            let (target, board) = (Arc::clone(target), Arc::clone(board));
             let mut pace = Pace::new(begin, self.rate, service as usize, self.services as usize);
             let (services, changes) = (self.services, self.changes());
             tasks.spawn(async move {
                 let mut errors = Vec::new();
                 for number in (service + 1..=changes).step_by(services as usize) {
                     let nth = (number - 1) / services % a_service;
-                    let instance = stage.plan.instance(service * a_service + nth, number);
-                    let call = stage.protocol.change(&instance, leases[nth as usize]);
+                    let instance = target.plan.instance(service * a_service + nth, number);
+                    let call = target.protocol.change(&instance, leases[nth as usize]);
                     board.send(number, pace.next().await);
                     errors.extend(connection.call(call).await.err());
                 }
@@ -196,7 +197,7 @@ impl Watch {
 
 /// When changes were sent, and what watchers saw of them.
 #[derive(Debug)]
-struct Board {
+struct ChangeBoard {
     base: Instant,
     /// By their numbers, which begin with 1: nanoseconds after the base.
     sent: Box<[AtomicU64]>,
@@ -206,7 +207,7 @@ struct Board {
     repeated: AtomicU64,
 }
 
-impl Board {
+impl ChangeBoard {
     fn new(changes: u64, services: u64) -> Self {
         Self {
             base: Instant::now(),
@@ -248,19 +249,19 @@ impl Board {
 }
 
 /// One watcher.
-struct Watching {
-    stage: Arc<Stage>,
-    board: Arc<Board>,
+struct LoadWatcher {
+    target: Arc<LoadTarget>,
+    board: Arc<ChangeBoard>,
     service: u64,
     /// The number of the next change.
     expected: u64,
 }
 
-impl Watching {
+impl LoadWatcher {
     /// Watches until everything was seen or for so long as nothing more comes. What was not seen.
-    async fn run(mut self, watcher: usize, connection: Connection, ready: &Semaphore) -> u64 {
-        let service = self.stage.plan.service(self.service);
-        let call = self.stage.protocol.watch(&self.stage.plan.namespace, Some(&service));
+    async fn run(mut self, watcher: usize, connection: BenchConnection, ready: &Semaphore) -> u64 {
+        let service = self.target.plan.service(self.service);
+        let call = self.target.protocol.watch(&self.target.plan.namespace, Some(&service));
         if let Ok(receiver) = connection.follow(call).await {
             // An error shows as changes that were not seen.
             let _ = self.follow(watcher, receiver, ready).await;
@@ -275,20 +276,20 @@ impl Watching {
     async fn follow(
         &mut self,
         watcher: usize,
-        mut receiver: Receiver,
+        mut receiver: StreamReceiver,
         ready: &Semaphore,
-    ) -> Result<(), CallError> {
+    ) -> Result<(), BenchCallError> {
         while self.left() > 0 {
             let Ok(message) = timeout(SEEN_MAX, receiver.next()).await else { break };
-            let message = message?.ok_or(CallError::Nonsense("the stream ended"))?;
-            for seen in self.stage.protocol.seen(message)? {
+            let message = message?.ok_or(BenchCallError::Nonsense("the stream ended"))?;
+            for seen in self.target.protocol.seen(message)? {
                 match seen {
-                    Seen::Ready => ready.add_permits(1),
-                    Seen::Changed(number) => {
+                    ObservedEvent::Ready => ready.add_permits(1),
+                    ObservedEvent::Changed(number) => {
                         self.expected = self.board.see(watcher, self.expected, number);
-                        self.stage.progress.step();
+                        self.target.progress.step();
                     }
-                    Seen::Gone(_) => {}
+                    ObservedEvent::Removed(_) => {}
                 }
             }
         }
@@ -302,7 +303,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_missed_or_repeated_is_counted() {
-        let board = Board::new(10, 2);
+        let board = ChangeBoard::new(10, 2);
         board.send(1, Instant::now());
         let expected = board.see(0, 1, 1);
         assert_eq!((expected, board.left(expected)), (3, 4));

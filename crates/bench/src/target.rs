@@ -11,25 +11,25 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
+    error::BenchCallError,
     error::BenchError,
-    error::CallError,
-    load::callers::{Crowd, End},
-    load::connection::Connection,
+    load::callers::{Callers, StopCondition},
+    load::connection::BenchConnection,
     plan::InstancePlan,
     process::{Usage, usage},
-    progress::Progress,
-    protocol::Protocol,
-    server::Server,
+    progress::RunProgress,
+    protocol::SystemProtocol,
+    server::BenchServer,
 };
 
 /// One server under load.
 #[derive(Debug)]
-pub(crate) struct Stage {
+pub(crate) struct LoadTarget {
     pub(crate) name: &'static str,
-    pub(crate) server: Server,
-    pub(crate) protocol: &'static dyn Protocol,
+    pub(crate) server: BenchServer,
+    pub(crate) protocol: &'static dyn SystemProtocol,
     pub(crate) plan: InstancePlan,
-    pub(crate) progress: Progress,
+    pub(crate) progress: RunProgress,
     /// Whether it only answers, and so knows nobody.
     pub(crate) is_limit: bool,
     /// Leases that are to be given back: those of a server that others use as well.
@@ -39,11 +39,11 @@ pub(crate) struct Stage {
 /// Callers that give leases back.
 const CALLERS: usize = 64;
 
-impl Stage {
+impl LoadTarget {
     pub(crate) async fn connect(
         &self,
         connections: usize,
-    ) -> Result<Arc<[Connection]>, BenchError> {
+    ) -> Result<Arc<[BenchConnection]>, BenchError> {
         self.connect_counted(connections, &Arc::default()).await
     }
 
@@ -52,10 +52,10 @@ impl Stage {
         &self,
         connections: usize,
         received_bytes: &Arc<AtomicU64>,
-    ) -> Result<Arc<[Connection]>, BenchError> {
+    ) -> Result<Arc<[BenchConnection]>, BenchError> {
         let mut open = Vec::with_capacity(connections);
         for _ in 0..connections {
-            open.push(Connection::open(&self.server.authority(), received_bytes).await?);
+            open.push(BenchConnection::open(&self.server.authority(), received_bytes).await?);
         }
         Ok(open.into())
     }
@@ -63,11 +63,11 @@ impl Stage {
     /// Registers an instance, and returns its lease.
     pub(crate) async fn register(
         &self,
-        connection: &Connection,
+        connection: &BenchConnection,
         index: u64,
         number: u64,
         ttl: Duration,
-    ) -> Result<u64, CallError> {
+    ) -> Result<u64, BenchCallError> {
         let instance = self.plan.instance(index, number);
         let answer = connection.call(self.protocol.register(&instance, ttl)).await?;
         let lease = self.protocol.lease(answer)?;
@@ -88,14 +88,18 @@ impl Stage {
         }
         self.progress.begin(format!("{}: removing what was registered", self.name));
         let connections = self.connect(1).await?;
-        let crowd = Crowd { callers: CALLERS, rate: None, end: End::count(leases.len() as u64) };
+        let callers = Callers {
+            callers: CALLERS,
+            rate: None,
+            end: StopCondition::count(leases.len() as u64),
+        };
         let protocol = self.protocol;
         // What has run out, or was taken over, needs no removal.
-        let done = crowd.call(&connections, &self.progress, move |connection, nth| {
+        let done = callers.call(&connections, &self.progress, move |connection, nth| {
             let call = protocol.deregister(leases[nth as usize]);
             async move {
                 match connection.call(call).await {
-                    Err(CallError::Refused { .. }) | Ok(_) => Ok(()),
+                    Err(BenchCallError::Refused { .. }) | Ok(_) => Ok(()),
                     Err(error) => Err(error),
                 }
             }
@@ -106,9 +110,9 @@ impl Stage {
     /// Looks a service up, which must have as many instances as were registered.
     pub(crate) async fn resolve(
         &self,
-        connection: &Connection,
+        connection: &BenchConnection,
         service: u64,
-    ) -> Result<u64, CallError> {
+    ) -> Result<u64, BenchCallError> {
         let service = self.plan.service(service);
         let call = self.protocol.resolve(&self.plan.namespace, &service);
         self.protocol.found(connection.call(call).await?)
