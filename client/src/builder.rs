@@ -3,7 +3,7 @@
 
 use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
 
-use http::{Uri, uri::Scheme};
+use http::Uri;
 use tower::Service as TowerService;
 
 #[cfg(feature = "tls")]
@@ -11,7 +11,7 @@ use crate::transport::Tls;
 use crate::{
     client::{Client, Inner},
     registration::Heartbeats,
-    registry::RegistryLink,
+    registry::{self, RegistryLink},
     runtime::backoff::Backoff,
     transport::{Connector, Dialer},
     view::ViewDir,
@@ -365,7 +365,7 @@ impl Builder {
             self.registries.push(REGISTRY_DEFAULT.to_owned());
         }
         let addresses: Vec<Uri> =
-            self.registries.iter().map(|url| address(url)).collect::<Result<_, _>>()?;
+            self.registries.iter().map(|url| registry_uri(url)).collect::<Result<_, _>>()?;
         let dialer = self.dialer.clone();
         let link = RegistryLink::new(&addresses, dialer, self.backoff, self.failback_interval);
         Ok(Client {
@@ -384,37 +384,9 @@ impl Builder {
     }
 }
 
-fn address(url: &str) -> Result<Uri, BuildError> {
-    let bad = |reason: &str| BuildError::BadUrl { url: url.to_owned(), reason: reason.to_owned() };
-    if has_zone(url) {
-        return Err(bad(
-            "it has an IPv6 zone id (%), which is not supported: use an address without \
-                        one, or a DNS name",
-        ));
-    }
-    let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| bad(&error.to_string()))?;
-    if uri.scheme() != Some(&Scheme::HTTP) {
-        return Err(bad("it has to begin with http://"));
-    }
-    let authority = uri.authority().ok_or_else(|| bad("it names no host"))?;
-    if authority.host().is_empty() || authority.as_str().contains('@') {
-        return Err(bad("it has to name a host, and nothing but a port besides"));
-    }
-    if uri.port_u16().is_none_or(|port| port == 0) {
-        return Err(bad("it names no port"));
-    }
-    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err(bad("nothing may follow the port"));
-    }
-    Ok(uri)
-}
-
-/// Returns whether the host is an IPv6 address with a zone (RFC 6874). URIs with one can't be read.
-fn has_zone(url: &str) -> bool {
-    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
-    let is_ipv6 = authority.starts_with('[') || authority.matches(':').count() > 1;
-    is_ipv6 && authority.contains('%')
+fn registry_uri(url: &str) -> Result<Uri, BuildError> {
+    registry::parse_url(url)
+        .map_err(|error| BuildError::BadUrl { url: url.to_owned(), reason: error.to_string() })
 }
 
 #[cfg(test)]
@@ -436,7 +408,7 @@ mod tests {
         // The registry's own word for no namespace.
         assert_eq!(builder.namespace, "");
         assert_eq!(REGISTRY_DEFAULT, "http://127.0.0.1:7510");
-        assert!(address(REGISTRY_DEFAULT).is_ok());
+        assert!(registry_uri(REGISTRY_DEFAULT).is_ok());
     }
 
     #[test]
@@ -456,50 +428,5 @@ mod tests {
     #[test]
     fn a_client_is_built_without_a_runtime() {
         assert!(Client::builder().build().is_ok());
-    }
-
-    #[test]
-    fn bad_addresses_are_named() {
-        for url in [
-            "",
-            "127.0.0.1:7510",
-            "https://127.0.0.1:7510",
-            "http://127.0.0.1",
-            "http://127.0.0.1:0",
-            "http://127.0.0.1:7510/registry",
-            "http://127.0.0.1:7510/?a=b",
-            "http://user:secret@127.0.0.1:7510",
-            "http://:7510",
-            "http://a b:7510",
-            "http://127.0.0.1:99999",
-        ] {
-            let error = Client::new(url).map(drop).unwrap_err();
-            let BuildError::BadUrl { url: named, .. } = error;
-            assert_eq!(named, url);
-        }
-    }
-
-    #[test]
-    fn a_zone_is_named_as_what_is_wrong() {
-        for url in [
-            "http://[fe80::1%25eth0]:7510",
-            "http://[fe80::1%eth0]:7510/",
-            "http://[fe80::a:b%253]",
-            "http://fe80::1%25eth0:7510",
-        ] {
-            let BuildError::BadUrl { reason, .. } = Client::new(url).map(drop).unwrap_err();
-            assert!(reason.contains("zone"), "{url}: {reason}");
-        }
-        for url in ["http://a%25b:7510", "http://[::1]:7510/%25", "http://[::1]:7510/?a=%25"] {
-            let BuildError::BadUrl { reason, .. } = Client::new(url).map(drop).unwrap_err();
-            assert!(!reason.contains("zone"), "{url}: {reason}");
-        }
-    }
-
-    #[test]
-    fn good_addresses_are_taken() {
-        for url in ["http://127.0.0.1:7510", "http://[::1]:7510/", "http://registry.internal:80"] {
-            assert!(Client::new(url).is_ok(), "{url}");
-        }
     }
 }

@@ -1,16 +1,18 @@
 //! The registry as one client reaches it: which of its addresses is in use (`failback`), requests to it
-//! (`link`), what its errors mean (`refusal`), and how its outages are reported (`state`, `outage`).
+//! (`link`), what its errors mean (`refusal`), how its outages are reported (`state`, `outage`), and its URLs.
 
 mod failback;
 mod link;
 mod outage;
 mod refusal;
 mod state;
+mod url;
 
 pub(crate) use self::{
     link::{REQUEST_TIMEOUT, RegistryConnection, RegistryLink, RequestFailure},
     outage::Outage,
     refusal::{Retryability, message},
+    url::parse_url,
 };
 pub use self::{
     refusal::{FieldViolation, Refusal},

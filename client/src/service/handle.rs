@@ -1,114 +1,24 @@
 //! The handle to one service: its view, and picks from it. All handles of a client to one service
 //! share one watch, which must never outlive the last of them.
 
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use dashmap::DashMap;
 use tokio::sync::watch;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::metrics::ServiceMetrics;
+use super::{changes::Changes, watched::WatchedService};
 use crate::{
     balance::{Balancer, NoInstance, Pick, PickContext, Policy, Selection, Subset},
-    endpoint::{Endpoint, ServiceStats, Snapshot},
+    endpoint::{Endpoint, Snapshot},
+    metrics::ServiceMetrics,
     proto::{Filter, Instance},
     registry::Refusal,
-    runtime::{clock, hash::hash, tasks},
+    runtime::{clock, hash::hash},
     transport::Dialer,
-    view::{Freshness, PublishedView, SelectedView, ViewProgress, Watcher},
+    view::{Freshness, SelectedView, ViewProgress},
 };
 
 /// How often to look whether an instance that failed is to be tried again.
 const EJECTED_PAUSE: Duration = Duration::from_millis(100);
-
-/// The services that a client's user holds handles to.
-#[derive(Debug, Default)]
-pub(crate) struct WatchedServices {
-    watched: DashMap<String, Weak<WatchedService>>,
-}
-
-/// One service and the watch that feeds its view.
-#[derive(Debug)]
-pub(crate) struct WatchedService {
-    name: String,
-    published: Arc<PublishedView>,
-    dialer: Dialer,
-    /// Where to strike this off at the end.
-    services: Weak<WatchedServices>,
-    /// Stops the watch when the last handle is gone.
-    _stop: Option<DropGuard>,
-}
-
-impl WatchedServices {
-    /// The service that `watcher` would watch; where it is watched already, that.
-    pub(crate) fn watch(
-        self: &Arc<Self>,
-        namespace: &str,
-        name: &str,
-        dialer: &Dialer,
-        watcher: impl FnOnce(Arc<PublishedView>, CancellationToken) -> Watcher,
-    ) -> Arc<WatchedService> {
-        if let Some(watched) = self.find(name) {
-            return watched;
-        }
-        let published = Arc::new(PublishedView::new(Arc::new(ServiceStats::new(namespace, name))));
-        let stop = CancellationToken::new();
-        let created = Arc::new(WatchedService {
-            name: name.to_owned(),
-            published: Arc::clone(&published),
-            dialer: dialer.clone(),
-            services: Arc::downgrade(self),
-            _stop: Some(stop.clone().drop_guard()),
-        });
-        let watched = self.insert(&created);
-        if Arc::ptr_eq(&watched, &created) {
-            tasks::spawn("watch", watcher(published, stop).run());
-        }
-        watched
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "the guard is held while a handle is cloned")]
-    fn find(&self, name: &str) -> Option<Arc<WatchedService>> {
-        let watched = self.watched.get(name).and_then(|watched| watched.upgrade());
-        watched.filter(|watched| watched.is_current())
-    }
-
-    /// Inserts `created`, unless its service is watched already. Returns the service that is watched.
-    #[expect(clippy::disallowed_methods, reason = "the guard is held while handles are compared")]
-    fn insert(&self, created: &Arc<WatchedService>) -> Arc<WatchedService> {
-        // Dropped after the entry: the drop of the last handle locks the map.
-        let present;
-        let mut entry = self.watched.entry(created.name.clone()).or_default();
-        present = entry.upgrade();
-        match &present {
-            Some(present) if present.is_current() => Arc::clone(present),
-            _ => {
-                *entry = Arc::downgrade(created);
-                Arc::clone(created)
-            }
-        }
-    }
-}
-
-impl WatchedService {
-    /// Returns false where its watch ended with the runtime that it ran in: it starts again in another one.
-    fn is_current(&self) -> bool {
-        !self.published.has_ended()
-    }
-}
-
-impl Drop for WatchedService {
-    #[expect(clippy::disallowed_methods, reason = "the guard is held while handles are counted")]
-    fn drop(&mut self) {
-        if let Some(services) = self.services.upgrade() {
-            // Another handle may have begun another watch of the same name meanwhile.
-            services.watched.remove_if(&self.name, |_, watched| watched.strong_count() == 0);
-        }
-    }
-}
 
 /// Why a service did not become ready.
 ///
@@ -185,15 +95,7 @@ impl Service {
     /// assert!(service.pick(&PickContext::new()).is_ok());
     /// ```
     pub fn fixed(instances: impl IntoIterator<Item = Instance>) -> Self {
-        let snapshot = Snapshot::new(instances);
-        let name = snapshot.instances().next().map(|instance| instance.service.clone());
-        Self::new(Arc::new(WatchedService {
-            name: name.unwrap_or_default(),
-            published: Arc::new(PublishedView::fixed(snapshot)),
-            dialer: Dialer::default(),
-            services: Weak::new(),
-            _stop: None,
-        }))
+        Self::new(WatchedService::fixed(Snapshot::new(instances)))
     }
 
     /// The same service, its calls spread in another way. The view stays shared; calls in flight
@@ -535,62 +437,10 @@ impl Service {
     /// ```
     #[must_use]
     pub fn changes(&self) -> Changes {
-        Changes {
-            progress: self.watched.published.progress(),
-            watched: Arc::clone(&self.watched),
-            seen: 0,
-        }
+        Changes::new(&self.watched)
     }
 
     pub(crate) fn dialer(&self) -> &Dialer {
         &self.watched.dialer
-    }
-}
-
-/// The views of a service, one after the other. Views that nobody asked for meanwhile are left out:
-/// the next one is always the latest.
-///
-/// ```
-/// use waypost_client::{Instance, Service};
-///
-/// # #[tokio::main]
-/// # async fn main() {
-/// let mut changes = Service::fixed([Instance::default()]).changes();
-/// let first = changes.next().await.expect("the present view");
-/// assert_eq!(first.len(), 1);
-/// assert!(changes.next().await.is_none(), "a fixed service has no other");
-/// # }
-/// ```
-#[derive(Debug)]
-pub struct Changes {
-    progress: watch::Receiver<ViewProgress>,
-    /// Keeps the watch alive.
-    watched: Arc<WatchedService>,
-    seen: u64,
-}
-
-impl Changes {
-    /// The view, once it is another than the last one that this gave; the first time the present
-    /// one. `None` when there can't be another one any more: the service is a fixed one, or the runtime
-    /// of the watch has ended. Cancel safe.
-    ///
-    /// ```
-    /// # use waypost_client::Service;
-    /// # #[tokio::main]
-    /// # async fn main() {
-    /// let mut changes = Service::fixed([]).changes();
-    /// assert!(changes.next().await.is_some());
-    /// # }
-    /// ```
-    pub async fn next(&mut self) -> Option<Arc<Snapshot>> {
-        let seen = self.seen;
-        let news = |progress: &ViewProgress| progress.views > seen || progress.ended;
-        // Locked until the view is taken: it is the one that is counted.
-        let progress = self.progress.wait_for(news).await.ok()?;
-        if progress.views == seen {
-            return None;
-        }
-        self.seen = progress.views;
-        self.watched.published.snapshot().load_full()
     }
 }

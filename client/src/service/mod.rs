@@ -1,0 +1,12 @@
+//! A service as its callers see it: the `handle`, which gives its view, its `changes` and picks. The handles of
+//! a client share what is `watched`.
+
+mod changes;
+mod handle;
+mod watched;
+
+pub(crate) use self::watched::WatchedServices;
+pub use self::{
+    changes::Changes,
+    handle::{ReadyError, Service},
+};
