@@ -1,5 +1,5 @@
-//! Time as the outcomes of calls told it last, so that choosing an instance reads no clock. Pure:
-//! told what time it is. It never goes back.
+//! The latest time that the outcome of a call reported, so that a pick reads no clock. Pure: takes
+//! the time as an argument. Invariant: the latest time never decreases.
 
 use std::sync::{
     OnceLock,
@@ -8,30 +8,30 @@ use std::sync::{
 
 use crate::runtime::clock::Instant;
 
-/// Milliseconds on a timeline, from 1 on.
+/// Milliseconds since the clock's origin, from 1 on.
 pub(crate) type Tick = u64;
 
-/// What the instances of one service share.
+/// A clock that all instances of a service share.
 #[derive(Debug, Default)]
 pub(crate) struct CoarseClock {
-    /// The first moment that it was told.
+    /// The first time that was reported.
     origin: OnceLock<Instant>,
     latest: AtomicU64,
 }
 
 impl CoarseClock {
-    /// Notes what time it is, and gives that.
+    /// Records the time, and returns its tick.
     pub(crate) fn advance(&self, now: Instant) -> Tick {
         let since = now.saturating_duration_since(*self.origin.get_or_init(|| now));
         let tick = u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-        // Written once a millisecond at most: every choice reads it.
+        // Written at most once a millisecond: every pick reads it.
         if self.latest() < tick {
             self.latest.fetch_max(tick, Ordering::Relaxed);
         }
         tick
     }
 
-    /// What time it was last; 0 before it was told any.
+    /// Returns the latest tick; 0 before the first time was reported.
     pub(crate) fn latest(&self) -> Tick {
         self.latest.load(Ordering::Relaxed)
     }
@@ -45,7 +45,7 @@ mod tests {
     use crate::runtime::clock;
 
     #[test]
-    fn it_begins_with_what_it_is_told_first_and_never_goes_back() {
+    fn it_starts_at_the_first_time_and_never_goes_back() {
         let (clock, start) = (CoarseClock::default(), clock::now());
         assert_eq!(clock.latest(), 0);
         assert_eq!(clock.advance(start), 1);

@@ -1,5 +1,4 @@
-//! An instance as calls see it: where it is, how much it has to do, how it does. It must never read
-//! more into a call than the call came to.
+//! An instance with its address, load and health.
 
 use std::{
     sync::{
@@ -25,20 +24,21 @@ use crate::{
     transport::SharedConnection,
 };
 
-/// The weight of an instance that was given none.
+/// The weight of an instance that has none.
 const WEIGHT_DEFAULT: u32 = 100;
-/// How long a probe may take before another one is sent.
+/// The time that a probe may take before another one is sent.
 const PROBE_MS: Tick = 5_000;
-/// A call that failed counts as one that took so many times as long, or as was expected, or as makes a
-/// difference: an instance that fails fast must not attract calls. More than what is clearly slower.
+/// The factor by which a failure counts as slower than the call was, than expected, and than the
+/// smallest difference that counts: an instance that fails fast must not attract calls. Greater
+/// than the factor from which an instance is clearly slower.
 const FAILURE_PENALTY: u32 = 8;
-/// What part of its share an instance gets that has just come.
+/// The part of its share that a new instance starts with.
 const WARMTH_MIN: f32 = 0.1;
-/// The longest that a call counts for.
+/// The longest latency that one call counts with.
 const LATENCY_MAX: Duration = Duration::from_secs(10);
 
-/// An instance as one snapshot knows it. In this order: what choices look at lies in one cache line
-/// with the count of references.
+/// An instance in one snapshot. The order of the fields puts what picks read into one cache line
+/// with the reference count.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Endpoint {
@@ -46,44 +46,44 @@ pub(crate) struct Endpoint {
     instance: Instance,
 }
 
-/// What stays with an identity for as long as it is reached at the same place. In this order: what
-/// choices look at lies side by side.
+/// The state that an identity keeps while its address stays. The order of the fields puts what
+/// picks read side by side.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct EndpointState {
-    /// 0, or when the next call may try whether it does well again: until then it is left alone.
+    /// 0, or the time from which one call may probe the ejected instance.
     probe_at: AtomicU64,
     latency: Latency,
     in_flight: AtomicU32,
-    /// The tick of its last answer, cut to 32 bits; 0 before the first one.
+    /// The tick of its last response, cut to 32 bits; 0 before the first one.
     answered_at: AtomicU32,
-    /// Since when it takes traffic; 0 where it always has, as far as is known.
+    /// The tick since which it takes traffic; 0 if it did when first seen.
     serving_since: AtomicU64,
     stats: Arc<ServiceStats>,
     /// `host:port`, an IPv6 address in brackets.
     address: Box<str>,
-    /// Of the id.
+    /// The hash of the id.
     id_hash: u64,
     connection: SharedConnection,
     health: Mutex<Health>,
 }
 
-/// Whether an instance is to be called.
+/// The admission of calls to an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     Admitted,
-    /// By one call, which finds out whether it does well again.
+    /// Ejected, and a probe has been due since this time: one call may go there.
     Probe(Tick),
-    /// It fails.
+    /// Ejected: it fails.
     Ejected,
 }
 
-/// How long an instance took until the head of an answer.
+/// The time from a request to the head of its response.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ResponseTime {
-    /// Since it had all of the request.
+    /// Measured from the end of the request.
     Whole(Duration),
-    /// Since it had all that the caller had sent, which was still sending: says nothing of its speed.
+    /// Measured while the caller was still sending: no measure of the instance's speed.
     Partial(Duration),
 }
 
@@ -94,7 +94,7 @@ impl From<Duration> for ResponseTime {
 }
 
 impl Endpoint {
-    /// An instance that was not known before.
+    /// Creates an endpoint for a new instance.
     pub(crate) fn new(instance: Instance, stats: &Arc<ServiceStats>) -> Self {
         let state = EndpointState {
             address: address(&instance.host, instance.port).into(),
@@ -111,8 +111,8 @@ impl Endpoint {
         Self { instance, state: Arc::new(state) }
     }
 
-    /// What `before` has become. Calls in flight, the connection and what is known of how it does stay
-    /// where the place stays.
+    /// Creates the successor of `before`. Calls in flight, the connection and the health stay if
+    /// the address stays.
     pub(crate) fn replace(before: &Self, instance: Instance) -> Self {
         let stays = before.instance.host == instance.host && before.instance.port == instance.port;
         if stays {
@@ -130,12 +130,13 @@ impl Endpoint {
         &self.state.address
     }
 
-    /// The same for the same id in every process.
+    /// Returns the hash of the id, the same in every process.
     pub(crate) fn id_hash(&self) -> u64 {
         self.state.id_hash
     }
 
-    /// Notes where it takes traffic from now on, and did not `before`, or not at this place.
+    /// Starts slow start if the instance takes traffic now, and did not `before` or had another
+    /// address.
     pub(crate) fn begin_slow_start(&self, before: Option<&Self>, now: Tick) {
         let served = before.is_some_and(|before| before.is_serving() && before.is_at(self));
         if self.is_serving() && !served {
@@ -143,8 +144,8 @@ impl Endpoint {
         }
     }
 
-    /// What part of its share an instance is to get that has its full share after `slow_start_ms`:
-    /// grows from a tenth to 1.
+    /// Returns the part of its share that the instance gets: grows from a tenth to 1 over
+    /// `slow_start_ms`.
     pub(crate) fn warmth(&self, now: Tick, slow_start_ms: Tick) -> f32 {
         let since = self.state.serving_since.load(Ordering::Relaxed);
         let age = now.saturating_sub(since);
@@ -166,7 +167,7 @@ impl Endpoint {
         self.weight() > 0 && matches!(self.instance.status(), Status::Up | Status::Suspect)
     }
 
-    /// Whether both are reached over the same connection.
+    /// Returns whether both share an address, and so a connection.
     pub(crate) fn is_at(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.state, &other.state)
     }
@@ -199,32 +200,32 @@ impl Endpoint {
         }
     }
 
-    /// Returns whether it is neither ejected nor on probation.
+    /// Returns whether it is not ejected.
     pub(crate) fn is_admitted(&self) -> bool {
         self.admission(self.state.stats.latest()) == Admission::Admitted
     }
 
-    /// Notes that the head of an answer came from it.
+    /// Records that the head of a response arrived.
     pub(crate) fn record_response(&self, now: Instant) {
         let tick = self.state.stats.advance(now);
         self.state.answered_at.store((tick as u32).max(1), Ordering::Relaxed);
     }
 
-    /// Returns how long ago its last answer to any call came; none where there was none.
+    /// Returns the time since its last response to any call; none before the first one.
     pub(crate) fn silence(&self, now: Instant) -> Option<Duration> {
         let answered_at = self.state.answered_at.load(Ordering::Relaxed);
         let silent_ms = (self.state.stats.advance(now) as u32).wrapping_sub(answered_at);
         (answered_at > 0).then(|| Duration::from_millis(silent_ms.into()))
     }
 
-    /// Takes the probe that was due `at`. `false`: somebody else took it.
+    /// Takes the probe that was due `at`. Returns false if another call took it.
     pub(crate) fn take_probe(&self, at: Tick, now: Tick) -> bool {
         let next = now + PROBE_MS;
         let probe_at = &self.state.probe_at;
         probe_at.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Takes in what a call came to that took so long.
+    /// Records the outcome of a call, and its response time.
     pub(crate) fn record(&self, outcome: Outcome, took: impl Into<ResponseTime>) {
         let now = self.state.stats.advance(clock::now());
         let took = took.into();
@@ -257,8 +258,7 @@ impl Endpoint {
         self.latency().raise(penalized, now);
     }
 
-    /// Takes in that a call has taken so long and nobody waits for it any more. It says nothing of how
-    /// it would have ended.
+    /// Records that a call was abandoned after this time, with an unknown outcome.
     pub(crate) fn record_abandoned(&self, took: Duration) {
         let now = self.state.stats.advance(clock::now());
         self.latency().raise(took.min(LATENCY_MAX), now);
@@ -266,7 +266,7 @@ impl Endpoint {
 
     fn update_health(&self, outcome: Outcome, now: Tick) {
         let suspect = self.instance.status() == Status::Suspect;
-        // Nothing that is done under the lock panics.
+        // No code under the lock panics.
         let mut health = self.state.health.lock().unwrap_or_else(PoisonError::into_inner);
         let was_ejected = health.is_ejected();
         let change = health.record(outcome, suspect, now, fastrand::f64());
@@ -280,12 +280,28 @@ impl Endpoint {
         let Instance { namespace, service, id, .. } = &self.instance;
         let for_ms = probe_at.saturating_sub(now);
         if probe_at == 0 {
-            tracing::info!(namespace, service, instance = id, "the instance does well again");
+            tracing::info!(
+                namespace,
+                service,
+                instance = id,
+                "probe succeeded, instance readmitted"
+            );
         } else if was_ejected {
-            tracing::debug!(namespace, service, instance = id, for_ms, "the instance still fails");
+            tracing::debug!(
+                namespace,
+                service,
+                instance = id,
+                for_ms,
+                "probe failed, instance stays ejected"
+            );
         } else {
-            let what = "the instance fails and is left alone for a while";
-            tracing::warn!(namespace, service, instance = id, for_ms, "{what}");
+            tracing::warn!(
+                namespace,
+                service,
+                instance = id,
+                for_ms,
+                "calls fail, instance ejected"
+            );
             self.state.stats.metrics().instance_ejected();
         }
     }
@@ -322,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_in_flight_stay_with_the_place() {
+    fn calls_in_flight_stay_with_the_address() {
         let before = Endpoint::new(instance("a", Status::Up), &Arc::default());
         before.begin();
         let changed = Endpoint::replace(&before, instance("a", Status::Draining));

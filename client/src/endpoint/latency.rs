@@ -1,5 +1,4 @@
-//! How long an instance takes to answer: an average that one slow answer at most doubles. Lock-free and pure:
-//! takes the time as an argument.
+//! The latency of an instance: a moving average. Lock-free and pure: takes the time as an argument.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -8,27 +7,27 @@ use std::{
 
 use super::coarse_clock::Tick;
 
-/// In how many milliseconds an average comes down to 1 / e of what it was, where nothing confirms it. Long
-/// enough that a slow instance is tried rarely, short enough that it is soon forgiven.
+/// The time in which an average that no response confirms decays to 1 / e. Long enough that a slow
+/// instance is tried rarely, short enough that it soon gets calls again.
 const DECAY_MS: f32 = 2_500.0;
-/// What part of the difference to it an answer moves the average by.
+/// The part of the difference by which a response moves the average.
 const GAIN: f32 = 0.25;
-/// How many times higher one answer makes the average, at most.
+/// The factor by which one response raises the average at most.
 const RISE_MAX: f32 = 2.0;
 /// Latencies below this are equal, in nanoseconds: about a millisecond.
 pub(crate) const EQUAL_BELOW: f32 = 1_048_576.0;
 
-/// The average latency of an instance's answers, each of which counts for a quarter. One answer at most
-/// doubles it: it may have waited for anything, and only several in a row are an instance that is slow. The
-/// first answer, which often had to wait for a connection, does not count until there is a second one; then
-/// the quicker of the two does.
+/// The average latency of an instance's responses, each of which counts for a quarter. One slow
+/// response at most doubles it: it may have waited for anything, and only several in a row show
+/// that the instance is slow. The first response, which often waited for a connection, does not
+/// count until there is a second one; then the faster of the two does.
 ///
-/// The bits of the nanoseconds (an `f32`; 0 where nothing is known, negative after the first answer) above
-/// those of the tick at which they held.
+/// The bits of the nanoseconds (an `f32`; 0 if unknown, negative after the first response) above
+/// those of the tick at which they were set.
 #[derive(Debug, Default)]
 pub(crate) struct Latency(AtomicU64);
 
-/// An average as it was when it last changed.
+/// An average at its last change.
 #[derive(Clone, Copy)]
 pub(crate) struct Estimate {
     nanos: f32,
@@ -44,16 +43,16 @@ impl Estimate {
         u64::from(self.nanos.to_bits()) << 32 | u64::from(self.at)
     }
 
-    /// The nanoseconds as they were; 0 or less where too little is known.
+    /// Returns the nanoseconds without decay; 0 or less if there are too few responses.
     #[inline]
     pub(crate) fn nanos(self) -> f32 {
         self.nanos
     }
 
-    /// What is left of them where nothing confirms them; 0 where too little is known.
+    /// Returns the nanoseconds with decay; 0 if there are too few responses.
     pub(crate) fn decayed(self, now: Tick) -> f32 {
         let age = (now as u32).wrapping_sub(self.at);
-        // Callers' clocks may be a little apart.
+        // Clocks of different threads may differ a little.
         let weight =
             if age == 0 || age > u32::MAX / 2 { 1.0 } else { (-(age as f32) / DECAY_MS).exp() };
         self.nanos.max(0.0) * weight
@@ -77,18 +76,18 @@ impl Latency {
         Estimate::unpack(self.0.load(Ordering::Relaxed))
     }
 
-    /// The nanoseconds that an answer is expected to take; 0 where too little is known.
+    /// Returns the expected nanoseconds of a response; 0 if there are too few responses.
     pub(crate) fn nanos(&self, now: Tick) -> f32 {
         self.estimate().decayed(now)
     }
 
-    /// Takes in how long an answer took.
+    /// Adds the latency of a response.
     pub(crate) fn observe(&self, took: Duration, now: Tick) {
         let nanos = nanos(took);
         self.update(|before| Some(Estimate { nanos: before.after(nanos), at: now as u32 }));
     }
 
-    /// Takes in that an answer takes at least so long: at once, and all of it.
+    /// Raises the average to `took`, if it is lower.
     pub(crate) fn raise(&self, took: Duration, now: Tick) {
         let nanos = nanos(took);
         self.update(|before| {
@@ -96,7 +95,7 @@ impl Latency {
         });
     }
 
-    /// Assumes that an answer takes so many nanoseconds, where nothing is known.
+    /// Sets the average to `nanos`, if there is none yet.
     pub(crate) fn assume(&self, nanos: f32, now: Tick) {
         let assumed = Estimate { nanos, at: now as u32 }.pack();
         let _known = self.0.compare_exchange(0, assumed, Ordering::Relaxed, Ordering::Relaxed);
@@ -123,7 +122,7 @@ mod tests {
         latency.nanos(now) / 1e6
     }
 
-    /// One whose answers were quick.
+    /// A latency after fast responses.
     fn quick() -> Latency {
         let latency = Latency::default();
         (0..9).for_each(|_| latency.observe(QUICK, 1));
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn one_slow_answer_at_most_doubles_it_and_several_show_how_slow_an_instance_is() {
+    fn one_slow_response_at_most_doubles_it_and_several_raise_it_to_their_latency() {
         let latency = quick();
         assert!((1.9..2.1).contains(&millis(&latency, 1)));
         latency.observe(SLOW, 2);
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_answer_counts_once_there_is_a_second_one() {
+    fn the_first_response_counts_once_there_is_a_second_one() {
         let latency = Latency::default();
         latency.observe(SLOW, 1);
         assert_eq!(latency.nanos(1).to_bits(), 0);
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_to_be_slow_counts_at_once() {
+    fn a_raise_counts_at_once() {
         let latency = quick();
         latency.raise(SLOW, 1);
         assert!((199.0..201.0).contains(&millis(&latency, 1)));
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nothing_confirms_comes_down_and_is_remembered() {
+    fn an_unconfirmed_average_decays_and_is_remembered() {
         let latency = quick();
         latency.raise(SLOW, 1);
         let later = millis(&latency, 2_501);
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assumption_holds_until_something_is_known() {
+    fn an_assumption_holds_until_the_first_response() {
         let latency = Latency::default();
         latency.assume(3e6, 1);
         assert!((2.9..3.1).contains(&millis(&latency, 1)));

@@ -1,6 +1,7 @@
-//! Instances as calls see them. One instance (`endpoint`) has a latency, a health (`outlier`) and a share
-//! of what its service measures (`service_stats`: `coarse_clock`, `slowest`); those of a service form a
-//! `snapshot`, and those that take traffic a `weighted` list (`weights`).
+//! Instances with their load and health. An `endpoint` has a `latency`, a health (`outlier`, from
+//! the `outcome`s of calls) and the `service_stats` of its service (`coarse_clock`, `slowest`). The
+//! endpoints of a service form a `snapshot`; those that take traffic form a `weighted` list
+//! (`weights`). Imports nothing of balancing.
 
 mod coarse_clock;
 #[expect(clippy::module_inception, reason = "the folder's first noun")]

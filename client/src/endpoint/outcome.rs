@@ -1,6 +1,6 @@
 //! The result of a call, as outlier detection and latency count it.
 
-/// What a call came to, as far as the instance is to be judged by it.
+/// The outcome of a call, as it counts for or against its instance.
 ///
 /// ```
 /// use waypost_client::Outcome;
@@ -18,8 +18,8 @@
 pub enum Outcome {
     /// The instance served it.
     Success,
-    /// The instance did not, and might not serve the next one either.
+    /// The instance did not serve it, and might not serve the next one.
     Failure,
-    /// The instance took no connection: it is left alone at once, for a second at first.
+    /// The instance took no connection: it is ejected at once, for a second at first.
     Unreachable,
 }

@@ -1,53 +1,54 @@
-//! Tells the instances that fail from those that don't, by what calls to them come to. Pure: told
-//! what time it is, and given its randomness. It never removes an instance: it only says when to leave
-//! it alone.
+//! Outlier detection: ejects an instance whose calls fail, and readmits it after a successful
+//! probe. Pure: takes the time and randomness as arguments. Never removes an instance: membership
+//! is the registry's.
 
 use super::{coarse_clock::Tick, outcome::Outcome};
 
-/// Failures in a row after which an instance is left alone.
+/// Consecutive failures that eject an instance.
 const FAILURES_IN_A_ROW: u32 = 5;
-/// Calls within one window before their rate of failures says anything.
+/// The number of calls in a window from which its failure rate counts.
 const CALLS_MIN: u32 = 20;
 const WINDOW_MS: Tick = 10_000;
-/// How long an instance is left alone for the first time, and at most.
+/// The length of the first ejection, and of the longest.
 const FAILING_EJECTION_MS: (Tick, Tick) = (30_000, 300_000);
-/// The same where it took no connection: that is cheap to try, and soon over.
+/// The same for an instance that took no connection: a probe is cheap, and the cause often short.
 const UNREACHABLE_EJECTION_MS: (Tick, Tick) = (1_000, 30_000);
-/// After so long without another ejection, those before are forgotten.
+/// The time without an ejection after which the count of ejections starts again.
 const FORGET_MS: Tick = 300_000;
 
-/// What follows from it.
+/// A change that an outcome causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HealthChange {
     /// As it was.
     Unchanged,
-    /// Leave the instance alone until then; the first call after that is a probe.
+    /// Eject the instance until then; the first call after that is a probe.
     Eject(Tick),
-    /// The probe went well.
+    /// Readmit the instance: the probe succeeded.
     Readmit,
 }
 
-/// How one instance has done.
+/// The health of one instance.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     failures_in_a_row: u32,
     window_began: Tick,
     calls: u32,
     failures: u32,
-    /// Until when it is left alone; 0 where it is not.
+    /// The end of the ejection; 0 if it is not ejected.
     ejected_until: Tick,
-    /// How often in a row, without a long good time between.
+    /// The number of ejections in a row.
     ejections: u32,
     readmitted_at: Tick,
 }
 
 impl Health {
-    /// Whether it is left alone, or was and has not done well since.
+    /// Returns whether it is ejected, or was and no probe has succeeded since.
     pub(crate) fn is_ejected(&self) -> bool {
         self.ejected_until > 0
     }
 
-    /// Takes in a sign. Of a `suspect` instance one failure is enough. `random` is from 0 to 1.
+    /// Records an outcome. A `suspect` instance is ejected after one failure. `random` is from 0 to
+    /// 1.
     pub(crate) fn record(
         &mut self,
         outcome: Outcome,
@@ -75,7 +76,7 @@ impl Health {
         if is_outlier { self.eject(outcome, now, random) } else { HealthChange::Unchanged }
     }
 
-    /// Calls that began before the ejection say nothing new.
+    /// Ignores calls that started before the ejection.
     fn record_ejected(&mut self, outcome: Outcome, now: Tick, random: f64) -> HealthChange {
         if now < self.ejected_until {
             return HealthChange::Unchanged;
@@ -97,7 +98,7 @@ impl Health {
             FAILING_EJECTION_MS
         };
         let doubled = first.saturating_mul(1 << self.ejections.min(16)).min(most);
-        // Callers that saw the same failures must not all come back at once.
+        // Clients that saw the same failures must not all probe at once.
         let jittered = doubled as f64 * (0.9 + random.clamp(0.0, 1.0) / 5.0);
         self.ejections += 1;
         self.ejected_until = now + jittered as Tick;
@@ -140,7 +141,7 @@ mod tests {
         }
         assert!(changes[..19].iter().all(|change| *change == HealthChange::Unchanged));
         assert_eq!(changes[19], HealthChange::Eject(30_029));
-        // Half of few, or of many in many windows, does not.
+        // Half of few calls, or of many in many windows, does not.
         let mut health = Health::default();
         for call in 0..200 {
             let outcome = if call % 2 == 0 { Outcome::Success } else { Outcome::Failure };
@@ -155,16 +156,16 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_brings_it_back_or_doubles_the_time() {
+    fn a_probe_readmits_or_doubles_the_ejection() {
         let mut health = Health::default();
         assert_eq!(judge(&mut health, Outcome::Unreachable, 100), HealthChange::Eject(1_100));
-        // What was under way before.
+        // Calls from before the ejection.
         assert_eq!(judge(&mut health, Outcome::Success, 500), HealthChange::Unchanged);
         assert_eq!(judge(&mut health, Outcome::Failure, 500), HealthChange::Unchanged);
         assert_eq!(judge(&mut health, Outcome::Unreachable, 1_100), HealthChange::Eject(3_100));
         assert_eq!(judge(&mut health, Outcome::Unreachable, 3_100), HealthChange::Eject(7_100));
         assert_eq!(judge(&mut health, Outcome::Success, 7_100), HealthChange::Readmit);
-        // Not forgotten so soon.
+        // The count of ejections is not reset so soon.
         assert_eq!(judge(&mut health, Outcome::Unreachable, 8_000), HealthChange::Eject(16_000));
         assert_eq!(judge(&mut health, Outcome::Success, 16_000), HealthChange::Readmit);
         let later = 16_000 + FORGET_MS;
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_is_jittered_and_bounded() {
+    fn the_ejection_is_jittered_and_bounded() {
         for (random, least) in [(0.0, 270_000), (1.0, 330_000)] {
             let mut health = Health { ejections: 40, ejected_until: 1, ..Health::default() };
             let change = health.record(Outcome::Failure, false, 1_000, random);

@@ -1,5 +1,5 @@
-//! What the instances of one service share, from view to view. It must never be written to by a choice:
-//! all choices read it.
+//! The state that all instances of a service share, across views. Invariant: a pick never writes to
+//! it, as all picks read it.
 
 use super::{
     coarse_clock::{CoarseClock, Tick},
@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{metrics::ServiceMetrics, runtime::clock::Instant};
 
-/// The instances of a service, as a whole.
+/// The clock, the slowest response and the metrics of a service.
 #[derive(Debug)]
 pub(crate) struct ServiceStats {
     clock: CoarseClock,
@@ -16,7 +16,7 @@ pub(crate) struct ServiceStats {
 }
 
 impl Default for ServiceStats {
-    /// Of a service without a name.
+    /// Creates the state of a service without a name.
     fn default() -> Self {
         Self::new("", "")
     }
@@ -28,17 +28,17 @@ impl ServiceStats {
         Self { clock: CoarseClock::default(), slowest: Slowest::default(), metrics }
     }
 
-    /// Notes what time it is, and gives that.
+    /// Records the time, and returns its tick.
     pub(crate) fn advance(&self, now: Instant) -> Tick {
         self.clock.advance(now)
     }
 
-    /// What time it was last; 0 before it was told any.
+    /// Returns the latest tick; 0 before the first time was reported.
     pub(crate) fn latest(&self) -> Tick {
         self.clock.latest()
     }
 
-    /// The slowest answer lately.
+    /// Returns the slowest recent response.
     pub(crate) fn slowest(&self) -> &Slowest {
         &self.slowest
     }

@@ -1,5 +1,5 @@
-//! The slowest answer of a service lately: rises at once, and is forgotten over minutes. Lock-free and
-//! pure: takes the time as an argument. Written only by an answer that is slower, as all calls read it.
+//! The slowest recent response of a service: rises at once, and decays over minutes. Lock-free and
+//! pure: takes the time as an argument. Written only by a slower response, as all calls read it.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -8,27 +8,27 @@ use std::{
 
 use super::coarse_clock::Tick;
 
-/// After how many milliseconds half of it is left, after twice as many a third.
+/// The milliseconds after which half of it is left; a third is left after twice as many.
 const HALF_MS: f32 = 120_000.0;
 
-/// The bits of the nanoseconds (an `f32`, 0 where nothing is known) above those of the tick at which they
-/// held.
+/// The bits of the nanoseconds (an `f32`, 0 if unknown) above those of the tick at which they were
+/// set.
 #[derive(Debug, Default)]
 pub(crate) struct Slowest(AtomicU64);
 
 impl Slowest {
-    /// What is left of it; 0 where nothing is known.
+    /// Returns what is left of it; 0 if unknown.
     pub(crate) fn latest(&self, now: Tick) -> Duration {
         Duration::from_nanos(nanos(self.0.load(Ordering::Relaxed), now) as u64)
     }
 
-    /// Takes in how long an answer took.
+    /// Adds the latency of a response.
     pub(crate) fn observe(&self, took: Duration, now: Tick) {
         let took = took.as_nanos() as f32;
         let before = self.0.load(Ordering::Relaxed);
         if took > nanos(before, now) {
             let bits = u64::from(took.to_bits()) << 32 | u64::from(now as u32);
-            // One of two that come at once may be lost.
+            // One of two simultaneous updates may be lost.
             let _raced =
                 self.0.compare_exchange(before, bits, Ordering::Relaxed, Ordering::Relaxed);
         }
@@ -37,7 +37,7 @@ impl Slowest {
 
 fn nanos(bits: u64, now: Tick) -> f32 {
     let age = (now as u32).wrapping_sub(bits as u32);
-    // Callers' clocks may be a little apart.
+    // Clocks of different threads may differ a little.
     let age = if age > u32::MAX / 2 { 0.0 } else { age as f32 };
     f32::from_bits((bits >> 32) as u32) / (1.0 + age / HALF_MS)
 }
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn it_rises_at_once_and_is_forgotten_slowly() {
+    fn it_rises_at_once_and_decays_slowly() {
         let slowest = Slowest::default();
         assert_eq!(slowest.latest(1), Duration::ZERO);
         slowest.observe(QUICK, 1);

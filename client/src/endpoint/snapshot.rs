@@ -1,5 +1,5 @@
-//! The instances of a service at one moment. Never changes once made: a change makes another one.
-//! What outlives a snapshot (calls in flight, connections, how an instance does) is the endpoints'.
+//! The instances of a service at one moment. Immutable: a change makes a new snapshot. Calls in
+//! flight, connections and health outlive it, in the endpoints.
 
 use std::sync::Arc;
 
@@ -24,19 +24,19 @@ use crate::proto::{Cursor, Instance};
 /// ```
 #[derive(Debug)]
 pub struct Snapshot {
-    /// In order of their ids.
+    /// All endpoints, in order of their ids.
     endpoints: Box<[Arc<Endpoint>]>,
-    /// Those of them that take new traffic.
+    /// The endpoints that take new traffic.
     serving: Arc<WeightedEndpoints>,
-    /// Those that the registry does not know (yet), and when they leave.
+    /// The endpoints that the registry does not have (yet), and when they are removed.
     missing: Box<[(Arc<Endpoint>, Instant)]>,
     cursor: Cursor,
     stats: Arc<ServiceStats>,
 }
 
 impl Snapshot {
-    /// A snapshot of `instances`, for tests and for lists that come from elsewhere. Of several with
-    /// the same id the last one counts. Its cursor is the empty one.
+    /// Creates a snapshot of `instances`, for tests and for lists from elsewhere. The last of
+    /// several instances with the same id counts. Its cursor is empty.
     ///
     /// ```
     /// use waypost_client::{Instance, Snapshot};
@@ -51,14 +51,14 @@ impl Snapshot {
         let stats = Arc::new(instances.peek().map(named).unwrap_or_default());
         let mut endpoints: Vec<_> =
             instances.map(|instance| Arc::new(Endpoint::new(instance, &stats))).collect();
-        // The sort is stable: the last of equals comes first after the reversal.
+        // The sort is stable: after the reversal, the last of equals comes first.
         endpoints.reverse();
         endpoints.sort_by(|a, b| a.instance().id.cmp(&b.instance().id));
         endpoints.dedup_by(|later, first| later.instance().id == first.instance().id);
         Self::sorted(endpoints.into_boxed_slice(), Cursor::default(), stats)
     }
 
-    /// A snapshot of endpoints that are in order of their ids.
+    /// Creates a snapshot of endpoints that are in order of their ids.
     pub(crate) fn sorted(
         endpoints: Box<[Arc<Endpoint>]>,
         cursor: Cursor,
@@ -70,12 +70,12 @@ impl Snapshot {
         Self { endpoints, serving, missing: Box::default(), cursor, stats }
     }
 
-    /// The same with those of its endpoints named that are held over, in order of their ids.
+    /// Marks the endpoints that are missing from the registry, in order of their ids.
     pub(crate) fn with_missing(self, missing: Box<[(Arc<Endpoint>, Instant)]>) -> Self {
         Self { missing, ..self }
     }
 
-    /// All instances, whatever their status, in order of their ids.
+    /// Returns all instances, with any status, in order of their ids.
     ///
     /// ```
     /// use waypost_client::{Instance, Snapshot, proto::Status};
@@ -89,7 +89,7 @@ impl Snapshot {
         self.endpoints.iter().map(|endpoint| endpoint.instance())
     }
 
-    /// The instance with this id. Takes logarithmic time.
+    /// Returns the instance with this id. Takes logarithmic time.
     ///
     /// ```
     /// use waypost_client::{Instance, Snapshot, proto::Status};
@@ -107,7 +107,7 @@ impl Snapshot {
         found.ok().map(|index| self.endpoints[index].instance())
     }
 
-    /// How many instances there are, whatever their status.
+    /// Returns the number of instances, with any status.
     ///
     /// ```
     /// use waypost_client::{Instance, Snapshot, proto::Status};
@@ -122,7 +122,7 @@ impl Snapshot {
         self.endpoints.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no instances.
     ///
     /// ```
     /// assert!(waypost_client::Snapshot::new([]).is_empty());
@@ -132,7 +132,8 @@ impl Snapshot {
         self.endpoints.is_empty()
     }
 
-    /// How many instances take new traffic: those that are `UP` or `SUSPECT` with a weight over 0.
+    /// Returns the number of instances that take new traffic: `UP` or `SUSPECT`, with a weight over
+    /// 0.
     ///
     /// ```
     /// use waypost_client::{Instance, Snapshot, proto::Status};
@@ -147,10 +148,10 @@ impl Snapshot {
         self.serving.len()
     }
 
-    /// The instances that the registry does not know, and until when each stays: they were known before
-    /// the registry lost its memory, and have until then to register again
-    /// ([`Builder::keep_missing_for`](crate::Builder::keep_missing_for)), or longer where it is away meanwhile. In order of
-    /// their ids; they are among [`Self::instances`] too.
+    /// Returns the instances that the registry does not have, and how long each stays. They were
+    /// known before the registry lost its data, and have until then to register again
+    /// ([`Builder::keep_missing_for`](crate::Builder::keep_missing_for)), or longer while the
+    /// registry is unreachable. In order of their ids; they are also among [`Self::instances`].
     ///
     /// ```
     /// use waypost_client::Snapshot;
@@ -161,8 +162,8 @@ impl Snapshot {
         self.missing.iter().map(|(endpoint, until)| (endpoint.instance(), *until))
     }
 
-    /// The position in the registry's history at which this is what the registry holds (and, after
-    /// the registry lost its memory, what is held over from before).
+    /// Returns the position in the registry's history that this snapshot reflects (and, after the
+    /// registry lost its data, that its missing instances add to).
     ///
     /// ```
     /// use waypost_client::Snapshot;
@@ -174,7 +175,7 @@ impl Snapshot {
         &self.cursor
     }
 
-    /// The instances that take new traffic.
+    /// Returns the instances that take new traffic.
     pub(crate) fn serving_endpoints(&self) -> &Arc<WeightedEndpoints> {
         &self.serving
     }
@@ -184,7 +185,8 @@ impl Snapshot {
     }
 }
 
-/// A newcomer is expected to be as quick as half of its peers: it is neither flooded nor avoided.
+/// Assumes the median latency of their peers for new instances: they are neither flooded nor
+/// avoided.
 fn assume_latencies(serving: &[Arc<Endpoint>], now: Tick) {
     let latencies = serving.iter().map(|endpoint| endpoint.latency().nanos(now));
     let (mut known, unknown): (Vec<f32>, Vec<f32>) = latencies.partition(|nanos| *nanos > 0.0);

@@ -1,4 +1,4 @@
-//! Instances to choose from, with the share of calls that each is to get. Never changes once made.
+//! The instances that picks choose from, with the share of calls of each. Immutable.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use super::{
 pub(crate) struct WeightedEndpoints {
     endpoints: Box<[Arc<Endpoint>]>,
     weights: Weights,
-    /// The hashes of their ids, side by side: a choice by key looks at each of them.
+    /// The hashes of the ids, side by side: a pick by key reads all of them.
     hashes: Box<[u64]>,
 }
 
 impl WeightedEndpoints {
-    /// All of `endpoints`, with their own weights.
+    /// Creates the list of `endpoints` with their own weights.
     pub(crate) fn new(endpoints: impl IntoIterator<Item = Arc<Endpoint>>) -> Self {
         Self::weighted(endpoints.into_iter().map(|endpoint| {
             let weight = endpoint.weight();
@@ -25,7 +25,7 @@ impl WeightedEndpoints {
         }))
     }
 
-    /// Endpoints and their weights, none of them 0.
+    /// Creates the list of endpoints with these weights, none of them 0.
     pub(crate) fn weighted(endpoints: impl IntoIterator<Item = (Arc<Endpoint>, u32)>) -> Self {
         let (endpoints, weights): (Vec<_>, Vec<_>) = endpoints.into_iter().unzip();
         Self {
@@ -55,17 +55,17 @@ impl WeightedEndpoints {
         self.endpoints.is_empty()
     }
 
-    /// What an instance with so many calls in flight has to do for its weight, relative to the mean of all
-    /// weights: `(in flight + 1/2) / weight`. The half makes shares of few calls as even as they can be (as
-    /// in A. Sainte-Laguë's method for seats); a whole one would favour heavy instances.
+    /// Returns the load of an instance with `in_flight` calls: `(in flight + 1/2) / weight`, where
+    /// the weight is relative to the mean. The half makes shares of few calls as even as they can
+    /// be (as in A. Sainte-Laguë's method for seats); a whole one would favour heavy instances.
     #[inline]
     pub(crate) fn load(&self, index: usize, in_flight: u32) -> f32 {
         (in_flight as f32 + 0.5) * self.weights.inverse(index)
     }
 
-    /// Draws two, of a list that is not empty; they differ where there are several. Each is drawn by weight, at
-    /// its fraction of 2^64: the first so that an idle service shares its calls exactly by weight, the second
-    /// so that a share that was made small on purpose stays small.
+    /// Draws two of a list that is not empty; they differ if there are several. Each is drawn by
+    /// weight, at its fraction of 2^64: the first so that an idle service shares its calls exactly
+    /// by weight, the second so that a share that was made small on purpose stays small.
     #[inline]
     pub(crate) fn draw(&self, first: u64, second: u64) -> (usize, usize) {
         let (one, other) = (self.weights.at(first), self.weights.at(second));
@@ -75,23 +75,23 @@ impl WeightedEndpoints {
         (one, other_than(one, self.len(), second.rotate_left(32)))
     }
 
-    /// Two of those that suit, each drawn by weight at its fraction of 2^64; none where none suits. Looks
-    /// at all of them.
+    /// Draws two that match, each by weight at its fraction of 2^64; none if none matches. Looks at
+    /// all.
     pub(crate) fn draw_where(
         &self,
         first: u64,
         second: u64,
-        suits: impl Fn(&Endpoint) -> bool,
+        matches: impl Fn(&Endpoint) -> bool,
     ) -> Option<(usize, usize)> {
-        let suiting = || {
+        let matching = || {
             let all = self.endpoints.iter().enumerate();
-            all.filter(|(_, endpoint)| suits(endpoint)).map(|(index, _)| index)
+            all.filter(|(_, endpoint)| matches(endpoint)).map(|(index, _)| index)
         };
-        let total: u64 = suiting().map(|index| self.weights.of(index)).sum();
+        let total: u64 = matching().map(|index| self.weights.of(index)).sum();
         let at = |fraction| {
             let point = scale(fraction, total);
             let mut end = 0;
-            suiting().find(|index| {
+            matching().find(|index| {
                 end += self.weights.of(*index);
                 point < end
             })

@@ -1,31 +1,31 @@
-//! Finds the holder of a point on a line that is cut in proportion to weights, in constant time.
-//! Pure; it must never give a place whose weight is 0.
+//! Draws from a list in proportion to weights, in constant time. Pure. Never returns a place whose
+//! weight is 0.
 
-/// A line of consecutive shares. The lookup is the guide-table method (H.-C. Chen and Y. Asau, "On
-/// generating random variates from an empirical distribution", 1974): a table with as many cells
-/// as there are shares names the first share of each cell, so that a lookup looks at about two.
+/// Consecutive shares of a line. The lookup is the guide-table method (H.-C. Chen and Y. Asau, "On
+/// generating random variates from an empirical distribution", 1974): a table with as many cells as
+/// there are shares names the first share of each cell, so that a lookup reads about two.
 #[derive(Debug)]
 pub(crate) enum Weights {
-    /// All weigh the same.
+    /// All weights are equal.
     Equal { count: usize },
-    /// They differ.
+    /// The weights differ.
     Table {
-        /// Where each share ends. Strictly increases, as no weight is 0.
+        /// The end of each share. Strictly increases, as no weight is 0.
         ends: Box<[u64]>,
-        /// For each cell the first share that reaches into it.
+        /// The first share that reaches into each cell.
         guide: Box<[u32]>,
     },
 }
 
 impl Default for Weights {
-    /// No shares.
+    /// Creates an empty list.
     fn default() -> Self {
         Self::Equal { count: 0 }
     }
 }
 
 impl Weights {
-    /// The shares of `weights`, none of them 0.
+    /// Creates the shares of `weights`, none of them 0.
     pub(crate) fn new(weights: impl ExactSizeIterator<Item = u32>) -> Self {
         let count = weights.len();
         let mut total = 0;
@@ -45,7 +45,7 @@ impl Weights {
         Self::Table { ends, guide }
     }
 
-    /// A weight; 1 where all are the same.
+    /// Returns a weight; 1 if all are equal.
     pub(crate) fn of(&self, index: usize) -> u64 {
         match self {
             Self::Equal { .. } => 1,
@@ -55,12 +55,12 @@ impl Weights {
         }
     }
 
-    /// A weight, relative to the mean of all.
+    /// Returns a weight, relative to the mean.
     pub(crate) fn relative(&self, index: usize) -> f32 {
         1.0 / self.inverse(index)
     }
 
-    /// The mean of all, relative to a weight: what there is to divide by it is multiplied by this.
+    /// Returns the mean, relative to a weight: a factor instead of a division.
     #[inline]
     pub(crate) fn inverse(&self, index: usize) -> f32 {
         match self {
@@ -72,7 +72,7 @@ impl Weights {
         }
     }
 
-    /// How many shares there are.
+    /// Returns the number of shares.
     #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         match self {
@@ -81,7 +81,7 @@ impl Weights {
         }
     }
 
-    /// Whose share holds the point at `fraction` / 2^64 of the line. 0 where there are none.
+    /// Returns the share at `fraction` / 2^64 of the line; 0 if there are none.
     #[inline]
     pub(crate) fn at(&self, fraction: u64) -> usize {
         match self {
@@ -101,8 +101,8 @@ fn look_up(ends: &[u64], guide: &[u32], fraction: u64) -> usize {
     low + ends[low..=high].partition_point(|end| *end <= point)
 }
 
-/// Another one than `first` among `count`, of which there are at least two: each as likely as the
-/// next, by `fraction` / 2^64.
+/// Returns another place than `first` among `count`, which is at least two. All are equally likely,
+/// by `fraction` / 2^64.
 pub(crate) fn other_than(first: usize, count: usize, fraction: u64) -> usize {
     let drawn = scale_index(fraction, count - 1);
     if drawn < first { drawn } else { drawn + 1 }
@@ -127,12 +127,12 @@ pub(crate) fn scale(fraction: u64, whole: u64) -> u64 {
     ((u128::from(fraction) * u128::from(whole)) >> 64) as u64
 }
 
-/// The same for a place in a list.
+/// `fraction` / 2^64 of `count`, for a place in a list.
 pub(crate) fn scale_index(fraction: u64, count: usize) -> usize {
     scale(fraction, count as u64) as usize
 }
 
-/// The cell of `point`, of `cells` that cover `total`.
+/// Returns the cell of `point`, of `cells` that cover `total`.
 fn scale_down(point: u64, cells: usize, total: u64) -> usize {
     (u128::from(point) * cells as u128 / u128::from(total)) as usize
 }

@@ -1,4 +1,4 @@
-//! Metrics by the facade of the `metrics` crate.
+//! Metrics through the facade of the `metrics` crate.
 
 use std::{
     sync::OnceLock,
@@ -12,7 +12,7 @@ use crate::{
     runtime::clock,
 };
 
-/// The metrics of one service. Its series are registered, with the recorder that is installed then, once the
+/// The metrics of one service. Its series are registered with the installed recorder once the
 /// service has an instance or a pick fails: a name that is only watched leaves no series behind.
 #[derive(Debug)]
 pub(crate) struct ServiceMetrics {
@@ -67,7 +67,7 @@ impl ServiceMetrics {
         self.series.get_or_init(|| Series::register(&self.namespace, &self.service))
     }
 
-    /// The service has an instance.
+    /// Registers the series: the service has an instance.
     pub(crate) fn register(&self) {
         self.series();
     }
@@ -108,12 +108,12 @@ impl ServiceMetrics {
         }
     }
 
-    /// What the registry committed, and when, is known of instances that were added.
+    /// Records the propagation time of instances that were added.
     pub(crate) fn changes_received(&self, message: &WatchResponse) {
         let Some(Event::Changes(changes)) = &message.event else { return };
         for change in &changes.changes {
             let instance = change.instance.as_ref();
-            // Otherwise it was added to what a filter lets through.
+            // Otherwise a change made it pass the watch's filter.
             let new = instance.filter(|instance| instance.created_revision == change.revision);
             let at = new.and_then(|instance| instance.registered_at);
             let at = at.and_then(|at| SystemTime::try_from(at).ok());
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn how_long_additions_took_is_told() {
+    fn propagation_time_of_additions_is_recorded() {
         let recorder = DebuggingRecorder::new();
         let _installed = metrics::set_default_local_recorder(&recorder);
         let metrics = ServiceMetrics::new("", "orders");
@@ -146,7 +146,7 @@ mod tests {
         let changes = vec![
             change(ChangeKind::Added, 7, second),
             change(ChangeKind::Updated, 3, hour),
-            // To what a filter lets through.
+            // Now passes the filter.
             change(ChangeKind::Added, 4, hour),
         ];
         let event = Some(Event::Changes(Changes { changes }));

@@ -1,5 +1,5 @@
-//! What a client measures of a service for its user: told through the `metrics` facade with the feature
-//! of that name, and to nobody without.
+//! Metrics of a service for the user's recorder: through the `metrics` facade with the feature of
+//! that name, no-ops without.
 
 #[cfg(feature = "metrics")]
 mod facade;
