@@ -187,8 +187,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
-        let trial = match Trial::begin(&self.layer.service, &PickContext::of(request.extensions()))
-        {
+        let trial = match Trial::begin(
+            &self.layer.service,
+            &PickContext::from_extensions(request.extensions()),
+        ) {
             Ok(trial) => trial,
             Err(reason) => return Box::pin(async move { Err(CallError::NoInstance(reason)) }),
         };

@@ -51,7 +51,7 @@ impl Balancer {
             Some(filter) => self.find(candidates, context, &|endpoint| matches(filter, endpoint)),
         };
         match found {
-            Ok(Some(endpoint)) => Ok(Pick::of(endpoint)),
+            Ok(Some(endpoint)) => Ok(Pick::new(endpoint)),
             Ok(None) => Err(NoInstance::AllFiltered { serving: candidates.serving }),
             Err(none) => Err(none),
         }
@@ -62,12 +62,12 @@ impl Balancer {
         &self,
         candidates: &Candidates,
         context: &PickContext<'_>,
-        suits: impl Fn(&Endpoint) -> bool,
+        accepts: impl Fn(&Endpoint) -> bool,
     ) -> Result<Option<Pick>, NoInstance> {
         let all = |endpoint: &Endpoint| {
-            context.filter.is_none_or(|filter| matches(filter, endpoint)) && suits(endpoint)
+            context.filter.is_none_or(|filter| matches(filter, endpoint)) && accepts(endpoint)
         };
-        Ok(self.find(candidates, context, &all)?.map(Pick::of))
+        Ok(self.find(candidates, context, &all)?.map(Pick::new))
     }
 
     #[inline]
@@ -75,13 +75,13 @@ impl Balancer {
         &self,
         candidates: &'a Candidates,
         context: &PickContext<'_>,
-        suits: &impl Fn(&Endpoint) -> bool,
+        accepts: &impl Fn(&Endpoint) -> bool,
     ) -> Result<Option<&'a Arc<Endpoint>>, NoInstance> {
         let endpoints = &*candidates.preferred;
         if endpoints.is_empty() {
-            return Err(candidates.none());
+            return Err(candidates.no_instance());
         }
         let (random, now) = (&self.random, candidates.stats.latest());
-        self.policy.search(&Choice { candidates, endpoints, context, suits, random, now })
+        self.policy.search(&Choice { candidates, endpoints, context, accepts, random, now })
     }
 }

@@ -11,7 +11,7 @@ pub(super) struct Choice<'a, 'b, S> {
     pub(super) endpoints: &'a WeightedEndpoints,
     pub(super) context: &'b PickContext<'b>,
     /// Returns whether an endpoint matches the call's filter, and has not failed it yet.
-    pub(super) suits: &'b S,
+    pub(super) accepts: &'b S,
     pub(super) random: &'b Randomness,
     pub(super) now: Tick,
 }
@@ -29,11 +29,13 @@ impl<S: Fn(&Endpoint) -> bool> Choice<'_, '_, S> {
     #[inline(always)]
     pub(super) fn eligibility(&self, index: usize) -> Eligibility {
         let endpoint = &self.endpoints.as_slice()[index];
-        if !(self.suits)(endpoint) {
+        if !(self.accepts)(endpoint) {
             return Eligibility::Ineligible;
         }
         match endpoint.admission(self.now) {
-            Admission::Admitted if self.is_spared(endpoint) => Eligibility::Ineligible,
+            Admission::Admitted if self.is_skipped_by_slow_start(endpoint) => {
+                Eligibility::Ineligible
+            }
             Admission::Admitted => Eligibility::Eligible,
             Admission::Probe(at) => Eligibility::ProbeDue(at),
             Admission::Ejected => Eligibility::Ineligible,
@@ -47,7 +49,7 @@ impl<S: Fn(&Endpoint) -> bool> Choice<'_, '_, S> {
     }
 
     /// Returns whether slow start spares the endpoint this call.
-    fn is_spared(&self, endpoint: &Endpoint) -> bool {
+    fn is_skipped_by_slow_start(&self, endpoint: &Endpoint) -> bool {
         let slow_start_ms = self.candidates.slow_start_ms;
         slow_start_ms > 0 && self.is_above(endpoint.warmth(self.now, slow_start_ms))
     }

@@ -55,7 +55,7 @@ impl CallKey {
 
 impl PickContext<'_> {
     /// What a request says that it wants.
-    pub(crate) fn of(extensions: &Extensions) -> Self {
+    pub(crate) fn from_extensions(extensions: &Extensions) -> Self {
         let key = extensions.get::<CallKey>().map(|CallKey(key)| *key);
         Self { key, ..Self::new() }
     }

@@ -32,7 +32,7 @@ pub struct Pick {
 }
 
 impl Pick {
-    pub(super) fn of(endpoint: &Arc<Endpoint>) -> Self {
+    pub(super) fn new(endpoint: &Arc<Endpoint>) -> Self {
         endpoint.begin();
         Self { endpoint: Arc::clone(endpoint) }
     }

@@ -47,13 +47,14 @@ fn choose_healthy<P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
     choice: &Choice<'_, '_, S>,
 ) -> Option<usize> {
     let (endpoints, now) = (choice.endpoints, choice.now);
-    let suiting = || endpoints.as_slice().iter().filter(|endpoint| (choice.suits)(endpoint));
-    let open = suiting().filter(|endpoint| endpoint.admission(now) == Admission::Admitted).count();
-    if open * 2 < suiting().count() {
+    let accepted = || endpoints.as_slice().iter().filter(|endpoint| (choice.accepts)(endpoint));
+    let admitted =
+        accepted().filter(|endpoint| endpoint.admission(now) == Admission::Admitted).count();
+    if admitted * 2 < accepted().count() {
         return None;
     }
-    let is_open = |endpoint: &Endpoint| endpoint.admission(now) == Admission::Admitted;
-    choose_from::<P, S>(choice, |endpoint| is_open(endpoint) && (choice.suits)(endpoint))
+    let is_admitted = |endpoint: &Endpoint| endpoint.admission(now) == Admission::Admitted;
+    choose_from::<P, S>(choice, |endpoint| is_admitted(endpoint) && (choice.accepts)(endpoint))
 }
 
 /// Chooses where most are ejected: any that suits; for a call that wants healthy instances only, one of the
@@ -63,23 +64,23 @@ fn choose_regardless<P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
 ) -> Result<Option<usize>, NoInstance> {
     let now = choice.now;
     if !choice.context.healthy_only {
-        return Ok(choose_from::<P, S>(choice, choice.suits));
+        return Ok(choose_from::<P, S>(choice, choice.accepts));
     }
-    let is_open = |endpoint: &Endpoint| endpoint.admission(now) == Admission::Admitted;
-    let open = choose_from::<P, S>(choice, |it| is_open(it) && (choice.suits)(it));
+    let is_admitted = |endpoint: &Endpoint| endpoint.admission(now) == Admission::Admitted;
+    let admitted = choose_from::<P, S>(choice, |it| is_admitted(it) && (choice.accepts)(it));
     let endpoints = choice.endpoints.as_slice().iter();
-    match endpoints.filter(|endpoint| (choice.suits)(endpoint)).count() {
-        instances @ 1.. if open.is_none() => Err(NoInstance::AllEjected { instances }),
-        _ => Ok(open),
+    match endpoints.filter(|endpoint| (choice.accepts)(endpoint)).count() {
+        instances @ 1.. if admitted.is_none() => Err(NoInstance::AllEjected { instances }),
+        _ => Ok(admitted),
     }
 }
 
 /// Chooses the preferred one of two that match `such`, drawn by weight.
 fn choose_from<P: BalancingPolicy, S>(
     choice: &Choice<'_, '_, S>,
-    such: impl Fn(&Endpoint) -> bool,
+    accepts: impl Fn(&Endpoint) -> bool,
 ) -> Option<usize> {
     let (endpoints, random) = (choice.endpoints, choice.random);
-    let (first, second) = endpoints.draw_where(random.next(), random.next(), such)?;
+    let (first, second) = endpoints.draw_where(random.next(), random.next(), accepts)?;
     Some(prefer::<P>(endpoints, first, second, choice.now))
 }

@@ -49,7 +49,7 @@ pub(crate) struct Candidates {
 
 impl Candidates {
     /// Why there are none.
-    pub(super) fn none(&self) -> NoInstance {
+    pub(super) fn no_instance(&self) -> NoInstance {
         match (self.instances, self.serving) {
             (0, _) => NoInstance::Empty,
             (instances, 0) => NoInstance::NoneServing { instances },
@@ -64,9 +64,9 @@ impl Candidates {
     }
 
     /// Whether there is such an instance.
-    pub(crate) fn has(&self, such: impl Fn(&Endpoint) -> bool) -> bool {
+    pub(crate) fn any(&self, condition: impl Fn(&Endpoint) -> bool) -> bool {
         let endpoints = self.others.as_ref().unwrap_or(&self.preferred);
-        endpoints.as_slice().iter().any(|endpoint| such(endpoint))
+        endpoints.as_slice().iter().any(|endpoint| condition(endpoint))
     }
 
     /// Notes what time it is: otherwise that is only known from how calls went.
@@ -79,16 +79,16 @@ impl Selection {
     /// Selects from `snapshot`.
     pub(crate) fn select(&self, snapshot: &Snapshot) -> Candidates {
         let serving = snapshot.serving_endpoints();
-        let passed = if self.filter == Filter::default() {
+        let matching = if self.filter == Filter::default() {
             Arc::clone(serving)
         } else {
-            let suits = |endpoint: &&Arc<Endpoint>| matches(&self.filter, endpoint);
-            Arc::new(WeightedEndpoints::new(serving.as_slice().iter().filter(suits).cloned()))
+            let accepts = |endpoint: &&Arc<Endpoint>| matches(&self.filter, endpoint);
+            Arc::new(WeightedEndpoints::new(serving.as_slice().iter().filter(accepts).cloned()))
         };
-        let preferred = self.preferred(&passed);
+        let preferred = self.preferred(&matching);
         Candidates {
-            others: preferred.is_some().then(|| Arc::clone(&passed)),
-            preferred: preferred.map_or(passed, Arc::new),
+            others: preferred.is_some().then(|| Arc::clone(&matching)),
+            preferred: preferred.map_or(matching, Arc::new),
             instances: snapshot.len(),
             serving: serving.len(),
             slow_start_ms: Tick::try_from(self.slow_start.as_millis()).unwrap_or(Tick::MAX),
@@ -97,14 +97,14 @@ impl Selection {
     }
 
     /// Those that calls go to as a rule; none where that is all of `passed` alike.
-    fn preferred(&self, passed: &WeightedEndpoints) -> Option<WeightedEndpoints> {
-        let near = self.zone.as_deref().and_then(|zone| near(passed, zone));
-        let count = near.as_ref().map_or(passed.len(), Vec::len);
+    fn preferred(&self, matching: &WeightedEndpoints) -> Option<WeightedEndpoints> {
+        let near = self.zone.as_deref().and_then(|zone| zone_endpoints(matching, zone));
+        let count = near.as_ref().map_or(matching.len(), Vec::len);
         let Some(subset) = self.subset.filter(|subset| subset.size < count) else {
             return near.map(WeightedEndpoints::weighted);
         };
         let all =
-            || passed.as_slice().iter().map(|endpoint| (Arc::clone(endpoint), endpoint.weight()));
+            || matching.as_slice().iter().map(|endpoint| (Arc::clone(endpoint), endpoint.weight()));
         let mut chosen = near.unwrap_or_else(|| all().collect());
         subset.keep(&mut chosen);
         Some(WeightedEndpoints::weighted(chosen))
@@ -124,7 +124,7 @@ impl Subset {
 
 /// The instances that get calls from `zone`, and their weights; none where there are none in it, so that
 /// it makes no difference.
-fn near(endpoints: &WeightedEndpoints, zone: &str) -> Option<Vec<(Arc<Endpoint>, u32)>> {
+fn zone_endpoints(endpoints: &WeightedEndpoints, zone: &str) -> Option<Vec<(Arc<Endpoint>, u32)>> {
     let mut capacities = BTreeMap::<&str, u64>::new();
     for endpoint in endpoints.as_slice() {
         *capacities.entry(&endpoint.instance().zone).or_default() += u64::from(endpoint.weight());

@@ -422,7 +422,7 @@ impl Service {
     /// Whether there is such an instance among those that a call may go to.
     pub(crate) fn has(&self, such: impl Fn(&Endpoint) -> bool) -> bool {
         let candidates = self.selected.candidates().load();
-        candidates.as_ref().is_some_and(|candidates| candidates.has(such))
+        candidates.as_ref().is_some_and(|candidates| candidates.any(such))
     }
 
     /// Tells when the instances change. Keeps the watch alive, as the handle does.

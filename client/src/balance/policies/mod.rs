@@ -20,12 +20,12 @@ use crate::endpoint::Endpoint;
 macro_rules! policies {
     (
         $(#[$attribute:meta])*
-        pub enum Policy {
+        pub enum $policy:ident {
             $($(#[$variant_attribute:meta])* $name:ident,)*
         }
     ) => {
         $(#[$attribute])*
-        pub enum Policy {
+        pub enum $policy {
             $($(#[$variant_attribute])* $name,)*
         }
 
@@ -36,15 +36,15 @@ macro_rules! policies {
         }
 
         impl AnyPolicy {
-            pub(super) fn new(policy: Policy, turn: u64) -> Self {
+            pub(super) fn new(policy: $policy, turn: u64) -> Self {
                 match policy {
-                    $(Policy::$name => Self::$name($name::starting_at(turn)),)*
+                    $($policy::$name => Self::$name($name::starting_at(turn)),)*
                 }
             }
 
-            pub(super) fn policy(&self) -> Policy {
+            pub(super) fn policy(&self) -> $policy {
                 match self {
-                    $(Self::$name(_) => Policy::$name,)*
+                    $(Self::$name(_) => $policy::$name,)*
                 }
             }
 

@@ -25,8 +25,8 @@ impl BalancingPolicy for Rendezvous {
     fn choose<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, '_, S>) -> Option<usize> {
         let (endpoints, random) = (choice.endpoints, choice.random);
         let key = choice.context.key.unwrap_or_else(|| random.next());
-        let home = |probes: bool| {
-            home(endpoints, key, |index| match choice.eligibility(index) {
+        let owner = |probes: bool| {
+            owner(endpoints, key, |index| match choice.eligibility(index) {
                 Eligibility::Eligible => !is_overloaded(endpoints, index, random.next()),
                 Eligibility::ProbeDue(_) => probes,
                 Eligibility::Ineligible => false,
@@ -37,14 +37,14 @@ impl BalancingPolicy for Rendezvous {
             Admission::Probe(at) => !choice.take_probe(*index, at),
             Admission::Admitted | Admission::Ejected => false,
         };
-        let first = home(true);
-        if first.as_ref().is_some_and(is_taken) { home(false) } else { first }
+        let first = owner(true);
+        if first.as_ref().is_some_and(is_taken) { owner(false) } else { first }
     }
 }
 
 /// Returns the place of the instance for `key` among those that are admitted; none where none is. Looks at
 /// the hashes of all.
-fn home(
+fn owner(
     endpoints: &WeightedEndpoints,
     key: u64,
     mut admits: impl FnMut(usize) -> bool,

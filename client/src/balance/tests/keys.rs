@@ -10,26 +10,26 @@ use crate::{
 };
 
 /// Where a hundred keys go.
-fn homes(candidates: &Candidates, balancer: &Balancer) -> Vec<String> {
-    let home = |key: u32| {
+fn owners(candidates: &Candidates, balancer: &Balancer) -> Vec<String> {
+    let owner = |key: u32| {
         let context = PickContext::new().key(key.to_string());
         balancer.pick(candidates, &context).unwrap().instance().id.clone()
     };
-    (0..100).map(home).collect()
+    (0..100).map(owner).collect()
 }
 
 #[test]
 fn a_key_stays_where_it_is_whoever_comes_and_goes() {
     let balancer = Balancer::new(Policy::Rendezvous);
     for weights in [vec![100; 20], (1..=20).map(|weight| weight * 10).collect()] {
-        let before = homes(&candidates(&weights), &balancer);
-        assert_eq!(before, homes(&candidates(&weights), &Balancer::new(Policy::Rendezvous)));
+        let before = owners(&candidates(&weights), &balancer);
+        assert_eq!(before, owners(&candidates(&weights), &Balancer::new(Policy::Rendezvous)));
         // Without the last one.
-        let after = homes(&candidates(&weights[..19]), &balancer);
+        let after = owners(&candidates(&weights[..19]), &balancer);
         for (before, after) in before.iter().zip(&after) {
             assert!(before == after || before == "00019", "moved from {before} to {after}");
         }
-        assert!(before.iter().any(|home| home == "00019"));
+        assert!(before.iter().any(|owner| owner == "00019"));
     }
 }
 
@@ -66,9 +66,9 @@ fn a_failing_instance_gives_its_keys_to_others_for_a_while() {
     let candidates = candidates(&[100; 5]);
     let balancer = Balancer::new(Policy::Rendezvous);
     let context = PickContext::new().key("customer 17");
-    let home = balancer.pick(&candidates, &context).unwrap();
-    let endpoint = Arc::clone(home.endpoint());
-    drop(home);
+    let owner = balancer.pick(&candidates, &context).unwrap();
+    let endpoint = Arc::clone(owner.endpoint());
+    drop(owner);
     endpoint.record(Outcome::Unreachable, Duration::ZERO);
     let elsewhere = balancer.pick(&candidates, &context).unwrap();
     assert!(!elsewhere.endpoint().is_at(&endpoint));
@@ -77,18 +77,18 @@ fn a_failing_instance_gives_its_keys_to_others_for_a_while() {
 #[tokio::test(start_paused = true)]
 async fn calls_that_pass_by_take_no_probe() {
     let (candidates, balancer) = (candidates(&[100; 20]), Balancer::new(Policy::Rendezvous));
-    let home = |key: u32| {
+    let owner = |key: u32| {
         let context = PickContext::new().key(key.to_be_bytes());
         balancer.pick(&candidates, &context).unwrap()
     };
     // The first of all: each key asks for its admission, and few belong to it.
     let first = Arc::clone(&candidates.preferred.as_slice()[0]);
-    let key = (0..).find(|key| home(*key).endpoint().is_at(&first)).unwrap();
+    let key = (0..).find(|key| owner(*key).endpoint().is_at(&first)).unwrap();
     first.record(Outcome::Unreachable, Duration::ZERO);
     tokio::time::advance(Duration::from_secs(2)).await;
     candidates.advance(clock::now());
     for other in (0..1_000).filter(|other| *other != key) {
-        if home(other).endpoint().is_at(&first) {
+        if owner(other).endpoint().is_at(&first) {
             return;
         }
     }

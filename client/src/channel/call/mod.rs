@@ -62,7 +62,7 @@ impl Call {
 
     /// What it wants of its instance.
     pub(super) fn context(&self) -> PickContext<'_> {
-        PickContext::of(&self.head.extensions)
+        PickContext::from_extensions(&self.head.extensions)
     }
 
     /// When its time is over, where it has a timeout, as far as can be said `now`: the upload may move it
