@@ -1,5 +1,5 @@
-//! The balancer of a handle: a policy and its randomness. Picks in constant time for most policies, without a
-//! lock.
+//! The balancer of a handle: a policy and its randomness. Lock-free; constant time for most
+//! policies.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ pub(crate) struct Balancer {
 
 impl Balancer {
     pub(crate) fn new(policy: Policy) -> Self {
-        // A random first turn, so that many processes don't start with the same instance. From half of the
-        // range, so that it does not wrap within the life of a process.
+        // A random start, so that many processes don't start with the same instance. From half of
+        // the range, so that it does not wrap within the life of a process.
         let turn = fastrand::u64(..u64::MAX / 2);
         Self { policy: AnyPolicy::new(policy, turn), random: Randomness::default() }
     }
@@ -57,7 +57,7 @@ impl Balancer {
         }
     }
 
-    /// Picks from those `candidates` that suit; none where none does.
+    /// Picks from the `candidates` that the predicate accepts; none if it accepts none.
     pub(crate) fn pick_where(
         &self,
         candidates: &Candidates,

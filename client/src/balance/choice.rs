@@ -1,5 +1,5 @@
-//! One choice: its candidates, its call and its time, and which of the candidates are eligible. Knows no
-//! policy.
+//! One choice: its candidates, call and time, and the eligibility of each candidate. Independent of
+//! policies.
 
 use super::{context::PickContext, random::Randomness, selection::Candidates};
 use crate::endpoint::{Admission, Endpoint, Tick, WeightedEndpoints};
@@ -7,20 +7,21 @@ use crate::endpoint::{Admission, Endpoint, Tick, WeightedEndpoints};
 /// The inputs of one choice.
 pub(super) struct Choice<'a, 'b, S> {
     pub(super) candidates: &'a Candidates,
-    /// The part of the candidates that is chosen from.
+    /// The part of the candidates to choose from.
     pub(super) endpoints: &'a WeightedEndpoints,
     pub(super) context: &'b PickContext<'b>,
-    /// Returns whether an endpoint matches the call's filter, and has not failed it yet.
+    /// Returns whether the call may go to an endpoint: it matches the filter, and has not failed
+    /// the call yet.
     pub(super) accepts: &'b S,
     pub(super) random: &'b Randomness,
     pub(super) now: Tick,
 }
 
-/// Whether an endpoint takes the call.
+/// The eligibility of an endpoint for a call.
 #[derive(Clone, Copy)]
 pub(super) enum Eligibility {
     Eligible,
-    /// It is ejected, and a probe has been due since then: one call may go there.
+    /// Ejected, and a probe has been due since this time: one call may go there.
     ProbeDue(Tick),
     Ineligible,
 }
@@ -42,13 +43,13 @@ impl<S: Fn(&Endpoint) -> bool> Choice<'_, '_, S> {
         }
     }
 
-    /// Makes the call the probe of an endpoint. Returns false where another call is it.
+    /// Makes the call the probe of an endpoint. Returns false if another call is the probe.
     #[inline]
     pub(super) fn take_probe(&self, index: usize, at: Tick) -> bool {
         self.endpoints.as_slice()[index].take_probe(at, self.now)
     }
 
-    /// Returns whether slow start spares the endpoint this call.
+    /// Returns whether slow start withholds this call from the endpoint.
     fn is_skipped_by_slow_start(&self, endpoint: &Endpoint) -> bool {
         let slow_start_ms = self.candidates.slow_start_ms;
         slow_start_ms > 0 && self.is_above(endpoint.warmth(self.now, slow_start_ms))

@@ -1,11 +1,11 @@
-//! What a call wants of the instance that is chosen for it. It owns nothing, so that making one for
-//! each call costs nothing.
+//! The requirements that one call has for its instance. Borrows everything, so that creating it is
+//! free.
 
 use http::Extensions;
 
 use crate::{endpoint::Endpoint, proto::Filter, runtime::hash::hash};
 
-/// What one call wants of the instance that is chosen for it. The default wants nothing special.
+/// The requirements that one call has for its instance. The default has none.
 ///
 /// ```
 /// use waypost_client::{PickContext, Policy, Service};
@@ -28,8 +28,8 @@ pub struct PickContext<'a> {
     pub(super) healthy_only: bool,
 }
 
-/// What calls that belong together have in common, as [`PickContext::key`] has it, for a call through a
-/// channel or an `HttpLayer`: it goes with the request, as an extension.
+/// A key for calls that belong together, as [`PickContext::key`] sets it, for a call through a
+/// channel or an `HttpLayer`: an extension of the request.
 ///
 /// ```
 /// use waypost_client::CallKey;
@@ -41,7 +41,7 @@ pub struct PickContext<'a> {
 pub struct CallKey(u64);
 
 impl CallKey {
-    /// The key, hashed (FNV-1a) and not kept.
+    /// Creates a key. It is hashed (FNV-1a) and not kept.
     ///
     /// ```
     /// use waypost_client::CallKey;
@@ -54,7 +54,7 @@ impl CallKey {
 }
 
 impl PickContext<'_> {
-    /// What a request says that it wants.
+    /// Reads the requirements of a request.
     pub(crate) fn from_extensions(extensions: &Extensions) -> Self {
         let key = extensions.get::<CallKey>().map(|CallKey(key)| *key);
         Self { key, ..Self::new() }
@@ -62,7 +62,7 @@ impl PickContext<'_> {
 }
 
 impl<'a> PickContext<'a> {
-    /// A call that wants nothing special.
+    /// Creates a context without requirements.
     ///
     /// ```
     /// use waypost_client::{NoInstance, PickContext, Service};
@@ -75,9 +75,9 @@ impl<'a> PickContext<'a> {
         Self { key: None, filter: None, healthy_only: false }
     }
 
-    /// What calls that belong together have in common: a customer, a session, a shard.
-    /// [`Policy::Rendezvous`](crate::Policy::Rendezvous) sends equal keys to the same instance, from
-    /// every process; the other policies don't look at it. It is hashed here (FNV-1a) and not kept.
+    /// Sets a key for calls that belong together: a customer, a session, a shard.
+    /// [`Policy::Rendezvous`](crate::Policy::Rendezvous) sends equal keys to the same instance,
+    /// from every process; the other policies ignore it. It is hashed (FNV-1a) and not kept.
     ///
     /// ```
     /// # use waypost_client::PickContext;
@@ -90,9 +90,9 @@ impl<'a> PickContext<'a> {
         self
     }
 
-    /// Only instances that match. Where all calls over a handle want the same ones,
-    /// [`Service::with_filter`](crate::Service::with_filter) is quicker: it looks at each instance
-    /// once, and not at some for each call.
+    /// Accepts only instances that match. For a filter of all calls,
+    /// [`Service::with_filter`](crate::Service::with_filter) is faster: it checks each instance
+    /// once per view, this one some of them per call.
     ///
     /// ```
     /// use waypost_client::{Filter, Instance, PickContext, Service, proto::Status};
@@ -115,8 +115,8 @@ impl<'a> PickContext<'a> {
         self
     }
 
-    /// No instance that is [left alone](crate::Policy) because it fails: rather none. Otherwise, where
-    /// most fail, they are called all the same.
+    /// Accepts no [ejected](crate::Policy) instance: the pick fails instead. Without it, all
+    /// instances are called while most are ejected.
     ///
     /// ```
     /// use waypost_client::{Instance, NoInstance, Outcome, PickContext, Service, proto::Status};
@@ -140,7 +140,7 @@ impl<'a> PickContext<'a> {
     }
 }
 
-/// Whether an instance is as a filter says: of all that is given, as the registry has it.
+/// Returns whether an instance matches each part of the filter, as the registry decides it.
 pub(super) fn matches(filter: &Filter, endpoint: &Endpoint) -> bool {
     let instance = endpoint.instance();
     let one_of = |wanted: &[String], found| wanted.is_empty() || wanted.contains(found);

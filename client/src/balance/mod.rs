@@ -1,9 +1,9 @@
-//! Picks an instance for each call. A handle's `selection` gives the candidates (by filter, subset, `zones`);
-//! a call brings its `context`. The `balancer` ties a policy to randomness. It `search`es for an eligible
-//! candidate (`choice`: filter, health, slow start); which of two is better says the `policy`, one of
-//! `policies`. The result is a `pick`.
+//! Picks an instance for each call. The `selection` of a handle gives the candidates (by filter,
+//! subset and `zones`), a call brings its `context`. The `balancer` ties a policy to randomness. It
+//! `search`es for an eligible candidate (`choice`: filter, health, slow start). The `policy`, one
+//! of `policies`, prefers one of two. The result is a `pick`.
 //!
-//! Never picks an instance that takes no traffic, and finds one wherever one matches.
+//! Never picks an instance that takes no traffic, and finds one if any matches.
 
 mod balancer;
 mod choice;

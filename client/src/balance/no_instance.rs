@@ -1,6 +1,6 @@
 //! The reasons for which a pick finds no instance.
 
-/// Why there is no instance for a call.
+/// The reason why there is no instance for a call.
 ///
 /// ```
 /// use waypost_client::{NoInstance, PickContext, Service};
@@ -11,8 +11,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoInstance {
-    /// The registry has not told yet: wait for [`Service::ready`](crate::Service::ready).
-    #[error("the instances are not known yet")]
+    /// The first view has not arrived: wait for [`Service::ready`](crate::Service::ready).
+    #[error("the instances are still loading")]
     NotReady,
     /// The service has no instances.
     #[error("the service has no instances")]
@@ -20,20 +20,20 @@ pub enum NoInstance {
     /// The service has instances, but none that takes traffic.
     #[error("none of the service's {instances} instances takes traffic")]
     NoneServing {
-        /// How many there are.
+        /// The number of instances.
         instances: usize,
     },
-    /// Instances take traffic, but none that the filter of the handle or of the call lets through.
-    #[error("none of the service's {serving} instances that take traffic passes the filter")]
+    /// Instances take traffic, but none of them matches the filter of the handle or the call.
+    #[error("none of the service's {serving} instances that take traffic matches the filter")]
     AllFiltered {
-        /// How many take traffic.
+        /// The number of instances that take traffic.
         serving: usize,
     },
-    /// All that would do fail and are left alone, and the call wants
-    /// [healthy ones only](PickContext::healthy_only).
-    #[error("all of the service's {instances} instances that would do fail")]
+    /// All matching instances are ejected, and the call accepts [healthy ones
+    /// only](PickContext::healthy_only).
+    #[error("all {instances} matching instances are ejected")]
     AllEjected {
-        /// How many would do.
+        /// The number of matching instances.
         instances: usize,
     },
 }

@@ -1,5 +1,5 @@
-//! The instance chosen for one call. It counts as in flight from the choice until it is dropped, and
-//! must never be counted off twice.
+//! The instance picked for one call. Invariant: it counts as in flight once, from the pick until
+//! the drop.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -8,9 +8,9 @@ use crate::{
     proto::Instance,
 };
 
-/// An instance chosen for one call. Keep it until the call has ended: choices go by the calls in
-/// flight. [Report](Self::report) what the call came to, so that they go by that as well.
-///
+/// An instance picked for one call. Keep it until the call has ended: picks depend on the calls in
+/// flight. [Report](Self::report) the outcome, so that they depend on that as well.
+#[must_use = "dropping it ends the call"]
 /// ```
 /// use waypost_client::{Instance, PickContext, Service, proto::Status};
 ///
@@ -37,7 +37,7 @@ impl Pick {
         Self { endpoint: Arc::clone(endpoint) }
     }
 
-    /// The instance, as it was when it was chosen.
+    /// Returns the instance, as it was when it was picked.
     ///
     /// ```
     /// use waypost_client::{Instance, PickContext, Service, proto::Status};
@@ -58,7 +58,7 @@ impl Pick {
         self.endpoint.instance()
     }
 
-    /// Where its main port is reached: `host:port`, an IPv6 address in brackets.
+    /// Returns the address of its main port: `host:port`, an IPv6 address in brackets.
     ///
     /// ```
     /// use waypost_client::{Instance, PickContext, Service, proto::Status};
@@ -79,8 +79,8 @@ impl Pick {
         self.endpoint.address()
     }
 
-    /// Ends the call and tells what it came to, and how long it took until it was answered. Later
-    /// picks go by that: see [`Policy`](crate::Policy).
+    /// Ends the call, and reports its outcome and the time until its response. Later picks depend
+    /// on both: see [`Policy`](crate::Policy).
     ///
     /// ```
     /// use std::time::Duration;
@@ -102,7 +102,7 @@ impl Pick {
 }
 
 impl fmt::Debug for Pick {
-    /// Without the instance's metadata, which must not get into logs.
+    /// Omits the instance's metadata, which must not get into logs.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let instance = self.instance();
         formatter

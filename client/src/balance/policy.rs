@@ -1,5 +1,5 @@
-//! The interface of a balancing policy: it draws two candidates, and prefers one of them. It need not look at
-//! health, filters or slow start.
+//! The interface of a balancing policy: it draws two candidates, and prefers one of them. Health,
+//! filters and slow start are handled elsewhere.
 
 use super::{
     choice::{Choice, Eligibility},
@@ -15,14 +15,14 @@ pub(super) trait BalancingPolicy: Default {
         Self::default()
     }
 
-    /// Draws two candidates of `field`, which is not empty. They may be the same. Default: both at random, by
-    /// weight.
+    /// Draws two candidates of a list that is not empty. They may be the same. Default: both at
+    /// random, by weight.
     #[inline]
     fn draw(&self, endpoints: &WeightedEndpoints, random: &Randomness) -> (usize, usize) {
         endpoints.draw(random.next(), random.next())
     }
 
-    /// Returns whether a call should go to `second` rather than to `first`. Default: never.
+    /// Returns whether a call should go to `second` rather than `first`. Default: never.
     #[inline]
     fn prefers_second(
         endpoints: &WeightedEndpoints,
@@ -34,8 +34,8 @@ pub(super) trait BalancingPolicy: Default {
         false
     }
 
-    /// Chooses an eligible candidate, or none where those that it looks at are not. Default: the preferred one
-    /// of two. A policy overrides it where the call itself leads to a candidate, by a key.
+    /// Chooses an eligible candidate; none if the policy found none. Default: the preferred one of
+    /// two. A policy that maps calls to candidates, by a key, overrides it.
     #[inline]
     fn choose<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, '_, S>) -> Option<usize> {
         let (first, second) = self.draw(choice.endpoints, choice.random);

@@ -1,4 +1,4 @@
-//! The randomness of a balancer: of the thread, or from a seed and the same in each run.
+//! The randomness of a balancer: the thread's, or a repeatable sequence from a seed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +13,7 @@ pub(super) struct Randomness {
 }
 
 impl Randomness {
-    /// Returns the same numbers in each run, in the order of the calls.
+    /// Creates a sequence that is the same in each run.
     pub(super) fn seeded(start: u64) -> Self {
         Self { seeded: Some(AtomicU64::new(start)) }
     }

@@ -1,5 +1,6 @@
-//! The search for an eligible candidate, whatever the policy. Where those that the policy looks at are
-//! ejected, it looks at all; where most are ejected, it ignores that, so that the few left are not overrun.
+//! The search for an eligible candidate, for any policy. If the candidates that the policy drew are
+//! ejected, it looks at all; if most are ejected, it ignores ejection, so that the few left are not
+//! overloaded.
 
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use super::{
 };
 use crate::endpoint::{Admission, Endpoint};
 
-/// Finds a candidate that suits the call and is not ejected; where most are, any that suits.
+/// Finds a candidate that the call accepts and that is not ejected; if most are ejected, any that
+/// it accepts.
 #[inline]
 pub(super) fn search<'a, P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
     policy: &P,
@@ -22,7 +24,7 @@ pub(super) fn search<'a, P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
     }
 }
 
-/// Looks at all candidates, after the policy's own look found none.
+/// Looks at all candidates, after the policy found none.
 #[cold]
 fn search_all<'a, P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
     policy: &P,
@@ -42,7 +44,8 @@ fn search_all<'a, P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
     Ok(chosen.map(|index| &choice.endpoints.as_slice()[index]))
 }
 
-/// Chooses among all that suit and are not ejected; none where more than half of those that suit are ejected.
+/// Chooses among all that are accepted and not ejected; none if more than half of the accepted are
+/// ejected.
 fn choose_healthy<P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
     choice: &Choice<'_, '_, S>,
 ) -> Option<usize> {
@@ -57,8 +60,8 @@ fn choose_healthy<P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
     choose_from::<P, S>(choice, |endpoint| is_admitted(endpoint) && (choice.accepts)(endpoint))
 }
 
-/// Chooses where most are ejected: any that suits; for a call that wants healthy instances only, one of the
-/// few that are not ejected.
+/// Chooses while most are ejected: any accepted one; for a call that wants healthy instances only,
+/// one of the few that are not ejected.
 fn choose_regardless<P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
     choice: &Choice<'_, '_, S>,
 ) -> Result<Option<usize>, NoInstance> {
@@ -75,7 +78,7 @@ fn choose_regardless<P: BalancingPolicy, S: Fn(&Endpoint) -> bool>(
     }
 }
 
-/// Chooses the preferred one of two that match `such`, drawn by weight.
+/// Chooses the preferred one of two accepted candidates, drawn by weight.
 fn choose_from<P: BalancingPolicy, S>(
     choice: &Choice<'_, '_, S>,
     accepts: impl Fn(&Endpoint) -> bool,

@@ -1,5 +1,5 @@
-//! Which instances a handle's calls go to, and in what proportion, before a policy chooses among them.
-//! Pure; it must never select an instance that takes no traffic.
+//! The instances that the calls of a handle go to, and their shares, before a policy chooses. Pure.
+//! Never selects an instance that takes no traffic.
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -10,37 +10,37 @@ use crate::{
     runtime::{clock::Instant, hash::mix},
 };
 
-/// What the shares of zones are counted in.
+/// The unit of shares of zones.
 const SHARE_UNIT: f64 = (1 << 30) as f64;
 
-/// What a handle selects from the instances of its service.
+/// The selection of a handle from the instances of its service.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selection {
     pub(crate) filter: Filter,
-    /// Where the caller is.
+    /// The caller's zone.
     pub(crate) zone: Option<String>,
     pub(crate) subset: Option<Subset>,
-    /// How long an instance takes to get its full share of calls.
+    /// The time in which a new instance reaches its full share of calls.
     pub(crate) slow_start: Duration,
 }
 
-/// Some of many instances, the same ones for the same caller.
+/// A subset of the instances, stable for each caller.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subset {
     /// At least 1.
     pub(crate) size: usize,
-    /// The hash of who calls.
+    /// The hash of the caller.
     pub(crate) caller: u64,
 }
 
-/// What was selected from a snapshot.
+/// The instances selected from a snapshot.
 #[derive(Debug)]
 pub(crate) struct Candidates {
-    /// Those to choose from.
+    /// The instances to choose from.
     pub(super) preferred: Arc<WeightedEndpoints>,
-    /// Those to choose from where most of the preferred ones fail.
+    /// The instances to choose from while most of the preferred ones are ejected.
     pub(super) others: Option<Arc<WeightedEndpoints>>,
-    /// How many instances there are, and how many of them take traffic.
+    /// The number of instances, and of those that take traffic.
     pub(super) instances: usize,
     pub(super) serving: usize,
     pub(super) slow_start_ms: Tick,
@@ -48,7 +48,7 @@ pub(crate) struct Candidates {
 }
 
 impl Candidates {
-    /// Why there are none.
+    /// Returns the reason why there are none.
     pub(super) fn no_instance(&self) -> NoInstance {
         match (self.instances, self.serving) {
             (0, _) => NoInstance::Empty,
@@ -57,19 +57,19 @@ impl Candidates {
         }
     }
 
-    /// How many instances of the service take traffic, whether selected or not.
+    /// Returns the number of instances that take traffic, selected or not.
     #[cfg(test)]
     pub(crate) fn serving(&self) -> usize {
         self.serving
     }
 
-    /// Whether there is such an instance.
+    /// Returns whether any instance meets the condition.
     pub(crate) fn any(&self, condition: impl Fn(&Endpoint) -> bool) -> bool {
         let endpoints = self.others.as_ref().unwrap_or(&self.preferred);
         endpoints.as_slice().iter().any(|endpoint| condition(endpoint))
     }
 
-    /// Notes what time it is: otherwise that is only known from how calls went.
+    /// Records the time, which only outcomes of calls report otherwise.
     pub(crate) fn advance(&self, now: Instant) {
         self.stats.advance(now);
     }
@@ -96,7 +96,7 @@ impl Selection {
         }
     }
 
-    /// Those that calls go to as a rule; none where that is all of `passed` alike.
+    /// Returns the instances that calls go to as a rule; none if these are all of `matching` alike.
     fn preferred(&self, matching: &WeightedEndpoints) -> Option<WeightedEndpoints> {
         let near = self.zone.as_deref().and_then(|zone| zone_endpoints(matching, zone));
         let count = near.as_ref().map_or(matching.len(), Vec::len);
@@ -112,8 +112,8 @@ impl Selection {
 }
 
 impl Subset {
-    /// Keeps the caller's own: those whose hashes with its hash are highest, so that one that comes or
-    /// goes changes nothing else (as rendezvous hashing).
+    /// Keeps the endpoints whose hashes with the caller's are highest, so that an instance that is
+    /// added or removed changes nothing else (as in rendezvous hashing).
     fn keep(&self, endpoints: &mut Vec<(Arc<Endpoint>, u32)>) {
         let rank = |endpoint: &Arc<Endpoint>| Reverse(mix(self.caller ^ endpoint.id_hash()));
         endpoints.select_nth_unstable_by_key(self.size - 1, |(endpoint, _)| rank(endpoint));
@@ -122,8 +122,8 @@ impl Subset {
     }
 }
 
-/// The instances that get calls from `zone`, and their weights; none where there are none in it, so that
-/// it makes no difference.
+/// Returns the instances that get calls from `zone`, with their weights; none if the zone has none,
+/// and makes no difference.
 fn zone_endpoints(endpoints: &WeightedEndpoints, zone: &str) -> Option<Vec<(Arc<Endpoint>, u32)>> {
     let mut capacities = BTreeMap::<&str, u64>::new();
     for endpoint in endpoints.as_slice() {

@@ -1,11 +1,10 @@
-//! How the calls of one zone are shared out over all. Pure.
+//! Shares of the calls of one zone between all zones. Pure.
 
-/// What share of the calls from one zone each zone gets, where `capacities` are what the zones can
-/// take, and `local` is the place of the caller's.
+/// Returns the share of each zone in the calls from zone `local`, for zones with these capacities.
 ///
-/// As if the calls came from all zones alike: a zone that has its share of the capacity keeps its own
-/// calls. One that has less keeps as many as it can take; the others go to the zones that have more, in
-/// proportion to what each has over, so that all are loaded alike in the end (as Envoy's zone-aware
+/// Assumes that all zones send as many calls. A zone with its share of the capacity keeps its own
+/// calls. One with less keeps as many as it can take; the others go to the zones with more, in
+/// proportion to their excess, so that in the end all are loaded alike (as Envoy's zone-aware
 /// routing).
 pub(super) fn shares(capacities: &[u64], local: usize) -> Vec<f64> {
     let total: f64 = capacities.iter().map(|capacity| *capacity as f64).sum();
@@ -37,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_zone_cannot_take_goes_to_those_that_have_more() {
+    fn the_excess_of_a_zone_goes_to_zones_with_more_capacity() {
         // A third would be 200: it has half of that.
         assert_eq!(shares(&[100, 200, 300], 0), [0.5, 0.0, 0.5]);
     }

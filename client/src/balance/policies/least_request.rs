@@ -1,5 +1,5 @@
-//! The less loaded of two random instances (M. Mitzenmacher, "The Power of Two Choices in Randomized Load
-//! Balancing", 2001).
+//! The less loaded of two random instances (M. Mitzenmacher, "The Power of Two Choices in
+//! Randomized Load Balancing", 2001).
 
 use crate::{
     balance::policy::BalancingPolicy,
@@ -10,7 +10,7 @@ use crate::{
 pub(crate) struct LeastRequest;
 
 impl BalancingPolicy for LeastRequest {
-    /// Prefers the second where the first is busy and has more to do for its weight.
+    /// Prefers the second if the first is busy and has more load.
     #[inline]
     fn prefers_second(endpoints: &WeightedEndpoints, first: usize, second: usize, _: Tick) -> bool {
         let in_flight = |index: usize| endpoints.as_slice()[index].in_flight();
@@ -27,7 +27,7 @@ mod tests {
         tests::{counts, seed, snapshot},
     };
 
-    /// The choice by calls in flight.
+    /// Chooses by calls in flight.
     fn lighter(endpoints: &WeightedEndpoints, random: &mut fastrand::Rng) -> usize {
         let (first, second) = endpoints.draw(random.u64(..), random.u64(..));
         prefer::<LeastRequest>(endpoints, first, second, 0)
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn the_busier_of_two_is_left_alone() {
+    fn the_busier_of_two_is_avoided() {
         let snapshot = snapshot(&[100, 100]);
         let endpoints = snapshot.serving_endpoints();
         let candidates = endpoints.as_slice();

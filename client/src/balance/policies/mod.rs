@@ -1,4 +1,5 @@
-//! The balancing policies, and the list of them. A new one is a file here, and an entry of the list.
+//! The balancing policies, and the list of them. A new one is a file here, and an entry of the
+//! list.
 
 mod least_request;
 mod peak_ewma;
@@ -15,8 +16,8 @@ use self::{
 use super::{choice::Choice, no_instance::NoInstance, policy::BalancingPolicy, search::search};
 use crate::endpoint::Endpoint;
 
-/// Defines [`Policy`], and beside it the type that dispatches to the policies: each variant is named as the
-/// type that implements it.
+/// Defines [`Policy`], and the type that dispatches to the policies: each variant has the name of
+/// the type that implements it.
 macro_rules! policies {
     (
         $(#[$attribute:meta])*
@@ -64,14 +65,15 @@ macro_rules! policies {
 policies! {
     /// A way to spread calls over the instances of a service.
     ///
-    /// All policies honour weights (an instance of weight 200 gets twice the calls of one of 100) and
-    /// skip instances that take no traffic (weight 0, or a status other than `UP` and `SUSPECT`).
+    /// All policies honour weights (an instance of weight 200 gets twice the calls of one of 100)
+    /// and skip instances that take no traffic (weight 0, or a status other than `UP` and
+    /// `SUSPECT`).
     ///
     /// All eject an instance that fails: after five failures in a row, or as many failures as
     /// successes among 20 calls and more within 10 s, for 30 s; after a refused connection for a
     /// second; a `SUSPECT` instance after one failure. The time doubles with each repetition (up to
-    /// 5 min, or 30 s); then one call probes the instance. Where more than half of the instances are
-    /// ejected, all are called again: the few that are left must not be overloaded.
+    /// 5 min, or 30 s); then one call probes the instance. While more than half of the instances
+    /// are ejected, all are called: the few that are left must not be overloaded.
     ///
     /// ```
     /// use waypost_client::{Policy, Service};
@@ -85,34 +87,37 @@ policies! {
     pub enum Policy {
         /// The one of two random instances, drawn by weight, that is likely to respond sooner.
         ///
-        /// The first one gets the call where it has none in flight and is not clearly slower: an idle
+        /// The first one gets the call if it has none in flight and is not clearly slower: an idle
         /// service shares its calls by weight, whatever small differences there are. Otherwise the
-        /// call goes to the one with less load, `(calls in flight + 1/2) / weight`, times its latency
-        /// where that is clearly worse: more than four times that of the other, and more than 4 ms.
+        /// call goes to the one with less load, `(calls in flight + 1/2) / weight`, times its
+        /// latency if that is clearly worse: more than four times that of the other, and more than
+        /// 4 ms.
         ///
-        /// The latency is an average of responses. A single slow response at most doubles it; without
-        /// further slow responses it decays (1 / e is left after 2.5 s). A failure counts at once as a
-        /// slow response; a new instance starts with half the latency of the others. The time that a
-        /// caller takes to send its request does not count. Fed by [`Pick::report`](crate::Pick::report).
-        /// The default.
+        /// The latency is an average of responses. A single slow response at most doubles it;
+        /// without further slow responses it decays (1 / e is left after 2.5 s). A failure counts
+        /// at once as a slow response; a new instance starts with the median latency of the others.
+        /// The time that a caller takes to send its request does not count. Fed by
+        /// [`Pick::report`](crate::Pick::report). The default.
         #[default]
         PeakEwma,
         /// The one of two random instances with less load, `(calls in flight + 1/2) / weight` (M.
         /// Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001). The first,
-        /// drawn by weight, keeps the call where it has none in flight. For long calls, such as streams.
+        /// drawn by weight, keeps the call if it has none in flight. For long calls, such as
+        /// streams.
         LeastRequest,
         /// A random instance. The most even spread over many callers that share no state.
         Random,
         /// One after the other. The most even spread where all calls cost the same.
         RoundRobin,
-        /// The instance that the call's [key](crate::PickContext::key) belongs to, while it has at most
+        /// The instance that owns the call's [key](crate::PickContext::key), while it has at most
         /// 1.25 times its share of the calls in flight (of all instances, or of a sample of 32);
         /// then the next one for the key.
         ///
-        /// All processes choose the same one. An instance that comes or goes moves only its own keys
-        /// (weighted rendezvous hashing with bounded load). The keys of an ejected instance move to the
-        /// others until it is admitted again, as far as their bounds allow. A pick takes one or two
-        /// nanoseconds for each instance. Calls without a key go to random instances.
+        /// All processes choose the same one. An instance that is added or removed moves only its
+        /// own keys (weighted rendezvous hashing with bounded load). The keys of an ejected
+        /// instance move to the others until it is readmitted, as far as their bounds allow. A pick
+        /// takes one or two nanoseconds for each instance. Calls without a key go to random
+        /// instances.
         Rendezvous,
     }
 }

@@ -1,17 +1,17 @@
-//! The one of two random instances that will answer sooner, for its weight.
+//! The one of two random instances that is likely to respond sooner for its weight.
 //!
-//! The first was drawn by weight, and keeps the call unless something speaks against it: calls in flight
-//! there, or responses that are clearly slower. So an idle service shares its calls exactly by weight, however
-//! few instances it has. Otherwise both are compared by what they have to do for their weight
-//! ([`Field::load`]), times the latency, where one is clearly slower.
+//! The first, drawn by weight, keeps the call unless it has calls in flight or is clearly slower.
+//! So an idle service shares its calls exactly by weight, with any number of instances. Otherwise
+//! both are compared by their load for their weight ([`WeightedEndpoints::load`]), times the
+//! latency if one is clearly slower.
 
 use crate::{
     balance::policy::BalancingPolicy,
     endpoint::{EQUAL_BELOW, Estimate, Tick, WeightedEndpoints},
 };
 
-/// The ratio of latencies from which an instance is clearly slower. Smaller differences show in the calls in
-/// flight, and are chance at low traffic.
+/// The ratio of latencies from which an instance is clearly slower. Smaller differences show in the
+/// calls in flight, and are chance at low traffic.
 const SLOWER_FROM: f32 = 4.0;
 
 #[derive(Debug, Default)]
@@ -37,21 +37,21 @@ impl BalancingPolicy for PeakEwma {
         let our_load = endpoints.load(first, busy);
         if slower || is_slower(theirs, ours) {
             let (factor, their_factor) = (factor(ours, theirs, now), factor(theirs, ours, now));
-            // What was slow, and is forgiven, is as idle as before.
+            // A slow instance whose latency has decayed counts as idle.
             return (factor > 1.0 || busy > 0) && their_load * their_factor < our_load * factor;
         }
         their_load < our_load
     }
 }
 
-/// Returns whether responses take clearly longer than elsewhere, as far as is known without a look at the time.
+/// Returns whether `one` is clearly slower, without a look at the time.
 #[inline]
 fn is_slower(one: Estimate, than: Estimate) -> bool {
     one.nanos() > SLOWER_FROM * than.nanos().max(EQUAL_BELOW)
 }
 
-/// Returns how many times as long responses take as elsewhere, where that is clear and was confirmed lately; 1
-/// where it is not. Time forgives the slower one alone: it makes no instance quicker than it was.
+/// Returns the ratio of the latencies if `one` is clearly slower and was so lately, 1 otherwise.
+/// Only the slower one decays: time makes no instance faster than it was.
 #[inline(never)]
 fn factor(one: Estimate, than: Estimate, now: Tick) -> f32 {
     let (nanos, other) = (one.decayed(now), than.nanos().max(EQUAL_BELOW));

@@ -1,7 +1,7 @@
-//! The instance that a key belongs to: the one whose hash with the key is highest (D. Thaler and C.
+//! The instance that owns a key: the one with the highest hash of both (D. Thaler and C.
 //! Ravishankar, "Using Name-Based Mappings to Increase Hit Rates", 1998), so that an instance that
-//! comes or goes moves no key but its own. Bounded load (V. Mirrokni, M. Thorup, M. Zadimoghaddam,
-//! "Consistent Hashing with Bounded Loads", 2018) passes over those that have too much to do.
+//! is added or removed moves only its own keys. Bounded load (V. Mirrokni, M. Thorup, M.
+//! Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2018) passes over overloaded instances.
 
 use crate::{
     balance::{
@@ -12,16 +12,16 @@ use crate::{
     runtime::hash::mix,
 };
 
-/// How far above the mean an instance's calls in flight may be.
+/// The ratio to the mean that an instance's calls in flight may reach.
 const LOAD_MAX: f32 = 1.25;
-/// How many instances stand for all where the mean is taken.
+/// The size of the sample that the mean is taken from.
 const SAMPLE_MAX: usize = 32;
 
 #[derive(Debug, Default)]
 pub(crate) struct Rendezvous;
 
 impl BalancingPolicy for Rendezvous {
-    /// Chooses by the call's key; a call without one has a random key.
+    /// Chooses by the call's key, or a random one.
     fn choose<S: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, '_, S>) -> Option<usize> {
         let (endpoints, random) = (choice.endpoints, choice.random);
         let key = choice.context.key.unwrap_or_else(|| random.next());
@@ -32,7 +32,7 @@ impl BalancingPolicy for Rendezvous {
                 Eligibility::Ineligible => false,
             })
         };
-        // A probe is taken by the call that is it, and not by each that passes by.
+        // Only the call that goes to the instance takes the probe, not each that passes it.
         let is_taken = |index: &usize| match endpoints.as_slice()[*index].admission(choice.now) {
             Admission::Probe(at) => !choice.take_probe(*index, at),
             Admission::Admitted | Admission::Ejected => false,
@@ -42,8 +42,8 @@ impl BalancingPolicy for Rendezvous {
     }
 }
 
-/// Returns the place of the instance for `key` among those that are admitted; none where none is. Looks at
-/// the hashes of all.
+/// Returns the place of the admitted instance that owns `key`; none if none is admitted. Reads all
+/// hashes.
 fn owner(
     endpoints: &WeightedEndpoints,
     key: u64,
@@ -60,11 +60,11 @@ fn owner(
     }
 }
 
-/// Whether an instance has more calls in flight than its share of one call more than there are, and a
-/// quarter. `random` is from 0 to 2^64.
+/// Returns whether an instance has more than 1.25 times its share of the calls in flight, this one
+/// included. `random` is from 0 to 2^64.
 fn is_overloaded(endpoints: &WeightedEndpoints, index: usize, random: u64) -> bool {
     let in_flight = endpoints.as_slice()[index].in_flight();
-    // One at a time is no overload.
+    // One call at a time is no overload.
     if in_flight == 0 {
         return false;
     }
@@ -79,8 +79,8 @@ fn is_overloaded(endpoints: &WeightedEndpoints, index: usize, random: u64) -> bo
     in_flight as f32 >= (LOAD_MAX * calls * share).ceil()
 }
 
-/// The admitted place with the highest score. Admission is asked for seldom: only of those that are
-/// higher than all before.
+/// Returns the admitted place with the highest score. Checks admission only for a score above all
+/// before.
 fn highest(
     scores: impl Iterator<Item = f64>,
     admits: &mut impl FnMut(usize) -> bool,
@@ -95,10 +95,10 @@ fn highest(
     best
 }
 
-/// The score by which each gets keys in proportion to its weight (C. Schindelhauer and G. Schomaker,
-/// "Weighted Distributed Hash Tables", 2005).
+/// Returns a score that gives each place keys in proportion to its weight (C. Schindelhauer and G.
+/// Schomaker, "Weighted Distributed Hash Tables", 2005).
 fn score(hash: u64, weight: f32) -> f64 {
-    // From 0 to 1, neither of them.
+    // Between 0 and 1, exclusive.
     let uniform = ((hash >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
     -f64::from(weight) / uniform.ln()
 }

@@ -12,7 +12,7 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub(crate) struct RoundRobin {
-    /// The picks so far.
+    /// The number of picks.
     turn: AtomicU64,
 }
 
@@ -21,8 +21,8 @@ impl BalancingPolicy for RoundRobin {
         Self { turn: AtomicU64::new(turn) }
     }
 
-    /// Draws the endpoint whose turn it is, and a random one: where the first is ejected, its calls are
-    /// shared by all others instead of falling to its successor.
+    /// Draws the endpoint whose turn it is, and a random one: if the first is ejected, all others
+    /// share its calls instead of its successor alone.
     #[inline]
     fn draw(&self, endpoints: &WeightedEndpoints, random: &Randomness) -> (usize, usize) {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -31,10 +31,10 @@ impl BalancingPolicy for RoundRobin {
     }
 }
 
-/// Returns the place of a turn. With equal weights this is plain rotation. Else the turns step along the line
-/// of weights by the golden ratio: the sequence that fills the line most evenly at every moment (V. Sós, 1958;
-/// D. Knuth, "The Art of Computer Programming" 6.4). So each place gets its share, spread out, in constant
-/// time and without a schedule.
+/// Returns the place of a turn. Equal weights rotate. Otherwise the turns step along the line of
+/// weights by the golden ratio: the sequence that fills the line most evenly at every moment (V.
+/// Sós, 1958; D. Knuth, "The Art of Computer Programming" 6.4). So each place gets its share,
+/// spread out, in constant time and without a schedule.
 fn next(weights: &Weights, turn: u64) -> usize {
     match weights {
         Weights::Equal { count } => (turn % (*count).max(1) as u64) as usize,

@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[test]
-fn who_fails_fast_attracts_nothing() {
+fn an_instance_that_fails_fast_attracts_no_calls() {
     for policy in POLICIES {
         let failing = |index| match index {
             3 => (Outcome::Failure, Duration::from_micros(100)),
@@ -22,8 +22,8 @@ fn who_fails_fast_attracts_nothing() {
 }
 
 #[test]
-fn where_most_fail_they_are_called_all_the_same() {
-    // By key, calls in flight tell when it is too much.
+fn all_are_called_while_most_fail() {
+    // Rendezvous hashing limits this by calls in flight.
     for policy in POLICIES.into_iter().filter(|policy| *policy != Policy::Rendezvous) {
         let failing = |index| match index {
             0 => (Outcome::Success, QUICK),
@@ -35,7 +35,7 @@ fn where_most_fail_they_are_called_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_probe_brings_an_instance_back() {
+async fn one_probe_readmits_an_instance() {
     for policy in POLICIES {
         let candidates = candidates(&[100, 100]);
         let places = candidates.preferred.as_slice();
@@ -44,7 +44,7 @@ async fn one_probe_brings_an_instance_back() {
         sick.record(Outcome::Unreachable, Duration::ZERO);
         let picked = || balancer.pick(&candidates, &ANY).unwrap();
         assert!((0..50).all(|_| picked().endpoint().is_at(&sound)), "{policy:?}: left alone");
-        // A little more than a second later, one call goes there, and no other before it has ended.
+        // A little over a second later one call goes there, and no other before it has ended.
         tokio::time::advance(Duration::from_millis(1_200)).await;
         candidates.advance(clock::now());
         let probes: Vec<Pick> = (0..50).map(|_| picked()).collect();
@@ -58,7 +58,7 @@ async fn one_probe_brings_an_instance_back() {
 }
 
 #[test]
-fn who_wants_healthy_ones_only_gets_no_other() {
+fn healthy_only_picks_no_ejected_instance() {
     for policy in POLICIES {
         let (candidates, balancer) = (candidates(&[100; 4]), Balancer::new(policy));
         let healthy = ANY.healthy_only();
@@ -78,7 +78,7 @@ fn who_wants_healthy_ones_only_gets_no_other() {
 }
 
 #[test]
-fn a_newcomer_gets_its_share_bit_by_bit() {
+fn a_new_instance_reaches_its_share_gradually() {
     for policy in POLICIES {
         let slow_start = Duration::from_secs(10);
         let selection = Selection { slow_start, ..Selection::default() };
@@ -98,7 +98,7 @@ fn a_newcomer_gets_its_share_bit_by_bit() {
 }
 
 #[test]
-fn the_turn_of_one_that_fails_is_shared_by_all() {
+fn all_share_the_turns_of_an_ejected_instance() {
     let (candidates, balancer) = (candidates(&[100; 3]), Balancer::seeded(Policy::RoundRobin, 9));
     candidates.preferred.as_slice()[0].record(Outcome::Unreachable, Duration::ZERO);
     let picks = (0..4_000).map(|_| balancer.pick(&candidates, &ANY).unwrap());
@@ -107,7 +107,7 @@ fn the_turn_of_one_that_fails_is_shared_by_all() {
 }
 
 #[test]
-fn who_takes_no_connection_is_left_alone_at_once() {
+fn an_instance_that_takes_no_connection_is_ejected_at_once() {
     for policy in POLICIES {
         let (candidates, balancer) = (candidates(&[100; 3]), Balancer::new(policy));
         let pick = || balancer.pick(&candidates, &ANY).unwrap();

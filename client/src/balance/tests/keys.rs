@@ -1,4 +1,4 @@
-//! Keys: which instance they belong to, and its load.
+//! Keys: their owners, and the load of these.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{
     runtime::clock,
 };
 
-/// Where a hundred keys go.
+/// Returns the owners of a hundred keys.
 fn owners(candidates: &Candidates, balancer: &Balancer) -> Vec<String> {
     let owner = |key: u32| {
         let context = PickContext::new().key(key.to_string());
@@ -19,7 +19,7 @@ fn owners(candidates: &Candidates, balancer: &Balancer) -> Vec<String> {
 }
 
 #[test]
-fn a_key_stays_where_it_is_whoever_comes_and_goes() {
+fn a_key_moves_only_when_its_owner_is_removed() {
     let balancer = Balancer::new(Policy::Rendezvous);
     for weights in [vec![100; 20], (1..=20).map(|weight| weight * 10).collect()] {
         let before = owners(&candidates(&weights), &balancer);
@@ -48,7 +48,7 @@ fn keys_are_shared_out_by_weight() {
 }
 
 #[test]
-fn one_key_does_not_overload_its_instance() {
+fn one_key_does_not_overload_its_owner() {
     let candidates = candidates(&[100; 10]);
     let balancer = Balancer::new(Policy::Rendezvous);
     let context = PickContext::new().key("the same for all");
@@ -62,7 +62,7 @@ fn one_key_does_not_overload_its_instance() {
 }
 
 #[test]
-fn a_failing_instance_gives_its_keys_to_others_for_a_while() {
+fn keys_of_an_ejected_instance_move_to_others() {
     let candidates = candidates(&[100; 5]);
     let balancer = Balancer::new(Policy::Rendezvous);
     let context = PickContext::new().key("customer 17");
@@ -75,13 +75,13 @@ fn a_failing_instance_gives_its_keys_to_others_for_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_pass_by_take_no_probe() {
+async fn calls_that_pass_an_instance_take_no_probe() {
     let (candidates, balancer) = (candidates(&[100; 20]), Balancer::new(Policy::Rendezvous));
     let owner = |key: u32| {
         let context = PickContext::new().key(key.to_be_bytes());
         balancer.pick(&candidates, &context).unwrap()
     };
-    // The first of all: each key asks for its admission, and few belong to it.
+    // The first place: each key checks its admission, and few belong to it.
     let first = Arc::clone(&candidates.preferred.as_slice()[0]);
     let key = (0..).find(|key| owner(*key).endpoint().is_at(&first)).unwrap();
     first.record(Outcome::Unreachable, Duration::ZERO);

@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[test]
-fn a_slow_instance_is_hardly_called() {
+fn a_slow_instance_gets_few_calls() {
     let slow =
         |index| (Outcome::Success, if index == 3 { Duration::from_millis(200) } else { QUICK });
     let shares = shares(Policy::PeakEwma, 10, 1_000, slow);
@@ -20,14 +20,14 @@ fn a_slow_instance_is_hardly_called() {
 }
 
 #[test]
-fn differences_that_mean_nothing_do_not_count() {
+fn differences_below_a_millisecond_do_not_count() {
     let noisy = |index: usize| (Outcome::Success, Duration::from_micros(300 + 60 * index as u64));
     let shares = shares(Policy::PeakEwma, 10, 10_000, noisy);
     assert!(shares.iter().all(|share| (850..1_150).contains(share)), "{shares:?}");
 }
 
 #[test]
-fn weights_hold_where_all_are_alike() {
+fn weights_hold_for_equal_latencies() {
     let candidates = candidates(&[100, 300]);
     let balancer = Balancer::new(Policy::PeakEwma);
     let mut heavy = 0;
@@ -39,8 +39,8 @@ fn weights_hold_where_all_are_alike() {
     assert!((7_350..7_650).contains(&heavy), "{heavy}");
 }
 
-/// How calls are shared of which so many are in flight at all times: an instance takes so many
-/// milliseconds, more or less, now and then 30 ms more, and the first time another 15.
+/// Returns the shares of calls, `in_flight` of which run at all times. An instance takes so many
+/// milliseconds, 30 % more or less; now and then 30 ms more, and the first time another 15.
 async fn closed_loop(
     policy: Policy,
     weights: &[u32],
@@ -86,7 +86,7 @@ async fn at_low_traffic_small_differences_of_latency_leave_shares_to_the_weights
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_latencies_are_alike_load_leaves_shares_to_the_weights() {
+async fn shares_follow_weights_under_load_at_equal_latencies() {
     for weights in WEIGHTS {
         for (millis, in_flight) in [(5.0, 4), (40.0, 4), (40.0, 9), (5.0, 40), (40.0, 40)] {
             // Few calls can't be shared evenly.
@@ -112,7 +112,7 @@ async fn assert_by_weight(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_is_really_slow_gets_less_whatever_is_in_flight() {
+async fn a_clearly_slower_instance_gets_less_at_any_load() {
     for (weights, most) in [([100, 100], 0.04), ([200, 100], 0.06), ([300, 100], 0.2)] {
         for in_flight in [1, 2, 8] {
             let millis = [30.0, 3.0];
@@ -128,7 +128,7 @@ async fn an_instance_that_is_really_slow_gets_less_whatever_is_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_fails_now_and_then_gets_less_however_quick_it_is() {
+async fn an_instance_that_fails_now_and_then_gets_less_however_fast_it_is() {
     for micros in [100, 5_000] {
         let (candidates, balancer) = (candidates(&[100; 3]), Balancer::seeded(Policy::PeakEwma, 3));
         let (took, mut calls) = (Duration::from_micros(micros), 0);

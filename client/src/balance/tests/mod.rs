@@ -1,4 +1,4 @@
-//! Tests of picks over all policies. What is a policy's own is tested beside it.
+//! Tests of picks over all policies. Each policy's own tests are beside it.
 
 mod health;
 mod keys;
@@ -41,7 +41,7 @@ pub(crate) fn snapshot(weights: &[u32]) -> Snapshot {
     Snapshot::new(weights.iter().enumerate().map(|(id, weight)| instance(id, *weight)))
 }
 
-/// All of them.
+/// Selects all instances.
 pub(crate) fn candidates(weights: &[u32]) -> Candidates {
     Selection::default().select(&snapshot(weights))
 }
@@ -52,8 +52,8 @@ pub(crate) fn seed() -> fastrand::Rng {
     fastrand::Rng::with_seed(seed)
 }
 
-/// How often each of equal instances is picked in `calls` calls of which `call` tells what they come
-/// to.
+/// Returns how often each of `count` equal instances is picked in `calls` calls. `call` gives their
+/// outcome.
 pub(crate) fn shares(
     policy: Policy,
     count: usize,
@@ -73,7 +73,7 @@ pub(crate) fn shares(
     shares
 }
 
-/// How often each is chosen in `calls` choices by `choose`.
+/// Counts how often `choose` returns each place.
 pub(crate) fn counts(places: usize, calls: u64, mut choose: impl FnMut(u64) -> usize) -> Vec<u64> {
     let mut counts = vec![0; places];
     for call in 0..calls {

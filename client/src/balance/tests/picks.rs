@@ -1,4 +1,4 @@
-//! Picks: their count, their errors, seeds, and endpoints that do not match.
+//! Picks: their count, errors and seeds, and endpoints that are not accepted.
 
 use super::{ANY, POLICIES, candidates};
 use crate::{
@@ -19,7 +19,7 @@ fn a_pick_counts_until_it_is_dropped() {
 }
 
 #[test]
-fn none_to_pick_says_why() {
+fn an_error_gives_the_reason() {
     for policy in POLICIES {
         let balancer = Balancer::new(policy);
         let why = |weights: &[u32]| balancer.pick(&candidates(weights), &ANY).unwrap_err();
@@ -30,7 +30,7 @@ fn none_to_pick_says_why() {
 }
 
 #[test]
-fn what_does_not_suit_is_not_picked() {
+fn an_endpoint_that_is_not_accepted_is_not_picked() {
     let candidates = candidates(&[100; 200]);
     for policy in POLICIES {
         let balancer = Balancer::new(policy);
@@ -56,7 +56,7 @@ fn a_seed_fixes_every_choice() {
 }
 
 #[test]
-fn those_that_are_few_share_calls_by_weight() {
+fn few_accepted_instances_share_calls_by_weight() {
     let weights: Vec<u32> = (0..100).map(|index| if index == 50 { 300 } else { 100 }).collect();
     let candidates = candidates(&weights);
     let two = |endpoint: &Endpoint| ["00049", "00050"].contains(&&*endpoint.instance().id);

@@ -13,7 +13,7 @@ use crate::{
     runtime::hash::mix,
 };
 
-/// Instances of which these many are in each zone.
+/// Creates a snapshot with this number of instances in each zone.
 fn zoned(zones: &[(&str, usize)]) -> Snapshot {
     let zones = zones.iter().flat_map(|(zone, count)| std::iter::repeat_n(*zone, *count));
     Snapshot::new(
@@ -25,7 +25,7 @@ fn near(zone: &str) -> Selection {
     Selection { zone: Some(zone.into()), ..Selection::default() }
 }
 
-/// What part of the calls goes to each zone, with calls of which some are always in flight.
+/// Returns each zone's share of calls, some of which are always in flight.
 fn zone_shares(candidates: &Candidates, policy: Policy) -> BTreeMap<String, f64> {
     const CALLS: usize = 20_000;
     let balancer = Balancer::seeded(policy, 1);
@@ -43,7 +43,7 @@ fn zone_shares(candidates: &Candidates, policy: Policy) -> BTreeMap<String, f64>
 }
 
 #[test]
-fn calls_stay_in_a_zone_that_has_its_share() {
+fn calls_stay_in_a_zone_with_enough_capacity() {
     for policy in POLICIES {
         let candidates = near("b").select(&zoned(&[("a", 5), ("b", 4), ("c", 3)]));
         let shares = zone_shares(&candidates, policy);
@@ -52,7 +52,7 @@ fn calls_stay_in_a_zone_that_has_its_share() {
 }
 
 #[test]
-fn what_a_zone_has_too_little_of_goes_elsewhere() {
+fn the_excess_of_a_zone_goes_to_other_zones() {
     for policy in POLICIES {
         let candidates = near("a").select(&zoned(&[("a", 2), ("b", 4), ("c", 6)]));
         let shares = zone_shares(&candidates, policy);
@@ -62,14 +62,14 @@ fn what_a_zone_has_too_little_of_goes_elsewhere() {
 }
 
 #[test]
-fn a_zone_without_instances_calls_all() {
+fn a_caller_in_a_zone_without_instances_calls_all() {
     let candidates = near("d").select(&zoned(&[("a", 5), ("b", 5)]));
     let shares = zone_shares(&candidates, Policy::PeakEwma);
     assert!((shares["a"] - 0.5).abs() < 0.1, "{shares:?}");
 }
 
 #[test]
-fn where_most_of_a_zone_fails_calls_go_to_all() {
+fn calls_leave_a_zone_in_which_most_instances_are_ejected() {
     for policy in POLICIES {
         let candidates = near("a").select(&zoned(&[("a", 3), ("b", 3)]));
         for endpoint in &candidates.preferred.as_slice()[..2] {
@@ -85,7 +85,7 @@ fn where_most_of_a_zone_fails_calls_go_to_all() {
 }
 
 #[test]
-fn filters_let_through_what_matches_in_all() {
+fn filters_accept_what_matches_in_every_part() {
     let labelled = |id, zone: &str, version: &str, disk: &str| Instance {
         zone: zone.into(),
         version: version.into(),
@@ -118,7 +118,7 @@ fn filters_let_through_what_matches_in_all() {
 }
 
 #[test]
-fn a_filter_that_lets_nothing_through_says_so() {
+fn a_filter_that_matches_nothing_is_the_reason() {
     let nowhere = Filter { zones: vec!["nowhere".into()], ..Filter::default() };
     let snapshot = snapshot(&[100, 100, 0]);
     let of_handle = Selection { filter: nowhere.clone(), ..Selection::default() }.select(&snapshot);
