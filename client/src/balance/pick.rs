@@ -10,7 +10,7 @@ use crate::{
 
 /// An instance picked for one call. Keep it until the call has ended: picks depend on the calls in
 /// flight. [Report](Self::report) the outcome, so that they depend on that as well.
-#[must_use = "dropping it ends the call"]
+///
 /// ```
 /// use waypost_client::{Instance, PickContext, Service, proto::Status};
 ///
@@ -26,7 +26,7 @@ use crate::{
 /// assert_eq!(pick.instance().id, "a");
 /// # Ok::<(), waypost_client::NoInstance>(())
 /// ```
-#[must_use = "dropping it says that the call has ended"]
+#[must_use = "dropping it ends the call"]
 pub struct Pick {
     endpoint: Arc<Endpoint>,
 }

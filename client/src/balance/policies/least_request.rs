@@ -24,7 +24,7 @@ mod tests {
     use super::*;
     use crate::balance::{
         policy::prefer,
-        tests::{counts, seed, snapshot},
+        tests::{counts, random, snapshot},
     };
 
     /// Chooses by calls in flight.
@@ -37,7 +37,7 @@ mod tests {
     fn an_idle_service_shares_by_weight() {
         let snapshot = snapshot(&[100, 300]);
         let endpoints = snapshot.serving_endpoints();
-        let mut random = seed();
+        let mut random = random();
         let counts = counts(2, 100_000, |_| lighter(endpoints, &mut random));
         assert!((74_000..76_000).contains(&counts[1]), "{counts:?}");
     }
@@ -48,7 +48,7 @@ mod tests {
         let endpoints = snapshot.serving_endpoints();
         let candidates = endpoints.as_slice();
         candidates[0].begin();
-        let mut random = seed();
+        let mut random = random();
         for _ in 0..1_000 {
             let chosen = lighter(endpoints, &mut random);
             assert_eq!(chosen, 1);
@@ -65,7 +65,7 @@ mod tests {
             candidates[1].begin();
         }
         // (1 + 1/2) / 100 is more than (3 + 1/2) / 300: 15 against 11.7.
-        let mut random = seed();
+        let mut random = random();
         for _ in 0..1_000 {
             let chosen = lighter(endpoints, &mut random);
             assert_eq!(chosen, 1);
@@ -77,7 +77,7 @@ mod tests {
         let snapshot = snapshot(&[100; 50]);
         let endpoints = snapshot.serving_endpoints();
         let candidates = endpoints.as_slice();
-        let mut random = seed();
+        let mut random = random();
         for _ in 0..5_000 {
             let chosen = lighter(endpoints, &mut random);
             candidates[chosen].begin();
@@ -91,7 +91,7 @@ mod tests {
         let snapshot = snapshot(&[100, 200, 300, 400]);
         let endpoints = snapshot.serving_endpoints();
         let candidates = endpoints.as_slice();
-        let mut random = seed();
+        let mut random = random();
         for _ in 0..10_000 {
             let chosen = lighter(endpoints, &mut random);
             candidates[chosen].begin();
@@ -106,7 +106,7 @@ mod tests {
         let snapshot = snapshot(&[1, 1_000]);
         let endpoints = snapshot.serving_endpoints();
         let candidates = endpoints.as_slice();
-        let mut random = seed();
+        let mut random = random();
         let mut tiny = 0;
         for _ in 0..10 {
             candidates[1].begin();

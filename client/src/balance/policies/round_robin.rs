@@ -45,7 +45,7 @@ fn next(weights: &Weights, turn: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::tests::{counts, seed, snapshot};
+    use crate::balance::tests::{counts, random, snapshot};
 
     #[test]
     fn equal_weights_rotate() {
@@ -59,7 +59,7 @@ mod tests {
     fn round_robin_honours_weights_at_every_moment() {
         let snapshot = snapshot(&[100, 300, 50, 50]);
         let weights = snapshot.serving_endpoints().weights();
-        let mut random = seed();
+        let mut random = random();
         let start = random.u64(..u64::MAX / 2);
         for calls in [10, 100, 1_000, 100_000] {
             let counts = counts(4, calls, |call| next(weights, start + call));

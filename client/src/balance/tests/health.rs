@@ -2,15 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ANY, POLICIES, QUICK, candidates, shares, snapshot};
+use super::{ANY, POLICIES, QUICK, balancer, candidates, shares, snapshot};
 use crate::{
-    balance::{Balancer, NoInstance, Pick, Policy, Selection},
+    balance::{NoInstance, Pick, Policy, Selection},
     endpoint::Outcome,
     runtime::clock,
 };
 
-#[test]
-fn an_instance_that_fails_fast_attracts_no_calls() {
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_fails_fast_attracts_no_calls() {
     for policy in POLICIES {
         let failing = |index| match index {
             3 => (Outcome::Failure, Duration::from_micros(100)),
@@ -21,8 +21,8 @@ fn an_instance_that_fails_fast_attracts_no_calls() {
     }
 }
 
-#[test]
-fn all_are_called_while_most_fail() {
+#[tokio::test(start_paused = true)]
+async fn all_are_called_while_most_fail() {
     // Rendezvous hashing limits this by calls in flight.
     for policy in POLICIES.into_iter().filter(|policy| *policy != Policy::Rendezvous) {
         let failing = |index| match index {
@@ -39,7 +39,7 @@ async fn one_probe_readmits_an_instance() {
     for policy in POLICIES {
         let candidates = candidates(&[100, 100]);
         let places = candidates.preferred.as_slice();
-        let balancer = Balancer::new(policy);
+        let balancer = balancer(policy);
         let [sound, sick] = [0, 1].map(|index| Arc::clone(&places[index]));
         sick.record(Outcome::Unreachable, Duration::ZERO);
         let picked = || balancer.pick(&candidates, &ANY).unwrap();
@@ -57,10 +57,10 @@ async fn one_probe_readmits_an_instance() {
     }
 }
 
-#[test]
-fn healthy_only_picks_no_ejected_instance() {
+#[tokio::test(start_paused = true)]
+async fn healthy_only_picks_no_ejected_instance() {
     for policy in POLICIES {
-        let (candidates, balancer) = (candidates(&[100; 4]), Balancer::new(policy));
+        let (candidates, balancer) = (candidates(&[100; 4]), balancer(policy));
         let healthy = ANY.healthy_only();
         let places = candidates.preferred.as_slice();
         for endpoint in &places[..3] {
@@ -77,8 +77,8 @@ fn healthy_only_picks_no_ejected_instance() {
     }
 }
 
-#[test]
-fn a_new_instance_reaches_its_share_gradually() {
+#[tokio::test(start_paused = true)]
+async fn a_new_instance_reaches_its_share_gradually() {
     for policy in POLICIES {
         let slow_start = Duration::from_secs(10);
         let selection = Selection { slow_start, ..Selection::default() };
@@ -86,7 +86,7 @@ fn a_new_instance_reaches_its_share_gradually() {
         let origin = clock::now();
         candidates.advance(origin);
         candidates.preferred.as_slice()[3].begin_slow_start(None, 1);
-        let balancer = Balancer::seeded(policy, 3);
+        let balancer = balancer(policy);
         for (seconds, least, most) in [(0, 0.005, 0.06), (5, 0.07, 0.19), (10, 0.2, 0.3)] {
             candidates.advance(origin + Duration::from_secs(seconds));
             let picks = (0..4_000).map(|_| balancer.pick(&candidates, &ANY).unwrap());
@@ -97,19 +97,19 @@ fn a_new_instance_reaches_its_share_gradually() {
     }
 }
 
-#[test]
-fn all_share_the_turns_of_an_ejected_instance() {
-    let (candidates, balancer) = (candidates(&[100; 3]), Balancer::seeded(Policy::RoundRobin, 9));
+#[tokio::test(start_paused = true)]
+async fn all_share_the_turns_of_an_ejected_instance() {
+    let (candidates, balancer) = (candidates(&[100; 3]), balancer(Policy::RoundRobin));
     candidates.preferred.as_slice()[0].record(Outcome::Unreachable, Duration::ZERO);
     let picks = (0..4_000).map(|_| balancer.pick(&candidates, &ANY).unwrap());
     let second = picks.filter(|pick| pick.instance().id == "00001").count();
     assert!((1_850..2_150).contains(&second), "{second} of 4,000");
 }
 
-#[test]
-fn an_instance_that_takes_no_connection_is_ejected_at_once() {
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_takes_no_connection_is_ejected_at_once() {
     for policy in POLICIES {
-        let (candidates, balancer) = (candidates(&[100; 3]), Balancer::new(policy));
+        let (candidates, balancer) = (candidates(&[100; 3]), balancer(policy));
         let pick = || balancer.pick(&candidates, &ANY).unwrap();
         let first = pick();
         let id = first.instance().id.clone();

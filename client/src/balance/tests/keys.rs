@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::candidates;
+use super::{balancer, candidates};
 use crate::{
     balance::{Balancer, Candidates, Pick, PickContext, Policy},
     endpoint::Outcome,
@@ -20,10 +20,11 @@ fn owners(candidates: &Candidates, balancer: &Balancer) -> Vec<String> {
 
 #[test]
 fn a_key_moves_only_when_its_owner_is_removed() {
-    let balancer = Balancer::new(Policy::Rendezvous);
+    let balancer = balancer(Policy::Rendezvous);
+    let elsewhere = Balancer::seeded(Policy::Rendezvous, 8);
     for weights in [vec![100; 20], (1..=20).map(|weight| weight * 10).collect()] {
         let before = owners(&candidates(&weights), &balancer);
-        assert_eq!(before, owners(&candidates(&weights), &Balancer::new(Policy::Rendezvous)));
+        assert_eq!(before, owners(&candidates(&weights), &elsewhere));
         // Without the last one.
         let after = owners(&candidates(&weights[..19]), &balancer);
         for (before, after) in before.iter().zip(&after) {
@@ -36,7 +37,7 @@ fn a_key_moves_only_when_its_owner_is_removed() {
 #[test]
 fn keys_are_shared_out_by_weight() {
     let candidates = candidates(&[100, 300, 600]);
-    let balancer = Balancer::new(Policy::Rendezvous);
+    let balancer = balancer(Policy::Rendezvous);
     let mut counts = [0; 3];
     for key in 0_u32..20_000 {
         let pick = balancer.pick(&candidates, &PickContext::new().key(key.to_be_bytes())).unwrap();
@@ -50,7 +51,7 @@ fn keys_are_shared_out_by_weight() {
 #[test]
 fn one_key_does_not_overload_its_owner() {
     let candidates = candidates(&[100; 10]);
-    let balancer = Balancer::new(Policy::Rendezvous);
+    let balancer = balancer(Policy::Rendezvous);
     let context = PickContext::new().key("the same for all");
     let picks: Vec<Pick> =
         (0..1_000).map(|_| balancer.pick(&candidates, &context).unwrap()).collect();
@@ -61,10 +62,10 @@ fn one_key_does_not_overload_its_owner() {
     drop(picks);
 }
 
-#[test]
-fn keys_of_an_ejected_instance_move_to_others() {
+#[tokio::test(start_paused = true)]
+async fn keys_of_an_ejected_instance_move_to_others() {
     let candidates = candidates(&[100; 5]);
-    let balancer = Balancer::new(Policy::Rendezvous);
+    let balancer = balancer(Policy::Rendezvous);
     let context = PickContext::new().key("customer 17");
     let owner = balancer.pick(&candidates, &context).unwrap();
     let endpoint = Arc::clone(owner.endpoint());
@@ -76,7 +77,7 @@ fn keys_of_an_ejected_instance_move_to_others() {
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_pass_an_instance_take_no_probe() {
-    let (candidates, balancer) = (candidates(&[100; 20]), Balancer::new(Policy::Rendezvous));
+    let (candidates, balancer) = (candidates(&[100; 20]), balancer(Policy::Rendezvous));
     let owner = |key: u32| {
         let context = PickContext::new().key(key.to_be_bytes());
         balancer.pick(&candidates, &context).unwrap()

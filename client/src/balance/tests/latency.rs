@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::{ANY, QUICK, candidates, shares};
+use super::{ANY, QUICK, balancer, candidates, shares};
 use crate::{
-    balance::{Balancer, Pick, Policy},
+    balance::{Pick, Policy},
     endpoint::Outcome,
     runtime::clock,
 };
 
-#[test]
-fn a_slow_instance_gets_few_calls() {
+#[tokio::test(start_paused = true)]
+async fn a_slow_instance_gets_few_calls() {
     let slow =
         |index| (Outcome::Success, if index == 3 { Duration::from_millis(200) } else { QUICK });
     let shares = shares(Policy::PeakEwma, 10, 1_000, slow);
@@ -19,17 +19,17 @@ fn a_slow_instance_gets_few_calls() {
     assert!(least.min() > Some(&60), "the others share alike: {shares:?}");
 }
 
-#[test]
-fn differences_below_a_millisecond_do_not_count() {
+#[tokio::test(start_paused = true)]
+async fn differences_below_a_millisecond_do_not_count() {
     let noisy = |index: usize| (Outcome::Success, Duration::from_micros(300 + 60 * index as u64));
     let shares = shares(Policy::PeakEwma, 10, 10_000, noisy);
     assert!(shares.iter().all(|share| (850..1_150).contains(share)), "{shares:?}");
 }
 
-#[test]
-fn weights_hold_for_equal_latencies() {
+#[tokio::test(start_paused = true)]
+async fn weights_hold_for_equal_latencies() {
     let candidates = candidates(&[100, 300]);
-    let balancer = Balancer::new(Policy::PeakEwma);
+    let balancer = balancer(Policy::PeakEwma);
     let mut heavy = 0;
     for _ in 0..10_000 {
         let pick = balancer.pick(&candidates, &ANY).unwrap();
@@ -48,7 +48,7 @@ async fn closed_loop(
     in_flight: usize,
     calls: usize,
 ) -> Vec<f64> {
-    let (candidates, balancer) = (candidates(weights), Balancer::seeded(policy, 11));
+    let (candidates, balancer) = (candidates(weights), balancer(policy));
     let mut random = fastrand::Rng::with_seed(23);
     let mut counts = vec![0; weights.len()];
     let mut under_way: Vec<(tokio::time::Instant, Duration, Pick)> = Vec::new();
@@ -130,7 +130,7 @@ async fn a_clearly_slower_instance_gets_less_at_any_load() {
 #[tokio::test(start_paused = true)]
 async fn an_instance_that_fails_now_and_then_gets_less_however_fast_it_is() {
     for micros in [100, 5_000] {
-        let (candidates, balancer) = (candidates(&[100; 3]), Balancer::seeded(Policy::PeakEwma, 3));
+        let (candidates, balancer) = (candidates(&[100; 3]), balancer(Policy::PeakEwma));
         let (took, mut calls) = (Duration::from_micros(micros), 0);
         for _ in 0..3_000 {
             let pick = balancer.pick(&candidates, &ANY).unwrap();

@@ -46,10 +46,16 @@ pub(crate) fn candidates(weights: &[u32]) -> Candidates {
     Selection::default().select(&snapshot(weights))
 }
 
-pub(crate) fn seed() -> fastrand::Rng {
-    let seed = fastrand::u64(..);
-    println!("seed {seed}");
-    fastrand::Rng::with_seed(seed)
+/// Creates random numbers that are the same in each run.
+pub(crate) fn random() -> fastrand::Rng {
+    fastrand::Rng::with_seed(17)
+}
+
+/// Creates a balancer whose picks are the same in each run, in a test whose time is paused. The
+/// jitter of ejections is the thread's.
+pub(crate) fn balancer(policy: Policy) -> Balancer {
+    fastrand::seed(5);
+    Balancer::seeded(policy, 3)
 }
 
 /// Returns how often each of `count` equal instances is picked in `calls` calls. `call` gives their
@@ -61,7 +67,7 @@ pub(crate) fn shares(
     call: impl Fn(usize) -> (Outcome, Duration),
 ) -> Vec<usize> {
     let candidates = candidates(&vec![100; count]);
-    let balancer = Balancer::new(policy);
+    let balancer = balancer(policy);
     let mut shares = vec![0; count];
     for _ in 0..calls {
         let pick = balancer.pick(&candidates, &ANY).unwrap();

@@ -1,6 +1,6 @@
 //! Picks: their count, errors and seeds, and endpoints that are not accepted.
 
-use super::{ANY, POLICIES, candidates};
+use super::{ANY, POLICIES, balancer, candidates};
 use crate::{
     balance::{Balancer, NoInstance, Policy},
     endpoint::Endpoint,
@@ -9,7 +9,7 @@ use crate::{
 #[test]
 fn a_pick_counts_until_it_is_dropped() {
     let candidates = candidates(&[100]);
-    let balancer = Balancer::new(Policy::LeastRequest);
+    let balancer = balancer(Policy::LeastRequest);
     let endpoint = &candidates.preferred.as_slice()[0];
     let first = balancer.pick(&candidates, &ANY).unwrap();
     let second = balancer.pick(&candidates, &ANY).unwrap();
@@ -21,7 +21,7 @@ fn a_pick_counts_until_it_is_dropped() {
 #[test]
 fn an_error_gives_the_reason() {
     for policy in POLICIES {
-        let balancer = Balancer::new(policy);
+        let balancer = balancer(policy);
         let why = |weights: &[u32]| balancer.pick(&candidates(weights), &ANY).unwrap_err();
         assert_eq!(why(&[]), NoInstance::Empty);
         let why = why(&[0, 0]);
@@ -33,7 +33,7 @@ fn an_error_gives_the_reason() {
 fn an_endpoint_that_is_not_accepted_is_not_picked() {
     let candidates = candidates(&[100; 200]);
     for policy in POLICIES {
-        let balancer = Balancer::new(policy);
+        let balancer = balancer(policy);
         let only = |endpoint: &Endpoint| endpoint.instance().id == "00117";
         let pick = balancer.pick_where(&candidates, &ANY, only).unwrap().unwrap();
         assert_eq!(pick.instance().id, "00117");
@@ -61,7 +61,7 @@ fn few_accepted_instances_share_calls_by_weight() {
     let candidates = candidates(&weights);
     let two = |endpoint: &Endpoint| ["00049", "00050"].contains(&&*endpoint.instance().id);
     for policy in [Policy::PeakEwma, Policy::Random, Policy::RoundRobin] {
-        let balancer = Balancer::seeded(policy, 5);
+        let balancer = balancer(policy);
         let picks = (0..4_000).map(|_| balancer.pick_where(&candidates, &ANY, two));
         let heavy =
             picks.filter(|pick| pick.as_ref().unwrap().as_ref().unwrap().instance().id == "00050");
