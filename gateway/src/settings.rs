@@ -1,5 +1,5 @@
-//! What the configuration file comes to: all that is made of one of its versions. Never changes once
-//! made; a request goes by one of them from its beginning to its end.
+//! One version of the configuration, and the state that depends on it.
+//! Invariant: settings never change; a request uses one version from its start to its end.
 
 use std::path::{Path, PathBuf};
 
@@ -9,15 +9,16 @@ use waypost_config::{
 };
 
 use crate::{
-    config::Config, limits::rate::RateLimits, middleware::Layers, upstream::channels::ChannelCache,
+    config::GatewayConfig, limits::rate::RateLimits, middleware::Layers,
+    upstream::channels::ChannelCache,
 };
 
-/// Watched where no route names a service, to see whether the registry answers.
+/// A service that is always watched: readiness needs one to see that the registry responds.
 const OWN_SERVICE: &str = "gateway";
 
-/// One version of them.
+/// One version of the configuration, and the state that depends on it.
 pub(crate) struct Settings {
-    pub(crate) config: Config,
+    pub(crate) config: GatewayConfig,
     pub(crate) rates: RateLimits,
     pub(crate) channels: ChannelCache,
     pub(crate) layers: Layers,
@@ -30,14 +31,14 @@ impl std::fmt::Debug for Settings {
 }
 
 impl Default for Settings {
-    /// Those of an empty file.
+    /// The settings of a gateway without a file.
     fn default() -> Self {
         let rates = RateLimits::new([]);
         Self {
             rates,
             channels: ChannelCache::default(),
             layers: Layers::default(),
-            config: Config::default(),
+            config: GatewayConfig::default(),
         }
     }
 }
@@ -53,14 +54,14 @@ impl Settings {
         WatchedFile::open(path, move |text, previous| Self::parse(text, &directory, previous))
     }
 
-    /// Reads a file's text; the files that it names are relative to `directory`. What clients have
-    /// used of their rates under the `previous` settings stays used.
+    /// Reads a file's text; the files that it names are relative to `directory`. Keeps what clients
+    /// have used of their rates under the `previous` settings.
     fn parse(text: &str, directory: &Path, previous: Option<&Self>) -> Result<Self, ConfigErrors> {
         if is_empty(text) {
             let message = "the file has no settings; to run without any, write `implicit = true`";
             return Err(ConfigError::of_file(message).into());
         }
-        let config = Config::parse(text, directory)?;
+        let config = GatewayConfig::parse(text, directory)?;
         let rates = config
             .routes
             .routes()
@@ -74,20 +75,19 @@ impl Settings {
         Ok(Self { rates, channels: ChannelCache::default(), layers, config })
     }
 
-    /// The services to watch from the start: those that routes name.
+    /// Returns the services of the routes, which are watched from the start.
     pub(crate) fn services(&self) -> impl Iterator<Item = &str> {
         let routes = self.config.routes.routes().iter();
         routes.map(|route| route.service.as_str()).chain([OWN_SERVICE])
     }
 
-    /// The longest body of a request, in bytes.
+    /// Returns the greatest size of a request's body, in bytes.
     pub(crate) fn body_max(&self) -> Option<u64> {
         self.config.limits.body
     }
 }
 
-/// Returns whether a file has no key, as one that is being written in place, or that a full disk
-/// cut off.
+/// Returns whether a file has no key. It may be being written in place, or cut off by a full disk.
 fn is_empty(text: &str) -> bool {
     let text = text.trim_start_matches('\u{feff}');
     text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#'))

@@ -1,10 +1,8 @@
-//! What pages of other origins may do (CORS, of the Fetch standard): what there is to say, and how the
-//! file says it.
+//! Reads `[cors]`: the permissions of pages from other origins (CORS, Fetch standard).
 
 use std::{str::FromStr, time::Duration};
 
 use http::{HeaderName, HeaderValue, Method, Uri};
-
 use waypost_config::{
     Invalid, Section,
     value::{Value, boolean, duration, invalid, string},
@@ -12,32 +10,31 @@ use waypost_config::{
 
 use super::value::{header, method};
 
-/// What pages of other origins may do.
+/// The permissions of pages from other origins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cors {
     /// The origins of the pages.
     pub origins: Allowed<HeaderValue>,
-    /// The methods of their requests, apart from GET, HEAD and POST, which need no permission. Default:
-    /// no others.
+    /// The methods of their requests, beside GET, HEAD and POST, which need no permission. Default:
+    /// none.
     pub methods: Allowed<Method>,
-    /// The headers that they may set, apart from those that need no permission. Default: no others.
+    /// The headers that they may set, beside those that need no permission. Default: none.
     pub headers: Allowed<HeaderName>,
-    /// The headers of answers that they see, apart from those that need no permission. Default: no
-    /// others.
+    /// The headers of responses that they may read, beside those that need no permission. Default:
+    /// none.
     pub exposed: Allowed<HeaderName>,
-    /// Whether requests come with cookies and the like. Not where one of the others is
-    /// [`Allowed::Any`]. Default: no.
+    /// Allows requests with credentials, such as cookies. Excludes [`Allowed::Any`]. Default: no.
     pub credentials: bool,
-    /// How long a browser may remember all this. Default: it is not told.
+    /// The time for which a browser may cache the permissions. Default: the browser's own.
     pub max_age: Option<Duration>,
 }
 
-/// What is allowed of a kind.
+/// The allowed values of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Allowed<T> {
-    /// All there is; `["*"]` in the file.
+    /// All values; `["*"]` in the file.
     Any,
-    /// These, and no others.
+    /// These values.
     These(Vec<T>),
 }
 
@@ -46,7 +43,7 @@ impl Cors {
     pub(super) fn read(section: &mut Section<'_>) -> Result<Self, Invalid> {
         let origins = match allowed(section, "origins", origin) {
             Ok(None) => {
-                Err(section.error("origins", "is missing: name origins, or [\"*\"] for all"))
+                Err(section.error("origins", "is missing: list origins, or [\"*\"] for all"))
             }
             Ok(Some(origins)) => Ok(origins),
             Err(invalid) => Err(invalid),
@@ -68,7 +65,7 @@ impl Cors {
         Ok(cors)
     }
 
-    /// Browsers refuse answers that allow all there is to requests with credentials.
+    /// Checks the credentials: browsers reject a response that allows any value with credentials.
     fn check(&self, section: &mut Section<'_>) -> Result<(), Invalid> {
         let any = [
             ("origins", self.origins == Allowed::Any),
@@ -78,7 +75,7 @@ impl Cors {
         ];
         let mut outcome = Ok(());
         for (key, _) in any.into_iter().filter(|(_, any)| *any && self.credentials) {
-            let message = "must be named one by one, as credentials are allowed: '*' does not do";
+            let message = "must be listed, as credentials are allowed: '*' is not enough";
             outcome = Err(section.error(key, message));
         }
         outcome
@@ -86,13 +83,13 @@ impl Cors {
 }
 
 impl<T> Default for Allowed<T> {
-    /// Nothing.
+    /// No value.
     fn default() -> Self {
         Self::These(Vec::new())
     }
 }
 
-/// The value of a key: `["*"]`, or a list of what is allowed.
+/// Reads `["*"]`, or a list of allowed values.
 fn allowed<T>(
     section: &mut Section<'_>,
     key: &'static str,
@@ -112,7 +109,7 @@ fn allowed<T>(
     }
 }
 
-/// An origin as browsers write it: a scheme, a host, and the port, if it is not the scheme's own.
+/// Reads an origin as browsers send it: a scheme, a host, and a port that is not the scheme's default.
 fn origin(value: Value<'_>) -> Result<HeaderValue, String> {
     let text = string(value)?.to_ascii_lowercase();
     let canonical = Uri::from_str(&text).ok().and_then(|uri| {
@@ -123,6 +120,6 @@ fn origin(value: Value<'_>) -> Result<HeaderValue, String> {
         .filter(|canonical| *canonical == text)
         .and_then(|origin| HeaderValue::try_from(origin).ok())
         .ok_or_else(|| {
-            invalid(&text, &"must be an origin such as https://app.example.com, and no more")
+            invalid(&text, &"must be an origin such as https://app.example.com, without a path")
         })
 }

@@ -1,4 +1,4 @@
-//! The bounds of each request: what they are, and how the file names them.
+//! Reads `[limits]`: the bounds of each request.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use waypost_config::{
 
 /// The bounds of each request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// How many bytes a request's body has, at most; none: any number. Default: 16 MiB.
+pub struct RequestLimits {
+    /// The greatest size of a request's body, in bytes; `None`: unbounded. Default: 16 MiB.
     pub body: Option<u64>,
-    /// The time until the head of the answer is there, from the end of the upload, where the route says
-    /// nothing of it. Never 0. Default: 30 s.
+    /// The time from the end of the upload to the response's head, for routes without a timeout.
+    /// Never 0. Default: 30 s.
     pub timeout: Duration,
 }
 
-impl Default for Limits {
+impl Default for RequestLimits {
     fn default() -> Self {
         Self { body: Some(16 << 20), timeout: Duration::from_secs(30) }
     }
 }
 
-impl Limits {
+impl RequestLimits {
     /// Reads `[limits]`.
     pub(super) fn read(section: &mut Section<'_>) -> Result<Self, Invalid> {
         let default = Self::default();

@@ -11,10 +11,10 @@ use std::path::Path;
 use waypost_auth::Authenticator;
 use waypost_config::{ConfigErrors, Invalid, Section, parse, value::boolean};
 
-use self::route::{Rest, read_routes};
+use self::route::{RouteDefaults, read_routes};
 pub use self::{
     cors::{Allowed, Cors},
-    limits::Limits,
+    limits::RequestLimits,
 };
 use crate::routes::{Implicit, RouteTable};
 
@@ -22,10 +22,10 @@ use crate::routes::{Implicit, RouteTable};
 ///
 /// ```
 /// use std::path::Path;
-/// use waypost_gateway::config::Config;
+/// use waypost_gateway::config::GatewayConfig;
 ///
 /// let directory = Path::new("/etc/waypost");
-/// let config = Config::parse("
+/// let config = GatewayConfig::parse("
 ///     [limits]
 ///     timeout = '10s'
 ///
@@ -36,36 +36,36 @@ use crate::routes::{Implicit, RouteTable};
 /// assert_eq!(config.routes.routes()[0].timeout.as_secs(), 10);
 ///
 /// let text = "limits.timeout = 'soon'\nimplicitly = true";
-/// let errors = Config::parse(text, directory).unwrap_err();
+/// let errors = GatewayConfig::parse(text, directory).unwrap_err();
 /// assert_eq!(errors.0.len(), 2);
 /// # Ok::<(), waypost_config::ConfigErrors>(())
 /// ```
 #[derive(Debug)]
-pub struct Config {
+pub struct GatewayConfig {
     /// The bounds of each request.
-    pub limits: Limits,
-    /// Whether answers are compressed for callers that take that. Default: they aren't, as what is secret
-    /// and what a caller chose, in one answer, can be told apart by its length (BREACH).
+    pub limits: RequestLimits,
+    /// Compresses responses for callers that accept it. Default: no, as a response with a secret and
+    /// text of the caller's choice reveals the secret by its length (BREACH).
     pub compression: bool,
-    /// What pages of other origins may do. Default: nothing is said of it.
+    /// The permissions of pages from other origins. Default: no CORS headers.
     pub cors: Option<Cors>,
     /// Identifies callers. Default: no caller is identified.
     pub auth: Option<Authenticator>,
-    /// Where requests go. Default: by the implicit way; with routes or `[auth]` in the file, by routes
-    /// alone, unless `implicit = true` is written as well.
+    /// The routes. Default: the implicit one; none beside routes or `[auth]`, unless the file sets
+    /// `implicit = true`.
     pub routes: RouteTable,
 }
 
-impl Default for Config {
+impl Default for GatewayConfig {
     fn default() -> Self {
-        let limits = Limits::default();
+        let limits = RequestLimits::default();
         let implicit = Implicit::Routed { timeout: limits.timeout };
         let routes = RouteTable::new([], implicit);
         Self { limits, compression: false, cors: None, auth: None, routes }
     }
 }
 
-impl Config {
+impl GatewayConfig {
     /// Reads the text of a file; the files that it names are relative to `directory`. Blocks.
     ///
     /// # Errors
@@ -76,12 +76,12 @@ impl Config {
 
     fn read(file: &mut Section<'_>, directory: &Path) -> Result<Self, Invalid> {
         let implicit = file.read("implicit", boolean);
-        let limits = file.table("limits", Limits::read).map(Option::unwrap_or_default);
+        let limits = file.table("limits", RequestLimits::read).map(Option::unwrap_or_default);
         let compression = file.read("compression", boolean);
         let cors = file.table("cors", Cors::read);
         let auth = file.table("auth", |section| Authenticator::read(section, directory));
         let timeout = limits.clone().unwrap_or_default().timeout;
-        let routes = read_routes(file, Rest { timeout, auth: file.has("auth") });
+        let routes = read_routes(file, RouteDefaults { timeout, has_auth: file.has("auth") });
         let routes = routes?;
         // The implicit route would bypass the written routes and `[auth]`.
         let is_implicit = implicit?.unwrap_or_else(|| routes.is_empty() && !file.has("auth"));

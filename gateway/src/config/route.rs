@@ -1,4 +1,4 @@
-//! Routes as the file has them: each by itself, and what two of them can't have both.
+//! Reads `[[routes]]`: each route, then the conflicts between two of them.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -18,75 +18,78 @@ use super::value::method;
 use crate::guard::{PathFeatures, is_never_served};
 use crate::routes::{Access, HostPattern, KeySource, Methods, PathPrefix, Prefix, Rate, Route};
 
-/// How often more a request can be sent, at most.
+/// The greatest number of retries of a route.
 const RETRIES_MAX: u32 = 10;
 
-/// What routes need to know of the rest of the file.
+/// The parts of the file that routes depend on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rest {
-    /// The time until an answer's head is there, where a route says nothing of it.
+pub(super) struct RouteDefaults {
+    /// The timeout of routes without one.
     pub(super) timeout: Duration,
-    /// Whether it says how clients tell who they are.
-    pub(super) auth: bool,
+    /// Whether the file has `[auth]`.
+    pub(super) has_auth: bool,
 }
 
-/// One route, as far as it could be read.
+/// A route, as far as it is valid.
 #[derive(Debug)]
-struct Draft {
+struct RouteDraft {
     path: String,
     offset: usize,
     line: usize,
     name: Option<Name>,
-    requests: Option<Requests>,
+    matched: Option<RequestMatch>,
     route: Result<Route, Invalid>,
 }
 
-/// Which requests a route is for.
+/// The requests that a route matches.
 #[derive(Clone, Debug)]
-struct Requests {
+struct RequestMatch {
     host: HostPattern,
     path: PathPrefix,
     methods: Methods,
 }
 
 /// Reads `[[routes]]`.
-pub(super) fn read_routes(file: &mut Section<'_>, rest: Rest) -> Result<Vec<Route>, Invalid> {
-    let drafts = file.tables("routes", |section| read_draft(section, rest))?;
-    let outcome = check_names(file, &drafts).and(check_requests(file, &drafts));
+pub(super) fn read_routes(
+    file: &mut Section<'_>,
+    defaults: RouteDefaults,
+) -> Result<Vec<Route>, Invalid> {
+    let drafts = file.tables("routes", |section| read_draft(section, defaults))?;
+    let outcome = check_names(file, &drafts).and(check_matches(file, &drafts));
     let routes: Result<_, _> = drafts.into_iter().map(|draft| draft.route).collect();
     outcome.and(routes)
 }
 
-fn read_draft(section: &mut Section<'_>, rest: Rest) -> Draft {
-    let requests = read_requests(section);
+fn read_draft(section: &mut Section<'_>, defaults: RouteDefaults) -> RouteDraft {
+    let matched = read_match(section);
     let name = section.read("name", from_str::<Name>);
-    Draft {
+    RouteDraft {
         path: section.path().to_owned(),
         offset: section.offset(),
         line: section.line(section.offset()),
         name: name.clone().ok().flatten(),
-        requests: requests.clone().ok(),
-        route: read_route(section, requests, name, rest),
+        matched: matched.clone().ok(),
+        route: read_route(section, matched, name, defaults),
     }
 }
 
-fn read_requests(section: &mut Section<'_>) -> Result<Requests, Invalid> {
+fn read_match(section: &mut Section<'_>) -> Result<RequestMatch, Invalid> {
     let host = section.read("host", from_str::<HostPattern>);
     let path = section.read("path", from_str::<PathPrefix>);
     let methods = section.nonempty_list("methods", served_method);
-    Ok(Requests {
+    Ok(RequestMatch {
         host: host?.unwrap_or_default(),
         path: path?.unwrap_or_default(),
         methods: methods?.map_or(Methods::All, Methods::These),
     })
 }
 
-/// All is read before anything that is bad ends it.
+/// Reads all keys before it returns the first error, so that all are recorded.
 fn read_route(
     section: &mut Section<'_>,
-    requests: Result<Requests, Invalid>,
+    matched: Result<RequestMatch, Invalid>,
     given_name: Result<Option<Name>, Invalid>,
-    rest: Rest,
+    defaults: RouteDefaults,
 ) -> Result<Route, Invalid> {
     let service = read_service(section);
     let prefix = read_prefix(section);
@@ -99,9 +102,9 @@ fn read_route(
     let hedge = section.read("hedge", positive_duration);
     let in_flight = section.read("in_flight", count);
     let http2 = section.read("http2", boolean);
-    let auth = read_access(section, rest.auth);
+    let auth = read_access(section, defaults.has_auth);
     let rate = section.table("rate", read_rate);
-    let Requests { host, path, methods } = requests?;
+    let RequestMatch { host, path, methods } = matched?;
     let (policy, key) = balance?;
     Ok(Route {
         given_name: given_name?,
@@ -114,7 +117,7 @@ fn read_route(
         filter: filter?,
         policy,
         key,
-        timeout: timeout?.unwrap_or(rest.timeout),
+        timeout: timeout?.unwrap_or(defaults.timeout),
         retries: retries?.unwrap_or(Route::RETRIES),
         idempotent: idempotent?.unwrap_or_default(),
         hedge: hedge?,
@@ -128,7 +131,7 @@ fn read_route(
 fn read_service(section: &mut Section<'_>) -> Result<Name, Invalid> {
     match section.read("service", from_str::<Name>)? {
         Some(service) => Ok(service),
-        None => Err(section.error("service", "is missing: name the service that answers")),
+        None => Err(section.error("service", "is missing: set the service of the instances")),
     }
 }
 
@@ -137,8 +140,7 @@ fn read_prefix(section: &mut Section<'_>) -> Result<Prefix, Invalid> {
     let rewrite = section.read("rewrite", from_str::<PathPrefix>);
     match (strip?, rewrite?) {
         (Some(false), Some(_)) => {
-            let message =
-                "takes the place of the prefix, which strip = false keeps: leave one away";
+            let message = "replaces the prefix, which strip = false keeps: omit one of them";
             Err(section.error("rewrite", message))
         }
         (_, Some(rewrite)) => Ok(Prefix::Replaced(rewrite)),
@@ -147,12 +149,12 @@ fn read_prefix(section: &mut Section<'_>) -> Result<Prefix, Invalid> {
     }
 }
 
-/// A method that a route can pass on.
+/// Reads a method that the gateway forwards.
 fn served_method(value: Value<'_>) -> Result<Method, String> {
     let method = method(value)?;
     if is_never_served(&method) {
         let reason =
-            "must be another method: the gateway passes no CONNECT, PRI, TRACE or TRACK on";
+            "must be another method: the gateway never forwards CONNECT, PRI, TRACE and TRACK";
         return Err(invalid(method.as_str(), &reason));
     }
     Ok(method)
@@ -174,7 +176,7 @@ fn read_filter(section: &mut Section<'_>) -> Result<Filter, Invalid> {
     let metadata = section.string_map("metadata");
     let versions = match (version?, versions?) {
         (Some(_), Some(_)) => {
-            return Err(section.error("version", "is given beside versions: leave one away"));
+            return Err(section.error("version", "is given beside versions: omit one of them"));
         }
         (Some(version), None) => vec![version],
         (None, versions) => versions.unwrap_or_default(),
@@ -199,12 +201,14 @@ fn read_balance(section: &mut Section<'_>) -> Result<(Policy, Option<KeySource>)
             let message = "is missing: rendezvous needs header:NAME, or client";
             Err(section.error("key", message))
         }
-        (_, Some(_)) => Err(section.error("key", "is of no use but with policy = \"rendezvous\"")),
+        (_, Some(_)) => {
+            Err(section.error("key", "has an effect only with policy = \"rendezvous\""))
+        }
         (policy, None) => Ok((policy, None)),
     }
 }
 
-/// A key as the file has it.
+/// The text of a key.
 struct KeyText(KeySource);
 
 impl FromStr for KeyText {
@@ -222,46 +226,49 @@ impl FromStr for KeyText {
     }
 }
 
-/// Whether who a client is has to be known.
+/// The requirement on a caller's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
+enum AuthLevel {
     None,
     Optional,
     Required,
 }
 
-fn read_access(section: &mut Section<'_>, told: bool) -> Result<Access, Invalid> {
-    let levels =
-        [("none", Level::None), ("optional", Level::Optional), ("required", Level::Required)];
+fn read_access(section: &mut Section<'_>, has_auth: bool) -> Result<Access, Invalid> {
+    let levels = [
+        ("none", AuthLevel::None),
+        ("optional", AuthLevel::Optional),
+        ("required", AuthLevel::Required),
+    ];
     let level = section.read("auth", |value| one_of(value, &levels));
-    let scopes = section.nonempty_list("scopes", from_str::<Scope>);
+    let scopes = section.nonempty_list("scopes", from_str::<ScopeText>);
     let (level, scopes) = (level?, scopes?);
-    // Where there are scopes and no level, they are what asks for a client that is known.
-    let asking = if level.is_some() { "auth" } else { "scopes" };
+    // Scopes without a level require an identity, too.
+    let requiring = if level.is_some() { "auth" } else { "scopes" };
     let access = match (level, scopes) {
-        (None | Some(Level::None), None) => return Ok(Access::Open),
-        (Some(Level::Optional), None) => Access::Optional,
-        (Some(Level::Required), None) => Access::Required { scopes: Vec::new() },
-        (None | Some(Level::Required), Some(scopes)) => {
-            Access::Required { scopes: scopes.into_iter().map(|Scope(scope)| scope).collect() }
+        (None | Some(AuthLevel::None), None) => return Ok(Access::Open),
+        (Some(AuthLevel::Optional), None) => Access::Optional,
+        (Some(AuthLevel::Required), None) => Access::Required { scopes: Vec::new() },
+        (None | Some(AuthLevel::Required), Some(scopes)) => {
+            Access::Required { scopes: scopes.into_iter().map(|ScopeText(scope)| scope).collect() }
         }
-        (Some(Level::None | Level::Optional), Some(_)) => {
+        (Some(AuthLevel::None | AuthLevel::Optional), Some(_)) => {
             return Err(
                 section.error("scopes", "must come with auth = \"required\", or without auth")
             );
         }
     };
-    if !told {
-        let message = "needs the table [auth], which says how clients tell who they are";
-        return Err(section.error(asking, message));
+    if !has_auth {
+        let message = "needs the table [auth], which configures how callers are identified";
+        return Err(section.error(requiring, message));
     }
     Ok(access)
 }
 
-/// A scope as tokens have it (RFC 6749, section 3.3).
-struct Scope(String);
+/// The text of a scope (RFC 6749, section 3.3).
+struct ScopeText(String);
 
-impl FromStr for Scope {
+impl FromStr for ScopeText {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -269,7 +276,7 @@ impl FromStr for Scope {
         if !text.is_empty() && text.bytes().all(valid) {
             Ok(Self(text.to_owned()))
         } else {
-            Err("must be one scope, without blanks and quotes")
+            Err("must be one scope, without spaces, quotes and backslashes")
         }
     }
 }
@@ -278,15 +285,15 @@ fn read_rate(section: &mut Section<'_>) -> Result<Rate, Invalid> {
     let per_second = section.read("per_second", count);
     let burst = section.read("burst", count);
     let Some(per_second) = per_second? else {
-        return Err(section.error("per_second", "is missing: say how many requests a second"));
+        return Err(section.error("per_second", "is missing: set the requests per second"));
     };
     Ok(Rate { per_second, burst: burst?.unwrap_or(per_second) })
 }
 
-/// No two routes have the same name.
-fn check_names(file: &mut Section<'_>, drafts: &[Draft]) -> Result<(), Invalid> {
+/// Checks that no two routes have the same name.
+fn check_names(file: &mut Section<'_>, drafts: &[RouteDraft]) -> Result<(), Invalid> {
     let mut outcome = Ok(());
-    let mut named: BTreeMap<&Name, &Draft> = BTreeMap::new();
+    let mut named: BTreeMap<&Name, &RouteDraft> = BTreeMap::new();
     for draft in drafts {
         let Some(name) = &draft.name else { continue };
         match named.entry(name) {
@@ -294,7 +301,7 @@ fn check_names(file: &mut Section<'_>, drafts: &[Draft]) -> Result<(), Invalid> 
             Entry::Occupied(first) => {
                 let first = first.get();
                 let message =
-                    format!("'{name}' is the name of {} (line {}), too", first.path, first.line);
+                    format!("'{name}' is the name of {} (line {})", first.path, first.line);
                 let path = format!("{}.name", draft.path);
                 outcome = Err(file.error_at(draft.offset, path, message));
             }
@@ -303,16 +310,16 @@ fn check_names(file: &mut Section<'_>, drafts: &[Draft]) -> Result<(), Invalid> 
     outcome
 }
 
-/// No two routes are for the same requests.
-fn check_requests(file: &mut Section<'_>, drafts: &[Draft]) -> Result<(), Invalid> {
+/// Checks that no two routes match the same requests.
+fn check_matches(file: &mut Section<'_>, drafts: &[RouteDraft]) -> Result<(), Invalid> {
     let mut outcome = Ok(());
-    let mut places: BTreeMap<_, Vec<(&Methods, &Draft)>> = BTreeMap::new();
+    let mut places: BTreeMap<_, Vec<(&Methods, &RouteDraft)>> = BTreeMap::new();
     for draft in drafts {
-        let Some(Requests { host, path, methods }) = &draft.requests else { continue };
+        let Some(RequestMatch { host, path, methods }) = &draft.matched else { continue };
         let place = places.entry((host, path)).or_default();
         if let Some((_, first)) = place.iter().find(|(taken, _)| taken.overlap(methods)) {
             let message = format!(
-                "takes requests for {path} on {host} that {} takes, too: each needs its own methods",
+                "has requests for {path} on {host} that {} has, too: each needs its own methods",
                 first.title(),
             );
             outcome = Err(file.error_at(draft.offset, draft.path.clone(), message));
@@ -322,8 +329,8 @@ fn check_requests(file: &mut Section<'_>, drafts: &[Draft]) -> Result<(), Invali
     outcome
 }
 
-impl Draft {
-    /// What it is called where two are told apart.
+impl RouteDraft {
+    /// Names the route in an error about two routes.
     fn title(&self) -> String {
         let name = self.name.as_ref().or_else(|| self.route.as_ref().ok().map(Route::name));
         let name = name.map_or_else(String::new, |name| format!("'{name}', "));

@@ -13,13 +13,13 @@ use crate::routes::{Access, HostPattern, KeySource, Methods, Prefix, Rate, Route
 /// A valid table `[auth]`, whose file is there.
 const AUTH: &str = "[auth.api_keys]\nfile = 'keys.toml'\n";
 
-fn read(text: &str) -> Result<Config, ConfigErrors> {
+fn read(text: &str) -> Result<GatewayConfig, ConfigErrors> {
     let directory = TempDir::new().expect("a directory");
     fs::write(directory.path().join("keys.toml"), "keys = []\n").expect("a file");
-    Config::parse(text, directory.path())
+    GatewayConfig::parse(text, directory.path())
 }
 
-fn parse(text: &str) -> Config {
+fn parse(text: &str) -> GatewayConfig {
     read(text).expect("a valid file")
 }
 
@@ -49,9 +49,9 @@ fn count(count: u32) -> NonZeroU32 {
 }
 
 #[test]
-fn an_empty_file_is_the_default() {
+fn empty_file_is_the_default() {
     let config = parse("");
-    let default = Config::default();
+    let default = GatewayConfig::default();
     assert_eq!((&config.limits, &config.routes), (&default.limits, &default.routes));
     assert!(config.auth.is_none() && config.cors.is_none() && !config.compression);
     assert_eq!(config.limits.body, Some(16 << 20));
@@ -61,7 +61,7 @@ fn an_empty_file_is_the_default() {
 }
 
 #[test]
-fn a_route_that_names_its_service_alone_has_the_defaults() {
+fn route_with_a_service_alone_has_the_defaults() {
     let expected = Route::to("orders".parse().expect("a name"), Duration::from_secs(30));
     assert_eq!(route(""), expected);
     assert_eq!(expected.retries, 1);
@@ -72,7 +72,7 @@ fn a_route_that_names_its_service_alone_has_the_defaults() {
 }
 
 #[test]
-fn a_route_says_all_that_it_can_say() {
+fn route_with_every_key_is_read() {
     let read = route(
         "name = 'orders-read'
         host = 'API.example.com'
@@ -124,7 +124,7 @@ fn a_route_says_all_that_it_can_say() {
 }
 
 #[test]
-fn what_is_left_away_follows_from_what_is_given() {
+fn missing_keys_follow_from_the_others() {
     let rate = route("rate = { per_second = 7 }").rate;
     assert_eq!(rate, Some(Rate { per_second: count(7), burst: count(7) }));
     assert_eq!(route("scopes = ['a']").auth, Access::Required { scopes: vec!["a".into()] });
@@ -141,7 +141,7 @@ fn what_is_left_away_follows_from_what_is_given() {
 }
 
 #[test]
-fn each_policy_has_a_word() {
+fn each_policy_has_its_word() {
     for (word, policy) in [
         ("peak-ewma", Policy::PeakEwma),
         ("least-request", Policy::LeastRequest),
@@ -153,7 +153,7 @@ fn each_policy_has_a_word() {
 }
 
 #[test]
-fn a_route_waits_as_long_as_all_requests_unless_it_says_otherwise() {
+fn route_has_the_timeout_of_limits_unless_it_has_its_own() {
     let text = "implicit = true\n[limits]\ntimeout = '7s'\nbody = 0\n\
                 [[routes]]\nservice = 'a'\npath = '/a'\n\
                 [[routes]]\nservice = 'b'\ntimeout = '1s'\n";
@@ -168,7 +168,7 @@ fn a_route_waits_as_long_as_all_requests_unless_it_says_otherwise() {
 }
 
 #[test]
-fn routes_and_auth_close_what_they_do_not_name() {
+fn routes_and_auth_disable_the_implicit_route() {
     let route = "[[routes]]\npath = '/a'\nservice = 'a'\n";
     let auth = AUTH;
     for (text, is_open) in [
@@ -207,7 +207,7 @@ fn cors_is_read() {
 }
 
 #[test]
-fn mistakes_of_cors_are_told() {
+fn errors_of_cors_are_reported() {
     let shown = errors(
         "[cors]\norigins = ['*', 'https://a']\nmethods = ['put']\nheaders = ['a b']\n\
          max_age = 5\n",
@@ -249,7 +249,7 @@ fn errors_of_auth_have_their_own_lines_and_show_no_secret() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once_with_their_lines() {
+fn all_errors_are_reported_at_once_with_their_lines() {
     let text = "implicit = 1
 [limits]
 body = '10MB'
@@ -297,15 +297,15 @@ colour = 'red'
 }
 
 #[test]
-fn what_does_not_go_together_is_a_mistake() {
+fn values_that_exclude_each_other_are_an_error() {
     assert_error("methods = ['TRACE']", ".methods[0]: 'TRACE' must be another method");
     assert_error("methods = ['GET', 'CONNECT']", ".methods[1]: 'CONNECT' must be another");
     assert_error("encoded_slashes = 'yes'", ".encoded_slashes: must be true or false");
     assert_error("empty_segments = 1", ".empty_segments: must be true or false");
-    assert_error("strip = false\nrewrite = '/a'", ".rewrite: takes the place");
+    assert_error("strip = false\nrewrite = '/a'", ".rewrite: replaces the prefix");
     assert_error("version = '1'\nversions = ['1']", ".version: is given beside versions");
-    assert_error("key = 'client'", ".key: is of no use");
-    assert_error("policy = 'random'\nkey = 'client'", ".key: is of no use");
+    assert_error("key = 'client'", ".key: has an effect only");
+    assert_error("policy = 'random'\nkey = 'client'", ".key: has an effect only");
     assert_error("policy = 'rendezvous'", ".key: is missing");
     assert_error("policy = 'rendezvous'\nkey = 'header:'", ".key: 'header:' must");
     assert_error("policy = 'rendezvous'\nkey = 'cookie:a'", ".key: 'cookie:a' must");
@@ -327,16 +327,16 @@ fn what_does_not_go_together_is_a_mistake() {
 }
 
 #[test]
-fn two_routes_with_one_name_are_a_mistake() {
+fn two_routes_with_one_name_are_an_error() {
     let text = "[[routes]]\nname = 'a'\nservice = 'a'\n\
                 [[routes]]\nname = 'a'\nservice = 'b'\npath = '/b'\n\
                 [[routes]]\nservice = 'a'\npath = '/c'\n";
     let shown = errors(text);
-    assert_eq!(shown, "line 4: routes[1].name: 'a' is the name of routes[0] (line 1), too");
+    assert_eq!(shown, "line 4: routes[1].name: 'a' is the name of routes[0] (line 1)");
 }
 
 #[test]
-fn two_routes_for_the_same_requests_are_a_mistake_that_names_both() {
+fn two_routes_for_the_same_requests_are_an_error_that_names_both() {
     let text = "[[routes]]\nname = 'reads'\nservice = 'a'\npath = '/v1'\nmethods = ['GET']\n\
                 [[routes]]\nservice = 'b'\npath = '/v1'\nmethods = ['POST']\n\
                 [[routes]]\nservice = 'c'\npath = '/v1/'\nmethods = ['PUT', 'GET']\ntimeout = 1\n\
@@ -354,7 +354,7 @@ fn two_routes_for_the_same_requests_are_a_mistake_that_names_both() {
 }
 
 #[test]
-fn what_is_no_toml_is_told_with_its_line() {
+fn syntax_error_has_its_line() {
     for (text, line) in [("a = 1\nwhat\n", 2), ("[a]\n\n[a]\n", 3), ("a = \"\n", 1)] {
         let errors = read(text).expect_err("no TOML");
         assert_eq!(errors.0.len(), 1, "{errors}");
@@ -364,7 +364,7 @@ fn what_is_no_toml_is_told_with_its_line() {
 }
 
 #[test]
-fn routes_that_are_no_tables_are_errors() {
+fn routes_that_are_not_tables_are_errors() {
     assert!(errors("routes = 7").starts_with("line 1: routes: must be an array of tables"));
     assert!(errors("[routes]\n").starts_with("line 1: routes: must be an array of tables"));
     assert!(errors("routes = [{service = 'a'}, 7]").starts_with("line 1: routes[1]: must be a"));
@@ -372,7 +372,7 @@ fn routes_that_are_no_tables_are_errors() {
 }
 
 #[test]
-fn no_damage_to_a_file_does_harm() {
+fn damaged_file_never_panics() {
     let good = "implicit = false\n[limits]\nbody = '1MiB'\n[cors]\norigins = ['*']\n\
                 [auth.api_keys]\nfile = 'keys.toml'\n\
                 [[routes]]\nservice = 'a'\nhost = '*.b.c'\nmethods = ['GET']\nretries = 2\n\
@@ -391,7 +391,7 @@ fn no_damage_to_a_file_does_harm() {
         }
         // It never panics, and each error is on a line of its own.
         let text = String::from_utf8_lossy(&bytes);
-        if let Err(errors) = Config::parse(&text, directory.path()) {
+        if let Err(errors) = GatewayConfig::parse(&text, directory.path()) {
             assert!(!errors.0.is_empty(), "{text}");
             assert_eq!(errors.to_string().lines().count(), errors.0.len(), "{text}");
         }

@@ -10,7 +10,7 @@ use std::{cmp::Ordering, fmt, net::Ipv6Addr, str::FromStr};
 /// let pattern: HostPattern = "*.Example.com".parse()?;
 /// assert_eq!(pattern.to_string(), "*.example.com");
 /// assert!("example.com:8080".parse::<HostPattern>().is_err());
-/// # Ok::<(), waypost_gateway::routes::HostError>(())
+/// # Ok::<(), waypost_gateway::routes::HostPatternError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HostPattern {
@@ -29,17 +29,17 @@ pub enum HostPattern {
     "must be a DNS name such as api.example.com, one with '*.' before it, or an IP address (IPv6 in \
      brackets), without a port"
 )]
-pub struct HostError;
+pub struct HostPatternError;
 
 impl FromStr for HostPattern {
-    type Err = HostError;
+    type Err = HostPatternError;
 
-    fn from_str(text: &str) -> Result<Self, HostError> {
+    fn from_str(text: &str) -> Result<Self, HostPatternError> {
         if let Some(name) = text.strip_prefix("*.") {
             return dns_name(name).map(Self::Below);
         }
         if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            let address: Ipv6Addr = address.parse().map_err(|_| HostError)?;
+            let address: Ipv6Addr = address.parse().map_err(|_| HostPatternError)?;
             return Ok(Self::Exact(format!("[{address}]")));
         }
         dns_name(text).map(Self::Exact)
@@ -57,13 +57,13 @@ impl fmt::Display for HostPattern {
 }
 
 /// A DNS name, or an IPv4 address, which looks like one.
-fn dns_name(text: &str) -> Result<String, HostError> {
+fn dns_name(text: &str) -> Result<String, HostPatternError> {
     let in_label = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(in_label);
     if text.len() <= 253 && text.split('.').all(label) {
         Ok(text.to_ascii_lowercase())
     } else {
-        Err(HostError)
+        Err(HostPatternError)
     }
 }
 
@@ -131,7 +131,7 @@ mod tests {
             &label,
             &name,
         ] {
-            assert_eq!(text.parse::<HostPattern>(), Err(HostError), "{text}");
+            assert_eq!(text.parse::<HostPattern>(), Err(HostPatternError), "{text}");
         }
     }
 

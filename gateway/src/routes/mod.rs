@@ -15,7 +15,7 @@ use waypost_core::model::Name;
 
 use self::{host::without_port, path::decoded, tree::Tree};
 pub use self::{
-    host::{HostError, HostPattern},
+    host::{HostPattern, HostPatternError},
     methods::Methods,
     path::{PathError, PathPrefix},
     route::{Access, KeySource, Prefix, Rate, Route},

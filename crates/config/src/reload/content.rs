@@ -13,13 +13,13 @@ const OPEN_END_SETTLE_TIME: Duration = Duration::from_secs(1);
 const BYTES_MAX: u64 = 4 << 20;
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(super) enum FileContent {
     Bytes(Vec<u8>),
     /// The reason why the file cannot be read.
     Unreadable(String),
 }
 
-impl Content {
+impl FileContent {
     pub(super) async fn read(path: &Path) -> Self {
         match read_async(path).await {
             Ok(bytes) => Self::Bytes(bytes),

@@ -15,7 +15,7 @@ use tracing::{error, info};
 
 use super::{
     Hangup,
-    content::{self, Content},
+    content::{self, FileContent},
 };
 use crate::{ConfigErrors, decode};
 
@@ -38,13 +38,13 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// ```
 pub struct WatchedFile<T> {
     /// `None`: the value never changes.
-    source: Option<Source<T>>,
+    source: Option<FileSource<T>>,
     current: ArcSwap<T>,
     /// Held while content is judged, so that two contents are judged one after the other.
-    state: Mutex<State>,
+    judged: Mutex<JudgedContent>,
 }
 
-struct Source<T> {
+struct FileSource<T> {
     path: PathBuf,
     parse: Box<Parse<T>>,
 }
@@ -52,9 +52,9 @@ struct Source<T> {
 type Parse<T> = dyn Fn(&str, Option<&T>) -> Result<T, ConfigErrors> + Send + Sync;
 
 #[derive(Debug)]
-struct State {
+struct JudgedContent {
     /// The content that was judged last.
-    judged: Content,
+    last: FileContent,
     /// The content of the value in force.
     in_force: Vec<u8>,
 }
@@ -116,15 +116,15 @@ impl<T> WatchedFile<T> {
         path: impl Into<PathBuf>,
         parse: impl Fn(&str, Option<&T>) -> Result<T, ConfigErrors> + Send + Sync + 'static,
     ) -> Result<Self, LoadError> {
-        let source = Source { path: path.into(), parse: Box::new(parse) };
+        let source = FileSource { path: path.into(), parse: Box::new(parse) };
         let bytes = match content::read(&source.path) {
             Ok(bytes) => bytes,
             Err(error) => return Err(LoadError::Read { path: source.path, source: error }),
         };
         match source.parse(&bytes, None) {
             Ok(value) => {
-                let state = State { judged: Content::Bytes(bytes.clone()), in_force: bytes };
-                Ok(Self::with(Some(source), value, state))
+                let last = FileContent::Bytes(bytes.clone());
+                Ok(Self::with(Some(source), value, JudgedContent { last, in_force: bytes }))
             }
             Err(errors) => Err(LoadError::Invalid { path: source.path, errors }),
         }
@@ -132,12 +132,12 @@ impl<T> WatchedFile<T> {
 
     /// A value without a file, which never changes.
     pub fn fixed(value: T) -> Self {
-        let state = State { judged: Content::Bytes(Vec::new()), in_force: Vec::new() };
-        Self::with(None, value, state)
+        let last = FileContent::Bytes(Vec::new());
+        Self::with(None, value, JudgedContent { last, in_force: Vec::new() })
     }
 
-    fn with(source: Option<Source<T>>, value: T, state: State) -> Self {
-        Self { source, current: ArcSwap::from_pointee(value), state: Mutex::new(state) }
+    fn with(source: Option<FileSource<T>>, value: T, judged: JudgedContent) -> Self {
+        Self { source, current: ArcSwap::from_pointee(value), judged: Mutex::new(judged) }
     }
 
     /// Returns the value in force.
@@ -174,7 +174,7 @@ impl<T> WatchedFile<T> {
 
     async fn poll(
         &self,
-        source: &Source<T>,
+        source: &FileSource<T>,
         interval: Duration,
         mut hangup: Hangup,
         on_reload: impl Fn(&T),
@@ -187,7 +187,7 @@ impl<T> WatchedFile<T> {
             let reload = select! {
                 reload = poll => reload,
                 () = hangup.received() => {
-                    self.judge(source, Content::read(&source.path).await, Trigger::Signal)
+                    self.judge(source, FileContent::read(&source.path).await, Trigger::Signal)
                 }
             };
             if reload == Reload::Replaced {
@@ -197,11 +197,11 @@ impl<T> WatchedFile<T> {
     }
 
     /// Judges content that may still be being written, once it stays the same.
-    async fn judge_settled(&self, source: &Source<T>) -> Reload {
-        let mut found = Content::read(&source.path).await;
-        while self.lock().judged != found {
+    async fn judge_settled(&self, source: &FileSource<T>) -> Reload {
+        let mut found = FileContent::read(&source.path).await;
+        while self.lock().last != found {
             sleep(found.settle_time()).await;
-            let again = Content::read(&source.path).await;
+            let again = FileContent::read(&source.path).await;
             if again == found {
                 return self.judge(source, again, Trigger::Poll);
             }
@@ -211,20 +211,20 @@ impl<T> WatchedFile<T> {
     }
 
     /// Puts `content` in force, or logs why not: at each signal, else once for the same content.
-    fn judge(&self, source: &Source<T>, content: Content, trigger: Trigger) -> Reload {
-        let mut state = self.lock();
-        if state.judged == content && trigger == Trigger::Poll {
+    fn judge(&self, source: &FileSource<T>, content: FileContent, trigger: Trigger) -> Reload {
+        let mut judged = self.lock();
+        if judged.last == content && trigger == Trigger::Poll {
             return Reload::Unchanged;
         }
         let read = self.read(source, &content).and_then(|value| match trigger {
-            Trigger::Poll if content.is_cut_off(&state.in_force) => Err(Rejection::CutOff),
+            Trigger::Poll if content.is_cut_off(&judged.in_force) => Err(Rejection::CutOff),
             _ => Ok(value),
         });
-        state.judged = content;
+        judged.last = content;
         match read {
             Ok(value) => {
-                if let Content::Bytes(bytes) = &state.judged {
-                    state.in_force = bytes.clone();
+                if let FileContent::Bytes(bytes) = &judged.last {
+                    judged.in_force = bytes.clone();
                 }
                 self.current.store(Arc::new(value));
                 Reload::Replaced
@@ -236,21 +236,21 @@ impl<T> WatchedFile<T> {
         }
     }
 
-    fn read(&self, source: &Source<T>, content: &Content) -> Result<T, Rejection> {
+    fn read(&self, source: &FileSource<T>, content: &FileContent) -> Result<T, Rejection> {
         match content {
-            Content::Bytes(bytes) => {
+            FileContent::Bytes(bytes) => {
                 source.parse(bytes, Some(&self.current())).map_err(Rejection::Invalid)
             }
-            Content::Unreadable(error) => Err(Rejection::Unreadable(error.clone())),
+            FileContent::Unreadable(error) => Err(Rejection::Unreadable(error.clone())),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, JudgedContent> {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T> Source<T> {
+impl<T> FileSource<T> {
     fn parse(&self, bytes: &[u8], previous: Option<&T>) -> Result<T, ConfigErrors> {
         (self.parse)(decode(bytes)?, previous)
     }

@@ -52,12 +52,12 @@ fn replace(path: &Path, text: &str) {
 }
 
 impl WatchedFile<u64> {
-    fn source(&self) -> &Source<u64> {
+    fn source(&self) -> &FileSource<u64> {
         self.source.as_ref().expect("a file")
     }
 
     async fn judge_now(&self, trigger: Trigger) -> Reload {
-        self.judge(self.source(), Content::read(&self.source().path).await, trigger)
+        self.judge(self.source(), FileContent::read(&self.source().path).await, trigger)
     }
 
     async fn wait_for(&self, value: u64) {
