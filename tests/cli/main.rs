@@ -396,7 +396,7 @@ async fn suspects_are_shown_and_released() {
         }
     })
     .await;
-    let why = "10 of 12 leases ran out or lost their stream within 1s";
+    let why = "10 of 12 leases expired or lost their stream within 1s";
     assert_eq!(status["protection"][0]["why"], why);
     let table = server.run(&["status"]).await.stdout;
     assert!(table.contains("shop: 2 instances held since "), "{table}");

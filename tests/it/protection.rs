@@ -149,7 +149,7 @@ async fn a_namespace_that_loses_many_at_once_keeps_most() {
 
         let [protection] = &server.status().await.protection[..] else { panic!("one namespace") };
         assert_eq!((protection.namespace.as_str(), protection.held), ("shop", 26));
-        let why = "13 of 40 leases ran out or lost their stream within 2s";
+        let why = "13 of 40 leases expired or lost their stream within 2s";
         assert_eq!(protection.why, why);
         let seconds = |time: Option<prost_types::Timestamp>| time.expect("a time").seconds;
         let held_for = seconds(protection.until) - seconds(protection.since);

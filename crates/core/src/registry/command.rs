@@ -145,7 +145,7 @@ pub enum Refusal {
         id: InstanceId,
     },
     /// The lease ended, or never was.
-    #[error("lease {0} does not live")]
+    #[error("lease {0} is not active: it expired, was replaced, or never existed")]
     NoSuchLease(LeaseId),
     /// The identity has been taken over under a newer lease.
     #[error("lease {0} is fenced off: its instance was registered again under a newer lease")]

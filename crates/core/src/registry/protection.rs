@@ -73,7 +73,7 @@ impl fmt::Display for ExpiryShare {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { expired, of, within } = self;
         let within = humantime::format_duration(*within);
-        write!(formatter, "{expired} of {of} leases ran out or lost their stream within {within}")
+        write!(formatter, "{expired} of {of} leases expired or lost their stream within {within}")
     }
 }
 
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn share_is_shown_with_its_window() {
         let share = ExpiryShare { expired: 31, of: 100, within: Duration::from_secs(15) };
-        let text = "31 of 100 leases ran out or lost their stream within 15s";
+        let text = "31 of 100 leases expired or lost their stream within 15s";
         assert_eq!(share.to_string(), text);
     }
 }
