@@ -1,6 +1,6 @@
-//! The way to the registry: several addresses, one used at a time, the next one after a failure, and
-//! back to the first one once it answers again. It never waits between attempts and never repeats a
-//! request: its callers do both.
+//! Requests to the registry: one of its addresses is in use, the next one after a failure, and the
+//! primary one again once it works. Never waits between attempts and never repeats a request: both
+//! are up to the callers.
 
 use std::{
     future::Future,
@@ -27,7 +27,7 @@ use crate::{
 /// The longest that a single request to the registry may take.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The registry, as one client reaches it.
+/// The registry's addresses and the connections to them, shared by all of a client.
 #[derive(Debug)]
 pub(crate) struct RegistryLink {
     /// In a random order.
@@ -37,10 +37,10 @@ pub(crate) struct RegistryLink {
     dialer: Dialer,
     backoff: Backoff,
     state: watch::Sender<RegistryState>,
-    /// How often the home address was found to be well again.
+    /// Counts the recoveries of the primary address.
     failbacks: watch::Sender<u64>,
     this: Weak<Self>,
-    /// Ends what works in the background.
+    /// Stops the background tasks.
     ended: CancellationToken,
     _end: DropGuard,
 }
@@ -48,7 +48,7 @@ pub(crate) struct RegistryLink {
 #[derive(Debug)]
 struct AddressChoice {
     failback: Failback,
-    /// Lives as long as the task that tries the home address.
+    /// Lives as long as the task that probes the primary address.
     probe_task: Weak<()>,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct RegistryConnection {
     index: usize,
 }
 
-/// What went wrong, and where.
+/// The failure of a request, and the address where it failed.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestFailure {
     /// The address.
@@ -76,16 +76,16 @@ pub(crate) struct RequestFailure {
 }
 
 impl RegistryConnection {
-    /// Whether this is at the address to which the client wants to return.
+    /// Returns whether this is the primary address.
     pub(crate) fn is_primary(&self) -> bool {
         self.index == PRIMARY
     }
 }
 
 impl RegistryLink {
-    /// A way to `addresses`, of which there is at least one. They are tried in a random order, so that
-    /// the clients of a registry spread over its addresses, and over those that are left where one
-    /// fails. Its failed first address is tried again after `failback_interval` at the earliest.
+    /// Creates a link to `addresses`, of which there is at least one, in a random order: the
+    /// clients of a registry spread over its addresses, and over those left when one fails. The
+    /// failed primary address is probed after `failback_interval` at the earliest.
     pub(crate) fn new(
         addresses: &[Uri],
         dialer: Dialer,
@@ -117,30 +117,30 @@ impl RegistryLink {
         })
     }
 
-    /// A backoff for one of the callers.
+    /// A new backoff for a caller.
     pub(crate) fn backoff(&self) -> Backoff {
         self.backoff.clone()
     }
 
-    /// How the registry answers.
+    /// The state of the registry as users see it.
     pub(crate) fn state(&self) -> watch::Receiver<RegistryState> {
         self.state.subscribe()
     }
 
-    /// Changes when the home address was found to be well again: who is elsewhere moves there, by and
-    /// by ([`Self::failback_delay`]).
+    /// Changes when the primary address has recovered: streams at other addresses move there, each
+    /// after a [delay](Self::failback_delay).
     pub(crate) fn failbacks(&self) -> watch::Receiver<u64> {
         self.failbacks.subscribe()
     }
 
-    /// How long one of those who move home waits before it does: clients return to a registry that
-    /// has just come back, and each may bring many streams. `random` is from 0 to 1.
+    /// The delay before a stream moves back: clients return to a registry that has just
+    /// started, and each may bring many streams. `random` is from 0 to 1.
     pub(crate) fn failback_delay(&self, random: f64) -> Duration {
         (self.failback_interval / 3).mul_f64(random.clamp(0.0, 1.0))
     }
 
-    /// A connection to the address in use. Where it takes none, the next one is in use. Cancel
-    /// safe.
+    /// Returns a connection to the address in use. If connecting fails, the next address is in use.
+    /// Cancel safe.
     pub(crate) async fn connect(&self) -> Result<RegistryConnection, RequestFailure> {
         self.connect_to(self.current()).await
     }
@@ -158,24 +158,25 @@ impl RegistryLink {
         }
     }
 
-    /// Lets go of a connection on which something failed, and uses the next address.
+    /// Discards a connection whose stream failed, and moves on to the next address.
     pub(crate) fn fail(&self, connection: &RegistryConnection) {
-        self.fail_with(connection, "a stream broke off");
+        self.fail_with(connection, "a stream failed");
     }
 
-    /// The same, saying why.
+    /// As [`fail`](Self::fail), with a reason.
     pub(crate) fn fail_with(&self, connection: &RegistryConnection, reason: &str) {
         self.addresses[connection.index].connection.discard(&connection.transport);
         self.mark_failed(connection.index, reason);
     }
 
-    /// Something was heard from the registry.
+    /// Takes note of a response of the registry.
     pub(crate) fn mark_connected(&self, connection: &RegistryConnection) {
         if matches!(&*self.state.borrow(), RegistryState::Connected { peer } if *peer == connection.peer)
         {
             return;
         }
-        // Before all have come home, answers come from two addresses: that is no news each time.
+        // During a failback, responses come from two addresses: they must not change the state back
+        // and forth.
         let in_use = self.choice().failback.current() == connection.index;
         self.state.send_if_modified(|state| {
             let news = in_use || !matches!(state, RegistryState::Connected { .. });
@@ -186,7 +187,7 @@ impl RegistryLink {
         });
     }
 
-    /// One attempt at a request: a connection, and [`Self::ask`].
+    /// Makes one attempt at a request: connects and sends it ([`Self::request_on`]).
     pub(crate) async fn request<T, F>(
         &self,
         request: impl FnOnce(Connection) -> F + Send,
@@ -198,8 +199,8 @@ impl RegistryLink {
         self.request_on(&connection, request).await
     }
 
-    /// Sends a request, which may take [`REQUEST_TIMEOUT`]. A failure that may be the address's
-    /// leaves it.
+    /// Sends a request, which may take [`REQUEST_TIMEOUT`]. After a failure that another address
+    /// may not have, moves on to that.
     pub(crate) async fn request_on<T, F>(
         &self,
         connection: &RegistryConnection,
@@ -208,7 +209,7 @@ impl RegistryLink {
     where
         F: Future<Output = Result<tonic::Response<T>, Status>> + Send,
     {
-        // Boxed: what waits for it, several calls up, stays small.
+        // Boxed, so that the futures of callers stay small.
         let request = Box::pin(request(connection.transport.clone()));
         let answer = clock::within(REQUEST_TIMEOUT, request).await;
         let answer = answer.unwrap_or_else(|| Err(Self::timeout_status()));
@@ -222,58 +223,65 @@ impl RegistryLink {
         answer.map(tonic::Response::into_inner).map_err(failure)
     }
 
-    /// The status of a request whose time is over.
+    /// The status of a request that timed out.
     pub(crate) fn timeout_status() -> Status {
-        Status::deadline_exceeded("the registry took too long to answer")
+        Status::deadline_exceeded("the registry did not respond in time")
     }
 
-    /// The address in use. Where that is not home, or home has failed before, somebody is to try home.
+    /// The address in use. Starts the task that probes the primary one, if it is needed and does
+    /// not run.
     fn current(&self) -> usize {
         let mut choice = self.choice();
         if choice.failback.next_probe().is_some() && choice.probe_task.strong_count() == 0 {
-            let alive = Arc::new(());
-            choice.probe_task = Arc::downgrade(&alive);
+            let token = Arc::new(());
+            choice.probe_task = Arc::downgrade(&token);
             let link = Weak::clone(&self.this);
             let ended = self.ended.clone();
             tasks::spawn("return", async move {
-                // Owned by the task: however it ends, with its runtime, say, another one can begin.
-                let _alive = alive;
+                // Owned by the task: however it ends, with its runtime for example, another one can
+                // start.
+                let _alive = token;
                 ended.run_until_cancelled(run_failback(link)).await;
             });
         }
         choice.failback.current()
     }
 
-    /// When home is to be tried. None ends who asks: another one begins where it is needed again.
+    /// The time of the next probe. None ends the task; the next failure starts
+    /// another one.
     fn next_probe(&self) -> Option<clock::Instant> {
         let mut choice = self.choice();
         let next = choice.failback.next_probe();
         if next.is_none() {
-            // Told with the choice locked, so that a failure that comes now finds nobody trying.
+            // Under the lock, so that a failure that comes now starts another task.
             choice.probe_task = Weak::new();
         }
         next
     }
 
-    /// Asks the home address for something that costs it nothing, and that it must be well to answer:
-    /// a heartbeat of no lease.
+    /// Sends the primary address a heartbeat without leases: it costs nothing, and only a registry
+    /// that works answers it.
     async fn probe_primary(&self) {
-        let (peer, asked) = (&self.addresses[PRIMARY].authority, self.heartbeat_primary().await);
+        let (peer, result) = (&self.addresses[PRIMARY].authority, self.heartbeat_primary().await);
         let mut choice = self.choice();
-        match asked {
+        match result {
             Ok(()) => {
-                let was_away = choice.failback.current() != PRIMARY;
+                let was_elsewhere = choice.failback.current() != PRIMARY;
                 choice.failback.probe_succeeded(clock::now());
                 drop(choice);
-                if was_away {
-                    tracing::info!(peer = &**peer, "returning to the first registry");
+                if was_elsewhere {
+                    tracing::info!(peer = &**peer, "primary registry recovered, failing back");
                 }
                 self.failbacks.send_modify(|count| *count += 1);
             }
             Err(status) => {
                 choice.failback.probe_failed(clock::now(), fastrand::f64());
                 drop(choice);
-                tracing::debug!(peer = &**peer, reason = message(&status), "it is not back yet");
+                tracing::debug!(
+                    peer = &**peer,
+                    reason = message(&status),
+                    "primary registry still unreachable"
+                );
             }
         }
     }
@@ -302,12 +310,12 @@ impl RegistryLink {
     }
 
     fn choice(&self) -> MutexGuard<'_, AddressChoice> {
-        // Nothing that is done under the lock panics.
+        // No code under the lock panics.
         self.choice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Tries the home address from time to time, until it is well or nobody needs the link any more.
+/// Probes the primary address until it works or the link is dropped.
 async fn run_failback(link: Weak<RegistryLink>) {
     loop {
         let Some(at) = link.upgrade().and_then(|link| link.next_probe()) else { return };

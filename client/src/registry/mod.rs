@@ -1,5 +1,6 @@
-//! The registry as one client reaches it: which of its addresses is in use (`failback`), requests to it
-//! (`link`), what its errors mean (`refusal`), how its outages are reported (`state`, `outage`), and its URLs.
+//! The registry as one client reaches it: its URLs (`url`), which of its addresses is in use
+//! (`failback`), requests to it (`link`), what its errors mean (`refusal`), and how its outages are
+//! reported (`state`, `outage`).
 
 mod failback;
 mod link;

@@ -1,19 +1,19 @@
-//! Whether the registry is out of reach for one of its users. Pure; it must never count one outage
-//! twice, however many attempts fail in it.
+//! Outages of the registry, or of the disk, so that each is logged once however many attempts fail
+//! in it. Pure.
 
-/// An outage as one user of the registry sees it.
+/// The outage state of one task.
 #[derive(Debug, Default)]
 pub(crate) struct Outage {
     lasts: bool,
 }
 
 impl Outage {
-    /// An attempt failed. Whether that is news.
+    /// Takes note of a failure. Returns whether it is the first of an outage.
     pub(crate) fn begin(&mut self) -> bool {
         !std::mem::replace(&mut self.lasts, true)
     }
 
-    /// An attempt did well. Whether that is news.
+    /// Takes note of a success. Returns whether it ends an outage.
     pub(crate) fn end(&mut self) -> bool {
         std::mem::take(&mut self.lasts)
     }
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_outage_is_news_once_at_either_end() {
+    fn each_outage_is_reported_once_at_its_start_and_end() {
         let mut outage = Outage::default();
         assert!(!outage.end());
         assert!(outage.begin());

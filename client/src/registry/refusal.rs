@@ -1,12 +1,12 @@
-//! What the registry said when it said no: which answers are worth another attempt, and what the
-//! others say. It must never carry what was sent.
+//! Error responses of the registry: which are worth a retry, and what the others mean. Never
+//! contains parts of the request.
 
 use std::{fmt, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// One field of a request that the registry did not take. Displays as `field: description`.
+/// An invalid field of a request. Displays as `field: description`.
 ///
 /// ```no_run
 /// # fn example(refusal: waypost_client::Refusal) {
@@ -18,14 +18,14 @@ use tonic_types::StatusExt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FieldViolation {
-    /// The path of the field, for example `instance.port`; empty where it is about none.
+    /// The path of the field, for example `instance.port`; empty if the error is not about a field.
     pub field: String,
-    /// What is wrong with it.
+    /// The reason.
     pub description: String,
 }
 
-/// The registry's answer to a request that it will not carry out, however often it is asked. Displays
-/// as one line that says everything once: the message, and the fields at fault.
+/// A response of the registry that a retry can't change. Displays as one line: the message and the
+/// invalid fields, without repetition.
 ///
 /// ```no_run
 /// # async fn example(client: waypost_client::Client) {
@@ -43,16 +43,16 @@ pub struct FieldViolation {
 pub struct Refusal {
     /// The gRPC status code.
     pub code: Code,
-    /// Why, in the registry's words.
+    /// The registry's message.
     pub message: String,
-    /// The fields at fault, where the registry named them.
+    /// The invalid fields, if the registry named them.
     pub violations: Vec<FieldViolation>,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let violations: Vec<String> = self.violations.iter().map(ToString::to_string).collect();
-        // The message may be no more than the first of the violations.
+        // The message may repeat the first violation.
         let repeats = violations.first().is_some_and(|first| self.message.starts_with(first));
         let message = (!repeats && !self.message.is_empty()).then_some(&self.message);
         let parts: Vec<&str> = message.into_iter().chain(&violations).map(String::as_str).collect();
@@ -75,7 +75,7 @@ impl fmt::Display for FieldViolation {
     }
 }
 
-/// What a status says to people: what the other side said, or else what its code means.
+/// The message of a status, or the meaning of its code if it has none.
 pub(crate) fn message(status: &Status) -> &str {
     match status.message() {
         "" => status.code().description(),
@@ -83,12 +83,12 @@ pub(crate) fn message(status: &Status) -> &str {
     }
 }
 
-/// What an error status means for the caller.
+/// The retryability of a failed request.
 #[derive(Clone, Debug)]
 pub(crate) enum Retryability {
-    /// Asking again, here or elsewhere, may do; not before `after`, where it is given.
+    /// A retry may succeed, here or elsewhere; not before `after`, if it is set.
     Retry { after: Option<Duration> },
-    /// Asking again is of no use.
+    /// A retry can't succeed.
     Fatal(Refusal),
 }
 
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bad_fields_are_named() {
+    fn invalid_fields_are_named() {
         let details = ErrorDetails::with_bad_request_violation("instance.port", "must not be 0");
         let status = Status::with_error_details(Code::InvalidArgument, "1 bad field", details);
         let Retryability::Fatal(refusal) = Retryability::of(&status) else { unreachable!() };
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_everything_once() {
+    fn a_refusal_displays_everything_once() {
         let port = ("instance.port", "is 0");
         assert_eq!(shown("instance.port: is 0", &[port]), "instance.port: is 0");
         assert_eq!(
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_refusal_says_what_its_code_means() {
+    fn a_refusal_without_message_displays_its_code() {
         let meaning = Code::InvalidArgument.description();
         assert_eq!(shown("", &[]), meaning);
         assert_eq!(message(&Status::invalid_argument("")), meaning);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_delay_is_read() {
+    fn a_retry_delay_is_parsed() {
         let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(2)));
         let status = Status::with_error_details(Code::Unavailable, "draining", details);
         let verdict = Retryability::of(&status);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn details_that_are_no_details_are_left_out() {
+    fn invalid_details_are_ignored() {
         let garbage = bytes::Bytes::from_static(b"\xff\xff\xff");
         let status = Status::with_details(Code::InvalidArgument, "no", garbage.clone());
         let Retryability::Fatal(refusal) = Retryability::of(&status) else { unreachable!() };

@@ -1,23 +1,23 @@
-//! How a client stands with its registry, as users see it. It says nothing of what is known: views
-//! outlive the registry's absence.
+//! The state of the connection to the registry, as users see it. Independent of views, which
+//! outlive an outage of the registry.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-/// Whether the registry can be reached, by what a client heard last. Two things besides are told
-/// elsewhere: whether a service's instances are known ([`Service::ready`](crate::Service::ready)), and
-/// whether they are up to date ([`Service::freshness`](crate::Service::freshness)).
+/// The state of the connection to the registry. Whether a service's instances are known is
+/// [`Service::ready`](crate::Service::ready), and whether they are up to date
+/// [`Service::freshness`](crate::Service::freshness).
 ///
 /// ```no_run
 /// use waypost_client::{Client, RegistryState};
 ///
 /// # async fn example(client: Client) {
-/// let mut link = client.registry_state();
-/// while link.changed().await.is_ok() {
-///     match &*link.borrow_and_update() {
-///         RegistryState::Connected { peer } => println!("talking to {peer}"),
-///         RegistryState::Unreachable { since, reason } => println!("{:?}: {reason}", since.elapsed()),
+/// let mut state = client.registry_state();
+/// while state.changed().await.is_ok() {
+///     match &*state.borrow_and_update() {
+///         RegistryState::Connected { peer } => println!("connected to {peer}"),
+///         RegistryState::Unreachable { reason, .. } => println!("registry unreachable: {reason}"),
 ///         _ => {}
 ///     }
 /// }
@@ -26,19 +26,19 @@ use tokio::time::Instant;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegistryState {
-    /// Nothing was asked yet.
+    /// No request was sent yet.
     Idle,
-    /// The registry answers.
+    /// The registry responds.
     Connected {
         /// The address, `host:port`.
         peer: Arc<str>,
     },
-    /// What was asked last failed, and nothing was heard since. It is asked again, with backoff, and
-    /// at the next address where there are several.
+    /// The last request failed. The client retries with backoff, and at the next address if there
+    /// are several.
     Unreachable {
-        /// When it failed first.
+        /// The time of the first failure.
         since: Instant,
-        /// Why it failed first.
+        /// The reason of the first failure.
         reason: Arc<str>,
     },
 }

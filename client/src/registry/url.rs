@@ -5,7 +5,7 @@ use http::{
     uri::{InvalidUri, Scheme},
 };
 
-/// Why a URL is not that of a registry.
+/// An error in the URL of a registry.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UrlError {
     #[error(
@@ -51,7 +51,7 @@ pub(crate) fn parse_url(url: &str) -> Result<Uri, UrlError> {
     Ok(uri)
 }
 
-/// Returns whether the host is an IPv6 address with a zone (RFC 6874). URIs with one can't be read.
+/// Returns whether the host is an IPv6 address with a zone (RFC 6874). `Uri` can't parse one.
 fn has_zone(url: &str) -> bool {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();

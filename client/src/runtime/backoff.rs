@@ -1,8 +1,8 @@
-//! How long to wait before the next attempt. Pure: randomness is passed in, and it never sleeps.
+//! Delays between attempts. Pure: randomness is passed in, and nothing sleeps.
 
 use std::time::Duration;
 
-/// The longest delay asked for by a peer that is honoured.
+/// The longest delay that a peer may ask for.
 const HINT_MAX: Duration = Duration::from_secs(60);
 
 /// Exponential backoff with full jitter: attempt `n` waits a random part of
@@ -19,30 +19,31 @@ impl Backoff {
         Self { base, cap, attempt: 0 }
     }
 
-    /// The same with waits that are no longer than `cap` either.
+    /// Lowers the longest delay to `cap`, if it is longer.
     pub(crate) fn capped(self, cap: Duration) -> Self {
         Self { cap: self.cap.min(cap), ..self }
     }
 
-    /// The wait before the next attempt. `random` is from 0 to 1; `hint` is what the peer asked
-    /// for, which is waited in addition (bounded), so that its callers don't come back together.
+    /// Returns the delay before the next attempt. `random` is from 0 to 1. `hint` is the delay that
+    /// the peer asked for (bounded); the jitter comes on top, so that its clients don't come back
+    /// together.
     pub(crate) fn delay(&mut self, random: f64, hint: Option<Duration>) -> Duration {
         let jittered = self.ceiling().mul_f64(random.clamp(0.0, 1.0));
         self.attempt = self.attempt.saturating_add(1);
         hint.map_or(jittered, |hint| hint.min(HINT_MAX) + jittered)
     }
 
-    /// Starts over: the last attempt did well.
+    /// Starts over, after a success.
     pub(crate) fn reset(&mut self) {
         self.attempt = 0;
     }
 
-    /// Whether nothing failed since the last reset.
+    /// Returns whether nothing failed since the last reset.
     pub(crate) fn is_fresh(&self) -> bool {
         self.attempt == 0
     }
 
-    /// The largest wait.
+    /// The longest delay, without a hint.
     pub(crate) fn cap(&self) -> Duration {
         self.cap
     }

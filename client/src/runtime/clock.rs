@@ -1,5 +1,5 @@
-//! The one place that reads time. Nothing may be decided by the wall clock: its steps change nothing
-//! here, and paused time works in tests.
+//! The clock. Only this file reads time. No decision depends on the wall clock, so its steps change
+//! nothing; tests can pause the monotonic one.
 
 #[cfg(feature = "metrics")]
 use std::time::SystemTime;
@@ -9,20 +9,20 @@ use futures_util::FutureExt;
 use tokio::time;
 pub(crate) use tokio::time::{Instant, Sleep};
 
-/// The present, monotonic.
+/// Returns the monotonic time.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// The present by the wall clock, which may step: for what is told to users alone.
+/// Returns the wall-clock time, which may step. For display and metrics only.
 #[cfg(feature = "metrics")]
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub(crate) fn wall_now() -> SystemTime {
     SystemTime::now()
 }
 
-/// Waits until `deadline`; at once where it has passed.
+/// Waits until `deadline`; returns at once if it has passed.
 pub(crate) async fn sleep_until(deadline: Instant) {
     time::sleep_until(deadline).await;
 }
@@ -32,9 +32,9 @@ pub(crate) async fn sleep(duration: Duration) {
     time::sleep(duration).await;
 }
 
-/// What `future` gives within `limit`, or `None`; the future is dropped then.
+/// Runs `future` for at most `limit`. Returns `None` and drops it after that.
 ///
-/// No `async fn`, which would have room for `future` twice.
+/// Not an `async fn`, which would reserve space for `future` twice.
 pub(crate) fn within<F: Future>(
     limit: Duration,
     future: F,
@@ -42,7 +42,7 @@ pub(crate) fn within<F: Future>(
     time::timeout(limit, future).map(Result::ok)
 }
 
-/// A timer that fires at `at`, and can be set to another time.
+/// Creates a timer that fires at `at` and can be reset.
 pub(crate) fn timer(at: Instant) -> Sleep {
     time::sleep_until(at)
 }

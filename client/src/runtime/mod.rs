@@ -1,4 +1,4 @@
-//! Time, tasks, backoff and hashes: what all of the crate uses. Imports nothing of it.
+//! Clock, tasks, backoff and hashes. Imports nothing else of the crate.
 
 pub(crate) mod backoff;
 pub(crate) mod clock;

@@ -1,4 +1,4 @@
-//! The one place that spawns. A task here is named, and it must never end by a panic in silence.
+//! Background tasks. Only this file spawns. Every task has a name, and a panic in it is logged.
 
 use std::{future::Future, panic::AssertUnwindSafe};
 
@@ -19,20 +19,20 @@ pub(crate) fn spawn(name: &'static str, task: impl Future<Output = ()> + Send + 
     tokio::spawn(watched.instrument(tracing::debug_span!("waypost", task = name)));
 }
 
-/// What `work` gives, which may block: it is done away from the runtime's workers. `None` where it
-/// panicked, or where the runtime ended first. Cancel safe in that the work goes on.
+/// Runs `work`, which may block, on the runtime's blocking threads. Returns `None` if it panicked
+/// or the runtime ended first. If the future is dropped, the work goes on.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub(crate) async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     let done = tokio::task::spawn_blocking(work).await;
     if done.as_ref().is_err_and(tokio::task::JoinError::is_panic) {
-        tracing::error!("what waypost-client did on the disk panicked");
+        tracing::error!("a blocking disk task of waypost-client panicked");
     }
     done.ok()
 }
 
-/// Runs what an HTTP/2 connection needs run.
+/// Spawns hyper's tasks for HTTP/2 connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Executor;
 

@@ -1,5 +1,6 @@
-//! One HTTP/2 connection to one address, which generated clients can call. It never reconnects and
-//! never sends twice, and tells a request that nobody saw from one that may have been served.
+//! One HTTP/2 connection to one address, which generated clients can call. Never reconnects and
+//! never sends a request twice. Distinguishes requests that no peer has begun to serve from those
+//! that may have been served.
 
 use std::{
     convert::Infallible,
@@ -27,46 +28,48 @@ use crate::runtime::{
 
 const USER_AGENT: &str = concat!("waypost-client/", env!("CARGO_PKG_VERSION"));
 
-/// How connections are made.
+/// The settings of new connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Dialer {
     pub(crate) connector: Connector,
-    /// The longest that opening a connection takes.
+    /// The longest that connecting may take.
     pub(crate) connect_timeout: Duration,
-    /// How long a connection is silent before it is asked whether it lives.
+    /// The longest silence of a connection before a keep-alive ping.
     pub(crate) keep_alive_interval: Duration,
-    /// How long the answer may take.
+    /// The longest wait for the ping's answer.
     pub(crate) keep_alive_timeout: Duration,
-    /// Whom calls say they are for, where that is not the address.
+    /// The scheme and authority of requests, if they are not the address.
     pub(crate) origin: Option<Uri>,
 }
 
-/// Why no connection was made.
+/// An error of connecting.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    #[error("{address} is no address")]
+    #[error("{address} is not a valid address")]
     Address {
         address: Box<str>,
         #[source]
         source: Arc<uri::InvalidUri>,
     },
-    #[error("{address} did not take a connection within {limit:?}")]
+    #[error("connecting to {address} took longer than {limit:?}")]
     Timeout { address: Uri, limit: Duration },
-    #[error("{address} did not take a connection within {limit:?}, half of the call's time")]
+    #[error(
+        "connecting to {address} took longer than {limit:?}, half of the call's remaining time"
+    )]
     CallDeadline { address: Box<str>, limit: Duration },
-    #[error("{address} took no connection: {source}")]
+    #[error("connecting to {address} failed: {source}")]
     Refused {
         address: Uri,
         #[source]
         source: Arc<dyn Error + Send + Sync>,
     },
-    #[error("{address} does not speak HTTP/2: {}", root_cause(&**source))]
+    #[error("the HTTP/2 handshake with {address} failed: {}", root_cause(&**source))]
     Handshake {
         address: Uri,
         #[source]
         source: Arc<hyper::Error>,
     },
-    #[error("{address} closes connections at once")]
+    #[error("{address} closed the connection at once")]
     Closed { address: Box<str> },
 }
 
@@ -82,24 +85,24 @@ impl Default for Dialer {
     }
 }
 
-/// Why a request got no answer.
+/// The error of a request without response.
 #[derive(Debug)]
 pub(crate) enum SendError {
-    /// There is no connection to send it over.
+    /// Connecting failed: nothing was sent.
     Connect(ConnectError),
-    /// Nobody has begun to serve it, and nobody will: it can be sent elsewhere.
+    /// No peer has begun to serve the request, or will: it can be sent elsewhere.
     Unsent,
-    /// It may have been received.
+    /// The connection was lost: the request may have been received.
     ConnectionLost(Box<dyn Error + Send + Sync>),
-    /// The connection had been kept, and the peer closed it before any byte of a response: most likely
-    /// before it received the request.
+    /// The peer closed a reused connection before any byte of a response: most likely before it
+    /// received the request.
     Stale(Box<dyn Error + Send + Sync>),
-    /// It was served, and the response is one that can't be passed on.
+    /// The request was served, but its response can't be passed on.
     InvalidResponse(InvalidResponse),
 }
 
 impl Dialer {
-    /// Connects to `address`, an `http` URI. Cancel safe: nothing is left behind.
+    /// Connects to `address`, an `http` URI. Cancel safe: nothing stays behind.
     pub(crate) async fn open(&self, address: Uri) -> Result<Connection, ConnectError> {
         let opened = clock::within(self.connect_timeout, self.handshake(address.clone())).await;
         opened.unwrap_or(Err(ConnectError::Timeout { address, limit: self.connect_timeout }))
@@ -133,13 +136,13 @@ impl Dialer {
     }
 }
 
-/// A connection. Clones share it; it closes when the last one and the last call on it are gone.
+/// A connection. Clones share it. It closes when the last clone and the last call on it are gone.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     requests: http2::SendRequest<Body>,
-    /// Also tells connections to the same address apart: each has its own allocation.
+    /// Identifies the connection, too: each has an allocation of its own.
     address: Arc<Uri>,
-    /// Whom calls are for.
+    /// The scheme and authority of requests.
     origin: Uri,
 }
 
@@ -152,7 +155,8 @@ impl Connection {
         Arc::ptr_eq(&self.address, &other.address)
     }
 
-    /// Sends `request`, of whose URI only the path is used. Cancel safe: dropping resets the call.
+    /// Sends `request`, of whose URI only path and query are used. Cancel safe: dropping the future
+    /// resets the call.
     pub(crate) async fn send(
         mut self,
         mut request: Request<Body>,
@@ -193,8 +197,8 @@ impl Connection {
 pub(crate) type CallFuture =
     Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-/// So that generated clients can call the registry over it. A failure of the connection is an
-/// answer too, with status `UNAVAILABLE`.
+/// Lets generated clients call the registry over the connection. A failed connection gives a
+/// response with status `UNAVAILABLE`.
 impl tower::Service<Request<Body>> for Connection {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -223,8 +227,8 @@ impl tower::Service<Request<Body>> for Connection {
     }
 }
 
-/// Whether the peer said that it has not begun to serve the call: by a reset that says so, or by a
-/// goodbye to the connection that leaves the call out (RFC 9113, 8.7).
+/// Returns whether the peer has certainly not begun to serve the call: it sent REFUSED_STREAM, or a
+/// GOAWAY that excludes the call (RFC 9113, 8.7).
 fn is_refusal(error: &hyper::Error) -> bool {
     http2_error(error).is_some_and(|cause| {
         let is_refused = cause.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -232,8 +236,8 @@ fn is_refusal(error: &hyper::Error) -> bool {
     })
 }
 
-/// Returns whether this side reset the call alone, for what the peer sent: a head over h2's bound, or one that
-/// is not valid.
+/// Returns whether this side reset the call because of the response: its head is over h2's limit or
+/// invalid.
 fn is_invalid_response(error: &hyper::Error) -> bool {
     http2_error(error).is_some_and(|cause| cause.is_library() && cause.is_reset())
 }
@@ -242,21 +246,21 @@ fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
     error.source().and_then(|source| source.downcast_ref())
 }
 
-/// The status of a call that nobody has begun to serve.
+/// The status of a call that no peer has begun to serve.
 pub(crate) fn unsent_status(address: &impl std::fmt::Display) -> Status {
-    Status::unavailable(format!("{address} did not take the call"))
+    Status::unavailable(format!("{address} did not accept the call"))
 }
 
-/// The status of a call that was sent and got no answer.
+/// The status of a call that was sent and has no response.
 pub(crate) fn lost_status(
     address: &impl std::fmt::Display,
     error: &(dyn Error + 'static),
 ) -> Status {
     let reason = root_cause(error);
-    Status::unavailable(format!("the call to {address} got no answer: {reason}"))
+    Status::unavailable(format!("the connection to {address} was lost before a response: {reason}"))
 }
 
-/// What is at the bottom of an error: the layers above it tell a user nothing.
+/// Returns the innermost source of an error. The layers above it mean nothing to a user.
 fn root_cause<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     while let Some(source) = error.source() {
         error = source;

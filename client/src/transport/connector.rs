@@ -1,5 +1,5 @@
-//! Opens byte streams to addresses: TCP unless the user passed in something else (a simulated
-//! network, say). Knows nothing of what travels over them.
+//! Opens byte streams to addresses: over TCP, or with the user's connector (for a simulated
+//! network, for example). Does not know the protocol above.
 
 use std::{error::Error, future::Future, io, pin::Pin, sync::Arc};
 
@@ -10,24 +10,24 @@ use tower::{Service, ServiceExt};
 
 type Dialed<T> = Pin<Box<dyn Future<Output = Result<T, Arc<dyn Error + Send + Sync>>> + Send>>;
 
-/// What a connector gives: a byte stream.
+/// The byte stream that a connector opens.
 pub(crate) trait ByteStream: hyper::rt::Read + hyper::rt::Write + Send + Unpin {}
 
 impl<T: hyper::rt::Read + hyper::rt::Write + Send + Unpin> ByteStream for T {}
 
-/// Any connector, its types forgotten.
+/// A connector of any type.
 #[derive(Clone)]
 pub(crate) struct Connector {
     dial: Arc<dyn Fn(Uri) -> Dialed<Box<dyn ByteStream>> + Send + Sync>,
 }
 
 impl Connector {
-    /// TCP without delay for small packets.
+    /// Connects over TCP with `TCP_NODELAY`.
     pub(crate) fn tcp() -> Self {
         Self::new(tower::service_fn(|uri: Uri| async move {
             let host = uri.host().ok_or(io::ErrorKind::InvalidInput)?;
             let port = uri.port_u16().unwrap_or(80);
-            // A bare IPv6 address; URIs carry it in brackets.
+            // Without the brackets that URIs have around an IPv6 address.
             let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
             stream.set_nodelay(true)?;
             Ok::<_, io::Error>(TokioIo::new(stream))

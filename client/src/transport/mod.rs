@@ -1,6 +1,6 @@
-//! Connections to the registry and to instances. From the ground up: byte streams (`connector`, `tls`),
-//! the limits of a response (`response_limits`), one HTTP/2 connection (`connection`), and the
-//! connection that an address keeps (`slot`).
+//! Connections to the registry and to instances. From the ground up: byte streams (`connector`,
+//! `tls`), the limits of a response (`response_limits`), one HTTP/2 connection (`connection`), and
+//! the one that all calls to an address share (`shared_connection`).
 
 pub(crate) mod connection;
 mod connector;

@@ -1,5 +1,5 @@
-//! Bounds of the head and the trailers of a response, and what is wrong with a response over them. Pure.
-//! Invariant: a response over a bound fails its own call alone, never the connection.
+//! Limits of a response's head and trailers, and the errors of responses over them. Pure.
+//! Invariant: a response over a limit fails its own call only, never the connection.
 
 use http::{HeaderMap, HeaderValue, header::CONTENT_LENGTH};
 use tonic::Status;
@@ -8,14 +8,14 @@ use tonic::Status;
 pub(crate) const FIELDS_BYTES_MAX: usize = 256 * 1024;
 /// The most header fields of a response in HTTP/1.1. HTTP/2 bounds their bytes alone.
 pub(crate) const FIELDS_MAX: usize = 256;
-/// The bound that h2 enforces and announces. Well over [`FIELDS_BYTES_MAX`], as h2 closes the whole
-/// connection on a header block of more than 1.25 times its bound.
+/// The limit that h2 enforces and announces. Well over [`FIELDS_BYTES_MAX`], because h2 closes the
+/// whole connection on a header block of more than 1.25 times its limit.
 pub(crate) const HEADER_LIST_MAX: u32 = 4 * 1024 * 1024;
 
-/// What each field costs beside its bytes (RFC 9113, 6.5.2).
+/// The overhead of each field (RFC 9113, 6.5.2).
 const FIELD_OVERHEAD: usize = 32;
 
-/// Why a response can't be passed on, although the instance sent one.
+/// The error of a response that can't be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidResponse {
     #[error("its head has {0} bytes, the limit is {FIELDS_BYTES_MAX}")]
@@ -43,7 +43,7 @@ impl InvalidResponse {
         if bytes > FIELDS_BYTES_MAX { Err(Self::TrailerBytes(bytes)) } else { Ok(()) }
     }
 
-    /// The status of its call.
+    /// The status of the call.
     pub(crate) fn status(self, address: &impl std::fmt::Display) -> Status {
         let message = format!("the response of {address} can't be passed on: {self}");
         match self {
@@ -57,8 +57,8 @@ fn size(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum()
 }
 
-/// Makes one length of one that is given several times (RFC 9110, 8.6). Where they differ, as only a
-/// response without a body can have them once hyper has read it, there is none.
+/// Replaces repeated content lengths by one (RFC 9110, 8.6). Removes them if they differ; after
+/// hyper has read the head, only a response without a body can have that.
 pub(crate) fn unify_content_length(headers: &mut HeaderMap) {
     let mut values = headers.get_all(CONTENT_LENGTH).iter();
     let (Some(first), second) = (values.next(), values.next()) else { return };
@@ -93,14 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_given_several_times_is_given_once() {
+    fn a_repeated_length_becomes_one() {
         for values in [&["7"][..], &["7, 7"], &["7", "7"], &["7,7 ,7", "7"]] {
             assert_eq!(lengths(values), ["7"], "{values:?}");
         }
     }
 
     #[test]
-    fn lengths_that_differ_are_none() {
+    fn lengths_that_differ_are_removed() {
         for values in [&["7, 8"][..], &["7", "8"], &["7,"], &["7", "7,8"]] {
             assert_eq!(lengths(values), [""; 0], "{values:?}");
         }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_of_just_the_limit_passes() {
+    fn a_head_at_the_limit_passes() {
         let mut headers = HeaderMap::new();
         let value = "x".repeat(FIELDS_BYTES_MAX - FIELD_OVERHEAD - "x-a".len());
         headers.insert("x-a", value.parse().unwrap());
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_what_was_too_large_and_the_limit() {
+    fn the_status_names_what_is_too_large_and_the_limit() {
         let status = InvalidResponse::TrailerBytes(300_000).status(&"10.0.0.1:80");
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         let expected = "the response of 10.0.0.1:80 can't be passed on: \

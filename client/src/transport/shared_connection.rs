@@ -1,5 +1,5 @@
-//! Keeps at most one connection to one address, made when it is first needed. Many callers wait for
-//! one attempt, and a failed attempt must fail all who waited for it: they never try one by one.
+//! The connection to one address, opened on first use and shared by all calls. Invariant: callers
+//! that wait for the same attempt to connect fail with it; they never try one after the other.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use tokio::sync::OnceCell;
 
 use super::connection::{ConnectError, Connection, Dialer};
 
-/// Where the connection to an address is kept.
+/// A connection, or the place for one.
 #[derive(Debug, Default)]
 pub(crate) struct SharedConnection {
     connection: ArcSwap<OnceCell<Connection>>,
-    /// Of the last attempt.
+    /// The error of the last attempt.
     failure: ArcSwapOption<ConnectError>,
 }
 
 impl SharedConnection {
-    /// The connection, made now where there is none that is open. Cancel safe: who waits takes over
-    /// the attempt.
+    /// Returns the connection. Connects if none is open. Cancel safe: another waiting caller takes
+    /// over the attempt.
     pub(crate) async fn connect(
         &self,
         dialer: &Dialer,
@@ -31,12 +31,12 @@ impl SharedConnection {
         cell.get_or_try_init(attempt).await.cloned()
     }
 
-    /// The connection, where there is one that is open.
+    /// Returns the connection if it is open.
     pub(crate) fn current(&self) -> Option<Connection> {
         self.connection.load().get().filter(|connection| !connection.is_closed()).cloned()
     }
 
-    /// Lets go of `broken`, so that the next caller connects afresh. Calls on it go on.
+    /// Discards `broken`, so that the next caller connects again. Calls on it go on.
     pub(crate) fn discard(&self, broken: &Connection) {
         let current = self.connection.load_full();
         if current.get().is_some_and(|connection| connection.is(broken)) {
@@ -50,7 +50,7 @@ impl SharedConnection {
         address: &str,
         before: Option<&Arc<ConnectError>>,
     ) -> Result<Connection, ConnectError> {
-        // The attempt that this caller waited for failed: it does not begin one of its own.
+        // The attempt that this caller waited for has failed: it starts none of its own.
         if let Some(failure) = self.failure.load_full()
             && before.is_none_or(|before| !Arc::ptr_eq(before, &failure))
         {
@@ -76,7 +76,7 @@ impl SharedConnection {
         }
         let fresh = Arc::new(OnceCell::new());
         let found = self.connection.compare_and_swap(&current, Arc::clone(&fresh));
-        // Another caller may have replaced it first: then all use theirs.
+        // If another caller replaced it first, all use that one.
         if Arc::ptr_eq(&found, &current) { fresh } else { Guard::into_inner(found) }
     }
 }

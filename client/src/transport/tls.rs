@@ -1,5 +1,5 @@
-//! TLS for the connections to instances. An instance proves that it is of its service, wherever it is: its
-//! address is never taken for its name.
+//! TLS for connections to instances. An instance proves that it belongs to its service, wherever it
+//! runs: its address is never taken for its name.
 
 use std::{error::Error, fmt, io, sync::Arc};
 
@@ -17,12 +17,12 @@ use tokio_rustls::{
 
 use super::{connection::Dialer, connector::Connector};
 
-/// How calls to instances are secured: whom to trust, whom the instances have to be, and who this client
-/// is. TLS 1.2 and 1.3, by rustls.
+/// TLS settings for calls to instances: trusted roots, the name that instances must prove, and this
+/// client's identity. TLS 1.2 and 1.3, by rustls.
 ///
 /// An instance shows a certificate for the name of its service (`orders`, not its address), or for
-/// [one that is given](Self::server_name); with any other one, or one that no root vouches for, no
-/// connection is made, and the call goes elsewhere.
+/// a [given name](Self::server_name). With any other certificate, or one that no root signed,
+/// connecting fails and the call goes elsewhere.
 ///
 /// ```
 /// use waypost_client::{Client, Tls, TlsError};
@@ -37,43 +37,43 @@ use super::{connection::Dialer, connector::Connector};
 pub struct Tls {
     roots: Arc<RootCertStore>,
     config: Arc<ClientConfig>,
-    /// Where it is not the service's.
+    /// None: the name of the service.
     server_name: Option<Box<str>>,
 }
 
-/// Why TLS can't be had like that.
+/// An error in TLS settings.
 ///
 /// ```
 /// use waypost_client::{Tls, TlsError};
 ///
-/// let Err(error @ TlsError::BadRoots { .. }) = Tls::new(b"") else { unreachable!("none is there") };
-/// assert_eq!(error.to_string(), "the root certificates can't be used: there is none");
+/// let error = Tls::new(b"").unwrap_err();
+/// assert_eq!(error.to_string(), "the root certificates can't be used: none found");
 /// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// The root certificates are no PEM, no certificates, or none.
+    /// The root certificates are not PEM, not certificates, or missing.
     #[error("the root certificates can't be used: {reason}")]
     BadRoots {
-        /// What is wrong with them.
+        /// The reason.
         reason: String,
     },
-    /// The certificate or the key of this client is none, or they don't belong together.
+    /// The client's certificate or key is invalid, or they don't belong together.
     #[error("the client's certificate and key can't be used: {reason}")]
     BadIdentity {
-        /// What is wrong with them.
+        /// The reason.
         reason: String,
     },
-    /// A server can't have this name.
-    #[error("{name:?} is no server's name")]
+    /// The text is not a valid TLS server name.
+    #[error("{name:?} is not a valid TLS server name")]
     BadName {
-        /// The name.
+        /// The text.
         name: String,
     },
 }
 
 impl Tls {
-    /// Trusts who has a certificate that one of these (PEM) vouches for.
+    /// Trusts certificates that one of these root certificates (PEM) signed.
     ///
     /// # Errors
     /// [`TlsError::BadRoots`].
@@ -97,8 +97,8 @@ impl Tls {
         Ok(Self { roots, config: for_http2(config), server_name: None })
     }
 
-    /// Shows instances who this client is, where they ask: its certificate, then those between it and a
-    /// root, and its key (PEM all). Default: it shows nothing.
+    /// Sets this client's identity, for instances that ask for it: its certificate, then those
+    /// between it and a root, and its key (all PEM). Default: none.
     ///
     /// # Errors
     /// [`TlsError::BadIdentity`].
@@ -121,8 +121,8 @@ impl Tls {
         Ok(Self { config: for_http2(config), ..self })
     }
 
-    /// Instances have to show a certificate for this name, whatever their service. Default: for the name
-    /// of their service.
+    /// Sets the name that instances must have a certificate for. Default: the name of their
+    /// service.
     ///
     /// # Errors
     /// [`TlsError::BadName`].
@@ -144,7 +144,7 @@ impl Tls {
         }
     }
 
-    /// How connections to the instances of `service` are made, where `dialer` makes plain ones.
+    /// Creates the dialer for instances of `service` from the one for plain connections.
     pub(crate) fn secure(&self, dialer: &Dialer, service: &str) -> Dialer {
         let name = self.server_name.as_deref().unwrap_or(service).to_owned();
         let origin = format!("https://{name}").parse().ok();
@@ -153,7 +153,8 @@ impl Tls {
         let connector = tower::service_fn(move |address: Uri| {
             let (plain, connector, name) = (plain.clone(), connector.clone(), name.clone());
             async move {
-                let no_name = |_| io::Error::other(format!("{name:?} is no server's name"));
+                let no_name =
+                    |_| io::Error::other(format!("{name:?} is not a valid TLS server name"));
                 let name = ServerName::try_from(name.clone()).map_err(no_name)?;
                 let stream = plain.open(address).await?;
                 let stream = connector.connect(name, TokioIo::new(stream)).await?;
@@ -165,7 +166,7 @@ impl Tls {
 }
 
 impl fmt::Debug for Tls {
-    /// Without the key, which must not get into logs.
+    /// Leaves out the key, which must not get into logs.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = formatter.debug_struct("Tls");
         debug.field("server_name", &self.server_name).finish_non_exhaustive()
@@ -175,7 +176,7 @@ impl fmt::Debug for Tls {
 fn builder(
     roots: &Arc<RootCertStore>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error> {
-    // Named, so that nothing depends on what else in the process brings a provider.
+    // Named, so that it does not depend on the providers of other crates in the process.
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider);
     Ok(builder.with_safe_default_protocol_versions()?.with_root_certificates(Arc::clone(roots)))
@@ -192,7 +193,7 @@ fn certificates(
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let found = found.map_err(|error| bad(&error))?;
-    if found.is_empty() { Err(bad(&"there is none")) } else { Ok(found) }
+    if found.is_empty() { Err(bad(&"none found")) } else { Ok(found) }
 }
 
 #[cfg(test)]
@@ -200,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_are_for_the_name_that_the_certificate_is_for() {
+    fn requests_carry_the_name_of_the_certificate() {
         let authority = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap();
         let tls = Tls::new(authority.cert.pem().as_bytes()).unwrap();
         let origin = |tls: &Tls| tls.secure(&Dialer::default(), "orders").origin.unwrap();
