@@ -1,4 +1,4 @@
-//! The operators' port: figures, and whether the gateway lives and is ready.
+//! The operators' port: metrics, liveness and readiness.
 
 use std::sync::Arc;
 
@@ -17,20 +17,20 @@ pub(crate) async fn run(listener: TcpListener, gateway: Arc<Gateway>, stop: Canc
         .with_state(gateway);
     let serving = axum::serve(listener, router).into_future();
     if let Some(Err(error)) = stop.run_until_cancelled(serving).await {
-        tracing::error!(%error, "the operators' port is closed");
+        tracing::error!(%error, "serving the operators' port failed");
     }
 }
 
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
     match &gateway.prometheus {
         Some(prometheus) => (StatusCode::OK, prometheus.render()),
-        None => (StatusCode::NOT_FOUND, "nothing is measured\n".to_owned()),
+        None => (StatusCode::NOT_FOUND, "metrics are not recorded\n".to_owned()),
     }
 }
 
 async fn ready(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
     match gateway.unready() {
         None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
     }
 }

@@ -1,4 +1,4 @@
-//! The command line: what a gateway is started with, and how it ends.
+//! The command line: arguments, set-up, and exit codes.
 
 use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -14,22 +14,22 @@ use waypost_serving::{
     telemetry::{self, LogFormat},
 };
 
-use crate::{Advertised, Options, StartError, forwarded::TrustedProxies, start};
+use crate::{Advertised, GatewayOptions, StartError, TrustedProxies, start};
 
-/// How long a series of figures is kept that nothing adds to: instances come and go.
-const FIGURES_IDLE_MAX: Duration = Duration::from_secs(15 * 60);
-/// What times are counted by, in seconds.
+/// The time after which an idle series of metrics is dropped: instances come and go.
+const METRICS_IDLE_MAX: Duration = Duration::from_secs(15 * 60);
+/// The buckets of times, in seconds.
 const BUCKETS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-/// How many pieces of the access log may wait to be written, each of 32 KiB at most.
-const PIECES_MAX: usize = 1_024;
+/// The batches of the access log that may wait to be written, of 32 KiB each at most.
+const BATCHES_MAX: usize = 1_024;
 
-/// One URL over all services that a Waypost registry knows: `http://gateway/orders/7` reaches a live replica
+/// One URL over all services of a Waypost registry: `http://gateway/orders/7` reaches an instance
 /// of `orders`.
 #[derive(Debug, Parser)]
 #[command(version)]
-struct Arguments {
-    /// Where requests come in
+struct GatewayArguments {
+    /// Listen address for requests
     #[arg(
         long,
         env = "WAYPOST_GATEWAY_LISTEN",
@@ -37,7 +37,7 @@ struct Arguments {
         default_value = "127.0.0.1:8080"
     )]
     listen: SocketAddr,
-    /// Where operators look: /metrics, /health/live, /health/ready
+    /// Listen address for operators: /metrics, /health/live, /health/ready
     #[arg(
         long,
         env = "WAYPOST_GATEWAY_ADMIN_LISTEN",
@@ -45,7 +45,7 @@ struct Arguments {
         default_value = "127.0.0.1:8081"
     )]
     admin_listen: SocketAddr,
-    /// A registry; several, in the order in which they are asked
+    /// Registry URL; several in the order of preference
     #[arg(
         long,
         env = "WAYPOST_REGISTRY",
@@ -54,28 +54,28 @@ struct Arguments {
         default_value = "http://127.0.0.1:7510"
     )]
     registry: Vec<String>,
-    /// The namespace of the services
+    /// Namespace of the services
     #[arg(long, env = "WAYPOST_NAMESPACE", value_name = "NAME", default_value = "default")]
     namespace: String,
-    /// Routes and the rest, in TOML; read again when it changes, and at SIGHUP
+    /// TOML configuration file; reloaded when it changes, and at SIGHUP
     #[arg(long, env = "WAYPOST_GATEWAY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where views of services are kept, for a start without a registry
+    /// Directory for views of services, to start from while the registry is unreachable
     #[arg(long, env = "WAYPOST_GATEWAY_VIEW_DIR", value_name = "DIR")]
     view_dir: Option<PathBuf>,
-    /// The host that others reach this gateway at: it is registered then
+    /// Host at which others reach this gateway; registers the gateway as a service
     #[arg(long, env = "WAYPOST_GATEWAY_ADVERTISE", value_name = "HOST")]
     advertise: Option<String>,
-    /// The service that it is registered as
+    /// Name of the service that the gateway is registered as
     #[arg(long, env = "WAYPOST_GATEWAY_SERVICE", value_name = "NAME", default_value = "gateway")]
     service: String,
-    /// What it is called in Via; made up where it is not said
+    /// Name in Via, unique for each gateway [default: random]
     #[arg(long, env = "WAYPOST_GATEWAY_NAME", value_name = "NAME")]
     name: Option<String>,
-    /// Networks of proxies whose X-Forwarded headers are believed
+    /// Networks of proxies whose X-Forwarded headers are trusted
     #[arg(long, env = "WAYPOST_GATEWAY_TRUST", value_name = "CIDR", value_delimiter = ',')]
     trust: Vec<IpNet>,
-    /// How long the head of a request may take to come
+    /// Timeout for the head of a request
     #[arg(
         long,
         env = "WAYPOST_GATEWAY_HEAD_TIMEOUT",
@@ -84,7 +84,8 @@ struct Arguments {
         value_parser = humantime::parse_duration
     )]
     head_timeout: Duration,
-    /// How long nothing of a request's body may come, or be taken of an answer's in HTTP/1.1
+    /// Longest pause in the body of a request, and, over HTTP/1.1, in which the caller reads
+    /// nothing of the response
     #[arg(
         long,
         env = "WAYPOST_GATEWAY_BODY_SILENCE_MAX",
@@ -93,10 +94,10 @@ struct Arguments {
         value_parser = humantime::parse_duration
     )]
     body_silence_max: Duration,
-    /// How long requests under way may take when it ends
+    /// Time for requests in flight at shutdown
     #[arg(long, env = "WAYPOST_GATEWAY_DRAIN", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     drain: Duration,
-    /// Where the line of each request goes
+    /// Destination of the access log
     #[arg(
         long,
         env = "WAYPOST_GATEWAY_ACCESS_LOG",
@@ -104,13 +105,13 @@ struct Arguments {
         default_value = "stdout"
     )]
     access_log: AccessLogTo,
-    /// What else is logged, on standard error
-    #[arg(long, env = "WAYPOST_LOG", value_name = "FILTER", default_value = "info")]
+    /// Log levels, in the filter syntax of `tracing`
+    #[arg(long, env = "WAYPOST_LOG", value_name = "LEVELS", default_value = "info")]
     log: String,
     /// Log format [default: pretty on a terminal, else json]
     #[arg(long, env = "WAYPOST_LOG_FORMAT", value_name = "pretty|json")]
     log_format: Option<LogFormat>,
-    /// Where the two addresses are written to once it serves: requests, operators, a line each
+    /// File to write the bound addresses to, one a line: requests, operators
     #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
 }
@@ -121,26 +122,26 @@ enum AccessLogTo {
     Off,
 }
 
-/// Why it ends with another code than 0.
+/// The reason for an exit code other than 0.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("the registry: {0}")]
+enum GatewayError {
+    #[error("--registry: {0}")]
     Client(#[from] BuildError),
     #[error(transparent)]
     Start(#[from] StartError),
-    #[error("{}: {source}", .path.display())]
+    #[error("can't write the bound addresses to {}: {source}", .path.display())]
     PortFile { path: PathBuf, source: io::Error },
-    #[error("signals can't be heard: {0}")]
+    #[error("can't handle signals: {0}")]
     Signals(io::Error),
-    #[error("figures can't be kept: {0}")]
-    Figures(#[from] metrics_exporter_prometheus::BuildError),
+    #[error("can't record metrics: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
     #[error("--log: {0}")]
     Log(#[from] tracing_subscriber::filter::ParseError),
     #[error("a task of the gateway ended unexpectedly; the log names it")]
     TaskEnded,
 }
 
-impl Failure {
+impl GatewayError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Client(_)
@@ -154,54 +155,54 @@ impl Failure {
 /// Runs the program with the process's arguments.
 #[tokio::main(flavor = "current_thread")]
 pub async fn run() -> ExitCode {
-    let Err(failure) = serve(Arguments::parse()).await else { return ExitCode::SUCCESS };
-    let line = format!("waypost-gateway: {failure}\n");
-    // Where standard error is closed, the exit code has to do.
+    let Err(error) = serve(GatewayArguments::parse()).await else { return ExitCode::SUCCESS };
+    let line = format!("waypost-gateway: {error}\n");
+    // Without standard error, the exit code has to do.
     let _written = io::Write::write_all(&mut anstream::stderr(), line.as_bytes());
-    ExitCode::from(failure.exit_code())
+    ExitCode::from(error.exit_code())
 }
 
-async fn serve(arguments: Arguments) -> Result<(), Failure> {
+async fn serve(arguments: GatewayArguments) -> Result<(), GatewayError> {
     let levels = EnvFilter::try_new(&arguments.log)?;
     let _logs = telemetry::start(levels, arguments.log_format);
     let recorder = PrometheusBuilder::new()
-        .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM, Some(FIGURES_IDLE_MAX))
+        .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM, Some(METRICS_IDLE_MAX))
         .set_buckets(&BUCKETS)?;
     let prometheus = recorder.install_recorder()?;
-    let stop = signals::stop().map_err(Failure::Signals)?;
+    let stop = signals::stop().map_err(GatewayError::Signals)?;
     let port_file = arguments.port_file.clone();
     let (access_log, _writer) = access_log(arguments.access_log);
     let running = start(options(arguments, prometheus, access_log)?).await?;
     if let Some(path) = port_file {
         port_file::write(&path, &[running.address(), running.admin_address()])
-            .map_err(|source| Failure::PortFile { path, source })?;
+            .map_err(|source| GatewayError::PortFile { path, source })?;
     }
     let ended = tokio::select! {
         () = stop => Ok(()),
-        () = running.failed() => Err(Failure::TaskEnded),
+        () = running.failed() => Err(GatewayError::TaskEnded),
     };
-    tracing::info!("the gateway leaves");
+    tracing::info!("shutting down");
     running.close().await;
     ended
 }
 
-/// Where the access log goes, with what writes it in the background.
+/// Returns the writer of the access log, and the guard of the thread that it writes on.
 fn access_log(to: AccessLogTo) -> (Option<Box<dyn io::Write + Send>>, Option<WorkerGuard>) {
     if to == AccessLogTo::Off {
         return (None, None);
     }
-    let (lines, writer) = NonBlockingBuilder::default()
+    let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
-        .buffered_lines_limit(PIECES_MAX)
+        .buffered_lines_limit(BATCHES_MAX)
         .finish(io::stdout());
-    (Some(Box::new(Unhurried { lines, told: 0 })), Some(writer))
+    (Some(Box::new(LossyWriter { writer, dropped: 0 })), Some(guard))
 }
 
 fn options(
-    arguments: Arguments,
+    arguments: GatewayArguments,
     prometheus: PrometheusHandle,
     access_log: Option<Box<dyn io::Write + Send>>,
-) -> Result<Options, Failure> {
+) -> Result<GatewayOptions, GatewayError> {
     let mut client = Client::builder().namespace(&arguments.namespace);
     for registry in &arguments.registry {
         client = client.registry(registry);
@@ -211,7 +212,7 @@ fn options(
     }
     let name = arguments.name.unwrap_or_else(|| format!("waypost-{:016x}", fastrand::u64(..)));
     let service = arguments.service;
-    Ok(Options {
+    Ok(GatewayOptions {
         listen: arguments.listen,
         admin_listen: arguments.admin_listen,
         config: arguments.config,
@@ -227,25 +228,27 @@ fn options(
     })
 }
 
-/// Writes in a thread of its own. What that can't take in time is left out, and it is said how much.
-struct Unhurried {
-    lines: NonBlocking,
-    /// How much had been left out when it was said last.
-    told: usize,
+/// Writes on a thread of its own. Batches that the thread can't write in time are dropped, and
+/// their number logged.
+struct LossyWriter {
+    writer: NonBlocking,
+    /// The dropped batches that were logged.
+    dropped: usize,
 }
 
-impl io::Write for Unhurried {
+impl io::Write for LossyWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.lines.write(bytes);
-        let left_out = self.lines.error_counter().dropped_lines();
-        if left_out > self.told {
-            tracing::warn!(pieces = left_out - self.told, "lines of the access log were left out");
-            self.told = left_out;
+        let written = self.writer.write(bytes);
+        let dropped = self.writer.error_counter().dropped_lines();
+        if dropped > self.dropped {
+            let batches = dropped - self.dropped;
+            tracing::warn!(batches, "standard output is too slow, dropped lines of the access log");
+            self.dropped = dropped;
         }
         written
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.lines.flush()
+        self.writer.flush()
     }
 }

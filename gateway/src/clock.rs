@@ -1,14 +1,14 @@
-//! The one place that reads time.
+//! The one place that reads the clocks.
 
 use std::time::{Instant, SystemTime};
 
-/// The present, monotonic.
+/// Returns the monotonic time.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// The present by the wall clock, which may step: for what has an expiry in the calendar, and for logs.
+/// Returns the wall-clock time, which may step: for the expiry of tokens, and for logs.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub(crate) fn wall_now() -> SystemTime {
     SystemTime::now()

@@ -1,13 +1,14 @@
-//! The entrypoint of a platform of services: one URL over all of them, balanced over the replicas that a
-//! Waypost registry knows. The binary is `waypost-gateway`; this library is what it is made of.
+//! The gateway of a platform: one URL over all services of a Waypost registry, balanced over their
+//! instances. The binary is `waypost-gateway`; this library starts gateways in other programs and
+//! in tests.
 
 mod admin;
 pub mod cli;
 mod clock;
 pub mod config;
 mod gateway;
-pub mod guard;
-pub mod headers;
+mod guard;
+mod headers;
 mod limits;
 mod middleware;
 mod observe;
@@ -19,7 +20,6 @@ mod settings;
 mod start;
 mod upstream;
 
-pub use headers::forwarded;
-
-pub use start::{Advertised, Options, Running, StartError, start};
+pub use headers::{forwarded::TrustedProxies, via::InvalidPseudonym};
+pub use start::{Advertised, GatewayOptions, Running, StartError, start};
 pub use waypost_config::reload::LoadError;

@@ -1,8 +1,8 @@
-//! The binary: `waypost-gateway`.
+//! The binary `waypost-gateway`.
 
 use std::process::ExitCode;
 
-/// Many threads allocate and free small things for each request.
+/// Fast for many threads that allocate and free small objects for each request.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -9,8 +9,7 @@ use waypost_config::{
 };
 
 use crate::{
-    config::GatewayConfig, limits::rate::RateLimits, middleware::Layers,
-    upstream::channels::ChannelCache,
+    config::GatewayConfig, limits::RateLimits, middleware::Layers, upstream::channels::ChannelCache,
 };
 
 /// A service that is always watched: readiness needs one to see that the registry responds.

@@ -1,4 +1,5 @@
-//! Starts a gateway, and ends it.
+//! Starts and closes a gateway.
+//! Invariant: a request that was accepted gets its response, unless it outlasts the drain time.
 
 use std::{
     fmt, io,
@@ -23,7 +24,7 @@ use crate::{
     gateway::Gateway,
     headers::{
         forwarded::TrustedProxies,
-        via::{NoPseudonym, Pseudonym},
+        via::{InvalidPseudonym, Pseudonym},
     },
     observe::{AccessLog, RequestMetrics},
     proxy::{self, rejection},
@@ -32,81 +33,81 @@ use crate::{
     upstream::services::Upstreams,
 };
 
-/// What a gateway is started with.
-pub struct Options {
-    /// Where requests come in.
+/// The options of a gateway.
+pub struct GatewayOptions {
+    /// The listen address for requests.
     pub listen: SocketAddr,
-    /// Where operators look: metrics, health, readiness.
+    /// The listen address for operators: metrics, liveness, readiness.
     pub admin_listen: SocketAddr,
-    /// The file of routes and the rest; none: the first segment of each path names the service.
+    /// The configuration file; none: the first segment of each path names the service.
     pub config: Option<PathBuf>,
-    /// Knows the services.
+    /// The client of the registry.
     pub client: Client,
-    /// Who speaks for clients behind them.
+    /// The proxies whose claims about the origin of a request count.
     pub trusted: TrustedProxies,
-    /// What this gateway is called in `Via`, other than all others.
+    /// The name of this gateway in `Via`, unique among gateways.
     pub name: String,
-    /// How it is registered as a service itself, so that others find it.
+    /// The registration of the gateway as a service, if any.
     pub advertised: Option<Advertised>,
-    /// What is measured, where something is.
+    /// The recorder of metrics, if any.
     pub prometheus: Option<PrometheusHandle>,
-    /// Where a line for each request goes, some of them with each write; it must not block.
+    /// The writer of the access log, which gets several lines at once; it must not block.
     pub access_log: Option<Box<dyn io::Write + Send>>,
-    /// How long the head of a request may take to come.
+    /// The timeout for the head of a request.
     pub head_timeout: Duration,
-    /// How long nothing of a request's body may come, but for calls of gRPC, and how long a caller of
-    /// HTTP/1.1 may take nothing of an answer.
+    /// The longest pause in the body of a request, except gRPC calls, and the longest time in which
+    /// a caller of HTTP/1.1 takes nothing of a response.
     pub body_silence_max: Duration,
-    /// How long requests that are under way may take when it ends.
+    /// The time for requests in flight at shutdown.
     pub drain: Duration,
 }
 
-/// How a gateway is registered.
+/// The registration of a gateway.
 #[derive(Clone, Debug)]
 pub struct Advertised {
-    /// The service that it is a replica of.
+    /// The service that the gateway is an instance of.
     pub service: String,
-    /// Where others reach it, at the port that it listens on.
+    /// The host at which others reach the gateway, at the port that it listens on.
     pub host: String,
 }
 
-/// Why a gateway does not start.
+/// The reason why a gateway does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// It can't listen there.
+    /// The address can't be listened on.
     #[error("can't listen on {address}: {source}")]
     Listen {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
     /// The file cannot be read, or is invalid.
     #[error(transparent)]
     Config(#[from] LoadError),
-    /// There can't be as many threads as there are cores.
+    /// The system has no thread for each core.
     #[error("can't start a thread: {0}")]
     Thread(io::Error),
-    /// It can't be called so.
+    /// The name is not valid in `Via`.
     #[error("the gateway's name: {0}")]
-    Name(#[from] NoPseudonym),
+    Name(#[from] InvalidPseudonym),
 }
 
-/// How often measured times are summed up, so that they take no room.
+/// The interval at which recorded times are summed up, so that they take no memory.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The time that the operators' port has to end.
+/// The time for the operators' port to close.
 const OPERATORS_END_MAX: Duration = Duration::from_secs(1);
 
-/// A gateway that works, until it is [closed](Self::close). Dropping it ends it at once.
+/// A running gateway, until it is [closed](Self::close). Dropping it closes it at once.
 pub struct Running {
     address: SocketAddr,
     admin_address: SocketAddr,
     gateway: Arc<Gateway>,
-    /// End as soon as the gateway drains.
+    /// Tasks that end when the gateway drains.
     tasks: Tasks,
-    /// End last: operators see a gateway that drains.
+    /// Tasks that end last: operators observe the drain.
     operators: Tasks,
     registered: Option<Registered>,
     drain: Duration,
@@ -119,17 +120,20 @@ impl fmt::Debug for Running {
     }
 }
 
-impl fmt::Debug for Options {
+impl fmt::Debug for GatewayOptions {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Options").field("listen", &self.listen).finish_non_exhaustive()
+        formatter
+            .debug_struct("GatewayOptions")
+            .field("listen", &self.listen)
+            .finish_non_exhaustive()
     }
 }
 
 /// Starts a gateway.
 ///
 /// # Errors
-/// It can't listen, or its configuration is invalid: nothing was started then.
-pub async fn start(options: Options) -> Result<Running, StartError> {
+/// An address can't be listened on, or the configuration is invalid: nothing was started.
+pub async fn start(options: GatewayOptions) -> Result<Running, StartError> {
     let hangup = Hangup::new();
     let config_path = options.config.clone().unwrap_or_default();
     let settings = Arc::new(Settings::open(options.config)?);
@@ -170,7 +174,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let stop = operators.stop().clone();
     operators.spawn("admin", admin::run(admin_listener, Arc::clone(&gateway), stop));
     spawn_upkeep(&gateway, &tasks);
-    tracing::info!(%address, %admin_address, "the gateway serves");
+    tracing::info!(%address, %admin_address, "serving");
     let drain = options.drain;
     Ok(Running {
         address,
@@ -201,7 +205,7 @@ fn serve(
     server::run(listener, threads.round_robin(), timeouts, connections, shutdown, respond, reject)
 }
 
-/// Starts what the access log and metrics need done now and then.
+/// Starts the tasks that flush the access log and keep the metrics small.
 fn spawn_upkeep(gateway: &Gateway, tasks: &Tasks) {
     if let Some(log) = gateway.access_log.clone() {
         let stop = tasks.stop().clone();
@@ -214,7 +218,7 @@ fn spawn_upkeep(gateway: &Gateway, tasks: &Tasks) {
     }
 }
 
-/// Forgets what nobody adds to any more, in time.
+/// Drops idle series of metrics.
 async fn tend(prometheus: PrometheusHandle, leaving: CancellationToken) {
     let tending = async {
         loop {
@@ -230,32 +234,33 @@ fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
 }
 
 impl Running {
-    /// Where requests come in.
+    /// Returns the address for requests.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where operators look.
+    /// Returns the address for operators.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
     }
 
-    /// Leaves: says so to the registry, takes no more connections, and waits for requests under way, as long
-    /// as they may take. Half of the time that is left then, kept connections of HTTP/1.1 may have one
-    /// more request each. Cancel safe in that it then ends at once.
+    /// Shuts down: announces it to the registry, accepts no more connections, and waits for
+    /// requests in flight, for the drain time at most. Until half of the time has passed, idle
+    /// connections of HTTP/1.1 may send one more request each. Cancelling it closes the gateway at
+    /// once.
     pub async fn close(mut self) {
         let end = time::sleep(self.drain);
         tokio::pin!(end);
         if let Some(registered) = self.registered.take() {
-            // Callers are told first, and have time to hear it.
+            // Callers learn of it first, and have time to go elsewhere.
             let _drained = registered.drain(self.drain / 2).await;
         }
         self.gateway.shutdown.drain.cancel();
         let left = end.deadline().into_std().saturating_duration_since(clock::now());
         let last_request = time::sleep(left / 2);
-        // First, so that all connections are known that are waited for below.
+        // The accept loop ends first, so that the connections to wait for are complete.
         self.tasks.join(left / 2).await;
         tokio::select! {
             () = self.gateway.connections.ended() => {}
@@ -274,8 +279,8 @@ impl Running {
         }
     }
 
-    /// Waits until a task has ended that the gateway can't do without; the log names it. The gateway
-    /// should be [closed](Self::close) then. Cancel safe.
+    /// Waits until a task has ended that the gateway can't do without; the log names it. The
+    /// gateway should be [closed](Self::close) then. Cancel safe.
     pub async fn failed(&self) {
         tokio::select! {
             () = self.tasks.stop().cancelled() => {}
@@ -301,7 +306,7 @@ mod tests {
 
     async fn running() -> Running {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let options = Options {
+        let options = GatewayOptions {
             listen: any,
             admin_listen: any,
             config: None,

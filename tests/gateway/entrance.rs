@@ -11,7 +11,7 @@ use std::{
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::Value;
 use tokio::time::sleep;
-use waypost_gateway::{Options, Running, forwarded::TrustedProxies, start};
+use waypost_gateway::{GatewayOptions, Running, TrustedProxies, start};
 
 use crate::{crowd::Crowd, registry::client};
 
@@ -57,7 +57,7 @@ impl Entrance {
         metrics: Option<PrometheusHandle>,
     ) -> Self {
         let nowhere: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let running = start(Options {
+        let running = start(GatewayOptions {
             listen: nowhere,
             admin_listen: nowhere,
             config: routes,

@@ -1,4 +1,4 @@
-//! Whom a request is for: one host, written once and plainly. It must never choose between two.
+//! The host of a request: there is exactly one, in plain letters. Pure.
 
 use std::net::Ipv6Addr;
 
@@ -6,26 +6,26 @@ use http::{Version, header::HOST, request::Parts};
 
 use super::{Refused, at_most_one};
 
-/// RFC 9112, 3.2, and RFC 9113, 8.3.1. Stricter: `Host` and the target's authority have to agree, where
-/// the one could be ignored for the other.
+/// Checks RFC 9112, 3.2, and RFC 9113, 8.3.1. Stricter than both: `Host` and the target's authority
+/// must agree, as some parties ignore one of them.
 pub(super) fn check(parts: &Parts) -> Result<(), Refused> {
     let host = at_most_one(&parts.headers, &HOST, "there is more than one host")?;
     let authority = parts.uri.authority();
     if let Some(host) = host
         && !is_authority(host.as_bytes())
     {
-        return Err(Refused::bad("the host is no host"));
+        return Err(Refused::bad("the host is malformed"));
     }
     if let Some(authority) = authority
         && !is_authority(authority.as_str().as_bytes())
     {
-        return Err(Refused::bad("the authority is no host"));
+        return Err(Refused::bad("the authority of the target is malformed"));
     }
     match (authority, host) {
         (Some(authority), Some(host)) => {
             let authority = authority.as_str().as_bytes();
             if !host.as_bytes().eq_ignore_ascii_case(authority) {
-                return Err(Refused::bad("the host is not the authority of the target"));
+                return Err(Refused::bad("the host differs from the authority of the target"));
             }
         }
         (Some(_), None) if parts.version == Version::HTTP_11 => {
@@ -39,8 +39,8 @@ pub(super) fn check(parts: &Parts) -> Result<(), Refused> {
     Ok(())
 }
 
-/// A name or an address with or without a port, in letters that mean themselves: nobody can take a
-/// part of it for a user or a path.
+/// Returns true for a name or an address with or without a port, in plain letters: no part of it
+/// can be read as a user or a path.
 pub(crate) fn is_authority(value: &[u8]) -> bool {
     let Ok(value) = str::from_utf8(value) else { return false };
     if let Some(rest) = value.strip_prefix('[') {
@@ -50,14 +50,14 @@ pub(crate) fn is_authority(value: &[u8]) -> bool {
     let (name, port) = value.split_at(value.find(':').unwrap_or(value.len()));
     let plain =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    // What DNS can hold.
+    // The limit of DNS.
     (1..=253).contains(&name.len()) && name.bytes().all(plain) && is_port(port)
 }
 
-/// Nothing, or a colon and a port.
+/// Returns true for an empty text, and for a colon with a port.
 fn is_port(port: &str) -> bool {
     let Some(digits) = port.strip_prefix(':') else { return port.is_empty() };
-    // The standard library takes a sign.
+    // The standard library accepts a sign.
     digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok()
 }
 
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_more_than_a_host_is_none() {
+    fn text_that_could_be_more_than_a_host_is_malformed() {
         for host in [
             "",
             ":80",
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_one_host() {
+    fn a_request_has_one_host() {
         assert_eq!(over(Version::HTTP_11, "/", &["a"]), None);
         assert_eq!(over(Version::HTTP_11, "/", &[]), Some(400));
         assert_eq!(over(Version::HTTP_11, "/", &[""]), Some(400));
@@ -136,13 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn an_old_caller_need_not_name_a_host() {
+    fn http_1_0_needs_no_host() {
         assert_eq!(over(Version::HTTP_10, "/", &[]), None);
         assert_eq!(over(Version::HTTP_10, "/", &["a/b"]), Some(400));
     }
 
     #[test]
-    fn an_authority_and_a_host_agree() {
+    fn authority_and_host_must_agree() {
         for version in [Version::HTTP_11, Version::HTTP_2] {
             assert_eq!(over(version, "http://a:80/", &["A:80"]), None);
             assert_eq!(over(version, "http://a/", &["b"]), Some(400));

@@ -1,5 +1,6 @@
-//! What concerns the connection alone, and is taken away on it. It must never let a caller choose what
-//! else is taken away: a field that the gateway adds, or that an instance decides by.
+//! The fields of one connection, which are removed on the way (RFC 9110, 7.6.1). Pure.
+//! Invariant: a caller can't use `Connection` to remove a field that the gateway adds, or one that
+//! an instance decides by.
 
 use http::{
     HeaderName, Method, Version,
@@ -9,15 +10,15 @@ use http::{
 
 use super::{Refused, at_most_one, fields, members};
 
-/// What a connection has of its own, and is taken away whether `Connection` names it or not.
+/// Fields of a connection. They are removed whether `Connection` names them or not.
 const NAMES: [&str; 7] =
     ["close", "keep-alive", "upgrade", "te", "trailer", "http2-settings", "proxy-connection"];
 
-/// What the gateway adds beside the fields that decide.
+/// Fields that the gateway adds, beside the sensitive ones.
 const ADDED: [&str; 3] = ["traceparent", "tracestate", "grpc-timeout"];
 
-/// What HTTP/2 has no place for (RFC 9113, 8.2.2).
-static OF_HTTP_1: [HeaderName; 5] = [
+/// Fields that HTTP/2 forbids (RFC 9113, 8.2.2).
+static HTTP_1_ONLY: [HeaderName; 5] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -27,34 +28,36 @@ static OF_HTTP_1: [HeaderName; 5] = [
 
 pub(super) fn check(parts: &Parts) -> Result<(), Refused> {
     let headers = &parts.headers;
-    if parts.version == Version::HTTP_2 && OF_HTTP_1.iter().any(|name| headers.contains_key(name)) {
+    if parts.version == Version::HTTP_2 && HTTP_1_ONLY.iter().any(|name| headers.contains_key(name))
+    {
         return Err(Refused::bad("HTTP/2 has no connection fields"));
     }
     if !members(headers, &CONNECTION).all(may_be_named) {
-        return Err(Refused::bad("the connection names a field that is not its own"));
+        return Err(Refused::bad("`Connection` names a field that is not the connection's own"));
     }
     check_upgrade(parts)
 }
 
-/// Whether `Connection` may name a field, which is taken away then (RFC 9110, 7.6.1): not one that decides,
-/// and not one that the gateway adds.
+/// Returns true for a field that `Connection` may name, which removes it (RFC 9110, 7.6.1): not a
+/// sensitive one, nor one that the gateway adds.
 fn may_be_named(name: &[u8]) -> bool {
     if NAMES.iter().any(|known| is(name, known)) {
         return true;
     }
     let name = HeaderName::from_bytes(name);
-    name.is_ok_and(|name| !fields::decides(&name) && !ADDED.contains(&name.as_str()))
+    name.is_ok_and(|name| !fields::is_sensitive(&name) && !ADDED.contains(&name.as_str()))
 }
 
-/// An upgrade to WebSockets is a `GET` without a body (RFC 6455, 4.1): what follows it belongs to the
-/// other protocol. Other upgrades are passed on without being asked for, which RFC 9110, 7.8, allows.
+/// Checks an upgrade. To WebSockets it is a `GET` without a body (RFC 6455, 4.1): the bytes behind
+/// it belong to the other protocol. Other upgrades are dropped and the request passes, as RFC 9110,
+/// 7.8, allows.
 fn check_upgrade(parts: &Parts) -> Result<(), Refused> {
     let headers = &parts.headers;
     let Some(protocol) = at_most_one(headers, &UPGRADE, "there is more than one upgrade")? else {
         return Ok(());
     };
     if !members(headers, &CONNECTION).any(|name| is(name, "upgrade")) {
-        return Err(Refused::bad("the connection does not name the upgrade"));
+        return Err(Refused::bad("`Connection` does not name the upgrade"));
     }
     let body = headers.contains_key(TRANSFER_ENCODING)
         || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
@@ -74,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_names_what_is_its_own() {
+    fn connection_may_name_its_own_fields() {
         for names in [
             "close",
             "Keep-Alive",
@@ -93,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_names_nothing_else() {
+    fn connection_may_name_no_sensitive_field() {
         for name in [
             "traceparent",
             "sec-websocket-key",
@@ -121,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn codings_that_are_accepted_are_the_connections_own() {
+    fn connection_may_name_te() {
         for codings in ["trailers", "Trailers", "gzip", "trailers, deflate;q=0.5", "chunked", ""] {
             let fields = [("host", "a"), ("te", codings), ("connection", "te")];
             assert_eq!(with(&fields[1..]), None, "{codings:?}");
@@ -130,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_is_named_by_its_connection() {
+    fn connection_must_name_the_upgrade() {
         assert_eq!(with(&[("upgrade", "websocket"), ("connection", "Upgrade")]), None);
         assert_eq!(with(&[("upgrade", "websocket")]), Some(400));
         assert_eq!(with(&[("upgrade", "websocket"), ("connection", "close")]), Some(400));
@@ -152,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_that_offer_http_2_with_every_request_are_served() {
+    fn an_offer_of_http_2_passes() {
         let offer = [
             ("connection", "Upgrade, HTTP2-Settings"),
             ("upgrade", "h2c"),

@@ -1,5 +1,5 @@
-//! Fields that make an instance do something other than what was asked for here. It must never look at
-//! what a field means to a service.
+//! Fields that make an instance serve another request than the one that was checked. Pure.
+//! Never checks fields that have a meaning for services alone.
 
 use http::{
     HeaderName, Method, StatusCode,
@@ -9,11 +9,11 @@ use http::{
 
 use super::{Refused, at_most_one, members};
 
-/// More ranges are more work to answer than to ask for.
+/// The most ranges: more of them cost an instance more than their caller.
 const RANGES_MAX: usize = 16;
 
-/// Fields that stand for another method, path, or proxy than those of the request.
-const STAND_INS: [&str; 6] = [
+/// Fields that override the method, path, or proxy of the request.
+const OVERRIDES: [&str; 6] = [
     "proxy",
     "x-http-method",
     "x-http-method-override",
@@ -22,9 +22,9 @@ const STAND_INS: [&str; 6] = [
     "x-rewrite-url",
 ];
 
-/// Fields that gateways and instances decide by. Something that reads `_` as `-`, as CGI and all that
-/// came after it does, must not find a second one.
-const DECISIVE: [&str; 19] = [
+/// Fields that gateways and instances decide by. Software that reads `_` as `-`, as CGI and its
+/// successors do, must not find a second one.
+const SENSITIVE: [&str; 19] = [
     "accept-encoding",
     "authorization",
     "connection",
@@ -46,44 +46,45 @@ const DECISIVE: [&str; 19] = [
     "x-request-id",
 ];
 
-/// The same, by how they begin.
-const DECISIVE_FAMILIES: [&str; 5] = ["proxy-", "sec-", "x-auth-", "x-forwarded-", "x-waypost-"];
+/// The prefixes of further such fields.
+const SENSITIVE_PREFIXES: [&str; 5] = ["proxy-", "sec-", "x-auth-", "x-forwarded-", "x-waypost-"];
 
-/// Of two, one party could take the first, another the last.
+/// Fields of which a request has at most one: of two, one party could read the first, another the
+/// last.
 static SINGLE: [HeaderName; 4] = [AUTHORIZATION, CONTENT_TYPE, ORIGIN, RANGE];
 
 pub(super) fn check(parts: &Parts) -> Result<(), Refused> {
     let headers = &parts.headers;
     for name in headers.keys() {
-        if STAND_INS.contains(&name.as_str()) {
-            return Err(Refused::bad("a field stands for another part of the request"));
+        if OVERRIDES.contains(&name.as_str()) {
+            return Err(Refused::bad("a field overrides another part of the request"));
         }
         if shadows(name.as_str()) {
-            return Err(Refused::bad("a field could be read as another"));
+            return Err(Refused::bad("a field could be read as another one"));
         }
     }
     for name in &SINGLE {
-        at_most_one(headers, name, "a field is there more than once")?;
+        at_most_one(headers, name, "a field is repeated that must be there once")?;
     }
     if members(headers, &RANGE).count() > RANGES_MAX {
         let status = StatusCode::RANGE_NOT_SATISFIABLE;
         return Err(Refused::new(status, "there are too many ranges"));
     }
-    // Whoever it is meant for is not known here, nor to the instances.
+    // The hop at which it would be 0 is known neither here nor to instances.
     if parts.method == Method::OPTIONS && headers.contains_key(MAX_FORWARDS) {
-        return Err(Refused::bad("the hops of a request cannot be counted"));
+        return Err(Refused::bad("`Max-Forwards` is not supported"));
     }
     Ok(())
 }
 
-/// Returns whether gateways and instances decide by a field, or by one that could be read as it.
-pub(super) fn decides(name: &HeaderName) -> bool {
-    DECISIVE.contains(&name.as_str())
-        || DECISIVE_FAMILIES.iter().any(|family| name.as_str().starts_with(family))
+/// Returns true for a field that gateways or instances decide by, or that could be read as one.
+pub(super) fn is_sensitive(name: &HeaderName) -> bool {
+    SENSITIVE.contains(&name.as_str())
+        || SENSITIVE_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
         || shadows(name.as_str())
 }
 
-/// Whether a name has something else in place of the hyphens of a name that decides.
+/// Returns true for a sensitive name with other characters in place of its hyphens.
 fn shadows(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     if name.bytes().all(plain) {
@@ -91,9 +92,9 @@ fn shadows(name: &str) -> bool {
     }
     let read: String =
         name.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '-' }).collect();
-    DECISIVE.contains(&read.as_str())
-        || STAND_INS.contains(&read.as_str())
-        || DECISIVE_FAMILIES.iter().any(|family| read.starts_with(family))
+    SENSITIVE.contains(&read.as_str())
+        || OVERRIDES.contains(&read.as_str())
+        || SENSITIVE_PREFIXES.iter().any(|prefix| read.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -103,8 +104,8 @@ mod tests {
     use http::Version;
 
     #[test]
-    fn stand_ins_are_refused() {
-        for name in STAND_INS {
+    fn overrides_are_refused() {
+        for name in OVERRIDES {
             assert_eq!(with(&[(name, "x")]), Some(400), "{name}");
             let shadow = name.replace('-', "_");
             assert_eq!(with(&[(&shadow, "x")]), Some(400), "{shadow}");
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_reads_like_a_field_that_decides_is_refused() {
+    fn a_name_that_reads_like_a_sensitive_one_is_refused() {
         for name in [
             "x_forwarded_for",
             "X_Forwarded-Proto",
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_decide_are_there_once() {
+    fn single_fields_are_not_repeated() {
         for name in &SINGLE {
             let name = name.as_str();
             assert_eq!(with(&[(name, "a=1")]), None, "{name}");
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn hops_are_not_counted() {
+    fn max_forwards_is_not_supported() {
         let fields = [("host", "a"), ("max-forwards", "0")];
         assert_eq!(judge("OPTIONS", "*", Version::HTTP_11, &fields), Some(400));
         assert_eq!(judge("GET", "/", Version::HTTP_11, &fields), None);

@@ -1,5 +1,6 @@
-//! Where a body ends. It must never pass a request on whose end could be sought in two places: what
-//! follows the one end would be a request of its own for who takes the other (request smuggling).
+//! The end of a body. Pure.
+//! Invariant: every party finds the same end. Otherwise the bytes behind one end would be a request
+//! of their own for a party that finds the other (request smuggling).
 
 use http::{
     StatusCode, Version,
@@ -9,34 +10,35 @@ use http::{
 
 use super::{Refused, at_most_one};
 
-/// RFC 9112, 6, without what it tolerates.
+/// Checks RFC 9112, 6, without the tolerance that it permits.
 pub(super) fn check(parts: &Parts) -> Result<(), Refused> {
     let headers = &parts.headers;
     let length = at_most_one(headers, &CONTENT_LENGTH, "there is more than one length")?;
     if length.is_some_and(|length| !is_length(length.as_bytes())) {
-        return Err(Refused::bad("the length is no number"));
+        return Err(Refused::bad("the length is not a number"));
     }
-    let coding = at_most_one(headers, &TRANSFER_ENCODING, "there is more than one coding")?;
+    let coding =
+        at_most_one(headers, &TRANSFER_ENCODING, "there is more than one transfer coding")?;
     if let Some(coding) = coding {
         if parts.version != Version::HTTP_11 {
-            return Err(Refused::bad("this version of HTTP has no codings"));
+            return Err(Refused::bad("this version of HTTP has no transfer codings"));
         }
         if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err(Refused::bad("the coding is not chunked"));
+            return Err(Refused::bad("the transfer coding is not chunked"));
         }
         if length.is_some() {
-            return Err(Refused::bad("there is a length and a coding"));
+            return Err(Refused::bad("there are both a length and a transfer coding"));
         }
     }
     let expected = at_most_one(headers, &EXPECT, "there is more than one expectation")?;
     if expected.is_some_and(|expected| !expected.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         let status = StatusCode::EXPECTATION_FAILED;
-        return Err(Refused::new(status, "the expectation cannot be met"));
+        return Err(Refused::new(status, "the expectation is not supported"));
     }
     Ok(())
 }
 
-/// Digits alone: no sign, no list, no space.
+/// Returns true for digits alone: no sign, list or space.
 fn is_length(value: &[u8]) -> bool {
     let digits = value.iter().all(u8::is_ascii_digit);
     digits && str::from_utf8(value).is_ok_and(|value| value.parse::<u64>().is_ok())
@@ -55,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_no_number_is_refused() {
+    fn a_length_that_is_not_a_number_is_refused() {
         for length in ["", "+5", "-5", "5, 5", "5,6", "0x5", "5 ", "5.0", "18446744073709551616"] {
             assert_eq!(with(&[("content-length", length)]), Some(400), "{length:?}");
         }
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn continuing_is_all_that_can_be_expected() {
+    fn only_100_continue_can_be_expected() {
         assert_eq!(with(&[("expect", "100-continue")]), None);
         assert_eq!(with(&[("expect", "100-Continue")]), None);
         for expected in ["", "200-ok", "100-continue, x", "100-continued"] {

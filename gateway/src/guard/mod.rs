@@ -1,8 +1,6 @@
-//! Refuses requests that two parties could read in two ways: what the gateway took for one thing, an
-//! instance behind it could take for another. Pure; it must never change what it looks at.
-//!
-//! It stands behind hyper, which refuses by itself what is no HTTP at all: see `tests/hostile`, which
-//! shows both. Nothing here says which service is meant, or who may call it.
+//! Refuses ambiguous requests: those that an instance could read in another way than the gateway.
+//! Hyper refuses malformed HTTP before; `tests/hostile` covers both. Pure: a request is checked,
+//! never changed.
 
 mod authority;
 mod connection;
@@ -15,17 +13,17 @@ use thiserror::Error;
 
 pub(crate) use authority::is_authority;
 
-/// More fields are refused. HTTP/2 bounds their bytes alone, so that nearly empty ones could be many. Most
-/// instances take 100, and the gateway adds some.
-pub const FIELDS_MAX: usize = 80;
+/// The most fields of a request. HTTP/2 limits their bytes alone, so that nearly empty ones could
+/// be many. Most instances accept 100, and the gateway adds some.
+pub(crate) const FIELDS_MAX: usize = 80;
 
-/// The bytes of all names and values together.
-pub const FIELDS_BYTES_MAX: usize = 64 * 1024;
+/// The most bytes of all names and values together.
+pub(crate) const FIELDS_BYTES_MAX: usize = 64 * 1024;
 
 const TOO_LARGE: &str = "the header is too large: at most 80 fields and 64 KiB are taken";
 
-/// The bytes of path and query together.
-pub const TARGET_BYTES_MAX: usize = 16 * 1024;
+/// The most bytes of path and query together.
+pub(crate) const TARGET_BYTES_MAX: usize = 16 * 1024;
 
 /// The methods that any route passes on.
 const METHODS: [Method; 7] = [
@@ -38,36 +36,38 @@ const METHODS: [Method; 7] = [
     Method::OPTIONS,
 ];
 
-/// The methods that no route passes on, of those in capital letters. `TRACE` and `TRACK` show a caller what
-/// was added on the way, `CONNECT` opens a tunnel, `PRI` begins a connection of HTTP/2.
-const NEVER: [&str; 4] = ["CONNECT", "PRI", "TRACE", "TRACK"];
+/// The methods that no route passes on, of those in capital letters. `TRACE` and `TRACK` return the
+/// fields that were added on the way, `CONNECT` opens a tunnel, `PRI` begins a connection of
+/// HTTP/2.
+const NEVER_SERVED: [&str; 4] = ["CONNECT", "PRI", "TRACE", "TRACK"];
 
-/// [`METHODS`], as the header `Allow` has them.
+/// [`METHODS`] as the value of `Allow`.
 pub(crate) const ALLOW: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
-/// Why a request is not passed on, and the status that its caller gets.
+/// The refusal of a request.
 ///
-/// The reason never repeats what the caller sent, so that it may go into an answer and a log as it is.
+/// Invariant: the reason repeats nothing that the caller sent, so that it is safe in responses and
+/// logs.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("{reason}")]
-pub struct Refused {
-    /// Always a client error, but for methods and versions that are not served, and loops.
-    pub status: StatusCode,
-    /// A sentence without its full stop.
-    pub reason: &'static str,
+pub(crate) struct Refused {
+    /// A client error, or 501, 505 or 508.
+    pub(crate) status: StatusCode,
+    /// A clause without a full stop.
+    pub(crate) reason: &'static str,
 }
 
-/// The parts of a request that are refused, unless its route allows them.
+/// The unusual parts of a request, which are refused unless its route allows them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Unusual {
-    /// The method is not one of those that any route passes on.
-    pub method: bool,
-    /// The path.
-    pub path: PathFeatures,
+pub(crate) struct Unusual {
+    /// True for a method other than those that every route passes on.
+    pub(crate) method: bool,
+    /// The features of the path.
+    pub(crate) path: PathFeatures,
 }
 
-/// What a path holds that is refused, unless its route allows it.
+/// Features of a path that are refused, unless its route allows them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct PathFeatures {
     /// A slash that is percent-encoded (`%2F`).
@@ -77,20 +77,20 @@ pub struct PathFeatures {
 }
 
 impl Unusual {
-    /// Returns true where there are none, as for most requests.
-    pub(crate) fn is_nothing(self) -> bool {
+    /// Returns true where nothing is unusual, as in most requests.
+    pub(crate) fn is_none(self) -> bool {
         self == Self::default()
     }
 }
 
 impl PathFeatures {
-    /// Checks that a route which allows some of them allows all that there are.
+    /// Checks that `allowed`, those of a route, has all features of this path.
     pub(crate) fn check_allowed(self, allowed: Self) -> Result<(), Refused> {
         if self.encoded_slashes && !allowed.encoded_slashes {
-            return Err(Refused::bad("the path holds an encoded slash"));
+            return Err(Refused::bad("the path has an encoded slash"));
         }
         if self.empty_segments && !allowed.empty_segments {
-            return Err(Refused::bad("the path holds an empty segment"));
+            return Err(Refused::bad("the path has an empty segment"));
         }
         Ok(())
     }
@@ -106,24 +106,13 @@ impl Refused {
     }
 }
 
-/// Checks that a request can be passed on: everyone behind will read it as it was read here. Returns what
-/// its route has to allow.
+/// Checks that every instance will read a request as the gateway does. Returns what its route must
+/// allow.
 ///
 /// # Errors
-/// What is wrong first, in the order: method, target, size, path, host, length, connection, the rest.
-///
-/// ```
-/// use http::Request;
-/// use waypost_gateway::guard;
-///
-/// let head = |path| {
-///     let request = Request::get(path).header("host", "shop.example").body(()).expect("a request");
-///     request.into_parts().0
-/// };
-/// assert!(guard::check(&head("/orders/7")).is_ok());
-/// assert!(guard::check(&head("/orders/%2e%2e/admin")).is_err());
-/// ```
-pub fn check(parts: &Parts) -> Result<Unusual, Refused> {
+/// The first refusal, in the order: method, target, size, path, host, length, connection, other
+/// fields.
+pub(crate) fn check(parts: &Parts) -> Result<Unusual, Refused> {
     check_version(parts.version)?;
     if is_never_served(&parts.method) {
         return Err(METHOD_NOT_SERVED);
@@ -145,11 +134,11 @@ pub fn check(parts: &Parts) -> Result<Unusual, Refused> {
 pub(crate) const METHOD_NOT_SERVED: Refused =
     Refused::new(StatusCode::NOT_IMPLEMENTED, "the method is not served");
 
-/// Returns true for a method that no route can name: one that is not harmless, or has small letters, which
-/// instances could take for those in capital letters.
+/// Returns true for a method that no route can allow: a dangerous one, or one with small letters,
+/// which instances could take for capital ones.
 pub(crate) fn is_never_served(method: &Method) -> bool {
     let name = method.as_str();
-    NEVER.contains(&name) || name.bytes().any(|byte| byte.is_ascii_lowercase())
+    NEVER_SERVED.contains(&name) || name.bytes().any(|byte| byte.is_ascii_lowercase())
 }
 
 fn check_version(version: Version) -> Result<(), Refused> {
@@ -162,16 +151,16 @@ fn check_version(version: Version) -> Result<(), Refused> {
     }
 }
 
-/// The forms of RFC 9112, 3.2: origin-form, absolute-form, and `*` for `OPTIONS`.
+/// Checks for a form of RFC 9112, 3.2: origin form, absolute form, or `*` for `OPTIONS`.
 fn check_target(method: &Method, uri: &Uri) -> Result<(), Refused> {
     let Some(target) = uri.path_and_query() else {
-        return Err(Refused::bad("the target is no path"));
+        return Err(Refused::bad("the target is not a path"));
     };
     if target.as_str().len() > TARGET_BYTES_MAX {
         return Err(Refused::new(StatusCode::URI_TOO_LONG, "the target is too long"));
     }
     match uri.scheme_str() {
-        None if uri.authority().is_some() => return Err(Refused::bad("the target is no path")),
+        None if uri.authority().is_some() => return Err(Refused::bad("the target is not a path")),
         None | Some("http" | "https") => {}
         Some(_) => return Err(Refused::bad("the scheme of the target is not served")),
     }
@@ -191,7 +180,8 @@ fn check_size(headers: &HeaderMap) -> Result<(), Refused> {
     Ok(())
 }
 
-/// The one value of a field, if it is there: of two, one party could take the first, another the last.
+/// Returns the one value of a field, if any. Of two, one party could read the first, another the
+/// last.
 fn at_most_one<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -202,8 +192,7 @@ fn at_most_one<'a>(
     if values.next().is_some() { Err(Refused::bad(reason)) } else { Ok(first) }
 }
 
-/// The members of a list that may be spread over several lines, without the empty ones (RFC 9110,
-/// 5.6.1).
+/// Returns the members of a list over all lines of the field, without empty ones (RFC 9110, 5.6.1).
 pub(crate) fn members<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -222,7 +211,7 @@ mod tests {
 
     use super::*;
 
-    /// A head with a `Host`, and what it is refused with.
+    /// Returns the status with which a head is refused, if it is.
     pub(super) fn judge(
         method: &str,
         target: &str,
@@ -241,7 +230,7 @@ mod tests {
         checked.err().map(|refused| refused.status.as_u16())
     }
 
-    /// The same for a `GET` over HTTP/1.1 with a `Host`.
+    /// The same for a `GET` over HTTP/1.1 with a `Host` and `fields`.
     pub(super) fn with(fields: &[(&str, &str)]) -> Option<u16> {
         let fields: Vec<_> = [("host", "a")].into_iter().chain(fields.iter().copied()).collect();
         judge("GET", "/orders/7", Version::HTTP_11, &fields)
@@ -259,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_methods_that_pass_are_told() {
+    fn allow_lists_the_methods() {
         let names: Vec<_> = METHODS.iter().map(Method::as_str).collect();
         assert_eq!(ALLOW, names.join(", "));
     }
@@ -287,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_that_a_server_cannot_have_read_are_not_served() {
+    fn other_versions_of_http_are_not_served() {
         for version in [Version::HTTP_09, Version::HTTP_3] {
             assert_eq!(judge("GET", "/", version, &[("host", "a")]), Some(505));
         }

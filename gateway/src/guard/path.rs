@@ -1,6 +1,6 @@
-//! Paths that can be read in two ways: one party decodes before it looks for segments, another after;
-//! one takes a backslash for a slash, cuts parameters off, or resolves dots. It must never refuse what
-//! is merely unusual.
+//! Ambiguous paths: one party decodes before it splits segments, another after; one reads a
+//! backslash as a slash, cuts parameters off, or resolves dots. Pure.
+//! Never refuses a path that is merely unusual.
 
 use std::borrow::Cow;
 
@@ -8,15 +8,15 @@ use percent_encoding::percent_decode_str;
 
 use super::{PathFeatures, Refused};
 
-/// How often a path can be percent-encoded and still be looked through. Each round copies it once.
+/// The most rounds of decoding. Each copies the path once.
 const ROUNDS_MAX: usize = 3;
 
-/// Checks a path as it came, and everything that it turns into when it is decoded, however often. Returns
-/// what its route has to allow. A slash that is encoded more than once is always refused: two decodings
-/// are the only readings that [routes](crate::routes::RouteTable::is_ambiguous) are compared for.
+/// Checks a path, and everything that it decodes to, however often. Returns the features that its
+/// route must allow. A slash that is encoded more than once is always refused: [routes](
+/// crate::routes::RouteTable::is_ambiguous) are compared for two readings only.
 pub(super) fn check(path: &str) -> Result<PathFeatures, Refused> {
     if !path.is_ascii() {
-        return Err(Refused::bad("the path holds bytes that have to be encoded"));
+        return Err(Refused::bad("the path has bytes that must be percent-encoded"));
     }
     let empty_segments = check_segments(path)?;
     let mut features = PathFeatures { empty_segments, ..PathFeatures::default() };
@@ -31,26 +31,26 @@ pub(super) fn check(path: &str) -> Result<PathFeatures, Refused> {
         if bytes.len() == encoded.len() {
             return Ok(features);
         }
-        // Overlong forms of a slash or a dot are no UTF-8.
+        // Overlong forms of a slash or a dot are not UTF-8.
         let decoded =
             String::from_utf8(bytes).map_err(|_| Refused::bad("the path is not UTF-8"))?;
         let decoded_slashes = count_slashes(&decoded);
         if decoded_slashes != slashes {
             if round > 0 {
-                return Err(Refused::bad("the path holds an encoded slash that is encoded again"));
+                return Err(Refused::bad("the path has an encoded slash that is encoded again"));
             }
             check_parameters(path)?;
             features.encoded_slashes = true;
             slashes = decoded_slashes;
         }
-        // Empty segments are those of the path, or stand between its encoded slashes.
+        // Empty segments are those of the path, or between its encoded slashes.
         let _allowed_by_the_route = check_segments(&decoded)?;
         encoded = Cow::Owned(decoded);
     }
     Err(Refused::bad("the path is encoded too often"))
 }
 
-/// Each `%` is followed by two hexadecimal digits.
+/// Checks that two hexadecimal digits follow each `%`.
 fn check_encoding(path: &str) -> Result<(), Refused> {
     let sound = path.split('%').skip(1).all(|rest| {
         let digits = rest.as_bytes().get(..2);
@@ -59,14 +59,14 @@ fn check_encoding(path: &str) -> Result<(), Refused> {
     if sound { Ok(()) } else { Err(Refused::bad("the path is not percent-encoded")) }
 }
 
-/// Parameters hold no encoded slash: routes are found without the parameters of segments, so that
-/// `/a;x=%2Fb` would be read as `/a` here, and as `/a/b` by an instance.
+/// Checks that parameters have no encoded slash. Routes are found without the parameters of
+/// segments: `/a;x=%2Fb` would be read as `/a` here, and as `/a/b` by an instance.
 fn check_parameters(path: &str) -> Result<(), Refused> {
     for segment in path.split('/') {
         let segment = segment.to_ascii_lowercase();
         let before = segment.find("%2f").map_or("", |slash| &segment[..slash]);
         if before.contains(';') || before.contains("%3b") {
-            return Err(Refused::bad("the path holds an encoded slash in parameters"));
+            return Err(Refused::bad("the path has an encoded slash in parameters"));
         }
     }
     Ok(())
@@ -76,28 +76,28 @@ fn count_slashes(path: &str) -> usize {
     path.bytes().filter(|byte| *byte == b'/').count()
 }
 
-/// Returns true where a segment is empty, apart from the last.
+/// Checks the segments. Returns true where one is empty, apart from the last.
 fn check_segments(path: &str) -> Result<bool, Refused> {
     let mut is_any_empty = false;
     if path.chars().any(char::is_control) {
-        return Err(Refused::bad("the path holds a control character"));
+        return Err(Refused::bad("the path has a control character"));
     }
     if path.contains('\\') {
-        return Err(Refused::bad("the path holds a backslash"));
+        return Err(Refused::bad("the path has a backslash"));
     }
     let mut segments = path.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
-        // Java's servers cut parameters off before they resolve dots.
+        // Servers in Java cut parameters off before they resolve dots.
         let name = segment.split(';').next().unwrap_or_default();
         let last = segments.peek().is_none();
         if segment.is_empty() {
             is_any_empty |= !last;
         } else if name.is_empty() {
-            return Err(Refused::bad("the path holds an empty segment with parameters"));
+            return Err(Refused::bad("the path has an empty segment with parameters"));
         }
         // Windows drops dots and spaces at the end of a name.
         if name.contains('.') && name.bytes().all(|byte| matches!(byte, b'.' | b' ')) {
-            return Err(Refused::bad("the path holds a dot segment"));
+            return Err(Refused::bad("the path has a dot segment"));
         }
     }
     Ok(is_any_empty)
@@ -115,19 +115,19 @@ mod tests {
         }
     }
 
-    /// Checks a path for a route that allows nothing.
+    /// Checks a path for a route that allows no feature.
     fn judge(path: &str) -> Result<(), Refused> {
         check(path)?.check_allowed(PathFeatures::default())
     }
 
-    /// Returns whether a path has encoded slashes, and empty segments.
+    /// Returns true for encoded slashes, and for empty segments.
     fn features(path: &str) -> (bool, bool) {
         let found = check(path).expect(path);
         (found.encoded_slashes, found.empty_segments)
     }
 
     #[test]
-    fn what_a_route_can_allow_is_returned() {
+    fn features_that_a_route_can_allow_are_returned() {
         for path in
             ["/a%2fb", "/a%2Fb/c", "/%2F/jobs", "/https%3A%2F%2Fa.b%2Fc", "/a%2F", "/%2f%2F"]
         {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn no_route_can_allow_what_is_hidden_behind_encoded_slashes() {
+    fn no_route_can_allow_segments_hidden_behind_encoded_slashes() {
         for (path, reason) in [
             ("/a%2F..%2Fb", "dot segment"),
             ("/a%2f%2e%2e%2fb", "dot segment"),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_becomes_dangerous_when_it_is_decoded_again_is_refused() {
+    fn paths_that_are_dangerous_after_another_decoding_are_refused() {
         refused(
             &[
                 "/orders/%252e%252e/admin",
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_percent_encoded_is_refused() {
+    fn malformed_percent_encoding_is_refused() {
         refused(
             &["/%", "/a%", "/a%2", "/a%zz", "/a%2g", "/a%%", "/a%u002e", "/a% 20", "/%-1"],
             "percent",
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_utf_8_is_refused() {
+    fn paths_that_are_not_utf_8_are_refused() {
         refused(
             &[
                 "/%c0%af",
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn no_soup_of_the_dangerous_pieces_passes_and_decodes_to_danger() {
+    fn no_random_path_passes_and_decodes_to_a_dangerous_one() {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut random = fastrand::Rng::with_seed(seed);

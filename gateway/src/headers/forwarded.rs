@@ -1,6 +1,6 @@
-//! Where a request came from, for the instances behind (`X-Forwarded-*`, and `Forwarded` of RFC 7239).
-//! Pure; it must never pass on what a caller says about itself: only what proxies say whom the
-//! configuration trusts, and only as far back as they do.
+//! The origin of a request, for instances: `X-Forwarded-*`, and `Forwarded` of RFC 7239. Pure.
+//! Invariant: nothing that a caller claims reaches an instance; claims count from trusted proxies
+//! alone, and only as far back as the proxies are trusted.
 
 use std::{fmt::Write as _, net::IpAddr};
 
@@ -21,11 +21,11 @@ static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// All of `X-Forwarded-*`, of which some are nobody's standard.
-const FAMILY: &str = "x-forwarded-";
+/// The prefix of all `X-Forwarded-*`, standard or not.
+const FIELD_PREFIX: &str = "x-forwarded-";
 
-/// What else is taken for the address of a caller.
-static OTHERS: [HeaderName; 5] = [
+/// Other fields that software reads as the address of a caller.
+static OTHER_FIELDS: [HeaderName; 5] = [
     FORWARDED,
     HeaderName::from_static("true-client-ip"),
     HeaderName::from_static("x-client-ip"),
@@ -33,25 +33,24 @@ static OTHERS: [HeaderName; 5] = [
     HeaderName::from_static("x-real-ip"),
 ];
 
-/// Most lists are no longer.
+/// The length of most lists.
 const LIST_LEN: usize = 48;
 
-/// Proxies in front of the gateway are believed no further back.
+/// The most hops that are read of proxies' claims.
 const HOPS_MAX: usize = 16;
 
-/// How a caller spoke to the first of us.
+/// The scheme of a request at the first trusted hop.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Scheme {
-    /// In the clear.
+pub(crate) enum Scheme {
+    /// Without TLS.
     Http,
-    /// Over TLS.
+    /// With TLS.
     Https,
 }
 
 impl Scheme {
-    /// As it stands in a URL.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    /// Returns its form in a URL.
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
@@ -59,10 +58,10 @@ impl Scheme {
     }
 }
 
-/// The networks of the proxies whose word counts.
+/// The networks of trusted proxies.
 ///
 /// ```
-/// use waypost_gateway::headers::forwarded::TrustedProxies;
+/// use waypost_gateway::TrustedProxies;
 ///
 /// let trusted = TrustedProxies::new(["10.0.0.0/8".parse().expect("a network")]);
 /// assert!(trusted.contain("10.1.2.3".parse().expect("an address")));
@@ -72,12 +71,12 @@ impl Scheme {
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// No networks: nobody is believed.
+    /// Trusts these networks; none: no proxy is trusted.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
         Self(networks.into_iter().collect())
     }
 
-    /// Whether one of the networks holds an address. An IPv4 address is one in any form.
+    /// Returns true for an address in one of the networks. IPv4 addresses are compared in any form.
     #[must_use]
     pub fn contain(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -85,38 +84,42 @@ impl TrustedProxies {
     }
 }
 
-/// How a request arrived, as the gateway saw it itself.
+/// The arrival of a request, as the gateway observed it.
 #[derive(Clone, Copy, Debug)]
-pub struct Arrival<'a> {
-    /// The other end of the connection.
-    pub peer: IpAddr,
-    /// Of the connection.
-    pub scheme: Scheme,
-    /// Of the target if it has one, else `Host`: the guard saw to it that they agree. Callers of
-    /// HTTP/1.0 need not name one.
-    pub host: Option<&'a str>,
+pub(crate) struct Arrival<'a> {
+    /// The address of the connection's other end.
+    pub(crate) peer: IpAddr,
+    /// The scheme of the connection.
+    pub(crate) scheme: Scheme,
+    /// The authority of the target, or `Host`: the guard has checked that they agree. Absent from
+    /// some requests of HTTP/1.0.
+    pub(crate) host: Option<&'a str>,
 }
 
-/// Where a request came from.
+/// The origin of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Origin {
-    /// From the gateway's peer back to the first that is no trusted proxy. Never empty.
+pub(crate) struct Origin {
+    /// From the gateway's peer back to the first address that is not a trusted proxy's. Never
+    /// empty.
     hops: Vec<IpAddr>,
     scheme: Scheme,
     host: Option<HeaderValue>,
-    /// The prefix that trusted proxies took away. Empty: none.
+    /// The prefix that trusted proxies removed; empty: none.
     prefix: PathPrefix,
 }
 
 impl Origin {
-    /// What is known of where a request with these `headers` came from.
+    /// Returns the origin of a request with these `headers`.
     ///
-    /// `X-Forwarded-For` is read from its end for as long as the hop before it is trusted. A trusted
-    /// peer's `X-Forwarded-Proto`, `-Host` and `-Prefix` count if there is one of each and it makes sense.
-    /// `Forwarded` is never read: a proxy that writes only one of the two passes the caller's word on in
-    /// the other.
-    #[must_use]
-    pub fn read(headers: &HeaderMap, arrival: Arrival<'_>, trusted: &TrustedProxies) -> Self {
+    /// `X-Forwarded-For` is read from its end while the hop before it is trusted. A trusted peer's
+    /// `X-Forwarded-Proto`, `-Host` and `-Prefix` count if there is one of each and it is
+    /// well-formed. `Forwarded` is never read: a proxy that writes only one of the two passes the
+    /// caller's other on.
+    pub(crate) fn read(
+        headers: &HeaderMap,
+        arrival: Arrival<'_>,
+        trusted: &TrustedProxies,
+    ) -> Self {
         let mut origin = Self {
             hops: vec![arrival.peer.to_canonical()],
             scheme: arrival.scheme,
@@ -128,8 +131,8 @@ impl Origin {
         }
         let claimed: Vec<&[u8]> = members(headers, &FOR).collect();
         for claim in claimed.iter().rev() {
-            let believed = origin.hops.last().is_some_and(|hop| trusted.contain(*hop));
-            let Some(hop) = parse_address(claim).filter(|_| believed) else { break };
+            let is_trusted = origin.hops.last().is_some_and(|hop| trusted.contain(*hop));
+            let Some(hop) = parse_address(claim).filter(|_| is_trusted) else { break };
             if origin.hops.len() == HOPS_MAX {
                 break;
             }
@@ -141,25 +144,19 @@ impl Origin {
         origin
     }
 
-    /// The address of the caller: the nearest one that is not a trusted proxy's.
-    #[must_use]
-    pub fn client(&self) -> IpAddr {
+    /// Returns the address of the caller: the nearest one that is not a trusted proxy's.
+    pub(crate) fn client(&self) -> IpAddr {
         // There is always one.
         self.hops.last().copied().unwrap_or(IpAddr::from([0; 4]))
     }
 
-    /// How the caller spoke to the first of us.
-    #[must_use]
-    pub fn scheme(&self) -> Scheme {
-        self.scheme
-    }
-
-    /// Writes it for the instance, in place of all that the request said about it. The instance gets a path
-    /// without the prefix `stripped`, which stands in `X-Forwarded-Prefix` behind what trusted proxies
-    /// took away before: with it the instance can make links that lead back to it.
-    pub fn write(&self, headers: &mut HeaderMap, stripped: [&str; 2]) {
-        remove_prefixed(headers, FAMILY);
-        for name in &OTHERS {
+    /// Writes the fields for the instance, in place of all such fields of the request. `stripped`
+    /// is the prefix that the instance's path is without. `X-Forwarded-Prefix` has it, behind the
+    /// prefix that trusted proxies removed, so that the instance can build links that lead back to
+    /// it.
+    pub(crate) fn write(&self, headers: &mut HeaderMap, stripped: [&str; 2]) {
+        remove_prefixed(headers, FIELD_PREFIX);
+        for name in &OTHER_FIELDS {
             headers.remove(name);
         }
         headers.insert(&PROTO, HeaderValue::from_static(self.scheme.as_str()));
@@ -174,7 +171,7 @@ impl Origin {
             headers.insert(&PREFIX, prefix);
         }
         let (chain, forwarded) = self.lists();
-        // Addresses, and a host that was a value before.
+        // Addresses, and a host that was a value before: always a value.
         for (name, list) in [(&FOR, chain), (&FORWARDED, forwarded)] {
             if let Ok(value) = HeaderValue::try_from(list) {
                 headers.insert(name, value);
@@ -182,13 +179,14 @@ impl Origin {
         }
     }
 
-    /// `X-Forwarded-For`, and `Forwarded`, whose first element tells what the caller asked for.
+    /// Returns `X-Forwarded-For`, and `Forwarded`, whose first element has the caller's host and
+    /// scheme.
     fn lists(&self) -> (String, String) {
         let mut chain = String::with_capacity(LIST_LEN);
         let mut forwarded = String::with_capacity(2 * LIST_LEN);
         for (index, hop) in self.hops.iter().rev().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
-            // Strings take everything.
+            // Writing to a string can't fail.
             let _written = write!(chain, "{comma}{hop}");
             let _written = match hop {
                 IpAddr::V4(hop) => write!(forwarded, "{comma}for={hop}"),
@@ -205,7 +203,7 @@ impl Origin {
     }
 }
 
-/// An address, maybe with a port, which some proxies add.
+/// Parses an address, with or without a port, which some proxies add.
 fn parse_address(claim: &[u8]) -> Option<IpAddr> {
     let claim = str::from_utf8(claim).ok()?;
     let address = claim.parse().or_else(|_| {
@@ -219,7 +217,7 @@ fn bracketed(claim: &str) -> &str {
     claim.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(claim)
 }
 
-/// The value of a field that is there once.
+/// Returns the value of a field that is there once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none())
@@ -236,14 +234,13 @@ fn claimed_host(headers: &HeaderMap) -> Option<HeaderValue> {
     only(headers, &FORWARDED_HOST).filter(|claim| is_authority(claim.as_bytes())).cloned()
 }
 
-/// A path that can't be taken for another host, or for one that leads elsewhere.
+/// Returns a prefix that can't be read as another host, or as a path elsewhere.
 fn claimed_prefix(headers: &HeaderMap) -> Option<PathPrefix> {
     only(headers, &PREFIX)?.to_str().ok()?.parse().ok()
 }
 
-/// The host a request is for, as [`Arrival`] wants it.
-#[must_use]
-pub fn host_of(parts: &http::request::Parts) -> Option<&str> {
+/// Returns the host of a request, for [`Arrival`].
+pub(crate) fn host_of(parts: &http::request::Parts) -> Option<&str> {
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
     authority.or_else(|| parts.headers.get(HOST).and_then(|host| host.to_str().ok()))
 }
@@ -278,24 +275,24 @@ mod tests {
         Origin::read(&headers(fields), arrival, &trusted)
     }
 
-    /// What an instance gets.
-    fn told(peer: &str, fields: &[(&'static str, &str)]) -> HeaderMap {
-        let mut told = headers(fields);
-        read(peer, fields).write(&mut told, ["", ""]);
-        told
+    /// Returns the fields that an instance gets.
+    fn written(peer: &str, fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut written = headers(fields);
+        read(peer, fields).write(&mut written, ["", ""]);
+        written
     }
 
-    /// The prefix that an instance gets, where the gateway takes `stripped` away.
+    /// Returns the prefix that an instance gets, where the gateway removes `stripped`.
     fn prefix(peer: &str, claimed: &[&str], stripped: [&str; 2]) -> Option<String> {
         let fields: Vec<_> = claimed.iter().map(|claim| ("x-forwarded-prefix", *claim)).collect();
-        let mut told = headers(&fields);
-        read(peer, &fields).write(&mut told, stripped);
-        let prefix = only(&told, &PREFIX)?;
+        let mut written = headers(&fields);
+        read(peer, &fields).write(&mut written, stripped);
+        let prefix = only(&written, &PREFIX)?;
         Some(prefix.to_str().unwrap().to_owned())
     }
 
     #[test]
-    fn an_instance_gets_the_prefix_that_was_taken_away() {
+    fn an_instance_gets_the_removed_prefix() {
         for (claimed, stripped, expected) in [
             (&[][..], ["", ""], None),
             (&[], ["/v1/orders", ""], Some("/v1/orders")),
@@ -303,7 +300,7 @@ mod tests {
             (&["/edge"], ["", ""], Some("/edge")),
             (&["/edge/eu/"], ["/v1", ""], Some("/edge/eu/v1")),
             (&["/"], ["/v1", ""], Some("/v1")),
-            // Of two, none counts, and nothing that is more than a path.
+            // Neither of two counts, nor anything but a path.
             (&["/a", "/b"], ["/v1", ""], Some("/v1")),
             (&["/a, /b"], ["", ""], None),
             (&["//evil.example"], ["/v1", ""], Some("/v1")),
@@ -317,23 +314,23 @@ mod tests {
             assert_eq!(got.as_deref(), expected, "{claimed:?} {stripped:?}");
             let own = stripped.concat();
             let own = (!own.is_empty()).then_some(own);
-            assert_eq!(prefix(CALLER, claimed, stripped), own, "a caller is not believed");
+            assert_eq!(prefix(CALLER, claimed, stripped), own, "a caller is not trusted");
         }
     }
 
     #[test]
-    fn an_instance_is_told_where_a_request_came_from() {
-        let told = told(CALLER, &[]);
-        assert_eq!(told["x-forwarded-for"], "192.0.2.1");
-        assert_eq!(told["x-forwarded-proto"], "http");
-        assert_eq!(told["x-forwarded-host"], "shop.example:8080");
-        assert_eq!(told["forwarded"], "for=192.0.2.1;host=\"shop.example:8080\";proto=http");
-        assert_eq!(told.len(), 4);
+    fn an_instance_gets_the_origin() {
+        let written = written(CALLER, &[]);
+        assert_eq!(written["x-forwarded-for"], "192.0.2.1");
+        assert_eq!(written["x-forwarded-proto"], "http");
+        assert_eq!(written["x-forwarded-host"], "shop.example:8080");
+        assert_eq!(written["forwarded"], "for=192.0.2.1;host=\"shop.example:8080\";proto=http");
+        assert_eq!(written.len(), 4);
     }
 
     #[test]
-    fn what_a_caller_says_about_itself_is_replaced() {
-        let said = [
+    fn claims_of_a_caller_are_replaced() {
+        let claims = [
             ("x-forwarded-for", SPOOFED),
             ("x-forwarded-for", "10.0.0.1"),
             ("x-forwarded-proto", "https"),
@@ -346,45 +343,45 @@ mod tests {
             ("x-cluster-client-ip", SPOOFED),
             ("forwarded", "for=198.51.100.66"),
         ];
-        assert_eq!(told(CALLER, &said), told(CALLER, &[]));
-        assert_eq!(read(CALLER, &said).client(), address(CALLER));
+        assert_eq!(written(CALLER, &claims), written(CALLER, &[]));
+        assert_eq!(read(CALLER, &claims).client(), address(CALLER));
     }
 
     #[test]
-    fn a_trusted_proxy_is_believed() {
-        let said = [
+    fn claims_of_a_trusted_proxy_count() {
+        let claims = [
             ("x-forwarded-for", CALLER),
             ("x-forwarded-proto", "HTTPS"),
             ("x-forwarded-host", "www.example"),
         ];
-        let origin = read("10.0.0.1", &said);
+        let origin = read("10.0.0.1", &claims);
         assert_eq!(origin.client(), address(CALLER));
-        assert_eq!(origin.scheme(), Scheme::Https);
-        let told = told("10.0.0.1", &said);
-        assert_eq!(told["x-forwarded-for"], "192.0.2.1, 10.0.0.1");
-        assert_eq!(told["x-forwarded-proto"], "https");
-        assert_eq!(told["x-forwarded-host"], "www.example");
+        assert_eq!(origin.scheme, Scheme::Https);
+        let written = written("10.0.0.1", &claims);
+        assert_eq!(written["x-forwarded-for"], "192.0.2.1, 10.0.0.1");
+        assert_eq!(written["x-forwarded-proto"], "https");
+        assert_eq!(written["x-forwarded-host"], "www.example");
         let forwarded = "for=192.0.2.1;host=\"www.example\";proto=https, for=10.0.0.1";
-        assert_eq!(told["forwarded"], forwarded);
+        assert_eq!(written["forwarded"], forwarded);
     }
 
     #[test]
-    fn a_trusted_proxy_is_believed_no_further_than_its_caller() {
+    fn claims_before_an_untrusted_hop_do_not_count() {
         let chain = format!("{SPOOFED}, 10.9.9.9, {CALLER}, 10.0.0.2");
         let origin = read("10.0.0.1", &[("x-forwarded-for", &chain)]);
         assert_eq!(origin.client(), address(CALLER));
-        let told = told("10.0.0.1", &[("x-forwarded-for", &chain)]);
-        assert_eq!(told["x-forwarded-for"], "192.0.2.1, 10.0.0.2, 10.0.0.1");
+        let written = written("10.0.0.1", &[("x-forwarded-for", &chain)]);
+        assert_eq!(written["x-forwarded-for"], "192.0.2.1, 10.0.0.2, 10.0.0.1");
     }
 
     #[test]
     fn a_chain_is_read_over_all_its_lines() {
-        let said = [("x-forwarded-for", SPOOFED), ("x-forwarded-for", CALLER)];
-        assert_eq!(read("10.0.0.1", &said).client(), address(CALLER));
+        let claims = [("x-forwarded-for", SPOOFED), ("x-forwarded-for", CALLER)];
+        assert_eq!(read("10.0.0.1", &claims).client(), address(CALLER));
     }
 
     #[test]
-    fn what_is_no_address_ends_the_chain() {
+    fn a_malformed_address_ends_the_chain() {
         for claim in ["unknown", "_hidden", "10.0.0.256", "", "a, \u{7f}", "[10.0.0.1"] {
             let Ok(claim) = HeaderValue::from_str(&format!("{SPOOFED}, {claim}, 10.0.0.2")) else {
                 continue;
@@ -418,9 +415,9 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_of_a_trusted_proxy_does_not_count() {
-        let plain = told("10.0.0.1", &[]);
-        for said in [
+    fn malformed_claims_of_a_trusted_proxy_do_not_count() {
+        let plain = written("10.0.0.1", &[]);
+        for claims in [
             vec![("x-forwarded-proto", "https, http")],
             vec![("x-forwarded-proto", "ftp")],
             vec![("x-forwarded-proto", "https"), ("x-forwarded-proto", "http")],
@@ -429,28 +426,28 @@ mod tests {
             vec![("x-forwarded-host", "a"), ("x-forwarded-host", "b")],
             vec![("forwarded", "for=198.51.100.66;proto=https")],
         ] {
-            assert_eq!(told("10.0.0.1", &said), plain, "{said:?}");
+            assert_eq!(written("10.0.0.1", &claims), plain, "{claims:?}");
         }
     }
 
     #[test]
-    fn an_address_of_the_other_family_is_written_so() {
-        let told = told("fd00::1", &[("x-forwarded-for", "2001:db8::1")]);
-        assert_eq!(told["x-forwarded-for"], "2001:db8::1, fd00::1");
+    fn ipv6_addresses_are_bracketed_in_forwarded() {
+        let written = written("fd00::1", &[("x-forwarded-for", "2001:db8::1")]);
+        assert_eq!(written["x-forwarded-for"], "2001:db8::1, fd00::1");
         let forwarded =
             "for=\"[2001:db8::1]\";host=\"shop.example:8080\";proto=http, for=\"[fd00::1]\"";
-        assert_eq!(told["forwarded"], forwarded);
+        assert_eq!(written["forwarded"], forwarded);
     }
 
     #[test]
-    fn an_ipv4_peer_of_a_socket_for_both_families_is_known() {
+    fn an_ipv4_mapped_peer_is_an_ipv4_peer() {
         let origin = read("::ffff:10.0.0.1", &[("x-forwarded-for", CALLER)]);
         assert_eq!(origin.client(), address(CALLER));
         assert_eq!(read("::ffff:192.0.2.1", &[]).client(), address(CALLER));
     }
 
     #[test]
-    fn a_caller_may_name_no_host() {
+    fn a_request_may_have_no_host() {
         let arrival = Arrival { peer: address(CALLER), scheme: Scheme::Https, host: None };
         let mut headers = HeaderMap::new();
         Origin::read(&headers, arrival, &TrustedProxies::default()).write(&mut headers, ["", ""]);
@@ -459,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_that_of_the_target_first() {
+    fn the_authority_comes_before_the_host_field() {
         let of = |target: &str, host: &str| {
             let request = Request::get(target).header("host", host).body(()).unwrap();
             host_of(&request.into_parts().0).map(str::to_owned)

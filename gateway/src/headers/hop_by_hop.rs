@@ -1,7 +1,6 @@
-//! What belongs to one hop and is taken away on the way to an instance and back (RFC 9110, 7.6.1). Pure;
-//! it must never take away what tells where a body ends or whom a request is for.
-//!
-//! Requests passed the [`guard`](crate::guard) before, so that `Connection` names nothing of the ends.
+//! Hop-by-hop fields: they are removed on the way to an instance and back (RFC 9110, 7.6.1). Pure.
+//! Invariant: the fields stay that give the end of a body or the host of a request; the guard has
+//! refused a `Connection` that names others.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode, Version,
@@ -19,17 +18,19 @@ use crate::guard::members;
 static HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// Also `Proxy-Connection`, which many send and none defines.
+/// Covers `Proxy-Connection` too, which many send and no RFC defines.
 const PROXY: &str = "proxy-";
 
-/// What the gateway tells instances about a caller. Nobody else may.
-const OURS: &str = "x-waypost-";
+/// The prefix of fields in which instances get the caller's identity. Only the gateway may set
+/// them.
+const INTERNAL: &str = "x-waypost-";
 
-/// Stays, whoever names it in `Connection`.
-static KEPT: [HeaderName; 4] = [CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE];
+/// Fields that stay even where `Connection` names them.
+static PROTECTED: [HeaderName; 4] = [CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE];
 
-/// What a trailer must not say (RFC 9110, 6.5.1): whoever merges it into the header would believe it.
-static NO_TRAILERS: [HeaderName; 15] = [
+/// Fields that must not be trailers (RFC 9110, 6.5.1): software that merges trailers into the
+/// header would obey them.
+static FORBIDDEN_TRAILERS: [HeaderName; 15] = [
     AUTHORIZATION,
     CONNECTION,
     CONTENT_ENCODING,
@@ -47,39 +48,28 @@ static NO_TRAILERS: [HeaderName; 15] = [
     UPGRADE,
 ];
 
-/// What becomes of the connection after an exchange.
+/// The upgrade of a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Upgrade {
-    /// It carries other requests.
+pub(crate) enum Upgrade {
+    /// The connection carries further requests.
     None,
-    /// It becomes a WebSocket, if the instance answers 101.
+    /// The connection becomes a WebSocket, if the instance responds with 101.
     WebSocket,
 }
 
-/// Takes from a request what belongs to the hop it came over, and everything that only the gateway may
-/// say. `version` is that of this hop.
+/// Removes the hop-by-hop fields of a request that came over `version`, and all fields that only
+/// the gateway may set. Returns the upgrade that the request asks for.
 ///
-/// An upgrade to WebSockets stays whole, others are dropped, as a server may. Of `Te` only `trailers` stays,
-/// but for HTTP/1.0, which has none: what goes to the instance over HTTP/1.1 has to name it in `Connection`. `Expect` goes, as it was met when
-/// the body was asked for. Lines of `Cookie` become one (RFC 9113, 8.2.3).
-///
-/// ```
-/// use http::{HeaderMap, HeaderValue, Version};
-/// use waypost_gateway::headers::hop_by_hop::{self, Upgrade};
-///
-/// let mut headers = HeaderMap::new();
-/// headers.insert("accept", HeaderValue::from_static("text/html"));
-/// headers.insert("connection", HeaderValue::from_static("keep-alive"));
-/// headers.insert("keep-alive", HeaderValue::from_static("timeout=5"));
-/// assert_eq!(hop_by_hop::strip_request(&mut headers, Version::HTTP_11), Upgrade::None);
-/// assert_eq!(headers.len(), 1);
-/// ```
-pub fn strip_request(headers: &mut HeaderMap, version: Version) -> Upgrade {
+/// An upgrade to WebSockets stays, others are dropped, as a server may. Of `Te` only `trailers`
+/// stays, but not for HTTP/1.0, which has no trailers; over HTTP/1.1 [`frame_for_http1`] names it
+/// in `Connection`. `Expect` is removed: hyper has met it. Lines of `Cookie` are joined (RFC 9113,
+/// 8.2.3).
+pub(crate) fn strip_request(headers: &mut HeaderMap, version: Version) -> Upgrade {
     let upgrade = requested_upgrade(headers, version);
     let trailers = version != Version::HTTP_10
         && members(headers, &TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
     strip(headers);
-    remove_prefixed(headers, OURS);
+    remove_prefixed(headers, INTERNAL);
     headers.remove(EXPECT);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -89,10 +79,10 @@ pub fn strip_request(headers: &mut HeaderMap, version: Version) -> Upgrade {
     upgrade
 }
 
-/// Adds to a request that goes to an instance over HTTP/1.1 what that hop needs: the coding of a body
-/// whose length is not known, without which hyper would leave the body of a `GET` out, and the name of
-/// `Te` in `Connection`. To be called after [`strip_request`].
-pub fn frame_for_http1(headers: &mut HeaderMap, body: &impl Body) {
+/// Adds the fields that a request needs over HTTP/1.1, after [`strip_request`]: the transfer coding
+/// of a body of unknown length, without which hyper would omit the body of a `GET`, and `Te` in
+/// `Connection`.
+pub(crate) fn frame_for_http1(headers: &mut HeaderMap, body: &impl Body) {
     let known = headers.contains_key(CONTENT_LENGTH) || body.size_hint().exact().is_some();
     if !known && !body.is_end_stream() {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -102,11 +92,9 @@ pub fn frame_for_http1(headers: &mut HeaderMap, body: &impl Body) {
     }
 }
 
-/// Takes from an answer what belongs to the hop to the instance. `upgrade` is what its request asked
-/// for.
-///
-/// `Alt-Svc` goes too: it would lead callers past the gateway.
-pub fn strip_response(headers: &mut HeaderMap, status: StatusCode, upgrade: Upgrade) {
+/// Removes the hop-by-hop fields of a response; `upgrade` is that of its request. Removes `Alt-Svc`
+/// too, which would lead callers past the gateway.
+pub(crate) fn strip_response(headers: &mut HeaderMap, status: StatusCode, upgrade: Upgrade) {
     strip(headers);
     headers.remove(ALT_SVC);
     if status == StatusCode::SWITCHING_PROTOCOLS {
@@ -114,19 +102,19 @@ pub fn strip_response(headers: &mut HeaderMap, status: StatusCode, upgrade: Upgr
     }
 }
 
-/// Takes from the trailers of a body, in either direction, what only a header may say.
-pub fn strip_trailers(trailers: &mut HeaderMap) {
-    for name in &NO_TRAILERS {
+/// Removes the forbidden trailers of a body, in either direction.
+pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
+    for name in &FORBIDDEN_TRAILERS {
         trailers.remove(name);
     }
     trailers.remove(VIA);
     trailers.remove(&KEEP_ALIVE);
-    for prefix in [PROXY, OURS, "x-forwarded-"] {
+    for prefix in [PROXY, INTERNAL, "x-forwarded-"] {
         remove_prefixed(trailers, prefix);
     }
 }
 
-/// What a request asks its connection to become.
+/// Returns the upgrade that a request asks for.
 fn requested_upgrade(headers: &HeaderMap, version: Version) -> Upgrade {
     let named = members(headers, &CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
     let mut protocols = members(headers, &UPGRADE);
@@ -149,12 +137,12 @@ fn restore(headers: &mut HeaderMap, upgrade: Upgrade) {
 fn strip(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = members(headers, &CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
-        .filter(|name| !KEPT.contains(name))
+        .filter(|name| !PROTECTED.contains(name))
         .collect();
     for name in named {
         headers.remove(name);
     }
-    // A length beside a coding means nothing, and would without it.
+    // A length beside a transfer coding is void, and would count without it.
     if headers.remove(TRANSFER_ENCODING).is_some() {
         headers.remove(CONTENT_LENGTH);
     }
@@ -164,7 +152,7 @@ fn strip(headers: &mut HeaderMap) {
     remove_prefixed(headers, PROXY);
 }
 
-/// Removes all fields whose names begin so.
+/// Removes all fields whose names begin with `prefix`.
 pub(crate) fn remove_prefixed(headers: &mut HeaderMap, prefix: &str) {
     let names: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
@@ -173,12 +161,12 @@ pub(crate) fn remove_prefixed(headers: &mut HeaderMap, prefix: &str) {
     }
 }
 
-/// Makes one line of several lines of `Cookie`, into which HTTP/2 splits one to compress it better.
+/// Joins the lines of `Cookie`, which HTTP/2 splits to compress them better.
 pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     let mut lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
     let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return };
     let lines: Vec<&[u8]> = [first, second].into_iter().chain(lines).collect();
-    // What is joined from values is one.
+    // Joined values are a value.
     if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
     }
@@ -198,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    /// A body that does not tell its length.
+    /// A body of unknown length.
     struct Unknown {
         ended: bool,
     }
@@ -227,7 +215,7 @@ mod tests {
         headers
     }
 
-    /// The fields that are left of a request, in the order of their names.
+    /// Returns the fields that are left of a request, ordered by name.
     fn left(fields: &[(&'static str, &'static str)]) -> Vec<String> {
         let mut headers = headers(fields);
         strip_request(&mut headers, Version::HTTP_11);
@@ -246,7 +234,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_belongs_to_a_hop_is_taken_away() {
+    fn hop_by_hop_fields_are_removed() {
         let nothing: [&str; 0] = [];
         for (name, value) in [
             ("connection", "close"),
@@ -267,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_the_ends_stays() {
+    fn end_to_end_fields_stay() {
         let fields = [
             ("accept", "*/*"),
             ("authorization", "Bearer x"),
@@ -281,37 +269,37 @@ mod tests {
     }
 
     #[test]
-    fn what_the_connection_names_is_taken_away() {
+    fn fields_that_connection_names_are_removed() {
         let fields =
             [("connection", "close, X-Hop"), ("connection", "y"), ("x-hop", "1"), ("y", "2")];
         assert_eq!(left(&fields), [""; 0]);
     }
 
     #[test]
-    fn the_connection_cannot_name_what_frames_a_message() {
+    fn connection_cannot_remove_the_framing() {
         let fields =
             [("connection", "host, content-length"), ("host", "a"), ("content-length", "5")];
         assert_eq!(left(&fields), ["content-length: 5", "host: a"]);
     }
 
     #[test]
-    fn accepted_trailers_are_passed_on_without_other_codings() {
+    fn te_keeps_trailers_alone() {
         assert_eq!(left(&[("te", "gzip, Trailers"), ("connection", "te")]), ["te: trailers"]);
     }
 
     #[test]
-    fn a_length_goes_with_a_coding() {
+    fn a_length_beside_a_transfer_coding_is_removed() {
         assert_eq!(left(&[("transfer-encoding", "chunked"), ("content-length", "5")]), [""; 0]);
     }
 
     #[test]
-    fn lines_of_cookies_become_one() {
+    fn cookies_are_joined() {
         assert_eq!(left(&[("cookie", "a=1"), ("cookie", "b=2; c=3")]), ["cookie: a=1; b=2; c=3"]);
         assert_eq!(left(&[("cookie", "a=1")]), ["cookie: a=1"]);
     }
 
     #[test]
-    fn an_upgrade_to_websockets_stays_whole() {
+    fn an_upgrade_to_websockets_stays() {
         let mut headers = headers(&WEBSOCKET);
         assert_eq!(strip_request(&mut headers, Version::HTTP_11), Upgrade::WebSocket);
         assert_eq!(headers["connection"], "upgrade");
@@ -351,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn accepted_trailers_are_named_beside_an_upgrade() {
+    fn connection_names_te_beside_an_upgrade() {
         let mut headers = headers(&WEBSOCKET);
         headers.insert("te", HeaderValue::from_static("trailers"));
         strip_request(&mut headers, Version::HTTP_11);
@@ -361,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_keeps_an_upgrade_that_was_asked_for() {
+    fn a_response_keeps_a_requested_upgrade() {
         let switched = [("connection", "Upgrade"), ("upgrade", "websocket")];
         let is_kept = |status, upgrade| {
             let mut headers = headers(&switched);
@@ -374,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_loses_what_belongs_to_its_hop() {
+    fn a_response_loses_its_hop_by_hop_fields() {
         let mut headers = headers(&[
             ("connection", "close, x-hop"),
             ("x-hop", "1"),
@@ -393,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_say_nothing_that_a_header_decides() {
+    fn forbidden_trailers_are_removed() {
         let mut trailers = headers(&[
             ("grpc-status", "0"),
             ("x-checksum", "7"),

@@ -1,80 +1,74 @@
-//! The trail of gateways a request has passed (`Via`, RFC 9110, 7.6.3), and the end of one that goes in
-//! circles. Pure; it must never believe the trail in anything else: a caller can make one up.
+//! `Via` (RFC 9110, 7.6.3): records that a request passed this gateway, and detects loops. Pure.
+//! Never used for anything but loops: callers can forge the field.
 
 use http::{HeaderMap, HeaderValue, StatusCode, Version, header::VIA};
 use thiserror::Error;
 
 use crate::guard::{Refused, members};
 
-/// How often a request may come by. Once is no loop yet: a service may hand on what it was sent.
+/// The times that a request may have passed before. Once is no loop: a service may forward a
+/// request.
 const PASSES_MAX: usize = 1;
 
-/// The name under which a gateway stands in `Via`: its own alone, the same for as long as it runs.
-///
-/// ```
-/// use http::{HeaderMap, Version};
-/// use waypost_gateway::headers::via::Pseudonym;
-///
-/// let name = Pseudonym::new("waypost-7f3a")?;
-/// let mut headers = HeaderMap::new();
-/// assert!(name.append(&mut headers, Version::HTTP_11).is_ok());
-/// assert_eq!(headers["via"], "1.1 waypost-7f3a");
-/// # Ok::<(), waypost_gateway::headers::via::NoPseudonym>(())
-/// ```
+/// The name of a gateway in `Via`: unique, and the same while it runs.
 #[derive(Clone, Debug)]
-pub struct Pseudonym {
+pub(crate) struct Pseudonym {
     name: String,
-    /// One for each version that requests come in.
-    old: HeaderValue,
-    usual: HeaderValue,
-    multiplexed: HeaderValue,
+    /// The values for each version of requests.
+    http_10: HeaderValue,
+    http_11: HeaderValue,
+    http_2: HeaderValue,
 }
 
-/// A name that cannot stand in `Via`.
+/// A name is not valid in `Via`.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error("a pseudonym is made of letters, digits, '-', '.' and '_', and not of more than 128")]
-pub struct NoPseudonym;
+#[error("must be 1 to 128 letters, digits, '-', '.' and '_'")]
+pub struct InvalidPseudonym;
 
 impl Pseudonym {
-    /// The longest name.
-    pub const LEN_MAX: usize = 128;
+    /// The length of the longest name.
+    pub(crate) const LEN_MAX: usize = 128;
 
     /// # Errors
-    /// [`NoPseudonym`] for a name that is empty, too long, or could be read as more than a name.
-    pub fn new(name: &str) -> Result<Self, NoPseudonym> {
+    /// [`InvalidPseudonym`] for a name that is empty, too long, or has other characters.
+    pub(crate) fn new(name: &str) -> Result<Self, InvalidPseudonym> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
         if !(1..=Self::LEN_MAX).contains(&name.len()) || !name.bytes().all(plain) {
-            return Err(NoPseudonym);
+            return Err(InvalidPseudonym);
         }
-        let line =
-            |version| HeaderValue::try_from(format!("{version} {name}")).map_err(|_| NoPseudonym);
+        let line = |version| {
+            HeaderValue::try_from(format!("{version} {name}")).map_err(|_| InvalidPseudonym)
+        };
         Ok(Self {
-            old: line("1.0")?,
-            usual: line("1.1")?,
-            multiplexed: line("2.0")?,
+            http_10: line("1.0")?,
+            http_11: line("1.1")?,
+            http_2: line("2.0")?,
             name: name.to_owned(),
         })
     }
 
-    /// Adds itself to the trail of a request that came in over `version`.
+    /// Appends the name to `Via` of a request that came over `version`.
     ///
     /// # Errors
-    /// 508 for a request that came by here more than once already; its trail stays as it was.
-    pub fn append(&self, headers: &mut HeaderMap, version: Version) -> Result<(), Refused> {
+    /// 508 for a request that has passed more than once; its `Via` stays.
+    pub(crate) fn append(&self, headers: &mut HeaderMap, version: Version) -> Result<(), Refused> {
         let passes = members(headers, &VIA).filter(|hop| self.is_in(hop)).count();
         if passes > PASSES_MAX {
-            return Err(Refused::new(StatusCode::LOOP_DETECTED, "the request goes in circles"));
+            return Err(Refused::new(
+                StatusCode::LOOP_DETECTED,
+                "the request has passed this gateway before: there is a loop",
+            ));
         }
         let line = match version {
-            Version::HTTP_10 => &self.old,
-            Version::HTTP_2 => &self.multiplexed,
-            _ => &self.usual,
+            Version::HTTP_10 => &self.http_10,
+            Version::HTTP_2 => &self.http_2,
+            _ => &self.http_11,
         };
         headers.append(VIA, line.clone());
         Ok(())
     }
 
-    /// Whether a member of the trail, `protocol received-by [comment]`, was received by this gateway.
+    /// Returns true for a member, `protocol received-by [comment]`, of this gateway.
     fn is_in(&self, hop: &[u8]) -> bool {
         let mut words = hop.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         words.nth(1).is_some_and(|by| by.eq_ignore_ascii_case(self.name.as_bytes()))
@@ -85,9 +79,9 @@ impl Pseudonym {
 mod tests {
     use super::*;
 
-    fn pass(trail: &[&'static str]) -> Result<Vec<String>, u16> {
+    fn append(via: &[&'static str]) -> Result<Vec<String>, u16> {
         let mut headers = HeaderMap::new();
-        for line in trail {
+        for line in via {
             headers.append(VIA, HeaderValue::from_static(line));
         }
         let name = Pseudonym::new("waypost-1").unwrap();
@@ -97,13 +91,13 @@ mod tests {
     }
 
     #[test]
-    fn a_request_gets_a_line() {
-        assert_eq!(pass(&[]).unwrap(), ["1.1 waypost-1"]);
-        assert_eq!(pass(&["1.0 fred, 1.1 p"]).unwrap(), ["1.0 fred, 1.1 p", "1.1 waypost-1"]);
+    fn a_request_gets_a_member() {
+        assert_eq!(append(&[]).unwrap(), ["1.1 waypost-1"]);
+        assert_eq!(append(&["1.0 fred, 1.1 p"]).unwrap(), ["1.0 fred, 1.1 p", "1.1 waypost-1"]);
     }
 
     #[test]
-    fn a_line_tells_the_version() {
+    fn a_member_has_the_version() {
         let name = Pseudonym::new("a").unwrap();
         for (version, line) in
             [(Version::HTTP_10, "1.0 a"), (Version::HTTP_11, "1.1 a"), (Version::HTTP_2, "2.0 a")]
@@ -115,14 +109,14 @@ mod tests {
     }
 
     #[test]
-    fn a_request_may_come_by_twice_but_not_in_circles() {
-        assert!(pass(&["1.1 waypost-1"]).is_ok());
-        assert_eq!(pass(&["1.1 waypost-1", "1.1 waypost-1"]), Err(508));
-        assert_eq!(pass(&["1.1 WAYPOST-1 (x), 1.1 other,HTTP/2.0\twaypost-1"]), Err(508));
+    fn a_request_may_pass_twice_but_not_in_a_loop() {
+        assert!(append(&["1.1 waypost-1"]).is_ok());
+        assert_eq!(append(&["1.1 waypost-1", "1.1 waypost-1"]), Err(508));
+        assert_eq!(append(&["1.1 WAYPOST-1 (x), 1.1 other,HTTP/2.0\twaypost-1"]), Err(508));
     }
 
     #[test]
-    fn a_loop_ends_by_itself() {
+    fn a_loop_ends() {
         let name = Pseudonym::new("a").unwrap();
         let mut headers = HeaderMap::new();
         let rounds = (0..10).take_while(|_| name.append(&mut headers, Version::HTTP_11).is_ok());
@@ -130,10 +124,9 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_no_loop() {
-        let trail =
-            ["1.1 waypost-10, 1.1 waypost-10", "1.1 other (waypost-1)", "waypost-1", "", ","];
-        assert!(pass(&trail).is_ok());
+    fn other_names_are_not_a_loop() {
+        let via = ["1.1 waypost-10, 1.1 waypost-10", "1.1 other (waypost-1)", "waypost-1", "", ","];
+        assert!(append(&via).is_ok());
     }
 
     #[test]
@@ -142,7 +135,7 @@ mod tests {
             assert!(Pseudonym::new(name).is_ok(), "{name}");
         }
         for name in ["", "a b", "a,b", "a(b)", "a\r\nx: 1", "ü", &"a".repeat(129)] {
-            assert_eq!(Pseudonym::new(name).err(), Some(NoPseudonym), "{name}");
+            assert_eq!(Pseudonym::new(name).err(), Some(InvalidPseudonym), "{name}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Compresses responses for callers that accept it, and corrects the fields that describe their
-//! bytes. Invariant: a response that is not compressed stays as it is, and so does the instance's
-//! request.
+//! bytes.
+//! Invariant: a response that is not compressed stays as it is, and so does the instance's request.
 
 use std::convert::Infallible;
 

@@ -1,5 +1,6 @@
 //! The access log: a JSON line for each request, once its response was sent to its end or
-//! abandoned. Invariant: no request waits for the log.
+//! abandoned.
+//! Invariant: no request waits for the log.
 
 use std::{
     io::Write,

@@ -15,7 +15,7 @@ use crate::{
         forwarded::{Arrival, Origin, Scheme, host_of},
         hop_by_hop::{self, Upgrade},
     },
-    limits::rate::ClientKey,
+    limits::ClientKey,
     observe::RequestOutcome,
     problem::Problem,
     routes::{Access, Found, KeySource, Route, unusual},
@@ -92,7 +92,7 @@ fn find_route(
 ) -> Result<(MatchedRoute, String), Problem> {
     let (routes, path) = (&settings.config.routes, head.uri.path());
     let found = routes.find(host, path, &head.method);
-    if !unusual.is_nothing() {
+    if !unusual.is_none() {
         unusual::check(routes, host, head, unusual, &found).map_err(problems::refused)?;
     }
     match found {
@@ -167,9 +167,9 @@ fn require_known(state: ServiceState, route: &MatchedRoute) -> Result<(), Proble
             Err(problems::no_instance("the service has no instances"))
         }
         (ServiceState::Unknown, MatchedRoute::Implicit(_)) => Err(problems::unknown_service()),
-        (ServiceState::Loading, _) => {
-            Err(problems::no_instance("the registry has not told the service's instances yet"))
-        }
+        (ServiceState::Loading, _) => Err(problems::no_instance(
+            "the service's instances are still loading from the registry",
+        )),
     }
 }
 

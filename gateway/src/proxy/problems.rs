@@ -7,7 +7,7 @@ use waypost_auth::{MissingScope, Unauthorized};
 use waypost_client::{FailureKind, HttpChannelError, NoInstance, PickContext, Service};
 
 use super::request_body::BodyFault;
-use crate::{guard::Refused, limits::rate::Limited, problem::Problem};
+use crate::{guard::Refused, limits::RateLimited, problem::Problem};
 
 /// The request was refused for its head.
 pub(super) fn refused(refused: Refused) -> Problem {
@@ -25,23 +25,27 @@ pub(super) fn method_not_allowed(allow: &HeaderValue) -> Problem {
 }
 
 pub(super) fn unauthorized(reason: Unauthorized) -> Problem {
-    let problem = Problem::new(StatusCode::UNAUTHORIZED, "Not known", reason.to_string());
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, "Unauthorized", reason.to_string());
     problem.with_header(header::WWW_AUTHENTICATE, reason.www_authenticate())
 }
 
 pub(super) fn missing_scope(missing: &MissingScope) -> Problem {
-    let problem = Problem::new(StatusCode::FORBIDDEN, "Not allowed", missing.to_string());
+    let problem = Problem::new(StatusCode::FORBIDDEN, "Forbidden", missing.to_string());
     problem.with_header(header::WWW_AUTHENTICATE, missing.www_authenticate())
 }
 
-pub(super) fn rate_limited(limited: Limited) -> Problem {
-    let detail = "the client has asked too often";
+pub(super) fn rate_limited(limited: RateLimited) -> Problem {
+    let detail = "the client is over the rate limit of the route";
     let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests", detail);
     problem.with_header(header::RETRY_AFTER, limited.retry_after_header())
 }
 
 pub(super) fn unknown_service() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "No such service", "no instance was ever seen")
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "Unknown service",
+        "no instance of the service is registered",
+    )
 }
 
 /// The service has no instance that could get the request.
@@ -50,12 +54,12 @@ pub(super) fn no_instance(detail: impl Into<Cow<'static, str>>) -> Problem {
 }
 
 pub(super) fn bad_target() -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "Refused", "the path can't be passed on")
+    Problem::new(StatusCode::BAD_REQUEST, "Refused", "the path is not a valid target")
 }
 
 pub(super) fn body_too_long() -> Problem {
-    let detail = "the request's body is longer than the gateway takes";
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "Too long", detail)
+    let detail = "the request's body is over the limit";
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "Body too large", detail)
 }
 
 /// The request has a faulty body.
@@ -63,34 +67,37 @@ pub(super) fn body_error(fault: BodyFault) -> Problem {
     match fault {
         BodyFault::TooLong => body_too_long(),
         BodyFault::TooSlow => {
-            let detail = "the request's body was silent for too long";
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "Too slow", detail)
+            let detail = "no bytes of the request's body arrived for too long";
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "Request timeout", detail)
         }
         BodyFault::Broken => {
-            Problem::new(StatusCode::BAD_REQUEST, "Broken", "the request's body has no end")
+            let detail = "the connection closed before the end of the request's body";
+            Problem::new(StatusCode::BAD_REQUEST, "Incomplete request", detail)
         }
     }
 }
 
 pub(super) fn unexpected_upgrade() -> Problem {
-    let detail = "the instance switches to a protocol that it was not asked for";
-    Problem::new(StatusCode::BAD_GATEWAY, "No answer", detail)
+    let detail = "the instance switched protocols without a request to";
+    Problem::new(StatusCode::BAD_GATEWAY, "No response", detail)
 }
 
 /// No instance of `service` responded.
 pub(super) fn upstream_error(error: &HttpChannelError, service: &Service) -> Problem {
     let detail = error.to_string();
     match error.kind() {
-        FailureKind::TimedOut => Problem::new(StatusCode::GATEWAY_TIMEOUT, "Too late", detail),
+        FailureKind::TimedOut => {
+            Problem::new(StatusCode::GATEWAY_TIMEOUT, "Gateway timeout", detail)
+        }
         FailureKind::LimitReached => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Busy", detail).retry_after(1)
         }
         FailureKind::Unsent if is_empty(service) => no_instance(detail),
         FailureKind::Unsent => {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Not reached", detail).retry_after(1)
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Unreachable", detail).retry_after(1)
         }
         FailureKind::HeadTooLarge => Problem::new(StatusCode::BAD_GATEWAY, "Bad response", detail),
-        _ => Problem::new(StatusCode::BAD_GATEWAY, "No answer", detail),
+        _ => Problem::new(StatusCode::BAD_GATEWAY, "No response", detail),
     }
 }
 

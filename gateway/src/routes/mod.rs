@@ -1,5 +1,6 @@
-//! The routes: which request goes to which service. Pure, and the same for all requests until there is
-//! another table; it must never make a request wait or allocate for a route that is written down.
+//! The routes: which request goes to which service. Pure, and the same for all requests until there
+//! is another table; it must never make a request wait or allocate for a route that is written
+//! down.
 
 mod host;
 mod methods;

@@ -1,5 +1,5 @@
-//! Prefixes of paths, by whole segments. A segment is known however it is encoded; paths themselves stay
-//! as they are, and no dots are resolved.
+//! Prefixes of paths, by whole segments. A segment is known however it is encoded; paths themselves
+//! stay as they are, and no dots are resolved.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 

@@ -1,6 +1,6 @@
-//! The routes of one set of hosts, by the segments of their paths. A lookup takes no more steps than the
-//! longest path of a route has segments, however long the request's is, and allocates nothing for those
-//! that are not percent-encoded.
+//! The routes of one set of hosts, by the segments of their paths. A lookup takes no more steps
+//! than the longest path of a route has segments, however long the request's is, and allocates
+//! nothing for those that are not percent-encoded.
 
 use std::sync::Arc;
 

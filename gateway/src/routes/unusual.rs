@@ -1,4 +1,5 @@
-//! Requests that only some routes pass on: with a method beyond the usual ones, or an ambiguous path. Pure.
+//! Requests that only some routes pass on: with a method beyond the usual ones, or an ambiguous
+//! path. Pure.
 //! Must not let such a request take a route that an instance could read as another one.
 
 use http::{StatusCode, request::Parts};

@@ -1,5 +1,6 @@
-//! A caller's connection, from its first byte to its end. Invariant: an idle connection keeps its
-//! socket alone; the head of a request arrives in time, or the connection ends.
+//! A caller's connection, from its first byte to its end.
+//! Invariant: an idle connection keeps its socket alone; the head of a request arrives in time, or
+//! the connection ends.
 
 use std::{
     convert::Infallible,

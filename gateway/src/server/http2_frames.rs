@@ -1,6 +1,7 @@
 //! Follows the frames of a connection of HTTP/2, to find the stream resets that a response may
-//! precede. Pure. Invariant: a response precedes a reset only where the stream has none yet, and
-//! where its fields do not depend on the compression state of the connection.
+//! precede. Pure.
+//! Invariant: a response precedes a reset only where the stream has none yet, and where its fields
+//! do not depend on the compression state of the connection.
 
 pub(super) const FRAME_HEAD: usize = 9;
 pub(super) const RESET_LEN: usize = FRAME_HEAD + 4;

@@ -1,8 +1,9 @@
 //! Follows where requests begin in the bytes of a connection of HTTP/1.1, and percent-encodes in
 //! targets what some clients send without: `"`, `<`, `>` and the backtick, for which hyper refuses
-//! a request. Pure. Invariant: only bytes of a request line's target change. Where a request begins
-//! follows from hyper alone: it parsed the head before, and gives the length of the body. Where
-//! that is unknown, nothing changes, and hyper refuses such a request.
+//! a request. Pure.
+//! Invariant: only bytes of a request line's target change. Where a request begins follows from
+//! hyper alone: it parsed the head before, and gives the length of the body. Where that is unknown,
+//! nothing changes, and hyper refuses such a request.
 
 use std::mem;
 

@@ -1,6 +1,6 @@
 //! The byte stream of a caller's connection as hyper gets it: detects the version of HTTP, notes
-//! activity, encodes targets, and completes the responses of hyper's own. Invariant: no byte is
-//! lost or sent twice.
+//! activity, encodes targets, and completes the responses of hyper's own.
+//! Invariant: no byte is lost or sent twice.
 
 use std::{
     io,

@@ -1,6 +1,6 @@
 //! The channels of routes to their services. They are created when a route is first used, and kept
-//! for as long as the configuration is in force. Invariant: service names that callers make up
-//! leave nothing here.
+//! for as long as the configuration is in force.
+//! Invariant: service names that callers make up leave nothing here.
 
 use std::{hash::Hash, ops::Deref, sync::Arc, time::Duration};
 

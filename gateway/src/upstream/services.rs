@@ -1,6 +1,7 @@
 //! The services behind the gateway, each with the view of its instances and the channels to them.
 //! Invariant: names without instances, which callers can make up, cost at most `UNKNOWN_MAX`
-//! watches. Invariant: nothing is created or dropped while the one lock is held.
+//! watches.
+//! Invariant: nothing is created or dropped while the one lock is held.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use waypost_client::{Registration, fake::Registry};
-use waypost_gateway::{Options, Running, forwarded::TrustedProxies};
+use waypost_gateway::{GatewayOptions, Running, TrustedProxies};
 
 /// Of heads. Short, for tests.
 pub const HEAD_TIMEOUT: Duration = Duration::from_millis(500);
@@ -23,7 +23,7 @@ pub async fn start_with(upstreams: &[SocketAddr], config: Option<PathBuf>) -> Ru
         registry.join(Registration::new("orders", upstream.ip().to_string(), upstream.port()));
     }
     let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let options = Options {
+    let options = GatewayOptions {
         listen: anywhere,
         admin_listen: anywhere,
         config,

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tonic::body::Body;
 use waypost_client::fake::Registry;
-use waypost_gateway::{Advertised, Options, Running, forwarded::TrustedProxies, start};
+use waypost_gateway::{Advertised, GatewayOptions, Running, TrustedProxies, start};
 
 use super::{Acted, Answer, Caller, Instance, Lines, full, until, whole};
 
@@ -73,7 +73,7 @@ impl Gateway {
         let lines = Lines::default();
         let backoff = Duration::from_millis(50);
         let client = setup.registry.builder().backoff(backoff, backoff).build().unwrap();
-        let options = Options {
+        let options = GatewayOptions {
             listen: ANYWHERE,
             admin_listen: ANYWHERE,
             config: Some(config),
