@@ -1,4 +1,4 @@
-//! What can be said to the load generator.
+//! Command-line arguments of the load generator.
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// What to measure, and how.
+/// The workload and its options.
 #[derive(Clone, Debug, Args)]
 pub struct LoadArguments {
     #[command(subcommand)]
@@ -19,56 +19,56 @@ pub struct LoadArguments {
     pub(crate) setting: RunOptions,
 }
 
-/// What servers are asked to do.
+/// The workloads.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Workload {
     /// Register new instances.
     Register(RegisterLoad),
-    /// Keep many instances alive.
+    /// Renew the leases of many instances.
     Heartbeat(HeartbeatLoad),
-    /// Look services up.
+    /// Look up services.
     Resolve(ResolveLoad),
-    /// Change instances while many watch.
+    /// Change instances while many watchers receive the changes.
     Watch(WatchLoad),
-    /// Let many leases run out at once.
+    /// Let many leases expire at once.
     Expiry(ExpiryLoad),
-    /// Kill the server, and start it again on what it kept.
+    /// Kill the server and restart it from its data directory.
     Restart(RestartLoad),
-    /// Registrations, lookups and heartbeats of many clients at once.
+    /// Run registrations, lookups and heartbeats of many clients at once.
     Mixed(MixedLoad),
-    /// Serve as the limit that servers are measured against.
+    /// Serve the limit that servers are measured against.
     #[command(hide = true)]
     Limit(LimitArguments),
 }
 
-/// What all workloads share.
+/// The options of all workloads.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunOptions {
-    /// How often to measure; what is shown is the median, and the spread.
+    /// Rounds to measure; the report shows the median and the spread.
     #[arg(long, global = true, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) rounds: u64,
     /// Bytes of each instance's metadata, in four entries.
     #[arg(long, global = true, default_value_t = 64)]
     pub(crate) payload: usize,
-    /// Start a server for the run, with a directory of its own below the current one, in place of the
+    /// Start a server for the run, with a directory below the current one, instead of using the
     /// registry at the URL.
     #[arg(long, global = true)]
     pub(crate) spawn: bool,
-    /// What keeps the registry that is started.
+    /// Storage backend of the started registry.
     #[arg(long, global = true, value_enum, default_value = "disk")]
     pub(crate) store: BenchStore,
-    /// What to measure: etcd is asked as services ask it that register themselves, and started from the
-    /// search path.
+    /// System to measure; etcd is used as services use it to register themselves, and started from
+    /// the search path.
     #[arg(long, global = true, value_enum, default_value = "waypost")]
     pub(crate) system: System,
 }
 
-/// What keeps a registry that is started.
+/// The storage backend of a started registry.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum BenchStore {
-    /// A file, synced before anything is answered.
+    /// Durable: each write is synced before its response.
     Disk,
-    /// Nothing.
+    /// Lost on restart.
     Memory,
 }
 

@@ -1,60 +1,60 @@
-//! Why a run of the benchmark failed.
+//! Errors of a benchmark run, and of single calls.
 
 use std::{io, path::PathBuf};
 
-/// Why a run of the benchmark failed. Errors of single calls under load are figures instead.
+/// The error of a benchmark run. Errors of single calls under load are figures instead.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// The URL is none that the load generator takes.
+    /// The URL is not supported.
     #[error("{url}: expected http://host:port")]
     Url {
-        /// What was given.
+        /// The given URL.
         url: String,
     },
     /// The arguments contradict each other.
     #[error("{0}")]
     Arguments(String),
-    /// The server can't be reached.
+    /// Connecting failed.
     #[error("can't connect to {address}: {source}")]
     Connect {
-        /// Where it should listen.
+        /// The server's address.
         address: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A call failed that the workload stands on.
+    /// A call failed that the workload needs.
     #[error("{what}: {source}")]
     Call {
-        /// What was to be done.
+        /// The purpose of the call.
         what: &'static str,
-        /// Why it failed.
+        /// The cause.
         source: BenchCallError,
     },
-    /// A server can't be started.
+    /// Starting a server failed.
     #[error("can't start {program}: {source}", program = program.display())]
     Start {
-        /// What was to be run.
+        /// The program.
         program: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A server that was started does not come up.
-    #[error("{what} does not come up within {seconds} s")]
+    /// A started server does not respond.
+    #[error("{what} does not respond within {seconds} s of its start")]
     Silent {
-        /// What was waited for.
+        /// The server or stream.
         what: &'static str,
-        /// For how long.
+        /// The time waited.
         seconds: u64,
     },
-    /// The load generator can't work on a thread of its own.
-    #[error("a thread of the load generator: {0}")]
+    /// A thread of the load generator failed.
+    #[error("a thread of the load generator failed: {0}")]
     Thread(#[source] io::Error),
-    /// A directory for the server that is started can't be made or read.
-    #[error("can't work in {directory}: {source}", directory = directory.display())]
+    /// The started server's directory can't be created or read.
+    #[error("can't use directory {directory}: {source}", directory = directory.display())]
     Directory {
-        /// Which.
+        /// The directory.
         directory: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The limit's server failed.
@@ -62,21 +62,21 @@ pub enum BenchError {
     Limit(#[source] io::Error),
 }
 
-/// Why one call failed.
+/// The error of one call.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchCallError {
-    /// The connection or the stream broke.
+    /// The connection or stream broke.
     #[error("the connection broke: {0}")]
     Broken(#[from] h2::Error),
-    /// The server said no.
-    #[error("answered with status {code}: {message}")]
+    /// The server returned an error status.
+    #[error("returned status {code}: {message}")]
     Refused {
-        /// gRPC's number of the status.
+        /// The number of the gRPC status.
         code: i32,
-        /// What the server says.
+        /// The message of the status.
         message: String,
     },
-    /// The answer is none that the protocol has.
-    #[error("the answer makes no sense: {0}")]
-    Nonsense(&'static str),
+    /// The response violates the protocol.
+    #[error("invalid response: {0}")]
+    InvalidResponse(&'static str),
 }

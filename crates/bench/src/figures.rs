@@ -1,4 +1,4 @@
-//! What one round of a workload found, figure by figure.
+//! The figures of one round of a workload.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ pub(crate) struct Figure {
     pub(crate) value: f64,
 }
 
-/// What one round found, in the order in which it is shown.
+/// The figures of one round, in the order of the report.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Figures {
     pub(crate) figures: Vec<Figure>,
-    /// What else its reader should know.
+    /// Notes for the reader, such as the first error.
     pub(crate) notes: Vec<String>,
 }
 
@@ -27,12 +27,12 @@ impl Figures {
         self.figures.push(Figure { name, unit, value });
     }
 
-    /// Says why something failed.
+    /// Notes the first error.
     pub(crate) fn note_first(&mut self, error: Option<&BenchCallError>) {
         self.notes.extend(error.map(|error| format!("the first error: {error}")));
     }
 
-    /// The quantiles that every workload tells.
+    /// Adds the quantiles that every workload reports.
     pub(crate) fn push_latencies(&mut self, micros: &Histogram<u64>) {
         let millis = |micros: u64| micros as f64 / 1000.0;
         for (name, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)] {
@@ -41,7 +41,7 @@ impl Figures {
         self.push("max", "ms", millis(micros.max()));
     }
 
-    /// What the server spent, where it can be seen, and the load beside it.
+    /// Adds the cost of the server's process, if it is readable, and that of the load.
     pub(crate) fn push_cost(
         &mut self,
         server: Option<Usage>,

@@ -1,10 +1,10 @@
-//! A load generator for service registries, the code behind `waypost bench`: workloads as registries
-//! see them, with the latencies that callers have, what the server's process spends, and beside them
-//! the limit: the same workload against a bare tonic server that only answers.
+//! A load generator for service registries, the code behind `waypost bench`. It measures the
+//! latencies of typical workloads and the cost of the server's process, beside the limit: the same
+//! workload against a bare tonic server that only responds.
 //!
-//! It speaks to servers over the wire alone and shares nothing with the registry but the protocol. It
-//! must never be kinder to one system than to another: a workload knows no system, and all that differs
-//! is behind [`protocol`](protocol::SystemProtocol).
+//! Invariants: it uses servers over the wire alone, and shares only the protocol with the registry.
+//! No system is favoured: workloads are independent of the system, and everything specific is
+//! behind [`protocol`](protocol::SystemProtocol).
 
 #![allow(
     clippy::disallowed_methods,

@@ -1,6 +1,6 @@
-//! The limit: a bare tonic server that answers every call with bytes of the size that a registry would
-//! send, passes changes on to whoever watches, and does nothing else. What a workload costs against it
-//! is what tonic, HTTP/2, the loopback and the load generator cost.
+//! The limit: a bare tonic server that answers every call with as many bytes as a registry would,
+//! and forwards changes to watchers. A workload against it costs what tonic, HTTP/2, the loopback
+//! and the load generator cost.
 
 use std::{
     collections::HashMap,
@@ -39,32 +39,32 @@ use waypost_client::proto::{
 
 use crate::{error::BenchError, plan::InstancePlan};
 
-/// Changes that a watch may be behind.
+/// The changes by which a watch may lag.
 const CHANGES_MAX: usize = 4_096;
-/// Who watches the namespace.
+/// The key of watches of the whole namespace.
 const ALL: &str = "";
-/// Removals in one message of a watch, as a registry gathers them.
+/// The removals in one message of a watch, as in a registry.
 const REMOVALS_A_MESSAGE: usize = 256;
 
-/// What the limit's server answers with.
+/// Arguments of the limit's server.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LimitArguments {
-    /// Where to listen.
+    /// Listen address.
     #[arg(long)]
     listen: String,
-    /// Where to write the address.
+    /// File to write the address to.
     #[arg(long)]
     port_file: PathBuf,
-    /// Not used: it keeps nothing.
+    /// Unused: the limit stores nothing.
     #[arg(long)]
     data_dir: PathBuf,
     /// Bytes of an instance's metadata.
     #[arg(long)]
     limit_payload: usize,
-    /// Instances in the answer to a lookup.
+    /// Instances in the response to a lookup.
     #[arg(long)]
     found: u64,
-    /// How long after a renewal instances are gone; 0: never.
+    /// Time from a renewal to the removal of the instances; 0 for never.
     #[arg(long)]
     ttl_ms: u64,
 }
@@ -85,13 +85,13 @@ pub(crate) async fn serve(arguments: &LimitArguments) -> Result<(), BenchError> 
         .map_err(|error| BenchError::Limit(io::Error::other(error)))
 }
 
-/// What is answered, encoded before anybody asks.
+/// The responses, encoded in advance.
 #[derive(Clone)]
 struct CannedResponses {
     registered: Bytes,
     resolved: Bytes,
     updated: Bytes,
-    /// Messages of watches, by what they watch.
+    /// The senders to watches, by watched service.
     changes: Arc<Mutex<HashMap<String, broadcast::Sender<Bytes>>>>,
     plan: InstancePlan,
     ttl: Duration,
@@ -130,7 +130,7 @@ impl CannedResponses {
         }
     }
 
-    /// Passes an update on to whoever watches.
+    /// Forwards an update to watchers.
     fn update(&self, request: &Bytes) -> Result<Bytes, Status> {
         let update = UpdateRequest::decode(request.clone());
         let update = update.map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -143,7 +143,7 @@ impl CannedResponses {
         Ok(self.updated.clone())
     }
 
-    /// Tells whoever watches that instances are gone, in time.
+    /// Sends the removal of instances to watchers, one TTL later.
     fn expire(&self, leases: Vec<u64>) {
         let responses = self.clone();
         tokio::spawn(async move {
@@ -159,10 +159,10 @@ impl CannedResponses {
     fn publish(&self, watched: &str, changes: Vec<Change>) {
         let event = Some(Event::Changes(Changes { changes }));
         let message = WatchResponse { cursor: cursor(), event };
-        // Copied first: nothing is woken while the map is locked.
+        // Copied first: no task is woken under the lock.
         let watches = self.changes.lock().get(watched).cloned();
         if let Some(watches) = watches {
-            // Where nobody watches any more, nobody is told.
+            // Fails if the last watcher has gone.
             let _ = watches.send(message.encode_to_vec().into());
         }
     }
@@ -205,7 +205,7 @@ fn cursor() -> Option<Cursor> {
     Some(Cursor { history_id, revision: 1_000_000 })
 }
 
-/// An instance with everything that a registry adds.
+/// Builds an instance with all fields that a registry adds.
 fn whole(plan: &InstancePlan, index: u64, number: u64) -> Instance {
     Instance {
         weight: Some(100),
@@ -290,7 +290,7 @@ impl Service<HttpRequest<Body>> for LimitDiscovery {
     }
 }
 
-/// Messages as bytes.
+/// A codec that passes messages as bytes.
 struct RawCodec;
 
 impl Codec for RawCodec {

@@ -1,8 +1,8 @@
-//! The shape of the instances that a workload works on.
+//! The shape of a workload's instances. Pure.
 
 use waypost_client::proto::{Instance, Status};
 
-/// What the instances are like.
+/// The namespace, services and payload of a workload's instances.
 #[derive(Clone, Debug)]
 pub(crate) struct InstancePlan {
     pub(crate) namespace: String,
@@ -14,7 +14,7 @@ pub(crate) struct InstancePlan {
 impl InstancePlan {
     const ENTRIES: usize = 4;
 
-    /// The instance of an index; its version is the number of its last change.
+    /// Builds the instance of an index; its version is the number of its last change.
     pub(crate) fn instance(&self, index: u64, number: u64) -> Instance {
         let value = |entry: usize| {
             let bytes =

@@ -1,4 +1,4 @@
-//! The instances that a workload works on.
+//! The instances that a workload uses, and the renewal of their leases.
 
 use std::{
     sync::{
@@ -23,14 +23,14 @@ use crate::{
     target::LoadTarget,
 };
 
-/// Callers that register what a workload works on, and remove it.
+/// Callers that register and deregister the instances.
 const CALLERS: usize = 64;
-/// Leases in one message at most of who renews them all.
+/// The most leases in one message of a [`LeaseKeeper`].
 pub(crate) const LEASES_A_MESSAGE: usize = 1_000;
-/// The longest TTL that there is: nobody has to renew what is looked at for a few minutes.
+/// The longest TTL: a workload of a few minutes needs no renewals.
 pub(crate) const LONG_TTL: Duration = Duration::from_secs(300);
 
-/// Instances that are registered, by their index.
+/// Registered instances, by index.
 #[derive(Debug)]
 pub(crate) struct Population {
     leases: Arc<[AtomicU64]>,
@@ -39,8 +39,8 @@ pub(crate) struct Population {
 }
 
 impl Population {
-    /// Registers instances. Where the TTL is not the longest, they are kept alive until the population
-    /// is dropped.
+    /// Registers instances. Renews their leases until the population is dropped, unless the TTL is
+    /// the longest.
     pub(crate) async fn register(
         target: &Arc<LoadTarget>,
         connections: &Arc<[BenchConnection]>,
@@ -49,7 +49,7 @@ impl Population {
     ) -> Result<Self, BenchError> {
         let count = instances.end - instances.start;
         if target.is_limit {
-            // It would answer whatever it is asked.
+            // The limit has no registry.
             let leases = instances.map(|index| AtomicU64::new(index + 1)).collect();
             return Ok(Self { leases, keeper: None, _keeping: None });
         }
@@ -74,11 +74,11 @@ impl Population {
                 }
             })
             .await;
-        done.all_went_well("registering instances")?;
+        done.expect_success("registering instances")?;
         Ok(Self { leases, _keeping: keeping, keeper })
     }
 
-    /// The lease of the nth of them.
+    /// Returns the lease of the nth instance.
     pub(crate) fn lease(&self, nth: u64) -> &AtomicU64 {
         &self.leases[nth as usize]
     }
@@ -87,7 +87,7 @@ impl Population {
         Arc::clone(&self.leases)
     }
 
-    /// Who keeps them alive, where somebody has to.
+    /// Returns the keeper, if the leases need renewals.
     pub(crate) fn keeper(&self) -> Option<&LeaseKeeper> {
         self.keeper.as_deref()
     }
@@ -101,7 +101,7 @@ pub(crate) struct LeaseKeeper {
     target: Arc<LoadTarget>,
 }
 
-/// Keeps a population alive until it is dropped.
+/// The task that renews a population's leases until dropped.
 #[derive(Debug)]
 struct KeepAliveTask(JoinHandle<()>);
 
@@ -126,21 +126,21 @@ impl LeaseKeeper {
     fn keep(self: &Arc<Self>, interval: Duration) -> KeepAliveTask {
         let keeper = Arc::clone(self);
         KeepAliveTask(tokio::spawn(async move {
-            // A stream that breaks shows where its leases are counted.
+            // A broken stream appears in the counts of its leases.
             while keeper.renew().await.is_ok() {
                 sleep(interval).await;
             }
         }))
     }
 
-    /// Renews all at once.
+    /// Renews all leases at once.
     pub(crate) async fn renew(&self) -> Result<(), BenchCallError> {
         self.renew_over(&mut *self.stream.lock().await, Duration::ZERO).await.map(drop)
     }
 
-    /// Renews all, one after the other within so long, and rests from then on, for as long as the second
-    /// of what is returned lives: the stream stays open. The first is for each message the moment before
-    /// it was sent, in the order of the leases, of which [`Self::leases_a_message`] are in each.
+    /// Renews all leases, spread over `within`, then pauses while the returned guard lives: the
+    /// stream stays open. Returns the instant before each message was sent, in the order of the
+    /// leases, with [`Self::leases_a_message`] in each.
     pub(crate) async fn renew_and_pause(
         &self,
         within: Duration,
@@ -156,12 +156,12 @@ impl LeaseKeeper {
         within: Duration,
     ) -> Result<Vec<Instant>, BenchCallError> {
         let (sender, receiver) = stream;
-        // Those that are not registered by now are 0.
+        // 0 for those that are not registered yet.
         let leases: Vec<u64> = self.leases.iter().map(|it| it.load(Ordering::Relaxed)).collect();
         let (sent, awaited) =
             send_renewals(&self.target, sender, &leases, self.leases_a_message(), within).await?;
         for _ in 0..awaited {
-            receiver.next().await?.ok_or(BenchCallError::Nonsense("the stream ended"))?;
+            receiver.next().await?.ok_or(BenchCallError::InvalidResponse("the stream ended"))?;
         }
         Ok(sent)
     }
@@ -171,8 +171,8 @@ impl LeaseKeeper {
     }
 }
 
-/// Sends renewals of the leases that are not 0, one message after the other within so long. Returns for
-/// each message the moment before it was sent, and how many answers are to come.
+/// Sends renewals of the leases that are not 0, in messages spread over `within`. Returns the
+/// instant before each message was sent, and the number of responses to expect.
 pub(crate) async fn send_renewals(
     target: &LoadTarget,
     sender: &mut StreamSender,
@@ -195,5 +195,5 @@ pub(crate) async fn send_renewals(
     Ok((sent, awaited))
 }
 
-/// Nothing is renewed for as long as this lives.
+/// A guard that pauses renewals.
 pub(crate) type PausedRenewals = OwnedMutexGuard<(StreamSender, StreamReceiver)>;

@@ -1,24 +1,24 @@
-//! What a process spends, where the system tells it.
+//! CPU and memory of a process, on Linux.
 
 use std::{net::SocketAddr, time::Duration};
 
-/// What a process has spent, or spent since.
+/// The CPU time and memory of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Usage {
-    /// On cores, in the kernel or not.
+    /// CPU time in user and kernel mode.
     pub(crate) cpu: Duration,
-    /// Resident at the end.
+    /// Resident memory.
     pub(crate) memory_bytes: u64,
 }
 
 impl Usage {
-    /// What was spent since an earlier look.
+    /// Returns the CPU time since an earlier reading.
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self { cpu: self.cpu.saturating_sub(earlier.cpu), memory_bytes: self.memory_bytes }
     }
 }
 
-/// What a process has spent by now; nothing: it can't be seen.
+/// Reads the usage of a process; `None` if it is not readable.
 #[cfg(target_os = "linux")]
 pub(crate) fn usage(pid: u32) -> Option<Usage> {
     let pid = i32::try_from(pid).ok()?;
@@ -30,7 +30,7 @@ pub(crate) fn usage(pid: u32) -> Option<Usage> {
     })
 }
 
-/// The process on this machine that listens on an address; nothing: none is seen.
+/// Finds the process on this machine that listens on an address; `None` if none is visible.
 #[cfg(target_os = "linux")]
 pub(crate) fn listening_on(address: SocketAddr) -> Option<u32> {
     use procfs::{
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_process_behind_an_address_is_found() {
+    fn process_behind_an_address_is_found() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         assert_eq!(listening_on(address), Some(std::process::id()));

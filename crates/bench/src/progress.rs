@@ -1,4 +1,4 @@
-//! A line on standard error that says what goes on, while it goes on.
+//! Progress of a run, as a line on standard error.
 
 use std::{
     io::{IsTerminal, Write, stderr},
@@ -15,34 +15,35 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Between two lines: on a terminal, where each takes the place of the one before, and elsewhere.
+/// The intervals between two lines: on a terminal, where each replaces the previous one, and
+/// elsewhere.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(500);
 const FILE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What goes on, as its tasks tell it.
+/// The current phase and its completed steps, which the tasks update.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RunProgress {
     phase: Arc<Mutex<String>>,
     done: Arc<AtomicU64>,
 }
 
-/// Shows progress for as long as this lives.
+/// Prints progress until dropped.
 #[derive(Debug)]
 pub(crate) struct ProgressLine(JoinHandle<()>);
 
 impl RunProgress {
-    /// Something new begins.
+    /// Starts a phase.
     pub(crate) fn begin(&self, phase: String) {
         *self.phase.lock() = phase;
         self.done.store(0, Ordering::Relaxed);
     }
 
-    /// One more is done of what goes on.
+    /// Counts a completed step.
     pub(crate) fn step(&self) {
         self.done.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Shows it from now on.
+    /// Starts printing.
     pub(crate) fn show(&self) -> ProgressLine {
         let progress = self.clone();
         let terminal = stderr().is_terminal();
@@ -55,7 +56,7 @@ impl RunProgress {
                     (progress.phase.lock().clone(), progress.done.load(Ordering::Relaxed));
                 let line = format!("{seconds} s  {phase}: {done} done");
                 let line = if terminal { format!("\r{line}\x1b[K") } else { format!("{line}\n") };
-                // Where nobody looks, there is nobody to tell.
+                // A closed standard error does not stop the run.
                 let _ = stderr().write_all(line.as_bytes());
             }
         }))

@@ -1,4 +1,4 @@
-//! What a run found, beside its limit: as a table for people, and as data.
+//! The report of a run beside its limit, as a table and as data. Pure.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -6,51 +6,51 @@ use serde::Serialize;
 
 use crate::figures::Figures;
 
-/// What a run found.
+/// The report of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// What was put under load.
+    /// The measured system.
     pub system: &'static str,
-    /// How.
+    /// The name of the workload.
     pub workload: &'static str,
-    /// The load, in words.
+    /// A description of the load.
     pub load: String,
-    /// How often it was measured.
+    /// The number of rounds.
     pub rounds: usize,
-    /// The figures, in the order in which they are shown.
+    /// The figures, in the order of the table.
     pub figures: Vec<Row>,
-    /// What else there is to know, such as the first error.
+    /// Notes, such as the first error.
     pub notes: Vec<String>,
 }
 
 /// One figure over all rounds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// What it tells.
+    /// The name of the figure.
     pub name: &'static str,
-    /// In what; empty: it is a count.
+    /// The unit; empty for a count.
     pub unit: &'static str,
-    /// Over all rounds.
+    /// The measured system, over all rounds.
     pub measured: Spread,
-    /// The same of the limit, where it has it.
+    /// The limit, if it has this figure.
     pub limit: Option<Spread>,
-    /// The median of the rounds' ratios to the limit's round beside them.
+    /// The median of the ratios of each round to the limit's adjacent round.
     pub ratio: Option<f64>,
 }
 
 /// A figure over several rounds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    /// Half of the rounds were not above it.
+    /// The median round.
     pub median: f64,
-    /// The least of all rounds.
+    /// The smallest value.
     pub least: f64,
-    /// The most of all rounds.
+    /// The largest value.
     pub most: f64,
 }
 
 impl Spread {
-    /// Nothing where there are no figures.
+    /// Returns `None` without figures.
     fn of(mut figures: Vec<f64>) -> Option<Self> {
         figures.sort_by(f64::total_cmp);
         let (least, most) = (*figures.first()?, *figures.last()?);
@@ -94,8 +94,7 @@ impl Report {
         }
     }
 
-    /// Whether something went wrong that a figure tells: calls that failed, changes that were missed,
-    /// instances that were lost.
+    /// Returns whether a figure shows an error: failed calls, missed changes, lost instances.
     #[must_use]
     pub fn is_flawed(&self) -> bool {
         const FLAWS: [&str; 6] =
@@ -104,7 +103,7 @@ impl Report {
     }
 }
 
-/// The figure of this name, of each round.
+/// Returns the figure of this name of each round.
 fn of(name: &str, rounds: &[Figures]) -> Vec<f64> {
     let figures = rounds.iter().flat_map(|round| &round.figures);
     figures.filter(|figure| figure.name == name).map(|figure| figure.value).collect()
@@ -125,7 +124,7 @@ impl fmt::Display for Report {
                 "" => row.name.to_owned(),
                 unit => format!("{}, {unit}", row.name),
             };
-            let ratio = row.ratio.map_or_else(String::new, shown);
+            let ratio = row.ratio.map_or_else(String::new, format_figure);
             let limit = row.limit.as_ref().map_or_else(String::new, Spread::to_string);
             lines.push([name, row.measured.to_string(), limit, ratio]);
         }
@@ -149,16 +148,16 @@ impl fmt::Display for Report {
 impl fmt::Display for Spread {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { median, least, most } = self;
-        formatter.write_str(&shown(*median))?;
+        formatter.write_str(&format_figure(*median))?;
         if least != most {
-            write!(formatter, " ({} to {})", shown(*least), shown(*most))?;
+            write!(formatter, " ({} to {})", format_figure(*least), format_figure(*most))?;
         }
         Ok(())
     }
 }
 
-/// So many digits as mean something; thousands apart.
-fn shown(figure: f64) -> String {
+/// Formats a figure with its significant digits and thousands separators.
+fn format_figure(figure: f64) -> String {
     if figure.fract() != 0.0 && figure < 100.0 {
         return format!("{figure:.2}");
     }
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_has_the_median_the_spread_and_the_limit_beside_it() {
+    fn row_has_the_median_the_spread_and_the_limit() {
         let measured = [figures(1_000.0, 0.0), figures(3_000.0, 0.0), figures(2_000.0, 0.0)];
         let limits = [figures(4_000.0, 0.0), figures(4_000.0, 0.0), figures(8_000.0, 0.0)];
         let report = Report::new("waypost", "register", "64 callers".into(), &measured, &limits);
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_went_wrong_is_said() {
+    fn errors_flaw_the_report_and_are_noted() {
         let mut flawed = figures(1.0, 2.0);
         flawed.notes.push("the first error: no".into());
         let report = Report::new("waypost", "register", String::new(), &[flawed], &[]);

@@ -1,5 +1,5 @@
-//! A run: rounds of one workload, by turns against the server and the limit, so that both have the same
-//! machine.
+//! A run: rounds of one workload, alternating between the server and the limit, so that both have
+//! the same machine.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,9 +19,10 @@ use crate::{
     workload::Load,
 };
 
-/// Measures, and returns what was found; nothing where it was to serve. `program` is what serves the
-/// registry (`program serve`) and the limit (`program bench limit`), `url` the registry where none is
-/// started. Dropped, it leaves no process behind, and what was registered elsewhere to its TTL.
+/// Runs a workload and returns its report; `None` for the limit's server. `program` serves the
+/// registry (`program serve`) and the limit (`program bench limit`); `url` is the registry if none
+/// is started. A dropped future leaves no process; instances in another registry expire with their
+/// TTL.
 pub async fn run(
     arguments: LoadArguments,
     url: &str,
@@ -42,6 +43,7 @@ pub async fn run(
     report.map(Some)
 }
 
+/// The options of a run, shared by its rounds.
 struct BenchRun<'a> {
     setting: RunOptions,
     url: &'a str,
@@ -52,7 +54,7 @@ struct BenchRun<'a> {
 impl BenchRun<'_> {
     async fn measure<L: Load>(&self, load: &L) -> Result<Report, BenchError> {
         load.check()?;
-        let _shown = self.progress.show();
+        let _line = self.progress.show();
         let mut measured = Participant { start: || self.server(load), running: None };
         let mut limit = Participant { start: || self.limit(load), running: None };
         let (mut figures, mut limits) = (Vec::new(), Vec::new());
@@ -60,12 +62,12 @@ impl BenchRun<'_> {
             figures.push(measured.round(load).await?);
             limits.push(limit.round(load).await?);
         }
-        measured.end().await?;
+        measured.finish().await?;
         let system = self.setting.system.name();
         Ok(Report::new(system, L::NAME, load.describe(), &figures, &limits))
     }
 
-    /// What is measured.
+    /// Starts or connects to the measured system.
     async fn server<L: Load>(&self, load: &L) -> Result<LoadTarget, BenchError> {
         let RunOptions { spawn, store, system, .. } = &self.setting;
         let server = if *spawn {
@@ -82,7 +84,7 @@ impl BenchRun<'_> {
         Ok(self.target(load, system.name(), *system, server, false))
     }
 
-    /// The limit, for the same load.
+    /// Starts the limit for the same load.
     async fn limit<L: Load>(&self, load: &L) -> Result<LoadTarget, BenchError> {
         let plan = load.plan(String::new(), self.setting.payload);
         let numbers = [plan.payload.to_string(), plan.per_service.to_string()];
@@ -107,7 +109,7 @@ impl BenchRun<'_> {
         server: BenchServer,
         is_limit: bool,
     ) -> LoadTarget {
-        // What others registered is not touched, nor are those of a run before.
+        // A namespace of its own: instances of others and of earlier runs stay untouched.
         let namespace = format!("bench-{:08x}", fastrand::u32(..));
         LoadTarget {
             name,
@@ -121,20 +123,20 @@ impl BenchRun<'_> {
     }
 }
 
-/// One of the two that are measured by turns.
+/// One of the two systems that are measured alternately.
 struct Participant<B, R> {
     start: B,
-    /// From one round to the next.
+    /// Kept from one round to the next.
     running: Option<(RunningTarget, R)>,
 }
 
-/// A server under load. Where it was started for the run, it ends with this value: tasks that were left
-/// may know the target for longer.
+/// A server under load. Dropping it stops a server that was started for the run: leftover tasks may
+/// own the target for longer.
 struct RunningTarget(Arc<LoadTarget>);
 
 impl Drop for RunningTarget {
     fn drop(&mut self) {
-        self.0.server.end();
+        self.0.server.stop();
     }
 }
 
@@ -152,19 +154,19 @@ where
             }
         };
         let figures = load.round(&running.0, &ready).await?;
-        // Else the next round has a server of its own.
+        // Otherwise the next round starts a new server.
         if !(L::FRESH && running.0.server.is_own()) {
             self.running = Some((running, ready));
         }
         Ok(figures)
     }
 
-    /// Leaves nothing in a registry that others use.
-    async fn end(self) -> Result<(), BenchError> {
+    /// Removes the instances from a registry that others use.
+    async fn finish(self) -> Result<(), BenchError> {
         match self.running {
             Some((running, ready)) => {
                 drop(ready);
-                running.0.leave().await
+                running.0.deregister_all().await
             }
             None => Ok(()),
         }

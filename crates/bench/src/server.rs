@@ -1,4 +1,4 @@
-//! Servers: one that runs somewhere, or one that is started for the run and ended with it.
+//! The server of a run: a running one, or one that is started for the run and killed with it.
 
 use std::{
     fs, io,
@@ -20,17 +20,17 @@ use crate::{
     protocol::{System, SystemProtocol},
 };
 
-/// For a server that was started to answer.
+/// The time that a started server may take to respond.
 const UP_MAX: Duration = Duration::from_secs(120);
-/// Between two looks whether it is there.
+/// The interval of checks whether it responds.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// What to start.
+/// A program to start.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerProgram {
     pub(crate) system: System,
     pub(crate) file: PathBuf,
-    /// Besides where to listen and where to keep its data.
+    /// Arguments besides the address and the data directory.
     pub(crate) arguments: Vec<String>,
 }
 
@@ -42,14 +42,14 @@ pub(crate) struct BenchServer {
     is_own: bool,
 }
 
-/// Where a server is at the moment.
+/// The current address and process of a server.
 #[derive(Clone, Debug)]
 struct ServerAddress {
     authority: Authority,
     pid: Option<u32>,
 }
 
-/// A server that was started for the run; it is killed with this value.
+/// A server that was started for the run. Killed on drop.
 #[derive(Debug)]
 struct SpawnedServer {
     child: Child,
@@ -59,14 +59,14 @@ struct SpawnedServer {
 
 impl Drop for SpawnedServer {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // Fails if it has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 impl BenchServer {
-    /// One that runs.
+    /// Uses a running server.
     pub(crate) fn running(url: &str) -> Result<Self, BenchError> {
         let bad = || BenchError::Url { url: url.to_owned() };
         let uri: Uri = url.parse().map_err(|_| bad())?;
@@ -82,8 +82,8 @@ impl BenchServer {
         })
     }
 
-    /// Starts one with a directory of its own below the current one: elsewhere temporary files may lie
-    /// in memory, where syncing them costs nothing.
+    /// Starts a server with a directory below the current one: temporary files elsewhere may be in
+    /// memory, where syncing costs nothing.
     pub(crate) async fn start(program: ServerProgram) -> Result<Self, BenchError> {
         let directory = tempfile::Builder::new().prefix(".waypost-bench-").tempdir_in(".");
         let directory = directory.map_err(|source| directory_failure(Path::new("."), source))?;
@@ -93,25 +93,25 @@ impl BenchServer {
         Ok(Self { address: Mutex::new(address), own: Mutex::new(Some(own)), is_own: true })
     }
 
-    /// Kills it at once, and starts it again on what it kept; the time from the kill until it answered
-    /// its first lookup.
+    /// Kills the server and starts it again from its data. Returns the time from the kill to the
+    /// first answered lookup.
     pub(crate) async fn restart(&self) -> Result<Duration, BenchError> {
         let own = self.own.lock().take();
-        let mut own = own.expect("only what was started can be started again");
+        let mut own = own.expect("the server was started for the run");
         let file = own.program.file.clone();
-        let begun = Instant::now();
+        let start = Instant::now();
         let killed = own.child.kill().and_then(|()| own.child.wait());
         killed.map_err(|source| BenchError::Start { program: file, source })?;
         let (child, authority) = launch(&own.program, own.directory.path()).await?;
-        let took = begun.elapsed();
+        let took = start.elapsed();
         *self.address.lock() = ServerAddress { authority, pid: Some(child.id()) };
         own.child = child;
         *self.own.lock() = Some(own);
         Ok(took)
     }
 
-    /// Ends it where it was started for the run, whoever else still knows it.
-    pub(crate) fn end(&self) {
+    /// Stops a server that was started for the run, whatever else still refers to it.
+    pub(crate) fn stop(&self) {
         drop(self.own.lock().take());
     }
 
@@ -119,17 +119,17 @@ impl BenchServer {
         self.address.lock().authority.clone()
     }
 
-    /// The server's process, where it can be seen.
+    /// Returns the server's process, if it is visible.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.address.lock().pid
     }
 
-    /// Whether it was started for the run.
+    /// Returns whether the server was started for the run.
     pub(crate) fn is_own(&self) -> bool {
         self.is_own
     }
 
-    /// What its files hold.
+    /// Returns the size of its data directory.
     pub(crate) fn disk_bytes(&self) -> Result<u64, BenchError> {
         let own = self.own.lock();
         let Some(own) = &*own else { return Ok(0) };
@@ -144,7 +144,7 @@ fn data_dir(directory: &Path) -> PathBuf {
 
 fn sum(directory: &Path) -> io::Result<u64> {
     let entries = match fs::read_dir(directory) {
-        // A server that keeps nothing.
+        // A server without durable storage.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         entries => entries?,
     };
@@ -161,14 +161,14 @@ fn directory_failure(directory: &Path, source: io::Error) -> BenchError {
     BenchError::Directory { directory: directory.to_owned(), source }
 }
 
-/// Starts a program, and waits until it answers a lookup.
+/// Starts a program and waits until it answers a lookup.
 async fn launch(
     program: &ServerProgram,
     directory: &Path,
 ) -> Result<(Child, Authority), BenchError> {
     let failure = |source| BenchError::Start { program: program.file.clone(), source };
     let port_file = directory.join("port");
-    // Of the process before it.
+    // Left by the previous process.
     let _ = fs::remove_file(&port_file);
     let mut command = Command::new(&program.file);
     command.args(&program.arguments).stdin(Stdio::null());
@@ -194,9 +194,9 @@ async fn launch(
     Ok((child, authority))
 }
 
-/// etcd's defaults but for its addresses; its address.
+/// Adds etcd's addresses, with defaults for all else. Returns the client address.
 fn etcd_arguments(command: &mut Command, directory: &Path) -> io::Result<String> {
-    // etcd does not say which port it was given, so it gets one that was free a moment ago.
+    // etcd does not report the port of a `:0` address, so it gets one that was free a moment ago.
     let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let (clients, peers) = (free()?, free()?);
     let url = |address| format!("http://{address}");
@@ -207,7 +207,7 @@ fn etcd_arguments(command: &mut Command, directory: &Path) -> io::Result<String>
     Ok(clients.to_string())
 }
 
-/// Waits for the first lookup that is answered.
+/// Waits for the first answered lookup.
 async fn wait(protocol: &dyn SystemProtocol, port_file: &Path) -> Authority {
     loop {
         let address = fs::read_to_string(port_file).ok();
@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_that_name_no_server_are_refused() {
+    fn urls_without_a_server_are_rejected() {
         assert!(BenchServer::running("http://127.0.0.1:7510").is_ok());
         assert!(BenchServer::running("http://registry:7510/").is_ok());
         for bad in ["", "127.0.0.1:7510", "http://127.0.0.1", "https://h:1", "http://h:1/x"] {

@@ -1,4 +1,4 @@
-//! One server under load: how it is asked, and for what.
+//! One server under load, with its protocol and instances.
 
 use std::{
     sync::{
@@ -22,7 +22,7 @@ use crate::{
     server::BenchServer,
 };
 
-/// One server under load.
+/// One server under load, with its protocol and instances.
 #[derive(Debug)]
 pub(crate) struct LoadTarget {
     pub(crate) name: &'static str,
@@ -30,13 +30,13 @@ pub(crate) struct LoadTarget {
     pub(crate) protocol: &'static dyn SystemProtocol,
     pub(crate) plan: InstancePlan,
     pub(crate) progress: RunProgress,
-    /// Whether it only answers, and so knows nobody.
+    /// Set for the limit, which has no registry.
     pub(crate) is_limit: bool,
-    /// Leases that are to be given back: those of a server that others use as well.
+    /// The leases to deregister from a server that others use as well.
     pub(crate) granted: Mutex<Vec<u64>>,
 }
 
-/// Callers that give leases back.
+/// Callers that deregister.
 const CALLERS: usize = 64;
 
 impl LoadTarget {
@@ -47,7 +47,7 @@ impl LoadTarget {
         self.connect_counted(connections, &Arc::default()).await
     }
 
-    /// Connects; what arrives is counted.
+    /// Opens connections that count received bytes.
     pub(crate) async fn connect_counted(
         &self,
         connections: usize,
@@ -80,13 +80,13 @@ impl LoadTarget {
         Ok(lease)
     }
 
-    /// Removes what was registered with a server that others use as well.
-    pub(crate) async fn leave(self: &Arc<Self>) -> Result<(), BenchError> {
+    /// Deregisters the instances from a server that others use as well.
+    pub(crate) async fn deregister_all(self: &Arc<Self>) -> Result<(), BenchError> {
         let leases: Arc<[u64]> = std::mem::take(&mut *self.granted.lock()).into();
         if leases.is_empty() {
             return Ok(());
         }
-        self.progress.begin(format!("{}: removing what was registered", self.name));
+        self.progress.begin(format!("{}: deregistering", self.name));
         let connections = self.connect(1).await?;
         let callers = Callers {
             callers: CALLERS,
@@ -94,7 +94,7 @@ impl LoadTarget {
             end: StopCondition::count(leases.len() as u64),
         };
         let protocol = self.protocol;
-        // What has run out, or was taken over, needs no removal.
+        // An expired or replaced lease needs no removal.
         let done = callers.call(&connections, &self.progress, move |connection, nth| {
             let call = protocol.deregister(leases[nth as usize]);
             async move {
@@ -104,10 +104,10 @@ impl LoadTarget {
                 }
             }
         });
-        done.await.all_went_well("removing what was registered")
+        done.await.expect_success("deregistering")
     }
 
-    /// Looks a service up, which must have as many instances as were registered.
+    /// Looks up a service. Returns the number of its instances.
     pub(crate) async fn resolve(
         &self,
         connection: &BenchConnection,
@@ -118,13 +118,13 @@ impl LoadTarget {
         self.protocol.found(connection.call(call).await?)
     }
 
-    /// What the server and the load have spent by now.
+    /// Reads the usage of the server and the load.
     pub(crate) fn usage(&self) -> (Option<Usage>, Usage) {
         let own = usage(std::process::id()).unwrap_or_default();
         (self.server.pid().and_then(usage), own)
     }
 
-    /// What both have spent since.
+    /// Returns the usage of both since an earlier reading.
     pub(crate) fn spent(&self, earlier: (Option<Usage>, Usage)) -> (Option<Usage>, Usage) {
         let (server, load) = self.usage();
         let server = server.zip(earlier.0).map(|(now, earlier)| now.since(earlier));
@@ -132,7 +132,7 @@ impl LoadTarget {
     }
 }
 
-/// What was counted by now.
+/// Reads a counter.
 pub(crate) fn counted(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }

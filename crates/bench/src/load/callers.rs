@@ -1,4 +1,4 @@
-//! Callers: tasks that call one after the other, for a while, and what they had.
+//! Callers: concurrent tasks that make one call after the other, and their results.
 
 use std::{
     sync::{
@@ -21,19 +21,19 @@ use crate::{
     load::latencies::Latencies, load::pace::Pace, progress::RunProgress,
 };
 
-/// After a call that failed, so that who is refused does not do nothing but ask.
+/// The pause after a failed call, so that refused callers do not flood the server.
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
-/// Callers that do the same.
+/// Callers that make the same kind of call.
 #[derive(Clone, Debug)]
 pub(crate) struct Callers {
     pub(crate) callers: usize,
-    /// Calls a second in all, whether they are answered or not; nothing: as many as are answered.
+    /// Calls a second in all, independent of responses; `None` for as many as are answered.
     pub(crate) rate: Option<f64>,
     pub(crate) end: StopCondition,
 }
 
-/// When they end: at whatever comes first.
+/// The stop condition of callers: the first of these.
 #[derive(Clone, Debug)]
 pub(crate) struct StopCondition {
     pub(crate) time: Option<Duration>,
@@ -50,7 +50,7 @@ impl StopCondition {
         Self { time: None, count: Some(count), stop: CancellationToken::new() }
     }
 
-    /// Waits for it where nobody calls.
+    /// Waits for the time or the token, without callers.
     pub(crate) async fn wait(&self) {
         match self.time {
             Some(time) => sleep(time).await,
@@ -63,10 +63,10 @@ impl StopCondition {
     }
 }
 
-/// What callers had.
+/// The results of callers.
 #[derive(Debug)]
 pub(crate) struct CallResults {
-    /// Of the calls that went well, in microseconds.
+    /// Latencies of successful calls, in microseconds.
     pub(crate) latencies: Histogram<u64>,
     pub(crate) errors: u64,
     pub(crate) first_error: Option<BenchCallError>,
@@ -78,7 +78,7 @@ impl CallResults {
         self.latencies.len() as f64 / self.time.as_secs_f64()
     }
 
-    /// What every workload of callers tells.
+    /// Adds the figures that every workload of callers reports.
     pub(crate) fn push_to(&self, figures: &mut Figures) {
         figures.push("throughput", "/s", self.rate());
         figures.push_latencies(&self.latencies);
@@ -86,8 +86,8 @@ impl CallResults {
         figures.note_first(self.first_error.as_ref());
     }
 
-    /// For what other work stands on.
-    pub(crate) fn all_went_well(self, what: &'static str) -> Result<(), BenchError> {
+    /// Returns the first error, for calls that other work depends on.
+    pub(crate) fn expect_success(self, what: &'static str) -> Result<(), BenchError> {
         match self.first_error {
             Some(source) => Err(BenchError::Call { what, source }),
             None => Ok(()),
@@ -96,7 +96,8 @@ impl CallResults {
 }
 
 impl Callers {
-    /// Calls over the connections, in turns, until the end: each call is told its number.
+    /// Makes calls over the connections in turn until the stop condition. `act` receives the number
+    /// of its call.
     pub(crate) async fn call<F>(
         self,
         connections: &Arc<[BenchConnection]>,
@@ -108,55 +109,87 @@ impl Callers {
     {
         let Self { callers, rate, end } = self;
         let begin = Instant::now();
-        let latencies = Arc::new(Latencies::new());
-        let errors = Arc::new((AtomicU64::new(0), Mutex::new(None)));
-        let next = Arc::new(AtomicU64::new(0));
+        let shared = Arc::new(SharedCalls {
+            connections: Arc::clone(connections),
+            progress: progress.clone(),
+            callers,
+            begin,
+            end,
+            next: AtomicU64::new(0),
+            latencies: Latencies::new(),
+            errors: AtomicU64::new(0),
+            first_error: Mutex::new(None),
+        });
         let mut tasks = JoinSet::new();
         for caller in 0..callers {
-            let mut pace = rate.map(|rate| Pace::new(begin, rate, caller, callers));
-            let (connections, progress) = (Arc::clone(connections), progress.clone());
-            let (latencies, errors) = (Arc::clone(&latencies), Arc::clone(&errors));
-            let (next, end, act) = (Arc::clone(&next), end.clone(), act.clone());
-            tasks.spawn(async move {
-                let mut turn = caller;
-                let over = end.time.map(|time| begin + time);
-                let mut begun = Instant::now();
-                loop {
-                    let due = pace.as_ref().map_or(begun, Pace::due);
-                    if over.is_some_and(|over| due >= over) || end.stop.is_cancelled() {
-                        break;
-                    }
-                    if let Some(pace) = &mut pace {
-                        begun = pace.next().await;
-                    }
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if end.count.is_some_and(|count| number >= count) {
-                        break;
-                    }
-                    let connection = connections[turn % connections.len()].clone();
-                    // Another one each time, where there are more of them than callers.
-                    turn += callers;
-                    let answer = act(connection, number).await;
-                    let answered = Instant::now();
-                    match answer {
-                        Ok(()) => latencies.record(caller, answered - begun),
-                        Err(error) => {
-                            errors.0.fetch_add(1, Ordering::Relaxed);
-                            errors.1.lock().get_or_insert(error);
-                            sleep(ERROR_PAUSE).await;
-                        }
-                    }
-                    progress.step();
-                    begun = answered;
-                }
-            });
+            let pace = rate.map(|rate| Pace::new(begin, rate, caller, callers));
+            let (shared, act) = (Arc::clone(&shared), act.clone());
+            tasks.spawn(async move { shared.run(caller, pace, act).await });
         }
         tasks.join_all().await;
         CallResults {
-            latencies: latencies.sum(),
-            errors: errors.0.load(Ordering::Relaxed),
-            first_error: errors.1.lock().take(),
+            latencies: shared.latencies.sum(),
+            errors: shared.errors.load(Ordering::Relaxed),
+            first_error: shared.first_error.lock().take(),
             time: begin.elapsed(),
+        }
+    }
+}
+
+/// The state that callers share.
+struct SharedCalls {
+    connections: Arc<[BenchConnection]>,
+    progress: RunProgress,
+    callers: usize,
+    begin: Instant,
+    end: StopCondition,
+    /// The number of the next call.
+    next: AtomicU64,
+    latencies: Latencies,
+    errors: AtomicU64,
+    first_error: Mutex<Option<BenchCallError>>,
+}
+
+impl SharedCalls {
+    /// Runs one caller.
+    async fn run<F>(
+        &self,
+        caller: usize,
+        mut pace: Option<Pace>,
+        act: impl Fn(BenchConnection, u64) -> F,
+    ) where
+        F: Future<Output = Result<(), BenchCallError>>,
+    {
+        let mut turn = caller;
+        let over = self.end.time.map(|time| self.begin + time);
+        let mut begun = Instant::now();
+        loop {
+            let due = pace.as_ref().map_or(begun, Pace::due);
+            if over.is_some_and(|over| due >= over) || self.end.stop.is_cancelled() {
+                break;
+            }
+            if let Some(pace) = &mut pace {
+                begun = pace.next().await;
+            }
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            if self.end.count.is_some_and(|count| number >= count) {
+                break;
+            }
+            let connection = self.connections[turn % self.connections.len()].clone();
+            // Another connection for each call, if there are more connections than callers.
+            turn += self.callers;
+            let result = act(connection, number).await;
+            let answered = Instant::now();
+            match result {
+                Ok(()) => self.latencies.record(caller, answered - begun),
+                Err(error) => {
+                    self.errors.fetch_add(1, Ordering::Relaxed);
+                    self.first_error.lock().get_or_insert(error);
+                    sleep(ERROR_PAUSE).await;
+                }
+            }
+            self.progress.step();
+            begun = answered;
         }
     }
 }

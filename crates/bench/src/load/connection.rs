@@ -1,5 +1,5 @@
-//! A connection of the load generator: gRPC over one HTTP/2 connection, without more between a caller
-//! and the wire than has to be, since the load shares its machine's cores with what it measures.
+//! A connection of the load generator: gRPC over one HTTP/2 connection, on `h2` instead of tonic,
+//! since the load shares the machine's cores with the server that it measures.
 
 use std::{
     io,
@@ -25,12 +25,12 @@ use tokio_util::io::InspectReader;
 
 use crate::error::{BenchCallError, BenchError};
 
-/// What a peer may send before it is read: so much that it never waits for the load.
+/// The flow-control window: so large that a server never waits for the load.
 const WINDOW_BYTES: u32 = 16 * 1024 * 1024;
-/// A flag and the length, before every message.
+/// The gRPC prefix of a message: a flag and the length.
 const PREFIX_BYTES: usize = 5;
 
-/// A request: where it goes, and its message in gRPC's frame.
+/// A request: its path, and its message in a gRPC frame.
 #[derive(Clone, Debug)]
 pub(crate) struct RpcCall {
     pub(crate) path: &'static str,
@@ -43,18 +43,18 @@ impl RpcCall {
     }
 }
 
-/// A message in gRPC's frame.
+/// Encodes a message in a gRPC frame.
 pub(crate) fn frame(message: &impl Message) -> Bytes {
     let length = message.encoded_len();
     let mut frame = BytesMut::with_capacity(PREFIX_BYTES + length);
     frame.put_u8(0);
     frame.put_u32(u32::try_from(length).expect("messages are far smaller"));
-    message.encode(&mut frame).expect("there is room");
+    message.encode(&mut frame).expect("the buffer has the encoded length");
     frame.freeze()
 }
 
-/// One HTTP/2 connection, which its clones share. It closes once all of them and their streams are
-/// gone.
+/// One HTTP/2 connection, shared by its clones. It closes once all of them and their streams are
+/// dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct BenchConnection {
     requests: SendRequest<Bytes>,
@@ -62,7 +62,7 @@ pub(crate) struct BenchConnection {
 }
 
 impl BenchConnection {
-    /// Connects. What arrives is counted into `received_bytes`.
+    /// Connects. Adds received bytes to `received_bytes`.
     pub(crate) async fn open(
         authority: &Authority,
         received_bytes: &Arc<AtomicU64>,
@@ -81,16 +81,16 @@ impl BenchConnection {
             .handshake(stream)
             .await
             .map_err(|error| failure(io::Error::other(error)))?;
-        // How it ends, its calls learn.
+        // Its calls receive the error.
         tokio::spawn(async move { drop(connection.await) });
         Ok(Self { requests, authority: authority.clone() })
     }
 
-    /// The answer to one message. Dropped, the call is reset.
+    /// Makes a unary call. A dropped future resets it.
     pub(crate) async fn call(&self, call: RpcCall) -> Result<Bytes, BenchCallError> {
-        let (answer, mut sending) = self.begin(call.path).await?;
+        let (response, mut sending) = self.begin(call.path).await?;
         sending.send_data(call.frame, true)?;
-        let (head, mut body) = answer.await?.into_parts();
+        let (head, mut body) = response.await?.into_parts();
         let mut frames = Frames::default();
         while let Some(chunk) = body.data().await {
             frames.push(&mut body, chunk?)?;
@@ -99,24 +99,24 @@ impl BenchConnection {
             Some(trailers) => check(&trailers)?,
             None => check(&head.headers)?,
         }
-        frames.next().ok_or(BenchCallError::Nonsense("no message"))
+        frames.next().ok_or(BenchCallError::InvalidResponse("no message"))
     }
 
-    /// The stream of messages that answers one.
+    /// Makes a server-streaming call.
     pub(crate) async fn follow(&self, call: RpcCall) -> Result<StreamReceiver, BenchCallError> {
-        let (answer, mut sending) = self.begin(call.path).await?;
+        let (response, mut sending) = self.begin(call.path).await?;
         sending.send_data(call.frame, true)?;
-        Ok(StreamReceiver { state: ResponseState::Head(answer), frames: Frames::default() })
+        Ok(StreamReceiver { state: ResponseState::Head(response), frames: Frames::default() })
     }
 
-    /// A stream of messages in both directions.
+    /// Makes a bidirectional streaming call.
     pub(crate) async fn stream(
         &self,
         path: &'static str,
     ) -> Result<(StreamSender, StreamReceiver), BenchCallError> {
-        let (answer, sending) = self.begin(path).await?;
+        let (response, sending) = self.begin(path).await?;
         let receiver =
-            StreamReceiver { state: ResponseState::Head(answer), frames: Frames::default() };
+            StreamReceiver { state: ResponseState::Head(response), frames: Frames::default() };
         Ok((StreamSender(sending), receiver))
     }
 
@@ -133,7 +133,7 @@ impl BenchConnection {
             .authority(self.authority.clone())
             .path_and_query(path)
             .build()
-            .expect("each part is one");
+            .expect("each part is valid");
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -141,7 +141,7 @@ impl BenchConnection {
     }
 }
 
-/// What is sent on a stream, for as long as this lives.
+/// The request side of a stream, which ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct StreamSender(SendStream<Bytes>);
 
@@ -152,7 +152,7 @@ impl StreamSender {
     }
 }
 
-/// What arrives on a stream.
+/// The response side of a stream.
 #[derive(Debug)]
 pub(crate) struct StreamReceiver {
     state: ResponseState,
@@ -161,21 +161,21 @@ pub(crate) struct StreamReceiver {
 
 #[derive(Debug)]
 enum ResponseState {
-    /// The server has not begun to answer.
+    /// The response headers are awaited.
     Head(ResponseFuture),
     Body(HeaderMap, RecvStream),
 }
 
 impl StreamReceiver {
-    /// The next message; nothing: the stream ended well. Cancel safe.
+    /// Receives the next message; `None` once the stream ended with status OK. Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, BenchCallError> {
         loop {
             if let Some(message) = self.frames.next() {
                 return Ok(Some(message));
             }
             match &mut self.state {
-                ResponseState::Head(answer) => {
-                    let (head, body) = answer.await?.into_parts();
+                ResponseState::Head(response) => {
+                    let (head, body) = response.await?.into_parts();
                     self.state = ResponseState::Body(head.headers, body);
                 }
                 ResponseState::Body(head, body) => match body.data().await {
@@ -193,10 +193,10 @@ impl StreamReceiver {
     }
 }
 
-/// Messages out of what arrives in pieces of any size.
+/// Splits received bytes into messages.
 #[derive(Debug, Default)]
 struct Frames {
-    /// Nearly always whole messages, which are cut out of it without a copy.
+    /// Nearly always whole messages, which are split off without a copy.
     arrived: Bytes,
 }
 
@@ -221,7 +221,7 @@ impl Frames {
     }
 }
 
-/// Whether the call went well.
+/// Checks the status in the trailers.
 fn check(trailers: &HeaderMap) -> Result<(), BenchCallError> {
     let text = |name| trailers.get(name).and_then(|value| value.to_str().ok());
     match text("grpc-status").and_then(|code| code.parse().ok()) {
@@ -230,7 +230,7 @@ fn check(trailers: &HeaderMap) -> Result<(), BenchCallError> {
             let message = text("grpc-message").unwrap_or_default().to_owned();
             Err(BenchCallError::Refused { code, message })
         }
-        None => Err(BenchCallError::Nonsense("no status")),
+        None => Err(BenchCallError::InvalidResponse("no status")),
     }
 }
 
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_cut_out_of_pieces_of_any_size() {
+    fn messages_are_split_from_chunks_of_any_size() {
         let sent: Vec<String> = (0..5).map(|length| "x".repeat(length * 7)).collect();
         let bytes: Vec<u8> = sent.iter().flat_map(frame).collect();
         for size in 1..bytes.len() {
@@ -257,14 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_told_with_what_the_server_says() {
+    fn error_status_has_the_message_of_the_server() {
         let mut trailers = HeaderMap::new();
-        assert!(matches!(check(&trailers), Err(BenchCallError::Nonsense(_))));
+        assert!(matches!(check(&trailers), Err(BenchCallError::InvalidResponse(_))));
         trailers.insert("grpc-status", HeaderValue::from_static("0"));
         assert!(check(&trailers).is_ok());
         trailers.insert("grpc-status", HeaderValue::from_static("14"));
         trailers.insert("grpc-message", HeaderValue::from_static("draining"));
-        let told = check(&trailers).unwrap_err().to_string();
-        assert_eq!(told, "answered with status 14: draining");
+        let error = check(&trailers).unwrap_err().to_string();
+        assert_eq!(error, "returned status 14: draining");
     }
 }

@@ -1,13 +1,13 @@
-//! Latencies, recorded from many tasks at once.
+//! A histogram that many tasks record to.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
-/// So many tasks rarely wait for each other.
+/// The number of shards, by which tasks rarely wait for each other.
 const SHARDS: usize = 32;
-/// What took longer is noted as if it had taken as long.
+/// The largest recorded latency; longer ones count as this.
 const LATENCY_MAX: Duration = Duration::from_secs(3_600);
 
 /// A histogram of latencies in microseconds, exact to three digits.
@@ -21,24 +21,24 @@ impl Latencies {
         Self { shards: (0..SHARDS).map(|_| Mutex::new(empty())).collect() }
     }
 
-    /// Notes one that a task had.
+    /// Records a latency of a task.
     pub(crate) fn record(&self, task: usize, latency: Duration) {
         let micros = latency.min(LATENCY_MAX).as_micros() as u64;
-        self.shards[task % SHARDS].lock().record(micros).expect("it grows as need be");
+        self.shards[task % SHARDS].lock().record(micros).expect("the histogram resizes");
     }
 
-    /// All together.
+    /// Returns the sum of all shards.
     pub(crate) fn sum(&self) -> Histogram<u64> {
         let mut sum = empty();
         for shard in &self.shards {
-            sum.add(&*shard.lock()).expect("both grow as need be");
+            sum.add(&*shard.lock()).expect("the histogram resizes");
         }
         sum
     }
 }
 
 fn empty() -> Histogram<u64> {
-    Histogram::new(3).expect("three digits are few enough")
+    Histogram::new(3).expect("three digits are supported")
 }
 
 #[cfg(test)]
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_every_task_had_is_in_the_sum() {
+    fn sum_has_the_latencies_of_every_task() {
         let latencies = Latencies::new();
         for task in 0..100 {
             latencies.record(task, Duration::from_millis(task as u64 + 1));

@@ -1,5 +1,5 @@
-//! The load: connections, callers at a pace, and the latencies that they measure. `timer` and
-//! `latencies` are the lowest, then `pace`, `connection`, `callers`.
+//! The load: connections, callers at a pace, and their latencies. From the bottom: `timer` and
+//! `latencies`, `pace`, `connection`, `callers`.
 
 pub(crate) mod callers;
 pub(crate) mod connection;

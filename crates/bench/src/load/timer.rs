@@ -1,5 +1,5 @@
-//! A timer that goes off on time. The runtime's own counts in whole milliseconds and is late by one or
-//! two, which is more than much of what is measured.
+//! A precise timer. The runtime's timer has a resolution of milliseconds and fires up to two late,
+//! which exceeds many of the measured latencies.
 
 use std::{collections::BTreeMap, sync::LazyLock, thread};
 
@@ -7,11 +7,11 @@ use parking_lot::{Condvar, Mutex};
 use tokio::{sync::oneshot, time::Instant};
 
 static TIMER: LazyLock<Timer> = LazyLock::new(|| {
-    thread::Builder::new().name("timer".into()).spawn(run).expect("there can be one more thread");
+    thread::Builder::new().name("timer".into()).spawn(run).expect("one more thread can be started");
     Timer::default()
 });
 
-/// One thread for all who wait. It is woken only for who is due before everybody else.
+/// One thread for all alarms. A new alarm wakes it only if it is the earliest.
 #[derive(Debug, Default)]
 struct Timer {
     alarms: Mutex<Alarms>,
@@ -20,30 +20,30 @@ struct Timer {
 
 #[derive(Debug, Default)]
 struct Alarms {
-    /// By when they go off and, at the same moment, by their numbers.
+    /// By time, then by number.
     waiting: BTreeMap<(Instant, u64), oneshot::Sender<()>>,
     made: u64,
 }
 
-/// Returns at once where the moment has passed. Cancel safe.
+/// Waits until `moment`; returns at once if it has passed. Cancel safe.
 pub(crate) async fn sleep_until(moment: Instant) {
     if moment > Instant::now() {
-        let _rings = TIMER.bell(moment).await;
+        let _fired = TIMER.alarm(moment).await;
     }
 }
 
 impl Timer {
-    /// What rings at the moment.
-    fn bell(&self, moment: Instant) -> oneshot::Receiver<()> {
-        let (bell, rings) = oneshot::channel();
+    /// Sets an alarm.
+    fn alarm(&self, moment: Instant) -> oneshot::Receiver<()> {
+        let (alarm, fired) = oneshot::channel();
         let mut alarms = self.alarms.lock();
         let number = alarms.made;
         alarms.made += 1;
-        alarms.waiting.insert((moment, number), bell);
+        alarms.waiting.insert((moment, number), alarm);
         if alarms.waiting.first_key_value().is_some_and(|((_, first), _)| *first == number) {
             self.earlier.notify_one();
         }
-        rings
+        fired
     }
 }
 
@@ -72,11 +72,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_is_due_earlier_waits_for_nobody_who_came_before() {
+    async fn earlier_alarm_does_not_wait_for_a_later_one() {
         let begin = Instant::now();
-        let _later = TIMER.bell(begin + Duration::from_secs(3_600));
+        let _later = TIMER.alarm(begin + Duration::from_secs(3_600));
         let soon = begin + Duration::from_millis(20);
-        timeout(Duration::from_secs(60), sleep_until(soon)).await.expect("it rings");
+        timeout(Duration::from_secs(60), sleep_until(soon)).await.expect("the alarm fires");
         assert!(Instant::now() >= soon);
     }
 }

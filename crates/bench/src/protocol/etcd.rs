@@ -1,6 +1,6 @@
-//! etcd's protocol, as much of it as a registry over etcd needs, with fields as etcd's published
-//! `rpc.proto` numbers them. An instance is a key, `/namespace/service/id`, that hangs on a lease of its
-//! own; its value is the same message that Waypost is sent.
+//! The part of etcd's protocol that a registry on etcd needs, with the field numbers of etcd's
+//! `rpc.proto`. An instance is a key `/namespace/service/id` with a lease of its own; its value is
+//! the message that Waypost receives.
 
 use std::time::Duration;
 
@@ -101,7 +101,7 @@ struct EtcdKeyValue {
     value: Bytes,
 }
 
-/// What is read of `Instance`.
+/// The decoded part of `Instance`.
 #[derive(Clone, PartialEq, Message)]
 struct InstanceVersion {
     #[prost(string, tag = "9")]
@@ -117,7 +117,7 @@ impl SystemProtocol for Etcd {
     }
 
     fn register(&self, _instance: &Instance, ttl: Duration) -> RpcCall {
-        // etcd takes whole seconds.
+        // etcd's TTLs are whole seconds.
         let request = LeaseGrantRequest { ttl: ttl.as_secs().cast_signed() };
         RpcCall::new("/etcdserverpb.Lease/LeaseGrant", &request)
     }
@@ -188,16 +188,16 @@ impl SystemProtocol for Etcd {
     }
 }
 
-/// All keys below a prefix.
+/// Returns the range of all keys below a prefix.
 fn below(namespace: &str, service: Option<&str>) -> RangeRequest {
     let prefix = match service {
         Some(service) => format!("/{namespace}/{service}"),
         None => format!("/{namespace}"),
     };
-    // The character after the slash ends what begins with it.
+    // `0` is the character after `/`: the end of the range.
     RangeRequest { key: format!("{prefix}/").into(), range_end: format!("{prefix}0").into() }
 }
 
 fn decode<M: Message + Default>(answer: Bytes) -> Result<M, BenchCallError> {
-    M::decode(answer).map_err(|_| BenchCallError::Nonsense("no message of etcd"))
+    M::decode(answer).map_err(|_| BenchCallError::InvalidResponse("not a message of etcd"))
 }

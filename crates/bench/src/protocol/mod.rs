@@ -1,5 +1,6 @@
-//! What differs between systems: how each is asked for the same things. It must never do for one system
-//! what the load generator does not do for the other.
+//! The differences between systems: the calls of each for the same operations. Pure.
+//!
+//! Invariant: no system has an optimization that the others lack.
 
 mod etcd;
 mod waypost;
@@ -17,7 +18,7 @@ use crate::{error::BenchCallError, load::connection::RpcCall};
 pub(crate) enum System {
     /// Waypost.
     Waypost,
-    /// etcd 3, as services use it that register themselves: a lease and a key an instance.
+    /// etcd 3, as services use it to register themselves: a lease and a key for each instance.
     Etcd,
 }
 
@@ -37,66 +38,66 @@ impl System {
     }
 }
 
-/// What a watch tells.
+/// An event that a watch receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ObservedEvent {
-    /// The watch stands: what happens from here on is told.
+    /// The watch is open: later changes arrive.
     Ready,
-    /// An instance got the version of this number.
+    /// An instance has the version of this number.
     Changed(u64),
-    /// The instance of this index is gone.
+    /// The instance of this index was removed.
     Removed(u64),
 }
 
-/// How a system is asked.
+/// The calls of a system.
 pub(crate) trait SystemProtocol: Debug + Send + Sync {
-    /// How many leases one message can renew.
+    /// Returns the most leases that one message can renew.
     fn leases_a_message_max(&self) -> usize;
 
-    /// Registers an instance with a lease of its own, or has that granted with which it registers.
+    /// Registers an instance with a lease of its own, or requests the lease for [`Self::attach`].
     fn register(&self, instance: &Instance, ttl: Duration) -> RpcCall;
 
-    /// The lease in the answer.
+    /// Decodes the lease of that response.
     fn lease(&self, answer: Bytes) -> Result<u64, BenchCallError>;
 
-    /// Registers an instance with the lease, where that takes another call.
+    /// Registers an instance with the lease, if that takes another call.
     fn attach(&self, instance: &Instance, lease: u64) -> Option<RpcCall>;
 
-    /// Gives an instance another version.
+    /// Changes the version of an instance.
     fn change(&self, instance: &Instance, lease: u64) -> RpcCall;
 
     /// Removes an instance.
     fn deregister(&self, lease: u64) -> RpcCall;
 
-    /// Asks for the instances of a service.
+    /// Looks up the instances of a service.
     fn resolve(&self, namespace: &str, service: &str) -> RpcCall;
 
-    /// How many instances are in the answer.
+    /// Returns the number of instances in that response.
     fn found(&self, answer: Bytes) -> Result<u64, BenchCallError>;
 
-    /// Where a stream of renewals goes.
+    /// Returns the path of streams of renewals.
     fn keep_alive_path(&self) -> &'static str;
 
-    /// A message that renews leases, framed.
+    /// Encodes a framed message that renews leases.
     fn keep_alive(&self, leases: &[u64]) -> Bytes;
 
-    /// How many of the leases did not live.
+    /// Returns the number of inactive leases in the response.
     fn unknown(&self, answer: Bytes) -> Result<u64, BenchCallError>;
 
-    /// Follows a service, or the whole namespace.
+    /// Watches a service, or the whole namespace.
     fn watch(&self, namespace: &str, service: Option<&str>) -> RpcCall;
 
-    /// What a message of a watch tells, in its order.
+    /// Decodes the events of a watch's message, in order.
     fn seen(&self, message: Bytes) -> Result<Vec<ObservedEvent>, BenchCallError>;
 }
 
-/// The index of an instance, which its id ends with.
+/// Parses the index at the end of an instance's id.
 fn index_of(id: &str) -> Result<u64, BenchCallError> {
     let index = id.rsplit('-').next().and_then(|digits| digits.parse().ok());
-    index.ok_or(BenchCallError::Nonsense("an instance that was never registered"))
+    index.ok_or(BenchCallError::InvalidResponse("an instance that was never registered"))
 }
 
-/// The number of a change, which is the instance's version.
+/// Parses the number of a change, which is the instance's version.
 fn number_of(version: &str) -> Result<u64, BenchCallError> {
-    version.parse().map_err(|_| BenchCallError::Nonsense("a version that was never given"))
+    version.parse().map_err(|_| BenchCallError::InvalidResponse("a version that was never given"))
 }

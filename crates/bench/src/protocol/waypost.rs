@@ -1,4 +1,4 @@
-//! Waypost's own protocol. Of answers only so much is read as is looked at.
+//! Waypost's protocol. Decodes only the checked parts of responses.
 
 use std::time::Duration;
 
@@ -19,21 +19,21 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Waypost;
 
-/// What is read of `RegisterResponse`.
+/// The decoded part of `RegisterResponse`.
 #[derive(Clone, PartialEq, Message)]
 struct RegisterReply {
     #[prost(fixed64, tag = "2")]
     lease_id: u64,
 }
 
-/// What is read of `ResolveResponse`.
+/// The decoded part of `ResolveResponse`.
 #[derive(Clone, PartialEq, Message)]
 struct ResolveReply {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     instances: Vec<Bytes>,
 }
 
-/// What is read of `WatchResponse`.
+/// The decoded part of `WatchResponse`.
 #[derive(Clone, PartialEq, Message)]
 struct WatchReply {
     #[prost(message, optional, tag = "2")]
@@ -62,7 +62,7 @@ struct ChangeItem {
     instance: Option<ChangedInstance>,
 }
 
-/// What is read of `Instance`.
+/// The decoded part of `Instance`.
 #[derive(Clone, PartialEq, Message)]
 struct ChangedInstance {
     #[prost(string, tag = "3")]
@@ -167,5 +167,5 @@ impl SystemProtocol for Waypost {
 }
 
 fn decode<M: Message + Default>(answer: Bytes) -> Result<M, BenchCallError> {
-    M::decode(answer).map_err(|_| BenchCallError::Nonsense("no message of Waypost"))
+    M::decode(answer).map_err(|_| BenchCallError::InvalidResponse("not a message of Waypost"))
 }

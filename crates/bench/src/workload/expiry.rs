@@ -1,5 +1,5 @@
-//! Leases that all run out at once, or soon one after the other: how late each removal is seen, and what
-//! it does to lookups.
+//! The workload `expiry`: many leases expire at once or within a short time. Measures how late each
+//! removal arrives, and the effect on lookups.
 
 use std::{io, sync::Arc, thread, time::Duration};
 
@@ -27,35 +27,35 @@ use crate::{
 };
 
 const CONNECTIONS: usize = 16;
-/// Callers that look services up meanwhile.
+/// Callers that look up services meanwhile.
 const LOOKERS: usize = 32;
-/// Beside each instance that goes, so many stay: together they are too few for a protection against
-/// mass expiry to set in.
+/// The instances that stay for each one that expires: enough that mass-expiry protection does not
+/// start.
 const STAYING: u64 = 3;
-/// For the last of them to be seen going.
+/// The time to wait for the last removal.
 const GONE_MAX: Duration = Duration::from_secs(120);
 
-/// Let many leases run out at once.
+/// Let many leases expire at once.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ExpiryLoad {
-    /// Instances whose leases run out. Three times as many stay, in the same namespace.
+    /// Instances whose leases expire; three times as many stay in the same namespace.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     instances: u64,
     /// Instances of each service.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     a_service: u64,
-    /// Their TTL.
+    /// TTL of the expiring leases.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     ttl: Duration,
-    /// Over how long they run out, one after the other; 0: all at once.
+    /// Time over which they expire one by one; 0 for all at once.
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     within: Duration,
-    /// Lookups a second, before and while they run out.
+    /// Lookups a second, before and during the expiry.
     #[arg(long, default_value_t = 0.0)]
     lookups: f64,
 }
 
-/// Those that stay, and what they are asked over.
+/// The instances that stay.
 pub(crate) struct SurvivingInstances {
     _population: Population,
 }
@@ -77,13 +77,13 @@ impl Load for ExpiryLoad {
             rate => format!(", beside {rate} lookups/s"),
         };
         let staying = instances * STAYING;
-        format!("{instances} leases of {ttl} run out {when} among {staying} that live{lookups}")
+        format!("{instances} leases of {ttl} expire {when} among {staying} that stay{lookups}")
     }
 
     fn check(&self) -> Result<(), BenchError> {
         if self.within > self.ttl / 4 {
-            // Lookups are measured between the last renewal and the first that runs out.
-            let why = "--within has to be at most a quarter of --ttl";
+            // Lookups are measured between the last renewal and the first expiry.
+            let why = "--within must be at most a quarter of --ttl";
             return Err(BenchError::Arguments(why.to_owned()));
         }
         Ok(())
@@ -109,13 +109,13 @@ impl Load for ExpiryLoad {
         target: &Arc<LoadTarget>,
         _staying: &SurvivingInstances,
     ) -> Result<Figures, BenchError> {
-        let failure = |source| BenchError::Call { what: "following the namespace", source };
+        let failure = |source| BenchError::Call { what: "watching the namespace", source };
         let connections = target.connect(CONNECTIONS).await?;
         let dying = Population::register(target, &connections, 0..self.instances, self.ttl).await?;
         let follower = self.follower(target).await?;
         let (sent, _rest) = self.renew(target, &dying).await.map_err(failure)?;
         let (due, before) = (sent.times[0] + self.ttl, target.usage());
-        target.progress.begin(format!("{}: gone", target.name));
+        target.progress.begin(format!("{}: removals", target.name));
         let gone = follower.follow(sent);
         let quiet = self.look(target, StopCondition::after(self.ttl.mul_f64(0.7))).await?;
         sleep_until(due).await;
@@ -149,12 +149,12 @@ impl Load for ExpiryLoad {
     }
 }
 
-/// The time that the server's work is spread over: from the last renewal until all are gone.
+/// Returns the time that the server's work spans: from the last renewal to the last removal.
 fn sent_until(due: Instant, last: Instant, ttl: Duration) -> Duration {
     last.saturating_duration_since(due) + ttl
 }
 
-/// When leases were renewed for the last time.
+/// The times of the last renewals.
 struct LastRenewals {
     times: Vec<Instant>,
     leases_a_message: usize,
@@ -166,9 +166,9 @@ impl LastRenewals {
     }
 }
 
-/// What was seen going.
+/// The removals that the watch received.
 struct Removals {
-    /// After their renewal was sent and the TTL had passed.
+    /// The delay of each removal after its renewal plus the TTL.
     late: Latencies,
     seen: u64,
     early: u64,
@@ -177,15 +177,15 @@ struct Removals {
 }
 
 impl ExpiryLoad {
-    /// Whole services apart from those that go.
+    /// Returns the instances that stay: whole services without an expiring instance.
     fn staying(&self) -> std::ops::Range<u64> {
         let first = self.instances.next_multiple_of(self.a_service);
         let count = (self.instances * STAYING).next_multiple_of(self.a_service);
         first..first + count
     }
 
-    /// Follows the namespace on a thread of its own: what it reads of a wave must not hold up those who
-    /// look services up meanwhile, and are measured.
+    /// Watches the namespace on a thread of its own: reading a wave of removals must not delay the
+    /// measured lookups.
     async fn follower(&self, target: &Arc<LoadTarget>) -> Result<RemovalWatcher, BenchError> {
         let (ready, is_ready) = oneshot::channel();
         let (sent, was_sent) = oneshot::channel();
@@ -206,27 +206,31 @@ impl ExpiryLoad {
             }
         };
         let run = move || runtime.block_on(following);
-        thread::Builder::new().name("follower".into()).spawn(run).map_err(BenchError::Thread)?;
-        let failure = |source| BenchError::Call { what: "following the namespace", source };
+        thread::Builder::new().name("watch".into()).spawn(run).map_err(BenchError::Thread)?;
+        let failure = |source| BenchError::Call { what: "watching the namespace", source };
         is_ready.await.map_err(|_| ended())?.map_err(failure)?;
         Ok(RemovalWatcher { sent, are_gone })
     }
 
     async fn watch(&self, target: &Arc<LoadTarget>) -> Result<StreamReceiver, BenchCallError> {
-        let connection =
-            target.connect(1).await.map_err(|_| BenchCallError::Nonsense("no connection"))?;
+        let connection = target
+            .connect(1)
+            .await
+            .map_err(|_| BenchCallError::InvalidResponse("no connection"))?;
         let call = target.protocol.watch(&target.plan.namespace, None);
         let mut receiver = connection[0].follow(call).await?;
         loop {
-            let message =
-                receiver.next().await?.ok_or(BenchCallError::Nonsense("the stream ended"))?;
+            let message = receiver
+                .next()
+                .await?
+                .ok_or(BenchCallError::InvalidResponse("the stream ended"))?;
             if target.protocol.seen(message)?.contains(&ObservedEvent::Ready) {
                 return Ok(receiver);
             }
         }
     }
 
-    /// Renews all for the last time.
+    /// Renews all leases for the last time.
     async fn renew(
         &self,
         target: &Arc<LoadTarget>,
@@ -240,9 +244,11 @@ impl ExpiryLoad {
                 Some(HeldStream::PausedRenewals(rest)),
             ));
         }
-        // The limit's server, which is told of all at once.
-        let connection =
-            target.connect(1).await.map_err(|_| BenchCallError::Nonsense("no connection"))?;
+        // The limit, which receives all leases here for the first time.
+        let connection = target
+            .connect(1)
+            .await
+            .map_err(|_| BenchCallError::InvalidResponse("no connection"))?;
         let stream = connection[0].stream(target.protocol.keep_alive_path()).await?;
         let (mut sender, receiver) = stream;
         let leases: Vec<u64> = (1..=self.instances).collect();
@@ -252,7 +258,7 @@ impl ExpiryLoad {
         Ok((LastRenewals { times, leases_a_message }, Some(HeldStream::Stream(sender, receiver))))
     }
 
-    /// Lookups of services that stay, where any are asked for.
+    /// Looks up services that stay, if lookups are requested.
     async fn look(
         &self,
         target: &Arc<LoadTarget>,
@@ -280,21 +286,21 @@ impl ExpiryLoad {
     }
 }
 
-/// What must live until all are gone: a stream's end would have its leases go sooner.
-#[expect(dead_code, reason = "they are held for what their end does")]
+/// A stream that stays open until all leases have expired: its end would expire them sooner.
+#[expect(dead_code, reason = "held open: dropping them ends the stream")]
 enum HeldStream {
     PausedRenewals(PausedRenewals),
     Stream(StreamSender, StreamReceiver),
 }
 
-/// Who follows the namespace, and waits to be told when leases were renewed for the last time.
+/// A watch of the namespace that waits for the times of the last renewals.
 struct RemovalWatcher {
     sent: oneshot::Sender<LastRenewals>,
     are_gone: oneshot::Receiver<Removals>,
 }
 
 impl RemovalWatcher {
-    /// From here on removals count.
+    /// Starts to count removals.
     fn follow(self, sent: LastRenewals) -> oneshot::Receiver<Removals> {
         let _waits = self.sent.send(sent);
         self.are_gone
@@ -302,7 +308,7 @@ impl RemovalWatcher {
 }
 
 fn ended() -> BenchError {
-    BenchError::Thread(io::Error::other("it ended by itself"))
+    BenchError::Thread(io::Error::other("it ended unexpectedly"))
 }
 
 async fn stopping(
@@ -314,7 +320,7 @@ async fn stopping(
     gone.map_err(|_| ended())
 }
 
-/// Follows the namespace until all are gone, or it takes too long.
+/// Receives removals until all have arrived or the time is over.
 async fn follow(
     target: &LoadTarget,
     mut receiver: StreamReceiver,
@@ -328,7 +334,7 @@ async fn follow(
     while gone.seen < expiry.instances {
         let Ok(Ok(Some(message))) = timeout_at(deadline, receiver.next()).await else { break };
         let now = Instant::now();
-        // What makes no sense shows as what was missed.
+        // An invalid message appears as missed removals.
         for seen in target.protocol.seen(message).unwrap_or_default() {
             let ObservedEvent::Removed(index) = seen else { continue };
             let Some((is_gone, sent)) = is_gone.get_mut(index as usize).zip(sent.of(index)) else {

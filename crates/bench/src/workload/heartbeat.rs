@@ -1,4 +1,5 @@
-//! Heartbeats of many instances, spread evenly over their interval, on streams.
+//! The workload `heartbeat`: renewals of many leases over streams, spread evenly over their
+//! interval.
 
 use std::{
     sync::{
@@ -29,13 +30,13 @@ use crate::{
     target::{LoadTarget, counted},
 };
 
-/// Heartbeats of one stream that were sent and not answered. Who has so many waits, and what is sent
-/// late counts from when it was due.
+/// The most unanswered heartbeats of a stream. At this limit the stream waits, and late heartbeats
+/// count from their due time.
 const IN_FLIGHT_MAX: usize = 4_096;
-/// For the last answers.
+/// The time to wait for the last responses.
 const ANSWERS_MAX: Duration = Duration::from_secs(10);
 
-/// Keep many instances alive.
+/// Renew the leases of many instances.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct HeartbeatLoad {
     /// Connections, each with one stream of heartbeats.
@@ -47,13 +48,13 @@ pub(crate) struct HeartbeatLoad {
     /// Instances of each service.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     a_service: u64,
-    /// How often each is renewed; its TTL is three times as long.
+    /// Interval of renewals of each lease; its TTL is three times as long.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     interval: Duration,
     /// Leases that one message renews.
     #[arg(long, default_value_t = 1)]
     leases_a_message: usize,
-    /// How long a round takes.
+    /// Duration of a round.
     #[arg(long, default_value = "15s", value_parser = humantime::parse_duration)]
     duration: Duration,
 }
@@ -81,7 +82,7 @@ impl Load for HeartbeatLoad {
             || self.leases_a_message > target.protocol.leases_a_message_max()
         {
             let most = target.protocol.leases_a_message_max();
-            let why = format!("--leases-a-message has to be between 1 and {most}");
+            let why = format!("--leases-a-message must be between 1 and {most}");
             return Err(BenchError::Arguments(why));
         }
         let connections = target.connect(self.connections).await?;
@@ -117,7 +118,7 @@ impl Load for HeartbeatLoad {
             let pace = Pace::new(begin, rate, turn, turns);
             let (sent, awaited) = mpsc::channel(IN_FLIGHT_MAX);
             tasks.spawn(send(sender, messages, pace, over, sent));
-            tasks.spawn(listen(Arc::clone(target), receiver, turn, awaited, Arc::clone(&tally)));
+            tasks.spawn(receive(Arc::clone(target), receiver, turn, awaited, Arc::clone(&tally)));
         }
         let mut ended = Vec::new();
         while let Some(end) = tasks.join_next().await {
@@ -127,7 +128,7 @@ impl Load for HeartbeatLoad {
         let (server, load) = target.spent(before);
         drop(rest);
         if let Some(keeper) = population.keeper() {
-            // Before the streams end, which renewed them last.
+            // Before the streams end that renewed them last.
             keeper.renew().await.map_err(failure)?;
         }
         let mut figures = Figures::default();
@@ -147,7 +148,7 @@ impl Load for HeartbeatLoad {
 }
 
 impl HeartbeatLoad {
-    /// What each connection sends in turns, framed.
+    /// Encodes the framed messages that each connection sends in turn.
     fn messages(&self, target: &LoadTarget, leases: &[AtomicU64]) -> Vec<Vec<Bytes>> {
         (0..self.connections)
             .map(|connection| {
@@ -172,13 +173,13 @@ impl Default for HeartbeatTally {
     }
 }
 
-/// How a task ended. What it held lives on until all have ended.
+/// The result of a task. Its stream stays open until all tasks have ended.
 struct TaskEnd {
     error: Option<BenchCallError>,
     _stream: StreamHalf,
 }
 
-#[expect(dead_code, reason = "they are held for what their end does")]
+#[expect(dead_code, reason = "held open: dropping them ends the stream")]
 enum StreamHalf {
     Sender(StreamSender),
     Receiver(StreamReceiver),
@@ -196,7 +197,8 @@ async fn send(
         if pace.due() >= over {
             break;
         }
-        // By the runtime's timer: what falls due within a millisecond goes together, over all streams.
+        // By the runtime's timer: heartbeats due within a millisecond are sent together, over all
+        // streams.
         let is_late = pace.due() <= Instant::now();
         sleep_until(pace.due()).await;
         let due = pace.next().await;
@@ -212,7 +214,7 @@ async fn send(
     TaskEnd { error, _stream: StreamHalf::Sender(sender) }
 }
 
-async fn listen(
+async fn receive(
     target: Arc<LoadTarget>,
     mut receiver: StreamReceiver,
     turn: usize,
@@ -238,6 +240,6 @@ async fn listen(
 
 async fn answer(target: &LoadTarget, receiver: &mut StreamReceiver) -> Result<u64, BenchCallError> {
     let answer = timeout(ANSWERS_MAX, receiver.next()).await;
-    let answer = answer.map_err(|_| BenchCallError::Nonsense("no answer"))??;
-    target.protocol.unknown(answer.ok_or(BenchCallError::Nonsense("the stream ended"))?)
+    let answer = answer.map_err(|_| BenchCallError::InvalidResponse("no response"))??;
+    target.protocol.unknown(answer.ok_or(BenchCallError::InvalidResponse("the stream ended"))?)
 }

@@ -1,4 +1,4 @@
-//! A platform at work: instances that heartbeat, are registered anew and looked up, by many clients.
+//! The workload `mixed`: many clients whose instances heartbeat, register again and are looked up.
 
 use std::{
     sync::{
@@ -26,13 +26,13 @@ use crate::{
     target::{LoadTarget, counted},
 };
 
-/// Calls of one kind that may be under way at a time; those that are due later count from then.
+/// The most concurrent calls of one kind; delayed calls count from their due time.
 const CALLERS: usize = 256;
 
-/// Registrations, lookups and heartbeats of many clients at once, at a steady pace.
+/// Run registrations, lookups and heartbeats of many clients at once, at a constant rate.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct MixedLoad {
-    /// Clients, each with a connection of its own and a stream of heartbeats over it.
+    /// Clients, each with a connection and a stream of heartbeats.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     clients: u64,
     /// Instances in all.
@@ -41,17 +41,16 @@ pub(crate) struct MixedLoad {
     /// Services.
     #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u64).range(1..))]
     services: u64,
-    /// Registrations a second: of instances that are there, each with something new, so that each is a
-    /// change.
+    /// Registrations a second, of registered instances with new content, so that each is a change.
     #[arg(long, default_value_t = 5_000.0)]
     registrations: f64,
     /// Lookups a second.
     #[arg(long, default_value_t = 10_000.0)]
     lookups: f64,
-    /// How often each instance is renewed.
+    /// Interval of renewals of each lease.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     interval: Duration,
-    /// How long a round takes.
+    /// Duration of a round.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     duration: Duration,
 }
@@ -72,9 +71,9 @@ impl Load for MixedLoad {
 
     fn check(&self) -> Result<(), BenchError> {
         let why = if !self.instances.is_multiple_of(self.services) {
-            "--instances has to be a multiple of --services"
+            "--instances must be a multiple of --services"
         } else if self.registrations <= 0.0 || self.lookups <= 0.0 {
-            "--registrations and --lookups have to be more than 0"
+            "--registrations and --lookups must be greater than 0"
         } else {
             return Ok(());
         };
@@ -106,7 +105,7 @@ impl Load for MixedLoad {
         let (server, load) = target.spent(before);
 
         let mut all = registrations.latencies.clone();
-        all.add(&lookups.latencies).expect("both grow as need be");
+        all.add(&lookups.latencies).expect("the histogram resizes");
         let mut figures = Figures::default();
         figures.push("throughput", "/s", all.len() as f64 / time.as_secs_f64());
         figures.push_latencies(&all);
@@ -170,7 +169,7 @@ impl MixedLoad {
     }
 }
 
-/// Heartbeats of the clients.
+/// The heartbeat streams of the clients.
 struct HeartbeatClients {
     streams: Vec<(StreamSender, StreamReceiver)>,
     leases: Arc<[AtomicU64]>,
@@ -191,11 +190,11 @@ impl HeartbeatClients {
         leases: Arc<[AtomicU64]>,
     ) -> Result<Self, BenchCallError> {
         let mut streams = Vec::new();
-        // More clients than instances have nothing to keep alive.
+        // Clients beyond the number of instances have no lease to renew.
         for connection in connections.iter().take(mixed.instances as usize) {
             streams.push(connection.stream(target.protocol.keep_alive_path()).await?);
         }
-        // A stream is there once it has answered: those still to be opened are none of the load.
+        // A stream is open once it has responded: opening is not part of the load.
         let clients = streams.len();
         for (client, stream) in streams.iter_mut().enumerate() {
             let own = own(&leases, client, clients);
@@ -206,7 +205,7 @@ impl HeartbeatClients {
         Ok(Self { streams, leases })
     }
 
-    /// Each renews its own once in an interval.
+    /// Renews the leases of each client once in an interval.
     async fn run(
         self,
         mixed: &MixedLoad,
@@ -241,14 +240,14 @@ impl HeartbeatClients {
                 stream
             });
         }
-        // Their streams end together, once all is over.
+        // The streams end together, after the round.
         tasks.join_all().await;
         let [answered, unknown, errors] = [0, 1, 2].map(|sum| counted(&sums[sum]));
         HeartbeatCounts { answered, unknown, errors }
     }
 }
 
-/// The leases that one of so many clients keeps alive.
+/// Returns the leases that one of the clients renews.
 fn own(leases: &[AtomicU64], client: usize, clients: usize) -> Vec<u64> {
     leases.iter().skip(client).step_by(clients).map(|lease| lease.load(Ordering::Relaxed)).collect()
 }
@@ -259,6 +258,7 @@ async fn renew(
     leases: &[u64],
 ) -> Result<u64, BenchCallError> {
     sender.send(target.protocol.keep_alive(leases))?;
-    let answer = receiver.next().await?.ok_or(BenchCallError::Nonsense("the stream ended"))?;
+    let answer =
+        receiver.next().await?.ok_or(BenchCallError::InvalidResponse("the stream ended"))?;
     target.protocol.unknown(answer)
 }

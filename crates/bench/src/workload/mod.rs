@@ -1,4 +1,4 @@
-//! What servers are asked to do. A workload knows no system, and is the same for the limit.
+//! The workloads. They are independent of the system, and the same for the limit.
 
 mod expiry;
 mod heartbeat;
@@ -16,29 +16,29 @@ pub(crate) use self::{
 };
 use crate::{error::BenchError, figures::Figures, plan::InstancePlan, target::LoadTarget};
 
-/// One kind of load.
+/// A workload.
 pub(crate) trait Load: Sync {
-    /// What the rounds of one server share.
+    /// The state that the rounds of one server share.
     type Ready: Send;
 
-    /// Whether a server that was started for the run is started anew for each round.
+    /// Set if each round needs a new server, where the run starts them.
     const FRESH: bool = false;
 
     /// The name of its command.
     const NAME: &'static str;
 
-    /// What is done, for the heading.
+    /// Describes the load, for the heading.
     fn describe(&self) -> String;
 
-    /// Whether the arguments make sense together.
+    /// Checks that the arguments are consistent.
     fn check(&self) -> Result<(), BenchError> {
         Ok(())
     }
 
-    /// What instances are like.
+    /// Returns the shape of the instances.
     fn plan(&self, namespace: String, payload: usize) -> InstancePlan;
 
-    /// How long after a renewal the limit's server has instances go; nothing: never.
+    /// Returns the time from a renewal to the removal of instances by the limit; 0 for never.
     fn limit_ttl_ms(&self) -> u64 {
         0
     }

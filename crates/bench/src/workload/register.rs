@@ -1,4 +1,4 @@
-//! Registrations: each a new instance.
+//! The workload `register`: registrations of new instances.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,20 +20,19 @@ pub(crate) struct RegisterLoad {
     /// Connections.
     #[arg(long, default_value_t = 16)]
     connections: usize,
-    /// Callers, each of which waits for an answer before it asks again.
+    /// Callers, each of which waits for a response before its next call.
     #[arg(long, default_value_t = 64)]
     callers: usize,
-    /// Registrations after which a round ends; without it, only the time ends one.
+    /// Registrations after which a round ends [default: none, the time ends it].
     #[arg(long)]
     instances: Option<u64>,
     /// Instances of each service.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     a_service: u64,
-    /// Registrations a second, sent whether those before are answered or not. Without it, as many as
-    /// are answered.
+    /// Registrations a second, independent of responses [default: none, as many as are answered].
     #[arg(long)]
     rate: Option<f64>,
-    /// How long a round takes at most.
+    /// Longest duration of a round.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     duration: Duration,
 }

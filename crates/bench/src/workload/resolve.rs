@@ -1,4 +1,4 @@
-//! Lookups of services.
+//! The workload `resolve`: lookups of services.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,13 +15,13 @@ use crate::{
     target::LoadTarget,
 };
 
-/// Look services up.
+/// Look up services.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ResolveLoad {
     /// Connections.
     #[arg(long, default_value_t = 16)]
     connections: usize,
-    /// Callers, each of which waits for an answer before it asks again.
+    /// Callers, each of which waits for a response before its next call.
     #[arg(long, default_value_t = 64)]
     callers: usize,
     /// Services.
@@ -30,11 +30,10 @@ pub(crate) struct ResolveLoad {
     /// Instances in all.
     #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u64).range(1..))]
     instances: u64,
-    /// Lookups a second, sent whether those before are answered or not. Without it, as many as are
-    /// answered.
+    /// Lookups a second, independent of responses [default: none, as many as are answered].
     #[arg(long)]
     rate: Option<f64>,
-    /// How long a round takes.
+    /// Duration of a round.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     duration: Duration,
 }
@@ -57,7 +56,7 @@ impl Load for ResolveLoad {
         if self.instances.is_multiple_of(self.services) {
             return Ok(());
         }
-        let why = "--instances has to be a multiple of --services: every answer is checked";
+        let why = "--instances must be a multiple of --services, since every response is checked";
         Err(BenchError::Arguments(why.to_owned()))
     }
 
@@ -85,7 +84,7 @@ impl Load for ResolveLoad {
             move |connection, number: u64| {
                 let target = Arc::clone(&target);
                 async move {
-                    // A prime: neighbours in time are far from each other.
+                    // A prime: consecutive lookups are of distant services.
                     let found = target.resolve(&connection, number * 7_919 % services).await?;
                     expect(found, a_service)
                 }
@@ -100,7 +99,11 @@ impl Load for ResolveLoad {
     }
 }
 
-/// Whether all were found.
+/// Checks the number of instances in a response.
 pub(super) fn expect(found: u64, expected: u64) -> Result<(), BenchCallError> {
-    if found == expected { Ok(()) } else { Err(BenchCallError::Nonsense("instances are missing")) }
+    if found == expected {
+        Ok(())
+    } else {
+        Err(BenchCallError::InvalidResponse("instances are missing"))
+    }
 }

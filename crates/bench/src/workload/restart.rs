@@ -1,4 +1,5 @@
-//! Kill -9, and the time until the server answers again, with nothing lost.
+//! The workload `restart`: `kill -9`, then the time until the first answered lookup, with nothing
+//! lost.
 
 use std::sync::{
     Arc,
@@ -22,11 +23,10 @@ use crate::{
 
 const CONNECTIONS: usize = 16;
 const CALLERS: usize = 64;
-/// Times in one round.
+/// Restarts in one round.
 const RESTARTS: usize = 3;
 
-/// Kill the server, and start it again on what it kept: three times a round. It has to be one that is
-/// started for it: with `--spawn`.
+/// Kill the server and restart it from its data directory, three times a round. Needs `--spawn`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RestartLoad {
     /// Instances.
@@ -50,7 +50,7 @@ impl Load for RestartLoad {
         if self.instances.is_multiple_of(self.a_service) {
             return Ok(());
         }
-        let why = "--instances has to be a multiple of --a-service: every service is looked up";
+        let why = "--instances must be a multiple of --a-service, since every service is looked up";
         Err(BenchError::Arguments(why.to_owned()))
     }
 
@@ -60,7 +60,7 @@ impl Load for RestartLoad {
 
     async fn prepare(&self, target: &Arc<LoadTarget>) -> Result<Population, BenchError> {
         if !target.server.is_own() {
-            let why = "this workload kills the server: it needs one of its own, with --spawn";
+            let why = "this workload kills the server: add --spawn to start one";
             return Err(BenchError::Arguments(why.to_owned()));
         }
         let connections = target.connect(CONNECTIONS).await?;
@@ -73,12 +73,12 @@ impl Load for RestartLoad {
         _population: &Population,
     ) -> Result<Figures, BenchError> {
         target.progress.begin(format!("{}: restarts", target.name));
-        let mut micros = Histogram::<u64>::new(3).expect("three digits are few enough");
+        let mut micros = Histogram::<u64>::new(3).expect("three digits are supported");
         let mut lost = 0;
         let mut figures = Figures::default();
         for _ in 0..RESTARTS {
             let took = target.server.restart().await?;
-            micros.record(took.as_micros() as u64).expect("it grows as need be");
+            micros.record(took.as_micros() as u64).expect("the histogram resizes");
             target.progress.step();
             if !target.is_limit {
                 lost += self.lost(target, &mut figures).await?;
@@ -97,7 +97,7 @@ impl Load for RestartLoad {
 }
 
 impl RestartLoad {
-    /// How many instances are not there any more.
+    /// Returns the number of instances that were lost.
     async fn lost(
         &self,
         target: &Arc<LoadTarget>,

@@ -1,4 +1,5 @@
-//! Changes, and how soon each of many watchers sees them.
+//! The workload `watch`: changes at a constant rate, and the latency until each of many watchers
+//! has them.
 
 use std::{
     sync::{
@@ -29,31 +30,31 @@ use crate::{
     target::{LoadTarget, counted},
 };
 
-/// Connections that register, and send changes.
+/// Connections that register and send changes.
 const WRITING_CONNECTIONS: usize = 4;
-/// For watches to begin, and for the last change to be seen by all.
+/// The times to wait for watches to open, and for the last change to reach all.
 const READY_MAX: Duration = Duration::from_secs(120);
 const SEEN_MAX: Duration = Duration::from_secs(30);
 
-/// Change instances while many watch.
+/// Change instances while many watchers receive the changes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct WatchLoad {
     /// Connections of watchers.
     #[arg(long, default_value_t = 1)]
     connections: usize,
-    /// Watchers, each with a stream of its own.
+    /// Watchers, each with a stream.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     watchers: u64,
-    /// Services. Each watcher watches one, and each change is of one.
+    /// Services; each watcher watches one, and each change is of one.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     services: u64,
     /// Instances in all.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     instances: u64,
-    /// Changes a second, sent whether those before are answered or not.
+    /// Changes a second, independent of responses.
     #[arg(long, default_value_t = 100.0)]
     rate: f64,
-    /// How long changes are made in a round.
+    /// Time over which a round makes changes.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     duration: Duration,
 }
@@ -73,9 +74,9 @@ impl Load for WatchLoad {
 
     fn check(&self) -> Result<(), BenchError> {
         let why = if !self.instances.is_multiple_of(self.services) {
-            "--instances has to be a multiple of --services"
+            "--instances must be a multiple of --services"
         } else if self.rate <= 0.0 || self.connections == 0 {
-            "--rate and --connections have to be more than 0"
+            "--rate and --connections must be greater than 0"
         } else {
             return Ok(());
         };
@@ -133,15 +134,15 @@ impl WatchLoad {
         (self.rate * self.duration.as_secs_f64()).ceil() as u64
     }
 
-    /// Begins the watches, each of which stands when this returns. Each ends with how many changes it
-    /// did not see.
+    /// Opens the watches. Returns once all are open; each task returns the number of changes that
+    /// it missed at the end.
     async fn begin(
         &self,
         target: &Arc<LoadTarget>,
         connections: &[BenchConnection],
         board: &Arc<ChangeBoard>,
     ) -> Result<JoinSet<u64>, BenchError> {
-        target.progress.begin(format!("{}: beginning watches", target.name));
+        target.progress.begin(format!("{}: opening watches", target.name));
         let ready = Arc::new(Semaphore::new(0));
         let mut tasks = JoinSet::new();
         for watcher in 0..self.watchers {
@@ -153,14 +154,14 @@ impl WatchLoad {
                 watching.run(watcher as usize, connection, &ready).await
             });
         }
-        let all = u32::try_from(self.watchers).expect("so many are never open");
+        let all = u32::try_from(self.watchers).expect("fewer than 2^32 watchers");
         let standing = timeout(READY_MAX, ready.acquire_many(all)).await;
         let silent = BenchError::Silent { what: "a watch", seconds: READY_MAX.as_secs() };
-        standing.map_err(|_| silent)?.expect("it is never closed").forget();
+        standing.map_err(|_| silent)?.expect("the semaphore is never closed").forget();
         Ok(tasks)
     }
 
-    /// Makes the changes, those of one service one after the other; the errors that there were.
+    /// Makes the changes, those of one service one after the other. Returns the errors.
     async fn change(
         &self,
         target: &Arc<LoadTarget>,
@@ -195,11 +196,11 @@ impl WatchLoad {
     }
 }
 
-/// When changes were sent, and what watchers saw of them.
+/// The times of the sent changes, and the results of the watchers.
 #[derive(Debug)]
 struct ChangeBoard {
     base: Instant,
-    /// By their numbers, which begin with 1: nanoseconds after the base.
+    /// Nanoseconds after the base, by number; numbers start at 1.
     sent: Box<[AtomicU64]>,
     services: u64,
     latencies: Latencies,
@@ -224,7 +225,7 @@ impl ChangeBoard {
         self.sent[number as usize].store(nanos, Ordering::Release);
     }
 
-    /// Notes what a watcher saw that expected a change; which it expects next.
+    /// Records a received change. Returns the next change that the watcher expects.
     fn see(&self, watcher: usize, expected: u64, number: u64) -> u64 {
         let now = self.base.elapsed();
         let Some(sent) = self.sent.get(number as usize) else {
@@ -241,14 +242,14 @@ impl ChangeBoard {
         number + self.services
     }
 
-    /// How many changes of a service were to come from one on.
+    /// Returns the number of changes of a service that remain from `expected` on.
     fn left(&self, expected: u64) -> u64 {
         let last = self.sent.len() as u64 - 1;
         if expected > last { 0 } else { (last - expected) / self.services + 1 }
     }
 }
 
-/// One watcher.
+/// A watcher of one service.
 struct LoadWatcher {
     target: Arc<LoadTarget>,
     board: Arc<ChangeBoard>,
@@ -258,12 +259,12 @@ struct LoadWatcher {
 }
 
 impl LoadWatcher {
-    /// Watches until everything was seen or for so long as nothing more comes. What was not seen.
+    /// Watches until all changes or a timeout. Returns the number of missed changes.
     async fn run(mut self, watcher: usize, connection: BenchConnection, ready: &Semaphore) -> u64 {
         let service = self.target.plan.service(self.service);
         let call = self.target.protocol.watch(&self.target.plan.namespace, Some(&service));
         if let Ok(receiver) = connection.follow(call).await {
-            // An error shows as changes that were not seen.
+            // An error appears as missed changes.
             let _ = self.follow(watcher, receiver, ready).await;
         }
         self.left()
@@ -281,7 +282,7 @@ impl LoadWatcher {
     ) -> Result<(), BenchCallError> {
         while self.left() > 0 {
             let Ok(message) = timeout(SEEN_MAX, receiver.next()).await else { break };
-            let message = message?.ok_or(BenchCallError::Nonsense("the stream ended"))?;
+            let message = message?.ok_or(BenchCallError::InvalidResponse("the stream ended"))?;
             for seen in self.target.protocol.seen(message)? {
                 match seen {
                     ObservedEvent::Ready => ready.add_permits(1),
@@ -302,7 +303,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_missed_or_repeated_is_counted() {
+    async fn missed_and_repeated_changes_are_counted() {
         let board = ChangeBoard::new(10, 2);
         board.send(1, Instant::now());
         let expected = board.see(0, 1, 1);
