@@ -12,7 +12,7 @@ use crate::service::Service;
 
 /// The longest that a call waits before it is sent: for the instances to be known, and for
 /// connections to be made.
-pub(super) const UNSENT_MAX: Duration = Duration::from_secs(5);
+pub(super) const SEND_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Longer than any call waits for an instance, and short enough to be added to any time.
 pub(super) const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -69,7 +69,7 @@ pub struct BalancedChannel<P = Grpc> {
     pub(super) service: Service,
     /// What sending again may cost: all clones pay from it.
     pub(super) budget: Arc<TpsBudget>,
-    pub(super) options: Options,
+    pub(super) options: ChannelOptions,
     /// Absent where all calls to an instance share one connection of HTTP/2.
     pub(super) pool: Option<Pool>,
     protocol: PhantomData<P>,
@@ -99,7 +99,7 @@ impl<P> fmt::Debug for BalancedChannel<P> {
 
 /// What a channel was told about its calls.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Options {
+pub(super) struct ChannelOptions {
     /// How often a call is sent at most, where it may have been received.
     pub(super) attempts: u32,
     /// How many calls an instance may have in flight.
@@ -119,7 +119,7 @@ pub(super) enum Overlap {
     Forbidden,
 }
 
-impl Default for Options {
+impl Default for ChannelOptions {
     fn default() -> Self {
         Self {
             attempts: 1,
@@ -134,7 +134,7 @@ impl Default for Options {
 impl<P: Protocol> BalancedChannel<P> {
     pub(super) fn new(service: Service, pool: Option<Pool>) -> Self {
         let budget = Arc::new(TpsBudget::new(BUDGET_WINDOW, BUDGET_RESERVE, BUDGET_SHARE));
-        Self { service, budget, options: Options::default(), pool, protocol: PhantomData }
+        Self { service, budget, options: ChannelOptions::default(), pool, protocol: PhantomData }
     }
 
     /// The service that this calls.
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn waits_are_as_documented() {
-        assert_eq!(UNSENT_MAX, Duration::from_secs(5));
+        assert_eq!(SEND_WAIT_MAX, Duration::from_secs(5));
     }
 
     #[test]

@@ -7,10 +7,10 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::{
-    balanced::{BalancedChannel, UNSENT_MAX},
+    balanced::{BalancedChannel, SEND_WAIT_MAX},
     call::Call,
     protocol::Protocol,
-    transport::Way,
+    transport::Transport,
 };
 use crate::{
     balance::{NoInstance, Pick},
@@ -22,56 +22,63 @@ use crate::{
 
 /// Which instances an attempt may go to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(super) enum InstanceScope {
     /// To another one than the attempts before it, which is not ejected; where there is none, to any.
-    All,
+    Any,
     /// To another one than the attempts before it, which is not ejected.
-    Others,
+    Untried,
 }
 
 /// How often a call looks for an instance whose last room it raced for in vain.
 const RACES_MAX: usize = 4;
 
 /// Who takes no connection for so long is left alone, whatever the call's own time was.
-const LATE_MIN: Duration = Duration::from_millis(100);
+const CONNECT_LIMIT_MIN: Duration = Duration::from_millis(100);
 
 /// Why there is no instance for an attempt.
-enum Miss {
-    None(NoInstance),
+enum PickFailure {
+    NoInstance(NoInstance),
     /// None of those that are left takes a connection.
-    Exhausted,
+    AllUnreachable,
     /// Those that are left have as many calls in flight as they may.
-    Full,
+    AllAtLimit,
 }
 
 impl<P: Protocol> BalancedChannel<P> {
     /// Picks an instance that takes a connection. Those that don't are noted in the call.
-    pub(super) async fn connect(&self, call: &Call, scope: Scope) -> Result<(Pick, Way), Status> {
+    pub(super) async fn connect(
+        &self,
+        call: &Call,
+        scope: InstanceScope,
+    ) -> Result<(Pick, Transport), Status> {
         if self.service.snapshot().is_none() {
-            self.service.ready().await.map_err(|error| self.unready(&error))?;
+            self.service.ready().await.map_err(|error| self.not_ready_status(&error))?;
         }
         loop {
             let pick = self.choose(call, scope).await?;
             if let Some(pool) = &self.pool {
-                return Ok((pick, Way::Pool(pool.clone())));
+                return Ok((pick, Transport::Pool(pool.clone())));
             }
             let endpoint = pick.endpoint();
             if let Some(connection) = endpoint.connection().current() {
-                return Ok((pick, Way::Connection(connection)));
+                return Ok((pick, Transport::Connection(connection)));
             }
             // Half of the time that is left: the other half is for another instance.
-            let limit = call.left(clock::now()).map_or(UNSENT_MAX, |left| left / 2);
+            let limit = call.left(clock::now()).map_or(SEND_WAIT_MAX, |left| left / 2);
             let dialed = clock::within(limit, self.dial(endpoint)).await;
             match dialed {
-                Some(Ok(connection)) => return Ok((pick, Way::Connection(connection))),
-                Some(Err(error)) => call.tried().note(endpoint, error),
+                Some(Ok(connection)) => return Ok((pick, Transport::Connection(connection))),
+                Some(Err(error)) => call.tried().record_unreachable(endpoint, error),
                 None => {
                     // What little was left of a call's time says nothing of the instance.
-                    if limit >= LATE_MIN {
+                    if limit >= CONNECT_LIMIT_MIN {
                         endpoint.record(Outcome::Unreachable, Duration::ZERO);
                     }
                     let address = endpoint.address().into();
-                    call.tried().note(endpoint, ConnectError::CallDeadline { address, limit });
+                    call.tried().record_unreachable(
+                        endpoint,
+                        ConnectError::CallDeadline { address, limit },
+                    );
                 }
             }
         }
@@ -96,30 +103,30 @@ impl<P: Protocol> BalancedChannel<P> {
     }
 
     /// An instance that takes connections, as far as is known; waits for one where that is asked for.
-    async fn choose(&self, call: &Call, scope: Scope) -> Result<Pick, Status> {
+    async fn choose(&self, call: &Call, scope: InstanceScope) -> Result<Pick, Status> {
         let picked = match self.pick(call, scope) {
-            Err(Miss::None(reason)) if !self.options.ready_wait.is_zero() => {
-                self.await_instance(call, scope, reason).await
+            Err(PickFailure::NoInstance(reason)) if !self.options.ready_wait.is_zero() => {
+                self.wait_for_instance(call, scope, reason).await
             }
             picked => picked,
         };
-        let pick = picked.map_err(|miss| self.missed(call, &miss))?;
+        let pick = picked.map_err(|failure| self.pick_failure_status(call, &failure))?;
         call.tried().choose(pick.endpoint());
         Ok(pick)
     }
 
     /// An instance, once a view has one. `reason`: why there is none now.
-    async fn await_instance(
+    async fn wait_for_instance(
         &self,
         call: &Call,
-        scope: Scope,
+        scope: InstanceScope,
         mut reason: NoInstance,
-    ) -> Result<Pick, Miss> {
+    ) -> Result<Pick, PickFailure> {
         let mut changes = self.service.changes();
         let waiting = async {
             while changes.next().await.is_some() {
                 match self.pick(call, scope) {
-                    Err(Miss::None(still)) => reason = still,
+                    Err(PickFailure::NoInstance(still)) => reason = still,
                     picked => return Some(picked),
                 }
             }
@@ -127,32 +134,36 @@ impl<P: Protocol> BalancedChannel<P> {
             None
         };
         let picked = clock::within(self.options.ready_wait, waiting).await.flatten();
-        picked.unwrap_or(Err(Miss::None(reason)))
+        picked.unwrap_or(Err(PickFailure::NoInstance(reason)))
     }
 
     /// An instance that has not refused the call a connection, and has room for it.
-    fn pick(&self, call: &Call, scope: Scope) -> Result<Pick, Miss> {
+    fn pick(&self, call: &Call, scope: InstanceScope) -> Result<Pick, PickFailure> {
         let tried = call.tried();
         let limit = self.options.in_flight_max;
         let full = Cell::new(false);
-        let suits = |endpoint: &Endpoint| {
-            let is_left = !tried.contains(endpoint);
+        let accepts = |endpoint: &Endpoint| {
+            let is_left = !tried.is_unreachable(endpoint);
             let has_room = endpoint.in_flight() < limit;
             full.set(full.get() || (is_left && !has_room));
             is_left && has_room
         };
         let is_other = |endpoint: &Endpoint| {
-            !tried.was_chosen(endpoint) && endpoint.is_admitted() && suits(endpoint)
+            !tried.was_chosen(endpoint) && endpoint.is_admitted() && accepts(endpoint)
         };
-        let ways: [&dyn Fn(&Endpoint) -> bool; 2] = [&is_other, &suits];
-        let ways = match scope {
-            Scope::Others => &ways[..1],
-            Scope::All if tried.has_chosen() => &ways,
-            Scope::All => &ways[1..],
+        let predicates: [&dyn Fn(&Endpoint) -> bool; 2] = [&is_other, &accepts];
+        let predicates = match scope {
+            InstanceScope::Untried => &predicates[..1],
+            InstanceScope::Any if tried.has_chosen() => &predicates,
+            InstanceScope::Any => &predicates[1..],
         };
-        for way in ways {
+        for accepts in predicates {
             for _ in 0..RACES_MAX {
-                match self.service.pick_where(&call.context(), way).map_err(Miss::None)? {
+                match self
+                    .service
+                    .pick_where(&call.context(), accepts)
+                    .map_err(PickFailure::NoInstance)?
+                {
                     // It counts by now. Of calls that race for the last room each sees all that came
                     // before it: more than the limit never pass. Two may make way for each other.
                     Some(pick) if pick.endpoint().in_flight() <= limit => return Ok(pick),
@@ -161,7 +172,7 @@ impl<P: Protocol> BalancedChannel<P> {
                 }
             }
         }
-        Err(if full.get() { Miss::Full } else { Miss::Exhausted })
+        Err(if full.get() { PickFailure::AllAtLimit } else { PickFailure::AllUnreachable })
     }
 
     /// Whether there is an instance that the call was not meant for yet, that is not ejected and has room.
@@ -172,12 +183,12 @@ impl<P: Protocol> BalancedChannel<P> {
         })
     }
 
-    fn missed(&self, call: &Call, miss: &Miss) -> Status {
+    fn pick_failure_status(&self, call: &Call, failure: &PickFailure) -> Status {
         self.service.metrics().pick_failed();
-        match miss {
-            Miss::None(reason) => self.none(*reason),
-            Miss::Exhausted => self.exhausted(call),
-            Miss::Full => {
+        match failure {
+            PickFailure::NoInstance(reason) => self.no_instance_status(*reason),
+            PickFailure::AllUnreachable => self.all_unreachable_status(call),
+            PickFailure::AllAtLimit => {
                 let (service, limit) = (self.service.name(), self.options.in_flight_max);
                 let all = format!("all instances of {service} that can be reached");
                 Status::resource_exhausted(format!(
@@ -187,27 +198,27 @@ impl<P: Protocol> BalancedChannel<P> {
         }
     }
 
-    fn none(&self, reason: NoInstance) -> Status {
+    fn no_instance_status(&self, reason: NoInstance) -> Status {
         Status::unavailable(format!("no instance of {}: {reason}", self.service.name()))
     }
 
-    fn unready(&self, error: &ReadyError) -> Status {
+    fn not_ready_status(&self, error: &ReadyError) -> Status {
         Status::unavailable(format!("no instance of {}: {error}", self.service.name()))
     }
 
-    fn exhausted(&self, call: &Call) -> Status {
+    fn all_unreachable_status(&self, call: &Call) -> Status {
         let (service, tried) = (self.service.name(), call.tried());
-        let count = tried.count();
-        let last = tried.last().map(|error| format!(", the last one: {error}"));
+        let count = tried.unreachable_count();
+        let last = tried.last_error().map(|error| format!(", the last one: {error}"));
         let last = last.unwrap_or_default();
         Status::unavailable(format!("none of {count} instances of {service} was reached{last}"))
     }
 
     /// Why a call was not sent in time.
-    pub(super) fn too_late(&self, call: &Call) -> Status {
+    pub(super) fn send_timeout_status(&self, call: &Call) -> Status {
         match self.service.snapshot() {
-            None => self.none(NoInstance::NotReady),
-            Some(_) => self.exhausted(call),
+            None => self.no_instance_status(NoInstance::NotReady),
+            Some(_) => self.all_unreachable_status(call),
         }
     }
 }
@@ -234,7 +245,7 @@ mod tests {
         let race = || {
             let call = Call::new::<Grpc>(Request::new(Body::empty()), clock::now());
             for _ in 0..20_000 {
-                if let Ok(_pick) = channel.pick(&call, Scope::All) {
+                if let Ok(_pick) = channel.pick(&call, InstanceScope::Any) {
                     assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
                     passed.fetch_add(1, Ordering::SeqCst);
                     holders.fetch_sub(1, Ordering::SeqCst);

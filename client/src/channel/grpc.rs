@@ -11,7 +11,7 @@ use std::{
 use http::{Request, Response};
 use tonic::body::Body;
 
-use super::{balanced::BalancedChannel, call::Call, failure::Failure, protocol::Grpc};
+use super::{balanced::BalancedChannel, call::Call, failure::AttemptFailure, protocol::Grpc};
 use crate::{correlation, runtime::clock, service::Service, transport::connection::CallFuture};
 
 impl tower::Service<Request<Body>> for BalancedChannel {
@@ -28,7 +28,7 @@ impl tower::Service<Request<Body>> for BalancedChannel {
         let channel = self.clone();
         ResponseFuture(Box::pin(async move {
             let call = Call::new::<Grpc>(request, clock::now());
-            Ok(channel.run(&call).await.unwrap_or_else(Failure::answer))
+            Ok(channel.run(&call).await.unwrap_or_else(AttemptFailure::into_response))
         }))
     }
 }

@@ -17,28 +17,28 @@ use tower::retry::budget::Budget;
 use super::{
     balanced::{BalancedChannel, FAR, Overlap},
     call::Call,
-    connect::Scope,
-    failure::Failure,
+    connect::InstanceScope,
+    failure::AttemptFailure,
     protocol::Protocol,
 };
 use crate::{
-    channel::retry::patience,
+    channel::retry::silence_limit,
     runtime::clock::{self, Instant},
 };
 
 /// What an attempt, or a call, came to.
-type Attempted = Result<Response<Body>, Failure>;
+type AttemptResult = Result<Response<Body>, AttemptFailure>;
 
 impl<P: Protocol> BalancedChannel<P> {
     /// Sees a call through, for as long as its caller waits.
-    pub(super) async fn run(&self, call: &Call) -> Attempted {
+    pub(super) async fn run(&self, call: &Call) -> AttemptResult {
         self.budget.deposit();
-        let mut first = pin!(self.dispatch(call, Scope::All));
-        let mut race = Race::new(self, call);
+        let mut first = pin!(self.dispatch(call, InstanceScope::Any));
+        let mut race = ParallelAttempts::new(self, call);
         if race.is_possible() {
-            call.take_in().await;
+            call.buffer_available().await;
         }
-        let Some(at) = race.next_look(clock::now()) else { return first.await };
+        let Some(at) = race.next_wakeup(clock::now()) else { return first.await };
         let mut timer = pin!(clock::timer(at));
         poll_fn(|context| {
             loop {
@@ -47,11 +47,11 @@ impl<P: Protocol> BalancedChannel<P> {
                 }
                 ready!(timer.as_mut().poll(context));
                 let now = clock::now();
-                if call.is_late(now) {
-                    return Poll::Ready(Err(Failure::Late));
+                if call.is_timed_out(now) {
+                    return Poll::Ready(Err(AttemptFailure::TimedOut));
                 }
                 race.advance(now);
-                let next = race.next_look(now).unwrap_or(now + FAR);
+                let next = race.next_wakeup(now).unwrap_or(now + FAR);
                 timer.as_mut().reset(next);
             }
         })
@@ -60,54 +60,54 @@ impl<P: Protocol> BalancedChannel<P> {
 }
 
 /// The attempts of a call that are under way at once.
-struct Race<'a, P> {
+struct ParallelAttempts<'a, P> {
     channel: &'a BalancedChannel<P>,
     call: &'a Call,
     /// The silence of an instance after which another one is tried; none where the call may not overlap.
-    patience: Option<Duration>,
-    is_first_over: bool,
-    others: Vec<Pin<Box<dyn Future<Output = Attempted> + Send + 'a>>>,
+    silence_limit: Option<Duration>,
+    is_first_done: bool,
+    others: Vec<Pin<Box<dyn Future<Output = AttemptResult> + Send + 'a>>>,
     /// How many others there were.
-    begun: u32,
+    started: u32,
     /// No other is begun before.
     not_before: Instant,
     /// What those came to that are over.
-    failure: Option<Failure>,
+    failure: Option<AttemptFailure>,
 }
 
-impl<'a, P: Protocol> Race<'a, P> {
+impl<'a, P: Protocol> ParallelAttempts<'a, P> {
     fn new(channel: &'a BalancedChannel<P>, call: &'a Call) -> Self {
         let options = &channel.options;
         let overlaps = options.attempts > 1 && options.overlap == Overlap::Allowed;
         let limit = call.limit().filter(|_| overlaps);
         let slowest = || channel.service.slowest_answer();
-        let patience = limit.map(|limit| patience(limit, options.attempts, slowest()));
+        let silence_limit = limit.map(|limit| silence_limit(limit, options.attempts, slowest()));
         Self {
             channel,
             call,
-            patience,
-            is_first_over: false,
+            silence_limit,
+            is_first_done: false,
             others: Vec::new(),
-            begun: 0,
+            started: 0,
             not_before: call.began(),
             failure: None,
         }
     }
 
     fn is_possible(&self) -> bool {
-        self.patience.is_some() || self.channel.options.hedge_delay.is_some()
+        self.silence_limit.is_some() || self.channel.options.hedge_delay.is_some()
     }
 
     /// The first answer; or, once all attempts are over, how they failed.
     fn poll(
         &mut self,
-        first: Pin<&mut impl Future<Output = Attempted>>,
+        first: Pin<&mut impl Future<Output = AttemptResult>>,
         context: &mut Context<'_>,
-    ) -> Poll<Attempted> {
-        if !self.is_first_over
+    ) -> Poll<AttemptResult> {
+        if !self.is_first_done
             && let Poll::Ready(attempted) = first.poll(context)
         {
-            self.is_first_over = true;
+            self.is_first_done = true;
             match attempted {
                 Ok(answer) => return Poll::Ready(Ok(answer)),
                 Err(failure) => self.fail(failure),
@@ -125,7 +125,7 @@ impl<'a, P: Protocol> Race<'a, P> {
             }
         }
         match self.failure.take() {
-            Some(failure) if self.is_first_over && self.others.is_empty() => {
+            Some(failure) if self.is_first_done && self.others.is_empty() => {
                 Poll::Ready(Err(failure))
             }
             failure => {
@@ -135,15 +135,15 @@ impl<'a, P: Protocol> Race<'a, P> {
         }
     }
 
-    fn fail(&mut self, failure: Failure) {
+    fn fail(&mut self, failure: AttemptFailure) {
         self.failure = Some(match self.failure.take() {
-            Some(before) => before.or(failure),
+            Some(before) => before.or_possibly_served(failure),
             None => failure,
         });
     }
 
     /// When there is something to look after: the call's deadline, or an attempt that is due.
-    fn next_look(&self, now: Instant) -> Option<Instant> {
+    fn next_wakeup(&self, now: Instant) -> Option<Instant> {
         let due = self.due(now).map(|(at, _)| at.max(self.not_before));
         self.call.deadline(now).into_iter().chain(due).min()
     }
@@ -152,12 +152,12 @@ impl<'a, P: Protocol> Race<'a, P> {
     /// no other.
     fn due(&self, now: Instant) -> Option<(Instant, Duration)> {
         let options = &self.channel.options;
-        if let Some(delay) = options.hedge_delay.filter(|_| self.begun == 0) {
+        if let Some(delay) = options.hedge_delay.filter(|_| self.started == 0) {
             return Some((self.call.quiet_since() + delay, delay));
         }
-        let patience = self.patience?;
-        let may = self.begun + 1 < options.attempts && self.call.sent() < options.attempts;
-        may.then(|| (self.call.silent_since(now) + patience, patience))
+        let silence_limit = self.silence_limit?;
+        let may = self.started + 1 < options.attempts && self.call.sent() < options.attempts;
+        may.then(|| (self.call.silent_since(now) + silence_limit, silence_limit))
     }
 
     /// Begins another attempt where one is due.
@@ -166,20 +166,20 @@ impl<'a, P: Protocol> Race<'a, P> {
         if at.max(self.not_before) > now {
             return;
         }
-        self.not_before = now + delay.max(LOOK_MIN);
+        self.not_before = now + delay.max(RECHECK_MIN);
         let Self { channel, call, .. } = *self;
         // Two at once both need all of the body.
-        if !call.is_at_hand() || !channel.has_another(call) || !channel.budget.withdraw() {
+        if !call.is_buffered() || !channel.has_another(call) || !channel.budget.withdraw() {
             return;
         }
         channel.service.metrics().call_retried();
-        if self.patience.is_some_and(|patience| delay >= patience) {
-            call.note_silence(delay);
+        if self.silence_limit.is_some_and(|silence_limit| delay >= silence_limit) {
+            call.set_silence(delay);
         }
-        self.begun += 1;
-        self.others.push(Box::pin(channel.dispatch(call, Scope::Others)));
+        self.started += 1;
+        self.others.push(Box::pin(channel.dispatch(call, InstanceScope::Untried)));
     }
 }
 
 /// The shortest time between two looks for an instance that there may not be.
-const LOOK_MIN: Duration = Duration::from_millis(1);
+const RECHECK_MIN: Duration = Duration::from_millis(1);

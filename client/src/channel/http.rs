@@ -12,7 +12,7 @@ use std::{
 use http::{Request, Response};
 use tonic::{Code, body::Body};
 
-use super::{balanced::BalancedChannel, call::Call, failure::Failure, protocol::Http};
+use super::{balanced::BalancedChannel, call::Call, failure::AttemptFailure, protocol::Http};
 use crate::{
     channel::http1::Pool, correlation, endpoint::Endpoint, proto::Instance, runtime::clock,
     service::Service,
@@ -129,24 +129,28 @@ impl tower::Service<Request<Body>> for BalancedChannel<Http> {
         let channel = self.clone();
         HttpFuture(Box::pin(async move {
             let call = Call::new::<Http>(request, clock::now());
-            channel.run(&call).await.or_else(|failure| answered(&call, failure))
+            channel.run(&call).await.or_else(|failure| into_result(&call, failure))
         }))
     }
 }
 
 /// What a caller gets where no attempt came to more than this.
-fn answered(call: &Call, failure: Failure) -> Result<Response<Body>, HttpChannelError> {
+fn into_result(call: &Call, failure: AttemptFailure) -> Result<Response<Body>, HttpChannelError> {
     let (kind, message) = match failure {
-        Failure::Unavailable(answer) => return Ok(*answer),
-        Failure::Nowhere(status) if status.code() == Code::ResourceExhausted => {
+        AttemptFailure::Unavailable(answer) => return Ok(*answer),
+        AttemptFailure::NoInstance(status) if status.code() == Code::ResourceExhausted => {
             (FailureKind::LimitReached, status.message().into())
         }
-        Failure::Nowhere(status) | Failure::Unreached(status) | Failure::Unsent(status) => {
-            (FailureKind::Unsent, status.message().into())
+        AttemptFailure::NoInstance(status)
+        | AttemptFailure::Connect(status)
+        | AttemptFailure::Unsent(status) => (FailureKind::Unsent, status.message().into()),
+        AttemptFailure::ConnectionLost(status) => {
+            (FailureKind::ConnectionLost, status.message().into())
         }
-        Failure::Lost(status) => (FailureKind::ConnectionLost, status.message().into()),
-        Failure::Unusable(status) => (FailureKind::HeadTooLarge, status.message().into()),
-        Failure::Late => (FailureKind::TimedOut, "the call's timeout has passed".into()),
+        AttemptFailure::InvalidResponse(status) => {
+            (FailureKind::HeadTooLarge, status.message().into())
+        }
+        AttemptFailure::TimedOut => (FailureKind::TimedOut, "the call's timeout has passed".into()),
     };
     Err(HttpChannelError { kind, message, attempts: call.sent(), endpoint: call.tried().latest() })
 }

@@ -29,21 +29,21 @@ pub trait Sealed: Send + Sync + 'static {
     fn timeout(head: &mut Parts) -> Option<Timeout>;
 
     /// Tells the instance how much time is `left`, and how many attempts there were before.
-    fn tell(headers: &mut HeaderMap, left: Option<Duration>, previous: u32);
+    fn set_headers(headers: &mut HeaderMap, left: Option<Duration>, previous: u32);
 }
 
 impl Protocol for Grpc {}
 
 impl Sealed for Grpc {
     fn timeout(head: &mut Parts) -> Option<Timeout> {
-        let asked = timeout::timeout(&head.headers);
+        let asked = timeout::parse(&head.headers);
         let shorter = asked.into_iter().chain(CallTimeout::take(&mut head.extensions)).min();
-        shorter.map(Timeout::OfAll)
+        shorter.map(Timeout::WholeCall)
     }
 
-    fn tell(headers: &mut HeaderMap, left: Option<Duration>, previous: u32) {
+    fn set_headers(headers: &mut HeaderMap, left: Option<Duration>, previous: u32) {
         if let Some(left) = left {
-            headers.insert(&GRPC_TIMEOUT, timeout::written(left));
+            headers.insert(&GRPC_TIMEOUT, timeout::format(left));
         }
         if previous > 0 {
             headers.insert(&GRPC_PREVIOUS_ATTEMPTS, previous.into());
@@ -55,10 +55,10 @@ impl Protocol for Http {}
 
 impl Sealed for Http {
     fn timeout(head: &mut Parts) -> Option<Timeout> {
-        CallTimeout::take(&mut head.extensions).map(Timeout::OfInstance)
+        CallTimeout::take(&mut head.extensions).map(Timeout::Instance)
     }
 
-    fn tell(headers: &mut HeaderMap, left: Option<Duration>, previous: u32) {
+    fn set_headers(headers: &mut HeaderMap, left: Option<Duration>, previous: u32) {
         if let Some(left) = left {
             let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             headers.insert(&TIMEOUT_MS, millis.max(1).into());

@@ -4,8 +4,8 @@
 
 use http::Response;
 
-use super::{balanced::BalancedChannel, call::Call, protocol::Protocol, transport::Way};
-use crate::{channel::http1::Inflow, runtime::clock, transport::SendError};
+use super::{balanced::BalancedChannel, call::Call, protocol::Protocol, transport::Transport};
+use crate::{channel::http1::ResponseBody, runtime::clock, transport::SendError};
 
 impl<P: Protocol> BalancedChannel<P> {
     /// Sends an attempt, the second time over a new connection where the first had been kept and ended
@@ -14,17 +14,19 @@ impl<P: Protocol> BalancedChannel<P> {
     pub(super) async fn send(
         &self,
         call: &Call,
-        way: &Way,
+        transport: &Transport,
         request: ::http::Request<tonic::body::Body>,
         address: &str,
-    ) -> Result<Response<Inflow>, SendError> {
-        let sent = way.send(request, address).await;
-        let (Err(SendError::Stale(_)), Way::Pool(pool)) = (&sent, way) else { return sent };
+    ) -> Result<Response<ResponseBody>, SendError> {
+        let sent = transport.send(request, address).await;
+        let (Err(SendError::Stale(_)), Transport::Pool(pool)) = (&sent, transport) else {
+            return sent;
+        };
         if !call.is_idempotent() && self.options.attempts < 2 {
             return sent;
         }
         match call.again::<P>(clock::now()) {
-            Some(request) => pool.send_afresh(request, address).await,
+            Some(request) => pool.send_on_new_connection(request, address).await,
             None => sent,
         }
     }

@@ -40,13 +40,13 @@ impl CallTimeout {
 #[derive(Clone, Copy, Debug)]
 pub enum Timeout {
     /// All of the call until the head of its answer: a deadline.
-    OfAll(Duration),
+    WholeCall(Duration),
     /// The same without the time in which the caller sends.
-    OfInstance(Duration),
+    Instance(Duration),
 }
 
 /// The call's timeout, as the gRPC protocol writes it: up to 8 digits and a unit.
-pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn parse(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -64,7 +64,7 @@ pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 /// What is left of a call's time, in the finest unit that 8 digits hold; rounded down, but never nothing.
-pub(super) fn written(left: Duration) -> HeaderValue {
+pub(super) fn format(left: Duration) -> HeaderValue {
     let counts = [
         (left.as_nanos(), 'n'),
         (left.as_micros(), 'u'),
@@ -89,7 +89,7 @@ mod tests {
     fn parsed(value: &str) -> Option<Duration> {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-timeout", value.parse().unwrap());
-        timeout(&headers)
+        parse(&headers)
     }
 
     #[test]
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(parsed("250m"), Some(Duration::from_millis(250)));
         assert_eq!(parsed("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
         assert_eq!(parsed("0n"), Some(Duration::ZERO));
-        assert_eq!(timeout(&HeaderMap::new()), None);
+        assert_eq!(parse(&HeaderMap::new()), None);
     }
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
             (Duration::from_secs(99_999_999 * 60 + 60), "1666666H"),
             (Duration::MAX, "99999999H"),
         ] {
-            assert_eq!(written(left), expected, "{left:?}");
+            assert_eq!(format(left), expected, "{left:?}");
         }
     }
 
@@ -128,7 +128,7 @@ mod tests {
     fn what_is_written_is_read_as_no_more_and_hardly_less() {
         let mut left = Duration::from_nanos(1);
         while left < Duration::from_secs(99_999_999 * 3600) {
-            let read = parsed(written(left).to_str().unwrap()).unwrap();
+            let read = parsed(format(left).to_str().unwrap()).unwrap();
             assert!(read <= left && left - read <= left / 100_000, "{left:?} became {read:?}");
             left = left * 13 / 10 + Duration::from_nanos(1);
         }

@@ -3,29 +3,29 @@
 use http::{Request, Response};
 use tonic::body::Body;
 
-use super::http1::{Inflow, Pool};
+use super::http1::{Pool, ResponseBody};
 use crate::{
     endpoint::Endpoint,
     transport::{Connection, SendError},
 };
 
 /// How a request gets to an instance.
-pub(super) enum Way {
+pub(super) enum Transport {
     /// Over a connection that all calls share.
     Connection(Connection),
     /// Over one that it has for itself.
     Pool(Pool),
 }
 
-impl Way {
+impl Transport {
     pub(super) async fn send(
         &self,
         request: Request<Body>,
         address: &str,
-    ) -> Result<Response<Inflow>, SendError> {
+    ) -> Result<Response<ResponseBody>, SendError> {
         match self {
             Self::Connection(connection) => {
-                Ok(connection.clone().send(request).await?.map(Inflow::shared))
+                Ok(connection.clone().send(request).await?.map(ResponseBody::shared))
             }
             Self::Pool(pool) => pool.send(request, address).await,
         }

@@ -6,17 +6,17 @@ mod response;
 use http::Response;
 use tonic::{Code, Status, body::Body};
 
-use self::response::{Answered, Counted, is_failure};
+use self::response::{TrackedResponse, TrackedResponseBody, is_failure};
 use crate::{
     balance::Pick,
-    channel::{call::Call, failure::is_unavailable, http1::Inflow},
+    channel::{call::Call, failure::is_unavailable, http1::ResponseBody},
     endpoint::{Outcome, ResponseTime},
     runtime::clock::{self, Instant},
 };
 
 /// An attempt that had less than this part (a third) of the time of a call that was not answered in time
 /// says nothing of its instance.
-const LATE_PART: u32 = 3;
+const TIMEOUT_FRACTION: u32 = 3;
 
 /// A call that was sent, until it is answered or given up.
 pub(super) struct Attempt<'a> {
@@ -27,9 +27,9 @@ pub(super) struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    pub(super) fn begin(pick: Pick, call: &'a Call) -> Self {
+    pub(super) fn start(pick: Pick, call: &'a Call) -> Self {
         let began = clock::now();
-        call.note_quiet(began);
+        call.set_quiet_since(began);
         Self { pick: Some(pick), call, began }
     }
 
@@ -45,7 +45,7 @@ impl<'a> Attempt<'a> {
     /// Returns how long the instance has had all that the caller sent.
     fn took(&self, now: Instant) -> ResponseTime {
         let progress = self.call.progress();
-        let took = now.saturating_duration_since(progress.at_least(self.began));
+        let took = now.saturating_duration_since(progress.latest_or(self.began));
         if progress.awaits_caller() {
             ResponseTime::Partial(took)
         } else {
@@ -53,7 +53,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    pub(super) fn answered(self, response: Response<Inflow>) -> Response<Body> {
+    pub(super) fn record_response(self, response: Response<ResponseBody>) -> Response<Body> {
         let request = self.call.source();
         let now = clock::now();
         let (pick, took) = self.end(now);
@@ -61,20 +61,20 @@ impl<'a> Attempt<'a> {
         // An answer without a body says in its head how the call went.
         let failed = response.status().is_server_error()
             || is_unavailable(&response)
-            || (is_failure(response.headers()) && !is_callers_delay(&response, took));
+            || (is_failure(response.headers()) && !is_caller_timeout(&response, took));
         if failed {
             pick.endpoint().record(Outcome::Failure, took);
         }
-        let call = Answered { pick, took: (!failed).then_some(took), request };
-        response.map(|body| Body::new(Counted { body, call: Some(call) }))
+        let call = TrackedResponse { pick, took: (!failed).then_some(took), request };
+        response.map(|body| Body::new(TrackedResponseBody { body, call: Some(call) }))
     }
 
-    pub(super) fn unsent(self) -> Pick {
+    pub(super) fn into_unsent(self) -> Pick {
         self.end(clock::now()).0
     }
 
     /// The instance served it, with a response that can't be passed on.
-    pub(super) fn served(self) -> Pick {
+    pub(super) fn record_served(self) -> Pick {
         let now = clock::now();
         let (pick, took) = self.end(now);
         pick.endpoint().record_response(now);
@@ -83,7 +83,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Its connection was lost, which is the instance's failure unless the caller broke its body off.
-    pub(super) fn lost(self) -> Pick {
+    pub(super) fn record_connection_lost(self) -> Pick {
         let is_callers = self.call.source().has_failed();
         let (pick, took) = self.end(clock::now());
         if !is_callers {
@@ -94,7 +94,7 @@ impl<'a> Attempt<'a> {
 }
 
 /// Returns whether a server gave a call up whose caller did not send all of it in time.
-fn is_callers_delay<B>(response: &Response<B>, took: ResponseTime) -> bool {
+fn is_caller_timeout<B>(response: &Response<B>, took: ResponseTime) -> bool {
     matches!(took, ResponseTime::Partial(_))
         && Status::from_header_map(response.headers())
             .is_some_and(|status| status.code() == Code::DeadlineExceeded)
@@ -109,8 +109,10 @@ impl Drop for Attempt<'_> {
         let endpoint = pick.endpoint();
         let silence = endpoint.silence(now).map_or(took, |silence| silence.min(took));
         // An attempt that had but a small part of the call's time says little.
-        let was_late =
-            || self.call.is_late(now) && took * LATE_PART >= self.call.limit().unwrap_or_default();
+        let was_late = || {
+            self.call.is_timed_out(now)
+                && took * TIMEOUT_FRACTION >= self.call.limit().unwrap_or_default()
+        };
         if was_late() || self.call.is_overtaken(self.began, silence) {
             endpoint.record(Outcome::Failure, took);
         } else {
@@ -177,7 +179,7 @@ mod tests {
         let endpoint = std::sync::Arc::clone(pick.endpoint());
         let (request, _) = call.attempt::<Http>(clock::now()).unwrap();
         let mut body = request.into_body();
-        let attempt = Attempt::begin(pick, &call);
+        let attempt = Attempt::start(pick, &call);
         for _ in 0..5 {
             feed.try_send(Bytes::from_static(b"piece")).unwrap();
             take(&mut body);
@@ -196,7 +198,7 @@ mod tests {
             let endpoint = std::sync::Arc::clone(pick.endpoint());
             let (request, _) = call.attempt::<Http>(clock::now()).unwrap();
             let mut body = request.into_body();
-            let attempt = Attempt::begin(pick, &call);
+            let attempt = Attempt::start(pick, &call);
             take(&mut body);
             clock::sleep(Duration::from_secs(60)).await;
             drop(feed);
@@ -221,7 +223,7 @@ mod tests {
             let pick = pick();
             let endpoint = std::sync::Arc::clone(pick.endpoint());
             let mut body = call.attempt::<Grpc>(clock::now()).unwrap().0.into_body();
-            let attempt = Attempt::begin(pick, &call);
+            let attempt = Attempt::start(pick, &call);
             take(&mut body);
             clock::sleep(Duration::from_secs(5)).await;
             if ends {
@@ -229,7 +231,7 @@ mod tests {
                 take(&mut body);
             }
             clock::sleep(Duration::from_secs(6)).await;
-            assert!(call.is_late(clock::now()), "it is absolute");
+            assert!(call.is_timed_out(clock::now()), "it is absolute");
             drop(attempt);
             assert_eq!(endpoint.latency().nanos(1) > 0.0, ends);
         }
@@ -240,9 +242,9 @@ mod tests {
         let answer = |code: u32| Response::builder().header("grpc-status", code).body(()).unwrap();
         let (deadline_exceeded, internal) = (answer(4), answer(13));
         let took = Duration::from_secs(1);
-        assert!(is_callers_delay(&deadline_exceeded, ResponseTime::Partial(took)));
-        assert!(!is_callers_delay(&deadline_exceeded, ResponseTime::Whole(took)));
-        assert!(!is_callers_delay(&internal, ResponseTime::Partial(took)));
+        assert!(is_caller_timeout(&deadline_exceeded, ResponseTime::Partial(took)));
+        assert!(!is_caller_timeout(&deadline_exceeded, ResponseTime::Whole(took)));
+        assert!(!is_caller_timeout(&internal, ResponseTime::Partial(took)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 
 use crate::{
     balance::Pick,
-    channel::{call::Source, http1::Inflow},
+    channel::{call::RequestBodyState, http1::ResponseBody},
     endpoint::{Outcome, ResponseTime},
     transport::InvalidResponse,
 };
@@ -35,15 +35,15 @@ pub(super) fn is_failure(headers: &HeaderMap) -> bool {
 }
 
 /// A call that was answered, until the answer is read.
-pub(super) struct Answered {
+pub(super) struct TrackedResponse {
     pub(super) pick: Pick,
     /// Until the answer's head, where it is still to be seen how the call went.
     pub(super) took: Option<ResponseTime>,
     /// An answer breaks off with it where the caller breaks it off.
-    pub(super) request: Source,
+    pub(super) request: RequestBodyState,
 }
 
-impl Answered {
+impl TrackedResponse {
     fn end(self, failed: bool) {
         if let Some(took) = self.took {
             let sign = if failed { Outcome::Failure } else { Outcome::Success };
@@ -53,13 +53,13 @@ impl Answered {
 }
 
 /// An answer's body, which keeps the call counted as in flight.
-pub(super) struct Counted {
-    pub(super) body: Inflow,
+pub(super) struct TrackedResponseBody {
+    pub(super) body: ResponseBody,
     /// Gone once the body has ended.
-    pub(super) call: Option<Answered>,
+    pub(super) call: Option<TrackedResponse>,
 }
 
-impl Counted {
+impl TrackedResponseBody {
     /// Refuses trailers over the limit. They are no fault of the instance's.
     fn check(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
         if let Some(Err(reason)) = frame.trailers_ref().map(InvalidResponse::check_trailers) {
@@ -70,7 +70,7 @@ impl Counted {
     }
 }
 
-impl http_body::Body for Counted {
+impl http_body::Body for TrackedResponseBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -106,7 +106,7 @@ impl http_body::Body for Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for TrackedResponseBody {
     /// Who stops reading has been answered.
     fn drop(&mut self) {
         if let Some(call) = self.call.take() {

@@ -18,8 +18,8 @@ use std::{
 use http::{Request, request::Parts};
 use tonic::body::Body;
 
-pub(crate) use self::replay::Source;
-use self::{progress::Progress, replay::Replay, tried::Tried};
+pub(crate) use self::replay::RequestBodyState;
+use self::{progress::UploadProgress, replay::Replay, tried::TriedInstances};
 use crate::{
     balance::PickContext,
     channel::{protocol::Protocol, timeout::Timeout},
@@ -40,7 +40,7 @@ pub(super) struct Call {
     answered_from: AtomicU64,
     /// The silence for which another attempt was made.
     silence: AtomicU64,
-    tried: Mutex<Tried>,
+    tried: Mutex<TriedInstances>,
 }
 
 impl Call {
@@ -69,21 +69,21 @@ impl Call {
     /// further away.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         match self.timeout? {
-            Timeout::OfAll(limit) => self.began.checked_add(limit),
-            Timeout::OfInstance(limit) => {
-                self.body.progress().counts_from(self.began, now).checked_add(limit)
+            Timeout::WholeCall(limit) => self.began.checked_add(limit),
+            Timeout::Instance(limit) => {
+                self.body.progress().timeout_start(self.began, now).checked_add(limit)
             }
         }
     }
 
     /// Returns whether its time is over.
-    pub(super) fn is_late(&self, now: Instant) -> bool {
+    pub(super) fn is_timed_out(&self, now: Instant) -> bool {
         self.deadline(now).is_some_and(|deadline| deadline <= now)
     }
 
     /// All of its time, where it has a timeout.
     pub(super) fn limit(&self) -> Option<Duration> {
-        self.timeout.map(|(Timeout::OfAll(limit) | Timeout::OfInstance(limit))| limit)
+        self.timeout.map(|(Timeout::WholeCall(limit) | Timeout::Instance(limit))| limit)
     }
 
     pub(super) fn began(&self) -> Instant {
@@ -96,30 +96,30 @@ impl Call {
     }
 
     /// Returns how far its upload has come.
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> UploadProgress {
         self.body.progress()
     }
 
     /// Its body, as it is seen after the answer's head.
-    pub(super) fn source(&self) -> Source {
+    pub(super) fn source(&self) -> RequestBodyState {
         self.body.source()
     }
 
     /// The request of an attempt, and how many were before it; `None` where the body's beginning is
     /// gone.
     pub(super) fn attempt<P: Protocol>(&self, now: Instant) -> Option<(Request<Body>, u32)> {
-        let body = self.body.pass()?;
+        let body = self.body.body()?;
         let previous = self.sent.fetch_add(1, Ordering::Relaxed);
         let mut request = Request::from_parts(self.head.clone(), body);
-        P::tell(request.headers_mut(), self.left(now), previous);
+        P::set_headers(request.headers_mut(), self.left(now), previous);
         Some((request, previous))
     }
 
     /// The request of the latest attempt once more; `None` where the body's beginning is gone.
     pub(super) fn again<P: Protocol>(&self, now: Instant) -> Option<Request<Body>> {
-        let body = self.body.is_whole().then(|| self.body.pass())??;
+        let body = self.body.is_replayable().then(|| self.body.body())??;
         let mut request = Request::from_parts(self.head.clone(), body);
-        P::tell(request.headers_mut(), self.left(now), self.sent().saturating_sub(1));
+        P::set_headers(request.headers_mut(), self.left(now), self.sent().saturating_sub(1));
         Some(request)
     }
 
@@ -129,7 +129,7 @@ impl Call {
     }
 
     /// The last attempt was received by nobody.
-    pub(super) fn note_unsent(&self) {
+    pub(super) fn record_unsent(&self) {
         self.sent.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -138,22 +138,22 @@ impl Call {
     }
 
     /// Whether it can be sent again.
-    pub(super) fn is_whole(&self) -> bool {
-        self.body.is_whole()
+    pub(super) fn is_replayable(&self) -> bool {
+        self.body.is_replayable()
     }
 
     /// Takes in what there is of its body, before the first attempt. Never waits for more.
-    pub(super) async fn take_in(&self) {
+    pub(super) async fn buffer_available(&self) {
         poll_fn(|context| {
-            self.body.take_in(context);
+            self.body.buffer_available(context);
             Poll::Ready(())
         })
         .await;
     }
 
     /// Returns whether all of its body is there, and short enough to be kept.
-    pub(super) fn is_at_hand(&self) -> bool {
-        self.body.is_at_hand()
+    pub(super) fn is_buffered(&self) -> bool {
+        self.body.is_buffered()
     }
 
     /// Since when its latest attempt has no answer; later than now while it waits for the next one.
@@ -162,7 +162,7 @@ impl Call {
     }
 
     /// An attempt begins, or will begin no sooner than then.
-    pub(super) fn note_quiet(&self, since: Instant) {
+    pub(super) fn set_quiet_since(&self, since: Instant) {
         self.quiet_since.store(self.micros(since), Ordering::Relaxed);
     }
 
@@ -174,12 +174,12 @@ impl Call {
     }
 
     /// An attempt goes to another instance as the one before was silent for so long.
-    pub(super) fn note_silence(&self, silence: Duration) {
+    pub(super) fn set_silence(&self, silence: Duration) {
         self.silence.store(micros(silence), Ordering::Relaxed);
     }
 
     /// An attempt that `began` then was answered.
-    pub(super) fn note_answered(&self, began: Instant) {
+    pub(super) fn record_response(&self, began: Instant) {
         self.answered_from.store(self.micros(began), Ordering::Relaxed);
     }
 
@@ -200,7 +200,7 @@ impl Call {
     }
 
     /// Where it was tried. Never held while anything is waited for.
-    pub(super) fn tried(&self) -> MutexGuard<'_, Tried> {
+    pub(super) fn tried(&self) -> MutexGuard<'_, TriedInstances> {
         // Nothing that is done under the lock panics.
         self.tried.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -13,11 +13,11 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use tonic::{Status, body::Body};
 
-use super::progress::Progress;
+use super::progress::UploadProgress;
 use crate::runtime::clock;
 
 /// A longer body is not kept.
-pub(super) const KEPT_MAX: usize = 64 * 1024;
+pub(super) const BUFFER_MAX: usize = 64 * 1024;
 /// What keeping a frame costs at least: many small ones are much, too.
 const FRAME_MIN: usize = 64;
 
@@ -25,128 +25,133 @@ const FRAME_MIN: usize = 64;
 /// kept any more.
 pub(super) struct Replay {
     /// Absent where there is nothing to send.
-    kept: Option<Arc<Mutex<Kept>>>,
+    buffer: Option<Arc<Mutex<ReplayBuffer>>>,
 }
 
 impl Replay {
     pub(super) fn new(body: Body) -> Self {
         if body.is_end_stream() {
-            return Self { kept: None };
+            return Self { buffer: None };
         }
         let size_hint = body.size_hint();
-        let kept = Kept { source: Some(body), size_hint, is_kept: true, ..Kept::default() };
-        Self { kept: Some(Arc::new(Mutex::new(kept))) }
+        let buffer = ReplayBuffer {
+            source: Some(body),
+            size_hint,
+            is_buffering: true,
+            ..ReplayBuffer::default()
+        };
+        Self { buffer: Some(Arc::new(Mutex::new(buffer))) }
     }
 
     /// The body from its beginning, which ends all passes before this one that have not ended; `None`
     /// where its beginning was let go.
-    pub(super) fn pass(&self) -> Option<Body> {
-        let Some(shared) = &self.kept else { return Some(Body::empty()) };
-        let mut kept = lock(shared);
-        if kept.let_go > 0 {
+    pub(super) fn body(&self) -> Option<Body> {
+        let Some(shared) = &self.buffer else { return Some(Body::empty()) };
+        let mut buffer = lock(shared);
+        if buffer.discarded > 0 {
             return None;
         }
-        kept.passes += 1;
-        kept.passes_live += 1;
-        let number = kept.passes;
-        kept.progress.resume(clock::now());
-        drop(kept);
-        Some(Body::new(Pass { kept: Arc::clone(shared), number, at: 0 }))
+        buffer.bodies += 1;
+        buffer.bodies_live += 1;
+        let number = buffer.bodies;
+        buffer.progress.resume(clock::now());
+        drop(buffer);
+        Some(Body::new(ReplayBody { buffer: Arc::clone(shared), number, at: 0 }))
     }
 
     /// Whether it can be sent from its beginning.
-    pub(super) fn is_whole(&self) -> bool {
-        self.kept.as_deref().is_none_or(|kept| lock(kept).is_whole())
+    pub(super) fn is_replayable(&self) -> bool {
+        self.buffer.as_deref().is_none_or(|buffer| lock(buffer).is_replayable())
     }
 
     /// Returns how far the upload has come.
-    pub(super) fn progress(&self) -> Progress {
-        self.kept.as_deref().map_or_else(Progress::default, |kept| lock(kept).progress)
+    pub(super) fn progress(&self) -> UploadProgress {
+        self.buffer.as_deref().map_or_else(UploadProgress::default, |buffer| lock(buffer).progress)
     }
 
     /// A look at the body that outlives this.
-    pub(super) fn source(&self) -> Source {
-        Source(self.kept.clone())
+    pub(super) fn source(&self) -> RequestBodyState {
+        RequestBodyState(self.buffer.clone())
     }
 
     /// Takes in what there is without waiting, before the first pass.
-    pub(super) fn take_in(&self, context: &mut Context<'_>) {
-        let Some(kept) = &self.kept else { return };
-        let mut kept = lock(kept);
-        while kept.size <= KEPT_MAX && kept.source.is_some() && kept.failed.is_none() {
-            if kept.poll_source(context).is_pending() {
+    pub(super) fn buffer_available(&self, context: &mut Context<'_>) {
+        let Some(buffer) = &self.buffer else { return };
+        let mut buffer = lock(buffer);
+        while buffer.size <= BUFFER_MAX && buffer.source.is_some() && buffer.failed.is_none() {
+            if buffer.poll_source(context).is_pending() {
                 return;
             }
         }
     }
 
     /// Returns whether all of it is there, and short enough to be kept.
-    pub(super) fn is_at_hand(&self) -> bool {
-        self.kept.as_deref().is_none_or(|kept| {
-            let kept = lock(kept);
-            kept.source.is_none() && kept.size <= KEPT_MAX && kept.is_whole()
+    pub(super) fn is_buffered(&self) -> bool {
+        self.buffer.as_deref().is_none_or(|buffer| {
+            let buffer = lock(buffer);
+            buffer.source.is_none() && buffer.size <= BUFFER_MAX && buffer.is_replayable()
         })
     }
 }
 
 impl Drop for Replay {
     fn drop(&mut self) {
-        if let Some(kept) = &self.kept {
-            let mut kept = lock(kept);
-            kept.is_kept = false;
-            kept.drop_unread();
+        if let Some(buffer) = &self.buffer {
+            let mut buffer = lock(buffer);
+            buffer.is_buffering = false;
+            buffer.discard_unneeded();
         }
     }
 }
 
 /// The body of a request whose call was answered, and which may still be sent.
-pub(crate) struct Source(Option<Arc<Mutex<Kept>>>);
+pub(crate) struct RequestBodyState(Option<Arc<Mutex<ReplayBuffer>>>);
 
-impl Source {
+impl RequestBodyState {
     /// Returns whether the caller broke the body off.
     pub(crate) fn has_failed(&self) -> bool {
-        self.0.as_deref().is_some_and(|kept| lock(kept).failed.is_some())
+        self.0.as_deref().is_some_and(|buffer| lock(buffer).failed.is_some())
     }
 }
 
-fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
+fn lock(buffer: &Mutex<ReplayBuffer>) -> MutexGuard<'_, ReplayBuffer> {
     // What a panic of the body itself leaves behind is consistent.
-    kept.lock().unwrap_or_else(PoisonError::into_inner)
+    buffer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct ReplayBuffer {
     /// Gone once it has ended.
     source: Option<Body>,
     /// Of the whole body, as it was known at the beginning.
     size_hint: SizeHint,
     frames: Vec<Bytes>,
     /// How many frames before these were let go.
-    let_go: usize,
+    discarded: usize,
     trailers: Option<HeaderMap>,
     failed: Option<Status>,
     /// Of all frames that there were.
     size: usize,
-    is_kept: bool,
+    is_buffering: bool,
     /// How many passes there were. Only the last one reads the source.
-    passes: u64,
+    bodies: u64,
     /// How many of them are still there.
-    passes_live: u32,
-    progress: Progress,
+    bodies_live: u32,
+    progress: UploadProgress,
 }
 
-impl Kept {
-    fn is_whole(&self) -> bool {
-        self.let_go == 0 && self.failed.is_none()
+impl ReplayBuffer {
+    fn is_replayable(&self) -> bool {
+        self.discarded == 0 && self.failed.is_none()
     }
 
     fn end(&self) -> usize {
-        self.let_go + self.frames.len()
+        self.discarded + self.frames.len()
     }
 
     /// The frame at `at`, where it is at hand.
     fn frame(&self, at: usize) -> Option<Frame<Bytes>> {
-        let data = at.checked_sub(self.let_go).and_then(|at| self.frames.get(at));
+        let data = at.checked_sub(self.discarded).and_then(|at| self.frames.get(at));
         let trailers = || self.trailers.clone().filter(|_| at == self.end()).map(Frame::trailers);
         data.cloned().map(Frame::data).or_else(trailers)
     }
@@ -176,30 +181,30 @@ impl Kept {
 
     /// Lets go of what was passed on up to `at`, where it is too much, or is not needed again.
     fn trim(&mut self, at: usize) {
-        if (!self.is_kept || self.size > KEPT_MAX) && at >= self.end() {
-            self.let_go = self.end();
+        if (!self.is_buffering || self.size > BUFFER_MAX) && at >= self.end() {
+            self.discarded = self.end();
             drop(mem::take(&mut self.frames));
         }
     }
 
     /// Lets go of all frames where no attempt can need them any more.
-    fn drop_unread(&mut self) {
-        if !self.is_kept && self.passes_live == 0 {
-            self.let_go = self.end();
+    fn discard_unneeded(&mut self) {
+        if !self.is_buffering && self.bodies_live == 0 {
+            self.discarded = self.end();
             drop(mem::take(&mut self.frames));
         }
     }
 }
 
 /// The body, as one attempt sends it.
-struct Pass {
-    kept: Arc<Mutex<Kept>>,
+struct ReplayBody {
+    buffer: Arc<Mutex<ReplayBuffer>>,
     number: u64,
     /// The next frame.
     at: usize,
 }
 
-impl http_body::Body for Pass {
+impl http_body::Body for ReplayBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -208,49 +213,49 @@ impl http_body::Body for Pass {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
-        let mut kept = lock(&this.kept);
+        let mut buffer = lock(&this.buffer);
         loop {
-            if let Some(frame) = kept.frame(this.at) {
+            if let Some(frame) = buffer.frame(this.at) {
                 this.at += 1;
-                kept.trim(this.at);
+                buffer.trim(this.at);
                 return Poll::Ready(Some(Ok(frame)));
             }
-            if let Some(status) = &kept.failed {
+            if let Some(status) = &buffer.failed {
                 return Poll::Ready(Some(Err(status.clone())));
             }
-            if kept.source.is_none() && this.at >= kept.end() {
+            if buffer.source.is_none() && this.at >= buffer.end() {
                 return Poll::Ready(None);
             }
-            if this.number != kept.passes {
+            if this.number != buffer.bodies {
                 return Poll::Ready(Some(Err(Status::cancelled("the call is sent anew"))));
             }
-            if kept.poll_source(context).is_pending() {
-                kept.progress.pause();
+            if buffer.poll_source(context).is_pending() {
+                buffer.progress.pause();
                 return Poll::Pending;
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        let kept = lock(&self.kept);
-        let end = kept.end() + usize::from(kept.trailers.is_some());
-        kept.source.is_none() && kept.failed.is_none() && self.at >= end
+        let buffer = lock(&self.buffer);
+        let end = buffer.end() + usize::from(buffer.trailers.is_some());
+        buffer.source.is_none() && buffer.failed.is_none() && self.at >= end
     }
 
     fn size_hint(&self) -> SizeHint {
         // It is asked for before the first frame.
-        if self.at == 0 { lock(&self.kept).size_hint } else { SizeHint::default() }
+        if self.at == 0 { lock(&self.buffer).size_hint } else { SizeHint::default() }
     }
 }
 
-impl Drop for Pass {
+impl Drop for ReplayBody {
     fn drop(&mut self) {
-        let mut kept = lock(&self.kept);
-        kept.passes_live -= 1;
-        if self.number == kept.passes {
-            kept.progress.resume(clock::now());
+        let mut buffer = lock(&self.buffer);
+        buffer.bodies_live -= 1;
+        if self.number == buffer.bodies {
+            buffer.progress.resume(clock::now());
         }
-        kept.drop_unread();
+        buffer.discard_unneeded();
     }
 }
 
@@ -304,9 +309,9 @@ mod tests {
         sizes
     }
 
-    fn is_at_hand(replay: &Replay) -> bool {
-        replay.take_in(&mut Context::from_waker(std::task::Waker::noop()));
-        replay.is_at_hand()
+    fn is_buffered(replay: &Replay) -> bool {
+        replay.buffer_available(&mut Context::from_waker(std::task::Waker::noop()));
+        replay.is_buffered()
     }
 
     #[test]
@@ -314,17 +319,17 @@ mod tests {
         let trailers = Ok(Frame::trailers(HeaderMap::new()));
         let replay = replay([data(5), data(3), trailers], true);
         for _ in 0..3 {
-            assert_eq!(all(&mut replay.pass().unwrap()), [5, 3, 0]);
+            assert_eq!(all(&mut replay.body().unwrap()), [5, 3, 0]);
         }
     }
 
     #[test]
     fn a_pass_goes_on_where_the_one_before_was_left() {
         let replay = replay([data(5), data(3)], false);
-        let mut first = replay.pass().unwrap();
+        let mut first = replay.body().unwrap();
         let mut context = Context::from_waker(std::task::Waker::noop());
         assert!(Pin::new(&mut first).poll_frame(&mut context).is_ready());
-        let mut second = replay.pass().unwrap();
+        let mut second = replay.body().unwrap();
         let (sizes, end) = read(&mut second);
         assert_eq!(sizes, [5, 3]);
         assert!(end.is_pending(), "{end:?}");
@@ -336,64 +341,64 @@ mod tests {
 
     #[test]
     fn a_body_that_is_too_long_is_passed_once() {
-        let replay = replay([data(KEPT_MAX), data(1), data(9)], true);
-        assert_eq!(all(&mut replay.pass().unwrap()), [KEPT_MAX, 1, 9]);
-        assert!(replay.pass().is_none());
-        assert!(!replay.is_whole());
+        let replay = replay([data(BUFFER_MAX), data(1), data(9)], true);
+        assert_eq!(all(&mut replay.body().unwrap()), [BUFFER_MAX, 1, 9]);
+        assert!(replay.body().is_none());
+        assert!(!replay.is_replayable());
     }
 
     #[test]
     fn a_body_of_just_the_bound_is_kept() {
-        let replay = replay([data(KEPT_MAX)], true);
-        assert_eq!(all(&mut replay.pass().unwrap()), [KEPT_MAX]);
-        assert_eq!(all(&mut replay.pass().unwrap()), [KEPT_MAX]);
-        assert_eq!(KEPT_MAX, 64 * 1024);
+        let replay = replay([data(BUFFER_MAX)], true);
+        assert_eq!(all(&mut replay.body().unwrap()), [BUFFER_MAX]);
+        assert_eq!(all(&mut replay.body().unwrap()), [BUFFER_MAX]);
+        assert_eq!(BUFFER_MAX, 64 * 1024);
     }
 
     #[test]
     fn many_small_frames_count_for_more_than_their_bytes() {
-        let frames: [_; KEPT_MAX / FRAME_MIN + 1] = std::array::from_fn(|_| data(1));
+        let frames: [_; BUFFER_MAX / FRAME_MIN + 1] = std::array::from_fn(|_| data(1));
         let replay = replay(frames, true);
-        assert_eq!(all(&mut replay.pass().unwrap()).len(), KEPT_MAX / FRAME_MIN + 1);
-        assert!(!replay.is_whole());
+        assert_eq!(all(&mut replay.body().unwrap()).len(), BUFFER_MAX / FRAME_MIN + 1);
+        assert!(!replay.is_replayable());
     }
 
     #[test]
     fn nothing_is_kept_once_the_call_is_answered() {
         let replay = replay([data(5), data(3)], true);
-        let kept = replay.kept.clone().unwrap();
-        let mut pass = replay.pass().unwrap();
+        let buffer = replay.buffer.clone().unwrap();
+        let mut pass = replay.body().unwrap();
         drop(replay);
         assert_eq!(all(&mut pass), [5, 3]);
-        assert!(lock(&kept).frames.is_empty());
+        assert!(lock(&buffer).frames.is_empty());
     }
 
     #[test]
     fn a_body_that_fails_is_not_whole() {
         let replay = replay([data(5), Err(Status::internal("broken"))], true);
-        let (sizes, end) = read(&mut replay.pass().unwrap());
+        let (sizes, end) = read(&mut replay.body().unwrap());
         assert_eq!(sizes, [5]);
         assert!(matches!(end, Poll::Ready(Err(_))), "{end:?}");
-        assert!(!replay.is_whole());
+        assert!(!replay.is_replayable());
     }
 
     #[test]
     fn what_is_at_hand_is_taken_in_without_waiting() {
         let short = replay([data(5), data(3)], true);
-        assert!(is_at_hand(&short));
-        assert_eq!(all(&mut short.pass().unwrap()), [5, 3]);
-        assert!(!is_at_hand(&replay([data(5)], false)));
-        assert!(!is_at_hand(&replay([data(5), Err(Status::internal("broken"))], true)));
-        assert!(is_at_hand(&Replay::new(Body::empty())));
-        let long = replay([data(KEPT_MAX), data(1), data(9)], true);
-        assert!(!is_at_hand(&long));
-        assert_eq!(all(&mut long.pass().unwrap()), [KEPT_MAX, 1, 9]);
+        assert!(is_buffered(&short));
+        assert_eq!(all(&mut short.body().unwrap()), [5, 3]);
+        assert!(!is_buffered(&replay([data(5)], false)));
+        assert!(!is_buffered(&replay([data(5), Err(Status::internal("broken"))], true)));
+        assert!(is_buffered(&Replay::new(Body::empty())));
+        let long = replay([data(BUFFER_MAX), data(1), data(9)], true);
+        assert!(!is_buffered(&long));
+        assert_eq!(all(&mut long.body().unwrap()), [BUFFER_MAX, 1, 9]);
     }
 
     #[test]
     fn an_empty_body_stays_one() {
         let replay = Replay::new(Body::empty());
-        let mut pass = replay.pass().unwrap();
+        let mut pass = replay.body().unwrap();
         assert!(pass.is_end_stream());
         assert_eq!(pass.size_hint().exact(), Some(0));
         assert_eq!(all(&mut pass), [0; 0]);

@@ -6,10 +6,10 @@ use crate::{endpoint::Endpoint, transport::ConnectError};
 
 /// The instances that a call has to do with.
 #[derive(Default)]
-pub(crate) struct Tried {
+pub(crate) struct TriedInstances {
     /// Those that took no connection.
-    endpoints: Vec<Arc<Endpoint>>,
-    last: Option<ConnectError>,
+    unreachable: Vec<Arc<Endpoint>>,
+    last_error: Option<ConnectError>,
     /// Those whose connection had ended when the call was to be sent.
     closed: Vec<Arc<Endpoint>>,
     /// Those that it was meant for.
@@ -22,10 +22,10 @@ fn contains(endpoints: &[Arc<Endpoint>], endpoint: &Endpoint) -> bool {
     endpoints.iter().any(|one| one.is_at(endpoint))
 }
 
-impl Tried {
+impl TriedInstances {
     /// Whether this instance took no connection.
-    pub(crate) fn contains(&self, endpoint: &Endpoint) -> bool {
-        contains(&self.endpoints, endpoint)
+    pub(crate) fn is_unreachable(&self, endpoint: &Endpoint) -> bool {
+        contains(&self.unreachable, endpoint)
     }
 
     /// Whether the call was meant for this instance before.
@@ -39,13 +39,13 @@ impl Tried {
     }
 
     /// How many took no connection.
-    pub(crate) fn count(&self) -> usize {
-        self.endpoints.len()
+    pub(crate) fn unreachable_count(&self) -> usize {
+        self.unreachable.len()
     }
 
     /// Why the last one took none.
-    pub(crate) fn last(&self) -> Option<&ConnectError> {
-        self.last.as_ref()
+    pub(crate) fn last_error(&self) -> Option<&ConnectError> {
+        self.last_error.as_ref()
     }
 
     /// The instance that it was meant for last.
@@ -54,24 +54,24 @@ impl Tried {
     }
 
     pub(crate) fn choose(&mut self, endpoint: &Arc<Endpoint>) {
-        let known = self.chosen.iter().position(|one| one.is_at(endpoint));
-        self.latest = known.unwrap_or(self.chosen.len());
-        if known.is_none() {
+        let place = self.chosen.iter().position(|one| one.is_at(endpoint));
+        self.latest = place.unwrap_or(self.chosen.len());
+        if place.is_none() {
             self.chosen.push(Arc::clone(endpoint));
         }
     }
 
-    pub(crate) fn note(&mut self, endpoint: &Arc<Endpoint>, error: ConnectError) {
-        self.endpoints.push(Arc::clone(endpoint));
-        self.last = Some(error);
+    pub(crate) fn record_unreachable(&mut self, endpoint: &Arc<Endpoint>, error: ConnectError) {
+        self.unreachable.push(Arc::clone(endpoint));
+        self.last_error = Some(error);
     }
 
     /// Notes that the call was not taken over a connection; the second time the instance counts as one
     /// that takes none.
-    pub(crate) fn note_closed(&mut self, endpoint: &Arc<Endpoint>) {
+    pub(crate) fn record_closed(&mut self, endpoint: &Arc<Endpoint>) {
         if contains(&self.closed, endpoint) {
             let address = endpoint.address().into();
-            self.note(endpoint, ConnectError::Closed { address });
+            self.record_unreachable(endpoint, ConnectError::Closed { address });
         } else {
             self.closed.push(Arc::clone(endpoint));
         }

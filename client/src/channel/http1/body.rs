@@ -11,27 +11,31 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{connection::Http1, idle::IdleConnections};
+use super::{connection::Http1Connection, idle::IdleConnections};
 
-pub(crate) struct Inflow {
+pub(crate) struct ResponseBody {
     body: Incoming,
     /// The connection that it has for itself, and where that goes afterwards.
-    own: Option<(Box<Http1>, Arc<IdleConnections>)>,
+    own: Option<(Box<Http1Connection>, Arc<IdleConnections>)>,
 }
 
-impl Inflow {
+impl ResponseBody {
     /// Over a connection that sees to itself.
     pub(crate) fn shared(body: Incoming) -> Self {
         Self { body, own: None }
     }
 
     /// Over `connection`, which goes back to `idle` once all of it was read.
-    pub(super) fn own(body: Incoming, connection: Box<Http1>, idle: Arc<IdleConnections>) -> Self {
+    pub(super) fn own(
+        body: Incoming,
+        connection: Box<Http1Connection>,
+        idle: Arc<IdleConnections>,
+    ) -> Self {
         Self { body, own: Some((connection, idle)) }
     }
 }
 
-impl http_body::Body for Inflow {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -60,10 +64,10 @@ impl http_body::Body for Inflow {
     }
 }
 
-impl Drop for Inflow {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
         if let Some((connection, idle)) = self.own.take() {
-            idle.give_back(connection);
+            idle.put_back(connection);
         }
     }
 }

@@ -25,14 +25,14 @@ use tonic::body::Body;
 
 use super::{
     raw_target::RawTarget,
-    wire::{Received, TargetSlot, Wire},
+    wire::{Received, TargetSlot, WireStream},
 };
 use crate::{
     runtime::{clock, tasks},
     transport::{ConnectError, Dialer, FIELDS_BYTES_MAX, FIELDS_MAX, InvalidResponse, SendError},
 };
 
-pub(super) struct Http1 {
+pub(super) struct Http1Connection {
     requests: SendRequest<Body>,
     target: TargetSlot,
     driver: Driver,
@@ -47,11 +47,11 @@ pub(super) struct Http1 {
 }
 
 /// A request that got no response.
-pub(super) enum Unanswered {
+pub(super) enum SendFailure {
     /// Nothing of it was sent.
     Unsent(Box<Request<Body>>),
     /// The connection ended before any byte of a response, and not by the request's own body.
-    Silent(hyper::Error),
+    NoResponse(hyper::Error),
     /// Anything else.
     Failed(SendError),
 }
@@ -64,7 +64,7 @@ const TOO_LARGE: &str = "message head is too large";
 #[error("its response is not valid HTTP/1.1: {0}")]
 struct Malformed(hyper::Error);
 
-impl Http1 {
+impl Http1Connection {
     /// Connects to `address`. Cancel safe: nothing is left behind.
     pub(super) async fn open(dialer: &Dialer, address: &str) -> Result<Self, ConnectError> {
         let bad =
@@ -81,7 +81,7 @@ impl Http1 {
         };
         let received = Received::default();
         let target = TargetSlot::default();
-        let wire = Wire::new(TokioIo::new(stream), received.clone(), target.clone());
+        let wire = WireStream::new(TokioIo::new(stream), received.clone(), target.clone());
         let (requests, connection) = http1::Builder::new()
             .max_headers(FIELDS_MAX)
             .max_buf_size(FIELDS_BYTES_MAX)
@@ -104,7 +104,7 @@ impl Http1 {
     pub(super) async fn send(
         &mut self,
         request: Request<Body>,
-    ) -> Result<Response<Incoming>, Unanswered> {
+    ) -> Result<Response<Incoming>, SendFailure> {
         self.received.reset();
         if let Some(target) = request.extensions().get::<RawTarget>() {
             self.target.set(request.method(), request.uri(), target);
@@ -119,8 +119,8 @@ impl Http1 {
         })
         .await
         .map_err(|mut failed| match failed.take_message() {
-            Some(request) => Unanswered::Unsent(Box::new(request)),
-            None => unanswered(failed.into_error(), self.received.bytes()),
+            Some(request) => SendFailure::Unsent(Box::new(request)),
+            None => send_failure(failed.into_error(), self.received.bytes()),
         })
     }
 
@@ -137,11 +137,11 @@ impl Http1 {
 }
 
 /// Returns what became of a request that was sent, where `received` bytes came back.
-fn unanswered(error: hyper::Error, received: usize) -> Unanswered {
+fn send_failure(error: hyper::Error, received: usize) -> SendFailure {
     if received == 0 && !error.is_user() {
-        return Unanswered::Silent(error);
+        return SendFailure::NoResponse(error);
     }
-    Unanswered::Failed(if error.is_parse() && error.to_string() == TOO_LARGE {
+    SendFailure::Failed(if error.is_parse() && error.to_string() == TOO_LARGE {
         let is_long = received >= FIELDS_BYTES_MAX;
         SendError::InvalidResponse(if is_long {
             InvalidResponse::HeadTooLong
@@ -156,9 +156,9 @@ fn unanswered(error: hyper::Error, received: usize) -> Unanswered {
 }
 
 /// What moves the bytes of a connection; gone once that has ended.
-struct Driver(Option<SyncFuture<Served>>);
+struct Driver(Option<SyncFuture<ConnectionFuture>>);
 
-type Served = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+type ConnectionFuture = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 impl Driver {
     /// Goes on as far as it can; ready once the connection has ended.

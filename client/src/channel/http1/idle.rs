@@ -10,7 +10,7 @@ use std::{
 use dashmap::{DashMap, Entry};
 use tokio::runtime::Id;
 
-use super::connection::Http1;
+use super::connection::Http1Connection;
 use crate::runtime::{
     clock::{self, Instant},
     tasks,
@@ -18,7 +18,7 @@ use crate::runtime::{
 
 /// For how long requests that can't be repeated go over new connections, once an instance has closed a
 /// kept one without a warning.
-const SURPRISED_FOR: Duration = Duration::from_secs(60);
+const CAUTION_TIME: Duration = Duration::from_secs(60);
 
 /// How often those that nobody uses are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -28,38 +28,38 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct IdleConnections {
     /// Those that nobody uses, by the runtime that moves their bytes: another one would have to be woken
     /// by it for each answer, and may outlive it.
-    homes: DashMap<Id, Home>,
+    runtimes: DashMap<Id, Addresses>,
 }
 
-type Home = HashMap<Arc<str>, Kept>;
+type Addresses = HashMap<Arc<str>, AddressConnections>;
 
 /// The connections to one address.
 #[derive(Default)]
-struct Kept {
+struct AddressConnections {
     /// The last one used is the last.
-    idle: Vec<Idle>,
+    idle: Vec<IdleConnection>,
     /// When the instance last closed one that a request had just gone into.
-    surprised: Option<Instant>,
+    closed_unexpectedly: Option<Instant>,
 }
 
-struct Idle {
-    connection: Box<Http1>,
+struct IdleConnection {
+    connection: Box<Http1Connection>,
     since: Instant,
 }
 
 impl IdleConnections {
     /// Keeps connections of `runtime` from now on.
-    pub(super) fn serve(self: &Arc<Self>, runtime: Id) {
-        if self.add_home(runtime) {
-            let keeper = Keeper { pool: Arc::downgrade(self), runtime };
-            tasks::spawn("idle connections", keeper.sweep());
+    pub(super) fn start(self: &Arc<Self>, runtime: Id) {
+        if self.add_runtime(runtime) {
+            let sweeper = Sweeper { pool: Arc::downgrade(self), runtime };
+            tasks::spawn("idle connections", sweeper.sweep());
         }
     }
 
     /// Takes a connection back, where it can have another call.
-    pub(super) fn give_back(&self, mut connection: Box<Http1>) {
+    pub(super) fn put_back(&self, mut connection: Box<Http1Connection>) {
         if connection.is_ready() {
-            self.put(Idle { connection, since: clock::now() });
+            self.put(IdleConnection { connection, since: clock::now() });
         }
     }
 }
@@ -69,18 +69,18 @@ impl IdleConnections {
 #[expect(clippy::disallowed_methods, reason = "the guards are held while connections are moved")]
 impl IdleConnections {
     /// Returns false where the runtime has a home already.
-    fn add_home(&self, runtime: Id) -> bool {
-        match self.homes.entry(runtime) {
-            Entry::Vacant(home) => drop(home.insert(Home::default())),
+    fn add_runtime(&self, runtime: Id) -> bool {
+        match self.runtimes.entry(runtime) {
+            Entry::Vacant(addresses) => drop(addresses.insert(Addresses::default())),
             Entry::Occupied(_) => return false,
         }
         true
     }
 
-    fn put(&self, idle: Idle) {
+    fn put(&self, idle: IdleConnection) {
         // Where its runtime has ended, it is of no use, and is dropped after the guard.
-        if let Some(mut home) = self.homes.get_mut(&idle.connection.runtime) {
-            home.entry(Arc::clone(&idle.connection.address)).or_default().idle.push(idle);
+        if let Some(mut addresses) = self.runtimes.get_mut(&idle.connection.runtime) {
+            addresses.entry(Arc::clone(&idle.connection.address)).or_default().idle.push(idle);
         }
     }
 
@@ -91,9 +91,9 @@ impl IdleConnections {
         runtime: Id,
         address: &str,
         is_idempotent: bool,
-    ) -> Option<Box<Http1>> {
+    ) -> Option<Box<Http1Connection>> {
         let now = clock::now();
-        if !is_idempotent && self.surprises(runtime, address, now) {
+        if !is_idempotent && self.closes_unexpectedly(runtime, address, now) {
             drop(self.pop(runtime, address));
             return None;
         }
@@ -105,52 +105,55 @@ impl IdleConnections {
         None
     }
 
-    fn pop(&self, runtime: Id, address: &str) -> Option<Idle> {
-        self.homes.get_mut(&runtime)?.get_mut(address)?.idle.pop()
+    fn pop(&self, runtime: Id, address: &str) -> Option<IdleConnection> {
+        self.runtimes.get_mut(&runtime)?.get_mut(address)?.idle.pop()
     }
 
-    fn surprises(&self, runtime: Id, address: &str, now: Instant) -> bool {
-        let home = self.homes.get(&runtime);
-        home.is_some_and(|home| home.get(address).is_some_and(|kept| kept.surprises(now)))
+    fn closes_unexpectedly(&self, runtime: Id, address: &str, now: Instant) -> bool {
+        let addresses = self.runtimes.get(&runtime);
+        addresses.is_some_and(|addresses| {
+            addresses.get(address).is_some_and(|connections| connections.closes_unexpectedly(now))
+        })
     }
 
-    pub(super) fn note_surprise(&self, connection: &Http1) {
-        let Some(mut home) = self.homes.get_mut(&connection.runtime) else { return };
-        home.entry(Arc::clone(&connection.address)).or_default().surprised = Some(clock::now());
+    pub(super) fn record_unexpected_close(&self, connection: &Http1Connection) {
+        let Some(mut addresses) = self.runtimes.get_mut(&connection.runtime) else { return };
+        addresses.entry(Arc::clone(&connection.address)).or_default().closed_unexpectedly =
+            Some(clock::now());
     }
 
     fn drop_expired(&self, runtime: Id) {
         let now = clock::now();
         let mut expired = Vec::new();
-        if let Some(mut home) = self.homes.get_mut(&runtime) {
-            home.retain(|_, kept| {
-                expired.extend(kept.idle.extract_if(.., |one| one.is_expired(now)));
-                !kept.idle.is_empty() || kept.surprises(now)
+        if let Some(mut addresses) = self.runtimes.get_mut(&runtime) {
+            addresses.retain(|_, connections| {
+                expired.extend(connections.idle.extract_if(.., |one| one.is_expired(now)));
+                !connections.idle.is_empty() || connections.closes_unexpectedly(now)
             });
         }
         drop(expired);
     }
 }
 
-impl Kept {
-    fn surprises(&self, now: Instant) -> bool {
-        self.surprised.is_some_and(|at| now.saturating_duration_since(at) < SURPRISED_FOR)
+impl AddressConnections {
+    fn closes_unexpectedly(&self, now: Instant) -> bool {
+        self.closed_unexpectedly.is_some_and(|at| now.saturating_duration_since(at) < CAUTION_TIME)
     }
 }
 
-impl Idle {
+impl IdleConnection {
     fn is_expired(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= self.connection.idle_max
     }
 }
 
 /// Looks after the idle connections of a runtime, and lets go of them with it.
-struct Keeper {
+struct Sweeper {
     pool: Weak<IdleConnections>,
     runtime: Id,
 }
 
-impl Keeper {
+impl Sweeper {
     /// Closes connections that were idle for too long, while the pool exists.
     async fn sweep(self) {
         loop {
@@ -161,10 +164,10 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for Sweeper {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.homes.remove(&self.runtime);
+            pool.runtimes.remove(&self.runtime);
         }
     }
 }

@@ -9,4 +9,4 @@ mod raw_target;
 mod wire;
 
 pub use self::raw_target::RawTarget;
-pub(crate) use self::{body::Inflow, pool::Pool};
+pub(crate) use self::{body::ResponseBody, pool::Pool};

@@ -13,8 +13,8 @@ use tokio::runtime::{Handle, Id};
 use tonic::body::Body;
 
 use super::{
-    body::Inflow,
-    connection::{Http1, Unanswered},
+    body::ResponseBody,
+    connection::{Http1Connection, SendFailure},
     idle::IdleConnections,
 };
 use crate::transport::{Dialer, InvalidResponse, SendError, unify_content_length};
@@ -27,17 +27,17 @@ static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// The connections to the instances of a service.
 #[derive(Clone)]
 pub(crate) struct Pool {
-    shared: Arc<Shared>,
+    state: Arc<PoolState>,
 }
 
-struct Shared {
+struct PoolState {
     dialer: Dialer,
     idle: Arc<IdleConnections>,
 }
 
 impl Pool {
     pub(crate) fn new(dialer: &Dialer) -> Self {
-        Self { shared: Arc::new(Shared { dialer: dialer.clone(), idle: Arc::default() }) }
+        Self { state: Arc::new(PoolState { dialer: dialer.clone(), idle: Arc::default() }) }
     }
 
     /// Sends `request` to `address`, over a kept connection where there is one. Cancel safe: dropping
@@ -46,58 +46,58 @@ impl Pool {
         &self,
         mut request: Request<Body>,
         address: &str,
-    ) -> Result<Response<Inflow>, SendError> {
+    ) -> Result<Response<ResponseBody>, SendError> {
         let runtime = Handle::current().id();
         let is_idempotent = request.method().is_idempotent();
-        while let Some(mut connection) = self.shared.idle.take(runtime, address, is_idempotent) {
-            match connection.send(prepared(request, &connection.host)).await {
-                Ok(answer) => return self.lend(answer, connection),
+        while let Some(mut connection) = self.state.idle.take(runtime, address, is_idempotent) {
+            match connection.send(to_http1(request, &connection.host)).await {
+                Ok(answer) => return self.lend_connection(answer, connection),
                 // It was closed while nobody used it.
-                Err(Unanswered::Unsent(unsent)) => request = *unsent,
-                Err(Unanswered::Silent(error)) => {
-                    self.shared.idle.note_surprise(&connection);
+                Err(SendFailure::Unsent(unsent)) => request = *unsent,
+                Err(SendFailure::NoResponse(error)) => {
+                    self.state.idle.record_unexpected_close(&connection);
                     return Err(SendError::Stale(error.into()));
                 }
-                Err(Unanswered::Failed(error)) => return Err(error),
+                Err(SendFailure::Failed(error)) => return Err(error),
             }
         }
-        self.send_afresh(request, address).await
+        self.send_on_new_connection(request, address).await
     }
 
     /// Sends `request` to `address` over a new connection. Cancel safe, as [`send`](Self::send).
-    pub(crate) async fn send_afresh(
+    pub(crate) async fn send_on_new_connection(
         &self,
         request: Request<Body>,
         address: &str,
-    ) -> Result<Response<Inflow>, SendError> {
+    ) -> Result<Response<ResponseBody>, SendError> {
         let connecting = self.connect(Handle::current().id(), address);
         let mut connection = Box::new(connecting.await?);
-        match connection.send(prepared(request, &connection.host)).await {
-            Ok(answer) => self.lend(answer, connection),
-            Err(Unanswered::Unsent(_)) => Err(SendError::Unsent),
-            Err(Unanswered::Silent(error)) => Err(SendError::ConnectionLost(error.into())),
-            Err(Unanswered::Failed(error)) => Err(error),
+        match connection.send(to_http1(request, &connection.host)).await {
+            Ok(answer) => self.lend_connection(answer, connection),
+            Err(SendFailure::Unsent(_)) => Err(SendError::Unsent),
+            Err(SendFailure::NoResponse(error)) => Err(SendError::ConnectionLost(error.into())),
+            Err(SendFailure::Failed(error)) => Err(error),
         }
     }
 
-    async fn connect(&self, runtime: Id, address: &str) -> Result<Http1, SendError> {
-        self.shared.idle.serve(runtime);
-        Http1::open(&self.shared.dialer, address).await.map_err(SendError::Connect)
+    async fn connect(&self, runtime: Id, address: &str) -> Result<Http1Connection, SendError> {
+        self.state.idle.start(runtime);
+        Http1Connection::open(&self.state.dialer, address).await.map_err(SendError::Connect)
     }
 
-    fn lend(
+    fn lend_connection(
         &self,
         mut answer: Response<Incoming>,
-        mut connection: Box<Http1>,
-    ) -> Result<Response<Inflow>, SendError> {
+        mut connection: Box<Http1Connection>,
+    ) -> Result<Response<ResponseBody>, SendError> {
         InvalidResponse::check_head(answer.headers()).map_err(SendError::InvalidResponse)?;
         unify_content_length(answer.headers_mut());
         connection.idle_max = idle_max(answer.headers());
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             connection.detach();
-            return Ok(answer.map(Inflow::shared));
+            return Ok(answer.map(ResponseBody::shared));
         }
-        Ok(answer.map(|body| Inflow::own(body, connection, Arc::clone(&self.shared.idle))))
+        Ok(answer.map(|body| ResponseBody::own(body, connection, Arc::clone(&self.state.idle))))
     }
 }
 
@@ -109,7 +109,7 @@ impl fmt::Debug for Pool {
 
 /// A request as HTTP/1.1 has it: a path for a target, `Host`, and a length where servers insist on one
 /// although there is no body (RFC 9110, 8.6).
-fn prepared(mut request: Request<Body>, host: &HeaderValue) -> Request<Body> {
+fn to_http1(mut request: Request<Body>, host: &HeaderValue) -> Request<Body> {
     *request.uri_mut() = origin_form(request.uri());
     *request.version_mut() = Version::HTTP_11;
     let expects_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
@@ -125,8 +125,8 @@ fn prepared(mut request: Request<Body>, host: &HeaderValue) -> Request<Body> {
 /// Returns how long a connection may be idle: three quarters of what the instance says, as in
 /// `Keep-Alive: timeout=5, max=100`, and no longer than [`IDLE_MAX`].
 fn idle_max(headers: &HeaderMap) -> Duration {
-    let said = headers.get(&KEEP_ALIVE).and_then(|value| value.to_str().ok());
-    let seconds = said.and_then(|value| {
+    let keep_alive = headers.get(&KEEP_ALIVE).and_then(|value| value.to_str().ok());
+    let seconds = keep_alive.and_then(|value| {
         let mut parameters = value.split(',').filter_map(|parameter| parameter.split_once('='));
         let timeout = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"));
         timeout?.1.trim().parse::<u32>().ok()
@@ -144,7 +144,7 @@ fn origin_form(uri: &Uri) -> Uri {
 mod tests {
     use super::*;
 
-    fn said(value: &'static str) -> Duration {
+    fn keep_alive(value: &'static str) -> Duration {
         let mut headers = HeaderMap::new();
         headers.insert(&KEEP_ALIVE, HeaderValue::from_static(value));
         idle_max(&headers)
@@ -152,9 +152,9 @@ mod tests {
 
     #[test]
     fn a_connection_is_kept_for_less_than_the_instance_says() {
-        assert_eq!(said("timeout=1"), Duration::from_millis(750));
-        assert_eq!(said("max=100, Timeout = 4"), Duration::from_secs(3));
-        assert_eq!(said("timeout=0"), Duration::ZERO);
+        assert_eq!(keep_alive("timeout=1"), Duration::from_millis(750));
+        assert_eq!(keep_alive("max=100, Timeout = 4"), Duration::from_secs(3));
+        assert_eq!(keep_alive("timeout=0"), Duration::ZERO);
     }
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(IDLE_MAX, Duration::from_secs(4));
         assert_eq!(idle_max(&HeaderMap::new()), IDLE_MAX);
         for value in ["timeout=75", "timeout=4294967295", "timeout", "timeout=soon", "max=5"] {
-            assert_eq!(said(value), IDLE_MAX, "{value}");
+            assert_eq!(keep_alive(value), IDLE_MAX, "{value}");
         }
     }
 }

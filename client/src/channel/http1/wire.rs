@@ -36,17 +36,17 @@ impl Received {
 
 /// The replacement of a request line, from a call to the stream that writes it.
 #[derive(Clone, Default)]
-pub(super) struct TargetSlot(Arc<Shared>);
+pub(super) struct TargetSlot(Arc<TargetState>);
 
 #[derive(Default)]
-struct Shared {
+struct TargetState {
     /// Read before the lock is taken: there is seldom anything.
     is_set: AtomicBool,
-    replacement: Mutex<Option<Replacement>>,
+    replacement: Mutex<Option<RequestLine>>,
 }
 
-struct Replacement {
-    line: String,
+struct RequestLine {
+    expected: String,
     by: String,
 }
 
@@ -54,12 +54,12 @@ impl TargetSlot {
     /// Replaces the target in the request line that is written next, which has to be of this request.
     pub(super) fn set(&self, method: &Method, uri: &Uri, target: &RawTarget) {
         let line = |target: &dyn std::fmt::Display| format!("{method} {target} HTTP/1.1\r\n");
-        let replacement = Replacement { line: line(uri), by: line(&target.as_str()) };
+        let replacement = RequestLine { expected: line(uri), by: line(&target.as_str()) };
         *self.0.replacement.lock().unwrap_or_else(PoisonError::into_inner) = Some(replacement);
         self.0.is_set.store(true, Relaxed);
     }
 
-    fn take(&self) -> Option<Replacement> {
+    fn take(&self) -> Option<RequestLine> {
         // The same task sets it before it writes.
         if !self.0.is_set.load(Relaxed) {
             return None;
@@ -73,34 +73,35 @@ impl TargetSlot {
     }
 }
 
-pub(super) struct Wire<S> {
+pub(super) struct WireStream<S> {
     stream: S,
     received: Received,
     target: TargetSlot,
-    replaced: Option<Replaced>,
+    replaced: Option<PendingWrite>,
     /// Whether the instance takes no more.
-    is_refused: bool,
+    is_write_closed: bool,
 }
 
 /// Bytes on their way in place of others.
-struct Replaced {
+struct PendingWrite {
     bytes: Vec<u8>,
     written: usize,
     /// How many bytes of the writer's they stand for.
     stands_for: usize,
 }
 
-impl<S> Wire<S> {
+impl<S> WireStream<S> {
     pub(super) fn new(stream: S, received: Received, target: TargetSlot) -> Self {
-        Self { stream, received, target, replaced: None, is_refused: false }
+        Self { stream, received, target, replaced: None, is_write_closed: false }
     }
 
     /// Takes the replacement, where `bytes` begin with the line that it is for.
     fn replace(&mut self, bytes: &[u8]) {
-        let Some(Replacement { line, by }) = self.target.take() else { return };
-        if let Some(rest) = bytes.strip_prefix(line.as_bytes()) {
+        let Some(RequestLine { expected, by }) = self.target.take() else { return };
+        if let Some(rest) = bytes.strip_prefix(expected.as_bytes()) {
             let bytes_by = [by.as_bytes(), rest].concat();
-            self.replaced = Some(Replaced { bytes: bytes_by, written: 0, stands_for: bytes.len() });
+            self.replaced =
+                Some(PendingWrite { bytes: bytes_by, written: 0, stands_for: bytes.len() });
         }
     }
 
@@ -109,7 +110,7 @@ impl<S> Wire<S> {
     fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match written {
             Poll::Ready(Err(error)) if is_refusal(&error) => {
-                self.is_refused = true;
+                self.is_write_closed = true;
                 Poll::Pending
             }
             written => written,
@@ -117,7 +118,7 @@ impl<S> Wire<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Wire<S> {
+impl<S: AsyncWrite + Unpin> WireStream<S> {
     fn write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.replaced.is_none() {
             self.replace(bytes);
@@ -141,7 +142,7 @@ fn is_refusal(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WireStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -157,13 +158,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WireStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.is_refused {
+        if self.is_write_closed {
             return Poll::Pending;
         }
         let written = self.write(context, bytes);
@@ -175,7 +176,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.is_refused {
+        if self.is_write_closed {
             return Poll::Pending;
         }
         let written = if self.replaced.is_some() || self.target.is_set() {
@@ -217,7 +218,7 @@ mod tests {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut instance, _) = listener.accept().await.unwrap();
         let received = Received::default();
-        let mut wire = Wire::new(stream, received.clone(), TargetSlot::default());
+        let mut wire = WireStream::new(stream, received.clone(), TargetSlot::default());
         wire.write_all(b"never read").await.unwrap();
         instance.readable().await.unwrap();
         instance.write_all(b"no").await.unwrap();
@@ -275,7 +276,7 @@ mod tests {
     fn written(bytes: &str, takes: &[usize], vectored: bool) -> String {
         let target = TargetSlot::default();
         let taker = Taker { takes: takes.iter().copied().collect(), ..Taker::default() };
-        let mut stream = Wire::new(taker, Received::default(), target.clone());
+        let mut stream = WireStream::new(taker, Received::default(), target.clone());
         let raw = RawTarget::new("/a?q=\"<b>\"").unwrap();
         target.set(&Method::GET, &Uri::from_static("/a?q=%22%3Cb%3E%22"), &raw);
         let mut rest = bytes.as_bytes();

@@ -6,7 +6,7 @@ mod silence;
 
 use std::time::Duration;
 
-pub(crate) use self::{pushback::Pushback, silence::patience};
+pub(crate) use self::{pushback::Pushback, silence::silence_limit};
 use crate::runtime::backoff::Backoff;
 
 /// Of the wait before the first time that an idempotent call is sent again, and before any.
@@ -16,18 +16,18 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// How a call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(super) enum RetryCause {
     /// No instance has seen to it, and none will.
     Unsent,
     /// Its connection was lost: nobody knows.
-    Lost,
+    ConnectionLost,
     /// An instance answered that it does not serve it now.
     Unavailable(Pushback),
 }
 
 /// Where a call is sent next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum NextInstance {
     /// To an instance that it was not sent to yet, and that is not ejected.
     Untried,
     /// To one that it was sent to, or that is ejected.
@@ -53,21 +53,23 @@ impl Retry {
     /// 0 to 1.
     pub(super) fn wait(
         &mut self,
-        cause: Cause,
-        next: Next,
+        cause: RetryCause,
+        next: NextInstance,
         sent: u32,
         left: Option<Duration>,
         random: f64,
     ) -> Option<Duration> {
         let pushback = match cause {
-            Cause::Unsent => return Some(Duration::ZERO),
+            RetryCause::Unsent => return Some(Duration::ZERO),
             _ if sent >= self.attempts => return None,
-            Cause::Lost | Cause::Unavailable(Pushback::Silent) => Duration::ZERO,
-            Cause::Unavailable(Pushback::Wait(wait)) => wait,
-            Cause::Unavailable(Pushback::Never) => return None,
+            RetryCause::ConnectionLost | RetryCause::Unavailable(Pushback::Unspecified) => {
+                Duration::ZERO
+            }
+            RetryCause::Unavailable(Pushback::Wait(wait)) => wait,
+            RetryCause::Unavailable(Pushback::Never) => return None,
         };
         // Another instance has done nothing that a wait would help with.
-        let wait = if pushback.is_zero() && next == Next::Untried {
+        let wait = if pushback.is_zero() && next == NextInstance::Untried {
             Duration::ZERO
         } else {
             // With jitter on top: those that an instance turns away must not come back together.
@@ -79,9 +81,9 @@ impl Retry {
 
 #[cfg(test)]
 mod tests {
-    use super::{Next::*, *};
+    use super::{NextInstance::*, *};
 
-    const SILENT: Cause = Cause::Unavailable(Pushback::Silent);
+    const UNSPECIFIED: RetryCause = RetryCause::Unavailable(Pushback::Unspecified);
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -91,27 +93,31 @@ mod tests {
     fn only_what_was_not_sent_is_tried_again_unasked() {
         for attempts in [0, 1] {
             let mut retry = Retry::new(attempts);
-            assert_eq!(retry.wait(Cause::Lost, Tried, 1, None, 0.5), None);
-            assert_eq!(retry.wait(SILENT, Tried, 1, None, 0.5), None);
-            assert_eq!(retry.wait(Cause::Unsent, Tried, 0, None, 0.5), Some(Duration::ZERO));
+            assert_eq!(retry.wait(RetryCause::ConnectionLost, Tried, 1, None, 0.5), None);
+            assert_eq!(retry.wait(UNSPECIFIED, Tried, 1, None, 0.5), None);
+            assert_eq!(retry.wait(RetryCause::Unsent, Tried, 0, None, 0.5), Some(Duration::ZERO));
         }
     }
 
     #[test]
     fn an_idempotent_call_is_sent_so_many_times_in_all() {
         let mut retry = Retry::new(3);
-        assert_eq!(retry.wait(Cause::Lost, Tried, 1, None, 1.0), Some(ms(50)));
-        assert_eq!(retry.wait(SILENT, Tried, 2, None, 1.0), Some(ms(100)));
-        assert_eq!(retry.wait(Cause::Lost, Tried, 3, None, 1.0), None);
-        assert_eq!(retry.wait(Cause::Unsent, Tried, 3, None, 1.0), Some(Duration::ZERO));
+        assert_eq!(retry.wait(RetryCause::ConnectionLost, Tried, 1, None, 1.0), Some(ms(50)));
+        assert_eq!(retry.wait(UNSPECIFIED, Tried, 2, None, 1.0), Some(ms(100)));
+        assert_eq!(retry.wait(RetryCause::ConnectionLost, Tried, 3, None, 1.0), None);
+        assert_eq!(retry.wait(RetryCause::Unsent, Tried, 3, None, 1.0), Some(Duration::ZERO));
     }
 
     #[test]
     fn waits_are_as_documented() {
         let mut retry = Retry::new(u32::MAX);
-        assert_eq!(retry.wait(Cause::Lost, Tried, 1, None, 0.0), Some(Duration::ZERO));
-        let waits: Vec<_> =
-            (1..8).filter_map(|n| retry.wait(Cause::Lost, Tried, n, None, 1.0)).collect();
+        assert_eq!(
+            retry.wait(RetryCause::ConnectionLost, Tried, 1, None, 0.0),
+            Some(Duration::ZERO)
+        );
+        let waits: Vec<_> = (1..8)
+            .filter_map(|n| retry.wait(RetryCause::ConnectionLost, Tried, n, None, 1.0))
+            .collect();
         assert_eq!(waits.iter().max(), Some(&ms(1_000)));
         assert_eq!(WAIT_MAX, ms(5_000));
     }
@@ -119,29 +125,36 @@ mod tests {
     #[test]
     fn another_instance_is_not_waited_for_unless_it_was_said_so() {
         let mut retry = Retry::new(9);
-        for cause in [Cause::Lost, SILENT, Cause::Unavailable(Pushback::Wait(Duration::ZERO))] {
+        for cause in [
+            RetryCause::ConnectionLost,
+            UNSPECIFIED,
+            RetryCause::Unavailable(Pushback::Wait(Duration::ZERO)),
+        ] {
             assert_eq!(retry.wait(cause, Untried, 1, None, 1.0), Some(Duration::ZERO));
         }
-        let wait = Cause::Unavailable(Pushback::Wait(ms(300)));
+        let wait = RetryCause::Unavailable(Pushback::Wait(ms(300)));
         assert_eq!(retry.wait(wait, Untried, 1, None, 0.0), Some(ms(300)));
-        assert_eq!(retry.wait(Cause::Lost, Untried, 9, None, 1.0), None);
-        assert_eq!(retry.wait(Cause::Lost, Untried, 1, Some(Duration::ZERO), 1.0), None);
+        assert_eq!(retry.wait(RetryCause::ConnectionLost, Untried, 9, None, 1.0), None);
+        assert_eq!(
+            retry.wait(RetryCause::ConnectionLost, Untried, 1, Some(Duration::ZERO), 1.0),
+            None
+        );
     }
 
     #[test]
     fn pushback_is_waited_for_at_least() {
-        let wait = Cause::Unavailable(Pushback::Wait(ms(300)));
+        let wait = RetryCause::Unavailable(Pushback::Wait(ms(300)));
         assert_eq!(Retry::new(2).wait(wait, Tried, 1, None, 0.0), Some(ms(300)));
         assert_eq!(Retry::new(2).wait(wait, Tried, 1, None, 1.0), Some(ms(350)));
         assert_eq!(
-            Retry::new(2).wait(Cause::Unavailable(Pushback::Never), Tried, 1, None, 0.0),
+            Retry::new(2).wait(RetryCause::Unavailable(Pushback::Never), Tried, 1, None, 0.0),
             None
         );
     }
 
     #[test]
     fn no_call_waits_longer_than_its_time() {
-        let wait = |wait_ms| Cause::Unavailable(Pushback::Wait(ms(wait_ms)));
+        let wait = |wait_ms| RetryCause::Unavailable(Pushback::Wait(ms(wait_ms)));
         assert_eq!(Retry::new(2).wait(wait(300), Tried, 1, Some(ms(300)), 0.0), None);
         assert_eq!(Retry::new(2).wait(wait(300), Tried, 1, Some(ms(301)), 0.0), Some(ms(300)));
         assert_eq!(
@@ -151,6 +164,9 @@ mod tests {
         assert_eq!(Retry::new(2).wait(wait(5_000), Tried, 1, None, 0.0), None);
         let years = Some(Duration::from_secs(99_999_999 * 3600));
         assert_eq!(Retry::new(2).wait(wait(u64::MAX), Tried, 1, years, 1.0), None);
-        assert_eq!(Retry::new(2).wait(Cause::Lost, Tried, 1, Some(Duration::ZERO), 0.0), None);
+        assert_eq!(
+            Retry::new(2).wait(RetryCause::ConnectionLost, Tried, 1, Some(Duration::ZERO), 0.0),
+            None
+        );
     }
 }

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, header};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushback {
     /// Nothing was said.
-    Silent,
+    Unspecified,
     /// Not sooner than after this time.
     Wait(Duration),
     /// Not at all.
@@ -20,17 +20,17 @@ impl Pushback {
     /// What the head of an answer says: `grpc-retry-pushback-ms` (gRPC's proposal A6), or else
     /// `retry-after` in seconds (RFC 9110, 10.2.3; a date, which goes by the wall clock, is not
     /// understood).
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let said = |name, unit: fn(u64) -> Duration| {
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
+        let parse = |name, unit: fn(u64) -> Duration| {
             headers.get(name).map(|value: &HeaderValue| {
                 let count = value.to_str().ok().filter(|text| is_number(text));
                 let count = count.and_then(|text| text.parse().ok());
                 count.map_or(Self::Never, |count| Self::Wait(unit(count)))
             })
         };
-        said(&PUSHBACK, Duration::from_millis)
-            .or_else(|| said(&header::RETRY_AFTER, Duration::from_secs))
-            .unwrap_or(Self::Silent)
+        parse(&PUSHBACK, Duration::from_millis)
+            .or_else(|| parse(&header::RETRY_AFTER, Duration::from_secs))
+            .unwrap_or(Self::Unspecified)
     }
 }
 
@@ -48,7 +48,7 @@ mod tests {
     fn of(name: &'static str, value: &str) -> Pushback {
         let mut headers = HeaderMap::new();
         headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
-        Pushback::of(&headers)
+        Pushback::from_headers(&headers)
     }
 
     #[test]
@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(ms("250"), Pushback::Wait(Duration::from_millis(250)));
         assert_eq!(ms("0"), Pushback::Wait(Duration::ZERO));
         assert_eq!(of("retry-after", "3"), Pushback::Wait(Duration::from_secs(3)));
-        assert_eq!(Pushback::of(&HeaderMap::new()), Pushback::Silent);
+        assert_eq!(Pushback::from_headers(&HeaderMap::new()), Pushback::Unspecified);
     }
 
     #[test]
@@ -74,6 +74,6 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("retry-after", HeaderValue::from_static("3"));
         headers.insert("grpc-retry-pushback-ms", HeaderValue::from_static("-1"));
-        assert_eq!(Pushback::of(&headers), Pushback::Never);
+        assert_eq!(Pushback::from_headers(&headers), Pushback::Never);
     }
 }
