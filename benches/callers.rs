@@ -13,19 +13,12 @@
     reason = "a benchmark"
 )]
 
-#[path = "../client/benches/calls/load.rs"]
-mod load;
-#[allow(dead_code, reason = "all are well here")]
-#[path = "../client/benches/calls/replicas.rs"]
-mod replicas;
-mod support;
-
 use std::{
     collections::BTreeSet,
     env,
     io::{BufRead, BufReader},
     net::SocketAddr,
-    process::{ChildStdout, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -34,10 +27,6 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use load::{CALLS_A_SECOND, DEADLINE, Way, load};
-use replicas::{Manner, Replica};
-use support::{Process, instance};
-use tempfile::TempDir;
 use tokio::{
     sync::mpsc::Sender,
     task::JoinHandle,
@@ -50,6 +39,17 @@ use tonic::transport::{
 use waypost_client::{
     Client, Registered, Registration, Service, Snapshot,
     proto::{Instance, RegisterRequest, Status, UpdateRequest, registry_client::RegistryClient},
+};
+use waypost_testing::{
+    calls::{
+        load::{CALLS_A_SECOND, DEADLINE, LoadedChannel, load},
+        replica::{Behavior, Replica},
+    },
+    process::{
+        RegistryProcess, Serve,
+        usage::{cpu_time, memory_bytes},
+    },
+    registry::numbered_instance,
 };
 
 const SERVICE: &str = "greeter";
@@ -112,6 +112,10 @@ fn main() {
     });
 }
 
+fn serve() -> Serve {
+    Serve::new(env!("CARGO_BIN_EXE_waypost"))
+}
+
 /// A replica that is registered.
 struct Greeting {
     replica: Replica,
@@ -120,8 +124,8 @@ struct Greeting {
 
 impl Greeting {
     async fn start(client: &Client) -> Self {
-        let replica = Replica::start(Manner::Answers(QUICK)).await;
-        let (host, port) = (replica.address.ip().to_string(), replica.address.port());
+        let replica = Replica::start(Behavior::Responds(QUICK)).await;
+        let (host, port) = (replica.address().ip().to_string(), replica.address().port());
         let registered = client.register(Registration::new(SERVICE, host, port)).await.unwrap();
         Self { replica, registered }
     }
@@ -136,13 +140,13 @@ async fn start(client: &Client, count: usize) -> Vec<Greeting> {
     stream::iter(0..count).then(|_| Greeting::start(client)).collect().await
 }
 
-fn client(registry: &Process) -> Client {
-    Client::new(format!("http://{}", registry.address())).unwrap()
+fn client(registry: &RegistryProcess) -> Client {
+    Client::new(registry.url()).unwrap()
 }
 
 /// A registry, a client of it, and the service that is called, with so many instances.
-async fn scene(count: usize) -> (Process, Client, Vec<Greeting>, Service) {
-    let registry = Process::waypost("memory");
+async fn scene(count: usize) -> (RegistryProcess, Client, Vec<Greeting>, Service) {
+    let registry = serve().start().await;
     let client = client(&registry);
     let greetings = start(&client, count).await;
     let service = client.service(SERVICE);
@@ -213,7 +217,7 @@ async fn last_replaced() {
         let (_registry, client, greetings, service) = scene(1).await;
         let (way, _telling) = way(&service, ours);
         let way = match way {
-            Way::Ours(channel) => Way::Ours(channel.wait_for_ready(WAIT)),
+            LoadedChannel::Waypost(channel) => LoadedChannel::Waypost(channel.wait_for_ready(WAIT)),
             tonics => tonics,
         };
         let mut after = Vec::new();
@@ -242,12 +246,12 @@ async fn outage(scale: &Scale) {
     for ours in [true, false] {
         let (registry, _client, greetings, service) = scene(3).await;
         let (way, _telling) = way(&service, ours);
-        let address = registry.address().to_owned();
+        let address = registry.address();
         let history = service.snapshot().unwrap().cursor().history_id.clone();
         let gone = async {
             drop(registry);
             sleep(scale.outage).await;
-            let registry = Process::forgetful_at(&address);
+            let registry = serve().listen(address).start().await;
             let began = Instant::now();
             let right = |view: &Snapshot| {
                 view.cursor().history_id != history
@@ -268,8 +272,8 @@ async fn outage(scale: &Scale) {
 /// Instances come, and nobody calls.
 async fn idle(scale: &Scale) {
     println!("{} instances come while nobody calls", scale.changes);
-    let registry = Process::waypost("memory");
-    let (client, channel) = (client(&registry), registry.connect_once().await);
+    let registry = serve().start().await;
+    let (client, channel) = (client(&registry), registry.channel().await);
     let service = client.service(SERVICE);
     service.ready().await.unwrap();
     let _ours = service.channel();
@@ -281,7 +285,7 @@ async fn idle(scale: &Scale) {
         (0..scale.changes as u64).map(|index| Instance {
             port: 10_000 + index as u32,
             host: "127.0.0.1".into(),
-            ..instance(SERVICE, index)
+            ..numbered_instance(SERVICE, index)
         }),
     )
     .await;
@@ -294,12 +298,12 @@ async fn idle(scale: &Scale) {
     telling.abort();
 }
 
-fn way(service: &Service, ours: bool) -> (Way, Option<JoinHandle<()>>) {
+fn way(service: &Service, ours: bool) -> (LoadedChannel, Option<JoinHandle<()>>) {
     if ours {
-        return (Way::Ours(service.channel()), None);
+        return (LoadedChannel::Waypost(service.channel()), None);
     }
     let (channel, telling) = tonics(service);
-    (Way::Tonics(channel), Some(telling))
+    (LoadedChannel::Tonic(channel), Some(telling))
 }
 
 async fn leave(greetings: Vec<Greeting>) {
@@ -327,21 +331,22 @@ async fn many_services(scale: &Scale) {
         "a process that follows {services} services of {instances} instances, {CHANGES_A_SECOND} \
          changes a second for {held:?}"
     );
-    let registry = Process::waypost("memory");
-    let channel = registry.connect_once().await;
+    let registry = serve().start().await;
+    let channel = registry.channel().await;
     let name = |index: u64| format!("service-{}", index % services);
-    let all = (0..services * instances).map(|index| instance(&name(index), index));
+    let all = (0..services * instances).map(|index| numbered_instance(&name(index), index));
     register(&channel, all).await;
     let (holder, mut says) = holder(&registry, services);
     let empty = line(&mut says).parse::<u64>().unwrap();
     assert_eq!(line(&mut says), format!("{}", services * instances));
-    let (memory, cpu, began) = (holder.memory(), holder.cpu(), Instant::now());
+    let (memory, cpu, began) = (memory_bytes(&holder.id()), cpu_time(&holder.id()), Instant::now());
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / CHANGES_A_SECOND);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut index = 0;
     while began.elapsed() < held {
         ticks.tick().await;
-        let changed = Instance { weight: Some(50 + index as u32 % 100), ..instance("", index) };
+        let changed =
+            Instance { weight: Some(50 + index as u32 % 100), ..numbered_instance("", index) };
         let request = UpdateRequest {
             service: name(index),
             id: changed.id.clone(),
@@ -352,25 +357,41 @@ async fn many_services(scale: &Scale) {
         RegistryClient::new(channel.clone()).update(request).await.unwrap();
         index = (index + 1) % (services * instances);
     }
-    let (length, used) = (began.elapsed(), holder.cpu() - cpu);
+    let (length, used) = (began.elapsed(), cpu_time(&holder.id()) - cpu);
     let rate = f64::from(CHANGES_A_SECOND);
     let each = (memory - empty) / (services * instances);
     println!(
         "  {:.1} % of a core at {rate:.0} changes a second; {} MB, {each} B for each instance",
         used.as_secs_f64() * 100.0 / length.as_secs_f64(),
-        holder.memory() / 1_000_000,
+        memory_bytes(&holder.id()) / 1_000_000,
     );
 }
 
+/// A process that follows services. Killed on drop.
+struct Holder(Child);
+
+impl Holder {
+    fn id(&self) -> String {
+        self.0.id().to_string()
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 /// A process that follows services, and what it says.
-fn holder(registry: &Process, services: u64) -> (Process, BufReader<ChildStdout>) {
+fn holder(registry: &RegistryProcess, services: u64) -> (Holder, BufReader<ChildStdout>) {
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["--hold", &format!("{} {services}", registry.address())])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let says = BufReader::new(child.stdout.take().unwrap());
-    (Process::new(child, "", TempDir::new().unwrap()), says)
+    (Holder(child), says)
 }
 
 fn line(says: &mut BufReader<ChildStdout>) -> String {
@@ -383,7 +404,7 @@ fn line(says: &mut BufReader<ChildStdout>) -> String {
 /// until it is killed.
 async fn hold_services(argument: &str) {
     let (registry, services) = argument.split_once(' ').unwrap();
-    println!("{}", support::memory_of("self"));
+    println!("{}", memory_bytes("self"));
     let client = Client::new(format!("http://{registry}")).unwrap();
     let services = services.parse().unwrap();
     let handles: Vec<Service> =

@@ -12,8 +12,6 @@
     reason = "a benchmark"
 )]
 
-mod support;
-
 use std::{
     env,
     sync::{
@@ -23,14 +21,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{A_SERVICE, CALLERS, CONNECTIONS, Process, instance, spread};
 use tokio::{runtime::Runtime, task::JoinSet};
 use tonic::transport::Channel;
 use waypost_client::proto::{
     HeartbeatRequest, Instance, RegisterRequest, WatchRequest, discovery_client::DiscoveryClient,
     registry_client::RegistryClient, watch_response::Event,
 };
+use waypost_testing::{
+    figures::spread,
+    process::{RegistryProcess, Serve},
+    registry::numbered_instance,
+};
 
+const CONNECTIONS: usize = 16;
+const CALLERS: usize = 64;
+/// Instances of a service.
+const A_SERVICE: u64 = 20;
 /// Leases in one heartbeat at most.
 const LEASES_A_HEARTBEAT: usize = 65_536;
 const TTL_MAX: Duration = Duration::from_secs(300);
@@ -88,7 +94,7 @@ async fn heartbeats(scale: &Scale) {
 
 /// A server with live leases, and a watch that heartbeats must not wake.
 struct Filled {
-    process: Process,
+    process: RegistryProcess,
     channels: Vec<Channel>,
     leases: Vec<u64>,
     /// Messages other than `Idle` that the watch got after its snapshot.
@@ -105,10 +111,17 @@ struct Cost {
 
 impl Filled {
     async fn start(instances: u64) -> Self {
-        let process = Process::waypost("disk");
-        let channels = process.connect().await;
+        let process = Serve::new(env!("CARGO_BIN_EXE_waypost"))
+            .directory_in(env!("CARGO_TARGET_TMPDIR"))
+            .disk("data")
+            .start()
+            .await;
+        let mut channels = Vec::new();
+        for _ in 0..CONNECTIONS {
+            channels.push(process.channel().await);
+        }
         let leases = Arc::new(Mutex::new(Vec::new()));
-        let living = |index| instance(&format!("service-{}", index / A_SERVICE), index);
+        let living = |index| numbered_instance(&format!("service-{}", index / A_SERVICE), index);
         register_all(&channels, instances, TTL_MAX, living, &leases).await;
         let leases = leases.lock().unwrap().clone();
         let told = Arc::new(AtomicU64::new(0));
@@ -123,7 +136,7 @@ impl Filled {
             .map(|caller| self.requests(caller, heartbeats / CALLERS, leases))
             .collect();
         let sent: usize = requests.iter().map(Vec::len).sum();
-        let before = (self.process.cpu(), self.process.disk_bytes());
+        let before = (self.process.cpu_time(), self.process.disk_bytes());
         let told = self.told.load(Ordering::Relaxed);
         let begun = Instant::now();
         let mut callers = JoinSet::new();
@@ -138,7 +151,7 @@ impl Filled {
         }
         callers.join_all().await;
         let time = begun.elapsed();
-        let cpu = self.process.cpu() - before.0;
+        let cpu = self.process.cpu_time() - before.0;
         Cost {
             cpu_micros: cpu.as_secs_f64() * 1e6 / sent as f64,
             rate: sent as f64 / time.as_secs_f64(),
@@ -159,10 +172,10 @@ impl Filled {
 }
 
 /// Watches services whose instances heartbeat, for as long as the process lives.
-async fn watch(process: &Process, told: Arc<AtomicU64>) {
+async fn watch(process: &RegistryProcess, told: Arc<AtomicU64>) {
     let services = (0..50).map(|index| format!("service-{index}")).collect();
     let request = WatchRequest { services, ..WatchRequest::default() };
-    let mut discovery = DiscoveryClient::new(process.connect_once().await);
+    let mut discovery = DiscoveryClient::new(process.channel().await);
     let mut watch = discovery.watch(request).await.unwrap().into_inner();
     while let Some(Event::Snapshot(snapshot)) = watch.message().await.unwrap().unwrap().event
         && !snapshot.last

@@ -10,8 +10,6 @@
     reason = "a benchmark"
 )]
 
-mod support;
-
 use std::{
     env, fs,
     path::Path,
@@ -19,7 +17,6 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use support::{A_SERVICE, instance};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use waypost::{
@@ -33,7 +30,10 @@ use waypost::{
     store::DiskStore,
 };
 use waypost_serving::tasks::Tasks;
+use waypost_testing::registry::numbered_instance;
 
+/// Instances of a service.
+const A_SERVICE: u64 = 20;
 /// Writes at a time.
 const AT_ONCE: u64 = 2_000;
 const TTL: Duration = Duration::from_secs(300);
@@ -77,7 +77,7 @@ fn fill(data: &Path, instances: u64, turnover: u64) {
 
 async fn replace(engine: &Engine, index: u64, turnover: u64) {
     let name = |text: String| Name::parse(&text, 128).unwrap();
-    let like = instance(&format!("service-{}", index / A_SERVICE), index);
+    let like = numbered_instance(&format!("service-{}", index / A_SERVICE), index);
     let service = ServiceKey { namespace: name("default".to_owned()), service: name(like.service) };
     let id = |turnover| InstanceId::parse(&format!("{}-{turnover}", like.id), 256).unwrap();
     if turnover > 0 {

@@ -1,32 +1,27 @@
-//! The server as its users meet it: raw gRPC (and worse) over real sockets, each server on a port of
-//! its own. One file a topic.
+//! The server, the command line and the client crate from outside, over real sockets. Each test has
+//! a server on a port of its own; a folder for each promise.
 
 #![allow(
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     reason = "tests read the clock and run tasks as their users would"
 )]
 #![allow(
     clippy::panic,
     clippy::print_stderr,
-    reason = "helpers of tests fail tests and say with what they ran"
+    clippy::unwrap_used,
+    reason = "tests fail by panicking and print their seeds"
 )]
 #![allow(clippy::large_futures, reason = "a test's future is as large as the test")]
 
-mod bad_input;
+mod cli;
+mod client;
 mod conformance;
-mod connections;
-mod disconnect;
 mod disk;
 mod expiry;
-mod grpcurl;
-mod pages;
-mod protection;
-mod reflection_health;
+mod golden;
+mod hostile;
+mod lifecycle;
 mod semantics;
-mod shutdown;
-mod slow_watchers;
-mod soak;
-mod standstill;
 mod support;
-mod watchers;
 mod watches;

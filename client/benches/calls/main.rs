@@ -10,17 +10,19 @@
     reason = "a benchmark reads the clock and runs tasks as its users would"
 )]
 
-mod load;
-mod replicas;
+use std::{env, net::SocketAddr, time::Duration};
 
-use std::{env, fs, net::SocketAddr, time::Duration};
-
-use load::{CALLS_A_SECOND, DEADLINE, Way, load};
-use replicas::{Manner, Replica};
 use tokio::time::sleep;
 use tonic::transport::{Channel, Endpoint};
 use waypost_client::{Instance, Service, proto};
-use waypost_testing::greeter::{GreetRequest, greeter_client::GreeterClient};
+use waypost_testing::{
+    calls::{
+        load::{CALLS_A_SECOND, DEADLINE, LoadedChannel, load},
+        replica::{Behavior, Replica},
+    },
+    greeter::{GreetRequest, greeter_client::GreeterClient},
+    process::usage::memory_bytes,
+};
 
 const QUICK: Duration = Duration::from_millis(2);
 const SLOW: Duration = Duration::from_millis(200);
@@ -54,36 +56,36 @@ async fn main() {
     );
     for (what, count, odd) in [
         ("three that are well", 3, None),
-        ("one of three refuses connections", 3, Some(Manner::Refuses)),
-        ("one of three takes connections and stays silent", 3, Some(Manner::Silent)),
-        ("one of three fails fast", 3, Some(Manner::Fails)),
-        ("one of ten answers after 200 ms", 10, Some(Manner::Answers(SLOW))),
+        ("one of three refuses connections", 3, Some(Behavior::Refuses)),
+        ("one of three takes connections and stays silent", 3, Some(Behavior::Silent)),
+        ("one of three fails fast", 3, Some(Behavior::Fails)),
+        ("one of ten answers after 200 ms", 10, Some(Behavior::Responds(SLOW))),
         ("none", 0, None),
     ] {
         println!("{what}");
         let replicas = start(count, odd).await;
-        load(Way::Ours(ours(&addresses(&replicas))), sleep(length)).await;
+        load(LoadedChannel::Waypost(ours(&addresses(&replicas))), sleep(length)).await;
         end(replicas, odd.is_some()).await;
         let replicas = start(count, odd).await;
-        load(Way::Tonics(tonics(&addresses(&replicas))), sleep(length)).await;
+        load(LoadedChannel::Tonic(tonics(&addresses(&replicas))), sleep(length)).await;
         end(replicas, odd.is_some()).await;
     }
     many().await;
 }
 
 /// So many replicas, of which the first may be odd.
-async fn start(count: usize, odd: Option<Manner>) -> Vec<Replica> {
+async fn start(count: usize, odd: Option<Behavior>) -> Vec<Replica> {
     let mut replicas = Vec::new();
     for index in 0..count {
-        let usual = Manner::Answers(QUICK);
-        let manner = if index == 0 { odd.unwrap_or(usual) } else { usual };
-        replicas.push(Replica::start(manner).await);
+        let usual = Behavior::Responds(QUICK);
+        let behavior = if index == 0 { odd.unwrap_or(usual) } else { usual };
+        replicas.push(Replica::start(behavior).await);
     }
     replicas
 }
 
 fn addresses(replicas: &[Replica]) -> Vec<SocketAddr> {
-    replicas.iter().map(|replica| replica.address).collect()
+    replicas.iter().map(|replica| replica.address()).collect()
 }
 
 /// Stops replicas, and shows how many of the calls came to the odd one.
@@ -102,14 +104,14 @@ async fn end(replicas: Vec<Replica>, odd: bool) {
 async fn many() {
     println!("{MANY} instances");
     // All at one place, as no more is needed to call some of them.
-    let replica = Replica::start(Manner::Answers(QUICK)).await;
-    let addresses = vec![replica.address; MANY];
-    let before = memory();
+    let replica = Replica::start(Behavior::Responds(QUICK)).await;
+    let addresses = vec![replica.address(); MANY];
+    let before = memory_bytes("self");
     let channel = ours(&addresses);
     for _ in 0..100 {
         GreeterClient::new(channel.clone()).greet(GreetRequest::default()).await.unwrap();
     }
-    let each = memory().saturating_sub(before) / MANY as u64;
+    let each = memory_bytes("self").saturating_sub(before) / MANY as u64;
     println!("  waypost  100 calls served, {each} B of this process's memory for each instance");
     // It panics: elsewhere, and without a word.
     std::panic::set_hook(Box::new(|_| {}));
@@ -122,11 +124,4 @@ async fn many() {
     println!("  tonic    {what}");
     drop(channel);
     replica.stop().await;
-}
-
-/// Resident bytes of this process.
-fn memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }

@@ -3,12 +3,12 @@
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tempfile::TempDir;
 use tonic::Code;
+use waypost_testing::{process::RegistryProcess, registry::resolve_all};
 
-use super::{Clients, outage::Outage, serve};
-use crate::support::{process::ServerProcess, resolve_all};
+use super::{Clients, on, outage::Outage};
 
 /// Sets how large the files are that a server may write; `None`: as large as there is room.
-fn limit_files(server: &ServerProcess, bytes: Option<u64>) {
+fn limit_files(server: &RegistryProcess, bytes: Option<u64>) {
     let id = i32::try_from(server.id()).expect("it fits");
     let limit = Rlimit { current: bytes, maximum: None };
     prlimit(Pid::from_raw(id), Resource::Fsize, limit).expect("it may be limited");
@@ -17,7 +17,7 @@ fn limit_files(server: &ServerProcess, bytes: Option<u64>) {
 #[tokio::test]
 async fn a_disk_that_fails_refuses_writes_until_it_works() {
     let directory = TempDir::new().expect("a directory");
-    let mut server = serve(directory.path()).await;
+    let mut server = on(directory.path()).start().await;
     let mut outage = Outage::before(&server, Code::Unavailable).await;
     limit_files(&server, Some(0));
     outage.begin().await;
@@ -26,7 +26,7 @@ async fn a_disk_that_fails_refuses_writes_until_it_works() {
     let cursor = outage.end(&mut server).await;
 
     server.kill().await;
-    let server = serve(directory.path()).await;
+    let server = on(directory.path()).start().await;
     let mut clients = Clients::of(&server).await;
     let orders = resolve_all(&mut clients.discovery, "orders").await;
     assert_eq!((orders.instances.len(), orders.cursor), (4, Some(cursor)));

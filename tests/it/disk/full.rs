@@ -6,18 +6,19 @@ use fastrand::Rng;
 use futures_util::future::join_all;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
+use waypost_client::proto::{RegisterRequest, WatchRequest};
+use waypost_testing::{
+    process::RegistryProcess,
+    registry::{instance, millis, register_request, resolve_all, watch_of},
+    seed::seed,
+    wait::soon,
+    watch::Follower,
+};
 
 use super::{
-    Clients, FILE, expect_refused_start, is_refusal,
+    Clients, FILE, expect_refused_start, is_refusal, on,
     outage::{Outage, bulky},
-    serve,
     tmpfs::SmallDisk,
-};
-use crate::support::{
-    Follower, instance, millis,
-    process::ServerProcess,
-    proto::{RegisterRequest, WatchRequest},
-    register_request, resolve_all, seed, soon, watch_of,
 };
 
 const DISK_BYTES: u64 = 24 * 1024 * 1024;
@@ -30,7 +31,7 @@ const AT_ONCE: usize = 8;
 #[tokio::test]
 async fn a_full_disk_refuses_writes_until_there_is_room() {
     let Some(disk) = SmallDisk::mount(DISK_BYTES) else { return };
-    let mut server = serve(&disk.data()).await;
+    let mut server = on(&disk.data()).start().await;
     let mut outage = Outage::before(&server, Code::ResourceExhausted).await;
     disk.fill(0);
     outage.begin().await;
@@ -44,7 +45,7 @@ async fn a_full_disk_refuses_writes_until_there_is_room() {
 
     // What was refused is not there later either.
     server.kill().await;
-    let server = serve(&disk.data()).await;
+    let server = on(&disk.data()).start().await;
     let mut clients = Clients::of(&server).await;
     let request = WatchRequest { resume: Some(cursor.clone()), ..watch_of(&["orders"]) };
     let mut watch = Follower::open(&mut clients.discovery, request).await;
@@ -60,7 +61,7 @@ async fn a_server_killed_while_the_disk_is_full_keeps_what_it_answered() {
     let mut random = Rng::with_seed(seed());
     let mut ledger = Ledger::default();
     for _ in 0..ROUNDS {
-        let server = serve(&disk.data()).await;
+        let mut server = on(&disk.data()).start().await;
         ledger.expect_shown(&server).await;
         let clients = Clients::of(&server).await;
         ledger.write(&clients, 1).await;
@@ -70,13 +71,13 @@ async fn a_server_killed_while_the_disk_is_full_keeps_what_it_answered() {
         server.kill().await;
 
         // It starts without room as well, and some of it may be left.
-        let server = serve(&disk.data()).await;
+        let mut server = on(&disk.data()).start().await;
         ledger.expect_shown(&server).await;
         ledger.write(&Clients::of(&server).await, 1).await;
         server.kill().await;
         disk.make_room();
     }
-    let server = serve(&disk.data()).await;
+    let server = on(&disk.data()).start().await;
     ledger.expect_shown(&server).await;
     eprintln!("{} were taken, {} refused", ledger.taken.len(), ledger.refused);
     assert!(ledger.refused >= ROUNDS, "the disk was full");
@@ -91,7 +92,7 @@ async fn a_store_that_cannot_begin_for_want_of_room_begins_later() {
         assert!(said.contains(FILE) && said.contains("No space left"), "{said}");
         disk.make_room();
     }
-    Ledger::default().expect_shown(&serve(&disk.data()).await).await;
+    Ledger::default().expect_shown(&on(&disk.data()).start().await).await;
 }
 
 /// What was answered.
@@ -124,7 +125,7 @@ impl Ledger {
     }
 
     /// That all of it is there, and nothing else.
-    async fn expect_shown(&self, server: &ServerProcess) {
+    async fn expect_shown(&self, server: &RegistryProcess) {
         let mut clients = Clients::of(server).await;
         let shown = resolve_all(&mut clients.discovery, "carts").await.instances;
         let shown: BTreeSet<_> = shown.into_iter().map(|instance| instance.id).collect();

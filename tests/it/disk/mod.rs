@@ -8,7 +8,7 @@ mod starting;
 mod tmpfs;
 mod unusable;
 
-use std::{ffi::OsString, path::Path, process::Output};
+use std::{path::Path, process::Output};
 
 use tempfile::TempDir;
 use tonic::{Code, Status, Streaming, transport::Channel};
@@ -17,16 +17,17 @@ use tonic_health::pb::{
     health_client::HealthClient,
 };
 use tonic_types::StatusExt;
-
-use crate::support::{
-    channel_to,
-    process::{ServerProcess, output, waypost},
-    proto::{
-        GetStatusRequest, GetStatusResponse, admin_client::AdminClient,
-        discovery_client::DiscoveryClient, registry_client::RegistryClient,
-    },
-    soon,
+use waypost_client::proto::{
+    GetStatusRequest, GetStatusResponse, admin_client::AdminClient,
+    discovery_client::DiscoveryClient, registry_client::RegistryClient,
 };
+use waypost_testing::{
+    process::{RegistryProcess, Serve, output},
+    registry::connect,
+    wait::soon,
+};
+
+use crate::support::{serve, waypost};
 
 /// The store's file in its directory.
 const FILE: &str = "registry.redb";
@@ -44,8 +45,8 @@ struct Clients {
 }
 
 impl Clients {
-    async fn of(server: &ServerProcess) -> Self {
-        Self::over(channel_to(server.address).await)
+    async fn of(server: &RegistryProcess) -> Self {
+        Self::over(connect(server.address()).await)
     }
 
     fn over(channel: Channel) -> Self {
@@ -87,14 +88,9 @@ async fn next_health(health: &mut Streaming<HealthCheckResponse>) -> ServingStat
     message.expect("the stream goes on").expect("the stream has no end").status()
 }
 
-/// What has `serve` keep everything in a directory.
-fn kept_in(data: &Path) -> [OsString; 4] {
-    ["--store".into(), "disk".into(), "--data-dir".into(), data.into()]
-}
-
-/// A server on a directory, once it serves.
-async fn serve(data: &Path) -> ServerProcess {
-    ServerProcess::start_with(kept_in(data)).await
+/// The arguments of a server on a directory.
+fn on(data: &Path) -> Serve {
+    serve().disk(data).log("info")
 }
 
 /// Whether a refusal has the code and says when to come again.
@@ -107,7 +103,10 @@ fn is_refusal(status: &Status, code: Code) -> bool {
 async fn expect_refused_start(data: &Path) -> String {
     let place = TempDir::new().expect("a directory");
     let mut command = waypost(place.path());
-    command.args(["serve", "--listen", "127.0.0.1:0"]).args(kept_in(data));
+    command
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .args(["--store", "disk", "--data-dir"])
+        .arg(data);
     let Output { status, stderr, .. } = output(command).await;
     let said = String::from_utf8(stderr).expect("text");
     assert!(!said.contains("panicked"), "{said}");

@@ -11,17 +11,18 @@ use tokio::{
 };
 use tonic::{Code, Status, Streaming};
 use tonic_health::pb::{HealthCheckResponse, health_check_response::ServingStatus};
+use waypost_client::proto::{
+    ChangeKind, ChangeReason, Cursor, DeregisterRequest, HeartbeatRequest, Instance,
+    RegisterRequest, UpdateRequest, WatchRequest,
+};
+use waypost_testing::{
+    process::RegistryProcess,
+    registry::{ids, instance, millis, register_request, resolve_all, watch_of},
+    wait::soon,
+    watch::Follower,
+};
 
 use super::{Clients, FILE, READS, WRITES, is_refusal, next_health};
-use crate::support::{
-    Follower, ids, instance, millis,
-    process::ServerProcess,
-    proto::{
-        ChangeKind, ChangeReason, Cursor, DeregisterRequest, HeartbeatRequest, Instance,
-        RegisterRequest, UpdateRequest, WatchRequest,
-    },
-    register_request, resolve_all, soon, watch_of,
-};
 
 /// Of the leases that have to be renewed.
 const TTL: Duration = Duration::from_secs(2);
@@ -48,7 +49,7 @@ pub(super) struct Outage {
 impl Outage {
     /// Everything that may be open when it begins: instances that heartbeat, one that just stopped
     /// to, and watches.
-    pub(super) async fn before(server: &ServerProcess, code: Code) -> Self {
+    pub(super) async fn before(server: &RegistryProcess, code: Code) -> Self {
         let clients = Clients::of(server).await;
         let mut leases = Vec::new();
         for id in STEADY.into_iter().chain([SILENT]) {
@@ -90,7 +91,7 @@ impl Outage {
     }
 
     /// What holds while it lasts. It lasts for longer than any TTL.
-    pub(super) async fn lasts(&mut self, server: &mut ServerProcess) {
+    pub(super) async fn lasts(&mut self, server: &mut RegistryProcess) {
         server.logs("store failed, rejecting writes").await;
         let before = self.resolve().await;
         assert_eq!(ids(&before), [SILENT, STEADY[0], STEADY[1], STEADY[2]]);
@@ -115,7 +116,7 @@ impl Outage {
     }
 
     /// Ends with its cause, which was taken away just now. Returns where the registry stands then.
-    pub(super) async fn end(mut self, server: &mut ServerProcess) -> Cursor {
+    pub(super) async fn end(mut self, server: &mut RegistryProcess) -> Cursor {
         let mended = Instant::now();
         assert_eq!(next_health(&mut self.writes).await, ServingStatus::Serving);
         assert!(mended.elapsed() < RECOVERY_MAX, "it took {:?}", mended.elapsed());

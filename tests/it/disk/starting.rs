@@ -9,22 +9,25 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::{
+    fs::{CWD, FileType, Mode, OFlags, mknodat},
+    process::Signal,
+};
 use tempfile::TempDir;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tonic::{Code, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
-
-use super::{Clients, READS, WRITES, is_refusal, kept_in, next_health, serve};
-use crate::support::{
-    SOON, channel_to, instance, millis,
-    process::ServerProcess,
-    proto::{
-        DeregisterRequest, GetStatusRequest, HeartbeatRequest, ListServicesRequest,
-        RegisterRequest, ResolveRequest,
-    },
-    register_request, soon, watch_of,
+use waypost_client::proto::{
+    DeregisterRequest, GetStatusRequest, HeartbeatRequest, ListServicesRequest, RegisterRequest,
+    ResolveRequest,
 };
+use waypost_testing::{
+    registry::{connect, instance, millis, register_request, watch_of},
+    tcp::ReservedPort,
+    wait::{SOON, soon},
+};
+
+use super::{Clients, READS, WRITES, is_refusal, next_health, on};
 
 /// Locked by the server before it reads its store.
 const LOCK: &str = "lock";
@@ -58,15 +61,6 @@ impl Hold {
     }
 }
 
-/// An address that nobody else is given for as long as the socket, which never listens, is there.
-fn reserved() -> (TcpSocket, SocketAddr) {
-    let port = TcpSocket::new_v4().expect("a socket");
-    port.set_reuseaddr(true).expect("an option of sockets");
-    port.bind("127.0.0.1:0".parse().expect("an address")).expect("a port is free");
-    let address = port.local_addr().expect("it is bound");
-    (port, address)
-}
-
 /// Connected at the first moment that is possible.
 async fn connected(address: SocketAddr) -> Clients {
     let listens = async {
@@ -75,12 +69,12 @@ async fn connected(address: SocketAddr) -> Clients {
         }
     };
     soon("a server that listens", listens).await;
-    Clients::over(channel_to(address).await)
+    Clients::over(connect(address).await)
 }
 
 /// Registers everybody, and kills the server. Returns the leases.
 async fn a_full_store(data: &Path) -> Vec<u64> {
-    let server = serve(data).await;
+    let mut server = on(data).start().await;
     let clients = Clients::of(&server).await;
     let mut leases = Vec::new();
     for service in SERVICES {
@@ -130,9 +124,9 @@ async fn a_server_that_starts_refuses_calls_until_it_knows_everybody() {
     let place = TempDir::new().expect("a directory");
     let leases = a_full_store(place.path()).await;
     let hold = Hold::new(place.path());
-    let (_port, address) = reserved();
-    let mut server = ServerProcess::launch(address, kept_in(place.path()));
-    let mut clients = connected(address).await;
+    let port = ReservedPort::new();
+    let mut server = on(place.path()).listen(port.address()).launch();
+    let mut clients = connected(port.address()).await;
     let mut health = Vec::new();
     for service in READS.into_iter().chain([WRITES]) {
         health.push(clients.watch_health(service, ServingStatus::NotServing).await);
@@ -163,7 +157,7 @@ async fn a_server_that_starts_refuses_calls_until_it_knows_everybody() {
     let request = HeartbeatRequest { lease_ids: leases };
     let answer = clients.registry.heartbeat(request).await.expect("it serves").into_inner();
     assert!(answer.unknown_lease_ids.is_empty(), "{:?}", answer.unknown_lease_ids);
-    server.signal("TERM").await;
+    server.signal(Signal::TERM);
     assert_eq!(server.end().await.code(), Some(0));
 }
 
@@ -171,12 +165,12 @@ async fn a_server_that_starts_refuses_calls_until_it_knows_everybody() {
 async fn a_server_that_is_asked_to_end_while_it_starts_ends_well() {
     let place = TempDir::new().expect("a directory");
     let _hold = Hold::new(place.path());
-    let (_port, address) = reserved();
-    let mut server = ServerProcess::launch(address, kept_in(place.path()));
-    let clients = connected(address).await;
+    let port = ReservedPort::new();
+    let mut server = on(place.path()).listen(port.address()).launch();
+    let clients = connected(port.address()).await;
     let mut health = clients.watch_health("", ServingStatus::NotServing).await;
     everything_is_refused(&clients).await;
-    server.signal("TERM").await;
+    server.signal(Signal::TERM);
     let begun = Instant::now();
     let end = async { while health.message().await.is_ok_and(|message| message.is_some()) {} };
     soon("the end of the stream", end).await;

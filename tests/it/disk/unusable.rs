@@ -8,10 +8,14 @@ use std::{
 
 use fastrand::Rng;
 use redb::{Database, TableDefinition};
+use rustix::process::Signal;
 use tempfile::TempDir;
+use waypost_testing::{
+    registry::{instance, register, resolve_all},
+    seed::seed,
+};
 
-use super::{Clients, FILE, expect_refused_start, serve, tmpfs::SmallDisk};
-use crate::support::{instance, register, resolve_all, seed};
+use super::{Clients, FILE, expect_refused_start, on, tmpfs::SmallDisk};
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// Of the store that can't be used.
@@ -21,13 +25,13 @@ const INSTANCES: usize = 50;
 async fn a_store() -> (TempDir, PathBuf) {
     let place = TempDir::new().expect("a directory");
     let data = place.path().join("data");
-    let mut server = serve(&data).await;
+    let mut server = on(&data).start().await;
     let mut clients = Clients::of(&server).await;
     for number in 0..INSTANCES {
         register(&mut clients.registry, instance("orders", &number.to_string())).await;
     }
     drop(clients);
-    server.signal("TERM").await;
+    server.signal(Signal::TERM);
     assert!(server.end().await.success());
     (place, data)
 }
@@ -35,14 +39,14 @@ async fn a_store() -> (TempDir, PathBuf) {
 #[tokio::test]
 async fn a_second_server_on_a_directory_is_refused_and_the_first_goes_on() {
     let place = TempDir::new().expect("a directory");
-    let server = serve(place.path()).await;
+    let mut server = on(place.path()).start().await;
     let said = expect_refused_start(place.path()).await;
     assert!(said.contains("another server uses it"), "{said}");
     let mut clients = Clients::of(&server).await;
     register(&mut clients.registry, instance("orders", "a")).await;
     server.kill().await;
     // Nobody is left who could hold the directory.
-    let server = serve(place.path()).await;
+    let server = on(place.path()).start().await;
     let mut clients = Clients::of(&server).await;
     assert_eq!(resolve_all(&mut clients.discovery, "orders").await.instances.len(), 1);
 }
@@ -54,7 +58,7 @@ async fn a_directory_that_cannot_be_made_is_refused() {
     fs::write(&file, "not a directory").expect("written");
     for data in [file.clone(), file.join("below"), PathBuf::from("/proc/waypost")] {
         let said = expect_refused_start(&data).await;
-        assert!(said.contains("a directory that can be written to"), "{said}");
+        assert!(said.contains("must be a writable directory"), "{said}");
     }
     assert_eq!(fs::read_to_string(file).expect("it is left alone"), "not a directory");
 }
@@ -62,11 +66,11 @@ async fn a_directory_that_cannot_be_made_is_refused() {
 #[tokio::test]
 async fn a_disk_that_cannot_be_written_to_is_refused() {
     let Some(disk) = SmallDisk::mount(1024 * 1024) else { return };
-    serve(&disk.data()).await.kill().await;
+    on(&disk.data()).start().await.kill().await;
     disk.make_read_only();
     for data in [disk.data(), disk.data().join("below")] {
         let said = expect_refused_start(&data).await;
-        assert!(said.contains("Read-only") && said.contains("can be written to"), "{said}");
+        assert!(said.contains("Read-only") && said.contains("writable directory"), "{said}");
     }
 }
 
@@ -84,7 +88,7 @@ async fn a_store_of_a_newer_version_is_refused_and_left_as_it_is() {
     let said = expect_refused_start(&data).await;
     assert!(said.contains("its format is unknown"), "{said}");
     write_format(&file, &2_u64.to_be_bytes());
-    let server = serve(&data).await;
+    let server = on(&data).start().await;
     assert_eq!(Clients::of(&server).await.status().await.instances, INSTANCES as u64);
 }
 

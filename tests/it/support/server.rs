@@ -3,20 +3,17 @@
 use std::net::SocketAddr;
 
 use tokio::{sync::oneshot, task::JoinHandle};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use waypost::{Config, Server, config::StoreKind, model::Limits, server::RunError};
-
-use super::{
-    proto::{
-        GetStatusRequest, GetStatusResponse, admin_client::AdminClient,
-        discovery_client::DiscoveryClient, registry_client::RegistryClient,
-    },
-    soon,
+use waypost_client::proto::{
+    GetStatusRequest, GetStatusResponse, admin_client::AdminClient,
+    discovery_client::DiscoveryClient, registry_client::RegistryClient,
 };
+use waypost_testing::{registry::connect, wait::soon};
 
 /// A running server and a connection to it. It stops when this is dropped.
 pub(crate) struct TestServer {
-    pub(crate) address: SocketAddr,
+    address: SocketAddr,
     channel: Channel,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Result<(), RunError>>,
@@ -37,7 +34,7 @@ impl TestServer {
             // Dropped or sent: both mean that the test is over.
             let _asked = stopped.await;
         }));
-        Self { address, channel: channel_to(address).await, stop, ended }
+        Self { address, channel: connect(address).await, stop, ended }
     }
 
     /// Asks the server to stop; what it comes to.
@@ -52,6 +49,10 @@ impl TestServer {
         drop(channel);
         stop.send(()).expect("the server still runs");
         soon("the server's end", ended).await.expect("no panic").expect("the server ends well");
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn registry(&self) -> RegistryClient<Channel> {
@@ -73,10 +74,4 @@ impl TestServer {
     pub(crate) async fn status(&self) -> GetStatusResponse {
         self.admin().get_status(GetStatusRequest {}).await.expect("a status").into_inner()
     }
-}
-
-/// A connection of its own.
-pub(crate) async fn channel_to(address: SocketAddr) -> Channel {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URI");
-    soon("a connection", endpoint.connect()).await.expect("connected")
 }

@@ -1,0 +1,38 @@
+//! The command line: the real program against a real registry's process.
+
+mod backup;
+mod bench;
+mod command;
+mod large;
+mod lists;
+mod operator;
+mod reach;
+mod readiness;
+mod refusals;
+mod register;
+mod support;
+mod watch;
+mod wrapper;
+
+use waypost_client::{Registered, Registration};
+
+use self::support::{Running, Server};
+
+fn orders(id: &str) -> Registration {
+    Registration::new("orders", "10.0.0.7", 8080).id(id)
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+/// A watch that has begun: the marker that it needs to see is not one of `orders`.
+async fn watch_orders(server: &Server) -> (Running, Registered) {
+    let marker = server.register(Registration::new("marker", "h", 1)).await;
+    let mut watch = server.start_command(&["watch", "orders", "marker", "--output", "json"]);
+    assert_eq!(watch.event().await["instance"]["service"], "marker");
+    (watch, marker)
+}
+
+const REGISTER: [&str; 7] =
+    ["register", "--service", "orders", "--address", "[::1]:80", "--id", "a"];

@@ -1,0 +1,167 @@
+//! What was answered to one writer, and so must hold. Never what is likely: a write whose answer
+//! did not come is in doubt, until the registry comes back and shows what became of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use waypost_client::proto::Instance;
+use waypost_testing::registry::Identity;
+
+use crate::durability::{
+    view::View,
+    write::{Answer, Request, Write, content},
+};
+
+/// Leases of identities that are gone: the latest, so that a heartbeat takes them all.
+const GONE_MAX: usize = 10_000;
+
+/// An identity in the registry.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub(crate) instance: Instance,
+    /// Unknown where the answer to the registration did not come.
+    pub(crate) lease: Option<u64>,
+    /// The leases that take-overs ended.
+    pub(crate) fenced: Vec<u64>,
+}
+
+/// What became of a write whose answer did not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Kept,
+    NotKept,
+    /// It makes no difference that shows.
+    Untold,
+}
+
+/// What was answered, and what is in doubt.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    pub(crate) standings: BTreeMap<Identity, Standing>,
+    /// The leases of identities that are gone.
+    pub(crate) gone: Vec<u64>,
+    in_doubt: Option<Write>,
+    /// The highest position that was answered.
+    pub(crate) revision: u64,
+    /// Changes that took a revision.
+    pub(crate) changes: u64,
+}
+
+impl Ledger {
+    pub(crate) fn answered(&mut self, write: &Write, answer: Answer) {
+        let Answer { instance, lease, cursor } = answer;
+        let modified = instance.as_ref().map_or(0, |instance| instance.modified_revision);
+        assert!(modified <= cursor.revision, "{write:?} was answered from the future");
+        assert!(self.revision <= cursor.revision, "{write:?} was answered from the past");
+        let changes = self.changes;
+        self.apply(write, instance, lease);
+        let moved = self.revision < cursor.revision;
+        assert!(moved || self.changes == changes, "{write:?} took no revision");
+        self.revision = cursor.revision;
+    }
+
+    /// The connection broke before the answer.
+    pub(crate) fn doubt(&mut self, write: Write) {
+        self.in_doubt = Some(write);
+    }
+
+    /// Every lease that a heartbeat can ask about.
+    pub(crate) fn leases(&self) -> Vec<u64> {
+        let standing = self.standings.values();
+        let granted = standing.flat_map(|standing| standing.lease.iter().chain(&standing.fenced));
+        granted.chain(&self.gone).copied().collect()
+    }
+
+    /// Compares with what the registry shows, and with which of the leases it does not know. First
+    /// decides what was in doubt; after that there is one right state for each identity and lease.
+    pub(crate) fn settle(&mut self, view: &View, unknown: &BTreeSet<u64>) -> Option<Fate> {
+        let fate = self.in_doubt.take().map(|write| self.decide(&write, view, unknown));
+        for (identity, standing) in &self.standings {
+            let found = view.instances.get(identity);
+            assert_eq!(found, Some(&standing.instance), "{identity:?} is not as it was answered");
+        }
+        // What the decision made one too many of those that are gone was asked about, and is in neither.
+        let held = self.standings.values().filter_map(|standing| standing.lease);
+        let lost: Vec<_> = held.filter(|lease| unknown.contains(lease)).collect();
+        let fenced = self.standings.values().flat_map(|standing| &standing.fenced);
+        let ended: BTreeSet<_> = fenced.chain(&self.gone).copied().collect();
+        let living: Vec<_> = ended.difference(unknown).collect();
+        assert!(lost.is_empty(), "leases were lost: {lost:?}");
+        assert!(living.is_empty(), "leases that ended live: {living:?}");
+        fate
+    }
+
+    /// A write is there as a whole, lease and all, or not at all.
+    fn decide(&mut self, write: &Write, view: &View, unknown: &BTreeSet<u64>) -> Fate {
+        if write.refusal.is_some() {
+            return Fate::Untold;
+        }
+        let found = view.instances.get(&write.identity);
+        let before = self.standings.get(&write.identity);
+        let lease = before.and_then(|before| before.lease);
+        let before = before.map(|before| &before.instance);
+        let kept = match (&write.request, lease) {
+            // What a take-over always does, whatever the content.
+            (Request::Register(_), Some(lease)) => unknown.contains(&lease),
+            _ if before.map(content) == write.outcome(before) => return Fate::Untold,
+            _ => found != before,
+        };
+        if kept {
+            self.apply(write, found.cloned(), None);
+            Fate::Kept
+        } else {
+            Fate::NotKept
+        }
+    }
+
+    /// Notes what a write made of its identity, once that is checked.
+    fn apply(&mut self, write: &Write, instance: Option<Instance>, lease: Option<u64>) {
+        assert_eq!(write.refusal, None, "{write:?} was not refused");
+        let before = self.standings.remove(&write.identity);
+        let instance_before = before.as_ref().map(|before| &before.instance);
+        let expected = write.outcome(instance_before);
+        assert_eq!(instance.as_ref().map(content), expected, "{write:?} made something else");
+        let changed = instance_before.map(content) != expected;
+        self.changes += u64::from(changed);
+        if let Some(instance) = &instance {
+            self.check_additions(instance_before, instance);
+        }
+        let (mut fenced, lease_before) =
+            before.map_or_else(Default::default, |before| (before.fenced, before.lease));
+        let lease = match (&write.request, &instance) {
+            (Request::Update(_), _) => lease_before,
+            (_, Some(_)) => {
+                fenced.extend(lease_before);
+                lease
+            }
+            (_, None) => {
+                self.gone.extend(fenced.drain(..).chain(lease_before));
+                self.gone.drain(..self.gone.len().saturating_sub(GONE_MAX));
+                None
+            }
+        };
+        if let Some(instance) = instance {
+            let standing = Standing { instance, lease, fenced };
+            self.standings.insert(write.identity.clone(), standing);
+        }
+    }
+
+    /// What the registry adds to an instance.
+    fn check_additions(&self, before: Option<&Instance>, instance: &Instance) {
+        let modified = instance.modified_revision;
+        assert!(instance.registered_at.is_some(), "{instance:?}");
+        match before {
+            Some(before) if content(before) == content(instance) => {
+                assert_eq!(before, instance, "nothing changed");
+            }
+            Some(before) => {
+                assert_eq!(before.created_revision, instance.created_revision, "{instance:?}");
+                assert_eq!(before.registered_at, instance.registered_at, "{instance:?}");
+                assert!(modified > self.revision, "{instance:?} is of the past");
+            }
+            None => {
+                assert_eq!(instance.created_revision, modified, "{instance:?} is new");
+                assert!(modified > self.revision, "{instance:?} is of the past");
+            }
+        }
+    }
+}

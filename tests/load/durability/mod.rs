@@ -1,0 +1,44 @@
+//! The registry is killed under load, again and again, on one data directory: what it answered is
+//! there when it comes back, and nothing else is.
+//!
+//! ```sh
+//! WAYPOST_KILL_ROUNDS=1000 cargo test --test load durability -- --nocapture
+//! ```
+//! `WAYPOST_SEED` repeats the choices of an earlier run; how far a round gets is up to the machine.
+
+mod ledger;
+mod tally;
+mod view;
+mod watcher;
+mod world;
+mod write;
+mod writer;
+
+use std::{error::Error, time::Instant};
+
+use tonic::Status;
+use waypost_testing::seed::{from_environment, seed};
+
+use self::world::World;
+use crate::support::shared;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_survives_every_kill_and_nothing_else_does() {
+    let _shared = shared().await;
+    let seed = seed();
+    let rounds = from_environment("WAYPOST_KILL_ROUNDS").unwrap_or(20);
+    eprintln!("WAYPOST_KILL_ROUNDS={rounds}");
+    let begun = Instant::now();
+    let mut world = World::start(seed).await;
+    for _ in 0..rounds {
+        world.endure().await;
+        world.judge().await;
+    }
+    eprintln!("{} in {:?}", world.tally, begun.elapsed());
+    assert_eq!(world.tally.rounds, rounds, "every kill was judged");
+}
+
+/// Returns whether a connection broke. A status from a server has no source.
+fn is_broken(status: &Status) -> bool {
+    status.source().is_some()
+}

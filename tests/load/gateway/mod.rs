@@ -1,0 +1,13 @@
+//! The gateway between callers and replicas that come and go: what callers notice of it. Replicas and the
+//! registry are processes of their own.
+//!
+//! ```sh
+//! WAYPOST_GATEWAY_SECONDS=60 cargo test --release --test load gateway -- --nocapture
+//! ```
+
+mod crowd;
+mod entrance;
+mod faults;
+mod replica;
+mod soak;
+mod spread;

@@ -1,0 +1,103 @@
+//! How requests are spread over replicas that stay.
+
+use std::{collections::BTreeMap, convert::Infallible, fs, path::PathBuf, time::Duration};
+
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::{body::Bytes, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpListener, time::sleep};
+use waypost_client::{Client, Registered, Registration};
+
+use crate::{
+    gateway::{crowd::Crowd, entrance::Entrance, replica::SERVICE},
+    support::{alone, client, serve},
+};
+
+const REPLICAS: usize = 15;
+const CALLERS: usize = 30;
+const WORK: Duration = Duration::from_millis(5);
+/// Of all of them, at least.
+const REQUESTS: usize = 15_000;
+
+/// Where this process stands still for a moment, those replicas look slow that were at work: the policy that
+/// judges by latency would rightly favour the others for a while, which is not what equal shares are about.
+const BY_LOAD: &str = r#"
+implicit = true
+[[routes]]
+name = "orders"
+path = "/orders"
+service = "orders"
+strip = true
+policy = "least-request"
+"#;
+
+/// A replica in this process, that takes so long for each request.
+async fn replica(client: &Client, id: String, work: Duration) -> Registered {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let port = listener.local_addr().expect("an address").port();
+    let name = Bytes::from(id.clone());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let name = name.clone();
+            let answer = service_fn(move |_: Request<_>| {
+                let name = name.clone();
+                async move {
+                    sleep(work).await;
+                    Ok::<_, Infallible>(Response::new(Full::new(name)))
+                }
+            });
+            let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
+            // Connections end as they like.
+            tokio::spawn(async move { drop(serving.await) });
+        }
+    });
+    let registration = Registration::new(SERVICE, "127.0.0.1", port).id(id);
+    client.register(registration).await.expect("registered")
+}
+
+/// How many requests each replica got by a gateway with these routes, where the first one takes so long.
+async fn spread(first: Duration, routes: Option<PathBuf>) -> BTreeMap<String, usize> {
+    let registry = serve().log("error").start().await;
+    let client = client(&registry.port_file()).build().expect("a client");
+    let mut registered = Vec::new();
+    for index in 0..REPLICAS {
+        let work = if index == 0 { first } else { WORK };
+        registered.push(replica(&client, format!("orders-{index:02}"), work).await);
+    }
+    let entrance = Entrance::start(&registry.port_file(), routes).await;
+    let mut counts = BTreeMap::new();
+    while counts.values().sum::<usize>() < REQUESTS {
+        let crowd = Crowd::start(entrance.address(), CALLERS, Duration::ZERO);
+        sleep(Duration::from_secs(2)).await;
+        for asked in crowd.stop().await {
+            assert!(!asked.failed(), "{asked:?}");
+            *counts.entry(asked.body).or_default() += 1;
+        }
+    }
+    eprintln!("{counts:?}");
+    counts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn equal_replicas_get_equal_shares() {
+    let _alone = alone().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let routes = directory.path().join("routes.toml");
+    fs::write(&routes, BY_LOAD).expect("a file");
+    let counts = spread(WORK, Some(routes)).await;
+    let fair = counts.values().sum::<usize>() / REPLICAS;
+    assert_eq!(counts.len(), REPLICAS);
+    for (replica, count) in &counts {
+        assert!(count.abs_diff(fair) * 10 <= fair, "{replica} got {count}, and not {fair}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_slow_gets_little() {
+    let _alone = alone().await;
+    let counts = spread(10 * WORK, None).await;
+    let fair = counts.values().sum::<usize>() / REPLICAS;
+    let slow = counts.get("orders-00").copied().unwrap_or_default();
+    assert!(slow * 5 < fair, "{slow} of {fair}");
+}
