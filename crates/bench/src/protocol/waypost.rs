@@ -156,7 +156,7 @@ impl SystemProtocol for Waypost {
             let instance = change.instance.unwrap_or_default();
             match kind {
                 ChangeKind::Updated => {
-                    seen.push(ObservedEvent::Changed(number_of(&instance.version)?))
+                    seen.push(ObservedEvent::Changed(number_of(&instance.version)?));
                 }
                 ChangeKind::Removed => seen.push(ObservedEvent::Removed(index_of(&instance.id)?)),
                 _ => {}
