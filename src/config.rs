@@ -20,22 +20,22 @@ use waypost_serving::telemetry::LogFormat;
 
 use crate::model::{LeaseId, Limits, Name};
 
-/// What a server needs to know. [`Config::default`] serves on `127.0.0.1:7510`.
+/// The configuration of a server. [`Config::default`] serves on `127.0.0.1:7510`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The address to listen on; port 0 picks one.
     pub listen: SocketAddr,
     /// The file to write the bound address to.
     pub port_file: Option<PathBuf>,
-    /// The directory of the embedded store; the memory store leaves it alone.
+    /// The directory of the disk store; the memory store does not use it.
     pub data_dir: PathBuf,
-    /// What keeps the registry.
+    /// The storage backend.
     pub store: StoreKind,
-    /// What to log, in the filter syntax of `tracing-subscriber`.
+    /// The log levels, in the filter syntax of `tracing-subscriber`.
     pub log: String,
-    /// How to log; `None`: pretty on a terminal, else JSON.
+    /// The log format; `None`: pretty on a terminal, else JSON.
     pub log_format: Option<LogFormat>,
-    /// How much of everything is taken.
+    /// The limits of the registry.
     pub limits: Limits,
 }
 
@@ -53,12 +53,12 @@ impl Default for Config {
     }
 }
 
-/// What keeps the registry.
+/// A storage backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreKind {
-    /// An embedded store in [`Config::data_dir`].
+    /// Durable, in [`Config::data_dir`].
     Disk,
-    /// Nothing: the registry lives as long as the process.
+    /// Lost on restart.
     Memory,
 }
 
@@ -75,7 +75,7 @@ impl FromStr for StoreKind {
     }
 }
 
-/// What flags and environment say, as text; `None`: nothing.
+/// The values of flags and environment, as text; `None`: not set.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// `--config`, `WAYPOST_CONFIG`.

@@ -1,4 +1,4 @@
-//! API keys: who has which, by their digests. The keys themselves are nowhere.
+//! API keys, known by their digests alone.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -13,24 +13,23 @@ use waypost_config::{
     value::{Value, invalid, nonempty_string, string},
 };
 
-use super::{
-    Identity, Method, Unauthorized, identity_headers::is_identity_header,
+use crate::{
+    AuthMethod, Identity, Unauthorized, identity_headers::is_identity_header,
     tokens::CREDENTIAL_BYTES_MAX,
 };
 
-/// The API keys that are known.
+/// The valid API keys, and the header in which callers send them.
 pub(super) struct ApiKeys {
     header: HeaderName,
-    /// By SHA-256. That a look-up takes longer the more of a digest is right tells nothing: who wants a key
-    /// with a digest that begins like another one has to find it by trying, and learns nothing of that
-    /// other key by it.
+    /// By SHA-256. The time of a lookup may depend on a digest's first bytes, which reveals no key:
+    /// a caller finds another key with these bytes only by trying.
     keys: Digests,
 }
 
 struct ApiKey {
     id: String,
     scopes: BTreeSet<String>,
-    /// `None`: never.
+    /// `None`: the key never expires.
     expires: Option<SystemTime>,
 }
 
@@ -48,7 +47,7 @@ impl ApiKeys {
         &self.header
     }
 
-    /// The key that the caller gives.
+    /// Returns the key that the caller sent.
     pub(super) fn given<'a>(
         &self,
         headers: &'a HeaderMap,
@@ -61,7 +60,7 @@ impl ApiKeys {
         }
     }
 
-    /// Whose key it is.
+    /// Returns the identity of a key's owner.
     pub(super) fn identify(&self, key: &[u8], now: SystemTime) -> Result<Identity, Unauthorized> {
         if key.len() > CREDENTIAL_BYTES_MAX {
             return Err(Unauthorized::TooLong);
@@ -74,7 +73,7 @@ impl ApiKeys {
         Ok(Identity {
             subject: found.id.clone(),
             scopes: found.scopes.clone(),
-            method: Method::ApiKey,
+            method: AuthMethod::ApiKey,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The `Authenticator`: identifies a caller by its request's headers.
+//! Identifies the caller of a request, and replaces its credentials by its identity.
 
 use std::{fmt, path::Path, time::SystemTime};
 
@@ -6,54 +6,55 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use waypost_config::{Invalid, Section, value::boolean};
 
 use crate::{
-    Identity, Method, Unauthorized,
+    AuthMethod, Identity, Unauthorized,
     api_keys::ApiKeys,
     identity_headers::{self, remove_forged},
     tokens::{self, Tokens},
 };
 
-/// Tells who calls, by the `[auth]` table of the configuration.
+/// Identifies callers, as the table `[auth]` of a configuration sets it.
 ///
 /// ```toml
 /// [auth]
-/// # Whether instances get the token that the gateway has checked. Default: they don't.
+/// # Forwards the verified token to instances. Default: false.
 /// forward_authorization = false
 ///
 /// [auth.jwt]
 /// # A set of keys (RFC 7517): RSA of 2048 to 4096 bits, EC P-256 and P-384, OKP Ed25519, oct.
 /// jwks = "keys.json"
-/// # Single keys, instead of or beside it: a secret, or the PEM of a public key.
+/// # Single keys, instead of the set or beside it: a secret, or the PEM of a public key.
 /// keys = [
 ///     { kid = "a", alg = "HS256", secret_file = "a.secret" },
 ///     { alg = "RS256", public_key_file = "b.pem" },
 /// ]
-/// # One or a list; a token has to be from and for one of them. Default: not asked.
+/// # One or a list; a token must have one of them. Default: not checked.
 /// issuer = "https://id.example.com"
 /// audience = "api"
-/// # Default: what the keys are for. `none` never is.
+/// # Default: all algorithms of the keys. Never `none`.
 /// algorithms = ["RS256", "ES256", "EdDSA"]
-/// # How far clocks may be apart, at most 5min.
+/// # The allowed difference between the clocks, at most 5min.
 /// leeway = "30s"
 ///
 /// [auth.api_keys]
-/// # [[keys]] id = "ci", sha256 = "<64 hex digits>", scopes = ["a"], expires = "2027-01-01T00:00:00Z"
+/// # Each of its [[keys]]: id = "ci", sha256 = "<64 hex digits>", scopes = ["orders:read"],
+/// # expires = "2027-01-01T00:00:00Z". The last two are optional.
 /// file = "api-keys.toml"
 /// header = "x-api-key"
 /// ```
 ///
-/// One of `[auth.jwt]` and `[auth.api_keys]` has to be there. What the other one would look at is then not
-/// the gateway's: it neither judges nor removes it.
+/// One of `[auth.jwt]` and `[auth.api_keys]` is required. The header of a method that is not
+/// configured is neither checked nor removed: it may be for the instance.
 pub struct Authenticator {
     tokens: Option<Tokens>,
     api_keys: Option<ApiKeys>,
-    authorization: Authorization,
+    token_forwarding: TokenForwarding,
 }
 
-/// What becomes of the token that has told who calls.
+/// The rule for the token that identified the caller, when a request goes to an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Authorization {
-    Removed,
-    PassedOn,
+enum TokenForwarding {
+    Never,
+    Always,
 }
 
 impl Authenticator {
@@ -77,25 +78,24 @@ impl Authenticator {
     /// );
     /// ```
     pub fn read(section: &mut Section<'_>, directory: &Path) -> Result<Self, Invalid> {
-        let authorization = section.read("forward_authorization", boolean);
+        let forwarded = section.read("forward_authorization", boolean);
         let tokens = section.table("jwt", |section| Tokens::read(section, directory));
         let api_keys = section.table("api_keys", |section| ApiKeys::read(section, directory));
         if !section.has("jwt") && !section.has("api_keys") {
             let other = "is missing, and so is auth.api_keys: one of them is required";
             return Err(section.error("jwt", other));
         }
-        let authorization = match authorization? {
-            Some(true) => Authorization::PassedOn,
-            Some(false) | None => Authorization::Removed,
+        let token_forwarding = match forwarded? {
+            Some(true) => TokenForwarding::Always,
+            Some(false) | None => TokenForwarding::Never,
         };
-        Ok(Self { tokens: tokens?, api_keys: api_keys?, authorization })
+        Ok(Self { tokens: tokens?, api_keys: api_keys?, token_forwarding })
     }
 
-    /// Who calls with these headers at `now`; `None`: somebody who doesn't say.
+    /// Identifies the caller that sent these headers, at time `now`; `None` without credentials.
     ///
     /// # Errors
-    /// Where credentials are given, but don't hold. Two are none, as it would depend on the reader who
-    /// calls.
+    /// The credentials are invalid, or there are two: instances could disagree on which count.
     ///
     /// ```
     /// # use std::path::Path;
@@ -107,7 +107,7 @@ impl Authenticator {
     /// let mut headers = HeaderMap::new();
     /// assert_eq!(authenticator.identify(&headers, now), Ok(None));
     /// headers.insert("authorization", HeaderValue::from_static("Bearer me"));
-    /// assert_eq!(authenticator.identify(&headers, now), Err(Unauthorized::NoToken));
+    /// assert_eq!(authenticator.identify(&headers, now), Err(Unauthorized::MalformedToken));
     /// # }
     /// ```
     pub fn identify(
@@ -139,25 +139,25 @@ impl Authenticator {
     ///
     /// ```
     /// use http::{HeaderMap, HeaderValue};
-    /// use waypost_auth::{Authenticator, Identity, Method};
+    /// use waypost_auth::{Authenticator, Identity, AuthMethod};
     ///
     /// # fn example(authenticator: &Authenticator) {
     /// let mut headers = HeaderMap::new();
     /// headers.insert("x_waypost-subject", HeaderValue::from_static("root"));
     /// let identity =
-    ///     Identity { subject: "ann".into(), scopes: Default::default(), method: Method::Jwt };
-    /// authenticator.pass_on(&mut headers, Some(&identity));
+    ///     Identity { subject: "ann".into(), scopes: Default::default(), method: AuthMethod::Jwt };
+    /// authenticator.replace_credentials(&mut headers, Some(&identity));
     /// assert_eq!(headers.len(), 2);
     /// assert_eq!(headers["x-waypost-subject"], "ann");
     /// # }
     /// ```
-    pub fn pass_on(&self, headers: &mut HeaderMap, identity: Option<&Identity>) {
+    pub fn replace_credentials(&self, headers: &mut HeaderMap, identity: Option<&Identity>) {
         remove_forged(headers);
         if let Some(keys) = &self.api_keys {
             headers.remove(keys.header());
         }
         let Some(identity) = identity else { return };
-        if identity.method == Method::Jwt && self.authorization == Authorization::Removed {
+        if identity.method == AuthMethod::Jwt && self.token_forwarding == TokenForwarding::Never {
             headers.remove(AUTHORIZATION);
         }
         identity_headers::insert(headers, identity);
@@ -165,10 +165,10 @@ impl Authenticator {
 }
 
 impl fmt::Debug for Authenticator {
-    /// Without the keys, which must not get into logs.
+    /// Omits the keys, which must not appear in logs.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = formatter.debug_struct("Authenticator");
         debug.field("jwt", &self.tokens.is_some()).field("api_keys", &self.api_keys.is_some());
-        debug.field("authorization", &self.authorization).finish()
+        debug.field("token_forwarding", &self.token_forwarding).finish()
     }
 }

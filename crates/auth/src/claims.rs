@@ -1,4 +1,4 @@
-//! What a token says, once its signature holds, and whether it holds now and here.
+//! The claims of a token whose signature is valid, and the conditions on them.
 
 use std::{
     collections::BTreeSet,
@@ -8,20 +8,20 @@ use std::{
 use serde::Deserialize;
 use serde_json::Number;
 
-use super::{Identity, Method, Unauthorized};
+use crate::{AuthMethod, Identity, Unauthorized};
 
-/// What is asked of claims.
+/// The conditions on claims.
 #[derive(Default)]
 pub(super) struct Terms {
-    /// `None`: not asked.
+    /// `None`: not checked.
     pub(super) issuers: Option<Vec<String>>,
-    /// `None`: not asked.
+    /// `None`: not checked.
     pub(super) audiences: Option<Vec<String>>,
-    /// How far the clocks of issuer and gateway may be apart.
+    /// The allowed difference between the clocks of issuer and verifier.
     pub(super) leeway: Duration,
 }
 
-/// The claims that matter here (RFC 7519, section 4.1; scopes: RFC 8693, section 4.2).
+/// The claims that are checked or used (RFC 7519, section 4.1; scopes: RFC 8693, section 4.2).
 #[derive(Deserialize)]
 pub(super) struct Claims {
     sub: Option<String>,
@@ -30,7 +30,7 @@ pub(super) struct Claims {
     exp: Option<NumericDate>,
     nbf: Option<NumericDate>,
     scope: Option<OneOrMany>,
-    /// What `scope` is called by some issuers; it counts where there is no `scope`.
+    /// The name of `scope` at some issuers; used without a `scope`.
     scp: Option<OneOrMany>,
 }
 
@@ -41,15 +41,15 @@ enum OneOrMany {
     Many(Vec<String>),
 }
 
-/// The time since 1970, seldom with parts of a second.
+/// The time since 1970; some issuers send fractions of a second.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(try_from = "Number")]
 struct NumericDate(Duration);
 
 impl Terms {
-    /// Who calls, where the claims hold at `now`.
+    /// Returns the caller's identity, if the claims are valid at `now`.
     pub(super) fn accept(&self, claims: Claims, now: SystemTime) -> Result<Identity, Unauthorized> {
-        // A clock before 1970 is wrong: then everything has expired.
+        // A clock before 1970 is wrong: every token counts as expired.
         let now = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::MAX);
         let NumericDate(expiry) = claims.exp.ok_or(Unauthorized::NoExpiry)?;
         if now >= expiry.saturating_add(self.leeway) {
@@ -73,7 +73,7 @@ impl Terms {
         let subject = claims.sub.filter(|subject| !subject.is_empty());
         let subject = subject.ok_or(Unauthorized::NoSubject)?;
         let scopes = claims.scope.or(claims.scp).map(OneOrMany::scopes).unwrap_or_default();
-        Ok(Identity { subject, scopes, method: Method::Jwt })
+        Ok(Identity { subject, scopes, method: AuthMethod::Jwt })
     }
 }
 
@@ -85,7 +85,7 @@ impl OneOrMany {
         }
     }
 
-    /// A text holds them with spaces between; those of a list are taken as they are.
+    /// Splits a text at spaces; returns the values of a list as they are.
     fn scopes(self) -> BTreeSet<String> {
         match self {
             Self::One(text) => text.split_ascii_whitespace().map(str::to_owned).collect(),
@@ -102,6 +102,6 @@ impl TryFrom<Number> for NumericDate {
             return Ok(Self(Duration::from_secs(seconds)));
         }
         let seconds = number.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        seconds.map(Self).ok_or("is no time since 1970")
+        seconds.map(Self).ok_or("is not a time since 1970")
     }
 }

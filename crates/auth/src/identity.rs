@@ -1,20 +1,20 @@
-//! Who calls, as the gateway has found it.
+//! The identity of a caller, and the scopes that it lacks.
 
 use std::{collections::BTreeSet, fmt};
 
 use http::HeaderValue;
 
-use super::unauthorized::challenge;
+use crate::unauthorized::challenge;
 
-/// Who calls. Two methods may know the same subject and mean two callers.
+/// The identity of a caller. The same subject by two methods may be two callers.
 ///
 /// ```
-/// use waypost_auth::{Identity, Method};
+/// use waypost_auth::{Identity, AuthMethod};
 ///
 /// let identity = Identity {
 ///     subject: "ci".to_owned(),
 ///     scopes: ["orders:read".to_owned()].into(),
-///     method: Method::ApiKey,
+///     method: AuthMethod::ApiKey,
 /// };
 /// assert_eq!(identity.missing_scope(&["orders:read"]), None);
 /// let missing = identity.missing_scope(&["orders:read", "orders:write"]).unwrap();
@@ -24,27 +24,27 @@ use super::unauthorized::challenge;
 pub struct Identity {
     /// The `sub` of the token or the `id` of the API key; never empty.
     pub subject: String,
-    /// What the caller may do.
+    /// The permissions of the caller.
     pub scopes: BTreeSet<String>,
-    /// How the caller is known.
-    pub method: Method,
+    /// The method by which the caller was identified.
+    pub method: AuthMethod,
 }
 
-/// How a caller is known.
+/// A method of authentication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Method {
-    /// By a token.
+pub enum AuthMethod {
+    /// A signed token.
     Jwt,
-    /// By an API key.
+    /// An API key.
     ApiKey,
 }
 
-/// What a known caller lacks; the answer is a 403.
+/// A scope that an identified caller lacks; the response is a 403.
 ///
 /// ```
-/// # use waypost_auth::{Identity, Method};
+/// # use waypost_auth::{Identity, AuthMethod};
 /// # let (subject, scopes) = ("ci".to_owned(), Default::default());
-/// # let identity = Identity { subject, scopes, method: Method::Jwt };
+/// # let identity = Identity { subject, scopes, method: AuthMethod::Jwt };
 /// let missing = identity.missing_scope(&["orders:read"]).unwrap();
 /// assert_eq!(
 ///     missing.www_authenticate(),
@@ -60,7 +60,7 @@ pub struct MissingScope {
 }
 
 impl Identity {
-    /// The first of the `required` scopes that the caller doesn't have; `None`: it has all.
+    /// Returns the first of the `required` scopes that the caller lacks; `None` if it has all.
     #[must_use]
     pub fn missing_scope<S: AsRef<str>>(&self, required: &[S]) -> Option<MissingScope> {
         let missing = required.iter().find(|scope| !self.scopes.contains(scope.as_ref()))?;
@@ -72,10 +72,10 @@ impl Identity {
 }
 
 impl MissingScope {
-    /// The value of `WWW-Authenticate` for the answer (RFC 6750, section 3); it names all that is required.
+    /// Returns the value of `WWW-Authenticate` (RFC 6750, section 3), with all required scopes.
     #[must_use]
     pub fn www_authenticate(&self) -> HeaderValue {
-        // One that is no scope would end the quotes.
+        // Another text could end the quotes.
         if !self.required.iter().all(|scope| is_scope(scope)) {
             return HeaderValue::from_static("Bearer error=\"insufficient_scope\"");
         }
@@ -86,8 +86,8 @@ impl MissingScope {
     }
 }
 
-impl Method {
-    /// Its name in headers and logs: `jwt` or `api-key`.
+impl AuthMethod {
+    /// Returns the name in headers and logs: `jwt` or `api-key`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -97,13 +97,13 @@ impl Method {
     }
 }
 
-impl fmt::Display for Method {
+impl fmt::Display for AuthMethod {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.as_str())
     }
 }
 
-/// Whether it is a scope-token (RFC 6749, section 3.3).
+/// Returns whether a text is a scope-token (RFC 6749, section 3.3).
 fn is_scope(text: &str) -> bool {
     let allowed = |byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
     !text.is_empty() && text.bytes().all(allowed)
@@ -114,9 +114,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scope_that_would_end_the_quotes_is_not_named() {
+    fn scope_that_would_end_the_quotes_is_omitted() {
         let (subject, scopes) = ("ann".to_owned(), BTreeSet::new());
-        let identity = Identity { subject, scopes, method: Method::Jwt };
+        let identity = Identity { subject, scopes, method: AuthMethod::Jwt };
         for scope in ["a\"b", "a b", "a\\", "", "\u{e9}", "a\n"] {
             let missing = identity.missing_scope(&[scope]).expect("it has none");
             assert_eq!(missing.www_authenticate(), "Bearer error=\"insufficient_scope\"");

@@ -1,5 +1,6 @@
-//! The keys that tokens may be signed with. Each is for algorithms of its own type alone: a public key that
-//! is taken for a secret would be one that everybody knows.
+//! The keys that verify tokens.
+//! Invariant: a key verifies only algorithms of its own type. A public key that is used as a secret
+//! would be a secret that everyone knows.
 
 use std::path::Path;
 
@@ -15,13 +16,13 @@ use waypost_config::{
     value::{self, invalid, string},
 };
 
-/// A token without a key's name is tried with each of them.
+/// The greatest number of keys: a token without a key id is tried with each.
 const KEYS_MAX: usize = 64;
 
-/// Shorter ones can be factored, longer ones cost too much.
+/// The sizes of RSA keys: shorter ones can be factored, longer ones cost too much time.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 
-/// A key and what it is for.
+/// A key and its algorithms.
 pub(super) struct Key {
     pub(super) kid: Option<String>,
     pub(super) algorithms: Vec<Algorithm>,
@@ -45,11 +46,11 @@ struct Jwk {
     k: Option<String>,
 }
 
-/// Why a key of a set is not there.
-enum Skipped {
-    /// It is for something else, or of a kind that is not known: sets may hold such keys.
-    Foreign,
-    Broken(&'static str),
+/// The reason why a key of a set is not used.
+enum UnusableKey {
+    /// The key has another purpose, or an unknown type: a set may contain such keys.
+    OtherPurpose,
+    Invalid(&'static str),
 }
 
 /// Reads the keys of `[auth.jwt]`: those of the set, then the single ones. Never none.
@@ -70,7 +71,7 @@ pub(super) fn read(section: &mut Section<'_>, directory: &Path) -> Result<Vec<Ke
             continue;
         };
         if is_taken(&key, &keys) {
-            let message = "is the kid of another key".to_owned();
+            let message = "is that of another key".to_owned();
             outcome = Err(section.error_at(offset, format!("{path}.kid"), message));
         }
         keys.push(key);
@@ -78,14 +79,14 @@ pub(super) fn read(section: &mut Section<'_>, directory: &Path) -> Result<Vec<Ke
     outcome?;
     let key = if section.has("keys") { "keys" } else { "jwks" };
     match keys.len() {
-        0 => Err(section.error(key, "there is no key for signatures")),
+        0 => Err(section.error(key, "has no key for signatures")),
         1..=KEYS_MAX => Ok(keys),
         count => Err(section.error(key, format!("there are {count} keys, at most {KEYS_MAX}"))),
     }
 }
 
-/// Whether a token could be of two keys by their name. Equal names of keys for different algorithms are
-/// allowed (RFC 7517, section 4.5).
+/// Returns whether a token could name two keys. Keys for different algorithms may have equal ids
+/// (RFC 7517, section 4.5).
 fn is_taken(key: &Key, keys: &[Key]) -> bool {
     key.kid.is_some()
         && keys.iter().any(|other| {
@@ -97,19 +98,20 @@ fn is_taken(key: &Key, keys: &[Key]) -> bool {
 fn read_set(json: &[u8], section: &mut Section<'_>) -> Result<Vec<Key>, Invalid> {
     let set: Option<Value> = serde_json::from_slice(json).ok();
     let Some(Value::Array(set)) = set.and_then(|mut set| Some(set.get_mut("keys")?.take())) else {
-        return Err(section.error("jwks", "is no JSON object with a list of keys"));
+        return Err(section.error("jwks", "is not a JSON object with a list of keys"));
     };
     let (mut keys, mut outcome) = (Vec::new(), Ok(()));
     for (index, value) in set.into_iter().enumerate() {
-        let read = serde_json::from_value(value).map_err(|_| Skipped::Broken("is no JSON Web Key"));
+        let read = serde_json::from_value(value)
+            .map_err(|_| UnusableKey::Invalid("is not a JSON Web Key"));
         match read.and_then(Jwk::key) {
             Ok(key) if is_taken(&key, &keys) => {
-                let message = format!("keys[{index}]: its kid is the one of another key");
+                let message = format!("keys[{index}]: its kid is that of another key");
                 outcome = Err(section.error("jwks", message));
             }
             Ok(key) => keys.push(key),
-            Err(Skipped::Foreign) => {}
-            Err(Skipped::Broken(reason)) => {
+            Err(UnusableKey::OtherPurpose) => {}
+            Err(UnusableKey::Invalid(reason)) => {
                 outcome = Err(section.error("jwks", format!("keys[{index}]: {reason}")));
             }
         }
@@ -145,40 +147,40 @@ fn read_key(section: &mut Section<'_>, directory: &Path) -> Result<Key, Invalid>
 
 fn algorithm(value: value::Value<'_>) -> Result<Algorithm, String> {
     let name = string(value)?;
-    name.parse().map_err(|_| invalid(&name, &"is no known algorithm"))
+    name.parse().map_err(|_| invalid(&name, &"is not a known algorithm"))
 }
 
 impl Jwk {
-    fn key(self) -> Result<Key, Skipped> {
+    fn key(self) -> Result<Key, UnusableKey> {
         let signs = self.purpose.as_deref().is_none_or(|purpose| purpose == "sig")
             && self.key_ops.as_ref().is_none_or(|all| all.iter().any(|one| one == "verify"));
         if !signs {
-            return Err(Skipped::Foreign);
+            return Err(UnusableKey::OtherPurpose);
         }
         let (key, mut algorithms) = self.material()?;
         if let Some(alg) = &self.alg {
-            let alg: Algorithm = alg.parse().map_err(|_| Skipped::Foreign)?;
+            let alg: Algorithm = alg.parse().map_err(|_| UnusableKey::OtherPurpose)?;
             if !algorithms.contains(&alg) {
-                return Err(Skipped::Broken("its alg is none that it can be for"));
+                return Err(UnusableKey::Invalid("its alg does not fit its type"));
             }
             algorithms = vec![alg];
         }
         Ok(Key { kid: self.kid, algorithms, key })
     }
 
-    /// The key, and all algorithms that one like it can be for.
-    fn material(&self) -> Result<(DecodingKey, Vec<Algorithm>), Skipped> {
+    /// Returns the key, and all algorithms of its type.
+    fn material(&self) -> Result<(DecodingKey, Vec<Algorithm>), UnusableKey> {
         let curve = self.crv.as_deref();
         match (self.kty.as_str(), curve) {
             ("RSA", _) => {
                 let key = rsa(&bytes(self.n.as_ref())?, &bytes(self.e.as_ref())?);
                 let all = AlgorithmFamily::Rsa.algorithms().to_vec();
-                key.map(|key| (key, all)).map_err(Skipped::Broken)
+                key.map(|key| (key, all)).map_err(UnusableKey::Invalid)
             }
             ("EC", Some("P-256")) => self.elliptic(32, Algorithm::ES256),
             ("EC", Some("P-384")) => self.elliptic(48, Algorithm::ES384),
             ("OKP", Some("Ed25519")) => {
-                let key = edwards(&bytes(self.x.as_ref())?).map_err(Skipped::Broken)?;
+                let key = edwards(&bytes(self.x.as_ref())?).map_err(UnusableKey::Invalid)?;
                 Ok((key, vec![Algorithm::EdDSA]))
             }
             ("oct", _) => {
@@ -186,11 +188,11 @@ impl Jwk {
                 let mut all = AlgorithmFamily::Hmac.algorithms().to_vec();
                 all.retain(|algorithm| secret.len() >= secret_bytes_min(*algorithm));
                 if all.is_empty() {
-                    return Err(Skipped::Broken(TOO_SHORT));
+                    return Err(UnusableKey::Invalid(TOO_SHORT));
                 }
                 Ok((DecodingKey::from_secret(&secret), all))
             }
-            _ => Err(Skipped::Foreign),
+            _ => Err(UnusableKey::OtherPurpose),
         }
     }
 
@@ -198,29 +200,29 @@ impl Jwk {
         &self,
         length: usize,
         algorithm: Algorithm,
-    ) -> Result<(DecodingKey, Vec<Algorithm>), Skipped> {
+    ) -> Result<(DecodingKey, Vec<Algorithm>), UnusableKey> {
         let (x, y) = (bytes(self.x.as_ref())?, bytes(self.y.as_ref())?);
         if x.len() != length || y.len() != length {
-            return Err(Skipped::Broken("its point is of another length than its curve's"));
+            return Err(UnusableKey::Invalid("its point has another length than its curve"));
         }
         let point = [&[0x04], x.as_slice(), y.as_slice()].concat();
         let key = DecodingKey::from_ec_der(&point);
         match is_usable(&key, algorithm) {
             true => Ok((key, vec![algorithm])),
-            false => Err(Skipped::Broken("its point is not on its curve")),
+            false => Err(UnusableKey::Invalid("its point is not on its curve")),
         }
     }
 }
 
-/// A member that has to be there, and is base64url.
-fn bytes(member: Option<&String>) -> Result<Vec<u8>, Skipped> {
-    let text = member.ok_or(Skipped::Broken("a member that its kty needs is missing"))?;
-    URL_SAFE_NO_PAD.decode(text).map_err(|_| Skipped::Broken("a member is no base64url"))
+/// Decodes a required member, which is base64url.
+fn bytes(member: Option<&String>) -> Result<Vec<u8>, UnusableKey> {
+    let text = member.ok_or(UnusableKey::Invalid("a member that its kty needs is missing"))?;
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| UnusableKey::Invalid("a member is not base64url"))
 }
 
-const TOO_SHORT: &str = "is shorter than the hash of its algorithm, so that it could be guessed";
+const TOO_SHORT: &str = "is shorter than the hash of its algorithm, and could be guessed";
 
-/// A secret has to be as long as the hash (RFC 7518, section 3.2).
+/// Returns the least length of a secret: that of the hash (RFC 7518, section 3.2).
 fn secret_bytes_min(algorithm: Algorithm) -> usize {
     match algorithm {
         Algorithm::HS256 => 32,
@@ -229,7 +231,7 @@ fn secret_bytes_min(algorithm: Algorithm) -> usize {
     }
 }
 
-/// All of the file; of a text file without the end of its last line, which editors put there.
+/// Reads a secret: the whole file, but for a newline at its end, which editors add.
 fn secret_of_file(bytes: &[u8], algorithm: Algorithm) -> Result<DecodingKey, &'static str> {
     let secret = match str::from_utf8(bytes) {
         Ok(text) => {
@@ -238,7 +240,7 @@ fn secret_of_file(bytes: &[u8], algorithm: Algorithm) -> Result<DecodingKey, &'s
         Err(_) => bytes,
     };
     if secret.starts_with(b"-----BEGIN ") {
-        return Err("is a PEM, and no secret");
+        return Err("is a PEM, not a secret");
     }
     if secret.len() < secret_bytes_min(algorithm) {
         return Err(TOO_SHORT);
@@ -246,25 +248,27 @@ fn secret_of_file(bytes: &[u8], algorithm: Algorithm) -> Result<DecodingKey, &'s
     Ok(DecodingKey::from_secret(secret))
 }
 
-/// The public key of a PEM.
+/// Reads the public key of a PEM.
 fn public_key(
     pem: &[u8],
     family: AlgorithmFamily,
     algorithm: Algorithm,
 ) -> Result<DecodingKey, &'static str> {
-    let text = str::from_utf8(pem).map_err(|_| "is no PEM")?;
+    let text = str::from_utf8(pem).map_err(|_| "is not a PEM")?;
     if text.contains("PRIVATE KEY-----") {
-        return Err("is a private key: nobody but the issuer should have it");
+        return Err("is a private key, which only the issuer should have");
     }
     if !text.contains("PUBLIC KEY-----") {
-        return Err("is no PEM of a public key");
+        return Err("is not a PEM of a public key");
     }
     let other = |_| "is a key of another type than its alg, or broken";
     match family {
         AlgorithmFamily::Rsa => {
             let key = DecodingKey::from_rsa_pem(pem).map_err(other)?;
             let key = PublicKey::from_decoding_key(&key, None).map_err(other)?;
-            let AlgorithmParameters::RSA(key) = key.algorithm else { return Err("is no RSA key") };
+            let AlgorithmParameters::RSA(key) = key.algorithm else {
+                return Err("is not an RSA key");
+            };
             let decoded = |text| URL_SAFE_NO_PAD.decode(text).map_err(|_| "is broken");
             rsa(&decoded(key.n)?, &decoded(key.e)?)
         }
@@ -278,12 +282,12 @@ fn public_key(
             let key = DecodingKey::from_ed_pem(pem).map_err(other)?;
             edwards(key.try_get_as_bytes().map_err(other)?)
         }
-        AlgorithmFamily::Hmac => Err("is no secret"),
+        AlgorithmFamily::Hmac => Err("is not a secret"),
     }
 }
 
-/// An RSA key by its big-endian numbers. They are judged here: a bad key would be found by each signature
-/// that it never fits.
+/// Builds an RSA key from its big-endian numbers. Checks them here: an invalid key would otherwise
+/// reject every signature.
 fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<DecodingKey, &'static str> {
     let (modulus, exponent) = (unpadded(modulus), unpadded(exponent));
     let unused = modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
@@ -293,16 +297,16 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<DecodingKey, &'static str> {
     let is_odd = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
     let is_small = exponent.len() <= 4 && exponent != [1];
     if !is_odd(modulus) || !is_odd(exponent) || !is_small {
-        return Err("is no RSA key");
+        return Err("is not an RSA key");
     }
     Ok(DecodingKey::from_rsa_raw_components(modulus, exponent))
 }
 
-/// An Ed25519 key. Verifying with one of another length would panic or take a part of it.
+/// Builds an Ed25519 key. A key of another length would panic in a verification, or be cut.
 fn edwards(key: &[u8]) -> Result<DecodingKey, &'static str> {
     let read = DecodingKey::from_ed_der(key);
     let usable = key.len() == 32 && is_usable(&read, Algorithm::EdDSA);
-    usable.then_some(read).ok_or("is no Ed25519 key")
+    usable.then_some(read).ok_or("is not an Ed25519 key")
 }
 
 fn unpadded(mut number: &[u8]) -> &[u8] {
@@ -312,7 +316,7 @@ fn unpadded(mut number: &[u8]) -> &[u8] {
     number
 }
 
-/// Whether signatures can be verified with it at all: this one can't be any.
+/// Returns whether a key can verify signatures, by verifying one that is never valid.
 fn is_usable(key: &DecodingKey, algorithm: Algorithm) -> bool {
     crypto::verify("", b"", key, algorithm).is_ok()
 }

@@ -1,5 +1,12 @@
-//! Who calls: by a token or by an API key. Nothing that callers say about themselves is believed, and
-//! nothing of a token or a key may get into a reason, a log or a header that is passed on.
+//! Identifies callers by signed tokens (JWT) and API keys.
+//!
+//! [`Authenticator`] reads its keys from the table `[auth]` of a configuration, identifies the
+//! caller of a request, and replaces the caller's credentials by the identity. The modules below
+//! it, from the top: `tokens` with `claims` and `keys`; `api_keys`; `identity_headers`;
+//! `identity`; `unauthorized`.
+//! Pure, but for the files that the configuration names: the caller passes the time in.
+//!
+//! Invariant: no part of a token or key appears in a reason, a log line, or a forwarded header.
 
 mod api_keys;
 mod authenticator;
@@ -11,7 +18,7 @@ mod tokens;
 mod unauthorized;
 
 pub use authenticator::Authenticator;
-pub use identity::{Identity, Method, MissingScope};
+pub use identity::{AuthMethod, Identity, MissingScope};
 pub use identity_headers::remove_forged;
 pub use unauthorized::Unauthorized;
 

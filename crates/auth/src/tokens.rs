@@ -1,5 +1,6 @@
-//! Signed tokens (JWT, RFC 7519, as compact JWS, RFC 7515). Nothing in a token may choose the key, other
-//! than by the name of one that is configured, nor the algorithm, other than one that this key is for.
+//! Signed tokens (JWT, RFC 7519, as compact JWS, RFC 7515).
+//! Invariant: a token can only choose among the configured keys, by their ids, and among the
+//! algorithms of that key.
 
 use std::{
     path::Path,
@@ -18,26 +19,26 @@ use waypost_config::{
     value::{Value, duration, invalid, nonempty_string, string},
 };
 
-use super::{
+use crate::{
     Identity, Unauthorized,
     claims::{Claims, Terms},
     keys::{self, Key},
 };
 
-/// What is not even looked at beyond.
+/// The greatest length of credentials, in bytes.
 pub(super) const CREDENTIAL_BYTES_MAX: usize = 8 << 10;
 
 const LEEWAY: Duration = Duration::from_secs(30);
 const LEEWAY_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// The tokens that are taken.
+/// The keys of tokens, and the conditions on their claims.
 pub(super) struct Tokens {
     keys: Vec<Key>,
     terms: Terms,
 }
 
-/// What a token says about itself (RFC 7515, section 4.1). Where else keys could be had (`jwk`, `jku`,
-/// `x5c`, `x5u`) is left alone: it is whoever wrote the token that says so.
+/// The header of a token (RFC 7515, section 4.1). Ignores other sources of keys (`jwk`, `jku`,
+/// `x5c`, `x5u`): the author of a token could name its own.
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -46,7 +47,7 @@ struct Header {
     crit: bool,
     #[serde(default, deserialize_with = "present")]
     b64: bool,
-    /// It holds another token.
+    /// Set if the token contains another token.
     #[serde(default, deserialize_with = "present")]
     cty: bool,
     #[serde(default, deserialize_with = "present")]
@@ -55,7 +56,7 @@ struct Header {
     zip: bool,
 }
 
-/// The token that the caller gives.
+/// Returns the token that the caller sent.
 pub(super) fn given(headers: &HeaderMap) -> Result<Option<&str>, Unauthorized> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
@@ -74,7 +75,7 @@ pub(super) fn given(headers: &HeaderMap) -> Result<Option<&str>, Unauthorized> {
     if token.len() > CREDENTIAL_BYTES_MAX {
         return Err(Unauthorized::TooLong);
     }
-    str::from_utf8(token).map(Some).map_err(|_| Unauthorized::NoToken)
+    str::from_utf8(token).map(Some).map_err(|_| Unauthorized::MalformedToken)
 }
 
 impl Tokens {
@@ -98,12 +99,12 @@ impl Tokens {
         Ok(Self { keys, terms: Terms { issuers: issuers?, audiences: audiences?, leeway } })
     }
 
-    /// Whose token it is.
+    /// Returns the identity of a token's subject.
     pub(super) fn identify(&self, token: &str, now: SystemTime) -> Result<Identity, Unauthorized> {
-        let (message, signature) = token.rsplit_once('.').ok_or(Unauthorized::NoToken)?;
-        let (header, claims) = message.split_once('.').ok_or(Unauthorized::NoToken)?;
+        let (message, signature) = token.rsplit_once('.').ok_or(Unauthorized::MalformedToken)?;
+        let (header, claims) = message.split_once('.').ok_or(Unauthorized::MalformedToken)?;
         if claims.contains('.') {
-            return Err(Unauthorized::NoToken);
+            return Err(Unauthorized::MalformedToken);
         }
         let header: Header = read(header).ok_or(Unauthorized::UnreadableHeader)?;
         if header.crit || header.b64 || header.cty || header.enc || header.zip {
@@ -114,16 +115,16 @@ impl Tokens {
         self.terms.accept(claims, now)
     }
 
-    /// Whether a key that the token may be signed with has signed the `message`.
+    /// Checks that one of the possible keys has signed the `message`.
     fn verify(&self, header: &Header, message: &str, signature: &str) -> Result<(), Unauthorized> {
         let algorithm: Algorithm =
-            header.alg.parse().map_err(|_| Unauthorized::AlgorithmRefused)?;
-        // Without a name it may be any key's; they are few (`keys::KEYS_MAX`).
+            header.alg.parse().map_err(|_| Unauthorized::AlgorithmNotAllowed)?;
+        // A token without a key id may be any key's; there are at most `keys::KEYS_MAX`.
         let named = |key: &&Key| header.kid.is_none() || header.kid == key.kid;
         if !self.keys.iter().any(|key| named(&key)) {
             return Err(Unauthorized::UnknownKey);
         }
-        let mut verdict = Unauthorized::AlgorithmRefused;
+        let mut reason = Unauthorized::AlgorithmNotAllowed;
         for key in self.keys.iter().filter(named) {
             if !key.algorithms.contains(&algorithm) {
                 continue;
@@ -132,9 +133,9 @@ impl Tokens {
             if let Ok(true) = verified {
                 return Ok(());
             }
-            verdict = Unauthorized::BadSignature;
+            reason = Unauthorized::BadSignature;
         }
-        Err(verdict)
+        Err(reason)
     }
 }
 
@@ -151,18 +152,18 @@ fn allowed_algorithm(value: Value<'_>) -> Result<Algorithm, String> {
     if name.eq_ignore_ascii_case("none") {
         return Err(invalid(&name, &"would accept unsigned tokens"));
     }
-    name.parse().map_err(|_| invalid(&name, &"is no known algorithm"))
+    name.parse().map_err(|_| invalid(&name, &"is not a known algorithm"))
 }
 
-/// A part of a token: base64url of a JSON object. Names that are there twice are refused with it, as
-/// readers differ in which they take.
+/// Decodes a part of a token: base64url of a JSON object. Rejects duplicate names, since readers
+/// differ in which one they use.
 fn read<T: DeserializeOwned>(part: &str) -> Option<T> {
     let json = URL_SAFE_NO_PAD.decode(part).ok()?;
-    // A list would be read as the fields of the type in their order.
+    // serde would read a list as the fields of the type, in their order.
     json.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(&json).ok())?
 }
 
-/// That a field is there, whatever it holds.
+/// Returns true for a field with any value.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|_| true)
 }

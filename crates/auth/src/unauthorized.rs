@@ -1,9 +1,9 @@
-//! Why somebody is not let in. The reasons are fixed: nothing of what was given can be in them.
+//! The reasons to reject credentials. Fixed texts: no part of the credentials can be in them.
 
 use http::HeaderValue;
 use thiserror::Error;
 
-/// Why credentials don't hold; the answer is a 401. Each reason is fit for humans, logs and callers.
+/// The reason why credentials are rejected; the response is a 401. Safe for callers and logs.
 ///
 /// ```
 /// use waypost_auth::Unauthorized;
@@ -13,46 +13,46 @@ use thiserror::Error;
 ///     Unauthorized::Expired.www_authenticate(),
 ///     "Bearer error=\"invalid_token\", error_description=\"the token has expired\"",
 /// );
-/// assert_eq!(Unauthorized::NothingGiven.www_authenticate(), "Bearer");
+/// assert_eq!(Unauthorized::NoCredentials.www_authenticate(), "Bearer");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum Unauthorized {
-    /// For who has to be known, and gives nothing.
+    /// An identity is required, and there are no credentials.
     #[error("neither a token nor an API key was given")]
-    NothingGiven,
-    /// One of the headers is there more than once.
+    NoCredentials,
+    /// One of the headers is repeated.
     #[error("credentials were given more than once")]
     GivenTwice,
-    /// Both.
-    #[error("a token and an API key were given, which may differ in who they are for")]
+    /// There is a token and an API key.
+    #[error("a token and an API key were given, which may be of different callers")]
     TwoCredentials,
     /// `Authorization` has another scheme.
     #[error("the scheme of Authorization is not Bearer")]
     NotBearer,
-    /// Over 8 KiB.
+    /// More than 8 KiB.
     #[error("the credentials are longer than 8 KiB")]
     TooLong,
-    /// Not three parts with two dots, or nothing.
-    #[error("the token is no signed JWT of three parts")]
-    NoToken,
-    /// The header of the token is no base64url of a JSON object, or has no algorithm.
-    #[error("the header of the token can't be read")]
+    /// Not three parts separated by dots.
+    #[error("the token is not a signed JWT of three parts")]
+    MalformedToken,
+    /// The token's header is not base64url of a JSON object, or has no algorithm.
+    #[error("the token's header cannot be read")]
     UnreadableHeader,
-    /// `crit`, `b64`, `cty`, `enc` or `zip`: it would not mean what it seems to.
-    #[error("the header of the token asks for what is not supported")]
+    /// `crit`, `b64`, `cty`, `enc` or `zip`: they change the meaning of the token.
+    #[error("the token's header has an unsupported field")]
     Unsupported,
-    /// `none`, one that is not allowed, or one that the key is not for.
-    #[error("the algorithm of the token is not allowed")]
-    AlgorithmRefused,
-    /// No key has the `kid`.
-    #[error("the key of the token is not known")]
+    /// `none`, one that is not allowed, or not one of the key's.
+    #[error("the token's algorithm is not allowed")]
+    AlgorithmNotAllowed,
+    /// No key has the token's `kid`.
+    #[error("the token's key is unknown")]
     UnknownKey,
-    /// It is of no key that it may be of.
-    #[error("the signature of the token doesn't hold")]
+    /// None of the possible keys made the signature.
+    #[error("the token's signature is invalid")]
     BadSignature,
-    /// No base64url of a JSON object, or one of them of another type.
-    #[error("the claims of the token can't be read")]
+    /// Not base64url of a JSON object, or a claim has another type.
+    #[error("the token's claims cannot be read")]
     UnreadableClaims,
     /// No `sub`, or an empty one.
     #[error("the token has no subject")]
@@ -63,29 +63,29 @@ pub enum Unauthorized {
     /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
-    /// `nbf` is to come.
+    /// `nbf` has not passed.
     #[error("the token is not valid yet")]
     NotYetValid,
-    /// `iss` is missing or another one.
-    #[error("the token is of another issuer")]
+    /// `iss` is missing, or not one of the configured.
+    #[error("the token is from another issuer")]
     WrongIssuer,
-    /// `aud` is missing or another one.
+    /// `aud` is missing, or not one of the configured.
     #[error("the token is for another audience")]
     WrongAudience,
-    /// No digest is the one of the API key.
-    #[error("the API key is not known")]
+    /// No configured digest is that of the API key.
+    #[error("the API key is unknown")]
     UnknownApiKey,
-    /// Its time has passed.
+    /// `expires` of the API key has passed.
     #[error("the API key has expired")]
     ApiKeyExpired,
 }
 
 impl Unauthorized {
-    /// The value of `WWW-Authenticate` for the answer (RFC 6750, section 3).
+    /// Returns the value of `WWW-Authenticate` (RFC 6750, section 3).
     #[must_use]
     pub fn www_authenticate(self) -> HeaderValue {
         let error = match self {
-            Self::NothingGiven => return HeaderValue::from_static("Bearer"),
+            Self::NoCredentials => return HeaderValue::from_static("Bearer"),
             Self::GivenTwice | Self::TwoCredentials => "invalid_request",
             _ => "invalid_token",
         };
@@ -93,7 +93,7 @@ impl Unauthorized {
     }
 }
 
-/// A challenge that no header can carry still asks for a token.
+/// Builds a challenge; a plain `Bearer` if a header cannot have the text.
 pub(super) fn challenge(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
 }

@@ -41,7 +41,7 @@ pub fn boolean(value: Value<'_>) -> Result<bool, String> {
     value.as_bool().ok_or_else(|| type_error("true or false", value))
 }
 
-/// Reads a string by its type's [`FromStr`], whose error must say what is valid.
+/// Reads a string by its type's [`FromStr`], whose error must describe valid values.
 ///
 /// # Errors
 /// The value is not a string, or not one of the type.

@@ -34,7 +34,7 @@ pub struct Cors {
 pub enum Allowed<T> {
     /// All values; `["*"]` in the file.
     Any,
-    /// These values.
+    /// The listed values.
     These(Vec<T>),
 }
 
@@ -109,7 +109,7 @@ fn allowed<T>(
     }
 }
 
-/// Reads an origin as browsers send it: a scheme, a host, and a port that is not the scheme's default.
+/// Reads an origin as browsers send it: a scheme, a host, and a port other than the default.
 fn origin(value: Value<'_>) -> Result<HeaderValue, String> {
     let text = string(value)?.to_ascii_lowercase();
     let canonical = Uri::from_str(&text).ok().and_then(|uri| {

@@ -44,8 +44,8 @@ use crate::routes::{Implicit, RouteTable};
 pub struct GatewayConfig {
     /// The bounds of each request.
     pub limits: RequestLimits,
-    /// Compresses responses for callers that accept it. Default: no, as a response with a secret and
-    /// text of the caller's choice reveals the secret by its length (BREACH).
+    /// Compresses responses for callers that accept it. Default: no, since the length of a response
+    /// with a secret and text of a caller's choice reveals the secret (BREACH).
     pub compression: bool,
     /// The permissions of pages from other origins. Default: no CORS headers.
     pub cors: Option<Cors>,

@@ -26,7 +26,7 @@ const RETRIES_MAX: u32 = 10;
 pub(super) struct RouteDefaults {
     /// The timeout of routes without one.
     pub(super) timeout: Duration,
-    /// Whether the file has `[auth]`.
+    /// Set if the file has `[auth]`.
     pub(super) has_auth: bool,
 }
 

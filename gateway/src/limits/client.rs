@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use waypost_auth::{Identity, Method};
+use waypost_auth::{AuthMethod, Identity};
 
 /// A client: an identity, or else an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -10,7 +10,7 @@ pub(crate) struct ClientKey<'a>(Key<'a>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Key<'a> {
-    Identity(Method, &'a str),
+    Identity(AuthMethod, &'a str),
     Address(IpAddr),
 }
 

@@ -173,7 +173,7 @@ mod tests {
     use std::{net::Ipv4Addr, num::NonZeroU32};
 
     use governor::clock::FakeRelativeClock;
-    use waypost_auth::{Identity, Method};
+    use waypost_auth::{AuthMethod, Identity};
 
     use super::*;
 
@@ -224,7 +224,7 @@ mod tests {
         assert!(limit.check(client(1)).is_err());
         assert_eq!(limit.check(client(2)), Ok(()));
         let by = |method| Identity { subject: "ci".into(), scopes: Default::default(), method };
-        let (token, key) = (by(Method::Jwt), by(Method::ApiKey));
+        let (token, key) = (by(AuthMethod::Jwt), by(AuthMethod::ApiKey));
         let address = Ipv4Addr::from_bits(1).into();
         assert_eq!(limit.check(ClientKey::new(Some(&token), address)), Ok(()));
         assert_eq!(limit.check(ClientKey::new(Some(&key), address)), Ok(()));

@@ -75,7 +75,7 @@ pub(super) async fn admit(
     gateway.pseudonym.append(&mut head.headers, head.version).map_err(problems::refused)?;
     origin.write(&mut head.headers, stripped_prefix(&route, context.is_grpc));
     match &settings.config.auth {
-        Some(auth) => auth.pass_on(&mut head.headers, identity.as_ref()),
+        Some(auth) => auth.replace_credentials(&mut head.headers, identity.as_ref()),
         None => waypost_auth::remove_forged(&mut head.headers),
     }
     let path = request_target(path, head.uri.query())?;
@@ -138,7 +138,7 @@ fn identify(
     };
     let identity = auth.identify(headers, clock::wall_now()).map_err(problems::unauthorized)?;
     let Access::Required { scopes } = access else { return Ok(identity) };
-    let identity = identity.ok_or_else(|| problems::unauthorized(Unauthorized::NothingGiven))?;
+    let identity = identity.ok_or_else(|| problems::unauthorized(Unauthorized::NoCredentials))?;
     match identity.missing_scope(scopes) {
         None => Ok(Some(identity)),
         Some(missing) => Err(problems::missing_scope(&missing)),

@@ -48,7 +48,7 @@ fn all_errors_are_reported_at_once_with_their_lines() {
         "line 3: auth.forward_authorization: must be true or false",
         "line 5: auth.jwt.jwks: cannot read nowhere.json: ",
         "line 7: auth.jwt.keys[0].alg: is missing",
-        "line 8: auth.jwt.keys[1].alg: 'HS257' is no known algorithm",
+        "line 8: auth.jwt.keys[1].alg: 'HS257' is not a known algorithm",
         "line 9: auth.jwt.keys[2].secret_file: is shorter",
         "line 10: auth.jwt.keys[3].secret_file: is shorter",
         "line 11: auth.jwt.keys[4].secret_file: is a PEM",
@@ -58,13 +58,13 @@ fn all_errors_are_reported_at_once_with_their_lines() {
         "line 14: auth.jwt.keys[7].public_key_file: is an RSA key of less",
         "line 15: auth.jwt.keys[8].public_key_file: is a private key",
         "line 16: auth.jwt.keys[9].public_key_file: is a key of another curve",
-        "line 17: auth.jwt.keys[10].public_key_file: is no PEM",
+        "line 17: auth.jwt.keys[10].public_key_file: is not a PEM",
         "line 17: auth.jwt.keys[10].more: is no known key",
-        "line 20: auth.jwt.keys[13].kid: is the kid of another key",
+        "line 20: auth.jwt.keys[13].kid: is that of another key",
         "line 22: auth.jwt.issuer: must not be empty",
         "line 23: auth.jwt.audience[1]: must be a string",
         "line 24: auth.jwt.algorithms[0]: 'none' would accept",
-        "line 24: auth.jwt.algorithms[1]: 'RS255' is no",
+        "line 24: auth.jwt.algorithms[1]: 'RS255' is not",
         "line 25: auth.jwt.leeway: '6min' must be",
         "line 26: auth.jwt.isuer: is no known key",
         "line 28: auth.api_keys.file: h.secret, line 1: ",
@@ -107,13 +107,13 @@ fn jwk_set_without_usable_keys_is_an_error() {
     let good = jwk(Algorithm::ES256, &key(Algorithm::ES256, P256), "p");
     let rsa = jwk(Algorithm::RS256, &key(Algorithm::RS256, RSA), "r");
     for set in ["no JSON", "{}", &json!([good]).to_string()] {
-        assert_set_error(set, "is no JSON object");
+        assert_set_error(set, "is not a JSON object");
     }
     for changes in [json!({ "use": "enc" }), json!({ "key_ops": [] }), json!({ "crv": "P-521" })] {
         let set = json!({ "keys": [with(good.clone(), changes)] });
-        assert_set_error(&set.to_string(), "there is no key");
+        assert_set_error(&set.to_string(), "has no key");
     }
-    assert_set_error(&json!({ "keys": [] }).to_string(), "there is no key");
+    assert_set_error(&json!({ "keys": [] }).to_string(), "has no key");
     let many = vec![without(rsa, "kid"); 65];
     assert_set_error(&json!({ "keys": many }).to_string(), "there are 65");
 }
@@ -128,7 +128,7 @@ fn jwk_set_with_an_invalid_key_is_an_error() {
     *even.last_mut().expect("a byte") &= 0xfe;
     let even = URL_SAFE_NO_PAD.encode(even);
     for (key, error) in [
-        (json!(7), "keys[0]: is no JSON Web Key"),
+        (json!(7), "keys[0]: is not a JSON Web Key"),
         (json!({ "kty": "oct" }), "keys[0]: a member"),
         (json!({ "kty": "oct", "k": "c2hvcnQ" }), "keys[0]: is shorter"),
         (with(good.clone(), json!({ "y": x })), "keys[0]: its point"),
@@ -136,10 +136,10 @@ fn jwk_set_with_an_invalid_key_is_an_error() {
         (with(good.clone(), json!({ "alg": "RS256" })), "keys[0]: its alg"),
         (with(good.clone(), json!({ "x": "=" })), "keys[0]: a member"),
         (with(rsa.clone(), json!({ "n": "AQAB" })), "keys[0]: is an RSA"),
-        (with(rsa.clone(), json!({ "n": even })), "keys[0]: is no RSA"),
-        (with(rsa.clone(), json!({ "e": "AQ" })), "keys[0]: is no RSA"),
-        (with(rsa.clone(), json!({ "e": "" })), "keys[0]: is no RSA"),
-        (json!({ "kty": "OKP", "crv": "Ed25519", "x": "AAAA" }), "keys[0]: is no Ed25519"),
+        (with(rsa.clone(), json!({ "n": even })), "keys[0]: is not an RSA"),
+        (with(rsa.clone(), json!({ "e": "AQ" })), "keys[0]: is not an RSA"),
+        (with(rsa.clone(), json!({ "e": "" })), "keys[0]: is not an RSA"),
+        (json!({ "kty": "OKP", "crv": "Ed25519", "x": "AAAA" }), "keys[0]: is not an Ed25519"),
     ] {
         assert_set_error(&json!({ "keys": [key] }).to_string(), error);
     }
@@ -220,5 +220,5 @@ fn api_key_header_is_never_a_reserved_one() {
 #[test]
 fn debug_output_contains_no_secret() {
     let shown = format!("{:?}", authenticator());
-    assert_eq!(shown, "Authenticator { jwt: true, api_keys: true, authorization: Removed }");
+    assert_eq!(shown, "Authenticator { jwt: true, api_keys: true, token_forwarding: Never }");
 }

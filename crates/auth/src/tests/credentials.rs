@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
 use super::{authenticator, bearer, claims, headers, hex, identify, load, now, token};
-use crate::{Method, Unauthorized};
+use crate::{AuthMethod, Unauthorized};
 
 /// Asserts the reason why a request with these headers is rejected.
 #[track_caller]
@@ -21,13 +21,13 @@ fn authorization_without_a_bearer_token_is_rejected() {
         assert_rejected(&[("authorization", value)], Unauthorized::NotBearer);
     }
     for value in ["Bearer", "Bearer  "] {
-        assert_rejected(&[("authorization", value)], Unauthorized::NoToken);
+        assert_rejected(&[("authorization", value)], Unauthorized::MalformedToken);
     }
     let not_ascii = "Bearer \u{e9}.\u{e9}.";
     assert_rejected(&[("authorization", not_ascii)], Unauthorized::UnreadableHeader);
     let mut bytes = HeaderMap::new();
     bytes.insert(AUTHORIZATION, HeaderValue::from_bytes(b"Bearer \xff\xfe").expect("a value"));
-    assert_eq!(identify(&bytes), Err(Unauthorized::NoToken));
+    assert_eq!(identify(&bytes), Err(Unauthorized::MalformedToken));
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn unknown_api_key_is_rejected() {
 fn api_key_is_accepted_until_it_expires() {
     let identity = identify(&headers([("x-api-key", "ci-key")])).expect("it holds");
     let identity = identity.expect("it is one");
-    assert_eq!((identity.subject.as_str(), identity.method), ("ci", Method::ApiKey));
+    assert_eq!((identity.subject.as_str(), identity.method), ("ci", AuthMethod::ApiKey));
     assert!(identity.scopes.iter().eq(["orders:read"]));
     let new = headers([("x-api-key", "new-key")]);
     assert!(identify(&new).is_ok());
@@ -79,15 +79,15 @@ fn credentials_of_an_unconfigured_method_are_ignored() {
     let both = with_api_key(&token);
     let by_key = load("[auth.api_keys]\nfile = 'api-keys.toml'\n").expect("a configuration");
     let identity = by_key.identify(&both, now()).expect("it holds").expect("it is one");
-    assert_eq!(identity.method, Method::ApiKey);
+    assert_eq!(identity.method, AuthMethod::ApiKey);
     let mut passed_on = both.clone();
-    by_key.pass_on(&mut passed_on, Some(&identity));
+    by_key.replace_credentials(&mut passed_on, Some(&identity));
     assert!(passed_on.contains_key(AUTHORIZATION), "it is not the gateway's");
     let by_token =
         load("[auth.jwt]\nkeys = [{ kid = 'h', alg = 'HS256', secret_file = 'h.secret' }]\n");
     let by_token = by_token.expect("a configuration");
     let identity = by_token.identify(&both, now()).expect("it holds").expect("it is one");
-    assert_eq!(identity.method, Method::Jwt, "nor are issuer and audience asked");
+    assert_eq!(identity.method, AuthMethod::Jwt, "nor are issuer and audience asked");
 }
 
 fn with_api_key(token: &str) -> HeaderMap {

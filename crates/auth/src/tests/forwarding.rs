@@ -1,9 +1,9 @@
-//! What instances receive: the identity's headers, and no credentials.
+//! Headers that instances receive: those of the identity, and no credentials.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 
 use super::{CONFIG, authenticator, bearer, claims, headers, load, now, token};
-use crate::{Identity, Method};
+use crate::{AuthMethod, Identity};
 
 #[test]
 fn instance_receives_the_identity_and_no_credentials() {
@@ -25,7 +25,7 @@ fn instance_receives_the_identity_and_no_credentials() {
     let nobody = passed_on.clone();
     let authenticator = authenticator();
     let identity = authenticator.identify(&passed_on, now()).expect("it holds");
-    authenticator.pass_on(&mut passed_on, identity.as_ref());
+    authenticator.replace_credentials(&mut passed_on, identity.as_ref());
     assert_eq!(
         passed_on,
         headers([
@@ -36,7 +36,7 @@ fn instance_receives_the_identity_and_no_credentials() {
         ])
     );
     let mut passed_on = nobody;
-    authenticator.pass_on(&mut passed_on, None);
+    authenticator.replace_credentials(&mut passed_on, None);
     let left: Vec<_> = passed_on.keys().map(HeaderName::as_str).collect();
     assert_eq!(left, ["authorization", "x-waypost-subjects"]);
 }
@@ -45,11 +45,11 @@ fn instance_receives_the_identity_and_no_credentials() {
 fn api_key_never_reaches_an_instance() {
     let authenticator = authenticator();
     let mut passed_on = headers([("x-api-key", "old-key"), ("accept", "*/*")]);
-    authenticator.pass_on(&mut passed_on, None);
+    authenticator.replace_credentials(&mut passed_on, None);
     assert_eq!(passed_on, headers([("accept", "*/*")]));
     let mut passed_on = headers([("x-api-key", "new-key")]);
     let identity = authenticator.identify(&passed_on, now()).expect("it holds");
-    authenticator.pass_on(&mut passed_on, identity.as_ref());
+    authenticator.replace_credentials(&mut passed_on, identity.as_ref());
     let told = headers([("x-waypost-subject", "new"), ("x-waypost-auth", "api-key")]);
     assert_eq!(passed_on, told, "no scopes, no header");
 }
@@ -60,7 +60,7 @@ fn token_is_forwarded_where_configured() {
     let authenticator = authenticator.expect("a configuration");
     let mut passed_on = bearer(&token(&claims()));
     let identity = authenticator.identify(&passed_on, now()).expect("it holds");
-    authenticator.pass_on(&mut passed_on, identity.as_ref());
+    authenticator.replace_credentials(&mut passed_on, identity.as_ref());
     assert!(passed_on.contains_key(AUTHORIZATION));
     assert_eq!(passed_on["x-waypost-subject"], "ann");
 }
@@ -79,9 +79,9 @@ fn identity_headers_are_percent_encoded_without_collisions() {
         ("\0\u{7f}", "%00%7F"),
     ] {
         let scopes = ["a b".to_owned(), "c".to_owned()].into();
-        let identity = Identity { subject: subject.into(), scopes, method: Method::Jwt };
+        let identity = Identity { subject: subject.into(), scopes, method: AuthMethod::Jwt };
         let mut headers = HeaderMap::new();
-        authenticator.pass_on(&mut headers, Some(&identity));
+        authenticator.replace_credentials(&mut headers, Some(&identity));
         assert_eq!(headers["x-waypost-subject"], told);
         assert_eq!(headers["x-waypost-scopes"], "a%20b c");
         assert!(seen.insert(told));

@@ -22,7 +22,7 @@ use waypost_config::{ConfigErrors, parse};
 
 use super::{Authenticator, Identity, Unauthorized};
 
-/// What the clock shows in all tests.
+/// The time of all tests, in seconds since 1970.
 const NOW: u64 = 1_800_000_000;
 
 const SECRET: &[u8] = b"a secret of more than thirty-two bytes";
@@ -157,7 +157,7 @@ fn signed_texts(header: &str, claims: &str, algorithm: Algorithm, key: &Encoding
     format!("{message}.{signature}")
 }
 
-/// A token that says what is to be said of its key and algorithm.
+/// A token with this header, whatever the key and algorithm are.
 fn signed(header: &Value, claims: &Value, algorithm: Algorithm, key: &EncodingKey) -> String {
     signed_texts(&header.to_string(), &claims.to_string(), algorithm, key)
 }

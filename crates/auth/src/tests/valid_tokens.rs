@@ -10,7 +10,7 @@ use super::{
     CONFIG, ED25519, NOW, OTHER_RSA, P256, P384, RSA, SECRET, authenticator, bearer, claims,
     headers, identify, jwk, key, load, load_in, now, signed, token, token_of, with, without,
 };
-use crate::{Method, Unauthorized};
+use crate::{AuthMethod, Unauthorized};
 
 #[test]
 fn token_of_each_key_type_is_accepted() {
@@ -32,7 +32,7 @@ fn token_of_each_key_type_is_accepted() {
         let identity = authenticator.identify(&bearer(&token), now());
         let identity = identity.expect("it holds").expect("it is one");
         assert_eq!(identity.subject, "ann", "{header}");
-        assert_eq!(identity.method, Method::Jwt);
+        assert_eq!(identity.method, AuthMethod::Jwt);
         assert!(identity.scopes.iter().eq(["orders:read", "orders:write"]));
     }
 }
@@ -47,7 +47,7 @@ fn jwk_without_alg_verifies_all_algorithms_of_its_type() {
     let authenticator =
         load_in(dir.path(), "[auth.jwt]\njwks = 'set.json'").expect("a configuration");
     let (rsa, secret) = (key(Algorithm::RS256, RSA), EncodingKey::from_secret(&[7; 48]));
-    let refused = Err(Unauthorized::AlgorithmRefused);
+    let refused = Err(Unauthorized::AlgorithmNotAllowed);
     for (algorithm, kid, key, expected) in [
         (Algorithm::RS384, "r", &rsa, Ok(())),
         (Algorithm::PS512, "r", &rsa, Ok(())),
