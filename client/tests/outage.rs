@@ -347,7 +347,7 @@ async fn a_directory_that_can_not_be_written_disturbs_no_view() {
     fake.place("orders", "a", "a");
     until_seen(&orders, &["a"]).await;
     fs::remove_file(&path).unwrap();
-    until(|| logs.with(&["INFO", "keeping views again"]) > 0).await;
+    until(|| logs.with(&["INFO", "storing views again"]) > 0).await;
     assert_eq!(logs.with(&["WARN", "can't keep views"]), 1, "for all services");
     drop(others);
 }

@@ -1,4 +1,4 @@
-//! The views of a service, one after the other.
+//! The stream of a service's views.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::watched::WatchedService;
 use crate::{endpoint::Snapshot, view::ViewProgress};
 
-/// The views of a service, one after the other. Views that nobody asked for meanwhile are left out:
+/// A stream of views of a service. Skips views that were replaced before the caller asked for them:
 /// the next one is always the latest.
 ///
 /// ```
@@ -34,9 +34,9 @@ impl Changes {
         Self { progress: watched.published.progress(), watched: Arc::clone(watched), seen: 0 }
     }
 
-    /// The view, once it is another than the last one that this gave; the first time the present
-    /// one. `None` when there can't be another one any more: the service is a fixed one, or the runtime
-    /// of the watch has ended. Cancel safe.
+    /// Waits for the next view; the first call returns the present one. Returns `None` when there
+    /// can't be another view: the service is a fixed one, or the runtime of the watch has ended.
+    /// Cancel safe.
     ///
     /// ```
     /// # use waypost_client::Service;
@@ -48,9 +48,9 @@ impl Changes {
     /// ```
     pub async fn next(&mut self) -> Option<Arc<Snapshot>> {
         let seen = self.seen;
-        let news = |progress: &ViewProgress| progress.views > seen || progress.ended;
+        let is_new = |progress: &ViewProgress| progress.views > seen || progress.ended;
         // Locked until the view is taken: it is the one that is counted.
-        let progress = self.progress.wait_for(news).await.ok()?;
+        let progress = self.progress.wait_for(is_new).await.ok()?;
         if progress.views == seen {
             return None;
         }

@@ -1,5 +1,4 @@
-//! The handle to one service: its view, and picks from it. All handles of a client to one service
-//! share one watch, which must never outlive the last of them.
+//! The handle to one service: its view, and picks from it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,10 +16,10 @@ use crate::{
     view::{Freshness, SelectedView, ViewProgress},
 };
 
-/// How often to look whether an instance that failed is to be tried again.
+/// The delay before a pick looks again for an ejected instance that can be probed.
 const EJECTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why a service did not become ready.
+/// An error of waiting for a service.
 ///
 /// ```no_run
 /// use waypost_client::{Client, ReadyError};
@@ -36,8 +35,8 @@ const EJECTED_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadyError {
-    /// The registry refuses to tell: the name is not one that a service can have, say. It is asked
-    /// again from time to time.
+    /// The registry refuses the watch: the name is not valid for a service, for example. The client
+    /// retries from time to time.
     #[error("the registry refused the watch: {0}")]
     Refused(#[source] Refusal),
     /// The watch ended, with the runtime that it ran in.
@@ -45,7 +44,7 @@ pub enum ReadyError {
     Stopped,
 }
 
-/// A service, as its callers see it: who its instances are, and which one to call.
+/// A handle to a service: its instances, and picks among them.
 ///
 /// Cheap to clone. All handles of a [`Client`](crate::Client) to the same service share one watch,
 /// which ends with the last of them. The view outlives outages of the registry: it stays as it was,
@@ -78,8 +77,8 @@ impl Service {
         Self { watched, selected, balancer: Arc::new(Balancer::new(Policy::default())) }
     }
 
-    /// A service whose instances are these for ever, without a registry: for tests of code that
-    /// takes a `Service`.
+    /// Creates a service with these instances and no registry, for tests of code that takes a
+    /// `Service`.
     ///
     /// ```
     /// use waypost_client::{Instance, PickContext, Service, proto::Status};
@@ -98,8 +97,8 @@ impl Service {
         Self::new(WatchedService::fixed(Snapshot::new(instances)))
     }
 
-    /// The same service, its calls spread in another way. The view stays shared; calls in flight
-    /// count for all handles.
+    /// The same service with another policy. The view stays shared; calls in flight count for all
+    /// handles.
     ///
     /// ```
     /// # use waypost_client::{Policy, Service};
@@ -111,8 +110,7 @@ impl Service {
         Self { balancer: Arc::new(Balancer::new(policy)), ..self.clone() }
     }
 
-    /// The same service, its choices made by randomness that begins with `seed`: the same each time,
-    /// for tests. Set the policy first.
+    /// The same service with choices that follow from `seed`, for tests. Set the policy first.
     ///
     /// ```
     /// use waypost_client::{Instance, PickContext, Service, proto::Status};
@@ -135,8 +133,8 @@ impl Service {
         Self { balancer: Arc::new(balancer), ..self.clone() }
     }
 
-    /// The same service, but only those of its instances that match: all that is given, as the
-    /// registry has it. An empty filter lets all through.
+    /// The same service, restricted to the instances that match all criteria of `filter`, as the
+    /// registry defines them. An empty filter matches all.
     ///
     /// ```
     /// use waypost_client::{Filter, Instance, NoInstance, PickContext, Service, proto::Status};
@@ -152,11 +150,11 @@ impl Service {
         self.with_selection(Selection { filter, ..self.selected.selection().clone() })
     }
 
-    /// The same service for a caller in `zone`: calls stay there as long as the zone has its share of
-    /// the instances (by weight: of three zones a third). Where it has less, so many calls go to the
-    /// zones that have more that all instances are loaded alike, if each zone makes as many calls as
-    /// the next. Where most of the instances fail that calls would go to, and where the zone has none,
-    /// calls go to all.
+    /// The same service for a caller in `zone`. Calls stay in the zone as long as it has its share
+    /// of the instances (by weight: a third of three zones). If it has less, the surplus of calls
+    /// goes to the zones that have more, so that all instances have the same load if each zone
+    /// makes as many calls as the next. If most preferred instances are ejected, or the zone has
+    /// none, calls go to all.
     ///
     /// ```
     /// use waypost_client::{Instance, PickContext, Service, proto::Status};
@@ -167,7 +165,8 @@ impl Service {
     ///     status: Status::Up.into(),
     ///     ..Instance::default()
     /// };
-    /// let service = Service::fixed([instance("a", "east"), instance("b", "west")]).with_zone("west");
+    /// let all = Service::fixed([instance("a", "east"), instance("b", "west")]);
+    /// let service = all.with_zone("west");
     /// for _ in 0..100 {
     ///     assert_eq!(service.pick(&PickContext::new())?.instance().id, "b");
     /// }
@@ -181,10 +180,11 @@ impl Service {
         })
     }
 
-    /// The same service, but no more than `size` of its instances (at least one): so that of many
-    /// callers and many instances not each has a connection to each. Which ones follows from `caller`,
-    /// a name that tells this caller from the others and should outlive its restarts; an instance that
-    /// comes or goes changes at most one of them. Where most of them fail, calls go to all.
+    /// The same service, restricted to `size` of its instances (at least one), so that of many
+    /// callers and many instances not each has a connection to each. The choice follows from
+    /// `caller`, a name that is unique to this caller and should stay the same after a restart. An
+    /// instance that comes or goes changes at most one of the choices. If most of them are ejected,
+    /// calls go to all.
     ///
     /// ```
     /// use std::collections::BTreeSet;
@@ -208,10 +208,10 @@ impl Service {
         self.with_selection(Selection { subset: Some(subset), ..self.selected.selection().clone() })
     }
 
-    /// The same service, with instances that begin to take traffic getting a tenth of their share of
-    /// calls at first, and more as time passes: all of it after `window`. For services whose instances
-    /// have to warm up. Time passes with what calls [report](Pick::report) and with what the registry
-    /// says, every 10 s at least while it is there. Default: zero, all at once.
+    /// The same service with slow start: an instance that begins to take traffic gets a tenth of
+    /// its share of calls at first, and all of it after `window`. For instances that have to warm
+    /// up. Time advances with what calls [report](Pick::report) and with messages of the registry,
+    /// at least every 10 s while it is reachable. Default: zero, no slow start.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -228,8 +228,7 @@ impl Service {
         Self { selected: self.watched.published.select(selection), ..self.clone() }
     }
 
-    /// The service's name: the one that it was asked for, or the one of the first
-    /// [fixed](Self::fixed) instance.
+    /// The name of the service; for a [fixed](Self::fixed) one that of its first instance.
     ///
     /// ```
     /// use waypost_client::{Instance, Service};
@@ -242,14 +241,14 @@ impl Service {
         &self.watched.name
     }
 
-    /// Waits until the instances are known for the first time; then, and ever after, returns at
-    /// once, also while the registry is away. A service without instances is ready too.
+    /// Waits until the instances are known for the first time. Returns at once after that, also
+    /// while the registry is unreachable. A service without instances is ready too.
     ///
     /// Waits for as long as the registry can't be reached: to bound it, wrap it in
     /// [`tokio::time::timeout`]. Cancel safe.
     ///
     /// # Errors
-    /// [`ReadyError::Refused`] where the registry refuses to tell, [`ReadyError::Stopped`] where the
+    /// [`ReadyError::Refused`] if the registry refuses the watch, [`ReadyError::Stopped`] if the
     /// runtime of the watch has ended.
     ///
     /// ```
@@ -273,7 +272,7 @@ impl Service {
         }
     }
 
-    /// The instances as they are now known; `None` before they are known for the first time.
+    /// The latest view; `None` before the first one.
     ///
     /// ```
     /// # use waypost_client::Service;
@@ -285,8 +284,7 @@ impl Service {
         self.watched.published.snapshot().load_full()
     }
 
-    /// Whether the view is up to date, now and whenever that changes. Does not keep the watch alive: when
-    /// the last handle is gone, it ends.
+    /// The freshness of the view, now and whenever it changes. Does not keep the watch alive.
     ///
     /// ```no_run
     /// # async fn example(orders: waypost_client::Service) {
@@ -300,11 +298,11 @@ impl Service {
         self.watched.published.freshness()
     }
 
-    /// Chooses an instance for a call. Never waits, takes no lock, allocates nothing and needs no
+    /// Picks an instance for a call. Never waits, takes no lock, allocates nothing and needs no
     /// runtime; takes constant time with most policies.
     ///
     /// # Errors
-    /// [`NoInstance`] says why there is none.
+    /// [`NoInstance`] with the reason.
     ///
     /// ```
     /// # use waypost_client::{Instance, PickContext, proto::Status};
@@ -329,8 +327,8 @@ impl Service {
         }
     }
 
-    /// Where there is `none`: whose time is over is known by the clock, where no call tells what time it
-    /// is.
+    /// Picks again with the present time, if all are ejected: time advances with calls only, and
+    /// without calls a probe may be due unnoticed.
     #[cold]
     fn pick_late(
         &self,
@@ -350,11 +348,10 @@ impl Service {
         Err(none)
     }
 
-    /// The same for a call that can wait: where there is no instance, until there is one, but no longer
-    /// than `max`. Cancel safe.
+    /// Picks an instance, or waits for one, at most for `max`. Cancel safe.
     ///
     /// # Errors
-    /// [`NoInstance`] says why there was none in the end.
+    /// [`NoInstance`] with the reason at the end.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -376,7 +373,7 @@ impl Service {
             loop {
                 match self.pick(context) {
                     Ok(pick) => return Ok(pick),
-                    // Time alone ends that.
+                    // Only time ends that.
                     Err(NoInstance::AllEjected { .. }) => clock::sleep(EJECTED_PAUSE).await,
                     // No other view can come.
                     Err(none) if changes.next().await.is_none() => return Err(none),
@@ -387,8 +384,8 @@ impl Service {
         clock::within(max, found).await.unwrap_or_else(|| self.pick(context))
     }
 
-    /// Chooses an instance for a call that begins now. However long nobody called: who was left alone
-    /// may be due for a probe.
+    /// Picks an instance for a call that starts now. Reads the clock: after a time without calls a
+    /// probe may be due.
     #[cfg(any(feature = "tower", feature = "http", feature = "reqwest"))]
     pub(crate) fn pick_now(&self, context: &PickContext<'_>) -> Result<Pick, NoInstance> {
         if let Some(candidates) = self.selected.candidates().load().as_ref() {
@@ -397,7 +394,7 @@ impl Service {
         self.pick(context)
     }
 
-    /// The same, what `suits` the call; none where none does.
+    /// Picks an instance that `suits` the call; none if none does.
     pub(crate) fn pick_where(
         &self,
         context: &PickContext<'_>,
@@ -413,19 +410,19 @@ impl Service {
         self.watched.published.stats().metrics()
     }
 
-    /// The slowest answer lately.
+    /// The slowest response lately.
     pub(crate) fn slowest_answer(&self) -> Duration {
         let stats = self.watched.published.stats();
         stats.slowest().latest(stats.latest())
     }
 
-    /// Whether there is such an instance among those that a call may go to.
+    /// Returns whether there is such an instance among those that calls may go to.
     pub(crate) fn has(&self, such: impl Fn(&Endpoint) -> bool) -> bool {
         let candidates = self.selected.candidates().load();
         candidates.as_ref().is_some_and(|candidates| candidates.any(such))
     }
 
-    /// Tells when the instances change. Keeps the watch alive, as the handle does.
+    /// Returns a stream of the views of the service. Keeps the watch alive, as the handle does.
     ///
     /// ```no_run
     /// # async fn example(orders: waypost_client::Service) {

@@ -1,5 +1,5 @@
-//! A service as its callers see it: the `handle`, which gives its view, its `changes` and picks. The handles of
-//! a client share what is `watched`.
+//! A service as its callers see it: the `handle` gives its view, the `changes` of that, and picks.
+//! The handles of a client share what is `watched`.
 
 mod changes;
 mod handle;

@@ -1,5 +1,5 @@
-//! The services that a client watches. All handles to one service share one watch, which ends with the last
-//! of them.
+//! The services that a client watches. All handles to one service share one watch, which ends with
+//! the last of them.
 
 use std::sync::{Arc, Weak};
 
@@ -13,7 +13,7 @@ use crate::{
     view::{PublishedView, Watcher},
 };
 
-/// The services that a client's user holds handles to.
+/// The services that the client has handles to.
 #[derive(Debug, Default)]
 pub(crate) struct WatchedServices {
     watched: DashMap<String, Weak<WatchedService>>,
@@ -25,14 +25,14 @@ pub(crate) struct WatchedService {
     pub(super) name: String,
     pub(super) published: Arc<PublishedView>,
     pub(super) dialer: Dialer,
-    /// Where to strike this off at the end.
+    /// The map from which it is removed at the end.
     services: Weak<WatchedServices>,
-    /// Stops the watch when the last handle is gone.
+    /// Stops the watch with the last handle.
     _stop: Option<DropGuard>,
 }
 
 impl WatchedServices {
-    /// The service that `watcher` would watch; where it is watched already, that.
+    /// Returns the service `name`. Starts its watch if it has none.
     pub(crate) fn watch(
         self: &Arc<Self>,
         namespace: &str,
@@ -65,7 +65,8 @@ impl WatchedServices {
         watched.filter(|watched| watched.is_current())
     }
 
-    /// Inserts `created`, unless its service is watched already. Returns the service that is watched.
+    /// Inserts `created`, unless its service is watched already. Returns the service that is
+    /// watched.
     #[expect(clippy::disallowed_methods, reason = "the guard is held while handles are compared")]
     fn insert(&self, created: &Arc<WatchedService>) -> Arc<WatchedService> {
         // Dropped after the entry: the drop of the last handle locks the map.
@@ -83,7 +84,7 @@ impl WatchedServices {
 }
 
 impl WatchedService {
-    /// A service with one view for ever, and no watch.
+    /// Creates a service with one view and no watch.
     pub(super) fn fixed(snapshot: Snapshot) -> Arc<Self> {
         let name = snapshot.instances().next().map(|instance| instance.service.clone());
         Arc::new(Self {
@@ -95,7 +96,8 @@ impl WatchedService {
         })
     }
 
-    /// Returns false where its watch ended with the runtime that it ran in: it starts again in another one.
+    /// Returns false if its watch ended with the runtime that it ran in: it starts again in another
+    /// one.
     fn is_current(&self) -> bool {
         !self.published.has_ended()
     }
@@ -105,7 +107,7 @@ impl Drop for WatchedService {
     #[expect(clippy::disallowed_methods, reason = "the guard is held while handles are counted")]
     fn drop(&mut self) {
         if let Some(services) = self.services.upgrade() {
-            // Another handle may have begun another watch of the same name meanwhile.
+            // Another handle may have started another watch of the same name meanwhile.
             services.watched.remove_if(&self.name, |_, watched| watched.strong_count() == 0);
         }
     }

@@ -1,5 +1,5 @@
-//! The directory that keeps the last view of each service for the next start of the process. It must
-//! never make anybody wait: a disk may be slow, full, or gone.
+//! The directory that keeps the last view of each service for the next start of the process. Never
+//! delays a watch for long: a disk may be slow, full, or gone.
 
 use std::{
     fs::{self, File},
@@ -22,28 +22,28 @@ use crate::{
     runtime::{backoff::Backoff, clock, tasks},
 };
 
-/// The longest that a watch waits for what was kept before it asks the registry.
+/// The longest that a watch waits for a stored view before it connects to the registry.
 const READ_MAX: Duration = Duration::from_secs(2);
-/// The largest file that is read. A view of as many instances as there can be is smaller, unless they
-/// have much to say.
+/// The largest file that is read. A view of 2,000,000 instances is smaller, unless their metadata
+/// is large.
 const FILE_MAX: u64 = 1 << 30;
-/// How long after a view was written the next one is, at least.
+/// The shortest time between two writes of a view.
 const SPACING: Duration = Duration::from_secs(1);
-/// The longest wait before a write that failed is tried again.
+/// The longest delay before a failed write is retried.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// A directory of views, as one client uses it.
 #[derive(Debug)]
 pub(crate) struct ViewDir {
     path: PathBuf,
-    /// For all services: each outage of the disk is news once.
+    /// For all services together, so that each outage of the disk is logged once.
     outage: Mutex<Outage>,
-    /// One view is written at a time, however many services there are: a disk that hangs costs one
+    /// Allows one write at a time, however many services there are: a disk that hangs blocks one
     /// thread.
     write_permit: Semaphore,
 }
 
-/// Why a file was not read.
+/// An error of reading a file.
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
     #[error(transparent)]
@@ -55,12 +55,12 @@ enum ReadError {
 }
 
 impl ViewDir {
-    /// Touches nothing yet.
+    /// Creates no directory yet.
     pub(crate) fn new(path: PathBuf) -> Self {
         Self { path, outage: Mutex::default(), write_permit: Semaphore::new(1) }
     }
 
-    /// The view that was kept. One that can't be used is reported and ignored. Cancel safe.
+    /// Reads the stored view. One that can't be used is logged and ignored. Cancel safe.
     pub(crate) async fn read(&self, key: &ServiceKey) -> Option<StoredView> {
         let path = self.path.join(key.file_name());
         let reading = {
@@ -76,27 +76,29 @@ impl ViewDir {
             }
             Some(Some(Err(error))) => error.to_string(),
             Some(None) => return None,
-            None => format!("it took more than {READ_MAX:?} to read"),
+            None => format!("reading it took more than {READ_MAX:?}"),
         };
         let ServiceKey { namespace, service } = key;
-        let what = "the view that was kept is of no use, and ignored";
+        let what = "the stored view can't be used, ignoring it";
         tracing::warn!(namespace, service, path = %path.display(), reason, "{what}");
         None
     }
 
-    /// Keeps the views of `subject` that are published after this call, until there can't be another
-    /// one. Views that come sooner than one can be written are left out, but for the last.
-    pub(crate) fn keep_current(
+    /// Writes the views of `key` that are published after this call, until there can't be another
+    /// one. Skips views that come faster than they can be written, except for the last.
+    pub(crate) fn store_changes(
         self: Arc<Self>,
         key: ServiceKey,
         published: Arc<PublishedView>,
     ) -> impl Future<Output = ()> + Send {
-        // Not in the future, which may begin when there are others already.
+        // Not in the future: there may be newer views when that starts.
         let mut progress = published.progress();
         let mut stored = progress.borrow().views;
         let mut backoff = Backoff::new(SPACING, RETRY_MAX);
         async move {
-            while let Some(ViewProgress { views, ended, .. }) = news(&mut progress, stored).await {
+            while let Some(ViewProgress { views, ended, .. }) =
+                next_view(&mut progress, stored).await
+            {
                 let Some(view) = published.snapshot().load_full() else { return };
                 let wait = if self.write(&key, view).await {
                     stored = views;
@@ -112,33 +114,36 @@ impl ViewDir {
         }
     }
 
-    /// Whether the view was written.
+    /// Writes a view. Returns whether that succeeded.
     async fn write(&self, key: &ServiceKey, view: Arc<Snapshot>) -> bool {
         let Ok(_permit) = self.write_permit.acquire().await else { return false };
         let (directory, key) = (self.path.clone(), key.clone());
         let written = tasks::run_blocking(move || write(&directory, &key, &view)).await;
         let Some(written) = written else { return false };
-        // Nothing that is done under the lock panics.
+        // No code under the lock panics.
         let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = if written.is_ok() { outage.end() } else { outage.begin() };
+        let changed = if written.is_ok() { outage.end() } else { outage.begin() };
         drop(outage);
         let directory = self.path.display();
         match &written {
-            Err(reason) if news => {
-                tracing::warn!(path = %directory, %reason, "can't keep views, trying again");
+            Err(reason) if changed => {
+                tracing::warn!(path = %directory, %reason, "can't store views, retrying");
             }
-            Err(reason) => tracing::debug!(path = %directory, %reason, "can't keep a view"),
-            Ok(()) if news => tracing::info!(path = %directory, "keeping views again"),
+            Err(reason) => tracing::debug!(path = %directory, %reason, "can't store a view"),
+            Ok(()) if changed => tracing::info!(path = %directory, "storing views again"),
             Ok(()) => {}
         }
         written.is_ok()
     }
 }
 
-/// How far the watch is once there are other views than `kept`; none where there can't be.
-async fn news(progress: &mut watch::Receiver<ViewProgress>, stored: u64) -> Option<ViewProgress> {
-    let news = |progress: &ViewProgress| progress.views > stored || progress.ended;
-    let progress = progress.wait_for(news).await.ok()?.clone();
+/// Waits for views beyond the first `stored` ones. Returns none if there can't be any.
+async fn next_view(
+    progress: &mut watch::Receiver<ViewProgress>,
+    stored: u64,
+) -> Option<ViewProgress> {
+    let is_new = |progress: &ViewProgress| progress.views > stored || progress.ended;
+    let progress = progress.wait_for(is_new).await.ok()?.clone();
     (progress.views > stored).then_some(progress)
 }
 
@@ -151,8 +156,8 @@ fn read(path: &Path, key: &ServiceKey) -> Result<StoredView, ReadError> {
     Ok(file::decode(key, &bytes)?)
 }
 
-/// Whoever reads it meanwhile, or after a crash, finds the view that was kept before or this one. That
-/// the directory knows of it is not waited for: then it is the one before.
+/// A reader finds the view before this one or this one, also after a crash. The directory is not
+/// synced: after a power loss that may be the view before.
 fn write(directory: &Path, key: &ServiceKey, view: &Snapshot) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let mut file = tempfile::Builder::new().prefix(".").suffix(".view").tempfile_in(directory)?;
@@ -182,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_written_last_is_read_and_nothing_else_stays() {
+    async fn the_last_view_is_read_and_no_other_file_stays() {
         let directory = tempfile::tempdir().unwrap();
         let views = ViewDir::new(directory.path().join("not/there/yet"));
         assert_eq!(views.read(&orders()).await, None);
@@ -194,12 +199,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn views_are_kept_one_a_second_and_the_last_one_always() {
+    async fn one_view_a_second_is_stored_and_always_the_last() {
         let directory = tempfile::tempdir().unwrap();
         let views = Arc::new(ViewDir::new(directory.path().into()));
         let published = Arc::new(PublishedView::new(Arc::default()));
         published.publish(view(&["read"]));
-        let keeping = Arc::clone(&views).keep_current(orders(), Arc::clone(&published));
+        let storing = Arc::clone(&views).store_changes(orders(), Arc::clone(&published));
         let began = clock::now();
         let mut found = BTreeSet::new();
         let changing = async {
@@ -210,25 +215,25 @@ mod tests {
             }
             published.close();
         };
-        tokio::join!(keeping, changing);
+        tokio::join!(storing, changing);
         assert_eq!(ids(views.read(&orders()).await), Some(vec!["999".into()]));
-        assert!(!found.contains(&vec!["read".to_owned()]), "it is there already");
+        assert!(!found.contains(&vec!["read".to_owned()]), "it is stored already");
         let spacings = began.elapsed().as_secs() as usize + 1;
         assert!(found.len() <= spacings, "{} in {spacings} s", found.len());
     }
 
     #[tokio::test]
-    async fn a_disk_that_recovers_gets_the_last_view() {
+    async fn the_last_view_is_stored_once_the_disk_recovers() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("views");
-        // A file where the directory is to be.
+        // A file where the directory should be.
         fs::write(&path, "").unwrap();
         let views = Arc::new(ViewDir::new(path.clone()));
         let published = Arc::new(PublishedView::new(Arc::default()));
-        let keeping = Arc::clone(&views).keep_current(orders(), Arc::clone(&published));
+        let storing = Arc::clone(&views).store_changes(orders(), Arc::clone(&published));
         published.publish(view(&["a"]));
         let recovering = async {
-            // Until it has failed.
+            // Until a write has failed.
             while !views.outage.lock().unwrap().end() {
                 tokio::task::yield_now().await;
             }
@@ -239,6 +244,6 @@ mod tests {
             }
             published.close();
         };
-        tokio::join!(keeping, recovering);
+        tokio::join!(storing, recovering);
     }
 }

@@ -1,5 +1,5 @@
-//! A view as bytes that outlive the process: encoded and decoded. Pure: no file, no clock. It must
-//! never take anything for a view but what was written as that service's view.
+//! The file format of a view: encoding and decoding. Pure. Never takes bytes for a view that were
+//! not written as the view of the same service.
 
 use prost::{DecodeError, Message};
 use sha2::{Digest, Sha256};
@@ -10,31 +10,31 @@ use crate::{
     proto::{Cursor, Instance},
 };
 
-/// How a view of any format begins; a byte with the format's version follows.
+/// The first bytes of a view of any format; a byte with the format's version follows.
 const MAGIC: &[u8] = b"waypost view ";
 const VERSION: u8 = b'1';
 const CHECKSUM_BYTES: usize = 32;
-/// How much of each name is legible in the name of the file.
+/// The longest readable part of a name in a file's name.
 const LEGIBLE_MAX: usize = 80;
 
-/// Whose view it is.
+/// The service of a view.
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceKey {
     pub(crate) namespace: String,
     pub(crate) service: String,
 }
 
-/// A view as it was kept.
+/// A view as it was stored.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct StoredView {
     pub(crate) cursor: Cursor,
-    /// What the registry knew, in order of their ids.
+    /// The instances that the registry knew, in order of their ids.
     pub(crate) registered: Vec<Instance>,
-    /// What was held over, in order of their ids.
+    /// The instances that the registry lacked after it lost its history, in order of their ids.
     pub(crate) missing: Vec<Instance>,
 }
 
-/// What comes before the instances, each of which has its length before it.
+/// The part before the instances, each of which is preceded by its length.
 #[derive(Clone, PartialEq, Message)]
 struct Head {
     #[prost(string, tag = "1")]
@@ -45,17 +45,17 @@ struct Head {
     cursor: Option<Cursor>,
     #[prost(uint64, tag = "4")]
     instances: u64,
-    /// Ids of those that were held over.
+    /// The ids of missing instances.
     #[prost(string, repeated, tag = "5")]
     missing: Vec<String>,
 }
 
-/// Why bytes are no view.
+/// An error of decoding a view.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ViewError {
     #[error("it is not a view")]
     Foreign,
-    #[error("it is a view of another format")]
+    #[error("it is a view in another format")]
     Version,
     #[error("it is damaged: its checksum does not match")]
     Checksum,
@@ -63,13 +63,13 @@ pub(crate) enum ViewError {
     Malformed(#[from] DecodeError),
     #[error("it is the view of another service")]
     OtherService,
-    #[error("its instances are too many, out of order, or not what it says they are")]
+    #[error("its instances are too many, out of order, or not those of its head")]
     Instances,
 }
 
 impl ServiceKey {
-    /// The name of the file that keeps the view: legible, harmless whatever the names hold, and another
-    /// one for each service.
+    /// Returns the name of the view's file: readable, valid whatever the names contain, and
+    /// different for each service.
     pub(crate) fn file_name(&self) -> String {
         let hash = Sha256::new()
             .chain_update(self.namespace())
@@ -80,13 +80,14 @@ impl ServiceKey {
         format!("{}.{}.{hash}.view", legible(self.namespace()), legible(&self.service))
     }
 
-    /// The registry's word for no namespace.
+    /// The namespace; an empty one is the registry's default.
     fn namespace(&self) -> &str {
         if self.namespace.is_empty() { "default" } else { &self.namespace }
     }
 }
 
-/// The same for names that differ in case: there are file systems that don't see that.
+/// Returns the readable part of a name. Names that differ only in case give the same one, because
+/// some file systems ignore case.
 fn legible(name: &str) -> String {
     let harmless = |character: char| match character.to_ascii_lowercase() {
         character if character.is_ascii_alphanumeric() || character == '-' => character,
@@ -95,7 +96,7 @@ fn legible(name: &str) -> String {
     name.chars().take(LEGIBLE_MAX).map(harmless).collect()
 }
 
-/// The view of `subject` as bytes.
+/// Encodes the view of `key`.
 pub(crate) fn encode(key: &ServiceKey, view: &Snapshot) -> Vec<u8> {
     let head = Head {
         namespace: key.namespace().to_owned(),
@@ -111,7 +112,7 @@ pub(crate) fn encode(key: &ServiceKey, view: &Snapshot) -> Vec<u8> {
     [MAGIC, &[VERSION], &Sha256::digest(&body), &body].concat()
 }
 
-/// The view of `subject` that `bytes` are.
+/// Decodes the view of `key`.
 pub(crate) fn decode(key: &ServiceKey, bytes: &[u8]) -> Result<StoredView, ViewError> {
     let rest = bytes.strip_prefix(MAGIC).ok_or(ViewError::Foreign)?;
     let rest = rest.strip_prefix(&[VERSION]).ok_or(ViewError::Version)?;
@@ -166,7 +167,7 @@ mod tests {
         Instance { id: id.into(), host: "10.0.0.1".into(), port: 80, ..Instance::default() }
     }
 
-    /// A view with `b` held over from another history.
+    /// A view with `b` missing from the present history.
     fn view() -> Snapshot {
         let mut cache = Cache::new(Duration::from_secs(15), std::sync::Arc::default());
         for (history, ids) in [("h", vec!["b"]), ("new", vec!["a", "c"])] {
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_encoded_is_decoded() {
+    fn an_encoded_view_is_decoded() {
         let stored = decode(&orders(), &encode(&orders(), &view())).unwrap();
         let expected = StoredView {
             cursor: Cursor { history_id: "new".into(), revision: 7 },
@@ -191,13 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn a_view_without_instances_is_one() {
+    fn an_empty_view_is_valid() {
         let stored = decode(&orders(), &encode(&orders(), &Snapshot::new([]))).unwrap();
         assert_eq!(stored, StoredView::default());
     }
 
     #[test]
-    fn no_part_of_a_view_is_a_view() {
+    fn a_truncated_view_is_invalid() {
         let bytes = encode(&orders(), &view());
         for length in 0..bytes.len() {
             assert!(decode(&orders(), &bytes[..length]).is_err(), "{length} bytes");
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_with_any_bit_turned_is_none() {
+    fn a_view_with_a_flipped_bit_is_invalid() {
         let bytes = encode(&orders(), &view());
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told() {
+    fn the_error_names_what_is_wrong() {
         let mut bytes = encode(&orders(), &view());
         let others = of("", "others");
         assert!(matches!(decode(&others, &bytes), Err(ViewError::OtherService)));
@@ -227,13 +228,13 @@ mod tests {
         assert!(matches!(decode(&orders(), b"[]"), Err(ViewError::Foreign)));
     }
 
-    /// Bytes with a good checksum, of whatever body.
+    /// Any body, with a valid checksum.
     fn sealed(body: &[u8]) -> Vec<u8> {
         [MAGIC, &[VERSION], &Sha256::digest(body), body].concat()
     }
 
     #[test]
-    fn a_good_checksum_makes_no_view() {
+    fn a_valid_checksum_alone_makes_no_view() {
         let body = |instances, missing: &[&str], ids: &[&str]| {
             let (namespace, service) = ("default".into(), "orders".into());
             let missing = missing.iter().map(ToString::to_string).collect();
@@ -261,13 +262,13 @@ mod tests {
             let mut body = good.clone();
             let place = random.usize(..body.len());
             body[place] = random.u8(..);
-            // Whatever comes of it, it is no panic.
+            // Whatever the result, it does not panic.
             let _ = decode(&orders(), &sealed(&body));
         }
     }
 
     #[test]
-    fn each_service_has_a_harmless_file_of_its_own() {
+    fn each_service_has_a_safe_file_name_of_its_own() {
         let long = "x".repeat(128);
         let names = ["orders", "Orders", "a.b", "a_b", "../../etc/passwd", "", ".", "ü\0", &long];
         let mut files = BTreeSet::new();

@@ -1,12 +1,12 @@
-//! Whether a view is up to date. It says nothing of whether there is one, nor of its instances.
+//! The freshness of a view.
 
 use tokio::time::Instant;
 
-/// Whether what is known of a service is what the registry holds. Calls go on either way: a view that
-/// is not up to date is the best there is.
+/// The freshness of a view: whether it is what the registry holds. Calls go on with a stale view.
 ///
-/// A registry says something at least every 10 s. A stream that breaks is noticed at once, one that
-/// falls silent when its connection does not answer ([`Builder::keep_alive`]), or after 25 s.
+/// A registry sends a message at least every 10 s. A stream that breaks is noticed at once; one
+/// that falls silent when its connection fails a keep-alive ping ([`Builder::keep_alive`]), or
+/// after 25 s.
 ///
 /// ```
 /// use waypost_client::{Freshness, Service};
@@ -19,17 +19,17 @@ use tokio::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Freshness {
-    /// The registry tells of each change as it comes.
+    /// The registry sends each change as it happens.
     Live,
-    /// The registry is not heard, or has not told everything yet: there may have been changes.
+    /// The registry is unreachable, or its first snapshot is not complete: changes may be missing.
     Stale {
-        /// Since when: the end of the stream, or the begin of the watch where there was none.
+        /// The end of the stream, or the start of the watch if there was no stream.
         since: Instant,
     },
 }
 
 impl Freshness {
-    /// Since when it is not up to date; none where it is.
+    /// Since when the view is not up to date; none if it is.
     ///
     /// ```
     /// # use waypost_client::Service;

@@ -1,6 +1,6 @@
-//! The view of a service, from the stream to what picks read: a `watch` folds messages into a `cache` and
-//! shows it (`published`, `freshness`), whole and as handles select from it (`selected`). A copy outlives
-//! the process on disk (`disk`, `file`).
+//! The view of a service, from the stream to what picks read: a `watch` folds messages into a
+//! `cache` and publishes it (`published`, `freshness`), whole and as handles select from it
+//! (`selected`). A copy on disk outlives the process (`disk`, `file`).
 
 mod cache;
 mod disk;

@@ -1,5 +1,5 @@
-//! What is known of a service, where the task that watches shows it and others look. It must never
-//! make anybody wait who only looks.
+//! The latest view of a service, which the watch publishes and others read. Readers never wait for
+//! the writer.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -17,32 +17,33 @@ use crate::{
     runtime::clock::{self, Instant},
 };
 
-/// Where the task shows what it knows, and others look.
+/// The latest view, its freshness, and the progress of the watch.
 #[derive(Debug)]
 pub(crate) struct PublishedView {
     snapshot: ArcSwapOption<Snapshot>,
-    /// Of handles that select nothing.
+    /// The view of handles without a selection.
     unfiltered: Arc<SelectedView>,
-    /// Of those that do. Locked while a view is shown, so that a new one misses none.
+    /// The views of handles with a selection. Locked while a view is published, so that a new
+    /// selection misses none.
     selections: Mutex<Vec<Weak<SelectedView>>>,
     stats: Arc<ServiceStats>,
     progress: watch::Sender<ViewProgress>,
     freshness: watch::Sender<Freshness>,
 }
 
-/// How far the task has come.
+/// The progress of a watch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ViewProgress {
-    /// How many views were shown.
+    /// The views published so far.
     pub(crate) views: u64,
-    /// Why there is no first view, where the registry refused one.
+    /// The reason for which there is no first view, if the registry refused it.
     pub(crate) refusal: Option<Refusal>,
-    /// Whether there can't be another view.
+    /// True if there can't be another view.
     pub(crate) ended: bool,
 }
 
 impl PublishedView {
-    /// Nothing, as yet, of a service.
+    /// Starts without a view.
     pub(crate) fn new(stats: Arc<ServiceStats>) -> Self {
         Self {
             stats,
@@ -85,7 +86,7 @@ impl PublishedView {
         }
     }
 
-    /// The registry is not heard from now on.
+    /// The registry is unreachable from now on.
     pub(crate) fn mark_stale(&self, now: Instant) {
         self.set_freshness(|freshness| match freshness {
             Freshness::Live => Some(Freshness::Stale { since: now }),
@@ -96,9 +97,9 @@ impl PublishedView {
         }
     }
 
-    /// Whether that is news.
+    /// Returns whether it changed.
     fn set_freshness(&self, change: impl Fn(Freshness) -> Option<Freshness>) -> bool {
-        // Looked at first, and let go of: each message confirms, and only the first one is news.
+        // Read first: each message marks the view fresh, and only the first one changes anything.
         let changed = change(*self.freshness.borrow());
         changed.is_some_and(|changed| {
             self.freshness.send_replace(changed);
@@ -106,15 +107,15 @@ impl PublishedView {
         })
     }
 
-    /// What handles see that select nothing.
+    /// The view of handles without a selection.
     pub(crate) fn unfiltered(&self) -> &Arc<SelectedView> {
         &self.unfiltered
     }
 
-    /// What handles see that select so.
+    /// The view of handles with this selection.
     pub(crate) fn select(&self, selection: Selection) -> Arc<SelectedView> {
         let selected = Arc::new(SelectedView::new(selection));
-        // Nothing that is done under the lock panics.
+        // No code under the lock panics.
         let mut selections = self.selections.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(snapshot) = self.snapshot.load_full() {
             selected.candidates().store(Some(Arc::new(selected.select(&snapshot))));
@@ -134,7 +135,7 @@ impl PublishedView {
             selections.iter().filter_map(Weak::upgrade).chain([Arc::clone(&self.unfiltered)]);
         let selected: Vec<_> =
             live.map(|selected| (Arc::new(selected.select(&snapshot)), selected)).collect();
-        // All with the progress locked: who has it locked finds the view that it counts.
+        // All with the progress locked: a reader that holds it finds the view that it counts.
         self.progress.send_modify(|progress| {
             self.snapshot.store(Some(snapshot));
             for (candidates, selected) in selected {
@@ -145,12 +146,12 @@ impl PublishedView {
         });
     }
 
-    /// Whether that is news.
+    /// Returns whether it changed.
     pub(crate) fn set_refusal(&self, refusal: Refusal) -> bool {
         self.progress.send_if_modified(|progress| {
-            let news = progress.refusal.as_ref() != Some(&refusal);
+            let changed = progress.refusal.as_ref() != Some(&refusal);
             progress.refusal = Some(refusal);
-            news
+            changed
         })
     }
 
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_of_views_goes_with_the_view_that_it_counts() {
+    fn the_count_of_views_matches_the_latest_view() {
         const VIEWS: u64 = 100_000;
         let published = PublishedView::new(Arc::default());
         let progress = published.progress();
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn every_lens_has_the_latest_view() {
+    fn every_selection_has_the_latest_view() {
         let published = PublishedView::new(Arc::default());
         let early = published.select(Selection::default());
         let serving = || {
@@ -216,14 +217,11 @@ mod tests {
             published.publish(Snapshot::new((0..count).map(up)));
             assert_eq!(serving(), [Some(count); 3]);
         }
-        assert!(
-            published.selections.lock().unwrap().len() < 4,
-            "those that are gone are forgotten"
-        );
+        assert!(published.selections.lock().unwrap().len() < 4, "dropped ones are removed");
     }
 
     #[test]
-    fn the_same_refusal_is_news_once() {
+    fn the_same_refusal_changes_the_progress_once() {
         let Retryability::Fatal(refusal) = Retryability::of(&Status::invalid_argument("no")) else {
             unreachable!()
         };

@@ -1,5 +1,5 @@
-//! What one kind of handle sees of a service: the selected part of the latest view. Handles that
-//! are made from one share it; it must never be behind the view.
+//! The part of the latest view that a handle's filter selects; shared by handles with the same
+//! filter. Never older than the view.
 
 use arc_swap::ArcSwapOption;
 
@@ -8,7 +8,7 @@ use crate::{
     endpoint::Snapshot,
 };
 
-/// A selection, and what it comes to in the latest view.
+/// A selection, and its candidates in the latest view.
 #[derive(Debug, Default)]
 pub(crate) struct SelectedView {
     selection: Selection,

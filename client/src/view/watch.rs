@@ -1,5 +1,5 @@
-//! The task that keeps the view of one service: watch, fold, publish; again after every failure. It
-//! must never take the last good view away, however long the registry is gone.
+//! The task that keeps the view of one service up to date: watches, folds, publishes, and starts
+//! again after every failure. Keeps the last good view, however long the registry is unreachable.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -27,20 +27,20 @@ use crate::{
     },
 };
 
-/// A registry says something at least every 10 s: after this long without a word the stream is
-/// given up.
+/// The longest silence of a stream. A registry sends a message at least every 10 s.
 const SILENCE_MAX: Duration = Duration::from_secs(25);
 
-/// The largest message that is taken. Registries send parts of up to 4 MiB.
+/// The largest message. Registries send parts of up to 4 MiB.
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 
-/// How long to wait after a refusal.
+/// The delay after a refusal.
 const REFUSED_WAIT: Duration = Duration::from_secs(5);
 
-/// How many messages that have already come are folded before their result is shown.
+/// The most messages that are folded before their result is published, if they have already
+/// arrived.
 const FOLDS_MAX: usize = 64;
 
-/// The task's state.
+/// The state of the task.
 pub(crate) struct Watcher {
     pub(crate) link: Arc<RegistryLink>,
     pub(crate) namespace: String,
@@ -51,7 +51,7 @@ pub(crate) struct Watcher {
     pub(crate) stop: CancellationToken,
 }
 
-/// However it ends, with its runtime, say: nobody must wait for it any more.
+/// However the task ends, with its runtime for example: no reader must wait for it any more.
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.published.mark_stale(clock::now());
@@ -59,7 +59,7 @@ impl Drop for Watcher {
     }
 }
 
-/// Why a stream ended.
+/// The end of a stream.
 enum WatchEnd {
     Closed,
     Silent,
@@ -71,7 +71,7 @@ impl fmt::Display for WatchEnd {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => formatter.write_str("the registry ended the stream"),
-            Self::Silent => formatter.write_str("the registry was silent for too long"),
+            Self::Silent => formatter.write_str("the registry sent no message for too long"),
             Self::Status(status) => formatter.write_str(message(status)),
             Self::Violation(violation) => violation.fmt(formatter),
         }
@@ -88,7 +88,7 @@ impl WatchEnd {
 }
 
 impl Watcher {
-    /// Works until stopped.
+    /// Runs until it is stopped.
     pub(crate) async fn run(self) {
         let stop = self.stop.clone();
         stop.run_until_cancelled(self.watch_forever()).await;
@@ -104,7 +104,7 @@ impl Watcher {
             let ended = clock::now();
             cache.disconnected(ended);
             self.published.mark_stale(ended);
-            // Only a stream that lasted proves that the registry is well.
+            // Only a stream that lasted proves that the registry works.
             if ended >= began + backoff.cap() {
                 backoff.reset();
             }
@@ -113,7 +113,7 @@ impl Watcher {
         }
     }
 
-    /// What is known at the begin: what was kept. From here on, what is shown is kept.
+    /// Creates the cache from the stored view. Starts to store the views published from here on.
     async fn restore(&self) -> Cache {
         let mut cache = Cache::new(self.keep_missing_for, Arc::clone(self.published.stats()));
         let Some(views) = &self.view_dir else { return cache };
@@ -125,14 +125,14 @@ impl Watcher {
         if cache.is_complete() {
             self.publish(&cache);
         }
-        let keeping = Arc::clone(views).keep_current(key, Arc::clone(&self.published));
-        tasks::spawn("views", keeping);
+        let storing = Arc::clone(views).store_changes(key, Arc::clone(&self.published));
+        tasks::spawn("views", storing);
         cache
     }
 
-    /// One stream (and those that it moves to), and why it ended, and whose it was.
+    /// Follows one stream, and those that it moves to. Returns why it ended, and the address.
     async fn watch_once(&self, cache: &mut Cache, outage: &mut Outage) -> (Arc<str>, WatchEnd) {
-        // From before an address is chosen: of a return after that it is told.
+        // Subscribed before an address is chosen, so that no failback after that is missed.
         let failbacks = self.link.failbacks();
         let mut connection = match self.link.connect().await {
             Ok(connection) => connection,
@@ -155,7 +155,7 @@ impl Watcher {
     }
 
     fn report_end(&self, connection: &RegistryConnection, end: &WatchEnd) {
-        // A refusal says nothing against the connection, which others use.
+        // A refusal is no fault of the connection, which others use.
         if end.retryability().is_retryable() {
             self.link.fail_with(connection, &end.to_string());
         } else {
@@ -181,8 +181,7 @@ impl Watcher {
         Ok(opened.map_err(|status| WatchEnd::Status(Box::new(status)))?.into_inner())
     }
 
-    /// Follows a stream until it ends; where the client returns to its first registry meanwhile, the
-    /// same there.
+    /// Follows a stream until it ends. During a failback it moves to the primary registry.
     async fn follow(
         &self,
         connection: &mut RegistryConnection,
@@ -196,8 +195,8 @@ impl Watcher {
             let deadline = last_message_at + SILENCE_MAX;
             let wakes = [cache.next_expiry(), move_at, Some(deadline)];
             let wake = wakes.into_iter().flatten().min().unwrap_or(deadline);
-            // What came before the time was over is heard first: this process itself may have stood
-            // still.
+            // Messages that arrived in time come first: this process itself may have been
+            // suspended.
             tokio::select! {
                 biased;
                 message = stream.message() => {
@@ -219,17 +218,17 @@ impl Watcher {
                         return WatchEnd::Silent;
                     }
                     if move_at.take_if(|at| *at <= now).is_some()
-                        && let Some((home, moved)) = self.fail_back(cache).await
+                        && let Some((primary, moved)) = self.fail_back(cache).await
                     {
-                        (*connection, stream, last_message_at) = (home, moved, clock::now());
+                        (*connection, stream, last_message_at) = (primary, moved, clock::now());
                     }
                 }
             }
         }
     }
 
-    /// A stream at the first registry that goes on where the present one is, which stays open until
-    /// then: where home fails again, nothing is lost.
+    /// Opens a stream at the primary registry that continues the present one, which stays open
+    /// until then: if the primary fails again, nothing is lost.
     async fn fail_back(
         &self,
         cache: &mut Cache,
@@ -237,7 +236,7 @@ impl Watcher {
         let connection = self.link.connect().await.ok().filter(RegistryConnection::is_primary)?;
         match self.open(&connection, cache).await {
             Ok(stream) => {
-                // Of half a snapshot the rest would have come over the stream before.
+                // The rest of a partial snapshot would have come over the previous stream.
                 cache.disconnected(clock::now());
                 Some((connection, stream))
             }
@@ -248,7 +247,7 @@ impl Watcher {
         }
     }
 
-    /// Folds `message` and those that have come behind it, and shows the result.
+    /// Folds `message` and those that have already arrived behind it, and publishes the result.
     fn receive(
         &self,
         message: Result<Option<WatchResponse>, Status>,
@@ -271,11 +270,11 @@ impl Watcher {
             folds += 1;
             next = if folds < FOLDS_MAX { stream.message().now_or_never() } else { None };
         };
-        // What a violation leaves behind is not shown; what came before any other end is.
+        // After a violation nothing is published; what came before any other end is.
         if changed && !matches!(outcome, Err(WatchEnd::Violation(_))) {
             self.publish(cache);
         }
-        // Last: who waits for it finds the view.
+        // Last, so that a reader that waits for it finds the view.
         if outcome.is_ok() && cache.is_complete() {
             self.published.mark_fresh();
         }
@@ -301,7 +300,7 @@ impl Watcher {
         self.published.publish(view);
     }
 
-    /// How long to wait before the next attempt, having said why.
+    /// Logs the end of a stream. Returns the delay before the next attempt.
     fn next_delay(
         &self,
         peer: &str,
@@ -312,8 +311,8 @@ impl Watcher {
         let (namespace, service) = (&self.namespace, &self.service);
         match end.retryability() {
             Retryability::Retry { after } => {
-                // Once for each outage: the attempts that follow tell nothing new.
-                let what = "can't watch the service, trying again";
+                // Once for each outage: further attempts add nothing.
+                let what = "can't watch the service, retrying";
                 if outage.begin() {
                     tracing::warn!(namespace, service, peer, reason = %end, "{what}");
                 } else {
@@ -325,7 +324,7 @@ impl Watcher {
                 outage.end();
                 let reason = refusal.to_string();
                 if self.published.set_refusal(refusal) {
-                    let what = "the registry refuses the watch";
+                    let what = "the registry refused the watch";
                     tracing::warn!(namespace, service, peer, reason, "{what}");
                 }
                 REFUSED_WAIT.mul_f64(0.5 + fastrand::f64() / 2.0)

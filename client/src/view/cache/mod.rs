@@ -1,5 +1,6 @@
-//! Folds what a watch sends into the instances of one service. Pure: no clock, no socket. It must
-//! never give a state that the registry did not have, but for instances held over on purpose.
+//! The instances of one service, folded from the messages of a watch. Pure. Invariant: after each
+//! message the state is one that the registry had, plus the instances that are kept after it lost
+//! its history.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -9,23 +10,24 @@ use crate::{
     runtime::clock::Instant,
 };
 
-/// The most instances that one service can have: as many as a registry takes in all.
+/// The most instances of a service: as many as a registry takes in all.
 pub(crate) const INSTANCES_MAX: usize = 2_000_000;
 
 /// The state of one service.
 #[derive(Debug)]
 pub(crate) struct Cache {
     entries: BTreeMap<String, CachedInstance>,
-    /// Where `entries` stands (but for those held over); none before the first snapshot.
+    /// The cursor of `entries` (except for missing ones); none before the first snapshot.
     cursor: Option<Cursor>,
-    /// The parts of a snapshot whose last part has not come yet.
+    /// A snapshot whose last part has not come yet.
     pending: Option<PendingSnapshot>,
-    /// Whether a violation left `entries` in a state that the registry may never have had: until the
-    /// next snapshot nothing is shown, and nothing gone on from.
+    /// True after a violation: `entries` may be a state that the registry never had. Until the next
+    /// snapshot, the cache publishes nothing and can't resume.
     torn: bool,
-    /// How long instances that a new history lacks stay.
+    /// The time for which instances stay that a new history lacks.
     keep_missing_for: Duration,
-    /// Since when no registry is heard in which they could register: that time does not count.
+    /// Since when the registry is unreachable. Instances can't register then: that time does not
+    /// count.
     away_since: Option<Instant>,
     stats: Arc<ServiceStats>,
 }
@@ -33,7 +35,7 @@ pub(crate) struct Cache {
 #[derive(Debug)]
 struct CachedInstance {
     endpoint: Arc<Endpoint>,
-    /// Set for an instance that the registry does not know (yet): when it leaves.
+    /// Set for an instance that the registry does not know (yet): the time at which it is dropped.
     missing_until: Option<Instant>,
 }
 
@@ -43,40 +45,41 @@ struct PendingSnapshot {
     instances: BTreeMap<String, Instance>,
 }
 
-/// What a message did.
+/// The effect of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CacheChange {
-    /// There is another view.
+    /// The view changed.
     Changed,
     /// The view is the same.
     Unchanged,
 }
 
-/// What makes the stream untrustworthy: the caller has to watch afresh, without resuming.
+/// A violation of the protocol: the caller has to watch again, without resuming.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WatchViolation {
-    #[error("a message without cursor, event or instance")]
+    #[error("a message has no cursor, event or instance")]
     Incomplete,
     #[error("changes came before any snapshot")]
     NoState,
-    #[error("something else came before a snapshot was complete")]
+    #[error("another message came before a snapshot was complete")]
     TornSnapshot,
     #[error("the history changed without a snapshot")]
     History,
     #[error("revision {found} does not come after {last}")]
     Order { last: u64, found: u64 },
-    #[error("a change of an instance that is not known at revision {revision}")]
+    #[error("revision {revision} changes an unknown instance")]
     Unknown { revision: u64 },
-    #[error("an addition of an instance that is there already at revision {revision}")]
+    #[error("revision {revision} adds an instance that exists")]
     Duplicate { revision: u64 },
-    #[error("a kind of change that is not known at revision {revision}")]
+    #[error("revision {revision} has an unknown kind of change")]
     Kind { revision: u64 },
     #[error("more than {INSTANCES_MAX} instances")]
     TooMany,
 }
 
 impl Cache {
-    /// A cache that knows nothing. After a change of history, what is missing stays for `hold`.
+    /// Creates an empty cache. After a change of history, missing instances stay for
+    /// `keep_missing_for`.
     pub(crate) fn new(keep_missing_for: Duration, stats: Arc<ServiceStats>) -> Self {
         let entries = BTreeMap::new();
         Self {
@@ -90,8 +93,8 @@ impl Cache {
         }
     }
 
-    /// Makes a cache that knows nothing know what an earlier one did, at `cursor`. What that held over
-    /// has the whole time again.
+    /// Fills an empty cache with a stored view at `cursor`. Its missing instances stay for the
+    /// whole time again.
     pub(crate) fn restore(
         &mut self,
         cursor: Cursor,
@@ -111,7 +114,7 @@ impl Cache {
         self.away_since = Some(now);
     }
 
-    /// Takes in one message. After a violation the state must not be shown until a snapshot came.
+    /// Folds one message. After a violation the state must not be published until a snapshot came.
     pub(crate) fn fold(
         &mut self,
         message: WatchResponse,
@@ -120,7 +123,7 @@ impl Cache {
         let moved = self.resume_missing(now);
         let folded = self.fold_in(message, now);
         self.torn |= folded.is_err();
-        // Until when something is held is a part of the view.
+        // The view contains when missing instances are dropped.
         folded.map(|fold| if moved && !self.torn { CacheChange::Changed } else { fold })
     }
 
@@ -143,14 +146,15 @@ impl Cache {
         }
     }
 
-    /// The stream ended: what was half received is void, and what is held stays until it is heard of
-    /// again.
+    /// The stream ended: drops a partial snapshot, and keeps missing instances until the registry
+    /// responds again.
     pub(crate) fn disconnected(&mut self, now: Instant) {
         self.pending = None;
         self.away_since.get_or_insert(now);
     }
 
-    /// Puts off the end of each hold by as long as nothing was heard. Whether there are any.
+    /// Postpones the end of missing instances by the time without a registry. Returns whether there
+    /// are any.
     fn resume_missing(&mut self, now: Instant) -> bool {
         let Some(since) = self.away_since.take() else { return false };
         let mut moved = false;
@@ -161,17 +165,17 @@ impl Cache {
         moved
     }
 
-    /// Where a new stream can go on; none where it must begin with a snapshot.
+    /// The cursor to resume from; none if a stream must start with a snapshot.
     pub(crate) fn cursor(&self) -> Option<&Cursor> {
         self.cursor.as_ref().filter(|_| !self.torn)
     }
 
-    /// Whether the state is what the last message told, with nothing outstanding.
+    /// Returns whether the state is that of the last message, without a partial snapshot.
     pub(crate) fn is_complete(&self) -> bool {
         self.pending.is_none() && self.cursor().is_some()
     }
 
-    /// The state, to be shown.
+    /// Returns the view to publish.
     pub(crate) fn view(&self) -> Snapshot {
         let endpoints = self.entries.values().map(|entry| Arc::clone(&entry.endpoint)).collect();
         let stats = Arc::clone(&self.stats);
@@ -182,7 +186,8 @@ impl Cache {
         Snapshot::sorted(endpoints, cursor, stats).with_missing(missing)
     }
 
-    /// When the next held instance leaves; none while no registry is heard.
+    /// The time at which the next missing instance is dropped; none while the registry is
+    /// unreachable.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         if self.away_since.is_some() {
             return None;
@@ -190,7 +195,7 @@ impl Cache {
         self.entries.values().filter_map(|entry| entry.missing_until).min()
     }
 
-    /// Lets held instances go whose time is over.
+    /// Drops missing instances whose time is over.
     pub(crate) fn expire_missing(&mut self, now: Instant) -> CacheChange {
         if self.away_since.is_some() {
             return CacheChange::Unchanged;
@@ -241,7 +246,7 @@ impl Cache {
                 Some(known) => Arc::new(Endpoint::replace(&known.endpoint, instance)),
                 None => Arc::new(Endpoint::new(instance, &self.stats)),
             };
-            // At first all are new, so that none is.
+            // In the first snapshot, slow start applies to none.
             if self.cursor.is_some() {
                 endpoint.begin_slow_start(known.as_deref(), self.stats.latest());
             }
@@ -251,9 +256,9 @@ impl Cache {
             .cursor
             .as_ref()
             .is_some_and(|cursor| cursor.history_id == pending.cursor.history_id);
-        // A registry that lost its memory must not empty the view: what it does not know yet has
-        // as long again to register. Within a history, what is missing is gone, except for what an
-        // earlier change of history holds.
+        // A registry that lost its history must not empty the view: instances that it does not know
+        // yet have some time to register. Within a history, missing instances are gone, except for
+        // those of an earlier history whose time is not over.
         for (id, entry) in before {
             let missing_until =
                 if same_history { entry.missing_until } else { Some(now + self.keep_missing_for) };
@@ -289,7 +294,7 @@ impl Cache {
         let kind = change.kind();
         let instance = change.instance.ok_or(WatchViolation::Incomplete)?;
         let known = self.entries.get(&instance.id);
-        // The registry does not know held instances: for it, they can only be added.
+        // For the registry, missing instances can only be added.
         let registered = known.is_some_and(|entry| entry.missing_until.is_none());
         match kind {
             ChangeKind::Added if registered => return Err(WatchViolation::Duplicate { revision }),
@@ -317,7 +322,7 @@ impl Cache {
         Ok(())
     }
 
-    /// The revision that the state stands at, where a message with `cursor` can be folded into it.
+    /// Returns the revision of the state, if a message with `cursor` can be folded into it.
     fn expect_history(&self, cursor: &Cursor) -> Result<u64, WatchViolation> {
         if self.pending.is_some() {
             return Err(WatchViolation::TornSnapshot);

@@ -3,15 +3,15 @@
 use super::*;
 
 #[test]
-fn who_begins_to_serve_is_new_for_a_while() {
+fn slow_start_begins_when_an_instance_begins_to_serve() {
     let now = clock::now();
     let mut cache = filled(now);
-    assert!(cold(&cache, now).is_empty(), "nobody is, of those that were there before");
+    assert!(cold(&cache, now).is_empty(), "not those of the first snapshot");
     let second = Duration::from_secs(1);
     let mut down = change(ChangeKind::Updated, "a", 6);
     down.instance.as_mut().unwrap().set_status(Status::Down);
-    let news = vec![down, change(ChangeKind::Added, "c", 7)];
-    cache.fold(changes("h", 7, news), now + second).unwrap();
+    let changed = vec![down, change(ChangeKind::Added, "c", 7)];
+    cache.fold(changes("h", 7, changed), now + second).unwrap();
     assert_eq!(cold(&cache, now + second), ["c"]);
     let up = vec![change(ChangeKind::Updated, "a", 8), change(ChangeKind::Updated, "b", 9)];
     cache.fold(changes("h", 9, up), now + 6 * second).unwrap();
@@ -22,7 +22,7 @@ fn who_begins_to_serve_is_new_for_a_while() {
 }
 
 #[test]
-fn a_snapshot_in_parts_is_swapped_in_at_the_last() {
+fn a_snapshot_in_parts_takes_effect_with_the_last() {
     let now = clock::now();
     let mut cache = filled(now);
     assert_eq!(cache.fold(part("h", 9, &["c"], false), now), Ok(CacheChange::Unchanged));
@@ -34,9 +34,9 @@ fn a_snapshot_in_parts_is_swapped_in_at_the_last() {
 }
 
 #[test]
-fn it_is_whole_but_for_half_a_snapshot_and_after_a_violation() {
+fn a_cache_is_complete_except_within_a_snapshot_and_after_a_violation() {
     let now = clock::now();
-    assert!(!Cache::new(HOLD, Arc::default()).is_complete());
+    assert!(!Cache::new(KEEP, Arc::default()).is_complete());
     let mut cache = filled(now);
     assert!(cache.is_complete());
     cache.fold(part("h", 9, &["c"], false), now).unwrap();
@@ -48,7 +48,7 @@ fn it_is_whole_but_for_half_a_snapshot_and_after_a_violation() {
 }
 
 #[test]
-fn half_a_snapshot_is_void_after_a_disconnect() {
+fn a_partial_snapshot_is_dropped_after_a_disconnect() {
     let now = clock::now();
     let mut cache = filled(now);
     cache.fold(part("h", 9, &["c"], false), now).unwrap();
@@ -63,19 +63,19 @@ fn half_a_snapshot_is_void_after_a_disconnect() {
 fn changes_are_applied_in_order() {
     let now = clock::now();
     let mut cache = filled(now);
-    let news = vec![
+    let changed = vec![
         change(ChangeKind::Added, "c", 6),
         change(ChangeKind::Removed, "a", 7),
         change(ChangeKind::Updated, "b", 9),
     ];
-    assert_eq!(cache.fold(changes("h", 10, news), now), Ok(CacheChange::Changed));
+    assert_eq!(cache.fold(changes("h", 10, changed), now), Ok(CacheChange::Changed));
     assert_eq!(ids(&cache), ["b", "c"]);
     assert_eq!(cache.view().instance("b").unwrap().modified_revision, 9);
     assert_eq!(cache.view().cursor().revision, 10);
 }
 
 #[test]
-fn idle_moves_the_cursor_alone() {
+fn idle_moves_only_the_cursor() {
     let now = clock::now();
     let mut cache = filled(now);
     assert_eq!(cache.fold(idle("h", 100), now), Ok(CacheChange::Unchanged));
@@ -84,7 +84,7 @@ fn idle_moves_the_cursor_alone() {
 }
 
 #[test]
-fn what_can_not_be_true_is_a_violation() {
+fn impossible_messages_are_violations() {
     refuses(
         WatchResponse { cursor: None, event: Some(Event::Idle(Idle {})) },
         &WatchViolation::Incomplete,
@@ -116,12 +116,12 @@ fn after_a_violation_only_a_snapshot_counts() {
     let now = clock::now();
     let mut cache = filled(now);
     cache.fold(part("new", 1, &["b"], true), now).unwrap();
-    // The first of the two is in when the second shows that something is wrong.
-    let news = vec![change(ChangeKind::Added, "c", 2), change(ChangeKind::Removed, "d", 3)];
-    let violation = cache.fold(changes("new", 3, news), now);
+    // The first change is applied before the second one turns out to be wrong.
+    let changed = vec![change(ChangeKind::Added, "c", 2), change(ChangeKind::Removed, "d", 3)];
+    let violation = cache.fold(changes("new", 3, changed), now);
     assert_eq!(violation, Err(WatchViolation::Unknown { revision: 3 }));
     assert_eq!(cache.cursor(), None, "nothing to resume from");
-    assert_eq!(cache.expire_missing(now + HOLD), CacheChange::Unchanged, "nothing to be shown");
+    assert_eq!(cache.expire_missing(now + KEEP), CacheChange::Unchanged, "nothing to publish");
     cache.disconnected(now);
     assert_eq!(cache.cursor(), None, "however often the connection breaks");
     assert_eq!(cache.fold(idle("new", 4), now), Err(WatchViolation::NoState));
@@ -134,11 +134,11 @@ fn after_a_violation_only_a_snapshot_counts() {
 fn changes_before_any_snapshot_are_a_violation() {
     let now = clock::now();
     assert_eq!(
-        Cache::new(HOLD, Arc::default()).fold(changes("h", 6, vec![]), now),
+        Cache::new(KEEP, Arc::default()).fold(changes("h", 6, vec![]), now),
         Err(WatchViolation::NoState)
     );
     assert_eq!(
-        Cache::new(HOLD, Arc::default()).fold(idle("h", 6), now),
+        Cache::new(KEEP, Arc::default()).fold(idle("h", 6), now),
         Err(WatchViolation::NoState)
     );
 }

@@ -10,7 +10,7 @@ use crate::{
     runtime::clock,
 };
 
-const HOLD: Duration = Duration::from_secs(15);
+const KEEP: Duration = Duration::from_secs(15);
 
 fn instance(id: &str, revision: u64) -> Instance {
     Instance {
@@ -55,9 +55,9 @@ fn missing(cache: &Cache) -> Vec<(String, Instant)> {
     cache.view().missing().map(|(instance, until)| (instance.id.clone(), until)).collect()
 }
 
-/// A cache that knows `a` and `b` at revision 5 of history `h`.
+/// A cache with `a` and `b` at revision 5 of history `h`.
 fn filled(now: Instant) -> Cache {
-    let mut cache = Cache::new(HOLD, Arc::default());
+    let mut cache = Cache::new(KEEP, Arc::default());
     assert_eq!(cache.fold(part("h", 5, &["a", "b"], true), now), Ok(CacheChange::Changed));
     cache
 }
@@ -67,7 +67,7 @@ fn refuses(message: WatchResponse, violation: &WatchViolation) {
     assert_eq!(filled(now).fold(message, now).as_ref(), Err(violation));
 }
 
-/// Those that are to get less than their share, as they take traffic only since shortly before `now`.
+/// The instances in slow start.
 fn cold(cache: &Cache, now: Instant) -> Vec<String> {
     let (view, window) = (cache.view(), 10_000);
     let now = view.stats().advance(now);

@@ -1,5 +1,5 @@
-//! A model: a registry that is changed, restarted and cut off at random. The folded state must equal its state
-//! after every message.
+//! A model: a registry that is changed, restarted and cut off at random. The folded state must
+//! equal its state after every message.
 
 use super::*;
 
@@ -40,25 +40,29 @@ impl Registry {
         self.log.push(changed);
     }
 
-    /// What a watch that stands at `cursor` is sent next.
-    fn tell(&self, cursor: Option<&Cursor>, random: &mut fastrand::Rng) -> Vec<WatchResponse> {
+    /// The messages that a watch at `cursor` receives next.
+    fn next_messages(
+        &self,
+        cursor: Option<&Cursor>,
+        random: &mut fastrand::Rng,
+    ) -> Vec<WatchResponse> {
         let known = cursor.filter(|cursor| cursor.history_id == self.name());
         let Some(known) = known.filter(|_| random.u8(..10) > 0) else {
             return self.snapshot(random);
         };
-        let news: Vec<Change> =
+        let changed: Vec<Change> =
             self.log.iter().filter(|change| change.revision > known.revision).cloned().collect();
-        if news.is_empty() {
+        if changed.is_empty() {
             return vec![idle(&self.name(), self.revision)];
         }
-        let cut = random.usize(1..=news.len());
-        let mut told = Vec::new();
-        for piece in [&news[..cut], &news[cut..]] {
+        let cut = random.usize(1..=changed.len());
+        let mut messages = Vec::new();
+        for piece in [&changed[..cut], &changed[cut..]] {
             if let Some(last) = piece.last() {
-                told.push(changes(&self.name(), last.revision, piece.to_vec()));
+                messages.push(changes(&self.name(), last.revision, piece.to_vec()));
             }
         }
-        told
+        messages
     }
 
     fn snapshot(&self, random: &mut fastrand::Rng) -> Vec<WatchResponse> {
@@ -77,7 +81,7 @@ impl Registry {
 }
 
 #[test]
-fn folding_gives_the_registrys_state_whatever_happens() {
+fn the_folded_state_equals_the_registrys_after_every_message() {
     for _ in 0..200 {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
@@ -88,8 +92,8 @@ fn folding_gives_the_registrys_state_whatever_happens() {
 fn run_model(random: &mut fastrand::Rng) {
     let mut now = clock::now();
     let mut registry = Registry::start(0);
-    let mut cache = Cache::new(HOLD, Arc::default());
-    // When each instance that only the past knew leaves.
+    let mut cache = Cache::new(KEEP, Arc::default());
+    // When each instance that only an earlier history had is dropped.
     let mut missing: BTreeMap<String, Instant> = BTreeMap::new();
     let mut missing_at_most = missing.clone();
     let mut away_since = None;
@@ -103,27 +107,27 @@ fn run_model(random: &mut fastrand::Rng) {
         if random.u8(..3) > 0 {
             continue;
         }
-        let told = registry.tell(cache.cursor(), random);
+        let messages = registry.next_messages(cache.cursor(), random);
         let away = away_since.take().map_or(Duration::ZERO, |since| now - since);
         missing.values_mut().chain(missing_at_most.values_mut()).for_each(|until| *until += away);
-        // A stream that breaks in the midst of a snapshot leaves things as they are.
-        if told.len() > 1 && told[0].event.as_ref().is_some_and(is_part) && random.bool() {
-            cache.fold(told[0].clone(), now).unwrap();
+        // A stream that breaks within a snapshot changes nothing.
+        if messages.len() > 1 && messages[0].event.as_ref().is_some_and(is_part) && random.bool() {
+            cache.fold(messages[0].clone(), now).unwrap();
             cache.disconnected(now);
             away_since = Some(now);
             continue;
         }
         let before = ids(&cache);
-        for message in told {
+        for message in messages {
             cache.fold(message, now).unwrap();
         }
         if history != Some(registry.history) {
-            missing = before.into_iter().map(|id| (id, now + HOLD)).collect();
+            missing = before.into_iter().map(|id| (id, now + KEEP)).collect();
             missing_at_most = missing.clone();
             history = Some(registry.history);
         }
         cache.expire_missing(now);
-        // Since the history began, who was ever registered in it is not held any more.
+        // An instance that was ever registered in the present history is not missing any more.
         for change in &registry.log {
             missing.remove(&change.instance.as_ref().unwrap().id);
         }
@@ -151,7 +155,7 @@ fn check(
     assert!(registered.iter().eq(registry.instances.values()));
     let rest: Vec<&String> = rest.iter().map(|instance| &instance.id).collect();
     assert!(missing.keys().all(|id| rest.contains(&id)), "{missing:?} missing, {rest:?} found");
-    // A snapshot does not tell who came and went meanwhile: such a one may stay held.
+    // A snapshot does not show instances that came and went meanwhile: those may stay missing.
     assert!(
         rest.iter().all(|id| missing_at_most.contains_key(*id)),
         "{missing_at_most:?}, {rest:?}"
