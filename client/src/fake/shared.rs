@@ -20,8 +20,9 @@ pub(super) struct SharedState {
 
 impl Default for SharedState {
     fn default() -> Self {
-        let (state, changed) = (Mutex::default(), watch::Sender::default());
-        Self { state, changed, started: clock::now() }
+        // Each registry has histories and leases of its own; seeding `fastrand` repeats them.
+        let state = State::new(u64::from(fastrand::u32(..)) << 32);
+        Self { state: Mutex::new(state), changed: watch::Sender::default(), started: clock::now() }
     }
 }
 

@@ -55,14 +55,9 @@ impl Subjects {
     }
 }
 
-impl Default for State {
-    fn default() -> Self {
-        Self::new(0)
-    }
-}
-
 impl State {
-    fn new(histories: u64) -> Self {
+    /// An empty registry whose history has this number; histories with other numbers differ.
+    pub(super) fn new(histories: u64) -> Self {
         let limits = Limits::default();
         Self {
             registry: Registry::new(0, histories, &limits),

@@ -1,6 +1,5 @@
 //! The channel for plain HTTP, over loopback: where requests go, what is sent again, what is told.
 //! Waits for conditions, never for time.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 use std::{
     collections::BTreeSet,

@@ -1,10 +1,5 @@
 //! The client through outages: of one registry of several, of all of them, and of its own process.
 //! Waits for conditions, never for time.
-#![allow(missing_docs, unreachable_pub)]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
-
-#[allow(clippy::all, clippy::pedantic, clippy::disallowed_types)]
-mod fake;
 
 use std::{
     fs, io,
@@ -13,11 +8,12 @@ use std::{
     time::Duration,
 };
 
-use fake::{Fake, Network, Process};
 use tempfile::TempDir;
 use waypost_client::{
     Builder, Client, Freshness, NoInstance, PickContext, Registration, RegistryState, Service,
 };
+
+use crate::support::{Fake, Network, Process};
 
 fn builder(network: &Network, registries: &[&str]) -> Builder {
     let network = network.clone();
@@ -60,7 +56,7 @@ async fn until_seen(service: &Service, ids: &[&str]) {
 /// Registries with the same history, each under its name.
 fn registries(network: &Network, names: &[&str]) -> Vec<(Fake, Option<Process>)> {
     let registry = |name: &&str| {
-        let fake = Fake::new("h");
+        let fake = Fake::new();
         let process = fake.serve(network, name);
         (fake, Some(process))
     };
@@ -132,9 +128,10 @@ async fn a_first_registry_that_comes_back_empty_takes_nothing_away() {
     registries[home].1 = None;
     until(|| registries[1 - home].0.watches() == 1).await;
 
-    let empty = Fake::new("new");
+    let empty = Fake::new();
     let _empty = empty.serve(&network, names[home]);
-    until(|| orders.snapshot().unwrap().cursor().history_id == "new").await;
+    let history = empty.history();
+    until(|| orders.snapshot().unwrap().cursor().history_id == history).await;
     until_seen(&orders, &["a"]).await;
 }
 
@@ -164,7 +161,7 @@ async fn the_clients_of_a_dead_registry_spread_over_the_others() {
 
 #[tokio::test]
 async fn the_state_of_the_link_tells_of_an_outage() {
-    let (network, fake) = (Network::default(), Fake::new("h"));
+    let (network, fake) = (Network::default(), Fake::new());
     let process = fake.serve(&network, "registry");
     let client = builder(&network, &["registry"]).build().unwrap();
     let mut link = client.registry_state();
@@ -185,7 +182,7 @@ async fn the_state_of_the_link_tells_of_an_outage() {
 
 #[tokio::test]
 async fn heartbeats_alone_end_an_outage_of_the_link() {
-    let (network, fake) = (Network::default(), Fake::new("h"));
+    let (network, fake) = (Network::default(), Fake::new());
     let process = fake.serve(&network, "registry");
     let client = builder(&network, &["registry"]).build().unwrap();
     let mut link = client.registry_state();
@@ -202,7 +199,7 @@ async fn heartbeats_alone_end_an_outage_of_the_link() {
 
 #[tokio::test]
 async fn a_view_is_stale_from_the_end_of_its_stream_until_the_next() {
-    let (network, fake) = (Network::default(), Fake::new("h"));
+    let (network, fake) = (Network::default(), Fake::new());
     fake.place("orders", "a", "a");
     let process = fake.serve(&network, "registry");
     let client = builder(&network, &["registry"]).build().unwrap();
@@ -224,7 +221,7 @@ async fn a_view_is_stale_from_the_end_of_its_stream_until_the_next() {
 
 /// A process that knew these orders at revision 2 of history `h`, and is gone; its registry, too.
 async fn known(network: &Network, views: &TempDir, ids: &[&str]) -> Fake {
-    let fake = Fake::new("h");
+    let fake = Fake::new();
     ids.iter().for_each(|id| fake.place("orders", id, id));
     let _process = fake.serve(network, "registry");
     let client = builder(network, &["registry"]).view_dir(views.path()).build().unwrap();
@@ -270,12 +267,13 @@ async fn a_client_that_starts_without_a_registry_knows_what_it_knew() {
 async fn what_a_client_knew_is_held_over_in_another_history() {
     let (network, views) = (Network::default(), TempDir::new().unwrap());
     known(&network, &views, &["a", "b"]).await;
-    let fake = Fake::new("new");
+    let fake = Fake::new();
     fake.place("orders", "b", "b");
     let _process = fake.serve(&network, "registry");
     let client = builder(&network, &["registry"]).view_dir(views.path()).build().unwrap();
     let orders = client.service("orders");
-    until(|| orders.snapshot().is_some_and(|view| view.cursor().history_id == "new")).await;
+    let history = fake.history();
+    until(|| orders.snapshot().is_some_and(|view| view.cursor().history_id == history)).await;
     until_seen(&orders, &["a", "b"]).await;
     assert!(orders.snapshot().unwrap().missing().map(|(instance, _)| &*instance.id).eq(["a"]));
 }
@@ -339,7 +337,7 @@ async fn a_directory_that_can_not_be_written_disturbs_no_view() {
     let (logs, _guard) = Logs::here();
     let path = views.path().join("a file");
     fs::write(&path, "").unwrap();
-    let fake = Fake::new("h");
+    let fake = Fake::new();
     let _process = fake.serve(&network, "registry");
     let client = builder(&network, &["registry"]).view_dir(&path).build().unwrap();
     let (orders, others) = (client.service("orders"), client.service("others"));

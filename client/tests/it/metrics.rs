@@ -1,5 +1,4 @@
 //! What is told through the `metrics` facade.
-#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,10 +1,5 @@
 //! How a channel makes its calls: what it sends again and when, what it passes on, what it bounds.
 //! Waits for conditions, never for time.
-#![allow(missing_docs, unreachable_pub)]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
-
-#[allow(clippy::all, clippy::pedantic, clippy::disallowed_types, dead_code)]
-mod fake;
 
 use std::{
     sync::{
@@ -14,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fake::{Fake, Network, Process};
 use http::HeaderMap;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -32,6 +26,8 @@ use waypost_testing::greeter::{
     greeter_client::GreeterClient,
     greeter_server::{Greeter, GreeterServer},
 };
+
+use crate::support::{Fake, Network, Process};
 
 /// What came to a replica.
 #[derive(Clone)]
@@ -69,7 +65,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let (network, fake) = (Network::default(), Fake::new("h"));
+        let (network, fake) = (Network::default(), Fake::new());
         let registry = Arc::new(fake.serve(&network, "registry"));
         let connected = network.clone();
         let connector = tower::service_fn(move |uri| connected.clone().connect(uri));

@@ -1,5 +1,4 @@
 //! The ways into other crates' clients, over loopback and against the registry for tests.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

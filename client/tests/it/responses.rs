@@ -1,6 +1,5 @@
 //! What an instance may do to a call of the channel for plain HTTP: large and odd responses, responses
 //! before the request has ended, connections that end. Over loopback; waits for conditions, never for time.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 use std::{
     convert::Infallible,

@@ -1,13 +1,7 @@
 //! Calls over TLS: who proves to be of its service is called, whoever does not is not.
-#![allow(missing_docs, unreachable_pub)]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
-
-#[allow(clippy::all, clippy::pedantic, clippy::disallowed_types, dead_code)]
-mod fake;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use fake::{Fake, Network, Process};
 use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::{
@@ -32,6 +26,8 @@ use waypost_testing::greeter::{
     greeter_client::GreeterClient,
     greeter_server::{Greeter, GreeterServer},
 };
+
+use crate::support::{Fake, Network, Process};
 
 /// Who vouches for others.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -112,7 +108,7 @@ async fn serve(tls: TlsAcceptor) -> SocketAddr {
 
 /// A channel to the replica at `address`, as the registry, which speaks no TLS, tells of it.
 fn channel(tls: Tls, address: SocketAddr) -> (BalancedChannel, Process) {
-    let (network, fake) = (Network::default(), Fake::new("h"));
+    let (network, fake) = (Network::default(), Fake::new());
     let process = fake.serve(&network, "registry");
     fake.place("greeter", "a", "10.0.0.1");
     let connector = tower::service_fn(move |uri: http::Uri| {
