@@ -1,4 +1,4 @@
-//! The channel, its options, and the budget of what is sent again. Calls are dispatched elsewhere.
+//! The channel, its options and its retry budget.
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
@@ -10,48 +10,47 @@ use super::{
 };
 use crate::service::Service;
 
-/// The longest that a call waits before it is sent: for the instances to be known, and for
-/// connections to be made.
+/// The longest time that a call waits before it is sent: for the first view, and for connections.
 pub(super) const SEND_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Longer than any call waits for an instance, and short enough to be added to any time.
+/// Longer than any wait for an instance, and short enough to be added to any time.
 pub(super) const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// How many calls may be sent again: this share of those of the last 10 s, and so many more a second.
+/// The retry budget: this share of the calls of the last 10 s, and so many more a second.
 const BUDGET_SHARE: f32 = 0.2;
 const BUDGET_RESERVE: u32 = 10;
 const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 
-/// A channel to a service, for any client that tonic generates. Each call goes to an instance of its
-/// own choice; who comes and goes is followed while calls run. Cheap to clone.
+/// A channel to a service, for any client that tonic generates. Each call goes to an instance of
+/// its own; added and removed instances take effect while calls run. Cheap to clone.
 ///
-/// - Connections are made when they are first needed, and kept. Where an instance takes none, the
-///   call goes to another one (each is tried once): after the connect timeout, or after half of what
-///   is left of the call's own.
-/// - Who fails is left alone for a while, as [`Policy`](crate::Policy) says: who takes no connection,
-///   answers with one of the codes that are a server's own fault (`UNAVAILABLE`, `INTERNAL`, `UNKNOWN`,
-///   `RESOURCE_EXHAUSTED`, `DEADLINE_EXCEEDED`, `DATA_LOSS`), or lets the call's timeout pass.
-/// - A call that an instance has not begun to serve (its connection ended before the call left, or
-///   the instance refused it, as one that shuts down does) is sent to another one. Where its connection
-///   breaks after that, it fails with `UNAVAILABLE`, and the next call connects afresh;
-///   [`retry_idempotent`](Self::retry_idempotent) sends it again.
+/// - Connections are made on first use, and kept. If an instance takes none, the call goes to
+///   another one (each is tried once): after the connect timeout, or after half of the call's
+///   remaining time.
+/// - A failing instance is ejected for a while, as described at [`Policy`](crate::Policy). Failures
+///   are a refused connection, a status code that is a server's own fault (`UNAVAILABLE`,
+///   `INTERNAL`, `UNKNOWN`, `RESOURCE_EXHAUSTED`, `DEADLINE_EXCEEDED`, `DATA_LOSS`), and a timeout
+///   of the call.
+/// - A call that no instance has begun to serve (its connection ended before it was sent, or an
+///   instance that shuts down refused it) is sent to another instance. If its connection breaks
+///   later, it fails with `UNAVAILABLE`, and the next call connects again;
+///   [`retry_idempotent`](Self::retry_idempotent) retries it.
 /// - The head and the trailers of a response may have 256 KiB each. A call with more fails with
-///   `RESOURCE_EXHAUSTED`, which names the limit; it is not sent again, and other calls go on.
-/// - What is sent again has a budget, which all clones of a channel share: 20 % of the calls of the last
-///   10 s, and 10 a second. Beyond it a call fails, rather than add to an overload. To look for an
-///   instance that takes a connection costs nothing of it.
-/// - Nothing hangs: a call that could not be sent within 5 s (because the registry has not told the
-///   instances yet, say), or for which there is no instance, fails with `UNAVAILABLE`, which says
-///   why ([`wait_for_ready`](Self::wait_for_ready) lets it wait for one). A timeout that the call's
-///   request sets ([`tonic::Request::set_timeout`]) covers all of its way to the answer's head and ends
-///   in `DEADLINE_EXCEEDED`. The instance is told what is left of it.
-/// - What tells a request apart from others travels on with the calls that are made to serve it: see
-///   [`correlation`](crate::correlation). Each attempt is a `tracing` span at `debug` (`attempt`, with
-///   `service`, `instance`, and which `attempt` it is).
-/// - A call counts as in flight until its answer has been read to the end or dropped, streams
-///   included.
+///   `RESOURCE_EXHAUSTED`, which names the limit; it is not retried, and other calls go on.
+/// - Retries have a budget, which all clones of a channel share: 20 % of the calls of the last 10
+///   s, and 10 a second. Beyond it a call fails, rather than add to an overload. The search for an
+///   instance that takes a connection is free.
+/// - No call hangs. A call that can't be sent within 5 s (while the instances are loading, for
+///   example), or for which there is no instance, fails with `UNAVAILABLE` and the reason
+///   ([`wait_for_ready`](Self::wait_for_ready) makes it wait for one). A timeout of the request
+///   ([`tonic::Request::set_timeout`]) covers everything until the response's head, and ends in
+///   `DEADLINE_EXCEEDED`. The instance gets the remaining time.
+/// - Correlation headers travel on to the calls that serve a request: see
+///   [`correlation`](crate::correlation). Each attempt is a `tracing` span at `debug` (`attempt`,
+///   with `service`, `instance`, and the number of the `attempt`).
+/// - A call counts as in flight until its response is read to the end or dropped, streams included.
 ///
-/// Failures are always answers with a status; the service itself never fails.
+/// Failures are always responses with a status; the service itself never fails.
 ///
 /// ```
 /// use waypost_client::{Client, proto::discovery_client::DiscoveryClient};
@@ -67,10 +66,10 @@ const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 /// ```
 pub struct BalancedChannel<P = Grpc> {
     pub(super) service: Service,
-    /// What sending again may cost: all clones pay from it.
+    /// The retry budget that all clones share.
     pub(super) budget: Arc<TpsBudget>,
     pub(super) options: ChannelOptions,
-    /// Absent where all calls to an instance share one connection of HTTP/2.
+    /// The HTTP/1.1 connections; absent if all calls to an instance share one HTTP/2 connection.
     pub(super) pool: Option<Pool>,
     protocol: PhantomData<P>,
 }
@@ -97,24 +96,24 @@ impl<P> fmt::Debug for BalancedChannel<P> {
     }
 }
 
-/// What a channel was told about its calls.
+/// The options of a channel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChannelOptions {
-    /// How often a call is sent at most, where it may have been received.
+    /// The number of attempts, including the first, for a call that may have been received.
     pub(super) attempts: u32,
-    /// How many calls an instance may have in flight.
+    /// The number of calls that an instance may have in flight.
     pub(super) in_flight_max: u32,
-    /// How long a call waits for an instance.
+    /// The time that a call waits for an instance.
     pub(super) ready_wait: Duration,
-    /// How long an answer may take before a call is sent to another instance, too.
+    /// The time without a response after which a second attempt starts.
     pub(super) hedge_delay: Option<Duration>,
     pub(super) overlap: Overlap,
 }
 
-/// Whether a call that may be sent again may be at two instances at once.
+/// The parallel attempts of a call that may be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overlap {
-    /// Where the first one is silent.
+    /// While the first instance is silent.
     Allowed,
     Forbidden,
 }
@@ -137,7 +136,7 @@ impl<P: Protocol> BalancedChannel<P> {
         Self { service, budget, options: ChannelOptions::default(), pool, protocol: PhantomData }
     }
 
-    /// The service that this calls.
+    /// Returns the service that this channel calls.
     ///
     /// ```
     /// use waypost_client::Service;
@@ -150,25 +149,23 @@ impl<P: Protocol> BalancedChannel<P> {
         &self.service
     }
 
-    /// The same with calls that may be sent more than once, for methods that are idempotent: a call
-    /// whose answer says `UNAVAILABLE` in its head, or whose connection is lost before an answer's
-    /// head, is sent again, up to `attempts` times in all (1 or 0: once, the default). The channel that
-    /// this was made from stays as it is; both have the same budget.
+    /// Retries calls to idempotent methods: a call whose response has `UNAVAILABLE` in its head, or
+    /// whose connection is lost before that, is sent again, with up to `attempts` attempts in all
+    /// (1 or 0: one, the default). The original channel stays unchanged; both share the budget.
     ///
-    /// - It goes at once to an instance that it was not sent to yet and that is not ejected. Where there is
-    ///   none, it goes after a random time of up to 50 ms the first, twice as much each next time, and
-    ///   never more than 1 s.
-    /// - A call with a timeout also goes to another instance where its own is silent: has answered neither
-    ///   it nor any other call for a second (less where the timeout is short, so that there is time for all
-    ///   attempts; longer where the service's answers took longer lately). The answer that comes first
-    ///   counts. An instance that stays silent until then has failed the call, as if its time had passed.
+    /// - A retry goes at once to an instance that was not tried and is not ejected. If there is
+    ///   none, it waits a random time of up to 50 ms, twice as long each time, and at most 1 s.
+    /// - A call with a timeout also goes to another instance if its own is silent: it has sent no
+    ///   response to any call for a second (less if the timeout is short, so that there is time for
+    ///   all attempts; longer if the service's responses were slower lately). The first response
+    ///   counts. An instance that stays silent until then has failed the call, as at a timeout.
     ///   [`sequential`](Self::sequential) forbids that.
-    /// - Where the answer says how long to wait (`grpc-retry-pushback-ms`, or else `retry-after` in
-    ///   seconds), it is sent no sooner. Where it says anything else there, a negative number say, or
-    ///   where the wait would outlast the call's timeout (5 s, where it has none), it is not sent again.
-    /// - Requests are kept up to 64 KiB: what is longer is sent once.
-    /// - How often it was sent before is told in `grpc-previous-rpc-attempts`.
-    /// - Calls that fail when all tries are spent are answered as the last try was.
+    /// - A retry respects the wait in the response (`grpc-retry-pushback-ms`, or else `retry-after`
+    ///   in seconds). Any other value there, such as a negative number, or a wait beyond the call's
+    ///   timeout (5 s if it has none) prevents the retry.
+    /// - Requests are buffered up to 64 KiB; a longer one is sent once.
+    /// - `grpc-previous-rpc-attempts` has the number of previous attempts.
+    /// - When all attempts have failed, the call ends as the last attempt did.
     ///
     /// ```
     /// use waypost_client::Service;
@@ -183,8 +180,8 @@ impl<P: Protocol> BalancedChannel<P> {
         self
     }
 
-    /// The same with calls that are never at two instances at once: one that may be sent again
-    /// ([`retry_idempotent`](Self::retry_idempotent)) is sent again after it failed, and not while its
+    /// Forbids parallel attempts: a call that may be retried
+    /// ([`retry_idempotent`](Self::retry_idempotent)) is retried after it failed, and not while its
     /// instance is silent. For methods that are idempotent but change something.
     ///
     /// ```
@@ -200,13 +197,12 @@ impl<P: Protocol> BalancedChannel<P> {
         self
     }
 
-    /// The same with calls that go to no instance that has `limit` calls in flight already (at least 1).
-    /// Where all have, a call fails at once, with `RESOURCE_EXHAUSTED`. Default: no limit.
+    /// Sends no call to an instance that has `limit` calls in flight (at least 1). If all have, a
+    /// call fails at once with `RESOURCE_EXHAUSTED`. Default: no limit.
     ///
-    /// A call is in flight until its answer has been read to the end; those of all handles of the
-    /// client to the same service count, and other ways of [picking](crate::Pick) too. More than `limit`
-    /// calls of this channel never pass; where several reach for the last room at once, it may stay
-    /// empty.
+    /// A call is in flight until its response is read to the end. The calls of all the client's
+    /// handles to the service count, and other [picks](crate::Pick) too. More than `limit` calls of
+    /// this channel never pass; if several compete for the last place, it may stay free.
     ///
     /// ```
     /// use waypost_client::Service;
@@ -220,10 +216,10 @@ impl<P: Protocol> BalancedChannel<P> {
         self
     }
 
-    /// The same with calls that wait up to `limit` (at most a year) for an instance where there is none,
-    /// because the last one left, say, and its successor has not come yet. Their own timeout holds all
-    /// the same. Default: they fail at once, and say why; only for the registry to tell the instances at
-    /// all they wait, 5 s or `limit`, whichever is longer.
+    /// Makes calls wait up to `limit` (at most a year) for an instance if there is none, for
+    /// example between the last one and its successor. Their own timeout applies too. Default: they
+    /// fail at once with the reason, and wait only for the first view: 5 s or `limit`, whichever is
+    /// longer.
     ///
     /// ```
     /// use std::time::Duration;
@@ -238,17 +234,18 @@ impl<P: Protocol> BalancedChannel<P> {
         self
     }
 
-    /// The same with calls that are sent to a second instance as well where the first one has not
-    /// answered within `delay`, for methods that are idempotent. The answer that comes first counts; the
-    /// other attempt is cancelled. Default: no second attempt.
+    /// Hedges calls to idempotent methods: without a response within `delay`, a call is sent to a
+    /// second instance as well. The first response counts; the other attempt is cancelled. Default:
+    /// no second attempt.
     ///
-    /// - A good `delay` is the time that 95 of 100 calls take: then few are sent twice, and slow ones are
-    ///   answered sooner.
-    /// - Each second attempt is paid for from the budget of what is sent again: once that is spent, as
-    ///   when all instances are slow, there is none.
-    /// - Where one of them fails, the other one decides; [`retry_idempotent`](Self::retry_idempotent) counts
-    ///   them as two attempts.
-    /// - A request that is longer than 64 KiB, or not all there after `delay` (a stream), is not sent twice.
+    /// - A good `delay` is the time that 95 of 100 calls take: then few are sent twice, and slow
+    ///   ones get their response sooner.
+    /// - A second attempt is paid for from the retry budget: once that is spent, as when all
+    ///   instances are slow, there is none.
+    /// - If one of the two fails, the other one decides;
+    ///   [`retry_idempotent`](Self::retry_idempotent) counts them as two attempts.
+    /// - A request that is longer than 64 KiB, or not complete after `delay` (a stream), is not
+    ///   sent twice.
     ///
     /// ```
     /// use std::time::Duration;
@@ -277,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifth_of_the_calls_and_ten_a_second_may_be_sent_again() {
+    fn a_fifth_of_the_calls_and_ten_a_second_may_be_retried() {
         let channel = Service::fixed([]).channel();
         let withdrawn = || std::iter::from_fn(|| channel.budget.withdraw().then_some(())).count();
         assert_eq!(withdrawn(), 100, "of 10 s");

@@ -1,5 +1,5 @@
-//! The way of a call to an instance that takes a connection. It must never wait longer than it is told
-//! to, nor lead to an instance that has its fill.
+//! Connects a call to an instance. Never waits longer than its limit, and never exceeds the limit
+//! of calls in flight.
 
 use std::{cell::Cell, sync::Arc, time::Duration};
 
@@ -20,32 +20,33 @@ use crate::{
     transport::{ConnectError, Connection},
 };
 
-/// Which instances an attempt may go to.
+/// The instances that an attempt may go to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum InstanceScope {
-    /// To another one than the attempts before it, which is not ejected; where there is none, to any.
+    /// An instance that is not ejected and that no attempt went to; any if there is none.
     Any,
-    /// To another one than the attempts before it, which is not ejected.
+    /// An instance that is not ejected and that no attempt went to.
     Untried,
 }
 
-/// How often a call looks for an instance whose last room it raced for in vain.
+/// The number of picks for a call that loses the last place of an instance to others.
 const RACES_MAX: usize = 4;
 
-/// Who takes no connection for so long is left alone, whatever the call's own time was.
+/// The connect limit from which a late connection ejects the instance, however short the call's
+/// time was.
 const CONNECT_LIMIT_MIN: Duration = Duration::from_millis(100);
 
-/// Why there is no instance for an attempt.
+/// The reason why there is no instance for an attempt.
 enum PickFailure {
     NoInstance(NoInstance),
-    /// None of those that are left takes a connection.
+    /// None of the remaining instances takes a connection.
     AllUnreachable,
-    /// Those that are left have as many calls in flight as they may.
+    /// The remaining instances have reached the limit of calls in flight.
     AllAtLimit,
 }
 
 impl<P: Protocol> BalancedChannel<P> {
-    /// Picks an instance that takes a connection. Those that don't are noted in the call.
+    /// Picks an instance that takes a connection. The call records those that don't.
     pub(super) async fn connect(
         &self,
         call: &Call,
@@ -63,14 +64,14 @@ impl<P: Protocol> BalancedChannel<P> {
             if let Some(connection) = endpoint.connection().current() {
                 return Ok((pick, Transport::Connection(connection)));
             }
-            // Half of the time that is left: the other half is for another instance.
+            // Half of the remaining time: the other half is for another instance.
             let limit = call.left(clock::now()).map_or(SEND_WAIT_MAX, |left| left / 2);
             let dialed = clock::within(limit, self.dial(endpoint)).await;
             match dialed {
                 Some(Ok(connection)) => return Ok((pick, Transport::Connection(connection))),
                 Some(Err(error)) => call.tried().record_unreachable(endpoint, error),
                 None => {
-                    // What little was left of a call's time says nothing of the instance.
+                    // A shorter limit is no evidence against the instance.
                     if limit >= CONNECT_LIMIT_MIN {
                         endpoint.record(Outcome::Unreachable, Duration::ZERO);
                     }
@@ -84,8 +85,8 @@ impl<P: Protocol> BalancedChannel<P> {
         }
     }
 
-    /// Connects to an instance. That goes on where the caller gives up: the next one finds the
-    /// connection, or that there is none.
+    /// Connects to an instance. Goes on if the caller gives up, so that the next call finds the
+    /// result.
     async fn dial(&self, endpoint: &Arc<Endpoint>) -> Result<Connection, ConnectError> {
         let (task, dialer) = (Arc::clone(endpoint), self.service.dialer().clone());
         let (answer, dialed) = oneshot::channel();
@@ -94,15 +95,15 @@ impl<P: Protocol> BalancedChannel<P> {
             if connected.is_err() {
                 task.record(Outcome::Unreachable, Duration::ZERO);
             }
-            // Whoever waited may have given up.
+            // The caller may have given up.
             let _gone = answer.send(connected);
         });
-        // The runtime may be on its way down.
+        // The runtime may be shutting down.
         let gone = |_| Err(ConnectError::Closed { address: endpoint.address().into() });
         dialed.await.unwrap_or_else(gone)
     }
 
-    /// An instance that takes connections, as far as is known; waits for one where that is asked for.
+    /// Picks an instance that may take connections; waits for one if the options allow it.
     async fn choose(&self, call: &Call, scope: InstanceScope) -> Result<Pick, Status> {
         let picked = match self.pick(call, scope) {
             Err(PickFailure::NoInstance(reason)) if !self.options.ready_wait.is_zero() => {
@@ -115,7 +116,7 @@ impl<P: Protocol> BalancedChannel<P> {
         Ok(pick)
     }
 
-    /// An instance, once a view has one. `reason`: why there is none now.
+    /// Waits for a view with an instance. `reason` is why there is none now.
     async fn wait_for_instance(
         &self,
         call: &Call,
@@ -130,14 +131,14 @@ impl<P: Protocol> BalancedChannel<P> {
                     picked => return Some(picked),
                 }
             }
-            // There will never be another view.
+            // No view will follow.
             None
         };
         let picked = clock::within(self.options.ready_wait, waiting).await.flatten();
         picked.unwrap_or(Err(PickFailure::NoInstance(reason)))
     }
 
-    /// An instance that has not refused the call a connection, and has room for it.
+    /// Picks an instance that has not refused this call a connection, and is below the limit.
     fn pick(&self, call: &Call, scope: InstanceScope) -> Result<Pick, PickFailure> {
         let tried = call.tried();
         let limit = self.options.in_flight_max;
@@ -164,8 +165,8 @@ impl<P: Protocol> BalancedChannel<P> {
                     .pick_where(&call.context(), accepts)
                     .map_err(PickFailure::NoInstance)?
                 {
-                    // It counts by now. Of calls that race for the last room each sees all that came
-                    // before it: more than the limit never pass. Two may make way for each other.
+                    // The pick counts already. Each of the competing calls sees all picks before
+                    // it: more than the limit never pass. Two may both step back.
                     Some(pick) if pick.endpoint().in_flight() <= limit => return Ok(pick),
                     Some(_) => full.set(true),
                     None => break,
@@ -175,7 +176,8 @@ impl<P: Protocol> BalancedChannel<P> {
         Err(if full.get() { PickFailure::AllAtLimit } else { PickFailure::AllUnreachable })
     }
 
-    /// Whether there is an instance that the call was not meant for yet, that is not ejected and has room.
+    /// Returns whether there is an instance that is not ejected, was not chosen for the call and is
+    /// below the limit.
     pub(super) fn has_another(&self, call: &Call) -> bool {
         let (tried, limit) = (call.tried(), self.options.in_flight_max);
         self.service.has(|endpoint| {
@@ -190,7 +192,7 @@ impl<P: Protocol> BalancedChannel<P> {
             PickFailure::AllUnreachable => self.all_unreachable_status(call),
             PickFailure::AllAtLimit => {
                 let (service, limit) = (self.service.name(), self.options.in_flight_max);
-                let all = format!("all instances of {service} that can be reached");
+                let all = format!("all reachable instances of {service}");
                 Status::resource_exhausted(format!(
                     "{all} have {limit} calls in flight, their limit"
                 ))
@@ -209,12 +211,14 @@ impl<P: Protocol> BalancedChannel<P> {
     fn all_unreachable_status(&self, call: &Call) -> Status {
         let (service, tried) = (self.service.name(), call.tried());
         let count = tried.unreachable_count();
-        let last = tried.last_error().map(|error| format!(", the last one: {error}"));
+        let last = tried.last_error().map(|error| format!("; last error: {error}"));
         let last = last.unwrap_or_default();
-        Status::unavailable(format!("none of {count} instances of {service} was reached{last}"))
+        Status::unavailable(format!(
+            "could not connect to any of {count} instances of {service}{last}"
+        ))
     }
 
-    /// Why a call was not sent in time.
+    /// Returns the reason why a call was not sent in time.
     pub(super) fn send_timeout_status(&self, call: &Call) -> Status {
         match self.service.snapshot() {
             None => self.no_instance_status(NoInstance::NotReady),
@@ -238,7 +242,7 @@ mod tests {
     };
 
     #[test]
-    fn of_calls_that_race_for_the_last_room_no_more_than_one_gets_it() {
+    fn at_most_one_of_competing_calls_gets_the_last_place() {
         let up = Instance { status: Up.into(), ..Instance::default() };
         let channel = Service::fixed([up]).channel().concurrency_limit(1);
         let (holders, passed) = (AtomicU32::new(0), AtomicU32::new(0));

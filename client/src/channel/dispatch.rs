@@ -1,4 +1,4 @@
-//! Sends a call to one instance after the other, until one has answered it or it may not be sent again.
+//! Sends a call to one instance after the other, until one responds or no retry is allowed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,15 +16,16 @@ use super::{
     protocol::Protocol,
     retry::{NextInstance, Retry},
     served_by::ServedBy,
+    transport::Transport,
 };
 use crate::{
-    endpoint::Outcome,
+    endpoint::{Endpoint, Outcome},
     runtime::clock::{self, Instant},
     transport::{SendError, connection},
 };
 
 impl<P: Protocol> BalancedChannel<P> {
-    /// Sends a call until that came to something, or may not be repeated: first to `scope`.
+    /// Sends a call until it succeeds or may not be retried. The first attempt goes to `scope`.
     pub(super) async fn dispatch(
         &self,
         call: &Call,
@@ -43,17 +44,17 @@ impl<P: Protocol> BalancedChannel<P> {
             if !matches!(failure, AttemptFailure::Unsent(_) | AttemptFailure::Connect(_)) {
                 give_up = clock::now() + wait + send_wait_max;
             }
-            // An answer counts as in flight for as long as it is there.
+            // A response counts as in flight until it is dropped.
             drop(failure);
             if !wait.is_zero() {
                 call.set_quiet_since(clock::now() + wait);
-                // Even of no length it would be a wait for the next tick.
+                // Even a sleep of no length would wait for the next tick.
                 clock::sleep(wait).await;
             }
         }
     }
 
-    /// How long to wait before a call is sent again; `None` where it is not to be.
+    /// Returns the wait before a retry; `None` if there is to be none.
     fn retry_after(
         &self,
         retry: &mut Retry,
@@ -61,7 +62,7 @@ impl<P: Protocol> BalancedChannel<P> {
         failure: &AttemptFailure,
     ) -> Option<Duration> {
         if let AttemptFailure::Connect(_) = failure {
-            // Looking for an instance that takes a connection costs nothing.
+            // The search for an instance that takes a connection is free.
             return call.is_replayable().then_some(Duration::ZERO);
         }
         let cause = failure.cause()?;
@@ -75,7 +76,7 @@ impl<P: Protocol> BalancedChannel<P> {
         again.then_some(wait)
     }
 
-    /// Sends a call once. `give_up`: when it has to be sent by.
+    /// Sends a call once, no later than `give_up`.
     async fn attempt(
         &self,
         call: &Call,
@@ -86,8 +87,9 @@ impl<P: Protocol> BalancedChannel<P> {
         let found = clock::within(left, self.connect(call, scope)).await;
         let found = found.unwrap_or_else(|| Err(self.send_timeout_status(call)));
         let (pick, transport) = found.map_err(AttemptFailure::NoInstance)?;
-        let gone = || AttemptFailure::NoInstance(Status::internal("the request's body is gone"));
-        let (request, previous) = call.attempt::<P>(clock::now()).ok_or_else(gone)?;
+        let gone = || Status::internal("the request body can't be sent again");
+        let (request, previous) =
+            call.attempt::<P>(clock::now()).ok_or_else(|| AttemptFailure::NoInstance(gone()))?;
         let endpoint = Arc::clone(pick.endpoint());
         let (service, instance) = (self.service.name(), &endpoint.instance().id);
         let span = tracing::debug_span!("attempt", service, instance, attempt = previous + 1);
@@ -103,41 +105,49 @@ impl<P: Protocol> BalancedChannel<P> {
                 }
                 checked
             }
-            Err(SendError::Connect(error)) => {
-                drop(attempt.into_unsent());
-                call.record_unsent();
-                endpoint.record(Outcome::Unreachable, Duration::ZERO);
-                let status = Status::unavailable(error.to_string());
-                call.tried().record_unreachable(&endpoint, error);
-                Err(AttemptFailure::Connect(status))
-            }
-            Err(SendError::Unsent) => {
-                drop(attempt.into_unsent());
-                call.record_unsent();
-                // Another connection to the same place may do, once.
-                call.tried().record_closed(&endpoint);
-                transport.forget(&endpoint);
-                Err(AttemptFailure::Unsent(connection::unsent_status(&endpoint.address())))
-            }
-            Err(SendError::ConnectionLost(error)) => {
-                drop(attempt.record_connection_lost());
-                transport.forget(&endpoint);
-                Err(AttemptFailure::ConnectionLost(connection::lost_status(
-                    &endpoint.address(),
-                    &*error,
-                )))
-            }
-            Err(SendError::Stale(error)) => {
-                drop(attempt.into_unsent());
-                Err(AttemptFailure::ConnectionLost(connection::lost_status(
-                    &endpoint.address(),
-                    &*error,
-                )))
-            }
-            Err(SendError::InvalidResponse(reason)) => {
-                drop(attempt.record_served());
-                Err(AttemptFailure::InvalidResponse(reason.status(&endpoint.address())))
-            }
+            Err(error) => Err(attempt_failure(error, attempt, call, &transport, &endpoint)),
+        }
+    }
+}
+
+/// Records a failure to send, or to get a response, and returns it as that of the attempt.
+fn attempt_failure(
+    error: SendError,
+    attempt: Attempt<'_>,
+    call: &Call,
+    transport: &Transport,
+    endpoint: &Arc<Endpoint>,
+) -> AttemptFailure {
+    let address = &endpoint.address();
+    match error {
+        SendError::Connect(error) => {
+            drop(attempt.into_unsent());
+            call.record_unsent();
+            endpoint.record(Outcome::Unreachable, Duration::ZERO);
+            let status = Status::unavailable(error.to_string());
+            call.tried().record_unreachable(endpoint, error);
+            AttemptFailure::Connect(status)
+        }
+        SendError::Unsent => {
+            drop(attempt.into_unsent());
+            call.record_unsent();
+            // Another connection to the same address may work, once.
+            call.tried().record_closed(endpoint);
+            transport.forget(endpoint);
+            AttemptFailure::Unsent(connection::unsent_status(address))
+        }
+        SendError::ConnectionLost(error) => {
+            drop(attempt.record_connection_lost());
+            transport.forget(endpoint);
+            AttemptFailure::ConnectionLost(connection::lost_status(address, &*error))
+        }
+        SendError::Stale(error) => {
+            drop(attempt.into_unsent());
+            AttemptFailure::ConnectionLost(connection::lost_status(address, &*error))
+        }
+        SendError::InvalidResponse(reason) => {
+            drop(attempt.record_served());
+            AttemptFailure::InvalidResponse(reason.status(address))
         }
     }
 }

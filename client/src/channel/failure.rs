@@ -1,4 +1,4 @@
-//! An attempt that came to nothing, and what its caller is told where no other one is made.
+//! A failed attempt, and the response that the caller gets if there is no other one.
 
 use http::{Response, StatusCode};
 use tonic::{Code, Status, body::Body};
@@ -6,26 +6,26 @@ use tonic::{Code, Status, body::Body};
 use super::retry::RetryCause;
 use crate::channel::retry::Pushback;
 
-/// Why an attempt came to nothing.
+/// The reason why an attempt failed.
 pub(super) enum AttemptFailure {
-    /// There is no instance to send it to.
+    /// There is no instance.
     NoInstance(Status),
     /// The instance took no connection.
     Connect(Status),
-    /// No instance has seen to it, and none will.
+    /// No instance has begun to serve it.
     Unsent(Status),
-    /// Its connection was lost before an answer.
+    /// The connection was lost before a response.
     ConnectionLost(Status),
     /// An instance served it, and its response can't be passed on.
     InvalidResponse(Status),
-    /// The answer says that the instance does not serve it now.
+    /// The response states that the instance does not serve it now.
     Unavailable(Box<Response<Body>>),
-    /// The caller's time is over.
+    /// The call's timeout has passed.
     TimedOut,
 }
 
 impl AttemptFailure {
-    /// `answer`, where that does not say that the instance does not serve the call now.
+    /// Returns a response, unless it states that the instance does not serve the call now.
     pub(super) fn check(response: Response<Body>) -> Result<Response<Body>, Self> {
         if is_unavailable(&response) {
             Err(Self::Unavailable(Box::new(response)))
@@ -34,7 +34,7 @@ impl AttemptFailure {
         }
     }
 
-    /// What follows from it for another attempt; `None` where none can help.
+    /// Returns the cause for a retry; `None` if no retry can help.
     pub(super) fn cause(&self) -> Option<RetryCause> {
         match self {
             Self::NoInstance(_) | Self::InvalidResponse(_) | Self::TimedOut => None,
@@ -46,8 +46,8 @@ impl AttemptFailure {
         }
     }
 
-    /// What two attempts at once came to that both failed. What may have been served goes before what was
-    /// not, which would be sent again unasked.
+    /// Combines the failures of two parallel attempts. One that may have been served takes
+    /// precedence over one that was not, which would be retried in any case.
     pub(super) fn or_possibly_served(self, other: Self) -> Self {
         match (&self, &other) {
             (
@@ -58,7 +58,7 @@ impl AttemptFailure {
         }
     }
 
-    /// What the caller gets.
+    /// Returns the response for the caller.
     pub(super) fn into_response(self) -> Response<Body> {
         match self {
             Self::NoInstance(status)
@@ -74,8 +74,8 @@ impl AttemptFailure {
     }
 }
 
-/// Whether an answer's head says that the call is not served now: with gRPC's word for it, or, from what
-/// stands between and speaks HTTP alone, with those that gRPC takes for the same.
+/// Returns whether a response states that the call is not served now: by gRPC's status or, from a
+/// proxy that speaks HTTP alone, by those that gRPC maps to it.
 pub(super) fn is_unavailable<B>(response: &Response<B>) -> bool {
     match Status::from_header_map(response.headers()) {
         Some(status) => status.code() == Code::Unavailable,
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn only_unavailable_is_not_served_now() {
+    fn only_unavailable_means_not_served_now() {
         assert!(is_unavailable(&response(200, Some("14"))));
         for code in ["0", "2", "4", "8", "13"] {
             assert!(!is_unavailable(&response(200, Some(code))), "{code}");
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn proxies_say_it_in_http() {
+    fn http_statuses_of_proxies_count() {
         for status in [429, 502, 503, 504] {
             assert!(is_unavailable(&response(status, None)), "{status}");
         }
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_failures_the_one_that_may_have_been_served_counts() {
+    fn a_failure_that_may_have_been_served_takes_precedence() {
         let status = || Status::unavailable("");
         let unsent = || AttemptFailure::Unsent(status());
         for (first, second) in [

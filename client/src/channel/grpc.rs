@@ -1,5 +1,5 @@
-//! The tonic adapter: a service that generated clients call. It never fails: what goes wrong is an answer
-//! with a status.
+//! The tonic adapter: a service for generated clients. Never fails: each error is a response with a
+//! status.
 
 use std::{
     convert::Infallible,
@@ -33,8 +33,7 @@ impl tower::Service<Request<Body>> for BalancedChannel {
     }
 }
 
-/// The answer to a call, to come. Dropping it cancels the call. Clients that tonic generates wait for
-/// it by themselves.
+/// The future response to a call. Dropping it cancels the call. Generated clients wait for it.
 ///
 /// ```
 /// use tower::Service as _;
@@ -67,7 +66,7 @@ impl fmt::Debug for ResponseFuture {
 }
 
 impl Service {
-    /// A channel that generated tonic clients can call this service through.
+    /// Creates a channel through which generated tonic clients call this service.
     ///
     /// ```
     /// # use waypost_client::Service;

@@ -1,7 +1,6 @@
-//! Attempts side by side: another one goes to another instance while the first one is slow (a hedge that
-//! was asked for) or its instance is silent. The answer that comes first counts, and the others are
-//! cancelled. Must not make more of them than the call has attempts, nor any that the budget does not pay
-//! for.
+//! Parallel attempts: a second instance gets the call while the first one is slow (a hedge, if
+//! enabled) or silent. The first response counts, and the others are cancelled. Never makes more
+//! attempts than the call has, nor any that the budget does not cover.
 
 use std::{
     future::{Future, poll_fn},
@@ -26,11 +25,11 @@ use crate::{
     runtime::clock::{self, Instant},
 };
 
-/// What an attempt, or a call, came to.
+/// The result of an attempt, or a call.
 type AttemptResult = Result<Response<Body>, AttemptFailure>;
 
 impl<P: Protocol> BalancedChannel<P> {
-    /// Sees a call through, for as long as its caller waits.
+    /// Runs a call to its result.
     pub(super) async fn run(&self, call: &Call) -> AttemptResult {
         self.budget.deposit();
         let mut first = pin!(self.dispatch(call, InstanceScope::Any));
@@ -59,19 +58,20 @@ impl<P: Protocol> BalancedChannel<P> {
     }
 }
 
-/// The attempts of a call that are under way at once.
+/// The parallel attempts of a call.
 struct ParallelAttempts<'a, P> {
     channel: &'a BalancedChannel<P>,
     call: &'a Call,
-    /// The silence of an instance after which another one is tried; none where the call may not overlap.
+    /// The silence of an instance after which another one is tried; none if the call may not
+    /// overlap.
     silence_limit: Option<Duration>,
     is_first_done: bool,
     others: Vec<Pin<Box<dyn Future<Output = AttemptResult> + Send + 'a>>>,
-    /// How many others there were.
+    /// The number of other attempts that were started.
     started: u32,
-    /// No other is begun before.
+    /// The time before which no other attempt starts.
     not_before: Instant,
-    /// What those came to that are over.
+    /// The combined failure of the finished attempts.
     failure: Option<AttemptFailure>,
 }
 
@@ -98,7 +98,7 @@ impl<'a, P: Protocol> ParallelAttempts<'a, P> {
         self.silence_limit.is_some() || self.channel.options.hedge_delay.is_some()
     }
 
-    /// The first answer; or, once all attempts are over, how they failed.
+    /// Returns the first response; or, once all attempts have failed, their failure.
     fn poll(
         &mut self,
         first: Pin<&mut impl Future<Output = AttemptResult>>,
@@ -142,14 +142,14 @@ impl<'a, P: Protocol> ParallelAttempts<'a, P> {
         });
     }
 
-    /// When there is something to look after: the call's deadline, or an attempt that is due.
+    /// Returns the time of the next event: the call's deadline, or an attempt that is due.
     fn next_wakeup(&self, now: Instant) -> Option<Instant> {
         let due = self.due(now).map(|(at, _)| at.max(self.not_before));
         self.call.deadline(now).into_iter().chain(due).min()
     }
 
-    /// When another attempt is due, and how long the ones before may be silent; none where there is to be
-    /// no other.
+    /// Returns when another attempt is due, and the silence that it is due for; none if there is to
+    /// be no other.
     fn due(&self, now: Instant) -> Option<(Instant, Duration)> {
         let options = &self.channel.options;
         if let Some(delay) = options.hedge_delay.filter(|_| self.started == 0) {
@@ -160,7 +160,7 @@ impl<'a, P: Protocol> ParallelAttempts<'a, P> {
         may.then(|| (self.call.silent_since(now) + silence_limit, silence_limit))
     }
 
-    /// Begins another attempt where one is due.
+    /// Starts another attempt if one is due.
     fn advance(&mut self, now: Instant) {
         let Some((at, delay)) = self.due(now) else { return };
         if at.max(self.not_before) > now {
@@ -168,7 +168,7 @@ impl<'a, P: Protocol> ParallelAttempts<'a, P> {
         }
         self.not_before = now + delay.max(RECHECK_MIN);
         let Self { channel, call, .. } = *self;
-        // Two at once both need all of the body.
+        // Two parallel attempts need the whole body.
         if !call.is_buffered() || !channel.has_another(call) || !channel.budget.withdraw() {
             return;
         }
@@ -181,5 +181,5 @@ impl<'a, P: Protocol> ParallelAttempts<'a, P> {
     }
 }
 
-/// The shortest time between two looks for an instance that there may not be.
+/// The shortest time between two searches for another instance.
 const RECHECK_MIN: Duration = Duration::from_millis(1);

@@ -1,5 +1,5 @@
-//! The face of a channel for plain HTTP: answers as they are, and failures that say what went wrong. It
-//! must never make an answer up.
+//! The channel for plain HTTP: passes responses on, and reports failures as errors. Never invents a
+//! response.
 
 use std::{
     fmt,
@@ -18,30 +18,31 @@ use crate::{
     service::Service,
 };
 
-/// A channel to a service for requests of plain HTTP: each goes to an instance of its own choice, as with
-/// [`BalancedChannel`], of which this is one. With the feature `http`.
+/// A channel to a service for requests of plain HTTP: each goes to an instance of its own, as with
+/// [`BalancedChannel`]. With the feature `http`.
 ///
-/// - Of a request's URI the path and query count, or its [`RawTarget`](crate::RawTarget) over HTTP/1.1; the instance's address takes the place of the rest.
-///   `Host` is left as it is, and is the instance's address where there is none. Headers that are for one
-///   connection alone (`Connection` and what it names) are the caller's business; so an upgrade passes
-///   through.
-/// - Instances are spoken to in HTTP/1.1, over as many connections as there are calls at once;
+/// - Of a request's URI, the path and query count, or over HTTP/1.1 its
+///   [`RawTarget`](crate::RawTarget); the instance's address replaces the rest. `Host` stays, and
+///   defaults to the instance's address. Hop-by-hop headers (`Connection` and the fields that it
+///   names) are up to the caller, so an upgrade passes.
+/// - Requests use HTTP/1.1, over as many connections as there are parallel calls;
 ///   [`http2`](Self::http2) changes that.
-/// - An answer with a status of 500 and above is a failure of the instance. What says that it is not
-///   served now (429, 502, 503 and 504) is sent again where
-///   [`retry_idempotent`](Self::retry_idempotent) allows it, as is a request whose connection is lost.
-/// - Where an instance closed a kept connection before any byte of a response, a request whose method is
-///   idempotent (RFC 9110, 9.2.2), or any where `retry_idempotent` is set, goes over a new connection to the
-///   same instance, once, if its body is at most 64 KiB. That costs nothing of the budget and is not held
-///   against the instance. Other requests fail then, and for 60 s such requests go over new connections to
-///   that instance. Connections are kept for 4 s, or three quarters of the instance's
+/// - A response with a status of 500 and above is a failure of the instance. One that states that
+///   the request is not served now (429, 502, 503 and 504) is retried if
+///   [`retry_idempotent`](Self::retry_idempotent) allows it, as is a request whose connection is
+///   lost.
+/// - If an instance closed a kept connection before any byte of a response, the request goes over a
+///   new connection to the same instance, once, if its body is at most 64 KiB, and its method is
+///   idempotent (RFC 9110, 9.2.2) or `retry_idempotent` is set. That is free of the budget, and no
+///   failure of the instance. Other requests fail then; for 60 s, such requests use new connections
+///   to that instance. Connections are kept for 4 s, or three quarters of the instance's
 ///   `Keep-Alive: timeout`.
-/// - A response may have 256 KiB of head and, in HTTP/1.1, 256 fields. One beyond that fails with
-///   [`FailureKind::HeadTooLarge`], is not sent again, and is not held against the instance.
-/// - The timeout is that of [`CallTimeout`](crate::CallTimeout). What is left of it is told to the
-///   instance in `x-waypost-timeout-ms`; which attempt it is, after the first, in
+/// - A response may have a head of 256 KiB and, in HTTP/1.1, 256 fields. One beyond that fails with
+///   [`FailureKind::HeadTooLarge`], is not retried, and is no failure of the instance.
+/// - The timeout is [`CallTimeout`](crate::CallTimeout). The instance gets the remaining time in
+///   `x-waypost-timeout-ms`, and after the first attempt the number of previous ones in
 ///   `x-waypost-previous-attempts`.
-/// - Which instance answered is an extension of the answer: [`ServedBy`](crate::ServedBy).
+/// - The response has an extension that names its instance: [`ServedBy`](crate::ServedBy).
 ///
 /// ```
 /// use std::time::Duration;
@@ -64,7 +65,7 @@ use crate::{
 pub type HttpChannel = BalancedChannel<Http>;
 
 impl Service {
-    /// A channel for requests of plain HTTP to this service. With the feature `http`.
+    /// Creates a channel for requests of plain HTTP to this service. With the feature `http`.
     ///
     /// ```
     /// # use waypost_client::Service;
@@ -79,8 +80,8 @@ impl Service {
 }
 
 impl HttpChannel {
-    /// The same with instances that are spoken to in HTTP/2, without asking them first ("prior
-    /// knowledge"): all calls to one share a connection.
+    /// Uses HTTP/2 without negotiation ("prior knowledge"): all calls to an instance share a
+    /// connection.
     ///
     /// ```
     /// use waypost_client::Service;
@@ -96,8 +97,8 @@ impl HttpChannel {
 }
 
 impl<P: super::Protocol> BalancedChannel<P> {
-    /// The same calls to another selection of the same service's instances, or by another policy: the
-    /// connections and the budget of what is sent again stay shared.
+    /// Calls another selection of the same service's instances, or with another policy. The
+    /// connections and the retry budget stay shared.
     ///
     /// ```
     /// use waypost_client::{Filter, Service};
@@ -134,7 +135,7 @@ impl tower::Service<Request<Body>> for BalancedChannel<Http> {
     }
 }
 
-/// What a caller gets where no attempt came to more than this.
+/// Returns the caller's result for a call that failed.
 fn into_result(call: &Call, failure: AttemptFailure) -> Result<Response<Body>, HttpChannelError> {
     let (kind, message) = match failure {
         AttemptFailure::Unavailable(answer) => return Ok(*answer),
@@ -155,7 +156,7 @@ fn into_result(call: &Call, failure: AttemptFailure) -> Result<Response<Body>, H
     Err(HttpChannelError { kind, message, attempts: call.sent(), endpoint: call.tried().latest() })
 }
 
-/// Why a request through an [`HttpChannel`] got no answer.
+/// The reason why a request through an [`HttpChannel`] got no response.
 ///
 /// ```
 /// use tower::Service as _;
@@ -178,7 +179,7 @@ pub struct HttpChannelError {
     endpoint: Option<Arc<Endpoint>>,
 }
 
-/// What kind of failure a [`HttpChannelError`] is.
+/// The kind of an [`HttpChannelError`].
 ///
 /// ```
 /// use waypost_client::FailureKind;
@@ -195,11 +196,13 @@ pub struct HttpChannelError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// No instance has seen the request: there is none, none was reached, or who was reached refused it.
+    /// No instance has received the request: there is none, none was reached, or the one that was
+    /// reached refused it.
     Unsent,
-    /// All instances that could be reached have as many calls in flight as they may. None has seen it.
+    /// All reachable instances have reached the limit of calls in flight. None has received the
+    /// request.
     LimitReached,
-    /// The connection was lost before an answer: the instance may have served it.
+    /// The connection was lost before a response: the instance may have served it.
     ConnectionLost,
     /// The instance served it, and its response can't be passed on: its head is over 256 KiB or, in
     /// HTTP/1.1, over 256 fields.
@@ -209,7 +212,7 @@ pub enum FailureKind {
 }
 
 impl HttpChannelError {
-    /// What kind of failure it is.
+    /// Returns the kind of failure.
     ///
     /// ```
     /// # use waypost_client::{HttpChannelError, FailureKind};
@@ -223,7 +226,7 @@ impl HttpChannelError {
         self.kind
     }
 
-    /// How often the request was sent to where it may have been received.
+    /// Returns the number of attempts that an instance may have received.
     ///
     /// ```
     /// # use waypost_client::HttpChannelError;
@@ -237,14 +240,14 @@ impl HttpChannelError {
         self.attempts
     }
 
-    /// The instance that it was meant for last.
+    /// Returns the instance of the last attempt.
     ///
     /// ```
     /// # use waypost_client::HttpChannelError;
-    /// fn whom(failed: &HttpChannelError) -> &str {
-    ///     failed.instance().map_or("nobody", |instance| &instance.id)
+    /// fn instance_id(failed: &HttpChannelError) -> &str {
+    ///     failed.instance().map_or("none", |instance| &instance.id)
     /// }
-    /// # let _ = whom;
+    /// # let _ = instance_id;
     /// ```
     #[must_use]
     pub fn instance(&self) -> Option<&Instance> {
@@ -263,7 +266,7 @@ impl fmt::Debug for HttpChannelError {
     }
 }
 
-/// The answer to a request, to come. Dropping it cancels the call.
+/// The future response to a request. Dropping it cancels the call.
 ///
 /// ```
 /// use tower::Service as _;

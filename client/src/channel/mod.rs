@@ -1,6 +1,8 @@
-//! Services that send each call to a picked instance: for clients that tonic generates, and for plain
-//! HTTP. They must never send a call twice that may have been served, unless they were told that they
-//! may or, over a kept connection that ended, its method is idempotent; nor keep one waiting without a deadline.
+//! Channels: services that send each call to a picked instance, for generated tonic clients and for
+//! plain HTTP. `dispatch` makes one `attempt` after the other (`connect`, `retry`), `hedge` makes
+//! them in parallel. Never sends a call twice that an instance may have served, unless the caller
+//! allows it or, over a kept connection that ended, its method is idempotent. No call waits without
+//! a deadline.
 
 mod attempt;
 mod balanced;

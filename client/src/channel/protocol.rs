@@ -1,4 +1,5 @@
-//! What gRPC and plain HTTP say differently about a call: its time, and which attempt it is.
+//! The differences between gRPC and plain HTTP: the timeout of a call, and the number of the
+//! attempt.
 
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ static GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previo
 static TIMEOUT_MS: HeaderName = HeaderName::from_static("x-waypost-timeout-ms");
 static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("x-waypost-previous-attempts");
 
-/// What the calls of a channel speak: [`Grpc`] or [`Http`].
+/// The protocol of a channel's calls: [`Grpc`] or [`Http`].
 pub trait Protocol: Sealed {}
 
-/// Calls of clients that tonic generates, each over a connection that all calls to an instance share.
+/// Calls of generated tonic clients; all calls to an instance share a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Grpc;
 
@@ -22,13 +23,12 @@ pub struct Grpc;
 #[derive(Clone, Copy, Debug)]
 pub struct Http;
 
-/// What this crate knows of a protocol.
+/// The crate's own part of a protocol.
 pub trait Sealed: Send + Sync + 'static {
-    /// How long the caller waits for an answer, where a request says so. What only this crate understands
-    /// is taken off it.
+    /// Takes the timeout from a request, and removes what only this crate understands.
     fn timeout(head: &mut Parts) -> Option<Timeout>;
 
-    /// Tells the instance how much time is `left`, and how many attempts there were before.
+    /// Sets the headers for the remaining time, and for the number of previous attempts.
     fn set_headers(headers: &mut HeaderMap, left: Option<Duration>, previous: u32);
 }
 

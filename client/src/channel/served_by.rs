@@ -1,10 +1,10 @@
-//! Who answered a call: told with the answer.
+//! The instance that served a call, attached to the response.
 
 use std::{fmt, sync::Arc};
 
 use crate::{endpoint::Endpoint, proto::Instance};
 
-/// Which instance answered a call through a channel: an extension of the answer.
+/// The instance that responded to a call through a channel: an extension of the response.
 ///
 /// ```
 /// use waypost_client::ServedBy;
@@ -23,7 +23,7 @@ pub struct ServedBy {
 }
 
 impl ServedBy {
-    /// The instance, as it was when the call was sent.
+    /// Returns the instance, as it was when the call was sent.
     ///
     /// ```
     /// # use waypost_client::ServedBy;
@@ -37,7 +37,7 @@ impl ServedBy {
         self.endpoint.instance()
     }
 
-    /// How often the call was sent, this attempt included.
+    /// Returns the number of attempts, this one included.
     ///
     /// ```
     /// # use waypost_client::ServedBy;

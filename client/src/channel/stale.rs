@@ -1,6 +1,6 @@
-//! Requests that went into a connection which the instance had closed while it was kept. Such a request is
-//! sent once more, over a new connection. Must not repeat one that an instance may have begun to serve,
-//! unless serving it twice does no harm (RFC 9110, 9.2.2; RFC 9112, 9.3.1).
+//! Requests over a kept connection that the instance had closed. Such a request is sent once more,
+//! over a new connection. Never repeats one that an instance may have begun to serve, unless
+//! serving it twice does no harm (RFC 9110, 9.2.2; RFC 9112, 9.3.1).
 
 use http::Response;
 
@@ -8,9 +8,9 @@ use super::{balanced::BalancedChannel, call::Call, protocol::Protocol, transport
 use crate::{channel::http1::ResponseBody, runtime::clock, transport::SendError};
 
 impl<P: Protocol> BalancedChannel<P> {
-    /// Sends an attempt, the second time over a new connection where the first had been kept and ended
-    /// before any byte of a response. The second time costs nothing of the budget and counts as the same
-    /// attempt, as nothing of it is the instance's failure. It fails as any other.
+    /// Sends an attempt; a second time, over a new connection, if it used a kept one that ended
+    /// before any byte of a response. The second time is free of the budget and counts as the same
+    /// attempt, as the first was no failure of the instance. It fails as any other.
     pub(super) async fn send(
         &self,
         call: &Call,

@@ -1,18 +1,18 @@
-//! A call's timeout, as it travels in its head. What is no timeout is never taken for one.
+//! The timeout of a call, and its header. Never accepts an invalid timeout.
 
 use std::time::Duration;
 
 use http::{Extensions, HeaderMap, HeaderValue};
 
-/// How long the caller of a request waits for the head of its answer: goes with the request, as an
-/// extension.
+/// The time that the caller of a request waits for the head of the response: an extension of the
+/// request.
 ///
-/// - A request of plain HTTP: the time of the instances alone counts. It runs from the end of the upload,
-///   over all attempts. While the upload goes on it starts anew with each piece that the instance takes,
-///   and stands still while the caller has sent nothing more: a caller on a slow line does not run out of
-///   it, an instance that stops reading does. To bound the caller's own pauses is up to its body.
-/// - A call of gRPC: a deadline, which runs from the beginning. Where the call says so itself as well
-///   (`grpc-timeout`), the shorter time counts.
+/// - For plain HTTP, only the time of the instances counts. It runs from the end of the upload,
+///   over all attempts. During the upload it starts again with each piece that the instance takes,
+///   and stops while the caller sends nothing: a slow caller does not time out, an instance that
+///   stops reading does. The request's body has to limit the caller's own pauses.
+/// - For gRPC, it is a deadline from the start of the call. If the call has a `grpc-timeout` as
+///   well, the shorter time counts.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,27 +25,27 @@ use http::{Extensions, HeaderMap, HeaderValue};
 pub struct CallTimeout(pub Duration);
 
 impl CallTimeout {
-    /// The timeout, which is not needed there any more.
+    /// Takes the timeout out of the extensions.
     pub(super) fn take(extensions: &mut Extensions) -> Option<Duration> {
         let Self(timeout) = extensions.remove::<Self>()?;
         if extensions.is_empty() {
-            // Their place is copied with each attempt, even where it is empty.
+            // Empty extensions would still be copied with each attempt.
             *extensions = Extensions::new();
         }
         Some(timeout)
     }
 }
 
-/// What a call's timeout covers.
+/// The scope of a call's timeout.
 #[derive(Clone, Copy, Debug)]
 pub enum Timeout {
-    /// All of the call until the head of its answer: a deadline.
+    /// The whole call until the head of the response: a deadline.
     WholeCall(Duration),
     /// The same without the time in which the caller sends.
     Instance(Duration),
 }
 
-/// The call's timeout, as the gRPC protocol writes it: up to 8 digits and a unit.
+/// Parses a timeout of the gRPC protocol: up to 8 digits and a unit.
 pub(super) fn parse(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
@@ -63,7 +63,7 @@ pub(super) fn parse(headers: &HeaderMap) -> Option<Duration> {
         _ => None,
     }
 }
-/// What is left of a call's time, in the finest unit that 8 digits hold; rounded down, but never nothing.
+/// Formats the remaining time in the finest unit that fits 8 digits; rounded down, but never 0.
 pub(super) fn format(left: Duration) -> HeaderValue {
     let counts = [
         (left.as_nanos(), 'n'),
@@ -79,7 +79,7 @@ pub(super) fn format(left: Duration) -> HeaderValue {
     HeaderValue::try_from(text).expect("digits and a letter")
 }
 
-/// 8 digits.
+/// The greatest number of 8 digits.
 const COUNT_MAX: u128 = 99_999_999;
 
 #[cfg(test)]
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn timeouts_are_read_as_the_protocol_writes_them() {
+    fn timeouts_of_the_protocol_are_parsed() {
         assert_eq!(parsed("250m"), Some(Duration::from_millis(250)));
         assert_eq!(parsed("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
         assert_eq!(parsed("0n"), Some(Duration::ZERO));
@@ -101,14 +101,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_timeout_is_left_to_the_server() {
+    fn an_invalid_timeout_is_left_to_the_server() {
         for value in ["", "m", "5", "-5m", "+5m", "999999999S", "5 S", "5d", "1.5S"] {
             assert_eq!(parsed(value), None, "{value:?}");
         }
     }
 
     #[test]
-    fn what_is_left_is_written_as_finely_as_it_can_be() {
+    fn the_finest_unit_that_fits_is_written() {
         for (left, expected) in [
             (Duration::ZERO, "1n"),
             (Duration::from_nanos(99_999_999), "99999999n"),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_as_no_more_and_hardly_less() {
+    fn a_written_timeout_is_read_as_no_more_and_hardly_less() {
         let mut left = Duration::from_nanos(1);
         while left < Duration::from_secs(99_999_999 * 3600) {
             let read = parsed(format(left).to_str().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! The connections that a call can take to its instance.
+//! The connections that a call can use to its instance.
 
 use http::{Request, Response};
 use tonic::body::Body;
@@ -9,11 +9,11 @@ use crate::{
     transport::{Connection, SendError},
 };
 
-/// How a request gets to an instance.
+/// The transport of a request to an instance.
 pub(super) enum Transport {
-    /// Over a connection that all calls share.
+    /// A connection that all calls share.
     Connection(Connection),
-    /// Over one that it has for itself.
+    /// A connection of its own from the pool.
     Pool(Pool),
 }
 
@@ -31,11 +31,11 @@ impl Transport {
         }
     }
 
-    /// The next call is not to go the same way.
+    /// Keeps the next call from using this connection.
     pub(super) fn forget(&self, endpoint: &Endpoint) {
         match self {
             Self::Connection(connection) => endpoint.connection().discard(connection),
-            // It keeps none that was lost.
+            // The pool keeps no lost connection.
             Self::Pool(_) => {}
         }
     }

@@ -1,5 +1,5 @@
-//! A call that was sent to an instance. However it ends, its endpoint is notified once of what it came
-//! to, or that it was given up. Must not count what the caller did, or did not do, against the instance.
+//! A call that was sent to an instance. Invariant: its endpoint records one outcome, or that the
+//! call was abandoned. Never counts an act of the caller against the instance.
 
 mod response;
 
@@ -14,13 +14,12 @@ use crate::{
     runtime::clock::{self, Instant},
 };
 
-/// An attempt that had less than this part (a third) of the time of a call that was not answered in time
-/// says nothing of its instance.
+/// A timed-out call counts against an instance that had at least this part (a third) of its time.
 const TIMEOUT_FRACTION: u32 = 3;
 
-/// A call that was sent, until it is answered or given up.
+/// A sent call, until it gets a response or is abandoned.
 pub(super) struct Attempt<'a> {
-    /// Gone once it was answered.
+    /// Taken by the response.
     pick: Option<Pick>,
     call: &'a Call,
     began: Instant,
@@ -42,7 +41,7 @@ impl<'a> Attempt<'a> {
         (self.pick.take().expect("it is gone with the attempt alone"), took)
     }
 
-    /// Returns how long the instance has had all that the caller sent.
+    /// Returns the time since the instance has had all that the caller sent.
     fn took(&self, now: Instant) -> ResponseTime {
         let progress = self.call.progress();
         let took = now.saturating_duration_since(progress.latest_or(self.began));
@@ -58,7 +57,7 @@ impl<'a> Attempt<'a> {
         let now = clock::now();
         let (pick, took) = self.end(now);
         pick.endpoint().record_response(now);
-        // An answer without a body says in its head how the call went.
+        // A response without a body has its status in the head.
         let failed = response.status().is_server_error()
             || is_unavailable(&response)
             || (is_failure(response.headers()) && !is_caller_timeout(&response, took));
@@ -73,7 +72,7 @@ impl<'a> Attempt<'a> {
         self.end(clock::now()).0
     }
 
-    /// The instance served it, with a response that can't be passed on.
+    /// Records a call that was served, with a response that can't be passed on.
     pub(super) fn record_served(self) -> Pick {
         let now = clock::now();
         let (pick, took) = self.end(now);
@@ -82,7 +81,7 @@ impl<'a> Attempt<'a> {
         pick
     }
 
-    /// Its connection was lost, which is the instance's failure unless the caller broke its body off.
+    /// Records a lost connection: the instance's failure, unless the caller's body broke off.
     pub(super) fn record_connection_lost(self) -> Pick {
         let is_callers = self.call.source().has_failed();
         let (pick, took) = self.end(clock::now());
@@ -93,7 +92,7 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// Returns whether a server gave a call up whose caller did not send all of it in time.
+/// Returns whether a server timed out a call whose caller was still sending.
 fn is_caller_timeout<B>(response: &Response<B>, took: ResponseTime) -> bool {
     matches!(took, ResponseTime::Partial(_))
         && Status::from_header_map(response.headers())
@@ -101,14 +100,14 @@ fn is_caller_timeout<B>(response: &Response<B>, took: ResponseTime) -> bool {
 }
 
 impl Drop for Attempt<'_> {
-    /// Given up: because it took too long, or for the caller's own reasons.
+    /// Records an abandoned call: it timed out, or its caller gave up.
     fn drop(&mut self) {
         let Some(pick) = &self.pick else { return };
         let now = clock::now();
         let ResponseTime::Whole(took) = self.took(now) else { return };
         let endpoint = pick.endpoint();
         let silence = endpoint.silence(now).map_or(took, |silence| silence.min(took));
-        // An attempt that had but a small part of the call's time says little.
+        // An attempt with a small part of the call's time is no evidence.
         let was_late = || {
             self.call.is_timed_out(now)
                 && took * TIMEOUT_FRACTION >= self.call.limit().unwrap_or_default()
@@ -150,7 +149,7 @@ mod tests {
 
     type Feed = mpsc::Sender<Bytes>;
 
-    /// A call whose body is sent as it is fed, with a timeout of 10 s.
+    /// Creates a call with a body from `Feed` and a timeout of 10 s.
     fn upload() -> (Call, Feed) {
         let (feed, mut fed) = mpsc::channel(8);
         let frames = stream::poll_fn(move |context| fed.poll_recv(context));
@@ -166,14 +165,14 @@ mod tests {
         Service::fixed([up]).pick(&PickContext::new()).unwrap()
     }
 
-    /// Takes all that there is.
+    /// Reads all that is available.
     fn take(body: &mut Body) {
         let mut context = Context::from_waker(Waker::noop());
         while let Poll::Ready(Some(_)) = Pin::new(&mut *body).poll_frame(&mut context) {}
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_is_given_up_while_its_caller_sends_says_nothing_of_the_instance() {
+    async fn a_call_abandoned_during_its_upload_is_no_evidence() {
         let (call, feed) = upload();
         let pick = pick();
         let endpoint = std::sync::Arc::clone(pick.endpoint());
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_of_an_instance_counts_from_the_end_of_the_upload() {
+    async fn response_time_counts_from_the_end_of_the_upload() {
         for (seconds, given_up) in [(9, 9.0_f32), (11, 40.0)] {
             let (call, feed) = upload();
             let pick = pick();
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deadline_that_passes_while_the_caller_sends_is_not_the_instances_failure() {
+    async fn a_deadline_during_the_upload_is_no_failure_of_the_instance() {
         for ends in [false, true] {
             let (call, feed) = upload();
             let mut request = call.attempt::<Http>(clock::now()).unwrap().0;
@@ -238,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_gave_up_a_caller_that_was_still_sending_has_not_failed() {
+    fn a_server_that_times_out_a_slow_caller_has_not_failed() {
         let answer = |code: u32| Response::builder().header("grpc-status", code).body(()).unwrap();
         let (deadline_exceeded, internal) = (answer(4), answer(13));
         let took = Duration::from_secs(1);
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_instance_that_takes_nothing_runs_out_of_time() {
+    async fn an_instance_that_reads_nothing_times_out() {
         let (call, feed) = upload();
         let (request, _) = call.attempt::<Http>(clock::now()).unwrap();
         let mut body = request.into_body();

@@ -1,5 +1,5 @@
-//! An answer that is being read: the call counts as in flight for as long. It must never change what
-//! it passes on.
+//! A response that is being read: its call counts as in flight until the end. Passes all frames on
+//! unchanged.
 
 use std::{
     pin::Pin,
@@ -18,8 +18,8 @@ use crate::{
     transport::InvalidResponse,
 };
 
-/// Whether trailers, or the head of an answer without any, say that the instance did not serve the
-/// call and might not serve the next one either.
+/// Returns whether trailers, or the head of a response without any, report a failure of the
+/// instance.
 pub(super) fn is_failure(headers: &HeaderMap) -> bool {
     Status::from_header_map(headers).is_some_and(|status| {
         matches!(
@@ -34,12 +34,12 @@ pub(super) fn is_failure(headers: &HeaderMap) -> bool {
     })
 }
 
-/// A call that was answered, until the answer is read.
+/// A call with a response that is being read.
 pub(super) struct TrackedResponse {
     pub(super) pick: Pick,
-    /// Until the answer's head, where it is still to be seen how the call went.
+    /// The response time; none if the outcome is recorded already.
     pub(super) took: Option<ResponseTime>,
-    /// An answer breaks off with it where the caller breaks it off.
+    /// The request's body: if its caller breaks it off, the response breaks off too.
     pub(super) request: RequestBodyState,
 }
 
@@ -52,15 +52,15 @@ impl TrackedResponse {
     }
 }
 
-/// An answer's body, which keeps the call counted as in flight.
+/// The body of a response, which counts its call as in flight.
 pub(super) struct TrackedResponseBody {
     pub(super) body: ResponseBody,
-    /// Gone once the body has ended.
+    /// Taken at the end of the body.
     pub(super) call: Option<TrackedResponse>,
 }
 
 impl TrackedResponseBody {
-    /// Refuses trailers over the limit. They are no fault of the instance's.
+    /// Rejects trailers over the limit, which are no failure of the instance.
     fn check(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
         if let Some(Err(reason)) = frame.trailers_ref().map(InvalidResponse::check_trailers) {
             let endpoint = self.call.as_ref().map(|call| call.pick.endpoint());
@@ -80,9 +80,11 @@ impl http_body::Body for TrackedResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         let frame = frame.map(|frame| {
-            frame.map_err(|error| Status::unavailable(format!("the answer broke off: {error}")))
+            frame.map_err(|error| {
+                Status::unavailable(format!("the response body ended early: {error}"))
+            })
         });
-        // Trailers end a call; whoever read them does not always ask for more.
+        // Trailers end a call; not all readers ask for more after them.
         let failed = match &frame {
             Some(Ok(frame)) => frame.trailers_ref().map(is_failure),
             Some(Err(_)) => Some(self.call.as_ref().is_some_and(|call| !call.request.has_failed())),
@@ -107,7 +109,7 @@ impl http_body::Body for TrackedResponseBody {
 }
 
 impl Drop for TrackedResponseBody {
-    /// Who stops reading has been answered.
+    /// Counts a response that is not read to the end as a success.
     fn drop(&mut self) {
         if let Some(call) = self.call.take() {
             call.end(false);

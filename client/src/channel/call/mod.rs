@@ -1,5 +1,5 @@
-//! One call, over all of its attempts: what is sent, until when, and where it was tried. It must never
-//! claim more time than is left of it.
+//! One call over all of its attempts: its request, its deadline, and the instances that were tried.
+//! Never reports more time than is left.
 
 mod progress;
 mod replay;
@@ -26,19 +26,19 @@ use crate::{
     runtime::clock::Instant,
 };
 
-/// A call, until it is answered.
+/// A call, until its response.
 pub(super) struct Call {
     head: Parts,
     body: Replay,
     began: Instant,
     timeout: Option<Timeout>,
-    /// How often it was sent to where it may have been received.
+    /// The number of attempts that an instance may have received.
     sent: AtomicU32,
-    // Microseconds since it began.
+    // Microseconds since the start of the call.
     quiet_since: AtomicU64,
-    /// The beginning of the attempt that was answered; 0 before.
+    /// The start of the attempt with the response; 0 before.
     answered_from: AtomicU64,
-    /// The silence for which another attempt was made.
+    /// The silence that another attempt was made for.
     silence: AtomicU64,
     tried: Mutex<TriedInstances>,
 }
@@ -60,13 +60,12 @@ impl Call {
         }
     }
 
-    /// What it wants of its instance.
+    /// Returns the requirements for the instance.
     pub(super) fn context(&self) -> PickContext<'_> {
         PickContext::from_extensions(&self.head.extensions)
     }
 
-    /// When its time is over, where it has a timeout, as far as can be said `now`: the upload may move it
-    /// further away.
+    /// Returns the deadline if the call has a timeout, as of `now`: the upload may move it.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         match self.timeout? {
             Timeout::WholeCall(limit) => self.began.checked_add(limit),
@@ -76,12 +75,12 @@ impl Call {
         }
     }
 
-    /// Returns whether its time is over.
+    /// Returns whether the deadline has passed.
     pub(super) fn is_timed_out(&self, now: Instant) -> bool {
         self.deadline(now).is_some_and(|deadline| deadline <= now)
     }
 
-    /// All of its time, where it has a timeout.
+    /// Returns the timeout, if there is one.
     pub(super) fn limit(&self) -> Option<Duration> {
         self.timeout.map(|(Timeout::WholeCall(limit) | Timeout::Instance(limit))| limit)
     }
@@ -90,23 +89,23 @@ impl Call {
         self.began
     }
 
-    /// How much of its time is left, where it has a timeout.
+    /// Returns the remaining time if the call has a timeout.
     pub(super) fn left(&self, now: Instant) -> Option<Duration> {
         self.deadline(now).map(|deadline| deadline.saturating_duration_since(now))
     }
 
-    /// Returns how far its upload has come.
+    /// Returns the progress of the upload.
     pub(super) fn progress(&self) -> UploadProgress {
         self.body.progress()
     }
 
-    /// Its body, as it is seen after the answer's head.
+    /// Returns the state of the body, for use after the response's head.
     pub(super) fn source(&self) -> RequestBodyState {
         self.body.source()
     }
 
-    /// The request of an attempt, and how many were before it; `None` where the body's beginning is
-    /// gone.
+    /// Returns the request of an attempt, and the number of attempts before; `None` if the start of
+    /// the body is gone.
     pub(super) fn attempt<P: Protocol>(&self, now: Instant) -> Option<(Request<Body>, u32)> {
         let body = self.body.body()?;
         let previous = self.sent.fetch_add(1, Ordering::Relaxed);
@@ -115,7 +114,7 @@ impl Call {
         Some((request, previous))
     }
 
-    /// The request of the latest attempt once more; `None` where the body's beginning is gone.
+    /// Returns the request of the latest attempt again; `None` if the start of the body is gone.
     pub(super) fn again<P: Protocol>(&self, now: Instant) -> Option<Request<Body>> {
         let body = self.body.is_replayable().then(|| self.body.body())??;
         let mut request = Request::from_parts(self.head.clone(), body);
@@ -123,12 +122,12 @@ impl Call {
         Some(request)
     }
 
-    /// Returns whether its method does no harm by being served twice.
+    /// Returns whether the method may be served twice without harm.
     pub(super) fn is_idempotent(&self) -> bool {
         self.head.method.is_idempotent()
     }
 
-    /// The last attempt was received by nobody.
+    /// Uncounts the last attempt: no instance received it.
     pub(super) fn record_unsent(&self) {
         self.sent.fetch_sub(1, Ordering::Relaxed);
     }
@@ -137,12 +136,12 @@ impl Call {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Whether it can be sent again.
+    /// Returns whether the request can be sent again.
     pub(super) fn is_replayable(&self) -> bool {
         self.body.is_replayable()
     }
 
-    /// Takes in what there is of its body, before the first attempt. Never waits for more.
+    /// Buffers the available part of the body, before the first attempt. Never waits for more.
     pub(super) async fn buffer_available(&self) {
         poll_fn(|context| {
             self.body.buffer_available(context);
@@ -151,46 +150,47 @@ impl Call {
         .await;
     }
 
-    /// Returns whether all of its body is there, and short enough to be kept.
+    /// Returns whether the whole body is buffered.
     pub(super) fn is_buffered(&self) -> bool {
         self.body.is_buffered()
     }
 
-    /// Since when its latest attempt has no answer; later than now while it waits for the next one.
+    /// Returns the time since when the latest attempt has no response; in the future while it waits
+    /// for its start.
     pub(super) fn quiet_since(&self) -> Instant {
         self.at(&self.quiet_since)
     }
 
-    /// An attempt begins, or will begin no sooner than then.
+    /// Records the start of an attempt, or the earliest time of it.
     pub(super) fn set_quiet_since(&self, since: Instant) {
         self.quiet_since.store(self.micros(since), Ordering::Relaxed);
     }
 
-    /// Since when the instance of its latest attempt has sent no answer to any call.
+    /// Returns the time since when the instance of the latest attempt has sent no response to any
+    /// call.
     pub(super) fn silent_since(&self, now: Instant) -> Instant {
         let silence = self.tried().latest().and_then(|endpoint| endpoint.silence(now));
         let answered = silence.and_then(|silence| now.checked_sub(silence));
         answered.unwrap_or(self.began).max(self.quiet_since())
     }
 
-    /// An attempt goes to another instance as the one before was silent for so long.
+    /// Records the silence of an instance for which another attempt is made.
     pub(super) fn set_silence(&self, silence: Duration) {
         self.silence.store(micros(silence), Ordering::Relaxed);
     }
 
-    /// An attempt that `began` then was answered.
+    /// Records that the attempt that `began` then has a response.
     pub(super) fn record_response(&self, began: Instant) {
         self.answered_from.store(self.micros(began), Ordering::Relaxed);
     }
 
-    /// Whether an attempt that `began` then, and has been silent for so long, was overtaken by a later one
-    /// that was made for its silence.
+    /// Returns whether a later attempt, made for the silence of this one, got the response first.
     pub(super) fn is_overtaken(&self, began: Instant, silence: Duration) -> bool {
         self.answered_from.load(Ordering::Relaxed) > self.micros(began)
             && micros(silence) >= self.silence.load(Ordering::Relaxed)
     }
 
-    /// As time since it began.
+    /// Converts to the time since the start of the call.
     fn micros(&self, at: Instant) -> u64 {
         micros(at.saturating_duration_since(self.began))
     }
@@ -199,9 +199,9 @@ impl Call {
         self.began + Duration::from_micros(micros.load(Ordering::Relaxed))
     }
 
-    /// Where it was tried. Never held while anything is waited for.
+    /// Returns the tried instances. Never held over an await.
     pub(super) fn tried(&self) -> MutexGuard<'_, TriedInstances> {
-        // Nothing that is done under the lock panics.
+        // No code under the lock panics.
         self.tried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,47 +1,47 @@
 //! The progress of a request's upload, and the side that it waits for. Pure: takes the time as an
-//! argument. Must not count the caller's own pauses as time of the instance.
+//! argument. Never counts the caller's own pauses as time of the instance.
 
 use crate::runtime::clock::Instant;
 
-/// How far an upload has come. The default is that of a request without a body.
+/// The progress of an upload. The default is that of a request without a body.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct UploadProgress {
-    /// When the caller's last piece came, or its end; none before the first one.
+    /// The time of the caller's last piece, or of the end; none before the first one.
     latest: Option<Instant>,
-    /// Whether the instance has taken all that the caller sent, and waits for more.
+    /// Set once the instance has read all that the caller sent.
     awaits_caller: bool,
 }
 
 impl UploadProgress {
-    /// A piece came from the caller, or the end.
+    /// Records a piece from the caller, or the end.
     pub(crate) fn advance(&mut self, now: Instant) {
         *self = Self { latest: Some(now), awaits_caller: false };
     }
 
-    /// The instance has taken all that there is.
+    /// Records that the instance has read all that is available.
     pub(crate) fn pause(&mut self) {
         self.awaits_caller = true;
     }
 
-    /// The upload no longer waits for the caller: the attempt that did is over, or another one begins.
+    /// Ends the wait for the caller: the attempt that waited is over, or another one starts.
     pub(crate) fn resume(&mut self, now: Instant) {
         if self.awaits_caller {
             self.advance(now);
         }
     }
 
-    /// Returns whether the caller is what is waited for.
+    /// Returns whether the upload waits for the caller.
     pub(crate) fn awaits_caller(self) -> bool {
         self.awaits_caller
     }
 
-    /// Since when the instance is what is waited for, of an attempt or a call that `began` then; `now`
-    /// while the caller is.
+    /// Returns the start of the instance's time, for an attempt or a call that `began` then; `now`
+    /// while the upload waits for the caller.
     pub(crate) fn timeout_start(self, began: Instant, now: Instant) -> Instant {
         if self.awaits_caller { now } else { self.latest_or(began) }
     }
 
-    /// The caller's last piece, or the beginning, where that was later.
+    /// Returns the time of the caller's last piece, or the beginning if that was later.
     pub(crate) fn latest_or(self, began: Instant) -> Instant {
         self.latest.map_or(began, |latest| latest.max(began))
     }
@@ -55,7 +55,7 @@ mod tests {
     use crate::runtime::clock;
 
     #[test]
-    fn time_counts_from_the_last_piece_and_not_while_the_caller_is_waited_for() {
+    fn time_counts_from_the_last_piece_and_not_while_the_caller_pauses() {
         let began = clock::now();
         let at = |seconds| began + Duration::from_secs(seconds);
         let mut progress = UploadProgress::default();

@@ -1,5 +1,5 @@
-//! A request's body, which can be sent more than once: what passes is kept, up to a bound. It must never
-//! give half of a body as if it were the whole.
+//! The body of a request that can be sent more than once: sent frames are buffered, up to a limit.
+//! Never passes a part of a body off as the whole.
 
 use std::{
     mem,
@@ -16,15 +16,15 @@ use tonic::{Status, body::Body};
 use super::progress::UploadProgress;
 use crate::runtime::clock;
 
-/// A longer body is not kept.
+/// The longest body that is buffered.
 pub(super) const BUFFER_MAX: usize = 64 * 1024;
-/// What keeping a frame costs at least: many small ones are much, too.
+/// The least cost of a buffered frame: many small ones add up, too.
 const FRAME_MIN: usize = 64;
 
-/// A body and what of it was sent. Each attempt sends a pass over it; once this is dropped, nothing is
-/// kept any more.
+/// A body and its sent part. Each attempt sends a body from the start; once this is dropped,
+/// nothing is buffered any more.
 pub(super) struct Replay {
-    /// Absent where there is nothing to send.
+    /// Absent if the body is empty.
     buffer: Option<Arc<Mutex<ReplayBuffer>>>,
 }
 
@@ -43,8 +43,8 @@ impl Replay {
         Self { buffer: Some(Arc::new(Mutex::new(buffer))) }
     }
 
-    /// The body from its beginning, which ends all passes before this one that have not ended; `None`
-    /// where its beginning was let go.
+    /// Returns the body from its start, and ends earlier ones that have not ended; `None` if the
+    /// start was discarded.
     pub(super) fn body(&self) -> Option<Body> {
         let Some(shared) = &self.buffer else { return Some(Body::empty()) };
         let mut buffer = lock(shared);
@@ -59,22 +59,22 @@ impl Replay {
         Some(Body::new(ReplayBody { buffer: Arc::clone(shared), number, at: 0 }))
     }
 
-    /// Whether it can be sent from its beginning.
+    /// Returns whether the body can be sent from its start.
     pub(super) fn is_replayable(&self) -> bool {
         self.buffer.as_deref().is_none_or(|buffer| lock(buffer).is_replayable())
     }
 
-    /// Returns how far the upload has come.
+    /// Returns the progress of the upload.
     pub(super) fn progress(&self) -> UploadProgress {
         self.buffer.as_deref().map_or_else(UploadProgress::default, |buffer| lock(buffer).progress)
     }
 
-    /// A look at the body that outlives this.
+    /// Returns a view of the body's state that outlives this.
     pub(super) fn source(&self) -> RequestBodyState {
         RequestBodyState(self.buffer.clone())
     }
 
-    /// Takes in what there is without waiting, before the first pass.
+    /// Buffers what is available without waiting, before the first attempt.
     pub(super) fn buffer_available(&self, context: &mut Context<'_>) {
         let Some(buffer) = &self.buffer else { return };
         let mut buffer = lock(buffer);
@@ -85,7 +85,7 @@ impl Replay {
         }
     }
 
-    /// Returns whether all of it is there, and short enough to be kept.
+    /// Returns whether the whole body is buffered.
     pub(super) fn is_buffered(&self) -> bool {
         self.buffer.as_deref().is_none_or(|buffer| {
             let buffer = lock(buffer);
@@ -104,7 +104,7 @@ impl Drop for Replay {
     }
 }
 
-/// The body of a request whose call was answered, and which may still be sent.
+/// The state of the body of a request with a response, which may still be sent.
 pub(crate) struct RequestBodyState(Option<Arc<Mutex<ReplayBuffer>>>);
 
 impl RequestBodyState {
@@ -115,27 +115,27 @@ impl RequestBodyState {
 }
 
 fn lock(buffer: &Mutex<ReplayBuffer>) -> MutexGuard<'_, ReplayBuffer> {
-    // What a panic of the body itself leaves behind is consistent.
+    // A panic of the body itself leaves consistent state.
     buffer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Default)]
 pub(super) struct ReplayBuffer {
-    /// Gone once it has ended.
+    /// Dropped at its end.
     source: Option<Body>,
-    /// Of the whole body, as it was known at the beginning.
+    /// The size hint of the whole body, taken at the start.
     size_hint: SizeHint,
     frames: Vec<Bytes>,
-    /// How many frames before these were let go.
+    /// The number of frames discarded before these.
     discarded: usize,
     trailers: Option<HeaderMap>,
     failed: Option<Status>,
-    /// Of all frames that there were.
+    /// The size of all frames, discarded ones included.
     size: usize,
     is_buffering: bool,
-    /// How many passes there were. Only the last one reads the source.
+    /// The number of bodies so far. Only the last one reads the source.
     bodies: u64,
-    /// How many of them are still there.
+    /// The number of bodies that exist.
     bodies_live: u32,
     progress: UploadProgress,
 }
@@ -149,14 +149,14 @@ impl ReplayBuffer {
         self.discarded + self.frames.len()
     }
 
-    /// The frame at `at`, where it is at hand.
+    /// Returns the frame at `at`, if it is buffered.
     fn frame(&self, at: usize) -> Option<Frame<Bytes>> {
         let data = at.checked_sub(self.discarded).and_then(|at| self.frames.get(at));
         let trailers = || self.trailers.clone().filter(|_| at == self.end()).map(Frame::trailers);
         data.cloned().map(Frame::data).or_else(trailers)
     }
 
-    /// Takes in one frame more, the end, or a failure.
+    /// Reads the next frame, the end, or a failure.
     fn poll_source(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(source) = &mut self.source else { return Poll::Ready(()) };
         let frame = ready!(Pin::new(&mut *source).poll_frame(context));
@@ -179,7 +179,7 @@ impl ReplayBuffer {
         Poll::Ready(())
     }
 
-    /// Lets go of what was passed on up to `at`, where it is too much, or is not needed again.
+    /// Discards what was sent up to `at`, if it is too long or not needed again.
     fn trim(&mut self, at: usize) {
         if (!self.is_buffering || self.size > BUFFER_MAX) && at >= self.end() {
             self.discarded = self.end();
@@ -187,7 +187,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// Lets go of all frames where no attempt can need them any more.
+    /// Discards all frames if no attempt can need them.
     fn discard_unneeded(&mut self) {
         if !self.is_buffering && self.bodies_live == 0 {
             self.discarded = self.end();
@@ -196,7 +196,7 @@ impl ReplayBuffer {
     }
 }
 
-/// The body, as one attempt sends it.
+/// The body as one attempt sends it.
 struct ReplayBody {
     buffer: Arc<Mutex<ReplayBuffer>>,
     number: u64,
@@ -227,7 +227,7 @@ impl http_body::Body for ReplayBody {
                 return Poll::Ready(None);
             }
             if this.number != buffer.bodies {
-                return Poll::Ready(Some(Err(Status::cancelled("the call is sent anew"))));
+                return Poll::Ready(Some(Err(Status::cancelled("the call was retried"))));
             }
             if buffer.poll_source(context).is_pending() {
                 buffer.progress.pause();
@@ -243,7 +243,7 @@ impl http_body::Body for ReplayBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // It is asked for before the first frame.
+        // It is read before the first frame.
         if self.at == 0 { lock(&self.buffer).size_hint } else { SizeHint::default() }
     }
 }
@@ -265,7 +265,7 @@ mod tests {
 
     use super::*;
 
-    /// A body of these frames, and whether it then ends or goes on.
+    /// A body of these frames, which then ends or stays open.
     struct Frames(VecDeque<Result<Frame<Bytes>, Status>>, bool);
 
     impl http_body::Body for Frames {
@@ -289,7 +289,7 @@ mod tests {
         Replay::new(Body::new(Frames(frames.into(), ends)))
     }
 
-    /// The sizes of a body's frames, of trailers 0, and how it ends.
+    /// Returns the sizes of a body's frames, 0 for trailers, and its end.
     fn read(body: &mut Body) -> (Vec<usize>, Poll<Result<(), Status>>) {
         let mut sizes = Vec::new();
         loop {
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_body_is_passed_again_and_again() {
+    fn a_short_body_is_sent_again_and_again() {
         let trailers = Ok(Frame::trailers(HeaderMap::new()));
         let replay = replay([data(5), data(3), trailers], true);
         for _ in 0..3 {
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_goes_on_where_the_one_before_was_left() {
+    fn a_second_body_starts_anew_and_ends_the_first() {
         let replay = replay([data(5), data(3)], false);
         let mut first = replay.body().unwrap();
         let mut context = Context::from_waker(std::task::Waker::noop());
@@ -333,14 +333,15 @@ mod tests {
         let (sizes, end) = read(&mut second);
         assert_eq!(sizes, [5, 3]);
         assert!(end.is_pending(), "{end:?}");
-        // What is at hand may still be read by the first; then it ends, and not as if it were whole.
+        // The first may still read what is buffered; then it ends with an error, not as a whole
+        // body.
         let (sizes, end) = read(&mut first);
         assert_eq!(sizes, [3]);
         assert!(matches!(end, Poll::Ready(Err(_))), "{end:?}");
     }
 
     #[test]
-    fn a_body_that_is_too_long_is_passed_once() {
+    fn a_body_over_the_limit_is_sent_once() {
         let replay = replay([data(BUFFER_MAX), data(1), data(9)], true);
         assert_eq!(all(&mut replay.body().unwrap()), [BUFFER_MAX, 1, 9]);
         assert!(replay.body().is_none());
@@ -348,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_just_the_bound_is_kept() {
+    fn a_body_at_the_limit_is_buffered() {
         let replay = replay([data(BUFFER_MAX)], true);
         assert_eq!(all(&mut replay.body().unwrap()), [BUFFER_MAX]);
         assert_eq!(all(&mut replay.body().unwrap()), [BUFFER_MAX]);
@@ -364,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_once_the_call_is_answered() {
+    fn nothing_is_buffered_after_the_response() {
         let replay = replay([data(5), data(3)], true);
         let buffer = replay.buffer.clone().unwrap();
         let mut pass = replay.body().unwrap();
@@ -374,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_fails_is_not_whole() {
+    fn a_body_that_fails_is_not_replayable() {
         let replay = replay([data(5), Err(Status::internal("broken"))], true);
         let (sizes, end) = read(&mut replay.body().unwrap());
         assert_eq!(sizes, [5]);
@@ -383,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_at_hand_is_taken_in_without_waiting() {
+    fn the_available_part_is_buffered_without_waiting() {
         let short = replay([data(5), data(3)], true);
         assert!(is_buffered(&short));
         assert_eq!(all(&mut short.body().unwrap()), [5, 3]);

@@ -1,20 +1,21 @@
-//! Where a call was tried. It must never let a call come back to an instance that takes no connection.
+//! The instances that a call was sent to. Never lets a call return to an instance that takes no
+//! connection.
 
 use std::sync::Arc;
 
 use crate::{endpoint::Endpoint, transport::ConnectError};
 
-/// The instances that a call has to do with.
+/// The instances of a call's attempts.
 #[derive(Default)]
 pub(crate) struct TriedInstances {
-    /// Those that took no connection.
+    /// Instances that took no connection.
     unreachable: Vec<Arc<Endpoint>>,
     last_error: Option<ConnectError>,
-    /// Those whose connection had ended when the call was to be sent.
+    /// Instances whose connection had ended before the call was sent.
     closed: Vec<Arc<Endpoint>>,
-    /// Those that it was meant for.
+    /// Instances that an attempt was meant for.
     chosen: Vec<Arc<Endpoint>>,
-    /// The place among them of the one that it was meant for last.
+    /// The place of the latest one among them.
     latest: usize,
 }
 
@@ -23,32 +24,32 @@ fn contains(endpoints: &[Arc<Endpoint>], endpoint: &Endpoint) -> bool {
 }
 
 impl TriedInstances {
-    /// Whether this instance took no connection.
+    /// Returns whether this instance took no connection.
     pub(crate) fn is_unreachable(&self, endpoint: &Endpoint) -> bool {
         contains(&self.unreachable, endpoint)
     }
 
-    /// Whether the call was meant for this instance before.
+    /// Returns whether an attempt was meant for this instance.
     pub(crate) fn was_chosen(&self, endpoint: &Endpoint) -> bool {
         contains(&self.chosen, endpoint)
     }
 
-    /// Returns whether it was meant for any instance before.
+    /// Returns whether an attempt was meant for any instance.
     pub(crate) fn has_chosen(&self) -> bool {
         !self.chosen.is_empty()
     }
 
-    /// How many took no connection.
+    /// Returns the number of instances that took no connection.
     pub(crate) fn unreachable_count(&self) -> usize {
         self.unreachable.len()
     }
 
-    /// Why the last one took none.
+    /// Returns the latest connect error.
     pub(crate) fn last_error(&self) -> Option<&ConnectError> {
         self.last_error.as_ref()
     }
 
-    /// The instance that it was meant for last.
+    /// Returns the instance of the latest attempt.
     pub(crate) fn latest(&self) -> Option<Arc<Endpoint>> {
         self.chosen.get(self.latest).cloned()
     }
@@ -66,8 +67,8 @@ impl TriedInstances {
         self.last_error = Some(error);
     }
 
-    /// Notes that the call was not taken over a connection; the second time the instance counts as one
-    /// that takes none.
+    /// Records that a connection ended before the call was sent; the second time the instance
+    /// counts as unreachable.
     pub(crate) fn record_closed(&mut self, endpoint: &Arc<Endpoint>) {
         if contains(&self.closed, endpoint) {
             let address = endpoint.address().into();

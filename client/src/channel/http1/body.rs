@@ -1,5 +1,5 @@
-//! The body of an answer as it comes in. It must never give a connection back that something of it is
-//! still on.
+//! The body of a response. Invariant: a connection returns to the pool only after the response body
+//! is read to its end.
 
 use std::{
     pin::Pin,
@@ -15,17 +15,17 @@ use super::{connection::Http1Connection, idle::IdleConnections};
 
 pub(crate) struct ResponseBody {
     body: Incoming,
-    /// The connection that it has for itself, and where that goes afterwards.
+    /// The connection of this body alone, and the pool that it returns to.
     own: Option<(Box<Http1Connection>, Arc<IdleConnections>)>,
 }
 
 impl ResponseBody {
-    /// Over a connection that sees to itself.
+    /// Creates a body over a connection that a task drives.
     pub(crate) fn shared(body: Incoming) -> Self {
         Self { body, own: None }
     }
 
-    /// Over `connection`, which goes back to `idle` once all of it was read.
+    /// Creates a body over `connection`, which returns to `idle` after the end.
     pub(super) fn own(
         body: Incoming,
         connection: Box<Http1Connection>,
@@ -45,14 +45,14 @@ impl http_body::Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Self { body, own } = &mut *self;
         let Some((connection, _)) = own else { return Pin::new(body).poll_frame(context) };
-        // The connection has the waker: nothing else brings more.
-        let mut unheard = Context::from_waker(Waker::noop());
-        let frame = Pin::new(&mut *body).poll_frame(&mut unheard);
+        // The connection has the waker: nothing else brings more frames.
+        let mut no_waker = Context::from_waker(Waker::noop());
+        let frame = Pin::new(&mut *body).poll_frame(&mut no_waker);
         if frame.is_ready() {
             return frame;
         }
         connection.advance(context);
-        Pin::new(body).poll_frame(&mut unheard)
+        Pin::new(body).poll_frame(&mut no_waker)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,6 +1,6 @@
-//! One connection of HTTP/1.1, which has one call at a time and is driven by whoever waits for that call:
-//! no task of its own, and no hop between tasks for an answer. It must never be given to another call
-//! before both bodies of the one before have ended.
+//! One connection of HTTP/1.1, with one call at a time. The task that waits for the response drives
+//! it: no task of its own, and no hop between tasks. Invariant: it gets the next call only after
+//! both bodies of the last one have ended.
 
 use std::{
     future::{Future, poll_fn},
@@ -37,26 +37,27 @@ pub(super) struct Http1Connection {
     target: TargetSlot,
     driver: Driver,
     received: Received,
-    /// How long it may be idle.
+    /// The longest time that it may be idle.
     pub(super) idle_max: Duration,
     pub(super) address: Arc<str>,
-    /// The runtime that moves its bytes.
+    /// The runtime that drives its socket.
     pub(super) runtime: Id,
-    /// The address, as a header.
+    /// The address, as a `Host` header.
     pub(super) host: HeaderValue,
 }
 
-/// A request that got no response.
+/// The failure of a request without a response.
 pub(super) enum SendFailure {
-    /// Nothing of it was sent.
+    /// Nothing was sent.
     Unsent(Box<Request<Body>>),
-    /// The connection ended before any byte of a response, and not by the request's own body.
+    /// The connection ended before any byte of a response, and not because of the request's body.
     NoResponse(hyper::Error),
-    /// Anything else.
+    /// Any other failure.
     Failed(SendError),
 }
 
-/// What hyper's error says of a head over a limit. Its `is_parse_too_large` comes with its server alone.
+/// The message of hyper's error for a head over a limit. `is_parse_too_large` exists in its server
+/// only.
 const TOO_LARGE: &str = "message head is too large";
 
 /// A response that is not HTTP/1.1.
@@ -65,7 +66,7 @@ const TOO_LARGE: &str = "message head is too large";
 struct Malformed(hyper::Error);
 
 impl Http1Connection {
-    /// Connects to `address`. Cancel safe: nothing is left behind.
+    /// Connects to `address`. Cancel safe.
     pub(super) async fn open(dialer: &Dialer, address: &str) -> Result<Self, ConnectError> {
         let bad =
             |source| ConnectError::Address { address: address.into(), source: Arc::new(source) };
@@ -94,13 +95,13 @@ impl Http1Connection {
         Ok(Self { requests, target, driver, received, idle_max, address, runtime, host })
     }
 
-    /// Whether it can take a call, as far as is known without waiting.
+    /// Returns whether it can take a call, without waiting.
     pub(super) fn is_ready(&mut self) -> bool {
         let ended = self.driver.advance(&mut Context::from_waker(Waker::noop()));
         ended.is_pending() && self.requests.is_ready()
     }
 
-    /// Sends a request, whose URI is a path. Cancel safe; the connection is of no use then.
+    /// Sends a request whose URI is a path. Cancel safe: the connection can't be used afterwards.
     pub(super) async fn send(
         &mut self,
         request: Request<Body>,
@@ -109,12 +110,12 @@ impl Http1Connection {
         if let Some(target) = request.extensions().get::<RawTarget>() {
             self.target.set(request.method(), request.uri(), target);
         }
-        // Unconstrained: tokio would let an answer that is there wait for another turn of the task.
+        // Unconstrained: tokio would delay a response that is there to another turn of the task.
         let mut answered = pin!(coop::unconstrained(self.requests.try_send_request(request)));
         poll_fn(|context| {
-            // A call that is under way fails as the connection ends.
+            // A running call fails if the connection ends.
             let _ended = self.driver.advance(context);
-            // It has the waker: nothing else brings an answer.
+            // The driver has the waker: nothing else brings a response.
             answered.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         })
         .await
@@ -124,19 +125,19 @@ impl Http1Connection {
         })
     }
 
-    /// Sends and receives what can be without waiting, and has the task woken that waits.
+    /// Sends and receives what is possible without waiting, and registers the waker.
     pub(super) fn advance(&mut self, context: &mut Context<'_>) {
         let _ended = self.driver.advance(context);
     }
 
-    /// Goes on in a task of its own until it ends.
+    /// Moves the connection to a task of its own until it ends.
     pub(super) fn detach(self) {
         let mut driver = self.driver;
         tasks::spawn("http1", poll_fn(move |context| driver.advance(context)));
     }
 }
 
-/// Returns what became of a request that was sent, where `received` bytes came back.
+/// Classifies the failure of a sent request after `received` bytes of a response.
 fn send_failure(error: hyper::Error, received: usize) -> SendFailure {
     if received == 0 && !error.is_user() {
         return SendFailure::NoResponse(error);
@@ -155,13 +156,13 @@ fn send_failure(error: hyper::Error, received: usize) -> SendFailure {
     })
 }
 
-/// What moves the bytes of a connection; gone once that has ended.
+/// The future that drives a connection; dropped at its end.
 struct Driver(Option<SyncFuture<ConnectionFuture>>);
 
 type ConnectionFuture = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 impl Driver {
-    /// Goes on as far as it can; ready once the connection has ended.
+    /// Makes progress; ready once the connection has ended.
     fn advance(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(driver) = &mut self.0 else { return Poll::Ready(()) };
         let ended = ready!(Pin::new(driver).poll(context));

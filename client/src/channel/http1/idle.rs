@@ -1,5 +1,5 @@
-//! Idle connections of HTTP/1.1, each kept for a while for the next call. They belong to the runtime that
-//! moves their bytes, and close with it.
+//! Idle connections of HTTP/1.1, each kept for a while for the next call. They belong to the
+//! runtime that drives their sockets, and close with it.
 
 use std::{
     collections::HashMap,
@@ -16,18 +16,18 @@ use crate::runtime::{
     tasks,
 };
 
-/// For how long requests that can't be repeated go over new connections, once an instance has closed a
-/// kept one without a warning.
+/// The time for which requests that are not idempotent use new connections, after an instance
+/// closed a kept one unexpectedly.
 const CAUTION_TIME: Duration = Duration::from_secs(60);
 
-/// How often those that nobody uses are looked at.
+/// The interval between searches for expired connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The idle connections to the instances of a service.
 #[derive(Default)]
 pub(super) struct IdleConnections {
-    /// Those that nobody uses, by the runtime that moves their bytes: another one would have to be woken
-    /// by it for each answer, and may outlive it.
+    /// The idle connections by the runtime that drives their sockets: a call on another runtime
+    /// would need a wake-up from it for each response, and may outlive it.
     runtimes: DashMap<Id, Addresses>,
 }
 
@@ -36,9 +36,9 @@ type Addresses = HashMap<Arc<str>, AddressConnections>;
 /// The connections to one address.
 #[derive(Default)]
 struct AddressConnections {
-    /// The last one used is the last.
+    /// The most recently used is the last.
     idle: Vec<IdleConnection>,
-    /// When the instance last closed one that a request had just gone into.
+    /// The time when the instance last closed one that a request was just sent over.
     closed_unexpectedly: Option<Instant>,
 }
 
@@ -56,7 +56,7 @@ impl IdleConnections {
         }
     }
 
-    /// Takes a connection back, where it can have another call.
+    /// Keeps a connection, if it can take another call.
     pub(super) fn put_back(&self, mut connection: Box<Http1Connection>) {
         if connection.is_ready() {
             self.put(IdleConnection { connection, since: clock::now() });
@@ -64,11 +64,11 @@ impl IdleConnections {
     }
 }
 
-// No guard is held while a connection is looked at or dropped: both run code of the connection's, and of
-// the request that it may still hold, which may come back here.
+// No guard is held while a connection is polled or dropped: both run code of the connection, and of
+// the request that it may still hold, which may call back here.
 #[expect(clippy::disallowed_methods, reason = "the guards are held while connections are moved")]
 impl IdleConnections {
-    /// Returns false where the runtime has a home already.
+    /// Returns false if the runtime is known already.
     fn add_runtime(&self, runtime: Id) -> bool {
         match self.runtimes.entry(runtime) {
             Entry::Vacant(addresses) => drop(addresses.insert(Addresses::default())),
@@ -78,14 +78,14 @@ impl IdleConnections {
     }
 
     fn put(&self, idle: IdleConnection) {
-        // Where its runtime has ended, it is of no use, and is dropped after the guard.
+        // If its runtime has ended, the connection is dropped after the guard.
         if let Some(mut addresses) = self.runtimes.get_mut(&idle.connection.runtime) {
             addresses.entry(Arc::clone(&idle.connection.address)).or_default().idle.push(idle);
         }
     }
 
-    /// One to `address` that is open, as far as is known. None for a request that can't be repeated where
-    /// the instance may close it at any time; one goes in its place, as a new one will be kept.
+    /// Takes an open connection to `address`. None for a request that is not idempotent if the
+    /// instance may close it at any time; one is dropped instead, as the new one will be kept.
     pub(super) fn take(
         &self,
         runtime: Id,
@@ -147,14 +147,14 @@ impl IdleConnection {
     }
 }
 
-/// Looks after the idle connections of a runtime, and lets go of them with it.
+/// Sweeps the idle connections of a runtime, and drops them when it ends.
 struct Sweeper {
     pool: Weak<IdleConnections>,
     runtime: Id,
 }
 
 impl Sweeper {
-    /// Closes connections that were idle for too long, while the pool exists.
+    /// Closes expired connections, while the pool exists.
     async fn sweep(self) {
         loop {
             clock::sleep(SWEEP_INTERVAL).await;

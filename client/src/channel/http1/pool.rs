@@ -1,5 +1,6 @@
-//! Connections of HTTP/1.1, each for one call at a time, kept for a while for the next one. Must not send a
-//! request twice that may have been received: it reports a kept connection that ended, and `stale` decides.
+//! Connections of HTTP/1.1, each for one call at a time, kept for the next one. Stands in for the
+//! pool of hyper-util: see [`http1`](super). Never sends a request twice that may have been
+//! received: it reports that a kept connection ended, and `stale` decides.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -19,8 +20,8 @@ use super::{
 };
 use crate::transport::{Dialer, InvalidResponse, SendError, unify_content_length};
 
-/// How long a connection that nobody uses is kept: less than servers do, most of which keep one for
-/// 5 s and more, so that no call is sent while its instance closes.
+/// The longest time that an idle connection is kept: less than most servers do (5 s and more), so
+/// that no call is sent while its instance closes.
 const IDLE_MAX: Duration = Duration::from_secs(4);
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
@@ -40,7 +41,7 @@ impl Pool {
         Self { state: Arc::new(PoolState { dialer: dialer.clone(), idle: Arc::default() }) }
     }
 
-    /// Sends `request` to `address`, over a kept connection where there is one. Cancel safe: dropping
+    /// Sends `request` to `address`, over a kept connection if there is one. Cancel safe: dropping
     /// closes the connection.
     pub(crate) async fn send(
         &self,
@@ -52,7 +53,7 @@ impl Pool {
         while let Some(mut connection) = self.state.idle.take(runtime, address, is_idempotent) {
             match connection.send(to_http1(request, &connection.host)).await {
                 Ok(answer) => return self.lend_connection(answer, connection),
-                // It was closed while nobody used it.
+                // The connection was closed while it was idle.
                 Err(SendFailure::Unsent(unsent)) => request = *unsent,
                 Err(SendFailure::NoResponse(error)) => {
                     self.state.idle.record_unexpected_close(&connection);
@@ -107,8 +108,8 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A request as HTTP/1.1 has it: a path for a target, `Host`, and a length where servers insist on one
-/// although there is no body (RFC 9110, 8.6).
+/// Converts a request to HTTP/1.1: a path as its target, `Host`, and a length if servers insist on
+/// one without a body (RFC 9110, 8.6).
 fn to_http1(mut request: Request<Body>, host: &HeaderValue) -> Request<Body> {
     *request.uri_mut() = origin_form(request.uri());
     *request.version_mut() = Version::HTTP_11;
@@ -122,8 +123,8 @@ fn to_http1(mut request: Request<Body>, host: &HeaderValue) -> Request<Body> {
     request
 }
 
-/// Returns how long a connection may be idle: three quarters of what the instance says, as in
-/// `Keep-Alive: timeout=5, max=100`, and no longer than [`IDLE_MAX`].
+/// Returns the longest idle time: three quarters of the instance's `Keep-Alive: timeout=5,
+/// max=100`, and at most [`IDLE_MAX`].
 fn idle_max(headers: &HeaderMap) -> Duration {
     let keep_alive = headers.get(&KEEP_ALIVE).and_then(|value| value.to_str().ok());
     let seconds = keep_alive.and_then(|value| {
@@ -134,7 +135,7 @@ fn idle_max(headers: &HeaderMap) -> Duration {
     seconds.map_or(IDLE_MAX, |seconds| IDLE_MAX.min(Duration::from_millis(750) * seconds))
 }
 
-/// Of a URI what one instance is asked.
+/// Returns the origin form of a URI.
 fn origin_form(uri: &Uri) -> Uri {
     let path = uri.path_and_query().cloned();
     path.unwrap_or_else(|| PathAndQuery::from_static("/")).into()
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_kept_for_less_than_the_instance_says() {
+    fn a_connection_is_kept_for_less_than_the_instance_keeps_it() {
         assert_eq!(keep_alive("timeout=1"), Duration::from_millis(750));
         assert_eq!(keep_alive("max=100, Timeout = 4"), Duration::from_secs(3));
         assert_eq!(keep_alive("timeout=0"), Duration::ZERO);

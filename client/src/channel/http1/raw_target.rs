@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-/// The target of a request, byte for byte, where its URI only holds an encoded form of it: many clients
-/// send `"`, `<` and `>`, which have to be percent-encoded, as they are. An extension of a request through
-/// an [`HttpChannel`](crate::HttpChannel). Over HTTP/2, whose `:path` can't hold such bytes, the URI counts.
+/// The exact target of a request whose URI only holds an encoded form of it: many clients send `"`,
+/// `<` and `>`, which have to be percent-encoded, as they are. An extension of a request through an
+/// [`HttpChannel`](crate::HttpChannel). Over HTTP/2, whose `:path` can't hold such bytes, the URI
+/// counts.
 ///
 /// ```
 /// use waypost_client::RawTarget;
@@ -19,8 +20,8 @@ use std::sync::Arc;
 pub struct RawTarget(Arc<str>);
 
 impl RawTarget {
-    /// `None` for a target that does not begin with `/`, or holds a space or a control character: it would
-    /// end the request line, or be read in several ways.
+    /// Creates a target. `None` if it does not begin with `/`, or holds a space or a control
+    /// character: it would end the request line, or be ambiguous.
     ///
     /// ```
     /// use waypost_client::RawTarget;
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_visible_and_begins_with_a_slash() {
+    fn a_target_is_printable_and_begins_with_a_slash() {
         for target in ["", "a", "*", "http://a/", "/a b", "/a\tb", "/a\r\nx: y", "/\u{7f}", "/\0"] {
             assert_eq!(RawTarget::new(target), None, "{target:?}");
         }

@@ -1,7 +1,8 @@
-//! The bytes of an HTTP/1.1 connection, as hyper reads and writes them. Counts what the instance sent, and
-//! replaces a request target that a URI can't hold. Goes on receiving where the instance takes no more of
-//! a request: its response may be there already, and hyper would drop it for the failed write. Invariant:
-//! only the target of the one request line that it was given is replaced; all other bytes pass unchanged.
+//! The bytes of an HTTP/1.1 connection, as hyper reads and writes them. Counts received bytes, and
+//! replaces a request target that a URI can't hold. Goes on receiving after the instance stopped
+//! reading a request: its response may be there already, and hyper would drop it for the failed
+//! write. Invariant: only the target of the one given request line is replaced; all other bytes
+//! pass unchanged.
 
 use std::{
     io,
@@ -18,13 +19,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::raw_target::RawTarget;
 
-/// How many bytes came over a connection since a call began. Written and read by the one task that drives
-/// the connection.
+/// The bytes received since the start of a call. Written and read by the one task that drives the
+/// connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Received(Arc<AtomicUsize>);
 
 impl Received {
-    /// A call begins.
+    /// Starts the count for a call.
     pub(super) fn reset(&self) {
         self.0.store(0, Relaxed);
     }
@@ -40,7 +41,7 @@ pub(super) struct TargetSlot(Arc<TargetState>);
 
 #[derive(Default)]
 struct TargetState {
-    /// Read before the lock is taken: there is seldom anything.
+    /// Read before the lock is taken: a replacement is rare.
     is_set: AtomicBool,
     replacement: Mutex<Option<RequestLine>>,
 }
@@ -51,7 +52,7 @@ struct RequestLine {
 }
 
 impl TargetSlot {
-    /// Replaces the target in the request line that is written next, which has to be of this request.
+    /// Replaces the target in the next request line, which has to be of this request.
     pub(super) fn set(&self, method: &Method, uri: &Uri, target: &RawTarget) {
         let line = |target: &dyn std::fmt::Display| format!("{method} {target} HTTP/1.1\r\n");
         let replacement = RequestLine { expected: line(uri), by: line(&target.as_str()) };
@@ -78,15 +79,15 @@ pub(super) struct WireStream<S> {
     received: Received,
     target: TargetSlot,
     replaced: Option<PendingWrite>,
-    /// Whether the instance takes no more.
+    /// Set once the instance has stopped reading.
     is_write_closed: bool,
 }
 
-/// Bytes on their way in place of others.
+/// Bytes that are written in place of others.
 struct PendingWrite {
     bytes: Vec<u8>,
     written: usize,
-    /// How many bytes of the writer's they stand for.
+    /// The number of the writer's bytes that they replace.
     stands_for: usize,
 }
 
@@ -95,7 +96,7 @@ impl<S> WireStream<S> {
         Self { stream, received, target, replaced: None, is_write_closed: false }
     }
 
-    /// Takes the replacement, where `bytes` begin with the line that it is for.
+    /// Takes the replacement, if `bytes` begin with its request line.
     fn replace(&mut self, bytes: &[u8]) {
         let Some(RequestLine { expected, by }) = self.target.take() else { return };
         if let Some(rest) = bytes.strip_prefix(expected.as_bytes()) {
@@ -105,8 +106,8 @@ impl<S> WireStream<S> {
         }
     }
 
-    /// A write that fails because the instance closed the connection never ends: what there is to receive,
-    /// the end of the connection at least, decides the call.
+    /// Keeps a write pending that failed because the instance closed the connection: the received
+    /// bytes, or the end of the connection, decide the call.
     fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match written {
             Poll::Ready(Err(error)) if is_refusal(&error) => {
@@ -213,7 +214,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_sent_before_a_reset_is_received_after_a_failed_write() {
+    async fn bytes_sent_before_a_reset_are_received_after_a_failed_write() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut instance, _) = listener.accept().await.unwrap();
@@ -222,7 +223,7 @@ mod tests {
         wire.write_all(b"never read").await.unwrap();
         instance.readable().await.unwrap();
         instance.write_all(b"no").await.unwrap();
-        // With bytes that were not read: a reset.
+        // Unread bytes make it a reset.
         drop(instance);
         let writes = async {
             loop {
@@ -233,7 +234,7 @@ mod tests {
         let never = tokio::time::timeout(std::time::Duration::from_millis(50), writes).await;
         never.unwrap_err();
         let mut read = Vec::new();
-        // It ends in an error, or not: that is up to the system.
+        // It may end in an error: that depends on the system.
         let _ended = wire.read_to_end(&mut read).await;
         assert_eq!(read, b"no");
         assert_eq!(received.bytes(), 2);
@@ -241,7 +242,7 @@ mod tests {
         assert_eq!(received.bytes(), 0);
     }
 
-    /// Takes as many bytes with each write as it is told to, 0 of which is pending once.
+    /// Takes the given number of bytes with each write; 0 is pending once.
     #[derive(Default)]
     struct Taker {
         takes: VecDeque<usize>,
@@ -272,7 +273,7 @@ mod tests {
         }
     }
 
-    /// What comes out where `bytes` are written, with these counts, after the slot was set.
+    /// Returns the output for `bytes`, written in these portions after the slot was set.
     fn written(bytes: &str, takes: &[usize], vectored: bool) -> String {
         let target = TargetSlot::default();
         let taker = Taker { takes: takes.iter().copied().collect(), ..Taker::default() };
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn another_request_line_stays() {
+    fn another_request_line_stays_unchanged() {
         for bytes in ["POST /a?q=%22%3Cb%3E%22 HTTP/1.1\r\n\r\n", "GET /a HTTP/1.1\r\n\r\n", "x"] {
             assert_eq!(written(bytes, &[1, 0, 2], false), bytes);
         }

@@ -1,5 +1,5 @@
-//! Whether and when a call that failed is sent again. Pure: told how it failed and what is left of its
-//! time, given its randomness. What is not known to be safe is never sent twice.
+//! Decides whether and when a failed call is retried. Pure: takes the failure, the remaining time
+//! and randomness as arguments. Never retries a call that may not be served twice.
 
 mod pushback;
 mod silence;
@@ -9,48 +9,47 @@ use std::time::Duration;
 pub(crate) use self::{pushback::Pushback, silence::silence_limit};
 use crate::runtime::backoff::Backoff;
 
-/// Of the wait before the first time that an idempotent call is sent again, and before any.
+/// The base and the maximum of the backoff of idempotent calls.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// The longest wait of a call that sets no timeout.
+/// The longest wait of a call without a timeout.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// How a call failed.
+/// The cause for a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetryCause {
-    /// No instance has seen to it, and none will.
+    /// No instance has begun to serve it.
     Unsent,
-    /// Its connection was lost: nobody knows.
+    /// The connection was lost: an instance may have served it.
     ConnectionLost,
-    /// An instance answered that it does not serve it now.
+    /// The instance responded that it does not serve it now.
     Unavailable(Pushback),
 }
 
-/// Where a call is sent next.
+/// The instance of the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NextInstance {
-    /// To an instance that it was not sent to yet, and that is not ejected.
+    /// An instance that was not tried and is not ejected.
     Untried,
-    /// To one that it was sent to, or that is ejected.
+    /// An instance that was tried, or is ejected.
     Tried,
 }
 
-/// The tries that a call has.
+/// The retries of a call.
 #[derive(Debug)]
 pub(super) struct Retry {
-    /// In all, the first one included.
+    /// The number of attempts, including the first.
     attempts: u32,
     backoff: Backoff,
 }
 
 impl Retry {
-    /// 1 attempt, or none: only what was not sent is tried again.
+    /// Creates the retries of a call. With 1 attempt or none, only an unsent call is retried.
     pub(super) fn new(attempts: u32) -> Self {
         Self { attempts, backoff: Backoff::new(BACKOFF.0, BACKOFF.1) }
     }
 
-    /// How long to wait before a call is sent again that was `sent` so many times and has so much time
-    /// `left` (`None`: it sets no timeout); `None` where it is not to be sent again. `random` is from
-    /// 0 to 1.
+    /// Returns the wait before a retry of a call that was `sent` so often and has so much time
+    /// `left` (`None`: no timeout); `None` if there is to be no retry. `random` is from 0 to 1.
     pub(super) fn wait(
         &mut self,
         cause: RetryCause,
@@ -68,11 +67,11 @@ impl Retry {
             RetryCause::Unavailable(Pushback::Wait(wait)) => wait,
             RetryCause::Unavailable(Pushback::Never) => return None,
         };
-        // Another instance has done nothing that a wait would help with.
+        // A wait would not help: another instance has not failed.
         let wait = if pushback.is_zero() && next == NextInstance::Untried {
             Duration::ZERO
         } else {
-            // With jitter on top: those that an instance turns away must not come back together.
+            // With jitter: calls that an instance rejects must not return together.
             pushback.saturating_add(self.backoff.delay(random, None))
         };
         (wait < left.unwrap_or(WAIT_MAX)).then_some(wait)
@@ -90,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_not_sent_is_tried_again_unasked() {
+    fn only_an_unsent_call_is_retried_by_default() {
         for attempts in [0, 1] {
             let mut retry = Retry::new(attempts);
             assert_eq!(retry.wait(RetryCause::ConnectionLost, Tried, 1, None, 0.5), None);
@@ -100,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idempotent_call_is_sent_so_many_times_in_all() {
+    fn an_idempotent_call_has_a_limit_of_attempts() {
         let mut retry = Retry::new(3);
         assert_eq!(retry.wait(RetryCause::ConnectionLost, Tried, 1, None, 1.0), Some(ms(50)));
         assert_eq!(retry.wait(UNSPECIFIED, Tried, 2, None, 1.0), Some(ms(100)));
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn another_instance_is_not_waited_for_unless_it_was_said_so() {
+    fn a_retry_at_another_instance_waits_for_pushback_alone() {
         let mut retry = Retry::new(9);
         for cause in [
             RetryCause::ConnectionLost,
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn pushback_is_waited_for_at_least() {
+    fn pushback_is_the_least_wait() {
         let wait = RetryCause::Unavailable(Pushback::Wait(ms(300)));
         assert_eq!(Retry::new(2).wait(wait, Tried, 1, None, 0.0), Some(ms(300)));
         assert_eq!(Retry::new(2).wait(wait, Tried, 1, None, 1.0), Some(ms(350)));
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn no_call_waits_longer_than_its_time() {
+    fn no_retry_waits_beyond_the_timeout() {
         let wait = |wait_ms| RetryCause::Unavailable(Pushback::Wait(ms(wait_ms)));
         assert_eq!(Retry::new(2).wait(wait(300), Tried, 1, Some(ms(300)), 0.0), None);
         assert_eq!(Retry::new(2).wait(wait(300), Tried, 1, Some(ms(301)), 0.0), Some(ms(300)));

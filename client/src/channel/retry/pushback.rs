@@ -1,25 +1,24 @@
-//! What an instance that did not serve a call says about sending it again. What can't be understood
-//! means: don't.
+//! The response header of an instance that did not serve a call, about retries. An invalid value
+//! forbids them.
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 
-/// Whether, and when, a call may be sent again.
+/// The instance's instruction about a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushback {
-    /// Nothing was said.
+    /// There is no instruction.
     Unspecified,
-    /// Not sooner than after this time.
+    /// A retry is allowed after this time.
     Wait(Duration),
-    /// Not at all.
+    /// A retry is forbidden.
     Never,
 }
 
 impl Pushback {
-    /// What the head of an answer says: `grpc-retry-pushback-ms` (gRPC's proposal A6), or else
-    /// `retry-after` in seconds (RFC 9110, 10.2.3; a date, which goes by the wall clock, is not
-    /// understood).
+    /// Reads `grpc-retry-pushback-ms` (gRPC's proposal A6), or else `retry-after` in seconds (RFC
+    /// 9110, 10.2.3; a date counts as invalid, as it depends on the wall clock).
     pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
         let parse = |name, unit: fn(u64) -> Duration| {
             headers.get(name).map(|value: &HeaderValue| {
@@ -36,7 +35,7 @@ impl Pushback {
 
 static PUSHBACK: header::HeaderName = header::HeaderName::from_static("grpc-retry-pushback-ms");
 
-/// Without a sign: `parse` alone takes a `+`.
+/// Rejects a sign: `parse` alone accepts a `+`.
 fn is_number(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -52,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_are_read_in_their_units() {
+    fn waits_have_their_units() {
         let ms = |value| of("grpc-retry-pushback-ms", value);
         assert_eq!(ms("250"), Pushback::Wait(Duration::from_millis(250)));
         assert_eq!(ms("0"), Pushback::Wait(Duration::ZERO));
@@ -61,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_wait_forbids_to_try_again() {
+    fn an_invalid_wait_forbids_a_retry() {
         for value in ["-1", "", "soon", "+5", "1.5", "5 ", "99999999999999999999", "é"] {
             assert_eq!(of("grpc-retry-pushback-ms", value), Pushback::Never, "{value:?}");
             assert_eq!(of("retry-after", value), Pushback::Never, "{value:?}");
@@ -70,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn grpcs_own_word_goes_first() {
+    fn the_header_of_grpc_takes_precedence() {
         let mut headers = HeaderMap::new();
         headers.insert("retry-after", HeaderValue::from_static("3"));
         headers.insert("grpc-retry-pushback-ms", HeaderValue::from_static("-1"));

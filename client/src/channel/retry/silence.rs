@@ -1,16 +1,16 @@
-//! The silence after which an instance counts as one that does not answer. Pure.
+//! The silence after which another instance is tried. Pure.
 
 use std::time::Duration;
 
-/// Shorter silences count only where all of a call's time is short.
+/// The least limit, unless the whole call has little time.
 const SILENCE_MIN: Duration = Duration::from_secs(1);
 
-/// How long an instance may be silent before a call that has `limit` and so many `attempts` goes to another
-/// one, too. `slowest`: the slowest answer of the service's instances lately.
+/// Returns how long an instance may be silent before a call with this timeout (`limit`) and number
+/// of `attempts` goes to another one, too. `slowest` is the slowest recent response of the service.
 ///
-/// At most a second, so that a dead instance costs little; less where `limit` would not do for all
-/// attempts. Longer where answers were slower: an instance that is as slow as the others is not silent. The
-/// last quarter of `limit` is left for the other instance.
+/// At most a second, so that a dead instance costs little; less if `limit` would not suffice for
+/// all attempts. Longer after slow responses: an instance that is as slow as the others is not
+/// silent. The last quarter of `limit` is left for the other instance.
 pub(crate) fn silence_limit(limit: Duration, attempts: u32, slowest: Duration) -> Duration {
     let share = limit / attempts.saturating_add(1);
     let least = SILENCE_MIN.min(share);
@@ -36,10 +36,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_always_slow_is_waited_for() {
+    fn a_service_that_is_always_slow_gets_more_time() {
         assert_eq!(silence_limit(ms(30_000), 2, ms(12_000)), ms(18_000));
         assert_eq!(silence_limit(ms(30_000), 2, ms(900)), ms(1_350));
-        // And still, there is time for another one.
+        // There is still time for another one.
         assert_eq!(silence_limit(ms(30_000), 2, ms(28_000)), ms(22_500));
         assert_eq!(silence_limit(ms(400), 3, Duration::MAX), ms(300));
     }
