@@ -122,7 +122,7 @@ async fn what_cant_be_measured_is_refused() {
         (&["restart"], "--spawn"),
         (&["resolve", "--instances", "3", "--services", "2"], "multiple of --services"),
         (&["heartbeat", "--leases-a-message", "70000"], "between 1 and 65536"),
-        (&["watch", "--rate", "0"], "more than 0"),
+        (&["watch", "--rate", "0"], "greater than 0"),
     ];
     for (words, reason) in refused {
         server.run(&[&["bench"], words].concat()).await.refused(reason);
