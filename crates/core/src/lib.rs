@@ -1,8 +1,10 @@
-//! The core of the Waypost registry: what is registered, under which leases, and what changed.
+//! The core of the Waypost registry: instances, their leases, and the log of changes.
 //!
-//! [`model`] has the nouns, as types that are valid by construction; [`registry`] the state machine
-//! over them. Pure: no clock, no I/O, no runtime. Time and randomness are arguments, decisions are
-//! return values.
+//! [`model`] has the nouns, as types that are valid by construction. [`registry`] is the state
+//! machine over them.
+//!
+//! Pure: no clock, no I/O, no runtime. Time and randomness are arguments, decisions are return
+//! values.
 
 pub mod failpoint;
 pub mod model;

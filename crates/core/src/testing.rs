@@ -1,4 +1,5 @@
-//! Fixtures for tests: short constructors, seeds of random tests, and the fold of changes.
+//! Fixtures for tests: short constructors, seeds of random tests, and a reader that applies
+//! changes.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "fixtures of tests")]
 
@@ -12,10 +13,10 @@ use crate::{
     registry::Patch,
 };
 
-/// What an instance is identified by.
+/// The service and the id of an instance.
 pub type Identity = (ServiceKey, InstanceId);
 
-/// Fresh seeds for a random test, or the one in the environment variable `WAYPOST_SEED`.
+/// Returns new seeds for a random test, or the one in the environment variable `WAYPOST_SEED`.
 pub fn seeds(count: usize) -> Vec<u64> {
     let given = std::env::var("WAYPOST_SEED").ok();
     let given = given.map(|seed| seed.parse().expect("WAYPOST_SEED is a number"));
@@ -46,7 +47,7 @@ pub fn id(text: &str) -> InstanceId {
     InstanceId::parse(text, 256).unwrap()
 }
 
-/// Content that differs by its port alone.
+/// Content that differs only by its port.
 pub fn content(port: u16) -> Content {
     Content::from(&parts(port))
 }
@@ -85,27 +86,29 @@ pub fn identity(instance: &Instance) -> Identity {
     (ServiceKey::clone(&instance.service), instance.id.clone())
 }
 
-/// Applies a change to a state as a reader does, and checks that it fits.
+/// Applies a change to a state as a reader does.
 ///
-/// Panics: it does not fit.
+/// # Panics
+///
+/// The change does not follow from the state.
 pub fn fold(state: &mut BTreeMap<Identity, Instance>, change: &Change) {
     let after = Instance::clone(&change.instance);
-    let place = identity(&after);
+    let key = identity(&after);
     match &change.kind {
         ChangeKind::Added => {
-            assert_eq!(after.created, after.modified, "{place:?}");
-            assert_eq!(state.insert(place, after), None, "was there already");
+            assert_eq!(after.created, after.modified, "{key:?}");
+            assert_eq!(state.insert(key, after), None, "the instance existed");
         }
         ChangeKind::Updated { before, .. } => {
             assert_ne!(
                 (&before.content, before.presence),
                 (&after.content, after.presence),
-                "{place:?}"
+                "{key:?}"
             );
-            assert_eq!(state.insert(place, after).as_ref(), Some(&**before));
+            assert_eq!(state.insert(key, after).as_ref(), Some(&**before));
         }
         ChangeKind::Removed(_) => {
-            let known = state.remove(&place).expect("only what is there is removed");
+            let known = state.remove(&key).expect("a known instance is removed");
             assert_eq!(known, Instance { modified: known.modified, ..after });
         }
     }

@@ -1,50 +1,50 @@
-//! One change to one instance, as watchers see it.
+//! A change to one instance, as watchers see it.
 
 use std::sync::Arc;
 
 use super::{Instance, Revision};
 
-/// One change to one instance. Its revision is its instance's `modified`.
+/// A change to one instance. Its revision is `modified` of the instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// What happened.
+    /// The kind of change.
     pub kind: ChangeKind,
-    /// The instance after the change; of a removal as last known.
+    /// The instance after the change; for a removal, as last known.
     pub instance: Arc<Instance>,
 }
 
 impl Change {
-    /// The change's place in the history.
+    /// Returns the revision of the change.
     pub fn revision(&self) -> Revision {
         self.instance.modified
     }
 }
 
-/// What happened to an instance.
+/// The kind of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeKind {
-    /// It is new.
+    /// A new instance.
     Added,
-    /// Its content changed.
+    /// Other content or another presence.
     Updated {
         /// The instance before.
         before: Arc<Instance>,
-        /// Whether another registration took it over.
+        /// True if another registration took the instance over.
         replaced: bool,
     },
-    /// It is gone.
+    /// A removed instance.
     Removed(RemovalReason),
 }
 
-/// Why an instance is gone.
+/// The reason of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemovalReason {
-    /// It deregistered itself.
+    /// The instance deregistered.
     Deregistered,
-    /// Its lease was not renewed.
+    /// The lease was not renewed within its TTL.
     Expired,
-    /// The stream that renewed its lease broke, and the grace passed.
+    /// The stream that renewed the lease broke, and the grace passed.
     Disconnected,
-    /// An operator decided so.
+    /// An operator removed the instance.
     Evicted,
 }

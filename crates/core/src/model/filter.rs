@@ -1,4 +1,6 @@
-//! Selects instances by their zone, version and metadata.
+//! Filters: they select instances by their zone, version and metadata.
+//!
+//! Pure.
 
 use super::{Change, ChangeKind, Content, Metadata};
 
@@ -14,12 +16,12 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// True where the filter matches everything.
+    /// Returns whether the filter matches everything.
     pub fn is_empty(&self) -> bool {
         self.zones.is_empty() && self.versions.is_empty() && self.metadata.iter().next().is_none()
     }
 
-    /// True where the content matches.
+    /// Returns whether the content matches.
     pub fn matches(&self, content: &Content) -> bool {
         let view = content.view();
         (self.zones.is_empty() || self.zones.iter().any(|wanted| wanted == view.zone))
@@ -28,7 +30,7 @@ impl Filter {
             && self.metadata.iter().all(|(key, value)| view.value(key) == Some(value))
     }
 
-    /// What a watch with this filter sees of a change; `None`: nothing.
+    /// Returns how a change appears to a watch with this filter; `None` if it does not.
     pub fn visibility(&self, change: &Change) -> Option<Visibility> {
         if self.is_empty() {
             return Some(Visibility::Unchanged);
@@ -49,7 +51,7 @@ impl Filter {
 /// A change as it appears behind a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visibility {
-    /// As it happened.
+    /// The change itself.
     Unchanged,
     /// An update by which the instance came to match: an addition.
     Added,

@@ -1,68 +1,70 @@
-//! The host under which callers reach an instance. Pure.
+//! The host under which callers reach an instance.
+//!
+//! Pure.
 //!
 //! A host is an IP address in its usual form, or a DNS name. Refused are addresses that no caller
 //! reaches (unspecified, multicast, broadcast), and the other forms in which `inet_aton` reads an
 //! IPv4 address (`0x7f.1`, `0177.0.0.1`, `127.1`, `2130706433`): some resolvers read them as that
 //! address, others look them up as names.
 //!
-//! One label of digits is a name where it can't be meant as such an address: it is above `u32::MAX`,
-//! no octal number in spite of a leading 0, or stands for an address in `0.0.0.0/8` other than
-//! `0.0.0.0`. Container ids are such names. A name of several labels does not end with a number.
+//! A single label of digits is a name if it is no such address: it exceeds `u32::MAX`, is no octal
+//! number in spite of a leading 0, or is an address in `0.0.0.0/8` other than `0.0.0.0`. Container
+//! ids are such names. A name of several labels does not end with a number.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use compact_str::CompactString;
 use thiserror::Error;
 
-/// Where an instance is reached: an IP address or a DNS name, as it was given.
+/// An IP address or a DNS name, as the instance declared it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host(CompactString);
 
-/// Why a text is no [`Host`].
+/// An invalid [`Host`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum HostError {
-    /// There is nothing.
+    /// The text is empty.
     #[error("must not be empty")]
     Empty,
-    /// It has more bytes than allowed.
+    /// The text has more bytes than allowed.
     #[error("has {bytes} bytes, at most {bytes_max} are allowed")]
     TooLong {
-        /// How many it has.
+        /// The bytes that it has.
         bytes: usize,
-        /// How many are allowed.
+        /// The bytes that are allowed.
         bytes_max: usize,
     },
-    /// It is an IPv6 address in brackets.
+    /// An IPv6 address in brackets.
     #[error("must be an IPv6 address without brackets")]
     Bracketed,
-    /// It is an IPv6 address with a zone id.
+    /// An IPv6 address with a zone id.
     #[error("has a zone id, which is valid on one machine alone: advertise an address without one")]
     Zoned,
-    /// It is neither an address nor a name.
+    /// Neither an address nor a name.
     #[error("must be an IP address or a DNS name, without a port")]
     Malformed,
-    /// It is the address to listen on that stands for all addresses of a machine.
+    /// The address that a server listens on for all addresses of its machine.
     #[error(
         "is the unspecified address, which servers listen on and callers can't reach: advertise an \
          address of this machine"
     )]
     Unspecified,
-    /// It is the address of a group.
+    /// The address of a group.
     #[error("is a multicast address, which callers can't connect to: advertise a unicast address")]
     Multicast,
-    /// It is the address of everything on a network.
+    /// The address of all machines of a network.
     #[error(
         "is the broadcast address, which callers can't connect to: advertise a unicast address"
     )]
     Broadcast,
-    /// It is a number, or several, that some resolvers read as an IPv4 address.
+    /// One or several numbers that some resolvers read as an IPv4 address.
     #[error("is another form of an IPv4 address, which not all callers read alike: write {0}")]
     OtherForm(Ipv4Addr),
 }
 
 impl Host {
-    /// Reads a host of at most `bytes_max` bytes that callers can reach. The form of a DNS name is that
-    /// of RFC 1123 with `_` allowed besides; of several labels, the last is not all digits (RFC 3696,
+    /// Parses a host of at most `bytes_max` bytes that callers can reach. A DNS name has the form
+    /// of RFC 1123, and `_` is allowed. Of several labels, the last is not all digits (RFC 3696,
     /// section 2).
     pub fn parse(text: &str, bytes_max: usize) -> Result<Self, HostError> {
         if text.len() > bytes_max {
@@ -75,23 +77,23 @@ impl Host {
         Ok(Self(CompactString::from(text)))
     }
 
-    /// Reads a host that was taken before, by a version that may have refused less.
+    /// Parses a host that was stored by an earlier version, which may have accepted more.
     pub fn stored(text: &str) -> Result<Self, HostError> {
         read(text).map(|_| Self(CompactString::from(text)))
     }
 
-    /// One that was read before.
+    /// Makes one of a text that was checked before.
     pub(super) fn from_valid(text: &str) -> Self {
         Self(CompactString::from(text))
     }
 
-    /// The host as text.
+    /// Returns the host as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The address that the text is; `None` where it has the form of a name.
+/// Parses an address; `None` if the text has the form of a name.
 fn read(text: &str) -> Result<Option<IpAddr>, HostError> {
     if text.is_empty() {
         return Err(HostError::Empty);
@@ -121,13 +123,13 @@ fn has_labels(text: &str) -> bool {
     relative(text).split('.').all(is_label)
 }
 
-/// A name without the dot that makes it absolute.
+/// Returns the name without the dot that makes it absolute.
 fn relative(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
 fn check_address(address: IpAddr) -> Result<(), HostError> {
-    // An IPv4 address that is mapped to an IPv6 one is reached over IPv4.
+    // A mapped IPv4 address is reached over IPv4.
     let address = address.to_canonical();
     if address.is_unspecified() {
         Err(HostError::Unspecified)
@@ -144,7 +146,7 @@ fn check_name(name: &str) -> Result<(), HostError> {
     let name = relative(name);
     let is_digits = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
     if let Some(address) = inet_aton(name) {
-        // A single number that nothing but a name is meant by.
+        // A single number in 0.0.0.0/8 is a name.
         if is_digits(name) && !address.is_unspecified() && address.octets()[0] == 0 {
             return Ok(());
         }
@@ -157,8 +159,8 @@ fn check_name(name: &str) -> Result<(), HostError> {
     }
 }
 
-/// The address that `inet_aton` reads: one to four numbers, decimal, octal (from 0) or hexadecimal (from
-/// 0x), of which the last one fills all bytes that are left.
+/// Parses an address as `inet_aton` does: one to four numbers, which are decimal, octal (0) or
+/// hexadecimal (0x). The last one fills the remaining bytes.
 fn inet_aton(text: &str) -> Option<Ipv4Addr> {
     let parts: Vec<u64> = text.split('.').take(5).map(number).collect::<Option<_>>()?;
     let (last, bytes) = parts.split_last()?;
@@ -173,13 +175,13 @@ fn inet_aton(text: &str) -> Option<Ipv4Addr> {
 fn number(text: &str) -> Option<u64> {
     let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
     let (digits, radix) = match (hexadecimal, text.strip_prefix('0')) {
-        // As URLs have it, nothing is 0.
+        // As in URLs, no digits are 0.
         (Some(""), _) | (_, Some("")) => return Some(0),
         (Some(digits), _) => (digits, 16),
         (None, Some(digits)) => (digits, 8),
         (None, None) => (text, 10),
     };
-    // A sign is no digit.
+    // from_str_radix accepts a sign.
     let is_number = digits.bytes().all(|byte| byte.is_ascii_alphanumeric());
     u64::from_str_radix(digits, radix).ok().filter(|_| is_number)
 }
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_of_digits_are_names_where_they_are_no_addresses() {
+    fn labels_of_digits_that_are_no_addresses_are_names() {
         for text in [
             "1234",
             "8080",
@@ -308,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_before_is_read_again() {
+    fn stored_hosts_are_read_again() {
         for text in ["0.0.0.0", "::", "224.0.0.1", "255.255.255.255", "ff02::1", "a.7b", "0x7f.a1"]
         {
             assert_eq!(Host::stored(text).as_ref().map(Host::as_str), Ok(text));

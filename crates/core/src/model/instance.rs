@@ -1,4 +1,6 @@
-//! A replica of a service: its identity, what it says of itself, and its place in the history.
+//! A replica of a service: its identity, its content, and its revisions.
+//!
+//! Pure.
 
 use std::{fmt, sync::Arc};
 
@@ -10,43 +12,45 @@ use super::{Content, Revision, ServiceKey, Status, WallTime};
 /// One replica of a service as the registry holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
-    /// The service that it is a replica of.
+    /// The service of the instance.
     pub service: Arc<ServiceKey>,
-    /// Tells the replicas of the service apart.
+    /// The id within the service.
     pub id: InstanceId,
-    /// What it says of itself.
+    /// The part that the instance declares.
     pub content: Content,
-    /// Whether its lease is renewed.
+    /// The state of its lease.
     pub presence: Presence,
     /// The revision at which the identity was added.
     pub created: Revision,
     /// The revision of the last change to the identity.
     pub modified: Revision,
-    /// When the identity was added.
+    /// The time at which the identity was added.
     pub registered_at: WallTime,
 }
 
 impl Instance {
-    /// Returns whether callers send it traffic: its own status is `Up`, whether its lease is renewed or held.
+    /// Returns whether callers send it traffic: its status is `Up`. A held lease makes no
+    /// difference.
     pub fn serves(&self) -> bool {
         self.content.status() == Status::Up
     }
 
-    /// Bytes that the instance occupies, its heap parts included (the shared key is not).
+    /// Returns the bytes that the instance occupies, including its heap parts and excluding the
+    /// shared key.
     pub fn footprint(&self) -> usize {
         let id = if self.id.0.is_heap_allocated() { self.id.0.capacity() } else { 0 };
         size_of::<Self>() + id + self.content.heap_bytes()
     }
 }
 
-/// What the server knows of an instance's life.
+/// The state of an instance's lease, as readers see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Presence {
-    /// Its lease is renewed in time.
+    /// The lease is renewed in time.
     Confirmed,
-    /// Its lease ran out among so many others that it is kept: most likely the network is broken and
-    /// the instance is not. Only one that is `Up` is shown as suspect and keeps its traffic; any other
-    /// keeps the status that it declared, and gets none.
+    /// The lease expired together with many others and is held, because a broken network is more
+    /// likely than so many dead instances. An instance that is `Up` is shown as suspect and keeps
+    /// its traffic. Any other shows its own status and gets no traffic, as before.
     Suspect,
 }
 
@@ -54,27 +58,27 @@ pub enum Presence {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceId(CompactString);
 
-/// Why a text is no [`InstanceId`].
+/// An invalid [`InstanceId`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InstanceIdError {
-    /// There is nothing.
+    /// The text is empty.
     #[error("must not be empty")]
     Empty,
-    /// It has more bytes than allowed.
+    /// The text has more bytes than allowed.
     #[error("has {bytes} bytes, at most {bytes_max} are allowed")]
     TooLong {
-        /// How many it has.
+        /// The bytes that it has.
         bytes: usize,
-        /// How many are allowed.
+        /// The bytes that are allowed.
         bytes_max: usize,
     },
-    /// It has a control character.
+    /// The text has a control character.
     #[error("must not have control characters")]
     ControlCharacter,
 }
 
 impl InstanceId {
-    /// Reads an id of at most `bytes_max` bytes.
+    /// Parses an id of at most `bytes_max` bytes.
     pub fn parse(text: &str, bytes_max: usize) -> Result<Self, InstanceIdError> {
         if text.is_empty() {
             return Err(InstanceIdError::Empty);
@@ -88,14 +92,14 @@ impl InstanceId {
         Ok(Self(CompactString::from(text)))
     }
 
-    /// The id that the server gives to an instance that brings none: a UUID of version 7, so that
-    /// ids made later sort later.
+    /// Makes the id of an instance that brings none. A UUID of version 7 sorts by the time at which
+    /// it was made.
     pub fn from_uuid(uuid: uuid::Uuid) -> Self {
         let mut buffer = uuid::Uuid::encode_buffer();
         Self(CompactString::from(&*uuid.hyphenated().encode_lower(&mut buffer)))
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

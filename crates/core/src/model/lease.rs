@@ -1,52 +1,55 @@
-//! A lease: the right to be in the registry for a while. The id says where the lease lies.
+//! A lease: the right to an identity until its TTL ends. Its id contains its place in the lease
+//! table.
+//!
+//! Pure.
 
 use std::{fmt, time::Duration};
 
-/// Names a lease. From the high bits: the number of the server that granted it (6 bits), the
+/// The id of a lease. From the high bits: the number of the server that granted it (6 bits), the
 /// generation of its slot (34), the slot (24). Never 0.
 ///
-/// Slot and generation make a renewal an array access and a comparison. The generation begins at
-/// random in each process and grows with each grant from the slot, so that an id from before can't
-/// be mistaken for a later one.
+/// Slot and generation make a renewal an array access and a comparison. The generation starts at
+/// random in each process and grows with each grant of the slot, so that an earlier id never equals
+/// a later one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseId(u64);
 
 impl LeaseId {
     const SLOT_BITS: u32 = 24;
     const GENERATION_BITS: u32 = 34;
-    /// How many slots an id can tell apart.
+    /// The number of slots.
     pub const SLOTS: usize = 1 << Self::SLOT_BITS;
-    /// Generations count modulo this.
+    /// The number of generations of a slot, modulo which they count.
     pub const GENERATIONS: u64 = 1 << Self::GENERATION_BITS;
 
-    /// The id of the given generation of a slot. What exceeds the bits of a part is cut off.
+    /// Makes the id of a generation of a slot. Bits beyond the width of a part are cut off.
     pub fn new(server: u8, generation: u64, slot: u32) -> Self {
         let server = u64::from(server) << (Self::SLOT_BITS + Self::GENERATION_BITS);
         let generation = (generation % Self::GENERATIONS) << Self::SLOT_BITS;
         Self(server | generation | (u64::from(slot) & (Self::SLOTS as u64 - 1)))
     }
 
-    /// An id as a peer gave it; it may name nothing.
+    /// Takes an id from a peer; there may be no such lease.
     pub fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// The id as a number.
+    /// Returns the id as a number.
     pub fn bits(self) -> u64 {
         self.0
     }
 
-    /// The slot that the lease lies in.
+    /// Returns the slot of the lease.
     pub fn slot(self) -> u32 {
         (self.0 & (Self::SLOTS as u64 - 1)) as u32
     }
 
-    /// The generation of the slot.
+    /// Returns the generation of the slot.
     pub fn generation(self) -> u64 {
         (self.0 >> Self::SLOT_BITS) % Self::GENERATIONS
     }
 
-    /// The number of the server that granted it.
+    /// Returns the number of the server that granted it.
     pub fn server(self) -> u8 {
         (self.0 >> (Self::SLOT_BITS + Self::GENERATION_BITS)) as u8
     }
@@ -64,21 +67,21 @@ impl fmt::Display for LeaseId {
     }
 }
 
-/// How long a lease lives.
+/// The terms of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseTerms {
-    /// How long without a renewal.
+    /// The time to live without a renewal.
     pub ttl: Duration,
-    /// How long after the break of the stream that renewed it last.
+    /// The time to live after the break of the stream that renewed it last.
     pub disconnect_grace: Duration,
 }
 
 impl LeaseTerms {
-    /// The shortest time to live.
+    /// The shortest TTL.
     pub const TTL_MIN: Duration = Duration::from_secs(1);
-    /// The longest time to live.
+    /// The longest TTL.
     pub const TTL_MAX: Duration = Duration::from_secs(5 * 60);
-    /// How many heartbeats make a TTL.
+    /// The number of heartbeat intervals in a TTL.
     pub const HEARTBEATS_A_TTL: u32 = 3;
 }
 
@@ -87,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_gives_back_its_parts() {
+    fn id_has_the_parts_that_it_was_made_of() {
         let id = LeaseId::new(63, LeaseId::GENERATIONS - 1, 0xff_ffff);
         assert_eq!(id.bits(), u64::MAX);
         let id = LeaseId::new(5, 77, 1234);

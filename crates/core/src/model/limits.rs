@@ -1,11 +1,13 @@
-//! How much of everything is taken. Beyond it there is an error that names the limit.
+//! The limits of the registry. Each has an error that names it.
+//!
+//! Pure.
 
 use std::time::Duration;
 
-/// The limits of the registry. [`Limits::default`] is what the documentation promises.
+/// The limits of the registry. [`Limits::default`] has the documented values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of a service's, namespace's, zone's or port's name, and of a version.
+    /// Bytes of the name of a service, namespace, zone or port, and of a version.
     pub name_bytes_max: usize,
     /// Bytes of an instance's id.
     pub id_bytes_max: usize,
@@ -25,23 +27,23 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// Leases in one heartbeat.
     pub heartbeat_leases_max: usize,
-    /// Services that one watch names.
+    /// Services named by one watch.
     pub watch_services_max: usize,
     /// Alternatives or entries in one part of a filter.
     pub filter_entries_max: usize,
-    /// Instances in all.
+    /// Instances in total.
     pub instances_max: usize,
-    /// Connections at a time.
+    /// Open connections.
     pub connections_max: usize,
-    /// Calls and streams at a time on one connection; further ones wait at the client.
+    /// Concurrent calls and streams on one connection; further ones wait at the client.
     pub streams_max: usize,
-    /// Writes that wait for their turn.
+    /// Queued writes.
     pub queued_writes_max: usize,
-    /// Changes that the log holds for watches that resume.
+    /// Changes in the log, from which watches resume.
     pub log_changes_max: usize,
-    /// Bytes that the log's changes occupy.
+    /// Bytes of the changes in the log.
     pub log_bytes_max: usize,
-    /// How long mass-expiry protection keeps an instance whose lease ran out.
+    /// The time for which mass-expiry protection holds an expired lease.
     pub protection_hold_max: Duration,
 }
 

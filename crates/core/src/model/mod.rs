@@ -1,4 +1,6 @@
-//! The nouns of the registry, as types that can't be wrong. No wire format, no clock, no I/O.
+//! The nouns of the registry, as types that are valid by construction.
+//!
+//! Pure: no wire format, no clock, no I/O.
 
 mod change;
 mod content;

@@ -1,29 +1,31 @@
-//! Names of namespaces, services, zones and ports. A [`Name`] is always well formed.
+//! Names of namespaces, services, zones and ports.
+//!
+//! Pure. Invariant: a [`Name`] is well formed.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use compact_str::CompactString;
 use thiserror::Error;
 
-/// A name of letters, digits, `.`, `_` and `-` that begins and ends with a letter or digit.
+/// A name of letters, digits, `.`, `_` and `-` that starts and ends with a letter or digit.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(CompactString);
 
-/// Why a text is no [`Name`].
+/// An invalid [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NameError {
-    /// There is nothing.
+    /// The text is empty.
     #[error("must not be empty")]
     Empty,
-    /// It has more bytes than allowed.
+    /// The text has more bytes than allowed.
     #[error("has {bytes} bytes, at most {bytes_max} are allowed")]
     TooLong {
-        /// How many it has.
+        /// The bytes that it has.
         bytes: usize,
-        /// How many are allowed.
+        /// The bytes that are allowed.
         bytes_max: usize,
     },
-    /// It has another form.
+    /// The text has another form.
     #[error(
         "must be letters, digits, '.', '_' and '-', and begin and end with a letter or a digit"
     )]
@@ -35,7 +37,7 @@ impl Name {
     /// would not fit into the URLs by which a gateway routes.
     pub const BYTES_MAX: usize = 1024;
 
-    /// Reads a name of at most `bytes_max` bytes, and [`BYTES_MAX`](Self::BYTES_MAX).
+    /// Parses a name of at most `bytes_max` bytes, and [`BYTES_MAX`](Self::BYTES_MAX).
     pub fn parse(text: &str, bytes_max: usize) -> Result<Self, NameError> {
         let bytes = text.as_bytes();
         let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
@@ -55,17 +57,17 @@ impl Name {
         Ok(Self(CompactString::from(text)))
     }
 
-    /// The namespace of those who name none.
+    /// The namespace of requests that name none.
     pub fn default_namespace() -> Self {
         Self(CompactString::const_new("default"))
     }
 
-    /// One that was read before.
+    /// Makes one of a text that was checked before.
     pub(super) fn from_valid(text: &str) -> Self {
         Self(CompactString::from(text))
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -74,7 +76,7 @@ impl Name {
 impl FromStr for Name {
     type Err = NameError;
 
-    /// Reads a name of any length that a server can be configured to accept.
+    /// Parses a name of any length that a server can be configured to accept.
     fn from_str(text: &str) -> Result<Self, NameError> {
         Self::parse(text, Self::BYTES_MAX)
     }
@@ -92,7 +94,7 @@ impl fmt::Debug for Name {
     }
 }
 
-/// Names a service: its namespace and its name in it. Orders by namespace first.
+/// A service: its namespace and its name within it. Ordered by namespace first.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceKey {
     /// The namespace.
@@ -102,7 +104,7 @@ pub struct ServiceKey {
 }
 
 impl ServiceKey {
-    /// A key to share among the instances of the service.
+    /// Makes a key that the instances of the service share.
     pub fn shared(namespace: Name, service: Name) -> Arc<Self> {
         Arc::new(Self { namespace, service })
     }
@@ -119,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_the_documented_form_are_taken() {
+    fn names_of_the_documented_form_are_valid() {
         for text in ["a", "7", "orders", "Orders-2", "a.b_c-d", "a--b", "0a"] {
             assert_eq!(Name::parse(text, 128).map(|name| name.to_string()), Ok(text.to_owned()));
         }
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_refused_with_their_reason() {
+    fn other_texts_are_invalid_with_a_reason() {
         assert_eq!(Name::parse("", 128), Err(NameError::Empty));
         let long = NameError::TooLong { bytes: 129, bytes_max: 128 };
         assert_eq!(Name::parse(&"x".repeat(129), 128), Err(long));

@@ -1,7 +1,9 @@
-//! Pages of a lookup: how many instances one has, and the token that the next one begins with.
+//! Pages of a lookup: the number of instances in one, and the token that the next one begins with.
 //!
-//! A token names the last id of the page before, so that it stays valid while instances come and go.
-//! Its checksum covers the service and the id: a token of another service is refused.
+//! Pure.
+//!
+//! A token names the last id of the page before, so that it stays valid while instances come and
+//! go. Its checksum covers the service and the id: a token of another service is refused.
 
 use thiserror::Error;
 
@@ -73,8 +75,8 @@ fn read_token(
     if sum == expected { Ok(id) } else { Err(PageTokenError) }
 }
 
-/// FNV-1a, which is the same in every process and version. It detects mistakes, not intent: a forged
-/// token only moves the start of a page.
+/// FNV-1a, which is the same in every process and version. It detects mistakes, not intent: a
+/// forged token only moves the start of a page.
 fn checksum(id: &str, service: &ServiceKey) -> u64 {
     let texts = [service.namespace.as_str(), service.service.as_str(), id];
     // No UTF-8 has the byte that separates them.

@@ -1,13 +1,15 @@
-//! Positions in the registry's history.
+//! Revisions, histories and cursors.
+//!
+//! Pure but for [`HistoryId::random`].
 
 use std::fmt;
 
-/// Counts changes: grows by one with each. 0 is the empty registry.
+/// The number of a change. Grows by one with each; 0 is the empty registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Revision(pub u64);
 
 impl Revision {
-    /// The position after one more change.
+    /// Returns the revision of the next change.
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
@@ -19,17 +21,17 @@ impl fmt::Display for Revision {
     }
 }
 
-/// Names the history that revisions count in.
+/// The id of a history, within which revisions count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HistoryId(uuid::Uuid);
 
 impl HistoryId {
-    /// A history that nobody had before.
+    /// Makes the id of a new history.
     pub fn random() -> Self {
         Self(uuid::Uuid::new_v4())
     }
 
-    /// The id that a peer gave; `None` if it can't be one of ours.
+    /// Parses an id from a peer; `None` if it is not a UUID.
     pub fn parse(text: &str) -> Option<Self> {
         uuid::Uuid::try_parse(text).ok().map(Self)
     }
@@ -46,6 +48,6 @@ impl fmt::Display for HistoryId {
 pub struct Cursor {
     /// The history.
     pub history: HistoryId,
-    /// The position in it.
+    /// The revision within the history.
     pub revision: Revision,
 }

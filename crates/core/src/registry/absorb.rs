@@ -16,12 +16,12 @@ use crate::model::{Change, ChangeKind, Presence, Revision, Tick};
 pub struct AbsorbedChange {
     /// The change.
     pub change: Arc<Change>,
-    /// The revision of the service's last change before this one.
+    /// The revision of the change before it in the same service; 0 for none.
     pub previous: Revision,
 }
 
 impl Registry {
-    /// Applies a planned transition. Returns the change, if watchers see one. Transitions have to come
+    /// Applies a planned transition. Returns the change, if watchers see one. Transitions must come
     /// in the order of their plan.
     pub fn absorb(&mut self, transition: Transition, now: Tick) -> Option<AbsorbedChange> {
         let change = transition.change().map(Arc::new);
@@ -51,8 +51,8 @@ impl Registry {
         Some(AbsorbedChange { change, previous })
     }
 
-    /// Puts what a change did to the instance with the given slot. Returns the revision of the
-    /// service's last change before.
+    /// Applies a change to the service of the instance, whose lease has the given slot. Returns the
+    /// revision of the service's change before.
     fn store(&mut self, change: &Change, slot: u32) -> Revision {
         let key = &change.instance.service;
         let service = self.services.entry(Arc::clone(key)).or_insert_with(|| {

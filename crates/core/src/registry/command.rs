@@ -1,4 +1,6 @@
-//! What the registry can be asked to do, and what it answers.
+//! Commands, their outcomes and refusals.
+//!
+//! Pure.
 
 use std::sync::Arc;
 
@@ -10,73 +12,73 @@ use crate::model::{
     Status, Version,
 };
 
-/// Something to decide on.
+/// A command that a plan decides on.
 #[derive(Debug)]
 pub enum Command {
-    /// Add an instance, or take over a live identity.
+    /// Adds an instance, or takes over an identity that has one.
     Register {
         /// The service.
         service: ServiceKey,
-        /// The instance's id.
+        /// The id of the instance.
         id: InstanceId,
-        /// What it says of itself; boxed since the other commands are small.
+        /// The declared part of the instance.
         content: Content,
-        /// How long its lease lives.
+        /// The terms of its lease.
         terms: LeaseTerms,
     },
-    /// Change what an instance says of itself.
+    /// Changes the declared part of an instance.
     Update {
-        /// Which instance.
+        /// The instance.
         target: Target,
-        /// What to change.
+        /// The parts to change.
         patch: Patch,
     },
-    /// Remove an instance.
+    /// Removes an instance.
     Deregister {
-        /// Which instance.
+        /// The instance.
         target: Target,
     },
-    /// Draw the consequences for the instance whose lease was judged: it is removed, becomes a
-    /// suspect, or is no longer one.
+    /// Removes the instance of an expired lease or makes it a suspect; confirms the instance of a
+    /// renewed one.
     Enforce(
-        /// What [`super::Registry::take_due`] returned.
+        /// A lease from [`super::Registry::take_due`].
         Due,
     ),
-    /// Remove suspects.
+    /// Removes suspects.
     Release {
         /// The namespace.
         namespace: Name,
-        /// How many at most.
+        /// The largest number of removals.
         count_max: usize,
     },
 }
 
-/// Names an instance.
+/// The instance that a command changes.
 #[derive(Debug, Clone)]
 pub enum Target {
-    /// By its lease: the instance's own doing.
+    /// The instance of a lease: the request comes from the instance.
     Lease(LeaseId),
-    /// By its identity: an operator's doing.
+    /// The instance of an identity: the request comes from an operator.
     Identity(ServiceKey, InstanceId),
 }
 
-/// The parts of an instance's content to change.
+/// The parts of a content to change.
 #[derive(Debug, Clone, Default)]
 pub struct Patch {
-    /// Whether it takes traffic.
+    /// The new status.
     pub status: Option<Status>,
-    /// Its share of traffic.
+    /// The new share of traffic.
     pub weight: Option<u32>,
-    /// Its metadata as a whole.
+    /// The new metadata, which replaces all entries.
     pub metadata: Option<Metadata>,
-    /// Its version.
+    /// The new version.
     pub version: Option<Version>,
-    /// Its zone; `Some(None)` takes it away.
+    /// The new zone; `Some(None)` removes it.
     pub zone: Option<Option<Name>>,
 }
 
 impl Patch {
-    /// The content with the changes made.
+    /// Returns the content with the changes.
     pub fn apply(&self, content: &Content) -> Content {
         let mut changed = content.parts();
         if let Some(status) = self.status {
@@ -98,45 +100,45 @@ impl Patch {
     }
 }
 
-/// What a command does.
+/// The effect of a command.
 #[derive(Debug, Clone)]
 pub enum Outcome {
     /// The instance is registered.
     Registered {
-        /// The instance as it then stands.
+        /// The instance after the command.
         instance: Arc<Instance>,
-        /// Its lease.
+        /// The lease.
         lease: LeaseId,
-        /// The position after it.
+        /// The revision after the command.
         revision: Revision,
     },
-    /// The instance is as asked for.
+    /// The instance has the requested content.
     Updated {
-        /// The instance as it then stands.
+        /// The instance after the command.
         instance: Arc<Instance>,
-        /// The position after it.
+        /// The revision after the command.
         revision: Revision,
     },
-    /// The instance is gone.
+    /// The instance is removed.
     Deregistered {
-        /// The position after it.
+        /// The revision after the command.
         revision: Revision,
     },
-    /// The due had its consequences, or the lease had ended otherwise.
+    /// The due lease is handled, or it ended by an earlier command.
     Enforced,
-    /// Suspects are gone.
+    /// Suspects are removed.
     Released {
-        /// How many: fewer than asked for when there are no more.
+        /// The number of removals; less than requested if there are no more.
         count: usize,
-        /// The position after it.
+        /// The revision after the command.
         revision: Revision,
     },
 }
 
-/// Why a command does nothing.
+/// The reason why a command has no effect.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// No such identity.
+    /// The identity has no instance.
     #[error("{service} has no instance {id:?}")]
     NoSuchInstance {
         /// The service.
@@ -144,16 +146,16 @@ pub enum Refusal {
         /// The id.
         id: InstanceId,
     },
-    /// The lease ended, or never was.
+    /// The lease ended or never existed.
     #[error("lease {0} is not active: it expired, was replaced, or never existed")]
     NoSuchLease(LeaseId),
-    /// The identity has been taken over under a newer lease.
+    /// The identity was taken over under a newer lease.
     #[error("lease {0} is fenced off: its instance was registered again under a newer lease")]
     Fenced(LeaseId),
-    /// There is no room.
+    /// The registry has no room for another instance.
     #[error("the registry is full: it holds {instances_max} instances")]
     Full {
-        /// How many instances there may be.
+        /// The limit.
         instances_max: usize,
     },
 }

@@ -1,21 +1,22 @@
 //! Bytes that the API encodes once and that all readers share.
+//!
+//! Invariant: a changed copy of the encoded value starts empty.
 
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 
-/// A place for what the border encodes once and shares: filled by the first who needs it, empty
-/// again in a changed copy.
+/// The encoded form of a value. The first reader fills it.
 #[derive(Debug, Default)]
 pub struct SharedEncoding(OnceLock<Bytes>);
 
 impl SharedEncoding {
-    /// The bytes; made now if nobody did before.
-    pub fn bytes_or_encode(&self, make: impl FnOnce() -> Bytes) -> &Bytes {
-        self.0.get_or_init(make)
+    /// Returns the bytes; encodes them in the first call.
+    pub fn bytes_or_encode(&self, encode: impl FnOnce() -> Bytes) -> &Bytes {
+        self.0.get_or_init(encode)
     }
 
-    /// The bytes, if they are encoded.
+    /// Returns the bytes, if they are encoded.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> Option<&Bytes> {
         self.0.get()

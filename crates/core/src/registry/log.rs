@@ -1,17 +1,19 @@
-//! The latest changes, for watches to read at their own pace. Bounded in count and bytes: what
-//! falls off at the old end is gone, and who needs it starts over with a snapshot.
+//! The latest changes, which watches read at their own pace.
+//!
+//! Pure. Invariant: bounded in count and bytes. A watch that needs an evicted change starts over
+//! with a snapshot.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use super::encoding::SharedEncoding;
 use crate::model::{Change, ChangeKind, Revision};
 
-/// Consecutive changes up to the present.
+/// Consecutive changes up to the latest.
 #[derive(Debug)]
 pub struct ChangeLog {
-    /// Their revisions follow one upon another.
+    /// Ordered by revision, without gaps.
     entries: VecDeque<Arc<LogEntry>>,
-    /// The revision before the first entry: who stands there or later can go on.
+    /// The revision before the first entry. A watch there or later can continue.
     floor: Revision,
     bytes: usize,
     changes_max: usize,
@@ -26,25 +28,26 @@ pub struct LogEntry {
     /// The revision of the change before it in the same service; 0 for none.
     previous: Revision,
     bytes: usize,
-    /// What the border made of it.
+    /// The encoded change.
     pub encoded: SharedEncoding,
 }
 
 impl ChangeLog {
-    /// An empty log that begins after `floor`.
+    /// Makes an empty log that starts after `floor`.
     pub fn new(floor: Revision, changes_max: usize, bytes_max: usize) -> Self {
         Self { entries: VecDeque::new(), floor, bytes: 0, changes_max, bytes_max }
     }
 
-    /// The position from which the log can be read on.
+    /// Returns the earliest revision from which the log can be read.
     pub fn floor(&self) -> Revision {
         self.floor
     }
 
-    /// Adds the next change, whose predecessor in its service was at `previous`. Returns what fell
-    /// off.
+    /// Adds the next change. The change before it in the same service has revision `previous`.
+    /// Returns the evicted entries.
     pub fn append(&mut self, change: Arc<Change>, previous: Revision) -> Vec<Arc<LogEntry>> {
-        // Instances are mostly shared with the registry; counted is what they may come to hold.
+        // Most instances are shared with the registry. All are counted: the log may become the only
+        // owner.
         let before = match &change.kind {
             ChangeKind::Updated { before, .. } => before.footprint(),
             ChangeKind::Added | ChangeKind::Removed(_) => 0,
@@ -69,8 +72,8 @@ impl ChangeLog {
         evicted
     }
 
-    /// The changes of one service in `(after, up_to]`, found by going back from its latest one at
-    /// `head`. `None`: there are more than `steps_max` steps to go, or some have fallen off.
+    /// Returns the changes of one service in `(after, up_to]`, going back from its latest change at
+    /// `head`. `None`: this takes more than `steps_max` steps, or some are evicted.
     pub fn chain(
         &self,
         head: Revision,
@@ -94,8 +97,8 @@ impl ChangeLog {
         None
     }
 
-    /// Reads on after `after`: the changes that `wanted` picks among the next `scan_max`, not
-    /// beyond `up_to`, and the position read up to. `None`: some have fallen off.
+    /// Returns the changes that `wanted` selects among the next `scan_max` in `(after, up_to]`, and
+    /// the revision that was read up to. `None`: some are evicted.
     pub fn scan(
         &self,
         after: Revision,
@@ -180,7 +183,7 @@ mod tests {
         entries.iter().map(|entry| entry.change.revision()).collect()
     }
 
-    /// All changes ever made, and where the log begins, naively.
+    /// A naive model: all changes, and the number of them that the log holds.
     struct Naive {
         first: u64,
         changes: Vec<Arc<Change>>,
@@ -196,7 +199,7 @@ mod tests {
             Revision(self.first + self.changes.len() as u64)
         }
 
-        /// Drops what is too much, and returns the revisions of it.
+        /// Evicts changes beyond the limits, and returns their revisions.
         fn shrink(&mut self, changes_max: usize, bytes_max: usize) -> Vec<Revision> {
             let mut dropped = Vec::new();
             loop {
@@ -271,7 +274,7 @@ mod tests {
         let steps_max = random.usize(1..40);
         let chained = log.chain(head, after, up_to, steps_max);
         if after >= naive.floor() {
-            // One step more than there are changes, to see that there are no more.
+            // One step more than there are changes shows that there are no more.
             assert_eq!(chained.is_some(), steps < steps_max);
         }
         if let Some(found) = chained {
@@ -280,12 +283,12 @@ mod tests {
     }
 
     #[test]
-    fn chains_and_scans_find_what_a_naive_filter_finds() {
+    fn chains_and_scans_agree_with_a_naive_filter() {
         with_seeds(15, random_log);
     }
 
     #[test]
-    fn who_stands_at_the_floor_reads_on_and_who_stands_below_does_not() {
+    fn log_can_be_read_from_its_floor_and_not_from_below() {
         let mut log = ChangeLog::new(Revision(10), 2, usize::MAX);
         let all = |_: &Change| true;
         assert_eq!(log.scan(Revision(10), Revision(10), 9, all).unwrap().1, Revision(10));
@@ -303,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn one_change_is_held_however_large_it_is() {
+    fn log_holds_one_change_of_any_size() {
         let mut log = ChangeLog::new(Revision(0), 10, 1);
         assert!(log.append(change("s", 1, ChangeKind::Added, 3_000), Revision(0)).is_empty());
         let evicted = log.append(change("s", 2, ChangeKind::Added, 3_000), Revision(1));

@@ -1,10 +1,11 @@
-//! The registry as a pure state machine: who lives, under which lease, and what changed. It has no
-//! clock, does no I/O and never waits: time comes in as numbers, and what should happen goes out
-//! as values.
+//! The registry as a state machine: instances, their leases, and the changes.
 //!
-//! A change takes one way: [`Registry::plan`] decides what commands do without doing it,
-//! somebody makes the resulting [`Transition`]s durable, [`Registry::absorb`] makes them true.
-//! What was planned and not absorbed has left no trace.
+//! [`Registry::plan`] decides on commands without effect. A store commits the resulting
+//! [`Transition`]s, and [`Registry::absorb`] applies them. A plan that is not absorbed has no
+//! effect. From the bottom: `lease/`, `roster`, `protection`; `state`; `plan` and `absorb` beside
+//! each other.
+//!
+//! Pure: time is an argument, and the effects are return values.
 
 mod absorb;
 mod command;

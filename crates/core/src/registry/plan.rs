@@ -1,5 +1,6 @@
-//! Decides what commands do, one after another, each upon the decisions before it, and without
-//! doing any of it.
+//! Decides on commands one after another, each on top of the decisions before it.
+//!
+//! Pure. Invariant: a plan does not change the registry.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,24 +15,24 @@ use crate::model::{
     ServiceKey,
 };
 
-/// Decisions upon a registry that they have not reached yet.
+/// Decisions that are not absorbed yet.
 #[derive(Debug)]
 pub struct Plan<'a> {
     registry: &'a Registry,
     now: Now,
     transitions: Vec<Transition>,
-    /// The slots whose identities the plan has changed, as they will be. None of them gets another
-    /// identity within the plan.
+    /// The instances that the plan leaves in the slots it changes. A slot gets no other identity
+    /// within the plan.
     touched: HashMap<u32, Option<LiveInstance>>,
-    /// Where identities are that the plan has added.
+    /// The slots of the identities that the plan adds.
     added: HashMap<(Arc<ServiceKey>, InstanceId), u32>,
     revision: Revision,
     grants: usize,
-    /// How many leases of each namespace run out by the plan.
+    /// The number of expired leases of each namespace in the plan.
     expired: HashMap<Name, u32>,
 }
 
-/// A live identity.
+/// A registered instance and its lease.
 #[derive(Debug, Clone)]
 struct LiveInstance {
     instance: Arc<Instance>,
@@ -39,7 +40,7 @@ struct LiveInstance {
 }
 
 impl Registry {
-    /// Begins to decide on commands.
+    /// Starts a plan.
     pub fn plan(&self, now: Now) -> Plan<'_> {
         Plan::new(self, now)
     }
@@ -59,12 +60,12 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// What the decisions so far come to, in their order.
+    /// Returns the transitions, in the order of the decisions.
     pub fn into_transitions(self) -> Vec<Transition> {
         self.transitions
     }
 
-    /// The position after the decisions so far.
+    /// Returns the revision after the decisions.
     pub fn revision(&self) -> Revision {
         self.revision
     }
@@ -96,8 +97,8 @@ impl<'a> Plan<'a> {
             Some((shared, _)) => Arc::clone(shared),
             None => Arc::new(service),
         };
-        let (instance, lease) = match self.place(&service, &id) {
-            Some(place) => self.take_over(place, content, terms),
+        let (instance, lease) = match self.by_identity(&service, &id) {
+            Some(live) => self.take_over(live, content, terms),
             None => self.add(service, id, content, terms)?,
         };
         Ok(Outcome::Registered { instance, lease, revision: self.revision })
@@ -110,7 +111,7 @@ impl<'a> Plan<'a> {
         content: Content,
         terms: LeaseTerms,
     ) -> Result<(Arc<Instance>, LeaseId), Refusal> {
-        // What the plan removes makes room only once it is absorbed: slots are granted before.
+        // A planned removal makes no room: its slot is free only once it is absorbed.
         let instances_max = self.registry.instances_max;
         if self.registry.instances() + self.grants >= instances_max {
             return Err(Refusal::Full { instances_max });
@@ -137,14 +138,14 @@ impl<'a> Plan<'a> {
 
     fn take_over(
         &mut self,
-        place: LiveInstance,
+        live: LiveInstance,
         content: Content,
         terms: LeaseTerms,
     ) -> (Arc<Instance>, LeaseId) {
-        let lease = self.registry.leases.successor(place.lease);
-        let (instance, before) = match self.changed(&place.instance, content, Presence::Confirmed) {
-            Some(instance) => (instance, Some(place.instance)),
-            None => (place.instance, None),
+        let lease = self.registry.leases.successor(live.lease);
+        let (instance, before) = match self.changed(&live.instance, content, Presence::Confirmed) {
+            Some(instance) => (instance, Some(live.instance)),
+            None => (live.instance, None),
         };
         self.touch(&instance, lease);
         let taken = Arc::clone(&instance);
@@ -153,61 +154,61 @@ impl<'a> Plan<'a> {
     }
 
     fn update(&mut self, target: &Target, patch: &Patch) -> Result<Outcome, Refusal> {
-        let place = self.target(target)?;
-        let content = patch.apply(&place.instance.content);
-        let presence = place.instance.presence;
-        let instance = self.put(place, content, presence);
+        let live = self.target(target)?;
+        let content = patch.apply(&live.instance.content);
+        let presence = live.instance.presence;
+        let instance = self.put(live, content, presence);
         Ok(Outcome::Updated { instance, revision: self.revision })
     }
 
-    /// Leaves the place with the given content and presence; returns the instance as it then stands.
-    fn put(&mut self, place: LiveInstance, content: Content, presence: Presence) -> Arc<Instance> {
-        let Some(instance) = self.changed(&place.instance, content, presence) else {
-            return place.instance;
+    /// Gives the instance another content and presence; returns it as it then is.
+    fn put(&mut self, live: LiveInstance, content: Content, presence: Presence) -> Arc<Instance> {
+        let Some(instance) = self.changed(&live.instance, content, presence) else {
+            return live.instance;
         };
-        self.touch(&instance, place.lease);
+        self.touch(&instance, live.lease);
         self.transitions.push(Transition::Updated {
             instance: Arc::clone(&instance),
-            slot: place.lease.slot(),
-            before: place.instance,
+            slot: live.lease.slot(),
+            before: live.instance,
         });
         instance
     }
 
     fn deregister(&mut self, target: &Target) -> Result<Outcome, Refusal> {
-        let place = self.target(target)?;
+        let live = self.target(target)?;
         let reason = match target {
             Target::Lease(_) => RemovalReason::Deregistered,
             Target::Identity(..) => RemovalReason::Evicted,
         };
-        self.remove(&place, reason);
+        self.remove(&live, reason);
         Ok(Outcome::Deregistered { revision: self.revision })
     }
 
     fn enforce(&mut self, due: Due) {
-        // An earlier command may have taken the identity over or removed it.
-        let Ok(place) = self.leased(due.lease()) else { return };
+        // An earlier command may have taken over or removed the instance.
+        let Ok(live) = self.by_lease(due.lease()) else { return };
         let presence = match due {
             Due::Renewed { .. } => Presence::Confirmed,
-            Due::Expired { .. } if self.is_held(&place) => Presence::Suspect,
-            Due::Expired { reason, .. } => return self.remove(&place, reason),
+            Due::Expired { .. } if self.hold(&live) => Presence::Suspect,
+            Due::Expired { reason, .. } => return self.remove(&live, reason),
         };
-        let content = place.instance.content.clone();
-        self.put(place, content, presence);
+        let content = live.instance.content.clone();
+        self.put(live, content, presence);
     }
 
-    /// Whether a lease that ran out is kept: one of too many, and not kept for long enough already.
-    fn is_held(&mut self, place: &LiveInstance) -> bool {
-        if place.instance.presence == Presence::Suspect {
+    /// Counts an expired lease; returns whether it is held. A hold that ended is not repeated.
+    fn hold(&mut self, live: &LiveInstance) -> bool {
+        if live.instance.presence == Presence::Suspect {
             return false;
         }
-        let namespace = &place.instance.service.namespace;
+        let namespace = &live.instance.service.namespace;
         let expired = match self.expired.get_mut(namespace) {
             Some(expired) => expired,
             None => self.expired.entry(namespace.clone()).or_default(),
         };
         let now = self.now.tick;
-        let begin = self.registry.leases.window_begin(place.lease.slot(), now);
+        let begin = self.registry.leases.window_begin(live.lease.slot(), now);
         let share = self.registry.protection.expiry_share(namespace, begin, now, *expired);
         *expired += 1;
         share.exceeds_threshold()
@@ -220,27 +221,27 @@ impl<'a> Plan<'a> {
                 break;
             }
             let Some(lease) = self.registry.leases.lease_in(slot) else { continue };
-            // An earlier command may have made it something else, or it has just been renewed.
-            let Ok(place) = self.leased(lease) else { continue };
-            if place.instance.presence == Presence::Suspect && self.registry.leases.is_held(slot) {
-                self.remove(&place, RemovalReason::Evicted);
+            // An earlier command may have changed it, or it was just renewed.
+            let Ok(live) = self.by_lease(lease) else { continue };
+            if live.instance.presence == Presence::Suspect && self.registry.leases.is_held(slot) {
+                self.remove(&live, RemovalReason::Evicted);
                 count += 1;
             }
         }
         Outcome::Released { count, revision: self.revision }
     }
 
-    fn remove(&mut self, place: &LiveInstance, reason: RemovalReason) {
+    fn remove(&mut self, live: &LiveInstance, reason: RemovalReason) {
         self.revision = self.revision.next();
-        let instance = Instance { modified: self.revision, ..Instance::clone(&place.instance) };
+        let instance = Instance { modified: self.revision, ..Instance::clone(&live.instance) };
         let instance = Arc::new(instance);
-        let slot = place.lease.slot();
+        let slot = live.lease.slot();
         self.touched.insert(slot, None);
         self.transitions.push(Transition::Removed { instance, slot, reason });
     }
 
-    /// The instance with other content or another presence, at a revision of its own; `None` if both
-    /// are the same.
+    /// Returns the instance with another content or presence, at the next revision; `None` if both
+    /// are equal.
     fn changed(
         &mut self,
         instance: &Instance,
@@ -263,12 +264,12 @@ impl<'a> Plan<'a> {
     }
 
     fn touch(&mut self, instance: &Arc<Instance>, lease: LeaseId) {
-        let place = LiveInstance { instance: Arc::clone(instance), lease };
-        self.touched.insert(lease.slot(), Some(place));
+        let live = LiveInstance { instance: Arc::clone(instance), lease };
+        self.touched.insert(lease.slot(), Some(live));
     }
 
-    /// The identity as the plan leaves it.
-    fn place(&self, service: &Arc<ServiceKey>, id: &InstanceId) -> Option<LiveInstance> {
+    /// Finds the instance of an identity, as the plan leaves it.
+    fn by_identity(&self, service: &Arc<ServiceKey>, id: &InstanceId) -> Option<LiveInstance> {
         let service_now = self.registry.services.get(service.as_ref());
         if let Some(member) = service_now.and_then(|service| service.roster.member(id)) {
             match self.touched.get(&member.slot) {
@@ -276,8 +277,8 @@ impl<'a> Plan<'a> {
                     let lease = self.registry.leases.lease_in(member.slot)?;
                     return Some(LiveInstance { instance: Arc::clone(&member.instance), lease });
                 }
-                Some(Some(place)) => return Some(place.clone()),
-                // The plan removed it, and may have added it again.
+                Some(Some(live)) => return Some(live.clone()),
+                // The plan removed the instance, and may have added it again.
                 Some(None) => {}
             }
         }
@@ -290,10 +291,10 @@ impl<'a> Plan<'a> {
 
     fn target(&self, target: &Target) -> Result<LiveInstance, Refusal> {
         match target {
-            Target::Lease(lease) => self.leased(*lease),
+            Target::Lease(lease) => self.by_lease(*lease),
             Target::Identity(service, id) => {
                 let shared = Arc::new(service.clone());
-                self.place(&shared, id).ok_or_else(|| Refusal::NoSuchInstance {
+                self.by_identity(&shared, id).ok_or_else(|| Refusal::NoSuchInstance {
                     service: service.clone(),
                     id: id.clone(),
                 })
@@ -301,17 +302,17 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The identity that a lease holds as the plan leaves it.
-    fn leased(&self, lease: LeaseId) -> Result<LiveInstance, Refusal> {
+    /// Finds the instance of a lease, as the plan leaves it.
+    fn by_lease(&self, lease: LeaseId) -> Result<LiveInstance, Refusal> {
         let state = self.registry.leases.state(lease);
         match (self.touched.get(&lease.slot()), state) {
             (None, LeaseState::Active(instance)) => {
                 Ok(LiveInstance { instance: Arc::clone(instance), lease })
             }
             (None, LeaseState::Fenced) => Err(Refusal::Fenced(lease)),
-            (Some(Some(place)), _) if place.lease == lease => Ok(place.clone()),
-            // The slot's identity lives under another lease: this one was fenced off, by the plan
-            // or before, unless it belonged to somebody else.
+            (Some(Some(live)), _) if live.lease == lease => Ok(live.clone()),
+            // The slot's identity has another lease. This one was fenced, by the plan or before,
+            // unless it belonged to another identity.
             (Some(Some(_)), LeaseState::Active(_) | LeaseState::Fenced) => {
                 Err(Refusal::Fenced(lease))
             }

@@ -101,8 +101,8 @@ pub struct ProtectedNamespace {
 }
 
 impl Protection {
-    /// Returns the share of a namespace between `begin` and `now`, including `planned` expired leases
-    /// that are not absorbed yet.
+    /// Returns the share of a namespace between `begin` and `now`, including `planned` expired
+    /// leases that are not absorbed yet.
     pub(super) fn expiry_share(
         &self,
         namespace: &Name,
@@ -116,8 +116,8 @@ impl Protection {
         };
         let (then, last) = (counts.at(begin), counts.last());
         let expired = last.expired.wrapping_sub(then.expired);
-        // Of a namespace that grew, the larger count is taken: otherwise the first expired lease after
-        // a start would be all of them.
+        // Of a namespace that grew, the larger count is taken: otherwise the first expired lease
+        // after a start would be all of them.
         let of = then.active.max(last.active + expired);
         ExpiryShare { expired: expired + planned, of, within }
     }

@@ -1,4 +1,6 @@
-//! A registry from before, as a store kept it, and how it becomes one again.
+//! Restores a registry from the contents of a store.
+//!
+//! Pure.
 
 use std::{collections::hash_map::Entry, sync::Arc};
 
@@ -10,27 +12,27 @@ use super::{
 };
 use crate::model::{Change, Limits, Revision, ServiceKey, Tick};
 
-/// What was registered, and what changed last.
+/// The contents of a store.
 #[derive(Debug, Default)]
 pub struct RestoredState {
-    /// The position in the history.
+    /// The revision of the latest change.
     pub revision: Revision,
-    /// The identities in the order of their leases' slots.
+    /// The leases with their instances, in the order of their slots.
     pub leases: Vec<RestoredLease>,
-    /// The latest changes, one revision after the other up to the position.
+    /// The latest changes, without gaps up to the revision.
     pub changes: Vec<Arc<Change>>,
 }
 
 impl RestoredState {
-    /// The position before the first of the changes.
+    /// Returns the revision before the first of the changes.
     fn floor(&self) -> Revision {
         Revision(self.revision.0 - self.changes.len() as u64)
     }
 }
 
 impl Registry {
-    /// The registry as it was, with every lease renewed as of `now`, and its log. `server` and `seed`
-    /// are as for [`Self::new`].
+    /// Restores the registry, with every lease renewed as of `now`, and its log. `server` and
+    /// `seed` are as for [`Self::new`].
     pub fn restore(
         server: u8,
         seed: u64,
@@ -47,28 +49,28 @@ impl Registry {
             let previous = std::mem::replace(&mut service.revision, change.revision());
             log.append(change, previous);
         }
-        for lease in restored.leases {
-            let (slot, instance) = (lease.lease.slot(), Arc::clone(&lease.instance));
+        for restored in restored.leases {
+            let (slot, instance) = (restored.lease.slot(), Arc::clone(&restored.instance));
             let service = registry.service_or_new(&instance.service, floor);
             service.roster.insert(Member { instance: Arc::clone(&instance), slot });
-            registry.leases.restore(lease, now);
+            registry.leases.restore(restored, now);
             registry.protection.restore(&instance, slot, now);
         }
-        // What the log no longer tells of, nobody looks for.
+        // A service without instances is kept only while the log holds its last change.
         let floor = log.floor();
         registry.services.retain(|_, s| !s.roster.is_empty() || s.revision > floor);
         (registry, log)
     }
 
-    /// A service whose last change, as far as the log does not know, may have been at its floor: no
-    /// watch from before that may go on.
+    /// Returns the service, or a new one. The last change of a new one may be as late as the floor
+    /// of the log, so that no watch from before the floor continues.
     fn service_or_new(&mut self, key: &Arc<ServiceKey>, floor: Revision) -> &mut Service {
         let service = match self.services.entry(Arc::clone(key)) {
             Entry::Occupied(service) => service.into_mut(),
-            Entry::Vacant(place) => {
+            Entry::Vacant(entry) => {
                 let key = Arc::clone(key);
                 let roster = Roster::default();
-                place.insert(Arc::new(Service { key, roster, revision: floor }))
+                entry.insert(Arc::new(Service { key, roster, revision: floor }))
             }
         };
         Arc::make_mut(service)

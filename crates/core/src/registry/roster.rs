@@ -1,20 +1,22 @@
-//! The instances of one service, ordered by id, as a value that is cheap to share and to change: a
-//! list of chunks of which a change copies one. Readers keep the roster that they have.
+//! The instances of one service, ordered by id: a list of chunks, of which a change copies one.
+//!
+//! Pure. Invariant: the roster of a reader does not change.
 
 use std::sync::Arc;
 
 use super::encoding::SharedEncoding;
 use crate::model::{Instance, InstanceId};
 
-/// The most members of a chunk. What a change copies and what readers encode anew.
+/// The largest number of members of a chunk, which a change copies and readers encode again.
 const CHUNK_MAX: usize = 64;
-/// The most bytes of a chunk that has more than one member: what a part of a snapshot has at least.
+/// The most bytes of a chunk with more than one member. A part of a snapshot has at least one
+/// chunk.
 const CHUNK_BYTES_MAX: usize = 256 * 1024;
 
-/// The instances of a service in order of their ids.
+/// The instances of a service, ordered by id.
 #[derive(Debug, Clone, Default)]
 pub struct Roster {
-    /// None is empty; all ids of one lie before all ids of the next.
+    /// Not empty. All ids of a chunk precede all ids of the next.
     chunks: Vec<Arc<RosterChunk>>,
     len: usize,
     serving: usize,
@@ -24,11 +26,11 @@ pub struct Roster {
 #[derive(Debug, Default)]
 pub struct RosterChunk {
     members: Vec<Member>,
-    /// What the members occupy.
+    /// The bytes that the members occupy.
     bytes: usize,
-    /// What the border made of all members.
+    /// The encoded members.
     pub all_encoded: SharedEncoding,
-    /// What the border made of the members that take traffic.
+    /// The encoded members that take traffic.
     pub serving_encoded: SharedEncoding,
 }
 
@@ -58,18 +60,18 @@ impl RosterChunk {
         Self { members, bytes, ..Self::default() }
     }
 
-    /// Bytes that the instances occupy.
+    /// Returns the bytes that the instances occupy.
     pub fn footprint(&self) -> usize {
         self.bytes
     }
 
-    /// Returns whether it has to be split: there is too much of it, and more than one member.
+    /// Returns whether the chunk must be split: it exceeds a limit and has more than one member.
     fn is_over_full(&self) -> bool {
         let len = self.members.len();
         len > CHUNK_MAX || (self.bytes > CHUNK_BYTES_MAX && len > 1)
     }
 
-    /// The instances in order of their ids.
+    /// Returns the instances, ordered by id.
     pub fn instances(&self) -> impl ExactSizeIterator<Item = &Arc<Instance>> {
         self.members.iter().map(|member| &member.instance)
     }
@@ -78,7 +80,7 @@ impl RosterChunk {
         self.members.binary_search_by(|member| member.instance.id.cmp(id))
     }
 
-    /// Whether every instance takes traffic.
+    /// Returns whether every instance takes traffic.
     pub fn all_serve(&self) -> bool {
         self.members.iter().all(Member::serves)
     }
@@ -95,32 +97,32 @@ impl Member {
 }
 
 impl Roster {
-    /// How many instances there are.
+    /// Returns the number of instances.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no instances.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many of them take traffic.
+    /// Returns the number of instances that take traffic.
     pub fn serving(&self) -> usize {
         self.serving
     }
 
-    /// The chunks in order.
+    /// Returns the chunks in order.
     pub fn chunks(&self) -> &[Arc<RosterChunk>] {
         &self.chunks
     }
 
-    /// The chunks in order, from the one on that the instance is or would be in.
+    /// Returns the chunks in order, from the one that has or would have the id.
     pub fn chunks_from(&self, id: &InstanceId) -> &[Arc<RosterChunk>] {
         &self.chunks[self.chunk_of(id).min(self.chunks.len())..]
     }
 
-    /// The instances in order of their ids.
+    /// Returns the instances, ordered by id.
     pub fn instances(&self) -> impl Iterator<Item = &Arc<Instance>> {
         self.chunks.iter().flat_map(|chunk| chunk.instances())
     }
@@ -130,7 +132,7 @@ impl Roster {
         chunk.members.get(chunk.position(id).ok()?)
     }
 
-    /// Puts a member in place of the one with its id, or besides the others.
+    /// Adds a member, or replaces the one with its id.
     pub(super) fn insert(&mut self, member: Member) {
         self.serving += usize::from(member.serves());
         let index = self.chunk_of(&member.instance.id);
@@ -157,7 +159,7 @@ impl Roster {
         }
     }
 
-    /// Splits a chunk in two, and these again while there is too much of one.
+    /// Splits a chunk in two, and these again while one exceeds a limit.
     fn split(&mut self, index: usize) {
         let chunk = unshared(&mut self.chunks[index]);
         let upper = RosterChunk::new(chunk.members.split_off(chunk.members.len() / 2));
@@ -172,7 +174,7 @@ impl Roster {
         }
     }
 
-    /// Takes a member out.
+    /// Removes a member.
     pub(super) fn remove(&mut self, id: &InstanceId) {
         let index = self.chunk_of(id);
         let Some(chunk) = self.chunks.get_mut(index) else { return };
@@ -185,8 +187,8 @@ impl Roster {
         self.close_gap(index);
     }
 
-    /// Drops an empty chunk, and joins one that became small with a neighbour: no two neighbours
-    /// would fit into half a chunk, so that there are few chunks in whatever order members leave.
+    /// Drops an empty chunk, and joins a small one with a neighbour. No two neighbours would fit
+    /// into half a chunk, so that there are few chunks in any order of removals.
     fn close_gap(&mut self, index: usize) {
         if self.chunks.get(index).is_some_and(|chunk| chunk.members.is_empty()) {
             self.chunks.remove(index);
@@ -210,7 +212,7 @@ impl Roster {
         chunk.bytes += upper.bytes;
     }
 
-    /// The index of the chunk that the id is or would be in.
+    /// Returns the index of the chunk that has or would have the id.
     fn chunk_of(&self, id: &InstanceId) -> usize {
         let begins_by = |chunk: &Arc<RosterChunk>| {
             chunk.members.first().is_some_and(|member| member.instance.id <= *id)
@@ -219,7 +221,7 @@ impl Roster {
     }
 }
 
-/// The chunk to alter: itself where nobody else has it, else a copy. Its memos are forgotten.
+/// Returns the chunk, or a copy if a reader has it, without its encodings.
 fn unshared(chunk: &mut Arc<RosterChunk>) -> &mut RosterChunk {
     let chunk = Arc::make_mut(chunk);
     chunk.all_encoded = SharedEncoding::default();
@@ -254,7 +256,7 @@ mod tests {
         Member { instance: Arc::new(instance), slot: number }
     }
 
-    /// One with metadata of so many bytes.
+    /// A member whose metadata has the given number of bytes.
     fn large(number: u32, bytes: usize) -> Member {
         let entries = BTreeMap::from([("note".to_owned(), "x".repeat(bytes))]);
         let content = Content::from(&Parts { metadata: Metadata::new(&entries), ..parts(1) });
@@ -289,9 +291,9 @@ mod tests {
         assert_eq!(small.count(), 0, "neighbours that would fit into half a chunk");
     }
 
-    /// Grows to about 2,000 members and shrinks again, a few times.
+    /// The roster grows to about 2,000 members and shrinks again, twice.
     #[test]
-    fn a_roster_is_an_ordered_map() {
+    fn roster_agrees_with_an_ordered_map() {
         with_seeds(4, |seed| {
             let mut random = Rng::with_seed(seed);
             let mut roster = Roster::default();
@@ -326,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_roster_that_shrank_from_either_end_keeps_few_chunks() {
+    fn shrunk_roster_has_few_chunks() {
         let ids: Vec<_> = (0..2_000).collect();
         let reversed: Vec<_> = ids.iter().rev().copied().collect();
         for order in [ids, reversed] {
@@ -334,7 +336,7 @@ mod tests {
             for number in &order {
                 roster.insert(member(*number, 1, Status::Up));
             }
-            // One of 31 stays: as many as there may be chunks.
+            // One of 31 stays, each in a chunk of its own at worst.
             for number in order.iter().filter(|number| **number % 31 != 0) {
                 roster.remove(&id(&format!("i{number:05}")));
             }
@@ -348,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_of_large_members_has_few_of_them() {
+    fn chunk_of_large_members_has_few() {
         with_seeds(4, |seed| {
             let mut random = Rng::with_seed(seed);
             let mut roster = Roster::default();
@@ -372,7 +374,7 @@ mod tests {
                 assert!(bytes <= CHUNK_BYTES_MAX || chunk.instances().len() == 1);
                 assert!((1..=CHUNK_MAX).contains(&chunk.instances().len()));
             }
-            // From any id on, the chunks hold all that follow.
+            // The chunks from any id have all ids that follow.
             for number in 0..100 {
                 let from = id(&format!("i{number:05}"));
                 let listed = roster.chunks_from(&from).iter().flat_map(|chunk| chunk.instances());
@@ -384,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clone_stays_as_it_was() {
+    fn clone_does_not_change() {
         with_seeds(4, |seed| {
             let mut random = Rng::with_seed(seed);
             let mut roster = Roster::default();
@@ -414,8 +416,8 @@ mod tests {
         [Bytes::from(format!("{all:?}")), Bytes::from(format!("{serving:?}"))]
     }
 
-    /// What the memos of a chunk hold, filled now if they are empty.
-    fn memos(chunk: &RosterChunk) -> [Bytes; 2] {
+    /// Returns the encodings of a chunk, and fills empty ones.
+    fn encodings(chunk: &RosterChunk) -> [Bytes; 2] {
         let [all, serving] = encoded(chunk);
         [
             chunk.all_encoded.bytes_or_encode(|| all).clone(),
@@ -424,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn memos_are_made_once_and_forgotten_with_a_change() {
+    fn encodings_are_made_once_and_dropped_by_a_change() {
         with_seeds(4, |seed| {
             let mut random = Rng::with_seed(seed);
             let mut roster = Roster::default();
@@ -433,14 +435,14 @@ mod tests {
             }
             for step in 1..400 {
                 for chunk in roster.chunks() {
-                    assert_eq!(memos(chunk), encoded(chunk), "memos of other members");
+                    assert_eq!(encodings(chunk), encoded(chunk), "encodings of other members");
                 }
                 let made: Vec<_> = roster
                     .chunks()
                     .iter()
-                    .map(|chunk| (Arc::as_ptr(chunk), memos(chunk)))
+                    .map(|chunk| (Arc::as_ptr(chunk), encodings(chunk)))
                     .collect();
-                // Changed in place or copied, as readers still have the chunks.
+                // In place, or in a copy if a reader has the chunk.
                 let _readers = random.bool().then(|| roster.clone());
                 let number = random.u32(..1_000);
                 match random.u8(..3) {
@@ -448,15 +450,19 @@ mod tests {
                     _ => roster.insert(member(number, step, some_status(&mut random))),
                 }
                 let survives = |chunk: &Arc<RosterChunk>| {
-                    let memo = chunk.all_encoded.bytes()?;
-                    let place =
+                    let encoding = chunk.all_encoded.bytes()?;
+                    let known =
                         made.iter().find(|(chunk_before, _)| *chunk_before == Arc::as_ptr(chunk));
-                    let (_, [before, _]) = place.expect("memos are not copied");
-                    assert_eq!(memo.as_ptr(), before.as_ptr(), "the same bytes");
+                    let (_, [before, _]) = known.expect("encodings are not copied");
+                    assert_eq!(encoding.as_ptr(), before.as_ptr(), "the same bytes");
                     Some(())
                 };
                 let kept = roster.chunks().iter().filter_map(survives).count();
-                assert!(kept + 3 >= made.len(), "a change costs few memos: {kept}/{}", made.len());
+                assert!(
+                    kept + 3 >= made.len(),
+                    "a change drops few encodings: {kept}/{}",
+                    made.len()
+                );
             }
         });
     }

@@ -1,4 +1,4 @@
-//! The registry's state.
+//! The state of the registry, and its readers.
 //!
 //! Pure.
 
@@ -11,30 +11,30 @@ use super::{
 };
 use crate::model::{Instance, InstanceId, LeaseId, Limits, Revision, ServiceKey, Tick, WallTime};
 
-/// The time at which a plan is made.
+/// The time of a plan.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
-    /// What leases count by.
+    /// The monotonic time, by which leases expire.
     pub tick: Tick,
-    /// What people read.
+    /// The wall clock, for display.
     pub wall: WallTime,
 }
 
-/// A service with its instances at one position of the history; cheap to share.
+/// A service with its instances at one revision; cheap to share.
 #[derive(Debug, Clone)]
 pub struct Service {
-    /// The service's name.
+    /// The namespace and name.
     pub key: Arc<ServiceKey>,
-    /// Its instances.
+    /// The instances.
     pub roster: Roster,
-    /// The revision of the last change to any of them.
+    /// The revision of the last change to one of them.
     pub revision: Revision,
 }
 
-/// Everything that is registered.
+/// The instances of all services, and their leases.
 #[derive(Debug)]
 pub struct Registry {
-    /// Also services whose last instance is gone, for as long as the log may hold its removal.
+    /// Includes services without instances while the log may hold their last removal.
     pub(super) services: HashMap<Arc<ServiceKey>, Arc<Service>>,
     pub(super) leases: Leases,
     pub(super) protection: Protection,
@@ -44,8 +44,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An empty registry. `server` and `seed` go into the lease ids: the number of this server, and
-    /// a random number that must differ from process to process.
+    /// Makes an empty registry. `server` and `seed` go into the lease ids: the number of this
+    /// server, and a random number that must differ between processes.
     pub fn new(server: u8, seed: u64, limits: &Limits) -> Self {
         Self {
             services: HashMap::new(),
@@ -57,48 +57,48 @@ impl Registry {
         }
     }
 
-    /// Where leases are renewed, from any thread and without asking the registry.
+    /// Returns the lease table, through which any thread renews leases.
     pub fn lease_table(&self) -> Arc<LeaseTable> {
         self.leases.table()
     }
 
-    /// The position in the history.
+    /// Returns the revision of the latest change.
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// How many instances there are.
+    /// Returns the number of instances.
     pub fn instances(&self) -> usize {
-        self.leases.live()
+        self.leases.active()
     }
 
-    /// A service, also one whose last instance left a while ago.
+    /// Returns a service; it may have no instances.
     pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
         self.services.get(key)
     }
 
-    /// All services, also those whose last instance is gone.
+    /// Returns all services, including those without instances.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values()
     }
 
-    /// The lease of an identity, and the instance that it keeps.
+    /// Returns the lease and the instance of an identity.
     pub fn lease(&self, key: &ServiceKey, id: &InstanceId) -> Option<(LeaseId, &Arc<Instance>)> {
         let member = self.services.get(key)?.roster.member(id)?;
         Some((self.leases.lease_in(member.slot)?, &member.instance))
     }
 
-    /// Moves the expiry wheel and takes out the leases that ran out by `now`, of their TTL or of the
-    /// grace after a broken stream: from here on they can't be renewed. Takes out as well the held
-    /// ones that were renewed. Looks at `visits_max` leases at most; `true` says that more are due.
+    /// Advances the expiry wheel to `now`. Takes the leases that expired, by their TTL or by the
+    /// grace after a broken stream, which can't be renewed from here on; and the held leases that
+    /// were renewed. Checks `visits_max` leases at most; `true` means that more are due.
     ///
-    /// Each must then be given to a plan as [`Command::Enforce`] and that plan be absorbed, or be
-    /// given back with [`Self::reinstate`].
+    /// Each must then go into a plan as [`Command::Enforce`](super::Command::Enforce) that is
+    /// absorbed, or back through [`Self::reinstate`].
     pub fn take_due(&mut self, now: Tick, visits_max: usize) -> (Vec<Due>, bool) {
         self.leases.take_due(now, visits_max)
     }
 
-    /// The namespaces in which leases that ran out are held, in order of their names.
+    /// Returns the namespaces in which expired leases are held, ordered by name.
     pub fn protected(&self) -> Vec<ProtectedNamespace> {
         self.protection.protected(self.hold_max)
     }
@@ -117,8 +117,8 @@ impl Registry {
         }
     }
 
-    /// Forgets a service without instances once the log no longer holds its last change. Says
-    /// whether it did.
+    /// Drops a service without instances once the log has evicted its last change. Returns whether
+    /// it did.
     pub fn forget(&mut self, key: &ServiceKey, evicted: Revision) -> bool {
         let ended = self
             .services

@@ -1,4 +1,4 @@
-//! The effect of a command on one identity.
+//! Transitions: the effects of commands on identities.
 //!
 //! Pure.
 
@@ -6,51 +6,51 @@ use std::sync::Arc;
 
 use crate::model::{Change, ChangeKind, Instance, LeaseId, LeaseTerms, RemovalReason};
 
-/// What a command does to one identity: the unit that stores keep and the registry absorbs.
+/// The effect of a command on one identity. Stores commit it, and the registry absorbs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transition {
     /// A new identity with a new lease.
     Added {
         /// The instance.
         instance: Arc<Instance>,
-        /// Its lease.
+        /// The lease.
         lease: LeaseId,
-        /// How long the lease lives.
+        /// The terms of the lease.
         terms: LeaseTerms,
     },
-    /// A live identity under a new lease.
+    /// A registered identity under a new lease.
     TakenOver {
         /// The instance.
         instance: Arc<Instance>,
-        /// Its new lease, in the slot of the old one.
+        /// The new lease, in the slot of the old one.
         lease: LeaseId,
-        /// How long the lease lives.
+        /// The terms of the lease.
         terms: LeaseTerms,
-        /// The instance before, where it changed: only then watchers see something.
+        /// The instance before, if it changed. Otherwise watchers see nothing.
         before: Option<Arc<Instance>>,
     },
-    /// Other content, or another presence.
+    /// Another content or presence.
     Updated {
         /// The instance.
         instance: Arc<Instance>,
-        /// The slot of its lease.
+        /// The slot of the lease.
         slot: u32,
         /// The instance before.
         before: Arc<Instance>,
     },
-    /// The identity is gone.
+    /// A removed identity.
     Removed {
-        /// The instance as last known, at the revision of its removal.
+        /// The instance as last known, at the revision of the removal.
         instance: Arc<Instance>,
-        /// The slot of its lease.
+        /// The slot of the lease.
         slot: u32,
-        /// Why.
+        /// The reason.
         reason: RemovalReason,
     },
 }
 
 impl Transition {
-    /// What watchers see of it, if anything.
+    /// Returns the change that watchers see, if any.
     pub fn change(&self) -> Option<Change> {
         let (kind, instance) = match self {
             Self::Added { instance, .. } => (ChangeKind::Added, instance),
@@ -67,7 +67,7 @@ impl Transition {
         Some(Change { kind, instance: Arc::clone(instance) })
     }
 
-    /// Where the identity's lease lies.
+    /// Returns the slot of the lease.
     pub fn slot(&self) -> u32 {
         match self {
             Self::Added { lease, .. } | Self::TakenOver { lease, .. } => lease.slot(),

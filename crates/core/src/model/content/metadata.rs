@@ -1,15 +1,17 @@
-//! What callers may want to know of an instance, as entries of text.
+//! The metadata of an instance: entries of text.
+//!
+//! Pure.
 
 use std::{collections::BTreeMap, fmt, iter};
 
 use super::packed::{PackedReader, put_text};
 
-/// Entries in order of their keys. Its size was checked where it was read.
+/// Entries ordered by key. The API checks their size.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Metadata(pub(super) Box<[u8]>);
 
 impl Metadata {
-    /// Takes over entries, of which no text has 4 GiB: far more than any message brings.
+    /// Packs entries whose texts have less than 4 GiB each, which no message exceeds.
     pub fn new(entries: &BTreeMap<String, String>) -> Self {
         let mut bytes = Vec::new();
         for text in entries.iter().flat_map(|(key, value)| [key, value]) {
@@ -18,19 +20,19 @@ impl Metadata {
         Self(bytes.into())
     }
 
-    /// The entries in order of their keys.
+    /// Returns the entries, ordered by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         entries(&self.0)
     }
 }
 
-/// The entries that a [`Metadata`] is made of.
+/// Reads the entries of packed [`Metadata`].
 pub(super) fn entries(bytes: &[u8]) -> impl Iterator<Item = (&str, &str)> {
     let mut packed = PackedReader(bytes);
     iter::from_fn(move || (!packed.0.is_empty()).then(|| (packed.text(), packed.text())))
 }
 
-/// Metadata values can be secrets: only the keys are shown.
+/// Shows only the keys: values can be secrets.
 impl fmt::Debug for Metadata {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_set().entries(self.iter().map(|(key, _)| key)).finish()
@@ -42,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metadata_gives_back_its_entries_in_order() {
+    fn metadata_has_its_entries_in_order() {
         let entries = [("b", ""), ("a", "ä"), ("c c", "x\0y")];
         let entries = entries.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let metadata = Metadata::new(&BTreeMap::from(entries));
@@ -52,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_shows_no_values() {
+    fn debug_output_has_no_values() {
         let entries = BTreeMap::from([("token".to_owned(), "hunter2".to_owned())]);
         let metadata = Metadata::new(&entries);
         assert_eq!(format!("{metadata:?}"), r#"{"token"}"#);

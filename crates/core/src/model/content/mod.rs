@@ -1,4 +1,7 @@
-//! What an instance says of itself: part by part, and in one piece.
+//! The declared part of an instance: its address, status, metadata and so on. [`Parts`] has it as
+//! fields, [`Content`] as one allocation, [`ContentView`] reads that in place.
+//!
+//! Pure.
 
 mod metadata;
 mod packed;
@@ -19,34 +22,34 @@ pub use status::Status;
 pub use version::{Version, VersionError};
 pub use view::ContentView;
 
-/// The weight of an instance that names none.
+/// The weight of an instance that declares none.
 pub const DEFAULT_WEIGHT: u32 = 100;
 
-/// What an instance says of itself. Two registrations with equal content look the same to everyone.
+/// The declared part of an instance. Watchers can't distinguish registrations with equal content.
 ///
-/// In one piece: the status, the main port, the weight, the texts that every instance has, the number
-/// of extra ports and these, and to the end the metadata.
+/// One allocation: the status, the main port, the weight, the texts that every instance has, the
+/// number of extra ports, the extra ports, the metadata.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Content(Box<[u8]>);
 
 /// The parts of a [`Content`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts {
-    /// Where it is reached.
+    /// The host under which callers reach the instance.
     pub host: Host,
     /// The main port.
     pub port: NonZeroU16,
-    /// Extra ports in order of their names.
+    /// Extra ports, ordered by name.
     pub ports: Box<[(Name, NonZeroU16)]>,
-    /// Whether it takes traffic.
+    /// The status that the instance declares.
     pub status: Status,
-    /// Its failure domain, if it has one.
+    /// The failure domain, if there is one.
     pub zone: Option<Name>,
-    /// The version of its software; may be empty.
+    /// The version of the software; may be empty.
     pub version: Version,
-    /// Its share of traffic relative to the other replicas.
+    /// The share of traffic relative to the other replicas.
     pub weight: u32,
-    /// What callers may want to know or filter by.
+    /// Entries for callers to read or filter by.
     pub metadata: Metadata,
 }
 
@@ -58,7 +61,7 @@ impl From<&Parts> for Content {
         put_text(&mut bytes, parts.host.as_str());
         put_text(&mut bytes, parts.zone.as_ref().map_or("", Name::as_str));
         put_text(&mut bytes, parts.version.as_str());
-        let ports = u16::try_from(parts.ports.len()).expect("no message brings as many ports");
+        let ports = u16::try_from(parts.ports.len()).expect("a message has fewer ports");
         bytes.extend(ports.to_le_bytes());
         for (name, port) in &parts.ports {
             put_text(&mut bytes, name.as_str());
@@ -70,12 +73,12 @@ impl From<&Parts> for Content {
 }
 
 impl Content {
-    /// Whether it takes traffic.
+    /// Returns the status without reading the other parts.
     pub fn status(&self) -> Status {
         Status::from_number(self.0[0])
     }
 
-    /// Its parts.
+    /// Returns a view of the parts.
     pub fn view(&self) -> ContentView<'_> {
         let mut rest = PackedReader(&self.0);
         let [status] = rest.bytes();
@@ -91,7 +94,7 @@ impl Content {
         }
     }
 
-    /// Its parts, to make another content of.
+    /// Copies the parts.
     pub fn parts(&self) -> Parts {
         let view = self.view();
         Parts {
@@ -106,7 +109,7 @@ impl Content {
         }
     }
 
-    /// Bytes that it holds on the heap.
+    /// Returns the bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
         self.0.len()
     }
@@ -143,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_content_has_the_parts_that_it_was_made_of() {
+    fn content_keeps_its_parts() {
         let bare = Parts {
             ports: Box::default(),
             status: Status::Starting,
@@ -162,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_shows_the_parts() {
+    fn view_shows_the_parts() {
         let content = Content::from(&parts());
         let view = content.view();
         let ports: Vec<_> = view.ports().map(|(name, port)| (name, port.get())).collect();
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_content_shows_no_values_of_metadata() {
+    fn debug_output_has_no_metadata_values() {
         let shown = format!("{:?}", Content::from(&parts()));
         assert!(shown.contains(r#"{"a", "b"}"#) && !shown.contains("hunter2"), "{shown}");
     }

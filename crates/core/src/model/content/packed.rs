@@ -1,15 +1,17 @@
-//! Short texts one behind the other, as an instance keeps them: there are many instances, and a value
-//! of its own for each text would take more than the text.
+//! Texts packed one behind the other. There are millions of instances, and a `String` for each
+//! short text would take more memory than the text.
+//!
+//! Pure.
 
-/// Lengths below it take a byte; it stands before those that take four more.
+/// Marks a length of four bytes. Lengths below it take one byte.
 const LONG: u8 = u8::MAX;
 
-/// Puts a text behind what is there.
+/// Appends a text.
 pub(super) fn put_text(bytes: &mut Vec<u8>, text: &str) {
     match u8::try_from(text.len()) {
         Ok(length) if length < LONG => bytes.push(length),
         _ => {
-            let length = u32::try_from(text.len()).expect("no message brings a text of 4 GiB");
+            let length = u32::try_from(text.len()).expect("a message has less than 4 GiB");
             bytes.push(LONG);
             bytes.extend(length.to_le_bytes());
         }
@@ -17,13 +19,13 @@ pub(super) fn put_text(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend_from_slice(text.as_bytes());
 }
 
-/// Takes apart what was put together, in the same order.
+/// Reads packed values in the order in which they were written.
 #[derive(Debug, Clone)]
 pub(super) struct PackedReader<'a>(pub(super) &'a [u8]);
 
 impl<'a> PackedReader<'a> {
     pub(super) fn bytes<const N: usize>(&mut self) -> [u8; N] {
-        let (bytes, rest) = self.0.split_first_chunk().expect("what was put there");
+        let (bytes, rest) = self.0.split_first_chunk().expect("the value was written");
         self.0 = rest;
         *bytes
     }
@@ -36,7 +38,7 @@ impl<'a> PackedReader<'a> {
         };
         let (text, rest) = self.0.split_at(length);
         self.0 = rest;
-        str::from_utf8(text).expect("a text was put there")
+        str::from_utf8(text).expect("a text was written")
     }
 }
 
@@ -45,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_of_any_length_come_back() {
+    fn texts_of_any_length_are_read_back() {
         let texts = [0, 1, 253, 254, 255, 256, 70_000].map(|length| "ä".repeat(length / 2));
         let mut bytes = Vec::new();
         for text in &texts {

@@ -1,20 +1,22 @@
 //! The status that an instance declares.
+//!
+//! Pure.
 
-/// Whether an instance takes traffic.
+/// The status that an instance declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
-    /// It runs but is not ready yet.
+    /// Not ready yet.
     Starting,
-    /// It takes traffic.
+    /// Ready for traffic.
     Up,
-    /// It finishes what it has and takes nothing new.
+    /// Finishes the calls that it has, and takes no new ones.
     Draining,
-    /// It runs and knows that it can't serve.
+    /// Running, but unable to serve.
     Down,
 }
 
 impl Status {
-    /// The one of this number.
+    /// Returns the status with this discriminant.
     pub(super) fn from_number(number: u8) -> Self {
         let all = [Self::Starting, Self::Up, Self::Draining, Self::Down];
         all[usize::from(number)]

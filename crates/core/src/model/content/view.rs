@@ -1,23 +1,25 @@
-//! A content's parts, read in place.
+//! The parts of a content, read in place.
+//!
+//! Pure.
 
 use std::num::NonZeroU16;
 
 use super::{metadata::entries, packed::PackedReader, status::Status};
 
-/// The parts of a [`Content`], as they lie there.
+/// The parts of a [`Content`](super::Content), borrowed from it.
 #[derive(Debug, Clone)]
 pub struct ContentView<'a> {
-    /// Whether it takes traffic.
+    /// The status that the instance declares.
     pub status: Status,
     /// The main port.
     pub port: NonZeroU16,
-    /// Its share of traffic relative to the other replicas.
+    /// The share of traffic relative to the other replicas.
     pub weight: u32,
-    /// Where it is reached.
+    /// The host under which callers reach the instance.
     pub host: &'a str,
-    /// Its failure domain; empty: none.
+    /// The failure domain; empty if there is none.
     pub zone: &'a str,
-    /// The version of its software; may be empty.
+    /// The version of the software; may be empty.
     pub version: &'a str,
     pub(super) ports: u16,
     /// The extra ports and the metadata.
@@ -25,18 +27,18 @@ pub struct ContentView<'a> {
 }
 
 impl<'a> ContentView<'a> {
-    /// Extra ports in order of their names.
+    /// Returns the extra ports, ordered by name.
     pub fn ports(&self) -> impl Iterator<Item = (&'a str, NonZeroU16)> {
         let mut rest = self.rest.clone();
         (0..self.ports).map(move |_| (rest.text(), port(&mut rest)))
     }
 
-    /// What callers may want to know or filter by, in order of the keys.
+    /// Returns the metadata, ordered by key.
     pub fn metadata(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
         entries(self.behind_ports())
     }
 
-    /// The value of a key of the metadata.
+    /// Returns the metadata value of a key.
     pub fn value(&self, key: &str) -> Option<&'a str> {
         self.metadata().find_map(|(candidate, value)| (candidate == key).then_some(value))
     }
@@ -51,5 +53,5 @@ impl<'a> ContentView<'a> {
 }
 
 pub(super) fn port(packed: &mut PackedReader<'_>) -> NonZeroU16 {
-    NonZeroU16::new(u16::from_le_bytes(packed.bytes())).expect("a port was put there")
+    NonZeroU16::new(u16::from_le_bytes(packed.bytes())).expect("a port was written")
 }

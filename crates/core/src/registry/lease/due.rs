@@ -1,17 +1,17 @@
-//! A lease that the registry has to act on.
+//! Leases that the registry must act on.
 //!
 //! Pure.
 
 use crate::model::{LeaseId, RemovalReason};
 
-/// What a look at the leases found, and what has to have consequences.
+/// A lease that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
-    /// A lease ran out; of a held one, the hold did.
+    /// The lease expired; of a held one, the hold ended.
     Expired {
         /// The lease.
         lease: LeaseId,
-        /// What it ran out of: its TTL, or its grace after a broken stream.
+        /// `Expired` by the TTL, `Disconnected` by the grace after a broken stream.
         reason: RemovalReason,
     },
     /// A held lease was renewed.
@@ -22,7 +22,7 @@ pub enum Due {
 }
 
 impl Due {
-    /// Whose due it is.
+    /// Returns the lease.
     pub fn lease(self) -> LeaseId {
         match self {
             Self::Expired { lease, .. } | Self::Renewed { lease } => lease,

@@ -1,5 +1,7 @@
-//! The owner's part of the leases: whose they are, how long they live, which slots are free. It
-//! judges; the renewals that it judges by are in the [`LeaseTable`].
+//! The registry's part of the leases: their instances, terms and deadlines, and the free slots. The
+//! renewals are in the [`LeaseTable`].
+//!
+//! Pure but for the table, which other threads renew.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -15,50 +17,52 @@ use crate::{
     model::{Instance, LeaseId, LeaseTerms, Presence, RemovalReason, Tick},
 };
 
+/// All leases, on the side of the registry.
 #[derive(Debug)]
 pub(in crate::registry) struct Leases {
     table: Arc<LeaseTable>,
     slots: Vec<LeaseSlot>,
-    /// Slots that nobody holds, the longest free first, so that generations last.
+    /// Free slots, the longest free first, so that generations take long to repeat.
     free: VecDeque<u32>,
     wheel: ExpiryWheel,
     stalls: Stalls,
-    /// How long a lease that ran out may be held, in milliseconds.
+    /// The time for which an expired lease is held, in milliseconds.
     hold_ms: u32,
     server: u8,
     seed: u64,
 }
 
-/// One identity's stay in a slot. A take-over keeps the slot and grants its next generation.
+/// A slot: the instance of its lease, and the terms. A take-over keeps the slot and grants its next
+/// generation.
 #[derive(Debug)]
 struct LeaseSlot {
-    /// The tenant; `None`: the slot is free.
+    /// The instance; `None`: the slot is free.
     instance: Option<Arc<Instance>>,
     ttl_ms: u32,
-    /// What is left of the lease when its stream breaks.
+    /// The time to live after the stream of the lease breaks.
     grace_ms: u32,
-    /// The generation that the tenant's first lease had: what lies between it and the present one
-    /// was fenced off, what lies before belonged to somebody else.
+    /// The generation of the instance's first lease. Generations between it and the present one are
+    /// fenced, those before belonged to other instances.
     first_generation: u64,
-    /// The generation granted last.
+    /// The generation that was granted last.
     generation: u64,
 }
 
 impl LeaseSlot {
-    /// A slot that nobody holds, and whose next lease has the generation after the given one.
-    fn vacant(generation: u64) -> Self {
+    /// Makes a free slot whose next lease has the generation after the given one.
+    fn free(generation: u64) -> Self {
         Self { instance: None, ttl_ms: 0, grace_ms: 0, first_generation: generation, generation }
     }
 }
 
-/// What a lease id means.
+/// The state of a lease.
 #[derive(Debug)]
 pub(in crate::registry) enum LeaseState<'a> {
-    /// It lives and is this instance's.
+    /// The lease of this instance.
     Active(&'a Arc<Instance>),
-    /// It was that of an instance which lives under a newer lease.
+    /// An earlier lease of an instance that has a newer one.
     Fenced,
-    /// It ended, or never was.
+    /// A lease that ended or never existed.
     Unknown,
 }
 
@@ -80,11 +84,11 @@ impl Leases {
         Arc::clone(&self.table)
     }
 
-    pub(in crate::registry) fn live(&self) -> usize {
+    pub(in crate::registry) fn active(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// What a lease id means.
+    /// Returns the state of a lease.
     pub(in crate::registry) fn state(&self, lease: LeaseId) -> LeaseState<'_> {
         let Some(lease_slot) = self.slots.get(lease.slot() as usize) else {
             return LeaseState::Unknown;
@@ -101,12 +105,12 @@ impl Leases {
         if fenced { LeaseState::Fenced } else { LeaseState::Unknown }
     }
 
-    /// The lease that holds the slot.
+    /// Returns the lease in a slot.
     pub(in crate::registry) fn lease_in(&self, slot: u32) -> Option<LeaseId> {
         self.table.lease_in(slot)
     }
 
-    /// The lease that the `nth` grant from now will be, counted from 0.
+    /// Returns the lease of the `nth` grant from now, counted from 0.
     pub(in crate::registry) fn upcoming(&self, nth: usize) -> LeaseId {
         let (slot, generation) = match self.free.get(nth) {
             Some(slot) => (*slot, self.slots[*slot as usize].generation.wrapping_add(1)),
@@ -118,18 +122,18 @@ impl Leases {
         self.lease(slot, generation)
     }
 
-    /// The lease that supersedes the given one.
+    /// Returns the lease that supersedes the given one.
     pub(in crate::registry) fn successor(&self, lease: LeaseId) -> LeaseId {
         self.lease(lease.slot(), lease.generation().wrapping_add(1))
     }
 
     fn lease(&self, slot: u32, generation: u64) -> LeaseId {
         let lease = LeaseId::new(self.server, generation, slot);
-        // 0 names no lease.
+        // 0 is not a lease.
         if lease.bits() == 0 { LeaseId::new(self.server, 1, slot) } else { lease }
     }
 
-    /// Grants an upcoming lease. Leases have to be granted in the order in which they come up.
+    /// Grants an upcoming lease. Leases must be granted in the order of [`Self::upcoming`].
     pub(in crate::registry) fn grant(
         &mut self,
         lease: LeaseId,
@@ -156,14 +160,14 @@ impl Leases {
         self.wheel.insert(lease.slot(), now.after(terms.ttl));
     }
 
-    /// Puts back a stay from before, its lease renewed as of `now`. Stays have to come in the order of
-    /// their slots, before anything is granted.
+    /// Restores a lease, renewed as of `now`. Leases must come in the order of their slots, before
+    /// any grant.
     pub(in crate::registry) fn restore(&mut self, restored: RestoredLease, now: Tick) {
         let RestoredLease { instance, lease, first_generation, terms } = restored;
         let slot = lease.slot();
         while self.slots.len() < slot as usize {
             let free = self.slots.len() as u32;
-            self.slots.push(LeaseSlot::vacant(scatter(self.seed, free)));
+            self.slots.push(LeaseSlot::free(scatter(self.seed, free)));
             self.free.push_back(free);
         }
         let suspect = instance.presence == Presence::Suspect;
@@ -182,7 +186,7 @@ impl Leases {
         }
     }
 
-    /// Fences off the slot's lease and grants its successor.
+    /// Fences the lease in the slot and grants its successor.
     pub(in crate::registry) fn supersede(
         &mut self,
         lease: LeaseId,
@@ -200,39 +204,39 @@ impl Leases {
         self.wheel.insert(lease.slot(), now.after(terms.ttl));
     }
 
-    /// Puts the changed instance of a tenant.
+    /// Replaces the instance in a slot by its changed version.
     pub(in crate::registry) fn replace(&mut self, slot: u32, instance: Arc<Instance>) {
         self.slots[slot as usize].instance = Some(instance);
     }
 
-    /// Keeps a slot's lease, which ran out: it can be renewed again, and runs out again when the
-    /// hold ends.
+    /// Holds an expired lease. It can be renewed again, and expires when the hold ends.
     pub(in crate::registry) fn hold(&mut self, slot: u32, now: Tick) {
         self.table.hold(slot, now);
         self.wheel.remove(slot);
         self.wheel.insert(slot, now.after(Duration::from_millis(self.hold_ms.into())));
     }
 
-    /// Has a slot come up when its lease ends as it now stands.
+    /// Moves a slot in the wheel to the present deadline of its lease.
     pub(in crate::registry) fn reschedule(&mut self, slot: u32) {
         let (deadline, _) = self.deadline(slot, self.table.observe(slot));
         self.wheel.remove(slot);
         self.wheel.insert(slot, deadline);
     }
 
-    /// Whether a slot's lease is held and has not been renewed since.
+    /// Returns whether the lease in a slot is held and was not renewed since.
     pub(in crate::registry) fn is_held(&self, slot: u32) -> bool {
         self.table.observe(slot).is_held()
     }
 
-    /// When the window began in which the losses beside this lease's are counted.
+    /// Returns the start of the window in which expired leases are counted together with this one.
+    /// It is as long as the TTL, without stalls.
     pub(in crate::registry) fn window_begin(&self, slot: u32, now: Tick) -> Tick {
         let ttl_ms = u64::from(self.slots[slot as usize].ttl_ms);
         let begin = Tick(now.0.saturating_sub(ttl_ms));
         Tick(begin.0.saturating_sub(self.stalls.ms_since(begin)))
     }
 
-    /// Ends a slot's lease.
+    /// Ends the lease in a slot.
     pub(in crate::registry) fn end(&mut self, slot: u32) {
         self.table.end(slot);
         self.wheel.remove(slot);
@@ -247,7 +251,7 @@ impl Leases {
         visits_max: usize,
     ) -> (Vec<Due>, bool) {
         for lease in self.table.take_broken() {
-            // Looked at again at the end of the grace, or at once where that is past.
+            // Due at the end of the grace, or at once if that has passed.
             if self.table.lease_in(lease.slot()) == Some(lease) {
                 self.reschedule(lease.slot());
             }
@@ -261,9 +265,9 @@ impl Leases {
             let Some(lease) = self.table.lease_in(slot) else { continue };
             let observed = self.table.observe(slot);
             let (deadline, reason) = self.deadline(slot, observed);
-            // One that returned is judged again once this is known.
-            let judged = observed.is_held() || !self.is_suspect(slot);
-            if deadline <= now && judged && self.table.seal(lease, observed) {
+            // A suspect that renewed is first confirmed, and may expire afterwards.
+            let may_expire = observed.is_held() || !self.is_suspect(slot);
+            if deadline <= now && may_expire && self.table.seal(lease, observed) {
                 due_leases.push(Due::Expired { lease, reason });
             } else {
                 self.wheel.insert(slot, deadline.max(now));
@@ -282,19 +286,19 @@ impl Leases {
         self.stalls.record(from, until);
     }
 
-    /// What is left of a lease whose stream the server found broken at `at`.
+    /// Returns the grace of a lease whose stream the server found broken at `at`.
     fn grace_ms(&self, lease_slot: &LeaseSlot, at: Tick) -> u32 {
-        // A stream whose end is found after a standstill was most likely given up because of that,
-        // and its client is on its way back: it is there by its next heartbeat.
+        // A client most likely closed a stream that the server finds broken after a stall because
+        // of the stall. It is back by its next heartbeat.
         let heartbeat_ms = lease_slot.ttl_ms / LeaseTerms::HEARTBEATS_A_TTL;
-        let back_ms = if self.stalls.include(at) { heartbeat_ms } else { 0 };
-        lease_slot.grace_ms.max(back_ms)
+        let return_ms = if self.stalls.include(at) { heartbeat_ms } else { 0 };
+        lease_slot.grace_ms.max(return_ms)
     }
 
-    /// When the slot's lease ends as it stands, and for what reason.
+    /// Returns the deadline of the lease in a slot, and the reason of its expiry.
     fn deadline(&self, slot: u32, observed: Observed) -> (Tick, RemovalReason) {
         let lease_slot = &self.slots[slot as usize];
-        // What happened may have happened at the very end of its millisecond.
+        // An event may have happened at the end of its millisecond.
         let after = |tick: Tick, millis: u32| {
             Tick(tick.0 + u64::from(millis) + 1 + self.stalls.ms_since(tick))
         };
@@ -333,8 +337,8 @@ fn millis(duration: Duration) -> u32 {
     u32::try_from(Tick(0).after(duration).0).unwrap_or(u32::MAX)
 }
 
-/// The first generation of a slot: differs from process to process and from slot to slot
-/// (the finalizer of SplitMix64; Steele, Lea, Flood 2014).
+/// Returns the first generation of a slot, which differs between processes and slots (the finalizer
+/// of SplitMix64; Steele, Lea, Flood 2014).
 fn scatter(seed: u64, slot: u32) -> u64 {
     let mut mixed = seed.wrapping_add(u64::from(slot).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -363,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn generations_wrap_without_ever_naming_lease_0() {
+    fn generations_wrap_and_skip_lease_0() {
         let mut leases = Leases::new(0, 1, Duration::from_secs(600));
         let last = LeaseId::new(0, LeaseId::GENERATIONS - 1, 0);
         leases.grant(last, instance(), terms(5_000), Tick(0));
@@ -379,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_reused_the_longest_free_first() {
+    fn longest_free_slot_is_reused_first() {
         let mut leases = Leases::new(0, 1, Duration::from_secs(600));
         for slot in 0..4 {
             let lease = leases.upcoming(0);
@@ -389,13 +393,13 @@ mod tests {
         for slot in [2, 0, 3] {
             leases.end(slot);
         }
-        assert_eq!(leases.live(), 1);
+        assert_eq!(leases.active(), 1);
         let slots: Vec<_> = (0..5).map(|nth| leases.upcoming(nth).slot()).collect();
         assert_eq!(slots, [2, 0, 3, 4, 5]);
     }
 
     #[test]
-    fn a_part_of_a_millisecond_of_ttl_counts_as_one() {
+    fn part_of_a_millisecond_of_ttl_counts_as_one() {
         let terms = LeaseTerms { ttl: Duration::from_micros(1_000_001), ..terms(0) };
         let mut leases = Leases::new(0, 1, Duration::from_secs(600));
         let lease = leases.upcoming(0);
@@ -406,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn standstills_do_not_count_whatever_they_overlap() {
+    fn stalls_do_not_count_against_leases() {
         let mut leases = Leases::new(0, 1, Duration::from_secs(600));
         let lease = leases.upcoming(0);
         leases.grant(lease, instance(), terms(1_000), Tick(500));
@@ -421,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_found_broken_after_a_standstill_leaves_time_for_a_heartbeat() {
+    fn stream_found_broken_after_a_stall_leaves_time_for_a_heartbeat() {
         let mut leases = Leases::new(0, 1, Duration::from_secs(600));
         let lease = leases.upcoming(0);
         let disconnect_grace = Duration::from_millis(20);
@@ -435,13 +439,13 @@ mod tests {
         assert_eq!(leases.take_due(Tick(4_990 + 3_000), 10).0, []);
         assert!(table.renew_over(second, lease, Tick(8_000)));
         table.break_stream(second, lease, Tick(8_010));
-        let judged = leases.take_due(Tick(8_010 + 20 + 9), 10).0;
+        let due = leases.take_due(Tick(8_010 + 20 + 9), 10).0;
         let reason = RemovalReason::Disconnected;
-        assert_eq!(judged, [Due::Expired { lease, reason }], "any other one has its grace");
+        assert_eq!(due, [Due::Expired { lease, reason }], "other leases expire after their grace");
     }
 
     #[test]
-    fn visits_are_bounded_and_the_rest_stays_due() {
+    fn visits_are_bounded_and_the_rest_remains_due() {
         let mut leases = Leases::new(0, 1, Duration::from_secs(600));
         for _ in 0..10 {
             leases.grant(leases.upcoming(0), instance(), terms(1_000), Tick(0));

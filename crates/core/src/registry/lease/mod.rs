@@ -1,5 +1,6 @@
-//! Leases. [`LeaseTable`] is the part that all threads share: renewals. [`Leases`] is the owner's
-//! part: grants, deadlines, ends. It takes the leases that are due off the expiry wheel.
+//! Leases. [`LeaseTable`] is shared by all threads, which renew leases through it. [`Leases`]
+//! belongs to the registry, which grants and ends leases and finds the due ones with the expiry
+//! wheel.
 
 mod due;
 mod leases;

@@ -1,18 +1,19 @@
-//! The two words of a slot's last renewal: when it was, and how.
+//! The last renewal of a lease in two words: its time, and the call or stream that it came by.
 //!
 //! Pure.
 
 use crate::model::{LeaseId, Tick};
 
-/// Names a stream over which leases are renewed.
+/// The id of a stream over which leases are renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamId(pub(super) u64);
 
-/// A time of renewal together with a part of the lease's generation, in one word: whoever exchanges
-/// it knows that the slot did not change hands between his look at the holder and the exchange.
-/// From the high bits: generation modulo 2^21, whether the lease is held (it ran out and was kept;
-/// the time is then when the hold began), whether it is sealed, a bit that each renewal flips, so
-/// that none goes unnoticed, milliseconds (40 bits, 34 years).
+/// The time of a renewal and a part of the lease's generation in one word. An exchange that
+/// succeeds proves that the slot had the same lease since it was read.
+///
+/// From the high bits: the generation modulo 2^21; held (the lease expired and is kept, and the
+/// time is the start of the hold); sealed; a bit that each renewal flips, so that none goes
+/// unnoticed; milliseconds (40 bits, 34 years).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp(pub(super) u64);
 
@@ -31,12 +32,13 @@ impl Stamp {
         Tick(self.0 & Self::TIME)
     }
 
-    /// The stamp of the next renewal: never earlier, always another.
+    /// Returns the stamp of a renewal: never earlier, always different.
     pub(super) fn renewed(self, now: Tick) -> Self {
         let time = self.renewed_at().max(now).0.min(Self::TIME);
         Self((self.0 & !(Self::TIME | Self::HELD) | time) ^ Self::FLIP)
     }
 
+    /// Returns whether the stamp is of this lease and not sealed.
     pub(super) fn is_open_to(self, lease: LeaseId) -> bool {
         self.0 & !(Self::TIME | Self::FLIP | Self::HELD) == Self::new(lease, Tick(0)).0
     }
@@ -45,7 +47,7 @@ impl Stamp {
         self.0 & Self::HELD != 0
     }
 
-    /// The stamp of a lease that is kept from `now` on although it ran out.
+    /// Returns the stamp of an expired lease that is held from `now` on.
     pub(super) fn held(self, now: Tick) -> Self {
         Self(self.0 & !(Self::TIME | Self::SEALED) | Self::HELD | now.0.min(Self::TIME))
     }
@@ -59,16 +61,16 @@ impl Stamp {
     }
 }
 
-/// The way that the last renewal took.
+/// The call or stream of the last renewal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct RenewalSource(pub(super) u64);
 
 impl RenewalSource {
-    /// A call of its own.
+    /// A unary call.
     pub(super) const CALL: Self = Self(0);
     const BROKEN: u64 = 1 << 63;
 
-    /// The given stream, which is open as far as is known.
+    /// An open stream.
     pub(super) fn over(stream: StreamId) -> Self {
         Self(stream.0)
     }

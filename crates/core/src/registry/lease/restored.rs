@@ -1,4 +1,4 @@
-//! A lease that a store returned.
+//! A lease from a store.
 //!
 //! Pure.
 
@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use crate::model::{Instance, LeaseId, LeaseTerms};
 
-/// An identity and its lease.
+/// A lease and its instance, as a store has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoredLease {
     /// The instance.
     pub instance: Arc<Instance>,
-    /// Its lease.
+    /// The lease.
     pub lease: LeaseId,
-    /// The generation that the identity's first lease had.
+    /// The generation of the identity's first lease.
     pub first_generation: u64,
-    /// How long the lease lives.
+    /// The terms of the lease.
     pub terms: LeaseTerms,
 }

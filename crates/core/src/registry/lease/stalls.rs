@@ -1,4 +1,4 @@
-//! Times in which the server did not run.
+//! Stalls: times in which the server did not run.
 //!
 //! Pure.
 

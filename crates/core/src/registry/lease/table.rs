@@ -1,6 +1,7 @@
-//! The part of the leases that every thread reaches: who holds which slot, and when it was renewed.
-//! A renewal is an array access, a comparison and one atomic exchange: no hash, no lock, no hop to
-//! the engine. Only the owner of the registry grants and ends leases.
+//! The lease table: for each slot, its lease and the last renewal. All threads share it.
+//!
+//! A renewal is an array access, a comparison and one atomic exchange: no hash, no lock, no message
+//! to the engine. Invariant: only the owner of the registry grants and ends leases.
 
 use std::{
     mem,
@@ -20,32 +21,31 @@ use crate::{
 
 const SEGMENT_SLOTS: usize = 4096;
 
-/// Slots of leases. Grows by whole segments that never move, so that readers need no lock.
+/// The slots of all leases. It grows by segments that never move, so that readers need no lock.
 #[derive(Debug)]
 pub struct LeaseTable {
     segments: Box<[OnceLock<Box<[AtomicSlot]>>]>,
-    /// Leases whose stream broke and that the owner has not looked at since. Each is in it once for
-    /// a break, and a break takes a renewal before it.
+    /// Leases whose stream broke, for the owner to take. One entry for each break, and each break
+    /// needs a renewal before it.
     broken: Mutex<Vec<LeaseId>>,
-    /// Held leases that were renewed and that the owner has not looked at since. Each is in it once
-    /// for a hold.
+    /// Held leases that were renewed, for the owner to take. One entry for each hold.
     renewed: Mutex<Vec<LeaseId>>,
-    /// How many streams there have been.
+    /// The number of streams that were opened.
     streams: AtomicU64,
 }
 
-/// One slot.
+/// A slot.
 #[derive(Debug, Default)]
 struct AtomicSlot {
-    /// The lease that holds the slot; 0 for none.
+    /// The lease in the slot; 0 for none.
     lease: AtomicU64,
-    /// When it was renewed, as a [`Stamp`].
+    /// The time of the last renewal, as a [`Stamp`].
     stamp: AtomicU64,
-    /// How it was renewed, as a [`RenewalSource`].
+    /// The call or stream of the last renewal, as a [`RenewalSource`].
     source: AtomicU64,
 }
 
-/// What the owner saw of a lease: it can be sealed for as long as nobody renewed it since.
+/// A lease as the owner read it. It can be sealed unless it was renewed since.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Observed {
     stamp: Stamp,
@@ -53,12 +53,12 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    /// When the lease was renewed; of a held one, when the hold began.
+    /// Returns the time of the last renewal; of a held lease, the start of the hold.
     pub(super) fn renewed_at(self) -> Tick {
         self.stamp.renewed_at()
     }
 
-    /// Whether the lease ran out, was kept, and has not been renewed since.
+    /// Returns whether the lease is held and was not renewed since.
     pub(super) fn is_held(self) -> bool {
         self.stamp.is_held()
     }
@@ -75,21 +75,21 @@ impl LeaseTable {
         }
     }
 
-    /// A name for a stream that opens.
+    /// Makes the id of a new stream.
     pub fn open_stream(&self) -> StreamId {
         StreamId(self.streams.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Renews a lease as of `now`, by a call of its own. `false`: it does not live, and its holder
-    /// has to register again.
+    /// Renews a lease as of `now`, by a unary call. `false`: it is not active, and the instance
+    /// must register again.
     ///
-    /// Linear: a renewal that returned `true` is seen by the next check of the lease.
+    /// Linearizable: after `true`, the owner reads this renewal.
     pub fn renew(&self, lease: LeaseId, now: Tick) -> bool {
         self.renew_by(lease, now, RenewalSource::CALL)
     }
 
-    /// As [`Self::renew`], over a stream: when that breaks before the next renewal, the lease has
-    /// its grace left.
+    /// Like [`Self::renew`], over a stream. If the stream breaks before the next renewal, the lease
+    /// expires after its grace.
     pub fn renew_over(&self, stream: StreamId, lease: LeaseId, now: Tick) -> bool {
         self.renew_by(lease, now, RenewalSource::over(stream))
     }
@@ -101,14 +101,14 @@ impl LeaseTable {
         if slot_state.lease.load(Ordering::Acquire) != lease.bits() || lease.bits() == 0 {
             return false;
         }
-        // The source before the stamp: whoever judges by the new stamp sees the new source.
+        // The source before the stamp: a reader of the new stamp also reads the new source.
         slot_state.source.store(source.0, Ordering::Release);
         let mut seen = Stamp(slot_state.stamp.load(Ordering::Acquire));
         loop {
             if !seen.is_open_to(lease) {
                 return false;
             }
-            // A lost exchange means another renewal, a seal, or a new holder: look again.
+            // A failed exchange means another renewal, a seal, or a new lease: read again.
             match slot_state.stamp.compare_exchange_weak(
                 seen.0,
                 seen.renewed(now).0,
@@ -126,12 +126,12 @@ impl LeaseTable {
         }
     }
 
-    /// Whether a lease lives.
+    /// Returns whether a lease is active.
     pub fn is_active(&self, lease: LeaseId) -> bool {
         self.lease_in(lease.slot()) == Some(lease)
     }
 
-    /// Notes that a stream broke, where the lease was last renewed over it.
+    /// Marks a lease as disconnected at `now`, if it was last renewed over the stream that broke.
     pub fn break_stream(&self, stream: StreamId, lease: LeaseId, now: Tick) {
         let Some(slot_state) = self.slot_state(lease.slot()) else { return };
         if slot_state.lease.load(Ordering::Acquire) != lease.bits() {
@@ -145,12 +145,12 @@ impl LeaseTable {
         }
     }
 
-    /// The leases whose streams broke since the last call.
+    /// Takes the leases whose streams broke since the last call.
     pub(super) fn take_broken(&self) -> Vec<LeaseId> {
         mem::take(&mut *self.broken.lock())
     }
 
-    /// At most `count` of the held leases that were renewed since the last call.
+    /// Takes at most `count` of the held leases that were renewed.
     pub(super) fn take_renewed(&self, count: usize) -> Vec<LeaseId> {
         let mut renewed = self.renewed.lock();
         let kept = renewed.len().saturating_sub(count);
@@ -162,23 +162,23 @@ impl LeaseTable {
         self.renewed.lock().push(lease);
     }
 
-    /// The lease that holds a slot.
+    /// Returns the lease in a slot.
     pub(super) fn lease_in(&self, slot: u32) -> Option<LeaseId> {
         let bits = self.slot_state(slot)?.lease.load(Ordering::Acquire);
         (bits != 0).then(|| LeaseId::from_bits(bits))
     }
 
-    /// How the slot's lease stands.
+    /// Reads the lease in a slot.
     pub(super) fn observe(&self, slot: u32) -> Observed {
         let (stamp, source) = self.slot_state(slot).map_or((0, 0), |slot_state| {
-            // The stamp first: a renewal after this look changes it, and a seal then fails.
+            // The stamp first: a later renewal changes it, and a seal then fails.
             let stamp = slot_state.stamp.load(Ordering::Acquire);
             (stamp, slot_state.source.load(Ordering::Acquire))
         });
         Observed { stamp: Stamp(stamp), broken_at: RenewalSource(source).broken_at() }
     }
 
-    /// Gives the slot to a lease. Whoever held it before can't renew from here on.
+    /// Puts a lease into its slot. The lease before can't be renewed from here on.
     pub(super) fn grant(&self, lease: LeaseId, now: Tick) {
         let Some(segment) = self.segments.get(lease.slot() as usize / SEGMENT_SLOTS) else {
             return;
@@ -188,12 +188,12 @@ impl LeaseTable {
         });
         let Some(slot_state) = slots.get(lease.slot() as usize % SEGMENT_SLOTS) else { return };
         slot_state.source.store(RenewalSource::CALL.0, Ordering::Release);
-        // The stamp before the holder: a renewal under way by the old one loses its exchange.
+        // The stamp before the lease: a concurrent renewal of the old lease fails its exchange.
         slot_state.stamp.store(Stamp::new(lease, now).0, Ordering::Release);
         slot_state.lease.store(lease.bits(), Ordering::Release);
     }
 
-    /// Closes the lease to renewals; `false` if it has been renewed since it was looked at.
+    /// Closes the lease to renewals; `false` if it was renewed since it was read.
     pub(super) fn seal(&self, lease: LeaseId, observed: Observed) -> bool {
         let Observed { stamp, .. } = observed;
         stamp.is_open_to(lease)
@@ -206,25 +206,25 @@ impl LeaseTable {
             })
     }
 
-    /// Opens a sealed lease again.
+    /// Opens a sealed lease to renewals again.
     pub(super) fn unseal(&self, slot: u32) {
         self.alter_sealed(slot, Stamp::unsealed);
     }
 
-    /// Opens a sealed lease again, which is held from `now` on.
+    /// Opens a sealed lease to renewals again, and holds it from `now` on.
     pub(super) fn hold(&self, slot: u32, now: Tick) {
         self.alter_sealed(slot, |stamp| stamp.held(now));
     }
 
     fn alter_sealed(&self, slot: u32, alter: impl FnOnce(Stamp) -> Stamp) {
         if let Some(slot_state) = self.slot_state(slot) {
-            // Nobody else writes to a sealed stamp.
+            // Renewals do not write to a sealed stamp.
             let stamp = Stamp(slot_state.stamp.load(Ordering::Acquire));
             slot_state.stamp.store(alter(stamp).0, Ordering::Release);
         }
     }
 
-    /// Takes the slot from its lease.
+    /// Ends the lease in a slot.
     pub(super) fn end(&self, slot: u32) {
         if let Some(slot_state) = self.slot_state(slot) {
             slot_state.stamp.fetch_or(Stamp::SEALED, Ordering::AcqRel);
@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_holder_renews() {
+    fn only_the_lease_in_the_slot_renews() {
         let table = LeaseTable::new();
         let first = LeaseId::new(0, 41, 7);
         let second = LeaseId::new(0, 42, 7);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_never_moves_a_lease_back() {
+    fn renewal_never_moves_a_lease_back() {
         let table = LeaseTable::new();
         let lease = LeaseId::new(0, 1, 0);
         table.grant(lease, Tick(10));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_lease_is_closed_until_it_is_unsealed() {
+    fn sealed_lease_is_closed_until_it_is_unsealed() {
         let table = LeaseTable::new();
         let lease = LeaseId::new(0, 1, 0);
         table.grant(lease, Tick(10));
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_lease_returns_once_with_its_first_renewal() {
+    fn held_lease_is_due_once_after_its_first_renewal() {
         let table = LeaseTable::new();
         let lease = LeaseId::new(0, 1, 0);
         table.grant(lease, Tick(10));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_name_nothing_renew_nothing() {
+    fn unknown_ids_renew_nothing() {
         let table = LeaseTable::new();
         table.grant(LeaseId::new(0, 1, 0), Tick(0));
         for bits in [0, 1, u64::MAX, 1 << 24, 1 << 63] {
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_and_a_seal_never_both_win() {
+    fn renewal_and_seal_never_both_succeed() {
         for round in 0..2_000 {
             let table = LeaseTable::new();
             let lease = LeaseId::new(0, round, 0);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_break_counts_where_the_last_renewal_came_over_the_stream() {
+    fn break_counts_only_for_leases_last_renewed_over_the_stream() {
         let table = LeaseTable::new();
         let lease = LeaseId::new(0, 1, 0);
         let (first, second) = (table.open_stream(), table.open_stream());
@@ -346,7 +346,7 @@ mod tests {
         assert_eq!(table.observe(0).broken_at, Some(Tick(15)));
         assert_eq!(table.take_broken(), [lease], "once for a break");
         assert!(table.renew(lease, Tick(17)));
-        assert_eq!(table.observe(0).broken_at, None, "a renewal by any way ends it");
+        assert_eq!(table.observe(0).broken_at, None, "any renewal ends it");
         table.break_stream(second, LeaseId::new(0, 2, 0), Tick(18));
         assert_eq!(table.take_broken(), []);
     }

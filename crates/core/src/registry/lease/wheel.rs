@@ -1,30 +1,33 @@
-//! The expiry wheel: which leases to look at when. It moves lazily: a renewal does not touch it;
-//! when a slot comes up, its owner looks at the last renewal and puts the slot back or ends the
-//! lease. A hashed timing wheel (Varghese and Lauck, 1987) with its lists threaded through one
-//! array, so that putting, taking and moving are O(1) and allocate nothing.
+//! The expiry wheel: the times at which to check leases. It is lazy: a renewal does not move a
+//! slot. When a slot is due, its owner reads the last renewal, and inserts the slot again or ends
+//! the lease.
+//!
+//! Pure. A hashed timing wheel (Varghese and Lauck, 1987) whose lists are links in one array, so
+//! that insertion and removal are O(1) and allocate nothing.
 
 use crate::model::Tick;
 
-/// Milliseconds that a bucket spans; slots come up at the end of their bucket.
+/// Milliseconds that a bucket spans. Slots are due at the end of their bucket.
 const BUCKET_MS: u64 = 8;
 /// Buckets in a turn: 524 s, more than the longest TTL.
 const BUCKETS: usize = 1 << 16;
 /// No slot.
 const NONE: u32 = u32::MAX;
 
+/// The slots of active leases, by the time at which to check them.
 #[derive(Debug)]
 pub(super) struct ExpiryWheel {
     /// The first slot of each bucket.
     heads: Box<[u32]>,
-    /// For each slot where it hangs.
+    /// The neighbours of each slot in the list of its bucket.
     links: Vec<ListLink>,
-    /// The first bucket, counted from tick 0, that has not come up.
+    /// The first bucket, counted from tick 0, that is not due yet.
     next: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct ListLink {
-    /// The slot before; for the first of a bucket the bucket's index, marked.
+    /// The slot before; for the first slot of a bucket, the index of the bucket and [`Self::HEAD`].
     before: u32,
     after: u32,
 }
@@ -39,12 +42,12 @@ impl ExpiryWheel {
         Self { heads: vec![NONE; BUCKETS].into(), links: Vec::new(), next: 0 }
     }
 
-    /// Makes the slot come up at `at`, or up to 8 ms later. It must not hang anywhere.
+    /// Makes the slot due at `at`, or up to 8 ms later. It must not be in the wheel.
     pub(super) fn insert(&mut self, slot: u32, at: Tick) {
         if self.links.len() <= slot as usize {
             self.links.resize(slot as usize + 1, ListLink::UNLINKED);
         }
-        // What lies further ahead than a turn comes up early and is put back.
+        // A slot beyond the turn is due early, and is inserted again.
         let farthest = self.next + BUCKETS as u64 - 1;
         let bucket = (at.0 / BUCKET_MS).clamp(self.next, farthest) as usize % BUCKETS;
         let first = std::mem::replace(&mut self.heads[bucket], slot);
@@ -55,10 +58,10 @@ impl ExpiryWheel {
             ListLink { before: bucket as u32 | ListLink::HEAD, after: first };
     }
 
-    /// Takes the slot out, wherever it hangs.
+    /// Removes the slot, if it is in the wheel.
     pub(super) fn remove(&mut self, slot: u32) {
-        let Some(place) = self.links.get_mut(slot as usize) else { return };
-        let ListLink { before, after } = std::mem::replace(place, ListLink::UNLINKED);
+        let Some(link) = self.links.get_mut(slot as usize) else { return };
+        let ListLink { before, after } = std::mem::replace(link, ListLink::UNLINKED);
         if before == NONE {
             return;
         }
@@ -72,12 +75,12 @@ impl ExpiryWheel {
         }
     }
 
-    /// Takes out a slot that came up by `now`, the earlier buckets first.
+    /// Removes a slot that is due by `now`, from the earliest bucket.
     pub(super) fn pop(&mut self, now: Tick) -> Option<u32> {
-        // Only buckets that lie wholly in the past: what is put back then never lands in them.
+        // Only buckets that ended: a slot that is inserted again never lands in them.
         let end = now.0 / BUCKET_MS;
         if end.saturating_sub(self.next) > BUCKETS as u64 {
-            // After a long stop each bucket still comes up once.
+            // After a long stall each bucket is still visited once.
             self.next = end - BUCKETS as u64;
         }
         while self.next < end {
@@ -103,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_come_up_within_a_bucket_of_their_time() {
+    fn slots_are_due_within_a_bucket_of_their_time() {
         let mut wheel = ExpiryWheel::new();
         for slot in 0..1000 {
             wheel.insert(slot, Tick(u64::from(slot) * 7));
@@ -120,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn taken_slots_do_not_come_up() {
+    fn removed_slots_are_not_due() {
         let mut wheel = ExpiryWheel::new();
         for slot in 0..6 {
             wheel.insert(slot, Tick(100));
@@ -136,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_beyond_the_turn_comes_up_early_and_one_from_the_past_next() {
+    fn slot_beyond_the_turn_is_due_early_and_one_of_the_past_next() {
         let mut wheel = ExpiryWheel::new();
         wheel.insert(1, Tick(BUCKET_MS * BUCKETS as u64 * 3));
         let turn = BUCKET_MS * BUCKETS as u64;
@@ -146,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_stop_brings_everything_up() {
+    fn all_slots_are_due_after_a_long_stall() {
         let mut wheel = ExpiryWheel::new();
         wheel.insert(1, Tick(1_000));
         wheel.insert(2, Tick(400_000));
