@@ -30,21 +30,25 @@ impl LeaseId {
     }
 
     /// Takes an id from a peer; there may be no such lease.
+    #[inline]
     pub fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
     /// Returns the id as a number.
+    #[inline]
     pub fn bits(self) -> u64 {
         self.0
     }
 
     /// Returns the slot of the lease.
+    #[inline]
     pub fn slot(self) -> u32 {
         (self.0 & (Self::SLOTS as u64 - 1)) as u32
     }
 
     /// Returns the generation of the slot.
+    #[inline]
     pub fn generation(self) -> u64 {
         (self.0 >> Self::SLOT_BITS) % Self::GENERATIONS
     }

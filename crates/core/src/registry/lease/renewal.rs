@@ -24,25 +24,30 @@ impl Stamp {
     pub(super) const SEALED: u64 = 1 << (Self::TIME_BITS + 1);
     const HELD: u64 = 1 << (Self::TIME_BITS + 2);
 
+    #[inline]
     pub(super) fn new(lease: LeaseId, renewed_at: Tick) -> Self {
         Self((lease.generation() << (Self::TIME_BITS + 3)) | renewed_at.0.min(Self::TIME))
     }
 
+    #[inline]
     pub(super) fn renewed_at(self) -> Tick {
         Tick(self.0 & Self::TIME)
     }
 
     /// Returns the stamp of a renewal: never earlier, always different.
+    #[inline]
     pub(super) fn renewed(self, now: Tick) -> Self {
         let time = self.renewed_at().max(now).0.min(Self::TIME);
         Self((self.0 & !(Self::TIME | Self::HELD) | time) ^ Self::FLIP)
     }
 
     /// Returns whether the stamp is of this lease and not sealed.
+    #[inline]
     pub(super) fn is_open_to(self, lease: LeaseId) -> bool {
         self.0 & !(Self::TIME | Self::FLIP | Self::HELD) == Self::new(lease, Tick(0)).0
     }
 
+    #[inline]
     pub(super) fn is_held(self) -> bool {
         self.0 & Self::HELD != 0
     }
@@ -71,6 +76,7 @@ impl RenewalSource {
     const BROKEN: u64 = 1 << 63;
 
     /// An open stream.
+    #[inline]
     pub(super) fn over(stream: StreamId) -> Self {
         Self(stream.0)
     }

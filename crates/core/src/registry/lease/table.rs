@@ -84,12 +84,14 @@ impl LeaseTable {
     /// must register again.
     ///
     /// Linearizable: after `true`, the owner reads this renewal.
+    #[inline]
     pub fn renew(&self, lease: LeaseId, now: Tick) -> bool {
         self.renew_by(lease, now, RenewalSource::CALL)
     }
 
     /// Like [`Self::renew`], over a stream. If the stream breaks before the next renewal, the lease
     /// expires after its grace.
+    #[inline]
     pub fn renew_over(&self, stream: StreamId, lease: LeaseId, now: Tick) -> bool {
         self.renew_by(lease, now, RenewalSource::over(stream))
     }
@@ -127,6 +129,7 @@ impl LeaseTable {
     }
 
     /// Returns whether a lease is active.
+    #[inline]
     pub fn is_active(&self, lease: LeaseId) -> bool {
         self.lease_in(lease.slot()) == Some(lease)
     }
@@ -163,6 +166,7 @@ impl LeaseTable {
     }
 
     /// Returns the lease in a slot.
+    #[inline]
     pub(super) fn lease_in(&self, slot: u32) -> Option<LeaseId> {
         let bits = self.slot_state(slot)?.lease.load(Ordering::Acquire);
         (bits != 0).then(|| LeaseId::from_bits(bits))
@@ -232,6 +236,7 @@ impl LeaseTable {
         }
     }
 
+    #[inline]
     fn slot_state(&self, slot: u32) -> Option<&AtomicSlot> {
         self.segments.get(slot as usize / SEGMENT_SLOTS)?.get()?.get(slot as usize % SEGMENT_SLOTS)
     }
