@@ -74,11 +74,12 @@ impl Service {
     /// # }
     /// ```
     pub fn discover(&self) -> Discover {
-        let start = (self.changes(), Told::default());
-        let changes = stream::unfold(start, async |(mut changes, mut told): (Changes, Told)| {
-            let snapshot = changes.next().await?;
-            Some((stream::iter(told.tell(&snapshot)), (changes, told)))
-        });
+        let start = (self.changes(), KnownAddresses::default());
+        let changes =
+            stream::unfold(start, async |(mut changes, mut known): (Changes, KnownAddresses)| {
+                let snapshot = changes.next().await?;
+                Some((stream::iter(known.update(&snapshot)), (changes, known)))
+            });
         // Balancers ask again after the end.
         Discover { changes: Box::pin(changes.flatten().fuse()) }
     }
@@ -100,13 +101,13 @@ impl fmt::Debug for Discover {
 
 /// What was told before: the address of each id.
 #[derive(Debug, Default)]
-struct Told {
+struct KnownAddresses {
     addresses: BTreeMap<String, (String, u32)>,
 }
 
-impl Told {
+impl KnownAddresses {
     /// What makes `snapshot` of it. Those that go come first: a balancer that is full has room then.
-    fn tell(&mut self, snapshot: &Snapshot) -> Vec<Change<String, Instance>> {
+    fn update(&mut self, snapshot: &Snapshot) -> Vec<Change<String, Instance>> {
         let serving: BTreeMap<&str, &Instance> = snapshot
             .serving_endpoints()
             .as_slice()
@@ -142,7 +143,7 @@ mod tests {
         Instance { id, host: "h".into(), port, status, ..Instance::default() }
     }
 
-    fn told(changes: &[Change<String, Instance>]) -> Vec<String> {
+    fn words(changes: &[Change<String, Instance>]) -> Vec<String> {
         let word = |change: &Change<String, Instance>| match change {
             Change::Insert(id, instance) => format!("+{id}:{}", instance.port),
             Change::Remove(id) => format!("-{id}"),
@@ -152,18 +153,19 @@ mod tests {
 
     #[test]
     fn only_who_takes_traffic_is_told_and_only_what_changes_where_it_is() {
-        let mut before = Told::default();
-        let mut tell =
-            |instances: &[Instance]| told(&before.tell(&Snapshot::new(instances.iter().cloned())));
+        let mut before = KnownAddresses::default();
+        let mut update = |instances: &[Instance]| {
+            words(&before.update(&Snapshot::new(instances.iter().cloned())))
+        };
         let (a, b) = (instance("a", 1, Status::Up), instance("b", 1, Status::Starting));
-        assert_eq!(tell(&[a.clone(), b.clone()]), ["+a:1"]);
+        assert_eq!(update(&[a.clone(), b.clone()]), ["+a:1"]);
         let b = Instance { status: Status::Up.into(), ..b };
-        assert_eq!(tell(&[a.clone(), b.clone()]), ["+b:1"]);
+        assert_eq!(update(&[a.clone(), b.clone()]), ["+b:1"]);
         let heavier = Instance { weight: Some(7), ..a.clone() };
-        assert_eq!(tell(&[heavier, b.clone()]), [""; 0]);
+        assert_eq!(update(&[heavier, b.clone()]), [""; 0]);
         let moved = Instance { port: 2, ..a };
         let draining = Instance { status: Status::Draining.into(), ..b };
-        assert_eq!(tell(&[moved, draining]), ["-b", "+a:2"]);
-        assert_eq!(tell(&[]), ["-a"]);
+        assert_eq!(update(&[moved, draining]), ["-b", "+a:2"]);
+        assert_eq!(update(&[]), ["-a"]);
     }
 }

@@ -14,7 +14,7 @@ use http::{
 use http_body::{Body, Frame, SizeHint};
 use tower::Layer;
 
-use super::trial::{Answered, CallError, Trial};
+use super::picked_call::{CallError, PickedCall, RespondedCall};
 use crate::{balance::PickContext, endpoint::Outcome, service::Service};
 
 /// Sends each HTTP request to an instance that is picked for it. With the feature `http`.
@@ -134,7 +134,7 @@ impl HttpLayer {
     }
 
     /// Makes `request` one to `address`.
-    fn aim<B>(&self, request: &mut Request<B>, address: &str) -> Result<(), Box<str>> {
+    fn set_address<B>(&self, request: &mut Request<B>, address: &str) -> Result<(), Box<str>> {
         let bad = || Box::<str>::from(address);
         let authority: Authority = address.parse().map_err(|_| bad())?;
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
@@ -187,23 +187,23 @@ where
     }
 
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
-        let trial = match Trial::begin(
+        let call = match PickedCall::start(
             &self.layer.service,
             &PickContext::from_extensions(request.extensions()),
         ) {
-            Ok(trial) => trial,
+            Ok(call) => call,
             Err(reason) => return Box::pin(async move { Err(CallError::NoInstance(reason)) }),
         };
-        if let Err(address) = self.layer.aim(&mut request, trial.endpoint().address()) {
-            trial.end(Outcome::Failure);
+        if let Err(address) = self.layer.set_address(&mut request, call.endpoint().address()) {
+            call.end(Outcome::Failure);
             return Box::pin(async move { Err(CallError::Address { address }) });
         }
         let answer = self.inner.call(request);
         Box::pin(async move {
             match answer.await {
-                Ok(response) => Ok(answered(trial, response)),
+                Ok(response) => Ok(tracked_response(call, response)),
                 Err(error) => {
-                    trial.end(Outcome::Failure);
+                    call.end(Outcome::Failure);
                     Err(CallError::Call(error))
                 }
             }
@@ -211,12 +211,12 @@ where
     }
 }
 
-fn answered<B>(trial: Trial, response: Response<B>) -> Response<TrackedBody<B>> {
-    let mut answered = trial.answered();
+fn tracked_response<B>(call: PickedCall, response: Response<B>) -> Response<TrackedBody<B>> {
+    let mut call = call.into_responded();
     if response.status().is_server_error() {
-        answered.failed();
+        call.record_failure();
     }
-    response.map(|body| TrackedBody { body, answered: Some(answered) })
+    response.map(|body| TrackedBody { body, call: Some(call) })
 }
 
 /// The body of an answer through an [`HttpLayer`]: the call counts as in flight until it has been read
@@ -235,13 +235,13 @@ fn answered<B>(trial: Trial, response: Response<B>) -> Response<TrackedBody<B>> 
 pub struct TrackedBody<B> {
     body: B,
     /// Gone once the body has ended.
-    answered: Option<Answered>,
+    call: Option<RespondedCall>,
 }
 
 impl<B> TrackedBody<B> {
     fn end(&mut self, outcome: Outcome) {
-        if let Some(answered) = self.answered.take() {
-            answered.end(outcome);
+        if let Some(call) = self.call.take() {
+            call.end(outcome);
         }
     }
 }
@@ -305,7 +305,7 @@ mod tests {
 
     fn aimed(layer: &HttpLayer, uri: &str, address: &str) -> (String, Option<String>) {
         let mut request = Request::get(uri).header("host", "elsewhere").body(()).unwrap();
-        layer.aim(&mut request, address).unwrap();
+        layer.set_address(&mut request, address).unwrap();
         let host = request.headers().get("host").map(|host| host.to_str().unwrap().to_owned());
         (request.uri().to_string(), host)
     }

@@ -9,7 +9,7 @@ use std::{
 
 use tower::Layer;
 
-use super::trial::{CallError, Trial};
+use super::picked_call::{CallError, PickedCall};
 use crate::{
     balance::PickContext, endpoint::Endpoint, endpoint::Outcome, proto::Instance, service::Service,
 };
@@ -95,7 +95,7 @@ impl<C> fmt::Debug for PickLayer<C> {
 /// use waypost_client::{Outcome, PickLayer, PickService, Service};
 ///
 /// let judge = |_: &Result<(), ()>| Outcome::Success;
-/// let service: PickService<(), _> = PickLayer::new(Service::fixed([]), judge).layer(());
+/// let service: PickService<(), _> = PickLayer::new(Service::fixed([]), classify).layer(());
 /// # drop(service);
 /// ```
 #[derive(Clone, Debug)]
@@ -119,16 +119,16 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let trial = match Trial::begin(&self.layer.service, &PickContext::new()) {
-            Ok(trial) => trial,
+        let call = match PickedCall::start(&self.layer.service, &PickContext::new()) {
+            Ok(call) => call,
             Err(reason) => return Box::pin(async move { Err(CallError::NoInstance(reason)) }),
         };
-        let endpoint = Arc::clone(trial.endpoint());
+        let endpoint = Arc::clone(call.endpoint());
         let answer = self.inner.call(Picked { request, endpoint });
         let classify = self.layer.classify.clone();
         Box::pin(async move {
             let result = answer.await;
-            trial.end(classify(&result));
+            call.end(classify(&result));
             result.map_err(CallError::Call)
         })
     }
@@ -202,7 +202,7 @@ mod tests {
         }))
     }
 
-    fn judge(result: &Result<(), ()>) -> Outcome {
+    fn classify(result: &Result<(), ()>) -> Outcome {
         if result.is_ok() { Outcome::Success } else { Outcome::Failure }
     }
 
@@ -215,7 +215,7 @@ mod tests {
             let mut answered = answered.clone();
             async move { answered.wait_for(|answered| *answered).await.map(drop).map_err(drop) }
         });
-        let mut calls = PickLayer::new(service(&["a"]), judge).layer(inner);
+        let mut calls = PickLayer::new(service(&["a"]), classify).layer(inner);
         let call = calls.ready().await.unwrap().call(());
         let endpoint = seen.lock().unwrap().clone().unwrap();
         assert_eq!(endpoint.in_flight(), 1);
@@ -233,7 +233,7 @@ mod tests {
         let inner = service_fn(|call: Picked<()>| {
             std::future::ready(if call.instance().id == "bad" { Err(()) } else { Ok(()) })
         });
-        let mut calls = PickLayer::new(service(&["a", "b", "bad"]), judge).layer(inner);
+        let mut calls = PickLayer::new(service(&["a", "b", "bad"]), classify).layer(inner);
         let mut failed = 0;
         for _ in 0..1_000 {
             failed += usize::from(calls.ready().await.unwrap().call(()).await.is_err());
@@ -244,7 +244,7 @@ mod tests {
     #[tokio::test]
     async fn without_instances_a_call_fails_at_once() {
         let inner = service_fn(|_: Picked<()>| std::future::ready(Ok(())));
-        let calls = PickLayer::new(service(&[]), judge).layer(inner);
+        let calls = PickLayer::new(service(&[]), classify).layer(inner);
         let error = calls.oneshot(()).await.unwrap_err();
         assert_eq!(error, CallError::NoInstance(crate::NoInstance::Empty));
     }

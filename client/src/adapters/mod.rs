@@ -7,15 +7,15 @@ mod discover;
 mod http;
 #[cfg(feature = "tower")]
 mod layer;
+#[cfg(any(feature = "tower", feature = "http"))]
+mod picked_call;
 #[cfg(feature = "reqwest")]
 mod resolve;
-#[cfg(any(feature = "tower", feature = "http"))]
-mod trial;
 
 #[cfg(feature = "http")]
 pub use self::http::{HttpLayer, HttpService, TrackedBody};
 #[cfg(any(feature = "tower", feature = "http"))]
-pub use self::trial::CallError;
+pub use self::picked_call::CallError;
 #[cfg(feature = "tower")]
 pub use self::{
     discover::Discover,

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How many instances a connection may be tried with, one after the other.
-const TRIED_MAX: usize = 3;
+const ADDRESSES_MAX: usize = 3;
 
 /// A service is found by its name in the URLs of a reqwest client, without a port:
 /// `http://orders/v1/orders/7`. With the feature `reqwest`, which is version 0.13.
@@ -53,7 +53,7 @@ impl Resolve for Service {
 
 /// Where picked instances are reached, the first pick first.
 fn addresses(service: &Service) -> Result<Vec<String>, NoInstance> {
-    let picks = (0..TRIED_MAX)
+    let picks = (0..ADDRESSES_MAX)
         .map(|_| service.pick_now(&PickContext::new()))
         .collect::<Result<Vec<_>, _>>()?;
     let mut seen = BTreeSet::new();

@@ -110,7 +110,7 @@ impl Health {
 mod tests {
     use super::*;
 
-    fn judge(health: &mut Health, outcome: Outcome, now: Tick) -> HealthChange {
+    fn record(health: &mut Health, outcome: Outcome, now: Tick) -> HealthChange {
         health.record(outcome, false, now, 0.5)
     }
 
@@ -119,16 +119,16 @@ mod tests {
         let mut health = Health::default();
         for _ in 0..10 {
             for _ in 0..4 {
-                assert_eq!(judge(&mut health, Outcome::Failure, 10), HealthChange::Unchanged);
+                assert_eq!(record(&mut health, Outcome::Failure, 10), HealthChange::Unchanged);
             }
             for _ in 0..20 {
-                assert_eq!(judge(&mut health, Outcome::Success, 10), HealthChange::Unchanged);
+                assert_eq!(record(&mut health, Outcome::Success, 10), HealthChange::Unchanged);
             }
         }
         for _ in 0..4 {
-            judge(&mut health, Outcome::Failure, 10);
+            record(&mut health, Outcome::Failure, 10);
         }
-        assert_eq!(judge(&mut health, Outcome::Failure, 10), HealthChange::Eject(30_010));
+        assert_eq!(record(&mut health, Outcome::Failure, 10), HealthChange::Eject(30_010));
     }
 
     #[test]
@@ -137,7 +137,7 @@ mod tests {
         let mut changes = Vec::new();
         for call in 0..20 {
             let outcome = if call % 2 == 0 { Outcome::Success } else { Outcome::Failure };
-            changes.push(judge(&mut health, outcome, 10 + call));
+            changes.push(record(&mut health, outcome, 10 + call));
         }
         assert!(changes[..19].iter().all(|change| *change == HealthChange::Unchanged));
         assert_eq!(changes[19], HealthChange::Eject(30_029));
@@ -145,7 +145,7 @@ mod tests {
         let mut health = Health::default();
         for call in 0..200 {
             let outcome = if call % 2 == 0 { Outcome::Success } else { Outcome::Failure };
-            assert_eq!(judge(&mut health, outcome, call * 1_000), HealthChange::Unchanged);
+            assert_eq!(record(&mut health, outcome, call * 1_000), HealthChange::Unchanged);
         }
     }
 
@@ -158,19 +158,19 @@ mod tests {
     #[test]
     fn a_probe_readmits_or_doubles_the_ejection() {
         let mut health = Health::default();
-        assert_eq!(judge(&mut health, Outcome::Unreachable, 100), HealthChange::Eject(1_100));
+        assert_eq!(record(&mut health, Outcome::Unreachable, 100), HealthChange::Eject(1_100));
         // Calls from before the ejection.
-        assert_eq!(judge(&mut health, Outcome::Success, 500), HealthChange::Unchanged);
-        assert_eq!(judge(&mut health, Outcome::Failure, 500), HealthChange::Unchanged);
-        assert_eq!(judge(&mut health, Outcome::Unreachable, 1_100), HealthChange::Eject(3_100));
-        assert_eq!(judge(&mut health, Outcome::Unreachable, 3_100), HealthChange::Eject(7_100));
-        assert_eq!(judge(&mut health, Outcome::Success, 7_100), HealthChange::Readmit);
+        assert_eq!(record(&mut health, Outcome::Success, 500), HealthChange::Unchanged);
+        assert_eq!(record(&mut health, Outcome::Failure, 500), HealthChange::Unchanged);
+        assert_eq!(record(&mut health, Outcome::Unreachable, 1_100), HealthChange::Eject(3_100));
+        assert_eq!(record(&mut health, Outcome::Unreachable, 3_100), HealthChange::Eject(7_100));
+        assert_eq!(record(&mut health, Outcome::Success, 7_100), HealthChange::Readmit);
         // The count of ejections is not reset so soon.
-        assert_eq!(judge(&mut health, Outcome::Unreachable, 8_000), HealthChange::Eject(16_000));
-        assert_eq!(judge(&mut health, Outcome::Success, 16_000), HealthChange::Readmit);
+        assert_eq!(record(&mut health, Outcome::Unreachable, 8_000), HealthChange::Eject(16_000));
+        assert_eq!(record(&mut health, Outcome::Success, 16_000), HealthChange::Readmit);
         let later = 16_000 + FORGET_MS;
         assert_eq!(
-            judge(&mut health, Outcome::Unreachable, later),
+            record(&mut health, Outcome::Unreachable, later),
             HealthChange::Eject(later + 1_000)
         );
     }

@@ -26,42 +26,42 @@ use crate::{
 const PIPE_BYTES: usize = 64 * 1024;
 
 /// What answers under an address.
-pub(super) type Served = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+pub(super) type AddressService = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// All addresses.
 #[derive(Debug)]
 pub(super) struct Network {
-    places: Mutex<BTreeMap<String, Place>>,
-    elsewhere: Connector,
+    addresses: Mutex<BTreeMap<String, AddressState>>,
+    tcp: Connector,
 }
 
 /// What is at an address.
 #[derive(Debug)]
-enum Place {
+enum AddressState {
     /// A service, and what its connections end with.
-    Open { served: Served, end: CancellationToken },
+    Open { served: AddressService, end: CancellationToken },
     /// Nothing any more.
     Closed,
 }
 
 impl Network {
     pub(super) fn new() -> Self {
-        Self { places: Mutex::default(), elsewhere: Connector::tcp() }
+        Self { addresses: Mutex::default(), tcp: Connector::tcp() }
     }
 
     /// Serves under `address` from now on; what was served there before ends.
-    pub(super) fn open(&self, address: &str, served: Served) {
-        self.put(address, Place::Open { served, end: CancellationToken::new() });
+    pub(super) fn open(&self, address: &str, served: AddressService) {
+        self.put(address, AddressState::Open { served, end: CancellationToken::new() });
     }
 
     /// Breaks all connections to `address`, and refuses new ones.
     pub(super) fn close(&self, address: &str) {
-        self.put(address, Place::Closed);
+        self.put(address, AddressState::Closed);
     }
 
     /// Whether something was taken away from `address`.
     pub(super) fn is_closed(&self, address: &str) -> bool {
-        matches!(self.lock().get(address), Some(Place::Closed))
+        matches!(self.lock().get(address), Some(AddressState::Closed))
     }
 
     /// A connection to where `uri` leads.
@@ -71,34 +71,34 @@ impl Network {
     ) -> Result<Box<dyn ByteStream>, Arc<dyn Error + Send + Sync>> {
         let address = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         // Copied first: nothing is spawned while the places are locked.
-        let place = match self.lock().get(address) {
-            Some(Place::Open { served, end }) => Some((served.clone(), end.clone())),
-            Some(Place::Closed) => {
+        let state = match self.lock().get(address) {
+            Some(AddressState::Open { served, end }) => Some((served.clone(), end.clone())),
+            Some(AddressState::Closed) => {
                 return Err(Arc::new(io::Error::from(io::ErrorKind::ConnectionRefused)));
             }
             None => None,
         };
-        match place {
+        match state {
             Some((served, end)) => Ok(Box::new(TokioIo::new(pipe(served, end)))),
-            None => self.elsewhere.open(uri).await,
+            None => self.tcp.open(uri).await,
         }
     }
 
-    fn put(&self, address: &str, place: Place) {
-        let before = self.lock().insert(address.to_owned(), place);
-        if let Some(Place::Open { end, .. }) = before {
+    fn put(&self, address: &str, state: AddressState) {
+        let before = self.lock().insert(address.to_owned(), state);
+        if let Some(AddressState::Open { end, .. }) = before {
             end.cancel();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Place>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, AddressState>> {
         // Nothing that is done under the lock panics.
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A connection to `served`, which lives until `end`.
-fn pipe(served: Served, end: CancellationToken) -> DuplexStream {
+fn pipe(served: AddressService, end: CancellationToken) -> DuplexStream {
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
     let answer = service_fn(move |request: Request<Incoming>| {
         served.clone().oneshot(request.map(Body::new))

@@ -9,10 +9,10 @@ use tower::{Service, service_fn, util::BoxCloneSyncService};
 
 use super::{
     handlers::Handlers,
-    network::{Network, Served},
+    network::{AddressService, Network},
     script::Script,
     shared::SharedState,
-    state::State,
+    state::FakeState,
 };
 use crate::{
     builder::Builder,
@@ -46,12 +46,12 @@ const ADDRESS: &str = "registry.invalid:7510";
 /// ```
 #[derive(Clone)]
 pub struct Registry {
-    shared: Arc<Shared>,
+    parts: Arc<RegistryParts>,
     namespace: String,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct RegistryParts {
     state: Arc<SharedState>,
     network: Arc<Network>,
     script: Arc<Script>,
@@ -69,8 +69,10 @@ impl Registry {
     #[must_use]
     pub fn new() -> Self {
         let (state, network, script) = (Arc::default(), Arc::new(Network::new()), Arc::default());
-        let registry =
-            Self { shared: Arc::new(Shared { state, network, script }), namespace: String::new() };
+        let registry = Self {
+            parts: Arc::new(RegistryParts { state, network, script }),
+            namespace: String::new(),
+        };
         registry.open();
         registry
     }
@@ -89,7 +91,7 @@ impl Registry {
     /// ```
     #[must_use]
     pub fn in_namespace(&self, namespace: impl Into<String>) -> Self {
-        Self { shared: Arc::clone(&self.shared), namespace: namespace.into() }
+        Self { parts: Arc::clone(&self.parts), namespace: namespace.into() }
     }
 
     /// A client of this registry, with all defaults.
@@ -127,7 +129,7 @@ impl Registry {
     /// # }
     /// ```
     pub fn builder(&self) -> Builder {
-        let network = Arc::clone(&self.shared.network);
+        let network = Arc::clone(&self.parts.network);
         let connector = service_fn(move |uri: Uri| {
             let network = Arc::clone(&network);
             async move { network.connect(uri).await }
@@ -157,8 +159,8 @@ impl Registry {
     pub fn join(&self, mut registration: Registration) -> Instance {
         registration.instance.namespace.clone_from(&self.namespace);
         let request = registration.request();
-        let wall = self.shared.state.wall();
-        let joined = self.shared.state.change(|state| state.register(&request, wall));
+        let wall = self.parts.state.wall();
+        let joined = self.parts.state.change(|state| state.register(&request, wall));
         joined.expect("a registration that a registry takes").instance.unwrap_or_default()
     }
 
@@ -174,8 +176,8 @@ impl Registry {
     /// assert!(registry.leave("orders", "a").is_none());
     /// ```
     pub fn leave(&self, service: &str, id: &str) -> Option<Instance> {
-        let (namespace, wall) = (&self.namespace, self.shared.state.wall());
-        self.shared.state.change(|state| state.leave(namespace, service, id, wall))
+        let (namespace, wall) = (&self.namespace, self.parts.state.wall());
+        self.parts.state.change(|state| state.leave(namespace, service, id, wall))
     }
 
     /// An instance's lease runs out, although its heartbeats may still come: from now on they are those
@@ -201,8 +203,8 @@ impl Registry {
     /// # }
     /// ```
     pub fn expire(&self, service: &str, id: &str) -> Option<Instance> {
-        let (namespace, wall) = (&self.namespace, self.shared.state.wall());
-        self.shared.state.change(|state| state.expire(namespace, service, id, wall))
+        let (namespace, wall) = (&self.namespace, self.parts.state.wall());
+        self.parts.state.change(|state| state.expire(namespace, service, id, wall))
     }
 
     /// Changes an instance, as an operator does. Gives it as the registry holds it.
@@ -222,8 +224,8 @@ impl Registry {
         let mut request = update.request(0);
         request.namespace.clone_from(&self.namespace);
         (request.service, request.id) = (service.to_owned(), id.to_owned());
-        let wall = self.shared.state.wall();
-        let updated = self.shared.state.change(|state| state.update(&request, wall));
+        let wall = self.parts.state.wall();
+        let updated = self.parts.state.change(|state| state.update(&request, wall));
         updated.expect("an update that a registry takes").instance.unwrap_or_default()
     }
 
@@ -252,7 +254,7 @@ impl Registry {
     /// # }
     /// ```
     pub fn outage(&self) {
-        self.shared.network.close(ADDRESS);
+        self.parts.network.close(ADDRESS);
     }
 
     /// The registry is well: it can be reached, takes requests and answers them at once.
@@ -266,8 +268,8 @@ impl Registry {
     /// registry.restore();
     /// ```
     pub fn restore(&self) {
-        self.shared.script.reset();
-        if self.shared.network.is_closed(ADDRESS) {
+        self.parts.script.reset();
+        if self.parts.network.is_closed(ADDRESS) {
             self.open();
         }
     }
@@ -284,9 +286,9 @@ impl Registry {
     /// assert!(registry.instances("orders").is_empty());
     /// ```
     pub fn forget(&self) {
-        let away = self.shared.network.is_closed(ADDRESS);
-        self.shared.network.close(ADDRESS);
-        self.shared.state.change(State::forget);
+        let away = self.parts.network.is_closed(ADDRESS);
+        self.parts.network.close(ADDRESS);
+        self.parts.state.change(FakeState::forget);
         if !away {
             self.open();
         }
@@ -311,7 +313,7 @@ impl Registry {
     /// # }
     /// ```
     pub fn delay(&self, delay: Duration) {
-        self.shared.script.delay(delay);
+        self.parts.script.delay(delay);
     }
 
     /// Requests are answered with `refusal` and not carried out, until the registry is
@@ -330,7 +332,7 @@ impl Registry {
     /// # }
     /// ```
     pub fn refuse(&self, refusal: Status) {
-        self.shared.script.refuse(refusal);
+        self.parts.script.refuse(refusal);
     }
 
     /// Serves calls to `address` (`host:port`, an IPv6 address in brackets) in this process, over pipes
@@ -363,7 +365,7 @@ impl Registry {
         S: Clone + Send + Sync + 'static,
         S::Future: Send + 'static,
     {
-        self.shared.network.open(address, BoxCloneSyncService::new(service));
+        self.parts.network.open(address, BoxCloneSyncService::new(service));
     }
 
     /// What is served under `address` ends, as a process does that is killed: its connections break,
@@ -387,7 +389,7 @@ impl Registry {
     /// # }
     /// ```
     pub fn stop(&self, address: &str) {
-        self.shared.network.close(address);
+        self.parts.network.close(address);
     }
 
     /// The instances of a service as they are now held, whatever their status, in order of their ids.
@@ -397,7 +399,7 @@ impl Registry {
     /// ```
     #[must_use]
     pub fn instances(&self, service: &str) -> Vec<Instance> {
-        self.shared.state.read(|state| state.instances(&self.namespace, service))
+        self.parts.state.read(|state| state.instances(&self.namespace, service))
     }
 
     /// How many heartbeats have come, from all clients, whether their leases are known or not.
@@ -407,7 +409,7 @@ impl Registry {
     /// ```
     #[must_use]
     pub fn heartbeats(&self) -> u64 {
-        self.shared.state.read(|state| state.heartbeats)
+        self.parts.state.read(|state| state.heartbeats)
     }
 
     /// How many watches are open, of all clients.
@@ -417,7 +419,7 @@ impl Registry {
     /// ```
     #[must_use]
     pub fn watchers(&self) -> usize {
-        self.shared.state.read(|state| state.watchers)
+        self.parts.state.read(|state| state.watchers)
     }
 
     /// Waits until a look inside shows what `holds` asks for. Cancel safe.
@@ -442,7 +444,7 @@ impl Registry {
     /// # }
     /// ```
     pub async fn until(&self, holds: impl Fn(&Self) -> bool) {
-        let mut changed = self.shared.state.subscribe();
+        let mut changed = self.parts.state.subscribe();
         loop {
             // Before the check: a change from here on signals again.
             changed.mark_unchanged();
@@ -472,13 +474,13 @@ impl Registry {
     /// ```
     #[must_use]
     pub fn grpc(&self) -> BoxCloneSyncService<Request<Body>, Response<Body>, Infallible> {
-        let handlers = Handlers { shared: Arc::clone(&self.shared.state) };
-        served(&handlers, Arc::clone(&self.shared.script))
+        let handlers = Handlers { shared: Arc::clone(&self.parts.state) };
+        grpc_service(&handlers, Arc::clone(&self.parts.script))
     }
 
     /// Lets clients reach the registry.
     fn open(&self) {
-        self.shared.network.open(ADDRESS, self.grpc());
+        self.parts.network.open(ADDRESS, self.grpc());
     }
 }
 
@@ -496,7 +498,7 @@ impl fmt::Debug for Registry {
 }
 
 /// The methods of a registry, in the manner that the script asks for.
-fn served(handlers: &Handlers, script: Arc<Script>) -> Served {
+fn grpc_service(handlers: &Handlers, script: Arc<Script>) -> AddressService {
     let registry = RegistryServer::new(handlers.clone());
     let discovery = DiscoveryServer::new(handlers.clone());
     BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
@@ -510,7 +512,7 @@ fn served(handlers: &Handlers, script: Arc<Script>) -> Served {
                 }
                 None => registry.call(request).await?,
             };
-            script.hold_back().await;
+            script.wait_delay().await;
             Ok(answer)
         }
     }))

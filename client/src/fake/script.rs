@@ -13,11 +13,11 @@ use crate::runtime::clock;
 /// What the test wants of the registry.
 #[derive(Debug, Default)]
 pub(super) struct Script {
-    manner: Mutex<Manner>,
+    behaviour: Mutex<Behaviour>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Manner {
+struct Behaviour {
     delay: Duration,
     refusal: Option<Status>,
 }
@@ -32,7 +32,7 @@ impl Script {
     }
 
     pub(super) fn reset(&self) {
-        *self.lock() = Manner::default();
+        *self.lock() = Behaviour::default();
     }
 
     /// The refusal, where this is how requests are answered.
@@ -41,15 +41,15 @@ impl Script {
     }
 
     /// Waits for as long as answers are to be late.
-    pub(super) async fn hold_back(&self) {
+    pub(super) async fn wait_delay(&self) {
         let delay = self.lock().delay;
         if !delay.is_zero() {
             clock::sleep(delay).await;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Manner> {
+    fn lock(&self) -> MutexGuard<'_, Behaviour> {
         // Nothing that is done under the lock panics.
-        self.manner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.behaviour.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

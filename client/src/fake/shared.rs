@@ -7,13 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use waypost_core::model::WallTime;
 
-use super::state::State;
+use super::state::FakeState;
 use crate::runtime::clock::{self, Instant};
 
 /// A registry's state, shared.
 #[derive(Debug)]
 pub(super) struct SharedState {
-    state: Mutex<State>,
+    state: Mutex<FakeState>,
     changed: watch::Sender<()>,
     started: Instant,
 }
@@ -21,19 +21,19 @@ pub(super) struct SharedState {
 impl Default for SharedState {
     fn default() -> Self {
         // Each registry has histories and leases of its own; seeding `fastrand` repeats them.
-        let state = State::new(u64::from(fastrand::u32(..)) << 32);
+        let state = FakeState::new(u64::from(fastrand::u32(..)) << 32);
         Self { state: Mutex::new(state), changed: watch::Sender::default(), started: clock::now() }
     }
 }
 
 impl SharedState {
     /// Reads the state.
-    pub(super) fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+    pub(super) fn read<T>(&self, read: impl FnOnce(&FakeState) -> T) -> T {
         read(&self.lock())
     }
 
     /// Changes the state, and signals it.
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut FakeState) -> T) -> T {
         let changed = change(&mut self.lock());
         self.changed.send_replace(());
         changed
@@ -51,7 +51,7 @@ impl SharedState {
         WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, FakeState> {
         // A panic of a test's script leaves a state that another script could make as well.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tonic::Status;
 
-use super::{shared::SharedState, state::Subjects};
+use super::{shared::SharedState, state::WatchSubjects};
 use crate::{
     proto::{Cursor, Idle, WatchRequest, WatchResponse, watch_response::Event},
     runtime::clock::{self, Instant},
@@ -19,7 +19,7 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct OpenWatch {
     shared: Arc<SharedState>,
     changed: watch::Receiver<()>,
-    subjects: Subjects,
+    subjects: WatchSubjects,
     position: Option<Cursor>,
     messages: VecDeque<WatchResponse>,
     /// When the last message was sent.
@@ -92,7 +92,7 @@ impl Drop for OpenWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::state::State;
+    use crate::fake::state::FakeState;
 
     #[tokio::test(start_paused = true)]
     async fn a_quiet_watch_sends_an_idle_message_every_ten_seconds() {
@@ -111,7 +111,7 @@ mod tests {
             for quiet in 1..4 {
                 let message = watch.next().await;
                 assert_eq!(message.event, Some(Event::Idle(Idle {})));
-                assert_eq!(message.cursor, Some(shared.read(State::cursor)));
+                assert_eq!(message.cursor, Some(shared.read(FakeState::cursor)));
                 assert_eq!(clock::now() - start, IDLE_INTERVAL * quiet);
             }
         };

@@ -22,7 +22,7 @@ const TICK: Tick = Tick(0);
 
 /// A registry and everything in it.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct FakeState {
     limits: Limits,
     registry: Registry,
     log: ChangeLog,
@@ -41,21 +41,21 @@ pub(super) struct State {
 
 /// The services that a watch follows.
 #[derive(Debug)]
-pub(super) struct Subjects {
+pub(super) struct WatchSubjects {
     namespace: Name,
     /// Empty: all of the namespace.
     services: Vec<Name>,
     filter: Filter,
 }
 
-impl Subjects {
+impl WatchSubjects {
     fn include(&self, key: &ServiceKey) -> bool {
         self.namespace == key.namespace
             && (self.services.is_empty() || self.services.contains(&key.service))
     }
 }
 
-impl State {
+impl FakeState {
     /// An empty registry whose history has this number; histories with other numbers differ.
     pub(super) fn new(histories: u64) -> Self {
         let limits = Limits::default();
@@ -214,7 +214,7 @@ impl State {
     }
 
     /// The subjects of a watch, and the position that it resumes from.
-    pub(super) fn subjects(&self, request: &proto::WatchRequest) -> Result<Subjects, Status> {
+    pub(super) fn subjects(&self, request: &proto::WatchRequest) -> Result<WatchSubjects, Status> {
         let mut reader = RequestReader::new(&self.limits);
         let namespace = reader.namespace("namespace", &request.namespace);
         let mut services = Vec::with_capacity(request.services.len());
@@ -222,13 +222,13 @@ impl State {
             services.extend(reader.name(&format!("services[{index}]"), service));
         }
         let namespace = reader.finish(namespace)?;
-        Ok(Subjects { namespace, services, filter: convert::filter(request.filter.clone()) })
+        Ok(WatchSubjects { namespace, services, filter: convert::filter(request.filter.clone()) })
     }
 
     /// The messages that bring a watch from `position` to the present, which becomes its position.
     pub(super) fn messages(
         &self,
-        subjects: &Subjects,
+        subjects: &WatchSubjects,
         position: &mut Option<proto::Cursor>,
     ) -> Vec<proto::WatchResponse> {
         let before = position.replace(self.cursor());
@@ -245,7 +245,7 @@ impl State {
     /// `None` where the log does not reach back to the position, or has never been there.
     fn changes_since(
         &self,
-        subjects: &Subjects,
+        subjects: &WatchSubjects,
         position: &proto::Cursor,
     ) -> Option<Vec<proto::Change>> {
         let history = HistoryId::parse(&position.history_id)?;
@@ -265,7 +265,7 @@ impl State {
     }
 
     /// The instances of the subjects, in parts; an empty snapshot has one part.
-    fn snapshot(&self, subjects: &Subjects) -> Vec<Event> {
+    fn snapshot(&self, subjects: &WatchSubjects) -> Vec<Event> {
         let keys = self.services.iter().filter(|key| subjects.include(key));
         let instances: Vec<_> = keys
             .filter_map(|key| self.service(key))

@@ -14,7 +14,7 @@ fn order(id: &str) -> RegisterRequest {
     RegisterRequest { instance: Some(instance), ..RegisterRequest::default() }
 }
 
-fn watch(state: &State, position: &mut Option<proto::Cursor>) -> Vec<WatchResponse> {
+fn watch(state: &FakeState, position: &mut Option<proto::Cursor>) -> Vec<WatchResponse> {
     let subjects = state.subjects(&WatchRequest::default()).unwrap();
     state.messages(&subjects, position)
 }
@@ -37,7 +37,7 @@ fn snapshot_parts(messages: &[WatchResponse]) -> Vec<(usize, bool)> {
 
 #[test]
 fn leaving_and_expiring_differ_by_their_reason() {
-    let mut state = State::new(0);
+    let mut state = FakeState::new(0);
     let lease = state.register(&order("a"), WALL).unwrap().lease_id;
     state.register(&order("b"), WALL).unwrap();
     let mut position = Some(state.cursor());
@@ -56,7 +56,7 @@ fn leaving_and_expiring_differ_by_their_reason() {
 
 #[test]
 fn any_number_of_leases_can_expire() {
-    let mut state = State::new(0);
+    let mut state = FakeState::new(0);
     for number in 0..40 {
         state.register(&order(&number.to_string()), WALL).unwrap();
     }
@@ -69,7 +69,7 @@ fn any_number_of_leases_can_expire() {
 #[test]
 fn made_ids_differ_and_repeat_in_another_registry() {
     let ids = || {
-        let mut state = State::new(0);
+        let mut state = FakeState::new(0);
         let mut id = || state.register(&order(""), WALL).unwrap().instance.unwrap().id;
         [id(), id()]
     };
@@ -80,7 +80,7 @@ fn made_ids_differ_and_repeat_in_another_registry() {
 
 #[test]
 fn a_large_snapshot_has_parts_and_an_empty_one_has_one() {
-    let mut state = State::new(0);
+    let mut state = FakeState::new(0);
     assert_eq!(snapshot_parts(&watch(&state, &mut None)), [(0, true)]);
     for index in 0..=PART_MAX {
         state.register(&order(&format!("{index:04}")), WALL).unwrap();
@@ -91,7 +91,7 @@ fn a_large_snapshot_has_parts_and_an_empty_one_has_one() {
 
 #[test]
 fn a_lost_memory_starts_a_new_history_in_which_old_leases_are_unknown() {
-    let mut state = State::new(0);
+    let mut state = FakeState::new(0);
     let lease = state.register(&order("a"), WALL).unwrap().lease_id;
     let before = state.cursor();
     state.forget();

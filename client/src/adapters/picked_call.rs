@@ -37,16 +37,16 @@ pub enum CallError<E> {
 
 /// A call until it is answered or given up.
 #[derive(Debug)]
-pub(super) struct Trial {
+pub(super) struct PickedCall {
     /// Gone once it was answered.
     pick: Option<Pick>,
     endpoint: Arc<Endpoint>,
     began: Instant,
 }
 
-impl Trial {
+impl PickedCall {
     /// Picks an instance, now.
-    pub(super) fn begin(service: &Service, context: &PickContext<'_>) -> Result<Self, NoInstance> {
+    pub(super) fn start(service: &Service, context: &PickContext<'_>) -> Result<Self, NoInstance> {
         let pick = service.pick_now(context)?;
         let endpoint = Arc::clone(pick.endpoint());
         Ok(Self { endpoint, pick: Some(pick), began: clock::now() })
@@ -58,17 +58,17 @@ impl Trial {
 
     /// It is over, and came to this.
     pub(super) fn end(self, outcome: Outcome) {
-        self.answered().end(outcome);
+        self.into_responded().end(outcome);
     }
 
     /// The answer has begun: that is how long it took, and what it comes to is to be seen.
-    pub(super) fn answered(mut self) -> Answered {
-        let pick = self.pick.take().expect("it is gone with the trial alone");
-        Answered { pick, took: clock::now() - self.began, is_judged: false }
+    pub(super) fn into_responded(mut self) -> RespondedCall {
+        let pick = self.pick.take().expect("it is gone with the call alone");
+        RespondedCall { pick, took: clock::now() - self.began, is_recorded: false }
     }
 }
 
-impl Drop for Trial {
+impl Drop for PickedCall {
     /// Nobody waits any more. It says nothing of how it would have ended.
     fn drop(&mut self) {
         if self.pick.is_some() {
@@ -79,35 +79,35 @@ impl Drop for Trial {
 
 /// A call whose answer is being read.
 #[derive(Debug)]
-pub(super) struct Answered {
+pub(super) struct RespondedCall {
     pick: Pick,
     took: Duration,
-    is_judged: bool,
+    is_recorded: bool,
 }
 
-impl Answered {
+impl RespondedCall {
     /// It came to nothing, whatever else is read of it.
     #[cfg(feature = "http")]
-    pub(super) fn failed(&mut self) {
-        self.judge(Outcome::Failure);
+    pub(super) fn record_failure(&mut self) {
+        self.record(Outcome::Failure);
     }
 
     /// It is over, and came to this.
     pub(super) fn end(mut self, outcome: Outcome) {
-        self.judge(outcome);
+        self.record(outcome);
     }
 
-    fn judge(&mut self, outcome: Outcome) {
-        if std::mem::replace(&mut self.is_judged, true) {
+    fn record(&mut self, outcome: Outcome) {
+        if std::mem::replace(&mut self.is_recorded, true) {
             return;
         }
         self.pick.endpoint().record(outcome, self.took);
     }
 }
 
-impl Drop for Answered {
+impl Drop for RespondedCall {
     /// Who stops reading has been answered.
     fn drop(&mut self) {
-        self.judge(Outcome::Success);
+        self.record(Outcome::Success);
     }
 }
