@@ -1,5 +1,5 @@
-//! Exit codes of `register -- COMMAND`: the command's own, 126, 127 or 128 + n, as shells have it. The
-//! other ones are those of `serving`.
+//! Exit codes of `register -- COMMAND`, as shells have them: the command's own, 126, 127 or 128 +
+//! n. All others are in `waypost_serving`.
 
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
 

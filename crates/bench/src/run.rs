@@ -81,7 +81,7 @@ impl BenchRun<'_> {
         } else {
             BenchServer::running(self.url)?
         };
-        Ok(self.target(load, system.name(), *system, server, false))
+        Ok(self.target(load, system.name(), *system, server))
     }
 
     /// Starts the limit for the same load.
@@ -93,7 +93,8 @@ impl BenchRun<'_> {
         let words =
             ["bench", "limit", "--limit-payload", payload, "--found", found, "--ttl-ms", &ttl_ms];
         let server = BenchServer::start(self.waypost(words)).await?;
-        Ok(self.target(load, "limit", System::Waypost, server, true))
+        let target = self.target(load, "limit", System::Waypost, server);
+        Ok(LoadTarget { is_limit: true, ..target })
     }
 
     fn waypost<const N: usize>(&self, words: [&str; N]) -> ServerProgram {
@@ -107,7 +108,6 @@ impl BenchRun<'_> {
         name: &'static str,
         system: System,
         server: BenchServer,
-        is_limit: bool,
     ) -> LoadTarget {
         // A namespace of its own: instances of others and of earlier runs stay untouched.
         let namespace = format!("bench-{:08x}", fastrand::u32(..));
@@ -117,7 +117,7 @@ impl BenchRun<'_> {
             protocol: system.protocol(),
             plan: load.plan(namespace, self.setting.payload),
             progress: self.progress.clone(),
-            is_limit,
+            is_limit: false,
             granted: Default::default(),
         }
     }
