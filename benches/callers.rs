@@ -1,7 +1,6 @@
-//! What calls come to while instances and the registry come and go: a real registry process, loopback
-//! replicas, this project's channel, and beside it, in the same run, tonic's own
-//! (`Channel::balance_channel`), told of the same changes. Then what a process costs that follows many
-//! services.
+//! Calls while instances and the registry come and go: a real registry process, loopback replicas,
+//! this project's channel, and beside it, in the same run, tonic's own (`Channel::balance_channel`)
+//! with the same changes. Then the cost of a process that follows many services.
 //!
 //! `cargo bench --bench callers` (`-- --quick` for a moment of each).
 
@@ -53,16 +52,16 @@ use waypost_testing::{
 };
 
 const SERVICE: &str = "greeter";
-/// How long an instance takes to answer.
+/// The time that an instance takes to respond.
 const QUICK: Duration = Duration::from_millis(2);
-/// How long a leaving instance may take.
+/// The time that a draining instance may take.
 const GRACE: Duration = Duration::from_secs(3);
-/// How long a call waits where there is no instance, if it does.
+/// The longest wait of a call without an instance.
 const WAIT: Duration = Duration::from_secs(1);
-/// How many changes `Channel::balance_channel` is given room for.
+/// The capacity of the channel of changes for `Channel::balance_channel`.
 const TONIC_ROOM: usize = 1_024;
 
-/// How much is done.
+/// The size of a run.
 struct Scale {
     replaced: usize,
     outage: Duration,
@@ -160,7 +159,7 @@ async fn until(service: &Service, reached: impl Fn(&Snapshot) -> bool) {
     timeout(Duration::from_secs(60), seen).await.expect("the view");
 }
 
-/// Tonic's channel, and the task that tells it who there is, as users of it do.
+/// Tonic's channel, and the task that feeds it the members, as its users do.
 fn tonics(service: &Service) -> (Channel, JoinHandle<()>) {
     let (channel, changes) = Channel::balance_channel(TONIC_ROOM);
     (channel, tokio::spawn(keep_telling(service.clone(), changes, Arc::default())))
@@ -269,7 +268,7 @@ async fn outage(scale: &Scale) {
     }
 }
 
-/// Instances come, and nobody calls.
+/// Measures the delay of instances that come without calls.
 async fn idle(scale: &Scale) {
     println!("{} instances come while nobody calls", scale.changes);
     let registry = serve().start().await;
@@ -323,7 +322,7 @@ async fn register(channel: &Channel, instances: impl Iterator<Item = Instance>) 
     stream::iter(registrations).buffer_unordered(64).for_each(|_| async {}).await;
 }
 
-/// What a process costs that follows many services, while their instances change.
+/// Measures a process that follows many services, while their instances change.
 async fn many_services(scale: &Scale) {
     const CHANGES_A_SECOND: u32 = 1_000;
     let Scale { services, instances, held, .. } = *scale;
@@ -383,7 +382,7 @@ impl Drop for Holder {
     }
 }
 
-/// A process that follows services, and what it says.
+/// Starts a process that follows services, and returns its output.
 fn holder(registry: &RegistryProcess, services: u64) -> (Holder, BufReader<ChildStdout>) {
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["--hold", &format!("{} {services}", registry.address())])
@@ -400,8 +399,8 @@ fn line(says: &mut BufReader<ChildStdout>) -> String {
     line.trim().to_owned()
 }
 
-/// The other process: says what memory it has before and how many instances it found, and follows them
-/// until it is killed.
+/// Runs in the other process: prints its memory before and the instances that it found, and follows
+/// them until it is killed.
 async fn hold_services(argument: &str) {
     let (registry, services) = argument.split_once(' ').unwrap();
     println!("{}", memory_bytes("self"));

@@ -1,7 +1,7 @@
-//! What a heartbeat costs among few and among many live leases, and that it touches no disk and no
-//! watcher. A real server process and its load share this machine's cores over loopback; what counts is
-//! the ratio within one run. `cargo bench --bench heartbeat` (`-- --quick` for a moment's run that
-//! measures nothing of worth).
+//! The cost of a heartbeat among few and among many active leases; and a proof that it touches no
+//! disk and no watcher. A real server process and its load share this machine's cores over
+//! loopback; the ratio within one run counts. `cargo bench --bench heartbeat` (`-- --quick` for a
+//! short run without meaning).
 
 #![allow(
     missing_docs,
@@ -101,7 +101,7 @@ struct Filled {
     told: Arc<AtomicU64>,
 }
 
-/// What heartbeats cost in one round.
+/// The cost of heartbeats in one round.
 struct Cost {
     cpu_micros: f64,
     rate: f64,

@@ -167,8 +167,7 @@ fn expire_100_000(bencher: Bencher<'_, '_>) {
     );
 }
 
-/// Moving the wheel past 100,000 leases that were all renewed: what liveness costs where nobody
-/// dies.
+/// Moving the wheel past 100,000 renewed leases: the cost of liveness while nothing expires.
 #[divan::bench(sample_count = 10)]
 fn look_at_100_000_renewed(bencher: Bencher<'_, '_>) {
     let count = 100_000;
@@ -187,7 +186,7 @@ fn look_at_100_000_renewed(bencher: Bencher<'_, '_>) {
         });
 }
 
-/// From a change's request until each of the watches of its service has been told.
+/// From the request of a change until every watch of its service has received it.
 #[divan::bench(args = [1, 1_000], sample_count = 50)]
 fn change_to_watches(bencher: Bencher<'_, '_>, watches: usize) {
     let runtime = Runtime::new().unwrap();

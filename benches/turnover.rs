@@ -1,6 +1,6 @@
-//! What a registry's directory holds after all its instances were replaced time and again: that space is
-//! used again. `cargo bench --bench turnover` (`-- --turnovers N` instead of 10, `-- --quick` for a
-//! moment's run that measures nothing of worth).
+//! The size of a registry's directory after all its instances were replaced many times: space is
+//! reused. `cargo bench --bench turnover` (`-- --turnovers N` instead of 10, `-- --quick` for a
+//! short run without meaning).
 
 #![allow(
     missing_docs,
@@ -99,7 +99,7 @@ async fn replace(engine: &Engine, index: u64, turnover: u64) {
     assert!(matches!(registered, Outcome::Registered { .. }));
 }
 
-/// What the directory's files hold.
+/// The bytes of the directory's files.
 fn bytes(directory: &Path) -> u64 {
     fs::read_dir(directory).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum()
 }

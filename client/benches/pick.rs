@@ -1,6 +1,6 @@
-//! What choosing an instance costs, with its guard dropped again, for each policy and several
-//! sizes; and beside it, in the same run, what tower's balancer costs for a call that does nothing, alone
-//! and behind the buffer without which it can't be shared. No registry, no network.
+//! The cost of a pick, with its guard dropped again, for each policy and several sizes. Beside it,
+//! in the same run, tower's balancer for a call that does nothing, alone and behind the buffer
+//! without which it can't be shared. No registry, no network.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock as its users would")]
 
 use std::{

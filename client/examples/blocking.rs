@@ -1,11 +1,13 @@
 //! A program without async code: plain threads pick an instance for each request and send it over a
-//! plain socket. The client's own tasks (its watch, its heartbeats) run on one thread in the background.
+//! plain socket. The client's own tasks (its watch, its heartbeats) run on one thread in the
+//! background.
 //!
 //! ```sh
 //! blocking [--registry http://127.0.0.1:7510]
 //! ```
-//! Without a registry it uses one in memory. It starts three instances of a service, one of which takes
-//! no connection, makes 300 calls on 3 threads, and ends by itself, with exit code 1 where a call failed.
+//! Without a registry it uses one in memory. It starts three instances of a service, one of which
+//! accepts no connection, and makes 300 calls on 3 threads. It ends with exit code 1 where a call
+//! failed.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
 
 use std::{
@@ -29,7 +31,7 @@ const THREADS: usize = 3;
 const CALLS_A_THREAD: usize = 100;
 /// The longest that any step of a call takes.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How many instances a call is tried with.
+/// The most instances that a call tries.
 const ATTEMPTS_MAX: usize = 3;
 
 /// An instance: answers each line with its name, on a thread of its own.
@@ -39,7 +41,7 @@ fn serve(name: &'static str) -> io::Result<u16> {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let mut line = String::new();
-            // Who breaks off has had its answer, or wants none.
+            // A caller that closes early has its response, or wants none.
             let _ = BufReader::new(&stream).read_line(&mut line);
             let _ = writeln!(&stream, "{name} says hello to {}", line.trim());
         }
@@ -81,7 +83,7 @@ fn call(service: &Service, line: &str) -> Result<(String, String), Box<dyn Error
     Err(last.map_or_else(|| "no attempt".into(), Into::into))
 }
 
-/// What one thread's calls came to.
+/// The results of one thread's calls.
 fn calls(service: &Service, thread: usize) -> (BTreeMap<String, usize>, usize) {
     let (mut answered, mut failed) = (BTreeMap::new(), 0);
     for number in 0..CALLS_A_THREAD {

@@ -1,4 +1,4 @@
-//! Calls the greeters, one after the other, and says who answered. Greeters may come and go.
+//! Calls the greeters in turn, and prints which one responded. Greeters may come and go.
 //!
 //! ```sh
 //! caller --registry http://127.0.0.1:7510 --name greeter [--count N] [--interval-ms N]

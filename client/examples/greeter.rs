@@ -1,5 +1,5 @@
-//! A greeter that registers itself, serves, and leaves without failing a call: on SIGTERM or ctrl-c
-//! it drains first, so that nobody is sent here any more and what it has is finished, and then stops.
+//! A greeter that registers itself, serves, and stops without failing a call: on SIGTERM or ctrl-c
+//! it drains first, so that callers stop picking it and open calls finish.
 //!
 //! ```sh
 //! greeter --registry http://127.0.0.1:7510 --name greeter --listen 127.0.0.1:0 [--id ID]
@@ -17,7 +17,7 @@ use waypost_testing::greeter::{
     greeter_server::{Greeter, GreeterServer},
 };
 
-/// How long it may take to leave: less than what whoever stops it waits before it kills it.
+/// The longest time of a drain: less than a supervisor waits before it kills the process.
 const GRACE: Duration = Duration::from_secs(10);
 
 struct English {
@@ -66,7 +66,7 @@ fn flags() -> Result<Flags, String> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let flags = flags()?;
-    // Bound before it is registered: whoever finds it reaches it.
+    // Bound before it is registered, so that callers that find it reach it.
     let listener = TcpListener::bind(&flags.listen).await?;
     let address = listener.local_addr()?;
     let mut registration = Registration::new(flags.name, address.ip().to_string(), address.port());
@@ -80,7 +80,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let in_flight = InFlight::new();
     let greeter = GreeterServer::new(English { instance: instance.id.clone() });
     let service = in_flight.named_layer(greeter);
-    // The server stops once this has ended: when nobody is sent here any more.
+    // The server stops after the drain, when no caller picks it any more.
     let left = async {
         if let Err(error) = asked_to_end().await {
             eprintln!("signals can't be heard: {error}");

@@ -1,4 +1,4 @@
-//! That a pick allocates nothing, whatever it chooses by.
+//! Proof that a pick allocates nothing, whatever its policy.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn service() -> Service {
     }))
 }
 
-/// How many allocations 1,000 picks make.
+/// The number of allocations of 1,000 picks.
 fn allocations(service: &Service, context: &PickContext<'_>) -> u64 {
     let pick = || {
         let pick = service.pick(context).unwrap();

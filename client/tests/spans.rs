@@ -1,5 +1,5 @@
-//! What is logged of calls. Alone in its process: a thread without a log that comes to a span first may
-//! switch it off for all.
+//! Spans of calls. Alone in its process: a thread without a subscriber that reaches a span first
+//! may disable it for all.
 #![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
@@ -16,7 +16,7 @@ use waypost_testing::greeter::{
     greeter_server::{Greeter, GreeterServer},
 };
 
-/// Serves nobody.
+/// Refuses every call.
 struct Unavailable;
 
 #[tonic::async_trait]
@@ -26,7 +26,7 @@ impl Greeter for Unavailable {
     }
 }
 
-/// What is logged by this thread.
+/// The log lines of this thread.
 #[derive(Clone, Default)]
 struct Logs(Arc<Mutex<Vec<u8>>>);
 

@@ -1,5 +1,5 @@
 //! Watchers that never read, in every way in which a peer can: they cost the server a bounded piece
-//! of memory each, and those who read nothing.
+//! of memory each, and the reading ones nothing.
 
 use std::{
     collections::BTreeMap,
@@ -42,7 +42,7 @@ use crate::support::{alone, serve};
 
 const READERS: usize = 20;
 const CHANGES: usize = 2_000;
-/// Changes without anybody stuck: how fast readers are on this machine at this time.
+/// Changes without stuck watchers: the speed of readers on this machine at this time.
 const CONTROL_CHANGES: usize = 500;
 const CHANGE_INTERVAL: Duration = Duration::from_millis(2);
 const INSTANCES: usize = 20;
@@ -51,21 +51,21 @@ const METADATA_BYTES: usize = 1024;
 const MEMORY_MAX: u64 = 50 * 1024 * 1024;
 const DELAY_MAX: Duration = Duration::from_millis(20);
 
-/// How watchers are stuck.
+/// The way in which watchers are stuck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stuck {
-    /// They take what comes on their connections, but never give back the windows of their streams.
+    /// They read their connections, but never give back the windows of their streams.
     KeepingWindows,
     /// The same, all on one connection.
     KeepingWindowsTogether,
-    /// Their windows are the widest that there are, and they read nothing from their sockets.
+    /// Their windows are as wide as possible, and they read nothing from their sockets.
     Deaf,
     /// The same, all on one connection.
     DeafTogether,
 }
 
 impl Stuck {
-    /// How many of each: those of the last way could cost the most.
+    /// The number of each: those of the last way could cost the most.
     const ALL: [(Self, usize); 4] = [
         (Self::KeepingWindows, 40),
         (Self::KeepingWindowsTogether, 30),
@@ -104,7 +104,7 @@ impl Stuck {
     }
 }
 
-/// A connection that stops to be read when it is told to.
+/// A connection that stops reading on demand.
 struct Ear {
     stream: TcpStream,
     deaf: Arc<AtomicBool>,
@@ -147,7 +147,7 @@ impl AsyncWrite for Ear {
     }
 }
 
-/// A connection on which nobody reads what is answered.
+/// A connection whose responses stay unread.
 #[derive(Clone)]
 struct StuckConnection {
     requests: SendRequest<RawBody>,
@@ -188,7 +188,7 @@ impl StuckConnection {
     }
 }
 
-/// When each change was sent, by its number.
+/// The time at which each change was sent, by its number.
 type Sent = Arc<[OnceLock<Instant>]>;
 
 fn metadata(number: usize) -> BTreeMap<String, String> {
@@ -293,7 +293,7 @@ async fn watchers_that_never_read_cost_a_bounded_memory_and_delay_nobody() {
         mib(after)
     );
     assert_eq!(delays.len(), READERS * CHANGES);
-    // The deaf ones do not hear the question whether they live, and are let go in the end.
+    // The deaf ones do not see the pings, and are disconnected in the end.
     let hearing = Stuck::ALL.iter().filter(|(way, _)| !way.is_deaf()).map(|(_, count)| count);
     let mut admin = AdminClient::new(connect(server.address()).await);
     let status = admin.get_status(GetStatusRequest {}).await.expect("a status").into_inner();

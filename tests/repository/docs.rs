@@ -12,7 +12,7 @@ use waypost::{Config, config::Overrides, model::Limits};
 const SOURCES: [&str; 4] = ["src", "client/src", "gateway/src", "crates"];
 const CONFIGURATION: &str = "docs/operations/configuration.md";
 const LIMITS: &str = "docs/operations/limits.md";
-/// Where the gateway's configuration is read, and the methods that take a key.
+/// The code that reads the gateway's configuration, and the methods that take a key.
 const GATEWAY_KEYS: [&str; 2] = ["gateway/src/config", "crates/auth/src"];
 const READS: [&str; 12] = [
     ".read(",

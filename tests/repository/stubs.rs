@@ -5,9 +5,9 @@ use std::{env, fs, path::Path};
 
 use tonic_prost_build::Builder;
 
-/// What every program links.
+/// The stubs that every program links.
 const CLIENTS: &str = "client/src/generated/waypost.v1.rs";
-/// What the registry for tests serves with, the messages being those of the clients.
+/// The stubs of the registry in memory, with the messages of the clients.
 const SERVERS: &str = "client/src/generated/waypost.v1.servers.rs";
 /// The service that tests and examples call.
 const GREETER: &str = "crates/testing/src/generated/greeter.rs";

@@ -1,5 +1,5 @@
-//! What calls come to where instances are broken, slow or many: through this crate's channel, and
-//! through tonic's own (`Channel::balance_list`), side by side over the same loopback servers.
+//! Calls to instances that are broken, slow or many: through this crate's channel, and through
+//! tonic's own (`Channel::balance_list`), side by side over the same loopback servers.
 //!
 //! `cargo bench -p waypost-client --bench calls` (`-- --quick` for a moment of each).
 #![allow(

@@ -21,7 +21,7 @@ use waypost_client::{
 /// No wait of these tests comes near it, unless something is wrong.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An HTTP server that says who it is and what `Host` it was asked as, as an instance.
+/// An HTTP server, as an instance, that responds with its id and the request's `Host`.
 async fn served(id: &'static str) -> Instance {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -44,7 +44,7 @@ fn instance(id: &str, port: u16) -> Instance {
     }
 }
 
-/// An instance that takes no connection, for as long as the socket lives: nobody else gets its port.
+/// An instance that accepts no connection. The socket keeps its port until it is dropped.
 fn gone() -> (Instance, TcpSocket) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -111,7 +111,7 @@ async fn each_http_request_goes_to_an_instance_of_its_own() {
         }
     }
     assert_eq!(answers, BTreeSet::from(["a as orders".into(), "b as orders".into()]));
-    // And who takes no connection is left alone.
+    // The instance that accepts no connection is ejected.
     assert!(failed <= 10, "{failed}");
 }
 

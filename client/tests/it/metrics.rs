@@ -1,4 +1,4 @@
-//! What is told through the `metrics` facade.
+//! Metrics through the `metrics` facade.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,8 +9,8 @@ use waypost_client::{
     proto::Status,
 };
 
-/// What was told so far, of the service `orders`: by name, and outcome where there is one. Of
-/// histograms, how much they hold. Counts go from the last look on.
+/// The metrics of the service `orders` so far, by name, and by outcome where there is one; for
+/// histograms, the number of values. Counts are those since the last call.
 fn told(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
     let told = snapshotter.snapshot().into_vec().into_iter();
     told.map(|(key, _, _, value)| {

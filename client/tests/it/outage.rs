@@ -30,7 +30,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("it takes too long")
 }
 
-/// Waits until something is so that nobody tells of.
+/// Waits for a condition without a notification.
 async fn until(mut holds: impl FnMut() -> bool) {
     soon(async {
         while !holds() {
@@ -253,7 +253,7 @@ async fn a_client_that_starts_without_a_registry_knows_what_it_knew() {
     assert!(orders.pick(&PickContext::new()).is_ok());
     assert!(orders.freshness().borrow().stale_since().is_some());
 
-    // What changed meanwhile is told exactly.
+    // The changes meanwhile are exact.
     fake.displace("a");
     fake.place("orders", "c", "c");
     let _process = fake.serve(&network, "registry");
@@ -278,7 +278,7 @@ async fn what_a_client_knew_is_held_over_in_another_history() {
     assert!(orders.snapshot().unwrap().missing().map(|(instance, _)| &*instance.id).eq(["a"]));
 }
 
-/// What was logged.
+/// The log lines.
 #[derive(Clone, Default)]
 struct Logs(Arc<Mutex<Vec<u8>>>);
 

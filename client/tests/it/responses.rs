@@ -1,5 +1,5 @@
-//! What an instance may do to a call of the channel for plain HTTP: large and odd responses, responses
-//! before the request has ended, connections that end. Over loopback; waits for conditions, never for time.
+//! Responses of instances that a channel for plain HTTP must survive: large and odd ones, early
+//! ones, connections that end. Over loopback; waits for conditions, never for time.
 
 use std::{
     convert::Infallible,
@@ -38,7 +38,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("it takes too long")
 }
 
-/// The instance that serves each connection so, told its number.
+/// An instance that serves each connection, with its number, by a function.
 async fn raw<F>(serve: impl Fn(usize, TcpStream) -> F + Send + 'static) -> Instance
 where
     F: Future<Output = io::Result<()>> + Send + 'static,
@@ -216,8 +216,8 @@ async fn a_method_that_expects_a_body_has_a_length_without_one() {
     }
 }
 
-/// An instance that answers `answers` requests on a connection, and then does with the next one what
-/// `last` says of it: writes that much, and closes. Counts all requests.
+/// An instance that responds to `answers` requests on a connection, and to the next one by writing
+/// `last` and closing. Counts all requests.
 async fn closing(answers: usize, last: &'static str) -> (Instance, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
@@ -377,7 +377,8 @@ fn large(bytes: &str) -> HeaderValue {
     HeaderValue::from_bytes(&vec![b'x'; bytes.parse().unwrap()]).unwrap()
 }
 
-/// `/head/N` and `/trailers/N` answer with a field of so many bytes there, `/wait` once that is true.
+/// `/head/N` and `/trailers/N` respond with a field of so many bytes there, `/wait` once that is
+/// true.
 fn respond(request: &Request<Incoming>, end: watch::Receiver<bool>) -> Response<Body> {
     let parts: Vec<_> = request.uri().path().split('/').map(str::to_owned).collect();
     let mut response = Response::new(Body::empty());

@@ -1,5 +1,5 @@
-//! The registry for users' tests, with real clients and paused time: what a script does to it is what
-//! clients see.
+//! The registry in memory for users' tests, with real clients and paused time: clients see the
+//! effects of a script.
 
 use std::time::Duration;
 
@@ -368,7 +368,7 @@ async fn a_lookup_comes_page_by_page_where_it_names_a_size() {
     assert!(refused.message().starts_with("page_token: "), "{refused}");
 }
 
-/// What a client goes through in an eventful hour, and when.
+/// The events of a client in an eventful hour, with their times.
 async fn an_hour() -> Vec<String> {
     fastrand::seed(7);
     let (registry, began) = (Registry::new(), Instant::now());

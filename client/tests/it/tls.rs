@@ -1,4 +1,4 @@
-//! Calls over TLS: who proves to be of its service is called, whoever does not is not.
+//! Calls over TLS: servers that prove to be of the service are called, others are not.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ use waypost_testing::greeter::{
 
 use crate::support::{Fake, Network, Process};
 
-/// Who vouches for others.
+/// A certificate authority.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -50,7 +50,8 @@ impl Authority {
         (params.signed_by(&key, &self.0).unwrap(), key)
     }
 
-    /// A server that shows a certificate for a name, and asks for one of `clients`, where that is given.
+    /// A server with a certificate for a name, which asks for a client certificate of `clients`, if
+    /// given.
     fn serves(&self, name: &str, clients: Option<&Self>) -> TlsAcceptor {
         let (certificate, key) = self.vouch(name);
         let provider = Arc::new(ring::default_provider());
@@ -73,7 +74,7 @@ impl Authority {
     }
 }
 
-/// Says whom a call was for.
+/// Responds with the authority of the call.
 struct Replica;
 
 #[tonic::async_trait]
@@ -106,7 +107,7 @@ async fn serve(tls: TlsAcceptor) -> SocketAddr {
     address
 }
 
-/// A channel to the replica at `address`, as the registry, which speaks no TLS, tells of it.
+/// A channel to the replica at `address`, registered without TLS.
 fn channel(tls: Tls, address: SocketAddr) -> (BalancedChannel, Process) {
     let (network, fake) = (Network::default(), Fake::new());
     let process = fake.serve(&network, "registry");

@@ -1,4 +1,4 @@
-//! How late this machine wakes threads: the tolerance of tests that judge times.
+//! The delay with which this machine wakes threads: the tolerance of tests that judge times.
 
 use std::{
     sync::{

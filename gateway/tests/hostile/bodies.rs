@@ -1,4 +1,4 @@
-//! Bodies over HTTP/1 that turn out to be none. The instance may see how they begin, but never an end.
+//! Bodies over HTTP/1 with broken ends. The instance may see their beginning, never an end.
 
 use crate::case::{Case, Expected};
 

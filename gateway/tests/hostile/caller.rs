@@ -20,7 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn speak(gateway: SocketAddr, case: &Case) -> Outcome {
     let (mut read, mut write) = TcpStream::connect(gateway).await.unwrap().into_split();
     let said = async {
-        // The gateway may have heard enough before it is all said.
+        // The gateway may respond before all is sent.
         let _heard = write.write_all(&case.bytes).await;
         // Held open: that there is no more to come is for the gateway to know.
         std::future::pending::<()>().await;
@@ -34,7 +34,7 @@ pub async fn speak(gateway: SocketAddr, case: &Case) -> Outcome {
     }
 }
 
-/// What comes back over HTTP/1.
+/// The outcome of a request over HTTP/1.
 pub async fn outcome(read: &mut OwnedReadHalf) -> Outcome {
     let mut bytes = Vec::new();
     let closed = read_to_end(read, &mut bytes).await;
@@ -47,7 +47,7 @@ pub async fn outcome(read: &mut OwnedReadHalf) -> Outcome {
     }
 }
 
-/// Says something, and hears all that comes back until the connection is closed.
+/// Sends bytes, and returns everything received until the connection closes.
 pub async fn hear(gateway: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
     let (mut read, mut write) = TcpStream::connect(gateway).await.unwrap().into_split();
     write.write_all(bytes.as_ref()).await.unwrap();
@@ -56,7 +56,7 @@ pub async fn hear(gateway: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
     String::from_utf8(heard).unwrap()
 }
 
-/// Whether there was an end within [`PATIENCE`]. One by force is one.
+/// True where the connection ended within [`PATIENCE`], by a reset as well.
 async fn read_to_end(read: &mut OwnedReadHalf, bytes: &mut Vec<u8>) -> bool {
     timeout(PATIENCE, read.read_to_end(bytes)).await.is_ok()
 }

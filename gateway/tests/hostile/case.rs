@@ -1,6 +1,6 @@
 //! One hostile request, and what has to come of it.
 
-/// How a caller was answered.
+/// The response to a caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
     /// One answer, after which the connection was closed, or the stream ended.
@@ -15,9 +15,9 @@ pub enum Outcome {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Expected {
-    /// This answer, and nothing after it.
+    /// A response with this status, and nothing after it.
     Status(u16),
-    /// An answer that says no, or none at all, and the end.
+    /// An error response, or none, and the end of the connection.
     Refused,
     /// The same, when the instance may have seen how the body began.
     BodyCut,
@@ -45,7 +45,7 @@ impl Case {
         Self { name, bytes: bytes.into(), expected }
     }
 
-    /// Whether the bytes are HTTP/2.
+    /// True where the bytes are HTTP/2.
     pub fn multiplexed(&self) -> bool {
         self.bytes.starts_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     }

@@ -1,4 +1,4 @@
-//! Callers that are merely unusual. What they ask for reaches the instance, once, and as they meant it.
+//! Callers that are merely unusual. Their requests reach the instance once, as they were meant.
 
 use bytes::Bytes;
 use http::Method;
@@ -16,8 +16,8 @@ use crate::{
     upstream::{Seen, Upstream},
 };
 
-/// What reaches the instance, and the status that comes back, of bytes over HTTP/1. They may be
-/// answered without a last word: what has to be closed is another matter.
+/// The requests that reach the instance, and the statuses of the responses, for bytes over HTTP/1.
+/// Connections need not stay open.
 async fn ask(bytes: &[u8], answers: usize) -> (Vec<Seen>, Vec<u16>) {
     let upstream = Upstream::start().await;
     let gateway = start(upstream.address()).await;
@@ -200,7 +200,7 @@ async fn requests_in_a_row_pass_in_their_order() {
     assert_eq!([&*seen[0].target, &*seen[1].target], ["/1", "/2"]);
 }
 
-/// What hyper reads in one of two ways, without a word. The instance has to get it plainly.
+/// Heads that hyper reads in one of two ways. The instance must get the plain form.
 #[tokio::test]
 async fn what_is_read_in_one_way_is_passed_on_in_that_way() {
     passes("GET /orders/7 HTTP/1.1\nHost: a\n\n", "/7", "").await;
@@ -240,7 +240,7 @@ async fn a_length_beside_a_coding_smuggles_nothing() {
     }
 }
 
-/// What reaches the instance of a stream over HTTP/2.
+/// The request of a stream over HTTP/2 that reaches the instance.
 async fn stream_passes(stream: Vec<u8>) -> Seen {
     let upstream = Upstream::start().await;
     let gateway = start(upstream.address()).await;

@@ -1,5 +1,5 @@
-//! Frames of HTTP/2 (RFC 9113) and literal fields of HPACK (RFC 7541), whatever they say: a library
-//! would not write what is wrong.
+//! Frames of HTTP/2 (RFC 9113) and literal fields of HPACK (RFC 7541) without checks: a library
+//! would refuse to write malformed ones.
 
 use std::io;
 
@@ -31,7 +31,7 @@ const PAYLOAD_MAX: usize = 16 * 1024;
 pub struct Block(Vec<u8>);
 
 impl Block {
-    /// What every request has.
+    /// The fields of every request.
     pub fn get(path: &str) -> Self {
         Self::request("GET", path)
     }
@@ -97,7 +97,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// What becomes of the stream.
+/// The fate of the stream.
 pub async fn outcome(read: &mut (impl AsyncRead + Unpin)) -> Outcome {
     let outcome = timeout(PATIENCE, async {
         loop {

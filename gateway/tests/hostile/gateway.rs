@@ -5,10 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use waypost_client::{Registration, fake::Registry};
 use waypost_gateway::{GatewayOptions, Running, TrustedProxies};
 
-/// Of heads. Short, for tests.
+/// Timeout of heads. Short, for tests.
 pub const HEAD_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Of bodies.
+/// Timeout of bodies.
 pub const BODY_SILENCE_MAX: Duration = Duration::from_millis(700);
 
 /// A gateway without a configuration: `/orders` leads to `upstream`.

@@ -1,5 +1,5 @@
-//! Heads over HTTP/1 that must not be passed on. What the guard refuses is refused by its status; what
-//! hyper refuses before is here too, so that it is noticed when it no longer does.
+//! Heads over HTTP/1 that must not be forwarded. Heads that the guard refuses come with their
+//! status; heads that hyper refuses first are here too, to detect when it no longer does.
 
 use crate::case::{Case, Expected};
 
@@ -22,7 +22,7 @@ fn get(name: &'static str, target: &str, expected: Expected) -> Case {
     Case::new(name, head, expected)
 }
 
-/// A request with more lines. What follows them is no body if nothing says so.
+/// A request with more lines. Bytes after it are no body unless a line announces one.
 fn with(name: &'static str, lines: &str, expected: Expected) -> Case {
     let head = format!("GET /orders/7 HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n");
     Case::new(name, head, expected)

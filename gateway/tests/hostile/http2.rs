@@ -1,5 +1,5 @@
-//! Requests over HTTP/2 that must not be passed on: most of all such as would be something else over
-//! HTTP/1.1, which is what the instance gets.
+//! Requests over HTTP/2 that must not be forwarded: above all those that would be something else
+//! over HTTP/1.1, which the instance gets.
 
 use crate::{
     case::{Case, Expected},

@@ -1,5 +1,5 @@
-//! Callers that are not who they say they are: by tokens and keys that don't hold, by headers that only
-//! the gateway may send, and by spellings of a path that asks who calls.
+//! Callers with false identities: invalid tokens and keys, headers that only the gateway may send,
+//! and spellings of a protected path.
 
 use std::{
     fs,
@@ -92,7 +92,7 @@ impl Guarded {
         Self { upstream, gateway, _files: files }
     }
 
-    /// What the instance sees of a request with these lines.
+    /// The request that the instance sees, with these lines.
     async fn passes(&self, target: &str, lines: &str) -> Seen {
         let heard = hear(self.gateway.address(), get(target, lines)).await;
         assert!(heard.starts_with("HTTP/1.1 200"), "{target} {lines}: {heard}");
@@ -196,7 +196,7 @@ fn bad_tokens() -> Vec<(&'static str, String)> {
 async fn no_bad_credential_reaches_an_instance() {
     let guarded = Guarded::start().await;
     let mut cases = Vec::new();
-    // Who says something has to be right, also where nothing has to be said.
+    // A credential must be valid even where none is required.
     for target in ["/orders/admin/7", "/orders/root", "/orders/greeting"] {
         let bad = |name, lines: &str, expected| Case::new(name, get(target, lines), expected);
         for (name, token) in bad_tokens() {
@@ -300,7 +300,7 @@ const FORGED: &str = "X-Waypost-Subject: root\r\nx-waypost-subject: root\r\n\
     X-WAYPOST-SCOPES: root\r\nX-Waypost-Auth: root\r\nX-Waypost-Anything: root\r\n\
     X-Waypost-Previous-Attempts: 7\r\n";
 
-/// What the instance is told in the gateway's name, but for the time that is left.
+/// The gateway's own fields in the instance's request, without the remaining time.
 fn told(seen: &Seen) -> Vec<String> {
     let named = |name: &str| name.starts_with("x-waypost-") && name != "x-waypost-timeout-ms";
     let told = seen.headers.iter().filter(|(name, _)| named(name.as_str()));
@@ -345,7 +345,7 @@ async fn an_instance_is_told_who_is_known_and_never_by_what() {
         assert_eq!(told(&seen), ci);
         assert!(!seen.headers.contains_key("x-api-key"));
     }
-    // Nobody asks here: what is a secret still goes no further.
+    // The route requires no credential; secrets still go no further.
     let seen = guarded.passes("/orders/7", &key).await;
     assert_eq!(told(&seen), [""; 0]);
     assert!(!seen.headers.contains_key("x-api-key"));

@@ -1,4 +1,4 @@
-//! What the gateway answers by itself, and what it says of the connection then.
+//! The gateway's own responses, and the connection after them.
 
 use tempfile::TempDir;
 use waypost_gateway::Running;
@@ -25,7 +25,8 @@ async fn start(upstreams: &[Upstream]) -> (Running, TempDir) {
     (start_with(&addresses, Some(path)).await, directory)
 }
 
-/// What comes back of a request that must not reach an instance whole, after which the connection ends.
+/// The response to a request that must not reach an instance whole, after which the connection
+/// ends.
 async fn refused(line: &str, framing: &str, body: &str) -> String {
     let upstream = Upstream::start().await;
     let (gateway, _files) = start(std::slice::from_ref(&upstream)).await;
@@ -120,7 +121,7 @@ async fn a_body_that_nobody_reads_ends_the_connection() {
     }
 }
 
-/// Whoever sends half of a body must not have an instance taken for one that fails.
+/// A caller that sends half of a body must not make an instance count as failed.
 #[tokio::test]
 async fn a_body_that_breaks_off_is_not_held_against_the_instance() {
     let upstreams = [Upstream::start().await, Upstream::start().await];

@@ -1,6 +1,6 @@
-//! Callers that mean harm, as bytes on a socket: requests that are no HTTP, that could be read in two
-//! ways, that are too large, or that never end. None may reach an instance. Beside them callers that
-//! are merely unusual: all of them must.
+//! Hostile callers, as bytes on a socket: requests that are no HTTP, ambiguous, too large, or
+//! endless. None may reach an instance. Beside them callers that are merely unusual: all of theirs
+//! must.
 
 #![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
@@ -30,7 +30,7 @@ async fn run(cases: Vec<Case>) {
     judge(&gateway, &upstream, &cases).await;
 }
 
-/// Speaks all cases, and says which went otherwise than expected, and how.
+/// Runs all cases, and returns those with an unexpected outcome.
 async fn judge(gateway: &Running, upstream: &Upstream, cases: &[Case]) {
     let mut surprises = Vec::new();
     for case in cases {

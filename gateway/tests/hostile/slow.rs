@@ -1,4 +1,4 @@
-//! Callers that hold a connection by saying nothing, or ever so little.
+//! Callers that hold a connection by sending nothing, or very little.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ use crate::{
 /// Between two bytes: many fit into the timeout.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Says `first` at once, then `rest` in bytes, over and over, and must be shown the door.
+/// Sends `first` at once, then `rest` byte by byte, over and over; the gateway must close the
+/// connection.
 async fn is_closed(first: &[u8], rest: &[u8]) {
     let upstream = Upstream::start().await;
     let gateway = start(upstream.address()).await;
@@ -40,7 +41,7 @@ async fn dribble(write: &mut OwnedWriteHalf, bytes: &[u8]) {
         }
         sleep(PAUSE).await;
     }
-    // Nothing to say, or nobody to say it to: what is left is to listen.
+    // Nothing is left to send, or the peer is gone: read the rest.
     std::future::pending::<()>().await;
 }
 
@@ -94,7 +95,7 @@ async fn a_caller_who_takes_nothing_of_an_answer_is_closed() {
     let gateway = start(upstream.address()).await;
     let mut caller = TcpStream::connect(gateway.address()).await.unwrap();
     caller.write_all(b"GET /orders/endless HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    // What there is to read is left, until the end of the connection shows by what is written to it.
+    // The response stays unread until a failed write shows the end of the connection.
     let cut = async {
         while caller.write_all(b" ").await.is_ok() {
             sleep(PAUSE).await;

@@ -67,7 +67,7 @@ impl Upstream {
         Counts { begun: log.begun, whole: log.whole.len() }
     }
 
-    /// What was asked since the last time.
+    /// The requests since the last call.
     pub fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut self.log.lock().unwrap().whole)
     }
@@ -107,7 +107,7 @@ async fn answer(
     })
 }
 
-/// An upgrade that nobody has asked for.
+/// An upgrade without a request for it.
 fn switched() -> Response<Answer> {
     let mut answer = Response::new(Answer::default());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -122,7 +122,7 @@ fn endless() -> Response<Answer> {
     Response::new(BodyExt::boxed(StreamBody::new(stream::repeat_with(piece))))
 }
 
-/// An answer that says more at its end.
+/// A response with trailers.
 fn trailed() -> Response<Answer> {
     let names = ["x-checksum", "x-forwarded-for", "x-waypost-subject"];
     let trailers = names.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("7")));

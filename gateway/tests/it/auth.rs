@@ -1,4 +1,4 @@
-//! Who is let in, and what instances learn of who calls.
+//! Authentication, and the identity that instances receive.
 
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, Request, Response, request::Builder};
@@ -64,7 +64,7 @@ async fn ask(gateway: &Gateway, request: Builder) -> Answer {
     gateway.send(request.body(Body::empty()).unwrap()).await
 }
 
-/// What an instance was told of who calls.
+/// The identity fields in an instance's request.
 fn told(instance: &Instance) -> [Option<String>; 3] {
     let seen = instance.last();
     ["x-waypost-subject", "x-waypost-scopes", "x-waypost-auth"]

@@ -45,7 +45,7 @@ async fn without_being_asked_to_the_gateway_compresses_nothing() {
     assert_eq!(answer.body, TEXT);
 }
 
-/// Fields that say something about bytes, and one that does not.
+/// Fields that describe a body, and one that does not.
 const FIELDS: [(&str, &str); 6] = [
     ("content-digest", "sha-256=:AAAA:"),
     ("repr-digest", "sha-256=:BBBB:"),
@@ -55,7 +55,7 @@ const FIELDS: [(&str, &str); 6] = [
     ("x-own", "1"),
 ];
 
-/// An instance whose answer is as the request's path says: a status, a tag, and what else.
+/// An instance that responds as the request's path directs: a status, a tag, and more.
 async fn described(request: Request<Incoming>) -> Acted {
     let path: Vec<_> = request.uri().path().split('/').skip(1).collect();
     let [status, tag, more] = path[..] else { return Err("no such path") };

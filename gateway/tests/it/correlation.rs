@@ -1,4 +1,4 @@
-//! What a request is known by, on its way to the instance, back to the caller, and in the access log.
+//! The ids of a request, on its way to the instance, back to the caller, and in the access log.
 
 use std::collections::BTreeSet;
 

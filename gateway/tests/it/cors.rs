@@ -1,4 +1,4 @@
-//! What pages of other origins may do.
+//! Pages of other origins.
 
 use http::{Request, Response};
 use hyper::body::Incoming;

@@ -1,4 +1,4 @@
-//! How long an answer may take, and who is told of it.
+//! Deadlines of responses, and their propagation.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Exchanges that one side ends early: uploads that are refused before their end, callers that close their
-//! side, or go away.
+//! Exchanges that one side ends early: refused uploads, callers that close their side or
+//! disconnect.
 
 use std::time::Duration;
 
@@ -82,8 +82,8 @@ async fn an_upload_that_the_gateway_refuses_gets_the_refusal() {
     }
 }
 
-/// An instance of `orders` that says when a request comes and when its caller is gone, and answers once it
-/// may.
+/// An instance of `orders` that reports when a request arrives and when its caller is gone, and
+/// responds on permission.
 async fn slow(gateway: &Gateway) -> (mpsc::UnboundedReceiver<&'static str>, watch::Sender<bool>) {
     struct Gone(mpsc::UnboundedSender<&'static str>);
     impl Drop for Gone {

@@ -1,5 +1,5 @@
-//! What callers are told where no instance answers: a problem document that names the service and the
-//! request, by the same id as the header and the access log.
+//! Responses without an instance's: a problem document that names the service and the request, by
+//! the id of the header and the access log.
 
 use http::{Request, Response};
 use http_body_util::BodyExt;

@@ -5,8 +5,8 @@ use std::{fs, process::Stdio, time::Duration};
 use tempfile::TempDir;
 use tokio::{process::Command, time::timeout};
 
-/// Runs the program to its end, at ports that are free but for `arguments`. Returns its exit code and what
-/// it printed on standard error.
+/// Runs the program to its end, at free ports unless `arguments` differ. Returns its exit code and
+/// its standard error.
 async fn run(arguments: [&str; 2]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_waypost-gateway"));
     for (name, value) in [("--listen", "127.0.0.1:0"), ("--admin-listen", "127.0.0.1:0")] {

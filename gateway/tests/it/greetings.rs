@@ -1,4 +1,4 @@
-//! An instance that greets over gRPC: one, many, and whoever comes.
+//! An instance that greets over gRPC: one, many, and streams.
 
 use std::pin::Pin;
 
@@ -20,7 +20,7 @@ pub const GREET_EACH: &str = "/greeter.Greeter/GreetEach";
 
 type Greetings = Pin<Box<dyn Stream<Item = Result<GreetResponse, Status>> + Send>>;
 
-/// Greets whoever has a name; `nobody` is told so at once, and `last` after a greeting.
+/// Greets callers with a name; refuses `nobody` at once, and `last` after a greeting.
 pub async fn greet(request: HttpRequest<Incoming>) -> Acted {
     let path = request.uri().path().to_owned();
     let request = request.map(Body::new);

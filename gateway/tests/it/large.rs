@@ -1,4 +1,4 @@
-//! Large heads and trailers: what is over a limit fails alone, and says so.
+//! Large heads and trailers: one over a limit fails alone, with a clear error.
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -16,7 +16,7 @@ use waypost_testing::greeter::{GreetRequest, GreetResponse};
 
 use crate::support::{Acted, Gateway, soon, whole};
 
-/// Fails with details of as many bytes as `x-size` says, at once or, by `x-late`, after a message.
+/// Fails with details of `x-size` bytes, at once or, by `x-late`, after a message.
 async fn fail(request: Request<Incoming>) -> Acted {
     let size = request.headers()["x-size"].to_str().unwrap().parse().unwrap();
     let details = Bytes::from(vec![7; size]);

@@ -1,4 +1,4 @@
-//! How a gateway ends: it says so, takes no more, and waits for what is under way.
+//! The end of a gateway: it reports it, accepts no more, and waits for requests in flight.
 
 use std::time::Duration;
 
@@ -106,14 +106,14 @@ async fn ask(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// Who reuses a connection can't know that it is closed meanwhile.
+/// A caller that reuses a connection can't detect that it closes meanwhile.
 #[tokio::test]
 async fn each_kept_connection_has_one_more_request() {
     let gateway = Gateway::new("").await;
     let _instance = gateway.instance("orders", "a", act::echo).await;
     let address = gateway.running.address();
     let mut kept = Vec::new();
-    // Those that have rested before, one that has just been answered, and one that has not asked yet.
+    // Idle connections, one just after a response, and one before its first request.
     for requests in [1, 3, 1, 0] {
         let mut stream = TcpStream::connect(address).await.unwrap();
         for _ in 0..requests {

@@ -1,5 +1,5 @@
-//! The gateway as its callers, its instances and its operators see it: in this process, over loopback,
-//! with a registry in memory. Waits for conditions, never for time.
+//! The gateway as its callers, instances and operators see it: in this process, over loopback, with
+//! a registry in memory. Waits for conditions, never for time.
 
 #![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]

@@ -1,4 +1,4 @@
-//! What operators see: figures, and whether the gateway lives and is ready.
+//! The operators' port: metrics, liveness and readiness.
 
 use std::time::Duration;
 

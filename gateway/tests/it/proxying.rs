@@ -1,4 +1,4 @@
-//! How requests pass to an instance, and answers back.
+//! Requests on their way to an instance, and responses on their way back.
 
 use http::{Method, Request, Response, StatusCode, Version, header};
 use tokio::{

@@ -1,4 +1,4 @@
-//! How often a client may ask: each by itself.
+//! Rate limits: one for each client.
 
 use http::Request;
 use tonic::body::Body;

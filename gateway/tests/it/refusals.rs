@@ -1,5 +1,5 @@
-//! Requests that the HTTP library refuses before the gateway sees them: they have an id, a line in the access
-//! log and a place in the metrics all the same.
+//! Requests that the HTTP library refuses before the gateway sees them: they have an id, a line in
+//! the access log and a count in the metrics too.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -82,7 +82,7 @@ async fn what_the_library_refuses_has_an_id_a_line_and_a_count() {
     }
 }
 
-/// What an instance sends looks like a refusal of the library, and is none.
+/// A response of an instance that looks like a refusal of the library, and is none.
 #[tokio::test]
 async fn the_bytes_of_instances_are_never_taken_for_a_refusal() {
     const LIKE: &str = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";

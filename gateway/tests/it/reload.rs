@@ -78,7 +78,7 @@ async fn a_file_with_mistakes_leaves_the_routes_as_they_were() {
     until(async || gateway.get("/new").await.status == 200).await;
 }
 
-/// What this thread logs.
+/// The log lines of this thread.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! What is sent again, what goes to two instances, and what is held back.
+//! Retries, hedges and the requests that get neither.
 
 use std::sync::{
     Arc,

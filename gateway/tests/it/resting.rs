@@ -1,4 +1,4 @@
-//! Connections that have nothing to say for a while, of which hardly more than the socket is kept.
+//! Idle connections, of which hardly more than the socket is kept.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const REST: Duration = Duration::from_millis(500);
 const OK: &str = "http/1.1 200 ok";
 const ASKED: &[u8] = b"GET /orders/7 HTTP/1.1\r\nHost: gateway\r\n\r\n";
 
-/// One answer, whose length is said: how it begins, and how long its body is.
+/// One response with a length: its head, and the length of its body.
 async fn heard(stream: &mut BufReader<TcpStream>) -> (String, usize) {
     let (mut lines, mut length) = (Vec::new(), 0);
     loop {

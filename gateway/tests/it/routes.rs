@@ -1,4 +1,4 @@
-//! Which instance a request goes to, and what it is asked there.
+//! Routing: the instance of a request, and the target that it receives.
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -172,8 +172,8 @@ async fn requests_with_the_same_key_go_to_the_same_instance() {
     assert_eq!(more, [0, 0, 30]);
 }
 
-/// A gateway with a route that allows unusual paths, one below it that asks for a key, and one that allows
-/// nothing.
+/// A gateway with a route that allows unusual paths, one below it that requires a key, and one that
+/// allows nothing.
 async fn unusual_paths() -> Gateway {
     let config = "implicit = true
         [auth.api_keys]
@@ -243,7 +243,7 @@ async fn encoded_slashes_and_empty_segments_lead_around_no_route() {
         ("/repo%2Fx", 400, "encoded slash"),
         ("//repo/x", 400, "empty segment"),
         ("/repo/admin//x", 400, "empty segment"),
-        // Another route, for who decodes first.
+        // Another route, for a server that decodes first.
         ("/repo/admin%2Fx", 400, "another route"),
         ("/repo/%61dmin%2fx", 400, "another route"),
         ("/repo/%2Fadmin/x", 400, "another route"),

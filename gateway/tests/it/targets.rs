@@ -1,5 +1,5 @@
-//! Targets with characters that have to be encoded, which many clients send as they are. Callers and instances
-//! are bytes on sockets here: libraries refuse such targets.
+//! Targets with characters that should be encoded, which many clients send raw. Callers and
+//! instances are bytes on sockets here: libraries refuse such targets.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use crate::support::{Gateway, act, soon};
 /// The request lines and bodies that came to an instance.
 type Seen = Arc<Mutex<Vec<(String, String)>>>;
 
-/// The head of a message, without the end of its lines, and its body, whose length is said.
+/// The head of a message, without line ends, and its body, by its length.
 async fn message(stream: &mut BufReader<TcpStream>) -> Option<(Vec<String>, String)> {
     let mut lines = Vec::new();
     loop {
@@ -131,7 +131,7 @@ async fn a_head_in_pieces_is_encoded_as_one() {
     }
 }
 
-/// Where a request begins is not known for certain behind others that came with it, and behind chunks.
+/// The start of a request is not certain behind others that came with it, and behind chunks.
 #[tokio::test]
 async fn what_may_be_a_body_is_never_encoded() {
     let gateway = Gateway::new("").await;

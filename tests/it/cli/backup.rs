@@ -30,7 +30,7 @@ use super::{
 /// Longer than any of the tests takes.
 const TTL: Duration = Duration::from_secs(120);
 
-/// What a registry has answered.
+/// The responses of a registry.
 #[derive(Clone, Default)]
 struct Answered {
     instances: Vec<Instance>,
@@ -38,7 +38,7 @@ struct Answered {
     cursor: Option<Cursor>,
 }
 
-/// Registers one instance after the other for as long as somebody wants to know.
+/// Registers one instance after the other until the receiver is dropped.
 async fn register(server: Channel, answered: watch::Sender<Answered>) {
     let mut registry = RegistryClient::new(server);
     for number in 0_u64.. {
@@ -77,7 +77,7 @@ impl Places {
         self.path(name).to_str().unwrap().to_owned()
     }
 
-    /// What is there, in order.
+    /// The instances, in order.
     fn names(&self) -> Vec<String> {
         names(self.0.path())
     }
@@ -96,7 +96,7 @@ async fn offline(arguments: &[&str]) -> Finished {
     finish(&mut program(arguments)).await
 }
 
-/// What such a command tells.
+/// The output of such a command.
 async fn told(arguments: &[&str]) -> Value {
     let finished = offline(&[arguments, &["--output", "json"]].concat()).await;
     assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
@@ -183,7 +183,7 @@ async fn a_backup_that_fails_leaves_all_as_it_was() {
     fs::write(&image, "the one before").unwrap();
     let backup = ["backup", image.as_str()];
     server.run(&backup).await.refused("the memory store keeps nothing to back up");
-    // Bound, so that nobody else comes there, but not listening.
+    // Bound, so that the port stays free of others, but not listening.
     let port = TcpSocket::new_v4().unwrap();
     port.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let nobody = format!("http://{}", port.local_addr().unwrap());
@@ -200,7 +200,7 @@ async fn a_backup_that_fails_leaves_all_as_it_was() {
 #[tokio::test]
 async fn a_backup_that_is_stopped_leaves_nothing() {
     let places = Places::new();
-    // Connections are made, and nobody ever takes them.
+    // Connections complete, and are never accepted.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     let backup = Running::start(&url, &["backup", &places.text("image")]);

@@ -1,5 +1,5 @@
-//! `waypost bench`: that each workload measures what it says, leaves nothing behind, and refuses what
-//! can't be measured. Figures are not judged: they are the machine's.
+//! `waypost bench`: each workload measures what it claims, leaves nothing behind, and refuses what
+//! can't be measured. The figures themselves are not judged.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::support::{Server, finish, program};
 
-/// Runs a workload against a server of its own, for a moment; the report. What went wrong would be exit
+/// Runs a workload against a server of its own, for a moment. Returns the report; a failure is exit
 /// code 1.
 async fn measured(words: &str) -> Value {
     let directory = tempfile::tempdir().unwrap();
@@ -28,7 +28,7 @@ fn figure(report: &Value, name: &str) -> (f64, Option<f64>) {
     (row["measured"]["median"].as_f64().unwrap(), row["limit"]["median"].as_f64())
 }
 
-/// What every report has.
+/// The fields of every report.
 fn check(report: &Value, workload: &str) {
     assert_eq!(report["workload"], workload);
     for name in ["throughput", "p50", "p90", "p99", "p99.9", "max"] {

@@ -14,7 +14,7 @@ use super::{
 async fn an_instance_is_there_while_its_command_runs() {
     let server = Server::start().await;
     let (mut watch, _marker) = watch_orders(&server).await;
-    // Ends when told to, or by itself so that nothing is left behind.
+    // Ends on a signal, or after a while so that nothing is left behind.
     let until = format!(
         "for i in $(seq 600); do test -e {}/go && exit $CODE; sleep 0.05; done",
         server.directory().display()
@@ -50,7 +50,7 @@ async fn an_instance_leaves_before_its_command_hears_of_the_end() {
         register.signal(number);
         let (status, rest, errors) = register.end().await;
         assert_eq!((status.code(), rest.as_str()), (Some(0), "[]\n"));
-        // The shell may say what the signal did to what it had started.
+        // The shell may print the effect of the signal on its child.
         assert!(!errors.contains("waypost"), "{errors}");
     }
 }

@@ -75,7 +75,7 @@ async fn an_instance_is_deregistered() {
     let server = Server::start().await;
     let registry = RegistryClient::new(Endpoint::from_shared(server.url()).unwrap().connect_lazy());
     for id in ["a", "b"] {
-        // Without anyone who would register it again.
+        // Without a command that would register it again.
         let instance = Instance {
             service: "orders".into(),
             id: id.into(),

@@ -1,5 +1,5 @@
-//! How commands reach the registry: several addresses, connections that the network swallowed, and
-//! processes that have registered the same id.
+//! Ways to the registry: several addresses, connections that the network swallowed, and processes
+//! that have registered the same id.
 
 use std::net::TcpListener as StdListener;
 

@@ -1,4 +1,5 @@
-//! `waypost register --ready`: the instance is STARTING until a check succeeds, and UP from then on.
+//! `waypost register --ready`: the instance is STARTING until a check succeeds, and UP from then
+//! on.
 
 use std::{fs, sync::Arc};
 

@@ -25,7 +25,7 @@ async fn a_refusal_names_the_fields() {
 
 #[tokio::test]
 async fn a_registry_that_is_not_there_is_said_so() {
-    // Bound, so that nobody else comes there, but not listening.
+    // Bound, so that the port stays free of others, but not listening.
     let port = TcpSocket::new_v4().unwrap();
     port.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let url = format!("http://{}", port.local_addr().unwrap());
@@ -45,7 +45,7 @@ async fn a_registry_that_is_not_there_is_said_so() {
 
 #[tokio::test]
 async fn a_registry_that_does_not_answer_is_not_waited_for_for_ever() {
-    // Connections are made, and nobody ever takes them.
+    // Connections complete, and are never accepted.
     let silent = StdListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     run(&url, &["status"]).await.refused("no response within 5 s");

@@ -30,7 +30,7 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_waypost");
 /// Returns a command without any variable of the environment but `PATH`.
 pub(crate) fn program<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(PROGRAM);
-    // Whatever the environment of the tests says, it is none of theirs.
+    // The environment of the tests does not count.
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     command
@@ -84,7 +84,7 @@ impl Server {
         serde_json::from_str(&finished.stdout).unwrap()
     }
 
-    /// Starts a command that runs until it is told to stop.
+    /// Starts a command that runs until a signal.
     pub(crate) fn start_command(&self, arguments: &[&str]) -> Running {
         Running::start(&self.url(), arguments)
     }

@@ -1,5 +1,5 @@
-//! `waypost register … -- COMMAND` in the place of the command: signals, exit codes, the order of the
-//! end, and processes that are left over.
+//! `waypost register … -- COMMAND` in the place of the command: signals, exit codes, the order of
+//! the end, and processes that are left over.
 
 use std::{
     env, fs,
@@ -20,7 +20,7 @@ use super::{
     watch_orders,
 };
 
-/// What runs until it is asked to stop, or for 30 s so that nothing is left behind.
+/// A command that runs until a signal, or for 30 s so that nothing is left behind.
 const ON: &str = "i=0; while [ $i -lt 600 ]; do sleep 0.05; i=$((i + 1)); done";
 
 /// Registers a shell that runs `script`, with no signal ignored, whatever the tests began with.

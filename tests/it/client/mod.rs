@@ -70,7 +70,7 @@ async fn a_registered_instance_is_found_and_lives_on_by_heartbeats() {
     assert_eq!((found.zone.as_str(), found.metadata["k"].as_str()), ("z", "v"));
     assert_eq!(service.pick(&PickContext::new()).unwrap().address(), "127.0.0.1:80");
 
-    // Three times as long as it would live without: the next thing to be heard is its leaving.
+    // Three times the TTL: the next event is its deregistration.
     assert!(timeout(3 * TTL, next_removal(&mut watch)).await.is_err());
     registered.deregister().await.unwrap();
     let (id, reason) = timeout(PATIENCE, next_removal(&mut watch)).await.expect("it leaves");
@@ -197,7 +197,8 @@ async fn both_policies_reach_every_instance_that_takes_traffic() {
     }
 }
 
-/// A service of its own for each replica: the health service, whose answer tells the replicas apart.
+/// A service of its own for each replica: the health service, whose response identifies the
+/// replica.
 async fn replica(serving: bool) -> SocketAddr {
     let (reporter, health) = tonic_health::server::health_reporter();
     let status = if serving {
@@ -213,8 +214,8 @@ async fn replica(serving: bool) -> SocketAddr {
     address
 }
 
-/// How often each kind of answer came among the calls, which go to those with fewer in flight: one
-/// after the other, calls by latency may all go to the one that was a little quicker.
+/// The number of responses of each kind. Calls go to the replica with fewer in flight: sequential
+/// calls by latency may all go to the quicker one.
 async fn answers(client: &Client, calls: usize) -> HashMap<Result<i32, Code>, usize> {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
     let orders = client.service("orders").with_policy(Policy::LeastRequest);
@@ -271,7 +272,7 @@ async fn calls_go_on_while_the_registry_is_away() {
     let client = registry.client();
     let live = replica(true).await;
     let _live = client.register(orders("live", live.port())).await.unwrap();
-    // Held: the view lives as long as somebody has a handle on it.
+    // Held: the view lives as long as a handle on it.
     let service = client.service("orders");
     until(&service, |snapshot| snapshot.len() == 1).await;
     registry.end().await;

@@ -16,12 +16,12 @@ use waypost_client::{
 };
 use waypost_testing::{registry::watch_of, watch::Follower};
 
-/// What clients call it.
+/// The name that clients use.
 const NAME: &str = "registry";
 
 pub(crate) struct Registry {
     config: Config,
-    /// Where the name leads at the moment.
+    /// The present target of the name.
     address: Arc<Mutex<Option<SocketAddr>>>,
     running: Option<Running>,
 }

@@ -95,7 +95,7 @@ async fn a_store_that_cannot_begin_for_want_of_room_begins_later() {
     Ledger::default().expect_shown(&on(&disk.data()).start().await).await;
 }
 
-/// What was answered.
+/// The acknowledged writes.
 #[derive(Default)]
 struct Ledger {
     taken: BTreeSet<String>,
@@ -103,7 +103,7 @@ struct Ledger {
 }
 
 impl Ledger {
-    /// Registers some at once. Says whether all of them were taken.
+    /// Registers some at once. Returns whether all were acknowledged.
     async fn write(&mut self, clients: &Clients, count: usize) -> bool {
         let begun = self.taken.len() + self.refused;
         let asked = (begun..begun + count).map(|number| {
@@ -124,7 +124,7 @@ impl Ledger {
         all_taken
     }
 
-    /// That all of it is there, and nothing else.
+    /// Checks that all acknowledged writes are there, and nothing else.
     async fn expect_shown(&self, server: &RegistryProcess) {
         let mut clients = Clients::of(server).await;
         let shown = resolve_all(&mut clients.discovery, "carts").await.instances;

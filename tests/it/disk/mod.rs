@@ -1,5 +1,5 @@
-//! The registry on a disk that has no room, fails, or holds what is no store: what is refused, how it
-//! is said, and what goes on.
+//! The registry on a disk that is full, fails, or holds no store: refusals, their messages, and
+//! what goes on.
 
 mod failing;
 mod full;
@@ -93,13 +93,13 @@ fn on(data: &Path) -> Serve {
     serve().disk(data).log("info")
 }
 
-/// Whether a refusal has the code and says when to come again.
+/// True where a refusal has the code and a retry delay.
 fn is_refusal(status: &Status, code: Code) -> bool {
     let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
     status.code() == code && retry.is_some_and(|delay| !delay.is_zero())
 }
 
-/// Has a server end that can't use a directory. Returns the one line in which it says why.
+/// Runs a server that can't use a directory to its end. Returns the one line with the reason.
 async fn expect_refused_start(data: &Path) -> String {
     let place = TempDir::new().expect("a directory");
     let mut command = waypost(place.path());

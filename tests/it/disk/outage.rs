@@ -1,5 +1,5 @@
-//! What every outage of the store has in common, whatever its cause: writes are refused as a whole,
-//! everything else goes on, and the registry finds by itself that it is over.
+//! Every outage of the store, whatever its cause: all writes are refused, everything else goes on,
+//! and the registry recovers without help.
 
 use std::time::{Duration, Instant};
 
@@ -24,25 +24,25 @@ use waypost_testing::{
 
 use super::{Clients, FILE, READS, WRITES, is_refusal, next_health};
 
-/// Of the leases that have to be renewed.
+/// The TTL of the leases that are renewed.
 const TTL: Duration = Duration::from_secs(2);
 /// From the end of the cause to the end of the outage.
 const RECOVERY_MAX: Duration = Duration::from_secs(5);
-/// Who goes on heartbeating.
+/// The leases that are renewed throughout.
 const STEADY: [&str; 3] = ["steady 0", "steady 1", "steady 2"];
 const SILENT: &str = "silent";
 
 /// An outage and what it is compared with.
 pub(super) struct Outage {
     pub(super) clients: Clients,
-    /// What every write is refused with.
+    /// The refusal of every write.
     code: Code,
     leases: Vec<u64>,
     heartbeats: JoinHandle<()>,
     watch: Follower,
     reads: Vec<Streaming<HealthCheckResponse>>,
     writes: Streaming<HealthCheckResponse>,
-    /// How many writes were taken before it.
+    /// The number of writes before it.
     revision: u64,
 }
 
@@ -90,7 +90,7 @@ impl Outage {
         assert_eq!(next_health(&mut self.writes).await, ServingStatus::NotServing);
     }
 
-    /// What holds while it lasts. It lasts for longer than any TTL.
+    /// Checks that hold during the outage, which lasts longer than any TTL.
     pub(super) async fn lasts(&mut self, server: &mut RegistryProcess) {
         server.logs("store failed, rejecting writes").await;
         let before = self.resolve().await;

@@ -1,4 +1,4 @@
-//! A server that has not loaded its store: it takes no calls yet, and says so.
+//! A server that has not loaded its store: it refuses calls, with the reason.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -40,7 +40,7 @@ const FIRST_ANSWERS: usize = 50;
 /// From the signal to the end of the process.
 const END_MAX: Duration = Duration::from_secs(5);
 
-/// Has a server wait before it reads its store: a pipe opens for who writes once somebody reads.
+/// Stops a server before it reads its store: opening a pipe for writing waits for a reader.
 struct Hold(PathBuf);
 
 impl Hold {
@@ -93,14 +93,14 @@ async fn a_full_store(data: &Path) -> Vec<u64> {
     leases
 }
 
-/// How many instances a service has.
+/// The number of instances of a service.
 async fn count(clients: &mut Clients, service: &str) -> Result<usize, Status> {
     let service = service.to_owned();
     let request = ResolveRequest { service, ..ResolveRequest::default() };
     Ok(soon("an answer", clients.discovery.resolve(request)).await?.get_ref().instances.len())
 }
 
-/// What every method says while the server starts.
+/// The response of every method while the server starts.
 async fn everything_is_refused(clients: &Clients) {
     let Clients { mut registry, mut discovery, mut admin, .. } = clients.clone();
     let request = register_request(instance("orders", "refused"));

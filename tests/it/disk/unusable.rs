@@ -1,5 +1,5 @@
-//! What can't be used is refused at the start: exit code 1 and one line that names it and says what
-//! to do.
+//! An unusable store is refused at the start: exit code 1 and one line with its name and the
+//! remedy.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use waypost_testing::{
 use super::{Clients, FILE, expect_refused_start, on, tmpfs::SmallDisk};
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-/// Of the store that can't be used.
+/// The path of the unusable store.
 const INSTANCES: usize = 50;
 
 /// A store with something in it, and a place for it.
@@ -45,7 +45,7 @@ async fn a_second_server_on_a_directory_is_refused_and_the_first_goes_on() {
     let mut clients = Clients::of(&server).await;
     register(&mut clients.registry, instance("orders", "a")).await;
     server.kill().await;
-    // Nobody is left who could hold the directory.
+    // No process is left that could hold the directory.
     let server = on(place.path()).start().await;
     let mut clients = Clients::of(&server).await;
     assert_eq!(resolve_all(&mut clients.discovery, "orders").await.instances.len(), 1);

@@ -1,4 +1,4 @@
-//! What becomes of leases whose `KeepAlive` stream breaks.
+//! Leases whose `KeepAlive` stream breaks.
 
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,7 @@ async fn a_renewal_by_any_path_within_the_grace_cancels_it() {
     let answer = soon("an answer", answers.message()).await.expect("open").expect("an answer");
     assert!(answer.unknown_lease_ids.is_empty());
 
-    // The one that nobody renewed shows that the grace of all three has passed.
+    // The lease without renewals shows that the grace of all three has passed.
     let removed = removal(&mut follower).await;
     assert_eq!(removed.instance.expect("an instance").id, "dead");
     assert!(timeout(GRACE, removal(&mut follower)).await.is_err(), "the others live on");

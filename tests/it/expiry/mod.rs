@@ -27,7 +27,7 @@ use crate::support::TestServer;
 const LEASES: usize = 300;
 /// So few to a namespace that no protection against mass expiry can set in.
 const LEASES_A_NAMESPACE: usize = 9;
-/// What the contract allows beyond the TTL.
+/// The contract's tolerance beyond the TTL.
 const LATE_MAX: Duration = Duration::from_millis(100);
 
 /// One lease as its holder knows it.
@@ -169,7 +169,7 @@ async fn no_lease_ends_before_its_ttl_and_none_lives_on_for_long() {
     server.stop().await;
 }
 
-/// Renews in every way in turn for several TTLs: whoever does is never removed.
+/// Renews in every way in turn for several TTLs: such an instance is never removed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_request_that_carries_a_lease_renews_it() {
     let server = TestServer::start().await;
@@ -207,7 +207,7 @@ async fn every_request_that_carries_a_lease_renews_it() {
         };
         let updated = other.update(update).await;
         sleep_until((round + ttl / 4).into()).await;
-        // Only who renewed in time may complain.
+        // Only an instance that renewed in time counts.
         rounds_in_time &= round.elapsed() < ttl;
         assert!(!rounds_in_time || unknown.is_empty(), "{unknown:?} ended");
         assert!(!rounds_in_time || updated.is_ok(), "{updated:?}");

@@ -93,7 +93,7 @@ async fn callable(server: &TestServer) -> BTreeSet<String> {
     resolved.instances.into_iter().map(|instance| instance.id).collect()
 }
 
-/// How many instances the list of services counts as up.
+/// The number of instances that the list of services counts as up.
 async fn up(server: &TestServer) -> u32 {
     let request = ListServicesRequest { namespace: "shop".to_owned(), ..Default::default() };
     let listed = server.discovery().list_services(request).await.expect("listed").into_inner();

@@ -45,7 +45,7 @@ async fn a_stopped_server_removes_nobody_who_goes_on_heartbeating() {
     sleep(3 * TTL).await;
     server.signal(Signal::CONT);
 
-    // Whoever is silent has the rest of its TTL left and then goes, alone.
+    // A silent instance keeps the rest of its TTL and then goes, alone.
     let change = follower.next_change().await;
     assert_eq!(change.instance.as_ref().expect("an instance").id, "dead");
     assert_eq!((change.kind(), change.reason()), (ChangeKind::Removed, ChangeReason::Expired));

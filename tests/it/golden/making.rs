@@ -82,10 +82,10 @@ fn full() -> Instance {
     }
 }
 
-/// What a watch says of a namespace.
+/// The messages of a watch of a namespace.
 type State = BTreeMap<Identity, Instance>;
 
-/// Whoever makes it.
+/// The maker of a change.
 struct Maker {
     channel: Channel,
     /// All that were granted, in their order.
@@ -189,7 +189,7 @@ impl Maker {
         }
     }
 
-    /// Says what there is, and was.
+    /// Writes the present and the past state.
     async fn tell(self) -> Golden {
         let status = status(&self.channel).await;
         let (mut state, mut changes) = (State::new(), Vec::new());

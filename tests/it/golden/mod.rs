@@ -1,8 +1,8 @@
 //! Stores that earlier versions left, one of each format: this one serves them, and everything that
 //! was in them is there. What they held stands beside them as JSON.
 //!
-//! They are never made anew, or they would show nothing: `BLESS=1 cargo test --test it golden` makes the
-//! one of the present format where it is not there.
+//! They are never made anew, since they would prove nothing: `BLESS=1 cargo test --test it golden`
+//! makes a missing one of the present format.
 
 mod making;
 mod record;
@@ -38,7 +38,7 @@ const NAMESPACES: [&str; 2] = ["default", "shop"];
 /// The present format.
 const FORMAT: u32 = 2;
 
-/// Where the store of a format is, once it is made if that is asked for.
+/// The path of a format's store, made first where that is requested.
 async fn format(number: u32) -> PathBuf {
     static MADE: OnceCell<()> = OnceCell::const_new();
     let place = |number| {
@@ -128,7 +128,7 @@ async fn status(channel: &Channel) -> GetStatusResponse {
     status.expect("a status").into_inner()
 }
 
-/// Resumes watches at every position that there was, and compares the changes that they tell.
+/// Resumes watches at every past position, and compares the changes that they send.
 async fn compare_watches(channel: &Channel, namespace: &str, golden: &Golden) {
     let mut discovery = DiscoveryClient::new(channel.clone());
     let expected = golden.changes_in(namespace);

@@ -1,5 +1,4 @@
-//! What a store has to give back, as JSON: the names are those of the protocol, 64-bit ids are
-//! strings.
+//! The contents of a store as JSON: the names are those of the protocol, 64-bit ids are strings.
 
 use std::{fs, path::Path};
 
@@ -17,7 +16,7 @@ pub(crate) struct Golden {
     /// From the first revision on.
     pub(crate) changes: Vec<Value>,
     pub(crate) leases: Vec<Held>,
-    /// Those that ended.
+    /// The leases that ended.
     pub(crate) dead_leases: Vec<u64>,
 }
 
@@ -79,7 +78,7 @@ impl Held {
     }
 }
 
-/// What of records is in a namespace.
+/// The records in a namespace.
 fn within(records: &[Value], namespace: &str, path: &str) -> Vec<Value> {
     let wanted = |record: &&Value| record.pointer(path).is_some_and(|it| it == namespace);
     records.iter().filter(wanted).cloned().collect()

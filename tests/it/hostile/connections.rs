@@ -26,10 +26,10 @@ async fn open_socket(server: &TestServer) -> TcpStream {
     soon("a connection", TcpStream::connect(server.address())).await.expect("connected")
 }
 
-/// All that comes until the server closes the connection or has said nothing more to it.
+/// The bytes until the server closes the connection or stays silent.
 async fn answer_to(server: &TestServer, bytes: &[u8]) -> Vec<u8> {
     let mut stream = open_socket(server).await;
-    // The server may have closed already: then what it said before counts.
+    // The server may have closed already: then the bytes before count.
     let _sent = stream.write_all(bytes).await;
     let _sent = stream.shutdown().await;
     let mut answer = Vec::new();
@@ -43,7 +43,7 @@ async fn populated() -> TestServer {
     server
 }
 
-/// What was there before is there, and new peers are served.
+/// Earlier instances are there, and new peers are served.
 async fn unharmed(server: &TestServer) {
     let mut discovery = DiscoveryClient::new(connect(server.address()).await);
     let answer = soon("an answer", resolve_all(&mut discovery, "kept")).await;

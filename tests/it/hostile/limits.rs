@@ -117,7 +117,7 @@ async fn a_full_registry_refuses_the_next_and_keeps_serving_those_it_has() {
         assert_eq!(quota_subjects(&refused), ["instances"]);
     }
     assert_eq!(server.status().await.revision, 10);
-    // Who is in may take over, change and leave; then there is room for one.
+    // Registered instances may be taken over, changed and removed; then there is room for one.
     let taken = register(&mut registry, Instance { port: 1, ..instance("orders", "7") }).await;
     let request = DeregisterRequest { lease_id: taken.lease_id, ..DeregisterRequest::default() };
     registry.deregister(request).await.expect("gone");

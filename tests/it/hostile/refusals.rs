@@ -16,7 +16,7 @@ use super::{
     populated, quota_subjects, unharmed,
 };
 
-/// What is wrong with the way in which the input was refused.
+/// The error in a refusal.
 fn mistakes(answer: &RawResponse, refusal: &Refusal) -> Vec<String> {
     let status = answer.status();
     let fields = bad_fields(&status);

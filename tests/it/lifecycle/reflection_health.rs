@@ -1,5 +1,4 @@
-//! What generic clients ask first: which services there are, what they look like, whether they
-//! serve.
+//! The first requests of generic clients: the list of services, their descriptors, their health.
 
 use prost::Message;
 use prost_types::FileDescriptorProto;

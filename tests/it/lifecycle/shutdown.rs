@@ -129,7 +129,7 @@ impl Open {
     }
 }
 
-/// Whether the server serves a new connection.
+/// True where the server serves a new connection.
 async fn serves(address: std::net::SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect(address).await else { return false };
     let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
@@ -161,7 +161,7 @@ async fn a_server_that_is_asked_to_end_ends_well_whatever_is_open() {
 #[tokio::test]
 async fn a_server_that_ends_refuses_new_connections_at_once() {
     let server = serve().start().await;
-    // Holds the server up: a connection that has begun and says nothing more.
+    // Delays the server: a connection that has started and sends nothing more.
     let mut open = Open::everything(server.address()).await;
     server.signal(Signal::TERM);
     open.ends().await;
@@ -215,7 +215,7 @@ async fn a_call_in_flight_finishes_and_no_further_one_begins() {
     assert_eq!(next_health(&mut health).await, Ok(ServingStatus::NotServing));
     let request = waypost_client::proto::ListServicesRequest::default();
     let refused = soon("a refusal", discovery.list_services(request)).await;
-    // By the server, or by a client that was told to take its calls elsewhere.
+    // By the server, or by a client after GOAWAY.
     refused.expect_err("no new calls");
     parts.send(Ok(Frame::data(second))).await.expect("sent");
     drop(parts);

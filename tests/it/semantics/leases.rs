@@ -81,7 +81,7 @@ async fn keep_alive_answers_each_request_in_order() {
     let (requests, outgoing) = mpsc::channel(64);
     let answers = registry.keep_alive(ReceiverStream::new(outgoing)).await.expect("open");
     let mut answers = answers.into_inner();
-    // All at once, and none of the unknown leases twice: the answers tell their requests.
+    // All at once, and no unknown lease twice: the responses identify their requests.
     for number in 1..=50 {
         let lease_ids = vec![lease, number];
         requests.send(KeepAliveRequest { lease_ids }).await.expect("sent");

@@ -40,8 +40,8 @@ async fn resolve(
     answer.map(tonic::Response::into_inner).map_err(Box::new)
 }
 
-/// All pages of a request, whose size is the number of the token that it names; checks that each is as
-/// large as it may be.
+/// Reads all pages of a request; each token names the size of the next page. Checks that each page
+/// is as large as allowed.
 async fn pages(server: &TestServer, request: &ResolveRequest) -> Vec<ResolveResponse> {
     let (mut request, mut pages) = (request.clone(), Vec::new());
     loop {

@@ -56,7 +56,7 @@ async fn what_a_registration_says_is_what_everyone_reads() {
         status: Status::Starting.into(),
         weight: Some(0),
         metadata: BTreeMap::from([("team".to_owned(), "käse".to_owned()), ("e".into(), "".into())]),
-        // Output only: what a caller says here is not heard.
+        // Output only: the values in a request are ignored.
         created_revision: 77,
         modified_revision: 78,
         ..instance_in("orders", "pod/7 ä😀", "eu-1a", "2.0 beta")
@@ -137,7 +137,7 @@ async fn watchers_see_nothing_of_a_take_over_with_the_same_content() {
     let second = register(&mut registry, instance_in("orders", "a", "eu-1", "1")).await;
     assert_eq!(second.instance, first.instance);
     assert_eq!(second.cursor, first.cursor, "it takes no revision");
-    // The next that the watcher hears of is the marker.
+    // The watcher's next message is the marker.
     let marker = register(&mut registry, instance("orders", "marker")).await;
     let change = follower.next_change().await;
     assert_eq!(change.instance, marker.instance);

@@ -93,7 +93,7 @@ async fn churn(
     own
 }
 
-/// What the nth watcher follows.
+/// The subject of the nth watcher.
 fn request(nth: usize) -> WatchRequest {
     let services = match nth % 5 {
         0 => vec![],
@@ -119,7 +119,7 @@ fn request(nth: usize) -> WatchRequest {
     }
 }
 
-/// Whether a watcher is to see an instance.
+/// True where a watcher must see an instance.
 fn concerns(request: &WatchRequest, instance: &Instance) -> bool {
     let filter = request.filter.clone().unwrap_or_default();
     instance.namespace == request.namespace
@@ -128,14 +128,14 @@ fn concerns(request: &WatchRequest, instance: &Instance) -> bool {
         && (filter.versions.is_empty() || filter.versions.contains(&instance.version))
 }
 
-/// How a watcher reads.
+/// The pace of a watcher.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pace {
     /// As fast as it can.
     Steady,
     /// Not at all between the first message and the last write.
     Pausing,
-    /// It leaves after every few messages and resumes where it stood.
+    /// Closes after every few messages and resumes from its cursor.
     Returning,
 }
 
@@ -153,7 +153,7 @@ async fn narrow_channel(server: &TestServer) -> Channel {
     endpoint.initial_stream_window_size(16 * 1024).connect().await.expect("connected")
 }
 
-/// Follows until the last revision, once that is told.
+/// Follows to the last revision, once that is known.
 async fn follow(
     mut discovery: DiscoveryClient<Channel>,
     nth: usize,
@@ -188,7 +188,7 @@ async fn follow(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_watchers_under_churn_end_with_exactly_what_the_registry_has() {
     let seed = seed();
-    // A short log, so that those who pause fall behind it.
+    // A short log, so that pausing watchers fall behind it.
     let server = TestServer::start_with(Limits { log_changes_max: 200, ..Limits::default() }).await;
     let (tell_end, end) = watch::channel(None);
     let mut watchers = JoinSet::new();

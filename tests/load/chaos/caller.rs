@@ -1,4 +1,5 @@
-//! A caller: picks and calls without a pause, on a thread of its own, and notes who was there when.
+//! A caller: picks and calls without a pause, on a thread of its own, and records its view over
+//! time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,19 +26,19 @@ const PICK_INTERVAL: Duration = Duration::from_millis(2);
 /// Picks at a time.
 const PICKS: usize = 8;
 const CALL_INTERVAL: Duration = Duration::from_millis(20);
-/// Calls wait no longer than this for whoever does not answer.
+/// The timeout of calls to a replica that does not respond.
 const CALL_MAX: Duration = Duration::from_secs(1);
 /// Calls that are under way at the same time.
 const CALLS: usize = 2;
 
-/// What a caller saw.
+/// The record of a caller.
 #[derive(Default)]
 pub(crate) struct Record {
-    /// Whose lives are in the view.
+    /// The lives in the view.
     pub(crate) present: BTreeSet<Life>,
-    /// Who left the view, and when.
+    /// The lives that left the view, with their times.
     pub(crate) left: Vec<(Instant, Life)>,
-    /// When each was picked the last time.
+    /// The time of the latest pick of each.
     pub(crate) picked: BTreeMap<Life, Instant>,
     pub(crate) picks: u64,
     /// Picks that failed, with the reason.
@@ -80,7 +81,7 @@ impl Caller {
         Self { stop, record, thread: Some(thread) }
     }
 
-    /// Who is in its view.
+    /// The members of its view.
     pub(crate) fn present(&self) -> BTreeSet<Life> {
         self.record.lock().expect("no panic").present.clone()
     }
@@ -116,7 +117,7 @@ async fn pick(service: &Service, record: &Mutex<Record>, stop: &AtomicBool) {
                     record.picks += 1;
                     record.picked.insert(life(pick.instance()), Instant::now());
                 }
-                // Before the first replica there is nobody.
+                // Before the first replica the view is empty.
                 Err(_) if record.picks == 0 => {}
                 Err(error) => record.picks_failed.push(error.to_string()),
             }
@@ -136,7 +137,7 @@ async fn call(channel: BalancedChannel, record: Arc<Mutex<Record>>) {
         let mut record = record.lock().expect("no panic");
         match answer {
             Ok(_) => record.calls += 1,
-            // Before the first replica there is nobody.
+            // Before the first replica the view is empty.
             Err(_) if record.calls == 0 => {}
             Err(status) => {
                 record.calls_failed.push(FailedCall { begun, ended: Instant::now(), status });

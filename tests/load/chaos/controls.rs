@@ -10,7 +10,7 @@ const THREADS: usize = 2;
 /// The controls at work. They end with this value.
 pub(crate) struct Controls {
     stop: Arc<AtomicBool>,
-    /// When a nap began, and how much too long it was.
+    /// The start of a nap, and its excess.
     late: Arc<Mutex<Vec<(Instant, Duration)>>>,
 }
 

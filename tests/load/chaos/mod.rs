@@ -1,5 +1,5 @@
 //! Processes die, stop and come back, the registry's among them, while callers pick and call. An
-//! oracle that sent the signals, and so knows who really lived when, judges what everybody saw.
+//! oracle that sent the signals, and so has the true state, judges all views.
 //!
 //! ```sh
 //! WAYPOST_CHAOS_SECONDS=600 cargo test --release --test load chaos -- --nocapture
@@ -52,7 +52,7 @@ async fn through_random_faults_the_living_stay_and_the_dead_leave_in_time() {
         world.judge().await;
         round += 1;
     }
-    // Whoever was wrongly given up in the last round is gone by then.
+    // Replicas that were given up wrongly in the last round are gone by then.
     tokio::time::sleep(world.setting.ttl).await;
     world.judge().await;
     eprintln!("{} rounds in {:?}: {}", round, begun.elapsed(), world.summary);
@@ -91,7 +91,7 @@ async fn replicas_outlive_a_registry_that_stands_still_for_many_ttls() {
     };
     let mut world = World::start(setting).await;
     world.endure(Storm::standstill(Duration::from_secs(15))).await;
-    // Whoever did not come back is removed by then.
+    // Replicas that did not come back are removed by then.
     tokio::time::sleep(world.setting.ttl * 3 / 2).await;
     world.come_to_rest().await;
     world.judge().await;

@@ -1,5 +1,5 @@
-//! A watcher without any comfort, on a thread of its own: it folds what it gets as the contract
-//! says, checks every rule of cursors, and notes each change and when it came.
+//! A raw watcher on a thread of its own: folds its messages by the contract, checks every rule of
+//! cursors, and records each change with its time.
 
 use std::{
     collections::BTreeMap,
@@ -28,12 +28,12 @@ use crate::chaos::replica::SERVICE;
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(20);
 const STOP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What the watcher saw.
+/// The record of the watcher.
 #[derive(Default)]
 struct Record {
     changes: Vec<(Instant, Change)>,
     state: BTreeMap<Identity, Instance>,
-    /// Where the state stands; none while it is not whole.
+    /// The position of the state; none while it is not whole.
     cursor: Option<Cursor>,
 }
 
@@ -57,13 +57,13 @@ impl Observer {
         Self { stop, record, thread: Some(thread) }
     }
 
-    /// What folding gave so far, and where that stands.
+    /// The folded state, and its position.
     pub(crate) fn folded(&self) -> (BTreeMap<Identity, Instance>, Option<Cursor>) {
         let record = self.record.lock().expect("no panic");
         (record.state.clone(), record.cursor.clone())
     }
 
-    /// What changed since the last time that this was asked.
+    /// The changes since the last call.
     pub(crate) fn take_changes(&self) -> Vec<(Instant, Change)> {
         std::mem::take(&mut self.record.lock().expect("no panic").changes)
     }

@@ -1,5 +1,5 @@
-//! Who really lived when: known from the signals that were sent. Says by when the dead have to be
-//! gone, and who may be missed.
+//! The true state over time, from the signals that were sent: the deadlines of the dead, and the
+//! replicas that may be missing.
 
 use std::time::{Duration, Instant};
 
@@ -10,25 +10,26 @@ use crate::chaos::{
     replica::{Life, Terms},
 };
 
-/// What the contract allows beyond a TTL or a grace.
+/// The contract's tolerance beyond a TTL or a grace.
 pub(crate) const LATE_MAX: Duration = Duration::from_millis(100);
-/// How long a registry that stood still gives to heartbeats that waited, and a little more for the
-/// moment before it stood still.
+/// The time that a registry which stood still gives to heartbeats that waited, and a little more
+/// for the moment before.
 const CATCH_UP: Duration = Duration::from_millis(100);
-/// Threads that a removal passes and that this machine may wake late: those of the wheel, of the
-/// connection, of the client, and of the caller; and of the kernel, that closes a dead one's sockets.
+/// Threads on the way of a removal that this machine may wake late: those of the wheel, the
+/// connection, the client and the caller; and the kernel's, which closes the sockets of a dead
+/// process.
 const HOPS: u32 = 5;
-/// How long a replica takes, having come back, to find its lease lost and register again.
+/// The time in which a continued replica finds its lease lost and registers again.
 const RETURN_MAX: Duration = Duration::from_secs(2);
-/// What was done to a replica.
+/// A fault of a replica.
 #[derive(Clone, Debug)]
 pub(crate) struct Loss {
     pub(crate) terms: Terms,
     pub(crate) at: Instant,
-    /// When it went on; `None` for one that was killed.
+    /// The time of its continuation; `None` for one that was killed.
     pub(crate) until: Option<Instant>,
     pub(crate) cause: Cause,
-    /// Whether it had been registered for a while.
+    /// True where it had been registered for a while.
     pub(crate) settled: bool,
 }
 
@@ -43,7 +44,8 @@ pub(crate) enum Cause {
 pub(crate) struct Oracle {
     pub(crate) losses: Vec<Loss>,
     pub(crate) outages: Vec<Outage>,
-    /// How long callers keep whom a new history lacks, and how long they take to see one.
+    /// The time for which callers keep instances that a new history lacks, and the time to detect
+    /// one.
     pub(crate) hold: Duration,
 }
 
@@ -52,7 +54,7 @@ impl Oracle {
         self.losses.iter().filter(move |loss| loss.terms.life == life)
     }
 
-    /// Whether somebody may miss a replica at a moment.
+    /// True where a replica may be missing at a moment.
     pub(crate) fn excuses(&self, life: Life, at: Instant, controls: &LatenessMonitor) -> bool {
         self.hurt(life).any(|loss| {
             loss.at <= at
@@ -62,7 +64,7 @@ impl Oracle {
         })
     }
 
-    /// Whether any replica could not answer in a time, or only just could again.
+    /// True where any replica could not respond in a time, or only just could again.
     pub(crate) fn excuses_calls(&self, from: Instant, until: Instant) -> bool {
         self.losses.iter().any(|loss| {
             let back = loss.until.unwrap_or(self.due(loss) + LATE_MAX) + RETURN_MAX;
@@ -70,7 +72,7 @@ impl Oracle {
         })
     }
 
-    /// How long the lease of the lost lasts, were the registry always there.
+    /// The length of a lost replica's lease, if the registry is always there.
     pub(crate) fn lease(&self, loss: &Loss) -> Duration {
         let Loss { terms, cause, .. } = loss;
         match cause {
@@ -79,19 +81,19 @@ impl Oracle {
         }
     }
 
-    /// Whether the lease was certainly renewed over a stream before, by a registry that runs.
+    /// True where the lease was certainly renewed over a stream before, by a running registry.
     fn is_settled(&self, loss: &Loss) -> bool {
         loss.settled && !self.outages.iter().any(|outage| outage.from <= loss.at)
     }
 
-    /// Whether no outage of the registry has to do with a loss.
+    /// True where no outage of the registry affects a loss.
     pub(crate) fn is_plain(&self, loss: &Loss) -> bool {
         let end = loss.at + self.lease(loss) + LATE_MAX;
         self.is_settled(loss)
             && !self.outages.iter().any(|outage| outage.from < end && loss.at < outage.until)
     }
 
-    /// When the lease of the lost ends.
+    /// The end of a lost replica's lease.
     fn due(&self, loss: &Loss) -> Instant {
         let mut due = loss.at + self.lease(loss);
         for outage in &self.outages {
@@ -99,7 +101,7 @@ impl Oracle {
                 OutageKind::Stopped if outage.from < due && loss.at < outage.until => {
                     due += outage.until - outage.from.max(loss.at) + CATCH_UP;
                 }
-                // It may be known to those alone who knew it before.
+                // Only callers that had it before may still have it.
                 OutageKind::Killed if outage.from < due && loss.at < outage.until + RETURN_MAX => {
                     due = due.max(outage.until + self.hold);
                 }
@@ -109,7 +111,8 @@ impl Oracle {
         due
     }
 
-    /// By when the lost has to be out of every view, on a machine as late as the controls say.
+    /// The time by which the lost must be out of every view, on a machine as late as the monitors
+    /// measure.
     pub(crate) fn deadline(&self, loss: &Loss, controls: &LatenessMonitor) -> Instant {
         let end = self.due(loss) + LATE_MAX;
         end + HOPS * controls.worst(loss.at, end)

@@ -12,8 +12,8 @@ pub(crate) struct Outage {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutageKind {
-    /// It was stopped with SIGSTOP and continued.
+    /// Stopped with SIGSTOP and continued.
     Stopped,
-    /// It was killed, and started again with an empty memory.
+    /// Killed, and started again with an empty memory.
     Killed,
 }

@@ -1,5 +1,4 @@
-//! The registry's process, and how everybody finds it: a file says where it listens, so that it can
-//! come back anywhere.
+//! The registry's process, and its address in a file, so that it can come back at another port.
 
 use std::{fs, io, net::SocketAddr, path::{Path, PathBuf}, time::{Duration, Instant}};
 
@@ -11,7 +10,7 @@ use waypost_client::{Builder, Client};
 
 use crate::{PATIENCE, support::waypost};
 
-/// What clients call it.
+/// The name that clients use.
 const NAME: &str = "registry";
 
 /// `waypost serve`, with a memory that ends with its process.
@@ -30,9 +29,9 @@ pub(crate) struct Outage {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutageKind {
-    /// It was stopped, and went on.
+    /// Stopped and continued.
     Stopped,
-    /// It was killed, and begun anew with nothing.
+    /// Killed and started again, empty.
     Killed,
 }
 
@@ -67,7 +66,7 @@ impl Registry {
 
     /// `kill -9`.
     pub(crate) async fn kill(&mut self) {
-        // Before it dies: nobody must be sent to whoever gets its port next.
+        // Before it dies: the next owner of its port must get no calls.
         fs::remove_file(self.port_file()).expect("it has said where it listens");
         let mut child = self.child.take().expect("it runs");
         child.kill().await.expect("it can be killed");
@@ -78,7 +77,7 @@ impl Registry {
     }
 }
 
-/// Where the registry listens at the moment.
+/// The present address of the registry.
 pub(crate) fn address(port_file: &Path) -> io::Result<SocketAddr> {
     let text = fs::read_to_string(port_file)?;
     text.trim().parse().map_err(io::Error::other)

@@ -1,5 +1,5 @@
 //! A replica: a process of its own that serves health, and keeps itself registered with the client
-//! crate. It is this program again, told by its environment to be one.
+//! crate. It runs this program, with a role from the environment.
 
 use std::{env, path::Path, time::Duration};
 
@@ -12,9 +12,9 @@ use crate::support::{ReplicaProcess, client};
 
 /// The service that all replicas are of.
 pub(crate) const SERVICE: &str = "orders";
-/// The entry of metadata that tells one life of a replica from the next.
+/// The metadata entry with the life of a replica.
 const LIFE: &str = "life";
-/// What a process finds in its environment that is to be a replica.
+/// The environment variable with a replica's terms.
 const TERMS: &str = "CHAOS_REPLICA";
 /// The test that such a process is asked for.
 const MAIN: &str = "chaos::replica::a_replica_is_this_program_in_another_part";
@@ -22,12 +22,12 @@ const MAIN: &str = "chaos::replica::a_replica_is_this_program_in_another_part";
 /// Names one life of one replica: each process has its own.
 pub(crate) type Life = u64;
 
-/// Which life an instance is of.
+/// The life of an instance.
 pub(crate) fn life(instance: &Instance) -> Life {
     instance.metadata[LIFE].parse().expect("a number")
 }
 
-/// What a replica is told.
+/// The terms of a replica.
 #[derive(Clone, Debug)]
 pub(crate) struct Terms {
     pub(crate) id: usize,
@@ -41,7 +41,7 @@ pub(crate) struct Terms {
 const GRACE_DEFAULT: Duration = Duration::from_secs(3);
 
 impl Terms {
-    /// How long its lease lasts once its stream breaks.
+    /// The rest of its lease once its stream breaks.
     pub(crate) fn grace(&self) -> Duration {
         self.grace.unwrap_or(GRACE_DEFAULT).min(self.ttl)
     }
@@ -82,7 +82,7 @@ async fn serve(terms: &str) {
     let (ttl, grace) = (millis(), millis());
     let client = client(Path::new(word())).build().expect("a client");
 
-    // Bound before it is registered: whoever finds it reaches it.
+    // Bound before it is registered, so that callers that find it reach it.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
     let port = listener.local_addr().expect("an address").port();
     let (_reporter, health) = tonic_health::server::health_reporter();

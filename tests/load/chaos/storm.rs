@@ -1,4 +1,4 @@
-//! A round of faults: what is done to whom, and when. Made of a seed alone.
+//! A round of faults with their targets and times, made from a seed alone.
 
 use std::{fmt, time::Duration};
 
@@ -20,7 +20,7 @@ pub(crate) enum Kind {
     RegistryStopsAlone,
 }
 
-/// What is done at once.
+/// A fault.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Act {
     Kill(usize),

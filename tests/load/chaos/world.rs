@@ -1,5 +1,5 @@
-//! A registry, replicas, callers and an observer: does to them what a storm says, and judges what
-//! they saw of it.
+//! A registry, replicas, callers and an observer: applies the faults of a storm, and judges their
+//! records.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,10 +28,10 @@ use crate::{
     support::{WAIT_MAX, serve},
 };
 
-/// How often what should come about is looked for.
+/// The interval of checks for a condition.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-/// How long everything has to be left alone that came together. More than a replica waits for an
-/// answer and for its next attempt: their streams are open then.
+/// The time without faults after everything is complete: more than a replica waits for a response
+/// and for its next attempt, so that all streams are open.
 const SETTLING: Duration = Duration::from_millis(1_500);
 /// The longest wait of callers between attempts to reach the registry.
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
@@ -40,16 +40,16 @@ pub(crate) struct Setting {
     pub(crate) replicas: usize,
     pub(crate) callers: usize,
     pub(crate) ttl: Duration,
-    /// Of every other replica; the others ask for none.
+    /// The grace of every other replica; the others have none.
     pub(crate) grace: Duration,
-    /// How long callers keep whom a new history lacks.
+    /// The time for which callers keep instances that a new history lacks.
     pub(crate) hold: Duration,
 }
 
 pub(crate) struct World {
     pub(crate) setting: Setting,
     pub(crate) summary: Summary,
-    // Dropped in this order: those who look before what they look at.
+    // Dropped in this order: readers before the things that they read.
     callers: Vec<Caller>,
     observer: Observer,
     monitor: LatenessMonitor,
@@ -58,22 +58,22 @@ pub(crate) struct World {
     registry: RegistryProcess,
     lives: Life,
     oracle: Oracle,
-    /// When everything was there the last time, and nothing had happened yet since.
+    /// The last time at which everything was complete and without faults.
     at_rest: Instant,
     /// The outage of the registry that goes on.
     outage: Option<(Instant, OutageKind)>,
 }
 
-/// What was done and found so far.
+/// The faults and findings so far.
 #[derive(Default)]
 pub(crate) struct Summary {
     faults: BTreeMap<&'static str, usize>,
-    /// How long after a kill somebody was out of a caller's view, beyond its grace, in milliseconds;
-    /// where the registry was there all along.
+    /// The time after a kill, beyond the grace, until a replica was out of a caller's view, in
+    /// milliseconds; without outages of the registry.
     by_grace: Vec<i128>,
     /// The same after a stop, beyond its TTL. It began with the last heartbeat before.
     by_ttl: Vec<i128>,
-    /// Those whose place was taken before, and those around outages of the registry.
+    /// Replicas that were replaced before, and those around outages of the registry.
     otherwise: usize,
     removals: usize,
     picks: u64,
@@ -141,7 +141,7 @@ impl World {
         world
     }
 
-    /// Does what the storm says.
+    /// Applies a storm.
     pub(crate) async fn endure(&mut self, storm: Storm) {
         let begun = tokio::time::Instant::now();
         for (at, act) in storm.acts {
@@ -236,8 +236,8 @@ impl World {
         self.replicas.iter().flatten().map(|replica| replica.terms.life).collect()
     }
 
-    /// Waits until the lost are gone, starts others in their places, and waits until everybody sees
-    /// exactly those who live.
+    /// Waits until the lost are gone, starts others in their places, and waits until all views are
+    /// exact.
     pub(crate) async fn come_to_rest(&mut self) {
         let living = self.living();
         self.until("the lost to leave", |present| present.is_subset(&living)).await;
@@ -293,7 +293,7 @@ impl World {
         self.oracle.outages.clear();
     }
 
-    /// What the watcher folded is what the registry says.
+    /// Checks that the watcher's folded state is the registry's.
     async fn judge_state(&self) {
         let mut discovery = DiscoveryClient::new(self.registry.channel().await);
         let given_up = Instant::now() + WAIT_MAX;
@@ -313,7 +313,7 @@ impl World {
         }
     }
 
-    /// Nobody was said to be lost who was not.
+    /// Checks that no active replica was reported lost.
     fn judge_changes(&mut self) {
         let changes = self.observer.take_changes();
         for (seen, change) in changes {
@@ -337,7 +337,7 @@ impl World {
         }
     }
 
-    /// Nobody left a view who was not lost.
+    /// Checks that no active replica left a view.
     fn judge_departures(&self, caller: usize) {
         for (seen, life) in &self.callers[caller].record.lock().expect("no panic").left {
             let excused = self.oracle.excuses(*life, *seen, &self.monitor);
@@ -355,7 +355,7 @@ impl World {
         }
         self.summary.calls_failed += record.calls_failed.len();
         self.summary.picks += std::mem::take(&mut record.picks).saturating_sub(1);
-        // What is left tells that there was a pick once.
+        // The rest shows that a pick was made once.
         record.picks = 1;
         self.summary.calls += std::mem::replace(&mut record.calls, 1).saturating_sub(1);
     }
@@ -366,7 +366,7 @@ impl World {
         for loss in &self.oracle.losses {
             let life = loss.terms.life;
             let deadline = self.oracle.deadline(loss, &self.monitor);
-            // Whoever went on before was not to leave.
+            // A replica that continued before must stay.
             if loss.until.is_some_and(|until| until < deadline) {
                 continue;
             }
@@ -394,7 +394,7 @@ impl World {
         }
     }
 
-    /// What had happened before a moment, to understand it.
+    /// The events before a moment, to explain it.
     fn story(&self, moment: Instant) -> String {
         let ago = |at: Instant| match moment.checked_duration_since(at) {
             Some(before) => format!("{before:?} before"),

@@ -1,5 +1,5 @@
-//! What was answered to one writer, and so must hold. Never what is likely: a write whose answer
-//! did not come is in doubt, until the registry comes back and shows what became of it.
+//! The acknowledged writes of one writer, which must hold. A write without a response is in doubt
+//! until the registry comes back and shows its fate.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,16 +24,16 @@ pub(crate) struct Standing {
     pub(crate) fenced: Vec<u64>,
 }
 
-/// What became of a write whose answer did not come.
+/// The fate of a write without a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Kept,
     NotKept,
-    /// It makes no difference that shows.
+    /// It makes no visible difference.
     Untold,
 }
 
-/// What was answered, and what is in doubt.
+/// The acknowledged writes, and those in doubt.
 #[derive(Default)]
 pub(crate) struct Ledger {
     pub(crate) standings: BTreeMap<Identity, Standing>,
@@ -79,7 +79,7 @@ impl Ledger {
             let found = view.instances.get(identity);
             assert_eq!(found, Some(&standing.instance), "{identity:?} is not as it was answered");
         }
-        // What the decision made one too many of those that are gone was asked about, and is in neither.
+        // An identity in doubt is in neither.
         let held = self.standings.values().filter_map(|standing| standing.lease);
         let lost: Vec<_> = held.filter(|lease| unknown.contains(lease)).collect();
         let fenced = self.standings.values().flat_map(|standing| &standing.fenced);
@@ -145,7 +145,7 @@ impl Ledger {
         }
     }
 
-    /// What the registry adds to an instance.
+    /// Checks the fields that the registry adds to an instance.
     fn check_additions(&self, before: Option<&Instance>, instance: &Instance) {
         let modified = instance.modified_revision;
         assert!(instance.registered_at.is_some(), "{instance:?}");

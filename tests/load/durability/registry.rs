@@ -16,7 +16,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 pub(crate) struct Registry {
     directory: TempDir,
     address: SocketAddr,
-    /// Has the port and never listens: while the process is dead, the port goes to nobody else.
+    /// Has the port and never listens: while the process is dead, the port stays free of others.
     _port: TcpSocket,
     child: Option<Child>,
 }
@@ -89,7 +89,7 @@ impl Registry {
     }
 }
 
-/// Whether it says that the connection broke. What a server says has no source.
+/// True where the status stands for a broken connection. A server's status has no source.
 pub(crate) fn is_broken(status: &Status) -> bool {
     status.source().is_some()
 }

@@ -1,4 +1,4 @@
-//! What a run came to, in one line.
+//! The totals of a run, in one line.
 
 use std::fmt;
 
@@ -13,12 +13,12 @@ pub(crate) struct Tally {
     pub(crate) taken: u64,
     /// Writes that had to be refused.
     pub(crate) refused: u64,
-    /// Of the writes whose answers did not come.
+    /// Unacknowledged writes that were kept.
     pub(crate) kept: u64,
     pub(crate) not_kept: u64,
     pub(crate) untold: u64,
     pub(crate) resumes: u64,
-    /// Where the registry stood last.
+    /// The registry's last revision.
     pub(crate) revision: u64,
 }
 

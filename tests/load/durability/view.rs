@@ -15,17 +15,17 @@ use waypost_testing::{
 pub(crate) const NAMESPACES: [&str; 2] = ["north", "south"];
 /// The services of each that are written to.
 pub(crate) const BUSY_SERVICES: [&str; 3] = ["carts", "orders", "stock"];
-/// A service that nobody registers in.
+/// A service without instances.
 pub(crate) const EMPTY_SERVICE: &str = "users";
 
-/// What the registry shows.
+/// The visible state of the registry.
 pub(crate) struct View {
     pub(crate) instances: BTreeMap<Identity, Instance>,
     pub(crate) cursor: Cursor,
 }
 
 impl View {
-    /// Reads a registry that nobody writes to.
+    /// Reads a registry without writers.
     pub(crate) async fn read(channel: Channel) -> Self {
         soon("the registry's state", Self::read_all(DiscoveryClient::new(channel))).await
     }
@@ -56,7 +56,7 @@ impl View {
         Self { instances, cursor }
     }
 
-    /// What of it is in these services of a namespace; none: in the namespace.
+    /// The part in these services of a namespace; none: in the namespace.
     pub(crate) fn within(
         &self,
         namespace: &str,

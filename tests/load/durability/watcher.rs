@@ -15,12 +15,12 @@ use crate::durability::{is_broken, view::View};
 pub(crate) struct Watcher {
     request: WatchRequest,
     follower: Option<Follower>,
-    /// Changes that it was told of, ever.
+    /// All changes that it received.
     pub(crate) changes: u64,
 }
 
 impl Watcher {
-    /// Of services of a namespace; none: of all.
+    /// A watcher of services of a namespace; none: of all.
     pub(crate) fn new(namespace: &str, services: &[&str]) -> Self {
         let namespace = namespace.to_owned();
         let services = services.iter().map(|&service| service.to_owned()).collect();
@@ -28,7 +28,7 @@ impl Watcher {
         Self { request, follower: None, changes: 0 }
     }
 
-    /// Where it stands, once it stands anywhere.
+    /// Its position, if it has one.
     pub(crate) fn cursor(&self) -> Option<&Cursor> {
         self.follower.as_ref().and_then(|follower| follower.cursor.as_ref())
     }
@@ -42,7 +42,7 @@ impl Watcher {
             before.map_or((None, BTreeMap::new()), |before| (before.cursor, before.state));
         let request = WatchRequest { resume, ..self.request.clone() };
         let mut follower = Follower::resume(&mut discovery, request, state).await;
-        // Also where there is nothing new, it hears so.
+        // An idle message comes even without changes.
         follower.message().await;
         follower.reach(view.cursor.revision).await;
         assert_eq!(follower.snapshots, usize::from(!resumed), "it went on with changes alone");

@@ -25,7 +25,7 @@ const WRITERS: usize = 8;
 const STARTS_A_KILL: u8 = 4;
 /// About as long as a start takes.
 const START_MS_MAX: u64 = 60;
-/// How long the registry is under load.
+/// The time of load on the registry.
 const LOAD_MS_MIN: u64 = 5;
 const LOAD_MS_MAX: u64 = 300;
 
@@ -44,7 +44,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A registry that begins its history, and everybody who follows it.
+    /// Starts a registry with a new history, and all its followers.
     pub(crate) async fn start(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
         let writers = (0..WRITERS).map(|number| Writer::new(number, random.fork())).collect();
@@ -79,7 +79,7 @@ impl World {
         soon("the end of everybody's connections", join3(writing, watching, killing)).await;
     }
 
-    /// The registry comes back, and is what it said it was.
+    /// Restarts the registry, and compares it with the acknowledged writes.
     pub(crate) async fn judge(&mut self) {
         self.start_registry().await;
         self.compare().await;

@@ -23,11 +23,11 @@ pub(crate) enum Request {
     Deregister(DeregisterRequest),
 }
 
-/// What the registry says to a write that it took.
+/// The response to an accepted write.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) instance: Option<Instance>,
-    /// Of a registration.
+    /// The lease of a registration.
     pub(crate) lease: Option<u64>,
     pub(crate) cursor: Cursor,
 }
@@ -54,7 +54,7 @@ impl Write {
         Ok(Answer { instance, lease, cursor: cursor.expect("an answer has a cursor") })
     }
 
-    /// What it makes of an identity, but for what the registry adds.
+    /// Its effect on an identity, without the fields that the registry adds.
     pub(crate) fn outcome(&self, before: Option<&Instance>) -> Option<Instance> {
         let before = before.map(content);
         match &self.request {

@@ -1,4 +1,4 @@
-//! A writer: the only one who writes to its identities, one request at a time, without a pause.
+//! A writer: the only one of its identities, one request at a time, without a pause.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use crate::durability::{
     write::{Request, Write, content},
 };
 
-/// Of each service.
+/// The number of ids of each service.
 const IDS: usize = 3;
 /// Long enough that no lease runs out in a test.
 const TTL_MS: u64 = 300_000;
@@ -116,7 +116,7 @@ impl Writer {
     }
 }
 
-/// What is done to an instance that is there.
+/// A change of an existing instance.
 fn any_change(
     kind: u8,
     random: &mut Rng,
@@ -137,7 +137,7 @@ fn any_change(
     }
 }
 
-/// What an ended lease is refused.
+/// A request with an ended lease, which must be refused.
 fn leave_or_change(lease: u64, random: &mut Rng, new: Instance) -> Request {
     let nobody = Identity::default();
     if random.bool() {

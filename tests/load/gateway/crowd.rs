@@ -20,14 +20,14 @@ use tokio::task::JoinHandle;
 
 use crate::support::WAIT_MAX;
 
-/// What one request came to.
+/// The outcome of one request.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) method: Method,
     pub(crate) sent: Instant,
     pub(crate) done: Instant,
     pub(crate) status: StatusCode,
-    /// Who answered, where it was a replica.
+    /// The body, which names the replica.
     pub(crate) body: String,
 }
 

@@ -1,4 +1,4 @@
-//! A gateway in this process, and what it says of each request.
+//! A gateway in this process, and its access log.
 
 use std::{
     io,
@@ -37,7 +37,7 @@ impl io::Write for Lines {
 }
 
 impl Entrance {
-    /// One that finds services at the registry that the file tells of, with the routes of another file.
+    /// A gateway that finds services at the registry in the file, with the routes of another file.
     pub(crate) async fn start(registry: &Path, routes: Option<PathBuf>) -> Self {
         let lines = Lines::default();
         let access_log = Some(Box::new(lines.clone()) as _);
@@ -76,7 +76,7 @@ impl Entrance {
         Self { running, lines: Lines::default(), metrics }
     }
 
-    /// What a scrape of its metrics returns.
+    /// The text of a scrape of its metrics.
     pub(crate) fn metrics(&self) -> String {
         self.metrics.as_ref().expect("it is measured").render()
     }
@@ -85,7 +85,7 @@ impl Entrance {
         self.running.address()
     }
 
-    /// Ends it, and gives what it said of all requests.
+    /// Stops it, and returns the access log.
     pub(crate) async fn close(self) -> Vec<Value> {
         self.running.close().await;
         let text = String::from_utf8(self.lines.0.lock().expect("no panic").clone());

@@ -1,4 +1,5 @@
-//! Replicas are killed, leave and come, and the registry is killed and comes back empty, under traffic.
+//! Replicas are killed, drain and start, and the registry is killed and comes back empty, under
+//! traffic.
 
 use std::{
     collections::BTreeMap,
@@ -24,10 +25,10 @@ const CALLERS: usize = 50;
 const STEP: Duration = Duration::from_secs(2);
 /// Requests of one caller are so far apart: steady traffic, and no test of speed.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long a death takes to be noticed at the other end of a connection.
+/// The time until a death is visible at the other end of a connection.
 const DEATH: Duration = Duration::from_millis(100);
 
-/// Who is there, and who died when.
+/// The present replicas, and the deaths with their times.
 struct Stage {
     registry: RegistryProcess,
     replicas: Vec<Replica>,
@@ -69,7 +70,7 @@ async fn callers_notice_nothing_of_replicas_that_die_leave_and_come() {
     while begun.elapsed() < time {
         sleep(STEP / 2).await;
         match step % 5 {
-            // Nobody is told of a death, and nobody of who comes, while the registry is away.
+            // While the registry is away, no death and no start is reported.
             2 => stage.registry.kill().await,
             3 => stage.registry.start().await,
             _ => {}

@@ -1,4 +1,4 @@
-//! The gateway between callers and replicas that come and go: what callers notice of it. Replicas and the
+//! The gateway between callers and replicas that come and go, as callers see it. Replicas and the
 //! registry are processes of their own.
 //!
 //! ```sh

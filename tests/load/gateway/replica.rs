@@ -1,5 +1,5 @@
-//! A replica: a process of its own that serves HTTP and keeps itself registered. It is this program again,
-//! told by its environment to be one.
+//! A replica: a process of its own that serves HTTP and keeps itself registered. It runs this
+//! program, with a role from the environment.
 
 use std::{
     convert::Infallible,
@@ -23,12 +23,12 @@ use crate::support::{ReplicaProcess, client};
 
 /// The service that all replicas are of.
 pub(crate) const SERVICE: &str = "orders";
-/// What a process finds in its environment that is to be a replica: its id, and where the registry is told
-/// of.
+/// The environment variable with a replica's terms: its id, and the file with the registry's
+/// address.
 const TERMS: &str = "GATEWAY_REPLICA";
 /// The test that such a process is asked for.
 const MAIN: &str = "gateway::replica::a_replica_is_this_program_in_another_part";
-/// How long a replica that leaves goes on with what it has begun.
+/// The time of a draining replica to finish its requests.
 const LEAVING: Duration = Duration::from_secs(5);
 /// The longest that a request takes.
 const WORK_MAX_MS: u64 = 20;
@@ -70,7 +70,7 @@ async fn serve(terms: &str) {
     let (id, registry) = terms.split_once(' ').expect("two words");
     let id: &'static str = id.to_owned().leak();
     let client = client(Path::new(registry)).build().expect("a client");
-    // Bound before it is registered: whoever finds it reaches it.
+    // Bound before it is registered, so that callers that find it reach it.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
     let port = listener.local_addr().expect("an address").port();
     let in_flight = InFlight::new();

@@ -1,5 +1,5 @@
-//! A scanner: connections that send made-up names, wild paths, odd methods, half requests and garbage, read
-//! slowly, or close early. Its requests are drawn from a seed.
+//! A scanner: connections that send made-up names, wild paths, odd methods, half requests and
+//! garbage, read slowly, or close early. Its requests are drawn from a seed.
 
 use std::{net::SocketAddr, sync::{Arc, atomic::{AtomicBool, AtomicU64, Ordering}}, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::{io::{AsyncReadExt, AsyncWriteExt}, net::TcpStream, task::JoinHandle,
 
 /// The longest that one connection takes.
 const CONNECTION_MAX: Duration = Duration::from_secs(15);
-/// How long to wait for an answer, which many of the requests do not get.
+/// The longest wait for a response, which many of the requests do not get.
 const ANSWER_MAX: Duration = Duration::from_millis(200);
 /// Requests sent on one connection, at most.
 const REQUESTS_MAX: u32 = 50;

@@ -20,7 +20,7 @@ use crate::{
 
 const CALLERS: usize = 50;
 const SCANNERS: u64 = 16;
-/// Of good callers, between two requests.
+/// The pause of good callers between two requests.
 const PAUSE: Duration = Duration::from_millis(40);
 /// From when on memory has to stay as it is; a third of shorter runs.
 const WARM_UP_MAX: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! How requests are spread over replicas that stay.
+//! The spread of requests over replicas that stay.
 
 use std::{collections::BTreeMap, convert::Infallible, fs, path::PathBuf, time::Duration};
 
@@ -17,11 +17,11 @@ use crate::{
 const REPLICAS: usize = 15;
 const CALLERS: usize = 30;
 const WORK: Duration = Duration::from_millis(5);
-/// Of all of them, at least.
+/// The least number of requests to all of them.
 const REQUESTS: usize = 15_000;
 
-/// Where this process stands still for a moment, those replicas look slow that were at work: the policy that
-/// judges by latency would rightly favour the others for a while, which is not what equal shares are about.
+/// When this process stalls, replicas with requests in flight look slow: a policy by latency
+/// rightly prefers the others for a while, which has nothing to do with equal shares.
 const BY_LOAD: &str = r#"
 implicit = true
 [[routes]]
@@ -56,7 +56,8 @@ async fn replica(client: &Client, id: String, work: Duration) -> Registered {
     client.register(registration).await.expect("registered")
 }
 
-/// How many requests each replica got by a gateway with these routes, where the first one takes so long.
+/// The number of requests to each replica by a gateway with these routes, where the first replica
+/// takes so long.
 async fn spread(first: Duration, routes: Option<PathBuf>) -> BTreeMap<String, usize> {
     let registry = serve().log("error").start().await;
     let client = client(&registry.port_file()).build().expect("a client");

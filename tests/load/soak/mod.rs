@@ -1,5 +1,5 @@
-//! A scanner at the registry's port beside good callers: none of their requests fails, and what it sends
-//! leaves nothing behind.
+//! A scanner at the registry's port beside good callers: none of their requests fails, and its own
+//! leave nothing behind.
 //!
 //! ```sh
 //! WAYPOST_SOAK_SECONDS=600 cargo test --test load soak -- --nocapture
@@ -42,12 +42,12 @@ const SCANNERS: u64 = 16;
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// A log that is full before the memory is compared.
 const CONFIG: &str = "[limits]\nlog_changes_max = 500\n";
-/// What the memory of a server may grow by after the first part of a soak: allocators keep some.
+/// The growth of a server's memory after the first part of a soak: allocators keep some.
 const GROWTH_MAX: u64 = 8 * 1024 * 1024;
 /// Files that the runtime of a server may open later.
 const FILES_MORE: usize = 8;
 
-/// What all tasks of a soak share.
+/// The state that all tasks of a soak share.
 struct Soak {
     address: SocketAddr,
     is_over: AtomicBool,
@@ -117,7 +117,7 @@ async fn a_scanner_fails_no_good_request_and_leaves_nothing_behind() {
     left_clean(&server, files).await;
 }
 
-/// What the scanner named, opened and half closed is gone.
+/// Checks that everything the scanner named, opened and half closed is gone.
 async fn left_clean(server: &RegistryProcess, files: usize) {
     let given_up = Instant::now() + Duration::from_secs(30);
     loop {

@@ -13,7 +13,7 @@ use waypost_testing::{http2::{RawClient, framed, full}, registry::{connect, inst
 use super::Soak;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long the scanner waits for what a peer may never get.
+/// The longest wait of the scanner for a response that may never come.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 const METHODS: [&str; 12] = [
@@ -186,7 +186,7 @@ async fn unknown_methods(soak: &Soak, random: &mut Rng) {
     }
 }
 
-/// Messages that are cut, longer than they say, or not what they should be.
+/// Messages that are cut, longer than announced, or malformed.
 async fn broken_messages(soak: &Soak, random: &mut Rng) {
     let mut client = RawClient::connect(soak.address).await;
     let methods = [
@@ -204,7 +204,7 @@ async fn broken_messages(soak: &Soak, random: &mut Rng) {
         let junk: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(length).collect();
         let whole = framed(&register_request(instance("", "")).encode_to_vec());
         let body = match random.u8(..5) {
-            // It says that 2 GiB follow.
+            // It announces 2 GiB.
             0 => Bytes::from_static(&[0, 0x7f, 0xff, 0xff, 0xff, 1, 2, 3]),
             1 => Bytes::from_static(&[1, 0, 0, 0, 1, 0]),
             2 => whole.slice(..random.usize(..whole.len())),

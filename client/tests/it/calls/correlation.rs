@@ -45,7 +45,7 @@ async fn what_tells_a_request_apart_travels_through_a_server_to_the_next() {
     let relayed = fixed([port]).channel();
     let calling = correlation::scope(&headers, async {
         greet(&relayed).await.unwrap();
-        // What a call says itself stays.
+        // A header of the call itself stays.
         let mut own = request("you");
         own.metadata_mut().insert("x-request-id", "8".parse().unwrap());
         call(&relayed, own).await.unwrap();

@@ -1,5 +1,4 @@
-//! How a channel makes its calls: what it sends again and when, what it passes on, what it bounds.
-//! Waits for conditions, never for time.
+//! Calls of a channel: retries, headers, limits. Waits for conditions, never for time.
 
 mod correlation;
 mod hedges;
@@ -24,7 +23,7 @@ use waypost_testing::greeter::{
 
 use crate::support::{Fake, Network, Process};
 
-/// What came to a replica.
+/// The calls that reached a replica.
 #[derive(Clone)]
 struct Seen {
     at: String,
@@ -38,7 +37,7 @@ impl Seen {
     }
 }
 
-/// What a replica does with a call.
+/// The act of a replica on a call.
 #[derive(Clone)]
 enum Act {
     Answer,
@@ -90,7 +89,7 @@ impl World {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Where calls came to, in their order.
+    /// The replicas that calls reached, in order.
     fn places(&self) -> Vec<String> {
         self.seen().into_iter().map(|seen| seen.at).collect()
     }
@@ -161,7 +160,7 @@ fn unavailable() -> Act {
     Act::Fail(Status::unavailable("not now"))
 }
 
-/// `UNAVAILABLE`, with a header that says when to come back.
+/// `UNAVAILABLE`, with a header that sets the time of a retry.
 fn come_back(name: &'static str, value: &'static str) -> Act {
     let mut status = Status::unavailable("not now");
     status.metadata_mut().insert(name, value.parse().unwrap());
@@ -174,7 +173,7 @@ async fn sent_twice(world: &World, channel: &BalancedChannel, first: &str) -> [S
         loop {
             let before = world.seen().len();
             greet(channel).await.unwrap();
-            // Two that are under way at once may come in any order; the header tells them apart.
+            // Two calls in flight may arrive in any order; the header identifies them.
             let mut seen = world.seen().split_off(before);
             seen.sort_by_key(|seen| seen.header("grpc-previous-rpc-attempts").is_some());
             if seen.len() > 1 && seen[0].at == first {

@@ -14,7 +14,7 @@ use waypost_testing::greeter::greeter_server::GreeterServer;
 
 use super::{Act, Replica, World, fixed, greet, soon};
 
-/// How a server turns away all calls without a look at them.
+/// The way in which a server refuses all calls.
 #[derive(Clone, Copy)]
 enum Refusal {
     /// Each by a reset.

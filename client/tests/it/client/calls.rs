@@ -161,8 +161,8 @@ async fn instances_that_fail_or_say_nothing_are_left_alone_soon() {
         let _bad = placed(&network, &fake, bad);
         let channel = client.channel("greeter");
         let failed = failures(&channel, 2_000).await;
-        // Five in a row say so, however rarely it is called by then; those that are on their way fail
-        // as well.
+        // Five failures in a row eject it, however rare calls to it are by then; calls in flight
+        // fail as well.
         assert!(failed <= 5 + 8, "{bad}: {failed}");
     }
 }

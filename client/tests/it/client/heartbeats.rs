@@ -28,7 +28,7 @@ fn is_retrying(state: &RegistrationState) -> bool {
 #[tokio::test]
 async fn a_thousand_registrations_share_one_stream_and_come_back_over_one() {
     let (network, fake, process, client) = registry();
-    // None of them has a heartbeat due after the first: they learn of the end from the stream alone.
+    // None of them has a heartbeat due after the first: they detect the end by the stream alone.
     fake.alter(|state| state.interval = 60);
     let registered = many(&client, 1_000);
     until_all(&registered, is_registered).await;

@@ -5,7 +5,7 @@ use std::{sync::LazyLock, time::Duration};
 use super::{an_order, client, registry, soon};
 use crate::support::{Fake, Network};
 
-/// What was logged, at `info` and above.
+/// The log lines, at `info` and above.
 #[derive(Clone, Default)]
 struct Logs(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 
@@ -23,8 +23,8 @@ impl std::io::Write for Logs {
 impl Logs {
     /// Logs of this thread, which the client works in, go here.
     fn here() -> (Self, tracing::subscriber::DefaultGuard) {
-        // While there is one subscriber alone, a line that is first logged in a thread without any is
-        // taken to be of no interest, everywhere.
+        // With a single subscriber, a line that is logged first on a thread without one is disabled
+        // everywhere.
         static SECOND: LazyLock<tracing::Dispatch> = LazyLock::new(|| {
             let subscriber = tracing_subscriber::fmt().with_writer(std::io::sink);
             subscriber.with_max_level(tracing::Level::INFO).finish().into()

@@ -119,7 +119,7 @@ async fn counts(channel: &BalancedChannel, calls: usize) -> BTreeMap<String, usi
     counts
 }
 
-/// How many of some calls, made by eight callers at a time, fail.
+/// The number of failed calls, made by eight callers at a time.
 async fn failures(channel: &BalancedChannel, calls: usize) -> usize {
     let greet = |_| async {
         let mut request = Request::new(GreetRequest { name: "you".into() });

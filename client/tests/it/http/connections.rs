@@ -29,8 +29,8 @@ async fn a_call_counts_until_its_answer_is_read() {
     assert!(channel.call(get("/")).await.is_ok());
 }
 
-/// An instance that answers each request with the number of its connection, and closes a connection after
-/// so many answers, without a word.
+/// An instance that responds to each request with the number of its connection, and closes a
+/// connection without notice after so many responses.
 async fn numbered(answers: usize) -> Instance {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -63,7 +63,7 @@ async fn a_connection_is_used_again_once_its_answer_was_read() {
     let held = channel.call(get("/")).await.unwrap();
     assert_eq!(text(channel.call(get("/")).await.unwrap()).await, "1", "the first is in use");
     assert_eq!(text(held).await, "0");
-    // Nobody reads this answer: what is still on its connection must not be the next one's.
+    // The response is dropped unread: its bytes on the connection must not become the next one's.
     drop(channel.call(get("/")).await.unwrap());
     for _ in 0..10 {
         let connection = text(channel.call(get("/")).await.unwrap()).await;
@@ -77,7 +77,7 @@ async fn a_connection_that_its_instance_closed_loses_no_request() {
     for number in 0..20 {
         let answer = channel.call(get("/")).await.unwrap();
         assert_eq!(text(answer).await, (number % 10).to_string());
-        // It takes a moment until the end is heard of here.
+        // The end of the connection takes a moment to arrive.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

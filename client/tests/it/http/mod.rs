@@ -1,5 +1,5 @@
-//! The channel for plain HTTP, over loopback: where requests go, what is sent again, what is told.
-//! Waits for conditions, never for time.
+//! The channel for plain HTTP, over loopback: routing, retries, reports. Waits for conditions,
+//! never for time.
 
 mod connections;
 mod requests;
@@ -34,12 +34,12 @@ use waypost_client::{CallTimeout, HttpChannel, Instance, Policy, Service, proto:
 /// No wait of these tests comes near it, unless something is wrong.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What an instance does with a request.
+/// The act of an instance on a request.
 #[derive(Clone, Copy)]
 enum Act {
     /// Answers with what it was sent.
     Echo,
-    /// Says that it does not serve now.
+    /// Reports that it does not serve now.
     Unavailable,
     /// Reads the head, and closes the connection.
     Die,
@@ -61,7 +61,7 @@ struct Seen {
     headers: HeaderMap,
 }
 
-/// What came to instances, in order.
+/// The requests that reached instances, in order.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<Seen>>>);
 
@@ -155,7 +155,7 @@ fn instance(id: &str, port: u16) -> Instance {
     }
 }
 
-/// An instance that takes no connection, for as long as the socket lives: nobody else gets its port.
+/// An instance that accepts no connection. The socket keeps its port until it is dropped.
 fn gone() -> (Instance, TcpSocket) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -33,7 +33,7 @@ fn put(body: Body, timeout: Duration) -> Request<Body> {
     Request::put("/").extension(CallTimeout(timeout)).body(body).unwrap()
 }
 
-/// How many instances are not ejected.
+/// The number of instances that are not ejected.
 fn healthy(service: &Service) -> usize {
     let picked = (0..200).filter_map(|_| service.pick(&PickContext::new().healthy_only()).ok());
     picked.map(|pick| pick.instance().id.clone()).collect::<BTreeSet<_>>().len()

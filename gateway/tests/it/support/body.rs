@@ -12,7 +12,7 @@ use tonic::body::Body;
 
 use super::soon;
 
-/// What a body is made of while it is sent; it ends when this is dropped.
+/// The source of a body while it is sent; the body ends when this is dropped.
 type Feed = mpsc::Sender<Frame<Bytes>>;
 
 /// A body that is sent as it is fed.
@@ -22,7 +22,7 @@ pub fn fed() -> (Feed, Body) {
     (feed, frames(fed))
 }
 
-/// A body of these frames, whose length nobody knows before its end.
+/// A body of these frames, without a length.
 pub fn frames(frames: impl Stream<Item = Frame<Bytes>> + Send + 'static) -> Body {
     let frames = frames.map(Ok::<_, Infallible>);
     Body::new(StreamBody::new(frames).map_err(|never| match never {}))

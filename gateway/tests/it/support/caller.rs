@@ -23,7 +23,7 @@ pub enum Caller {
 }
 
 impl Caller {
-    /// Sends a request whose URI is a path. Its host is that of the header `Host`, or the server's address.
+    /// Sends a request whose URI is a path. Its host is the header `Host`, or the server's address.
     pub async fn send(self, request: Request<Body>) -> Response<Incoming> {
         soon(self.try_send(request)).await.unwrap()
     }

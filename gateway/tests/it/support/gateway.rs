@@ -21,16 +21,16 @@ use super::{Acted, Answer, Caller, Instance, Lines, full, until, whole};
 /// Any port on loopback.
 const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// What a gateway is started with.
+/// The parameters of a gateway.
 pub struct Setup<'a> {
     pub registry: Registry,
-    /// What its file says; where it is empty, that the first segment of a path names the service.
+    /// The configuration file; if empty, the first segment of a path names the service.
     pub config: &'a str,
     /// Other files beside it.
     pub files: &'a [(&'a str, &'a str)],
     /// Networks of proxies in front of it.
     pub trusted: &'a [&'a str],
-    /// Whether it is registered itself.
+    /// True where it registers itself.
     pub advertised: Option<Advertised>,
     pub drain: Duration,
 }
@@ -57,7 +57,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// One whose file says so.
+    /// A gateway with this configuration file.
     pub async fn new(config: &str) -> Self {
         Self::set_up(Setup { config, ..Setup::default() }).await
     }
@@ -133,7 +133,7 @@ impl Gateway {
         whole(Caller::Http1(self.running.admin_address()).send(request).await).await
     }
 
-    /// Its access log, once it has so many lines; there must not be more.
+    /// Its access log, once it has so many lines; more are an error.
     pub async fn told(&self, count: usize) -> Vec<Value> {
         until(async || self.lines.all().len() >= count).await;
         let lines = self.lines.all();
@@ -161,7 +161,7 @@ fn config_of(directory: &TempDir) -> PathBuf {
     directory.path().join("gateway.toml")
 }
 
-/// What all gateways of this process measure: services tell them apart.
+/// The metrics of all gateways of this process: services separate them.
 fn figures() -> &'static PrometheusHandle {
     static FIGURES: OnceLock<PrometheusHandle> = OnceLock::new();
     FIGURES.get_or_init(|| PrometheusBuilder::new().install_recorder().unwrap())

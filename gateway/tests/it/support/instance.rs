@@ -54,12 +54,12 @@ impl Instance {
         Self { port, seen, _running: running }
     }
 
-    /// How it says to the registry where it is.
+    /// Its registration.
     pub fn registration(&self, service: &str, id: &str) -> Registration {
         Registration::new(service, "127.0.0.1", self.port).id(id)
     }
 
-    /// What came to it, in order.
+    /// The requests that reached it, in order.
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
@@ -107,7 +107,7 @@ pub async fn orders(gateway: &super::Gateway) -> Instance {
     gateway.instance("orders", "a", act::echo).await
 }
 
-/// What instances do with a request.
+/// The act of instances on a request.
 pub mod act {
     use std::future::{Ready, pending, ready};
 

@@ -1,4 +1,4 @@
-//! The access log, as whoever reads it sees it.
+//! The access log as a reader sees it.
 
 use std::{
     io::{self, Write},
@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-/// What was written: whole lines, one or more with each write.
+/// The writes: whole lines, one or more with each.
 #[derive(Clone, Default)]
 pub struct Lines(Arc<Mutex<Vec<Vec<u8>>>>);
 

@@ -1,4 +1,4 @@
-//! What all tests here stand on: gateways, instances behind them and callers before them.
+//! Shared by all tests here: gateways, instances behind them and callers before them.
 
 mod body;
 mod caller;

@@ -31,7 +31,7 @@ pub(crate) const LIST_SERVICES: &str = "/waypost.v1.Discovery/ListServices";
 pub(crate) const WATCH: &str = "/waypost.v1.Discovery/Watch";
 pub(crate) const RELEASE_PROTECTION: &str = "/waypost.v1.Admin/ReleaseProtection";
 
-/// What every metadata value of a refused request contains and no refusal may.
+/// The mark in every metadata value of a refused request, which no refusal may contain.
 pub(crate) const SECRET: &str = "hunter2";
 pub(crate) const MESSAGE_MAX: usize = 4 * 1024 * 1024;
 
@@ -43,15 +43,15 @@ pub(crate) struct Case {
     pub(crate) refusal: Refusal,
 }
 
-/// How it has to be refused.
+/// The expected refusal.
 pub(crate) enum Refusal {
     /// `INVALID_ARGUMENT`, and `BadRequest` names exactly these fields.
     Malformed(Vec<String>),
     /// `RESOURCE_EXHAUSTED`, and `QuotaFailure` and `BadRequest` name this.
     TooMuch(&'static str),
-    /// `RESOURCE_EXHAUSTED`, and `QuotaFailure` says why.
+    /// `RESOURCE_EXHAUSTED`, with the reason in `QuotaFailure`.
     TooLarge,
-    /// This code.
+    /// A refusal with this code.
     Code(Code),
 }
 
