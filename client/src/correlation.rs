@@ -1,13 +1,12 @@
-//! What tells the calls of one request apart from all others: `traceparent` and `tracestate` (W3C Trace
-//! Context) and `x-request-id`, which travel from the request that is being served to the calls that
-//! serving it makes.
+//! Correlation headers: `traceparent` and `tracestate` (W3C Trace Context) and `x-request-id`
+//! travel from a request to the calls that serve it.
 //!
-//! A server wears the [`CorrelationLayer`]; every [`BalancedChannel`](crate::BalancedChannel) that is
-//! called while it serves a request then adds what came with it, unless the call says something else
-//! itself. What was not a request, or came in another way, goes into a [`scope`].
+//! A server has the [`CorrelationLayer`]; each [`BalancedChannel`](crate::BalancedChannel) that is
+//! called while it serves a request then adds the request's headers, unless the call has its own.
+//! Headers from elsewhere go into a [`scope`].
 //!
-//! Headers are passed on as they came: this crate starts no spans of a trace. Values over 1 KiB are not
-//! passed on. A new task begins with nothing: see [`current`].
+//! Headers are passed on unchanged: this crate starts no spans of a trace. Values over 1 KiB are
+//! dropped. A new task starts without any: see [`current`].
 //!
 //! ```
 //! use http::{HeaderMap, HeaderValue};
@@ -33,7 +32,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, header::Entry};
 use tokio::task::futures::TaskLocalFuture;
 use tower::{Layer, Service};
 
-/// A longer value is not passed on: it comes from outside.
+/// The longest value that is passed on: it comes from outside.
 const VALUE_MAX: usize = 1024;
 
 static TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -44,8 +43,8 @@ tokio::task_local! {
     static CARRIED: HeaderMap;
 }
 
-/// Runs `future` so that the calls it makes carry what of `headers` tells requests apart. What a scope
-/// around it carried is left out. Cancel safe where `future` is.
+/// Runs `future` so that its calls carry the correlation headers among `headers`, instead of those
+/// of an outer scope. Cancel safe if `future` is.
 ///
 /// ```
 /// use http::{HeaderMap, HeaderValue};
@@ -67,8 +66,8 @@ pub async fn scope<F: Future>(headers: &HeaderMap, future: F) -> F::Output {
     CARRIED.scope(carried(headers), future).await
 }
 
-/// What calls that are made here and now would carry; nothing outside of a [`scope`]. A task that is
-/// spawned begins with nothing: take this along, and open a scope in there.
+/// Returns the headers that calls made here would carry; none outside of a [`scope`]. A spawned
+/// task starts without any: pass these to it, and open a scope there.
 ///
 /// ```
 /// use waypost_client::correlation;
@@ -86,13 +85,13 @@ pub fn current() -> HeaderMap {
     CARRIED.try_with(HeaderMap::clone).unwrap_or_default()
 }
 
-/// Adds what is carried to the headers of a call.
+/// Adds the carried headers to a call.
 pub(crate) fn pass_on(headers: &mut HeaderMap) {
-    // Outside of a scope there is nothing.
+    // Nothing is carried outside of a scope.
     let _outside = CARRIED.try_with(|carried| add(carried, headers));
 }
 
-/// What of `headers` is passed on. A state belongs to its parent, and goes with it alone.
+/// Selects the headers to pass on. A state belongs to its parent, and is dropped without it.
 fn carried(headers: &HeaderMap) -> HeaderMap {
     let mut carried = HeaderMap::new();
     let fits = |value: &&HeaderValue| value.len() <= VALUE_MAX;
@@ -110,7 +109,7 @@ fn carried(headers: &HeaderMap) -> HeaderMap {
     carried
 }
 
-/// Adds to `headers` what they lack.
+/// Adds the headers that are absent.
 fn add(carried: &HeaderMap, headers: &mut HeaderMap) {
     if let (Some(id), Entry::Vacant(place)) = (carried.get(&REQUEST_ID), headers.entry(&REQUEST_ID))
     {
@@ -127,8 +126,8 @@ fn add(carried: &HeaderMap, headers: &mut HeaderMap) {
     }
 }
 
-/// For servers, of tonic or anything else that takes tower's layers: what tells a request apart goes
-/// into the calls that serving it makes.
+/// A layer for servers (tonic's, or any that takes tower's layers): passes the correlation headers
+/// of a request on to the calls that serve it.
 ///
 /// ```
 /// use waypost_client::correlation::CorrelationLayer;
@@ -182,7 +181,7 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Correlated<S> {
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let carried = carried(request.headers());
-        // Calls may be made before the answer is waited for.
+        // The service may make calls before its future is polled.
         let answer = CARRIED.sync_scope(carried.clone(), || self.inner.call(request));
         CARRIED.scope(carried, answer)
     }
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_tells_requests_apart_is_passed_on() {
+    fn only_correlation_headers_are_passed_on() {
         let wanted = [
             ("traceparent", "00-1-2-01"),
             ("tracestate", "a=1"),
@@ -222,12 +221,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_call_says_itself_stays() {
+    fn headers_of_the_call_itself_stay() {
         let incoming =
             headers([("traceparent", "theirs"), ("tracestate", "a=1"), ("x-request-id", "7")]);
         let own = [("traceparent", "own"), ("x-request-id", "8")];
         assert_eq!(added(&incoming, own), headers(own));
-        // A state without a parent says nothing.
+        // A state without a parent is replaced.
         assert_eq!(added(&incoming, [("tracestate", "own")]), incoming);
     }
 

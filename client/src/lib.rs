@@ -1,8 +1,8 @@
 //! Client of the Waypost service-discovery registry.
 //!
-//! Instances of services come and go; a registry knows who is there. This crate puts a process into
-//! the registry, and shows it the others, as they are now, so that each call goes to an instance that is
-//! likely to answer it soon.
+//! Instances of services are added and removed; a registry tracks them. This crate registers a
+//! process, and keeps a current view of the other ones, so that each call goes to an instance that
+//! is likely to respond soon.
 //!
 //! # Ten minutes
 //!
@@ -21,10 +21,10 @@
 //! # }
 //! ```
 //!
-//! **Registering**: [`Client::register`] puts an instance into the registry, and keeps it there for as
-//! long as the returned guard is held. [`Client::register_in_background`] does so without waiting for the registry;
-//! [`Registration::ready_when`] lets the status follow the process's own health; and
-//! [`Registered::drain`] leaves without failing a call.
+//! **Registering**: [`Client::register`] registers an instance, and keeps it registered while the
+//! returned guard is held. [`Client::register_in_background`] does so without waiting for the
+//! registry; [`Registration::ready_when`] lets the status follow the process's own health; and
+//! [`Registered::drain`] deregisters without failing a call.
 //!
 //! ```no_run
 //! # async fn example(client: waypost_client::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -38,11 +38,11 @@
 //! # }
 //! ```
 //!
-//! **Calling**: [`Client::channel`] is a channel for any client that tonic generates. Each call goes to an
-//! instance of its own choice; who takes no connection or fails is left alone for a while. Sending again
-//! what is [idempotent](BalancedChannel::retry_idempotent), a second attempt beside a
-//! [slow one](BalancedChannel::hedge_idempotent), a bound of the
-//! [calls in flight](BalancedChannel::concurrency_limit) are asked for, channel by channel.
+//! **Calling**: [`Client::channel`] is a channel for any client that tonic generates. Each call
+//! goes to an instance of its own; one that takes no connection or fails is ejected for a while.
+//! Each channel enables retries of [idempotent](BalancedChannel::retry_idempotent) calls,
+//! [hedging](BalancedChannel::hedge_idempotent) of slow ones, and a limit of [calls in
+//! flight](BalancedChannel::concurrency_limit).
 //!
 //! ```no_run
 //! # fn example(client: waypost_client::Client) {
@@ -52,10 +52,10 @@
 //! # }
 //! ```
 //!
-//! **Choosing for oneself**, for any transport: [`Client::service`] follows a service, and
-//! [`Service::pick`] chooses, in nanoseconds and without a runtime. Keep the [`Pick`] until the call has
-//! ended, and [report](Pick::report) what it came to. The [`Policy`] says how calls are spread;
-//! `Service::with_…` says over whom: a zone, a version, a subset.
+//! **Picking**, for any transport: [`Client::service`] watches a service, and [`Service::pick`]
+//! picks an instance in nanoseconds, without a runtime. Keep the [`Pick`] until the call has ended,
+//! and [report](Pick::report) the outcome. The [`Policy`] spreads the calls; `Service::with_…`
+//! selects their instances: a zone, a version, a subset.
 //!
 //! ```no_run
 //! # async fn example(client: waypost_client::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -72,38 +72,38 @@
 //! # }
 //! ```
 //!
-//! **When the registry is away**, for as long as it likes: what is known stays known, calls go on, and
-//! everything finds its way back by itself, jittered. A registry that comes back without its memory does
-//! not empty a view ([`Builder::keep_missing_for`]); with [`Builder::view_dir`] a process that starts meanwhile knows
-//! what it knew before. [`Service::freshness`] and [`Client::registry_state`] tell how things stand, and each outage
-//! is logged once (`tracing`, at `warn` with the reason and the registry's address as `peer`, and at `info`
-//! when it is over).
+//! **While the registry is unreachable**, for any time: the view stays, calls go on, and everything
+//! reconnects with jitter. A registry that restarts without its data does not empty a view
+//! ([`Builder::keep_missing_for`]); with [`Builder::view_dir`] a process that starts meanwhile has
+//! the last view. [`Service::freshness`] and [`Client::registry_state`] report the state, and each
+//! outage is logged once (`tracing`, at `warn` with the reason and the registry's address as
+//! `peer`, and at `info` at its end).
 //!
-//! Three things are kept apart: who is a member, which only the registry says; who does well, which only
-//! calls say; and how fresh the view is. An outage removes nobody, and an instance that fails is still
-//! there.
+//! Membership, health and freshness are independent: only the registry changes the members, only
+//! calls change the health of an instance. An outage removes no instance, and an ejected instance
+//! stays a member.
 //!
-//! **Testing** what uses this crate needs no registry: [`Service::fixed`] is a service whose instances
-//! are given, and with the feature `fake` a registry in memory does what the test says.
+//! **Testing** a program needs no registry: [`Service::fixed`] is a service with given instances,
+//! and the feature `fake` has a registry in memory that a test controls.
 //!
 //! # Features
 //!
-//! - `tonic`, the only one that is on by default: [`BalancedChannel`].
-//! - `tower`: `PickLayer` picks an instance for each request, whatever a request is, and
-//!   `Service::discover` gives tower's balancers a stream of changes.
-//! - `http`: `HttpChannel` is a [`BalancedChannel`] for requests of plain HTTP; `HttpLayer` picks an
-//!   instance for each request of an HTTP client: hyper-util's, say.
-//! - `reqwest`: a [`Service`] is what reqwest resolves its name with, for each connection alone.
-//! - `metrics`: figures of each service, told to the recorder of the `metrics` facade that is installed
-//!   when the service is first asked for, labelled `namespace` and `service`: counters
-//!   `waypost_client_picks_total`, `…_picks_failed_total`, `…_ejections_total`, `…_retries_total`; gauges
-//!   `…_calls_in_flight`, `…_view_stale_seconds` (as of the last attempt to reach the registry);
-//!   histograms `…_call_seconds` (labelled `outcome`, too) and `…_propagation_seconds` (from a
-//!   registration at the registry, by its wall clock, until it is known here).
+//! - `tonic`, the only default: [`BalancedChannel`].
+//! - `tower`: `PickLayer` picks an instance for each request of any type, and `Service::discover`
+//!   gives tower's balancers a stream of changes.
+//! - `http`: `HttpChannel` is a [`BalancedChannel`] for requests of plain HTTP; `HttpLayer` picks
+//!   an instance for each request of an HTTP client such as hyper-util's.
+//! - `reqwest`: reqwest resolves a service's name with a [`Service`], for each connection.
+//! - `metrics`: metrics of each service for the recorder of the `metrics` facade that is installed
+//!   when it first has an instance or a pick fails, labelled `namespace` and `service`: counters
+//!   `waypost_client_picks_total`, `…_picks_failed_total`, `…_ejections_total`, `…_retries_total`;
+//!   gauges `…_calls_in_flight`, `…_view_stale_seconds` (as of the last attempt to reach the
+//!   registry); histograms `…_call_seconds` (also labelled `outcome`) and `…_propagation_seconds`
+//!   (from a registration, by the registry's wall clock, to the client's view).
 //! - `tls`: calls to instances over TLS.
-//! - `fake`: a registry in memory, for tests of what uses this crate.
+//! - `fake`: a registry in memory, for tests.
 
-// What serves the channels alone is not marked one by one.
+// Code that only channels use is not marked item by item.
 #![cfg_attr(not(all(feature = "tonic", feature = "http")), allow(dead_code, unused_imports))]
 
 #[cfg(any(feature = "tower", feature = "http", feature = "reqwest"))]

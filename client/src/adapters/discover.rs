@@ -1,4 +1,4 @@
-//! The instances of a service as tower's balancers take them: one comes, one goes.
+//! The instances of a service as a stream of changes for tower's balancers.
 
 use std::{
     collections::BTreeMap,
@@ -17,15 +17,15 @@ use crate::{
     service::{Changes, Service},
 };
 
-/// The instances of a service that take traffic, as tower's [`Discover`](tower::discover::Discover)
-/// tells them, by their ids: first those that are there, then who comes and who goes. Made by
-/// [`Service::discover`], with the feature `tower`.
+/// The instances of a service that take traffic, as tower's
+/// [`Discover`](tower::discover::Discover): first the current ones, then each insertion and
+/// removal, by id. Made by [`Service::discover`], with the feature `tower`.
 ///
 /// An instance whose address changes is inserted again under its key, which replaces it. Other
-/// changes tell nothing. It ends when there can't be any change, as [`Changes::next`] does. Nothing
-/// waits for it: who asks seldom finds what has changed since, in one go.
+/// changes emit nothing. The stream ends when no further change is possible, as [`Changes::next`]
+/// does. It buffers nothing: a slow reader gets all changes since its last read at once.
 ///
-/// A balancer wants services instead of instances: [`map_ok`] makes one of each.
+/// A balancer needs services instead of instances: [`map_ok`] converts them.
 ///
 /// [`map_ok`]: https://docs.rs/futures-util/latest/futures_util/stream/trait.TryStreamExt.html
 ///
@@ -41,8 +41,10 @@ use crate::{
 /// # let orders = Service::fixed([instance]);
 /// let services = orders.discover().map_ok(|change| match change {
 ///     Change::Insert(id, instance) => {
-///         // Any transport; here one that only says who it would ask.
-///         let call = service_fn(move |()| std::future::ready(Ok::<_, tower::BoxError>(instance.id.clone())));
+///         // Any transport; here one that only returns the id.
+///         let call = service_fn(move |()| {
+///             std::future::ready(Ok::<_, tower::BoxError>(instance.id.clone()))
+///         });
 ///         Change::Insert(id, Constant::new(call, 1))
 ///     }
 ///     Change::Remove(id) => Change::Remove(id),
@@ -57,8 +59,8 @@ pub struct Discover {
 }
 
 impl Service {
-    /// The instances that take traffic, for tower's balancers. With the feature `tower`. Keeps the
-    /// watch alive, as the handle does.
+    /// Returns the instances that take traffic, for tower's balancers. With the feature `tower`.
+    /// Keeps the watch alive, as the handle does.
     ///
     /// ```
     /// use futures_util::StreamExt;
@@ -80,7 +82,7 @@ impl Service {
                 let snapshot = changes.next().await?;
                 Some((stream::iter(known.update(&snapshot)), (changes, known)))
             });
-        // Balancers ask again after the end.
+        // Balancers poll again after the end.
         Discover { changes: Box::pin(changes.flatten().fuse()) }
     }
 }
@@ -99,14 +101,14 @@ impl fmt::Debug for Discover {
     }
 }
 
-/// What was told before: the address of each id.
+/// The emitted instances: the address of each id.
 #[derive(Debug, Default)]
 struct KnownAddresses {
     addresses: BTreeMap<String, (String, u32)>,
 }
 
 impl KnownAddresses {
-    /// What makes `snapshot` of it. Those that go come first: a balancer that is full has room then.
+    /// Returns the changes to `snapshot`. Removals come first, to make room in a full balancer.
     fn update(&mut self, snapshot: &Snapshot) -> Vec<Change<String, Instance>> {
         let serving: BTreeMap<&str, &Instance> = snapshot
             .serving_endpoints()
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_takes_traffic_is_told_and_only_what_changes_where_it_is() {
+    fn only_serving_instances_and_changes_of_address_are_emitted() {
         let mut before = KnownAddresses::default();
         let mut update = |instances: &[Instance]| {
             words(&before.update(&Snapshot::new(instances.iter().cloned())))

@@ -1,5 +1,5 @@
-//! A tower layer for HTTP clients: each request goes to an instance that was picked for it. It must
-//! never let go of a call whose body still comes.
+//! A tower layer for HTTP clients: each request goes to an instance picked for it. Invariant: a
+//! call counts as in flight until its response body ends.
 
 use std::{
     fmt,
@@ -17,19 +17,19 @@ use tower::Layer;
 use super::picked_call::{CallError, PickedCall, RespondedCall};
 use crate::{balance::PickContext, endpoint::Outcome, service::Service};
 
-/// Sends each HTTP request to an instance that is picked for it. With the feature `http`.
+/// Sends each HTTP request to an instance picked for it. With the feature `http`.
 ///
-/// - The request's URI leads to the instance: its host and port are replaced, its scheme (`http` where
-///   it has none), path and query stay. `Host` says the service's name, or what
-///   [`host`](Self::host) says.
-/// - A request counts as in flight until the body of its answer has been read to the end or dropped.
-/// - An answer with a status of 500 and above, a failure of the client behind, and a body that breaks
-///   off are failures of the instance. How long it took is measured until the answer's head.
-/// - It fails at once, with [`CallError::NoInstance`], where there is no instance, or none is known yet:
-///   wait for [`Service::ready`] first. It sends a request once, and sets no timeout: tower has layers
-///   for both.
+/// - The instance's host and port replace those of the request's URI; its scheme (default `http`),
+///   path and query stay. `Host` is the service's name, or the value of [`host`](Self::host).
+/// - A request counts as in flight until the body of its response is read to the end or dropped.
+/// - A response with a status of 500 and above, a failure of the inner client, and a body that
+///   breaks off are failures of the instance. The response time is measured until the response's
+///   head.
+/// - It fails at once, with [`CallError::NoInstance`], if there is no instance, or the first view
+///   is still loading: wait for [`Service::ready`] first. It sends a request once, and sets no
+///   timeout: tower has layers for both.
 ///
-/// With hyper-util's client, and anything else that is a service of `http::Request`:
+/// With hyper-util's client, and any other service of `http::Request`:
 ///
 /// ```
 /// use http_body_util::Empty;
@@ -49,11 +49,20 @@ use crate::{balance::PickContext, endpoint::Outcome, service::Service};
 /// # }
 /// ```
 ///
-/// In an axum server, that passes on what it is asked:
+/// In an axum server that forwards its requests:
 ///
 /// ```
-/// use axum::{Router, body::Body, extract::{Request, State}, http::StatusCode, response::{IntoResponse, Response}};
-/// use hyper_util::{client::legacy::{Client as HttpClient, connect::HttpConnector}, rt::TokioExecutor};
+/// use axum::{
+///     Router,
+///     body::Body,
+///     extract::{Request, State},
+///     http::StatusCode,
+///     response::{IntoResponse, Response},
+/// };
+/// use hyper_util::{
+///     client::legacy::{Client as HttpClient, connect::HttpConnector},
+///     rt::TokioExecutor,
+/// };
 /// use tower::{Layer, ServiceExt};
 /// use waypost_client::{HttpLayer, HttpService, Service};
 ///
@@ -75,8 +84,8 @@ use crate::{balance::PickContext, endpoint::Outcome, service::Service};
 ///
 /// # TLS
 ///
-/// The connection is made to the instance's address, which no certificate names. The connector has to
-/// be told to expect the service's name there; with hyper-rustls 0.27:
+/// The connection is made to the instance's address, which no certificate names. The connector has
+/// to expect the service's name there; with hyper-rustls 0.27:
 ///
 /// ```text
 /// let name = ServerName::try_from("orders.internal")?;
@@ -88,12 +97,12 @@ use crate::{balance::PickContext, endpoint::Outcome, service::Service};
 ///     .build();
 /// ```
 ///
-/// and requests have to be for `https://`. Such a connector is for this one service.
+/// and requests have to use `https://`. Such a connector is for this one service.
 ///
 /// # HTTP/2
 ///
-/// Requests carry the URI's host and port as their `:authority`, which is the instance's address here.
-/// A `Host` that says something else is not allowed beside it: set none, with `host(None)`.
+/// Requests carry the URI's host and port as their `:authority`, which is the instance's address
+/// here. A different `Host` beside it is not allowed: remove it with `host(None)`.
 #[derive(Clone, Debug)]
 pub struct HttpLayer {
     service: Service,
@@ -101,7 +110,7 @@ pub struct HttpLayer {
 }
 
 impl HttpLayer {
-    /// A layer that picks from `service`.
+    /// Creates a layer that picks from `service`.
     ///
     /// ```
     /// use waypost_client::{HttpLayer, Service};
@@ -115,8 +124,8 @@ impl HttpLayer {
         Self { service, host }
     }
 
-    /// What `Host` says. With `None` it is left to the client behind, which makes it out of the URI.
-    /// Default: the service's name.
+    /// Sets `Host`. With `None` the inner client derives it from the URI. Default: the service's
+    /// name.
     ///
     /// ```
     /// use http::HeaderValue;
@@ -133,7 +142,7 @@ impl HttpLayer {
         self
     }
 
-    /// Makes `request` one to `address`.
+    /// Replaces the address in the URI of `request`.
     fn set_address<B>(&self, request: &mut Request<B>, address: &str) -> Result<(), Box<str>> {
         let bad = || Box::<str>::from(address);
         let authority: Authority = address.parse().map_err(|_| bad())?;
@@ -219,8 +228,8 @@ fn tracked_response<B>(call: PickedCall, response: Response<B>) -> Response<Trac
     response.map(|body| TrackedBody { body, call: Some(call) })
 }
 
-/// The body of an answer through an [`HttpLayer`]: the call counts as in flight until it has been read
-/// to the end, or dropped.
+/// The body of a response through an [`HttpLayer`]: the call counts as in flight until the body is
+/// read to the end, or dropped.
 ///
 /// ```
 /// use http_body_util::{BodyExt, Empty};
@@ -234,7 +243,7 @@ fn tracked_response<B>(call: PickedCall, response: Response<B>) -> Response<Trac
 /// ```
 pub struct TrackedBody<B> {
     body: B,
-    /// Gone once the body has ended.
+    /// Taken at the end of the body.
     call: Option<RespondedCall>,
 }
 
@@ -258,7 +267,7 @@ impl<B: Body + Unpin> Body for TrackedBody<B> {
         match &frame {
             Some(Err(_)) => self.end(Outcome::Failure),
             None => self.end(Outcome::Success),
-            // Whoever read the last frame does not always ask for more.
+            // Not all readers ask for more after the last frame.
             Some(Ok(_)) if self.body.is_end_stream() => self.end(Outcome::Success),
             Some(Ok(_)) => {}
         }
@@ -303,7 +312,7 @@ mod tests {
         }))
     }
 
-    fn aimed(layer: &HttpLayer, uri: &str, address: &str) -> (String, Option<String>) {
+    fn request_to(layer: &HttpLayer, uri: &str, address: &str) -> (String, Option<String>) {
         let mut request = Request::get(uri).header("host", "elsewhere").body(()).unwrap();
         layer.set_address(&mut request, address).unwrap();
         let host = request.headers().get("host").map(|host| host.to_str().unwrap().to_owned());
@@ -314,17 +323,17 @@ mod tests {
     fn a_request_goes_to_the_instance_and_names_the_service() {
         let layer = HttpLayer::new(service(&["a"]));
         let orders = Some("orders".to_owned());
-        let to_a = |uri| aimed(&layer, uri, "10.0.0.1:80");
+        let to_a = |uri| request_to(&layer, uri, "10.0.0.1:80");
         assert_eq!(to_a("https://x:7/a?b=c"), ("https://10.0.0.1:80/a?b=c".into(), orders.clone()));
         assert_eq!(to_a("/a"), ("http://10.0.0.1:80/a".into(), orders.clone()));
         assert_eq!(to_a("http://x"), ("http://10.0.0.1:80/".into(), orders.clone()));
-        assert_eq!(aimed(&layer, "/", "[::1]:80"), ("http://[::1]:80/".into(), orders));
+        assert_eq!(request_to(&layer, "/", "[::1]:80"), ("http://[::1]:80/".into(), orders));
         let named = layer.clone().host(HeaderValue::from_static("n"));
-        assert_eq!(aimed(&named, "/", "a:80").1.as_deref(), Some("n"));
-        assert_eq!(aimed(&layer.host(None), "/", "a:80").1, None);
+        assert_eq!(request_to(&named, "/", "a:80").1.as_deref(), Some("n"));
+        assert_eq!(request_to(&layer.host(None), "/", "a:80").1, None);
     }
 
-    /// How often the answer's body has been begun and is read.
+    /// The body of a response, for the test's reads.
     type Reader = TrackedBody<Full<Bytes>>;
 
     async fn call(
@@ -348,30 +357,30 @@ mod tests {
         assert_eq!(endpoint.in_flight(), 2);
         let mut body = read.into_body();
         assert!(body.frame().await.is_some());
-        // It was the last one, though nobody asked for more.
+        // The last frame was read, but the end was not asked for.
         assert_eq!(endpoint.in_flight(), 1);
         drop(dropped);
         assert_eq!(endpoint.in_flight(), 0);
     }
 
     #[tokio::test]
-    async fn instances_that_answer_with_5xx_break_off_or_fail_are_left_alone() {
-        for manner in ["500", "breaks off", "fails"] {
-            let asked: Arc<Mutex<usize>> = Arc::default();
-            let counted = Arc::clone(&asked);
+    async fn instances_that_fail_or_break_off_are_ejected() {
+        for failure in ["500", "breaks off", "fails"] {
+            let calls: Arc<Mutex<usize>> = Arc::default();
+            let counted = Arc::clone(&calls);
             let inner = service_fn(move |request: Request<()>| {
                 let bad = request.uri().host() == Some("bad");
                 *counted.lock().unwrap() += usize::from(bad);
-                let frame = match manner {
+                let frame = match failure {
                     "breaks off" if bad => Err(()),
                     _ => Ok(Frame::data(Bytes::new())),
                 };
                 let body = StreamBody::new(tokio_stream::iter([frame]));
                 let mut response = Response::new(body);
-                if bad && manner == "500" {
+                if bad && failure == "500" {
                     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
                 }
-                std::future::ready(if bad && manner == "fails" { Err(()) } else { Ok(response) })
+                std::future::ready(if bad && failure == "fails" { Err(()) } else { Ok(response) })
             });
             let mut calls = HttpLayer::new(service(&["a", "b", "bad"])).layer(inner);
             for _ in 0..1_000 {
@@ -379,8 +388,8 @@ mod tests {
                     let _ = response.into_body().collect().await;
                 }
             }
-            let asked = *asked.lock().unwrap();
-            assert!((1..=5).contains(&asked), "{manner}: {asked}");
+            let calls = *calls.lock().unwrap();
+            assert!((1..=5).contains(&calls), "{failure}: {calls}");
         }
     }
 

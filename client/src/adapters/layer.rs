@@ -1,4 +1,4 @@
-//! A tower layer that picks an instance for each request, whatever a request is and however it is sent.
+//! A tower layer that picks an instance for each request, over any transport.
 
 use std::{
     fmt,
@@ -14,14 +14,14 @@ use crate::{
     balance::PickContext, endpoint::Endpoint, endpoint::Outcome, proto::Instance, service::Service,
 };
 
-/// Picks an instance for each request, and hands it with the request to the service behind. With the
-/// feature `tower`.
+/// Picks an instance for each request, and passes both to the inner service. With the feature
+/// `tower`.
 ///
-/// A request counts as in flight until it is answered or given up. What it came to is what the
-/// classifier says, and how long that took is measured: later picks go by both.
+/// A request counts as in flight until it has a response or is abandoned. The classifier returns
+/// its outcome, and its response time is measured; later picks depend on both.
 ///
-/// It fails at once, with [`CallError::NoInstance`], where there is no instance, or none is known yet:
-/// wait for [`Service::ready`] first.
+/// It fails at once, with [`CallError::NoInstance`], if there is no instance, or the first view is
+/// still loading: wait for [`Service::ready`] first.
 ///
 /// ```
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
@@ -42,7 +42,7 @@ use crate::{
 /// };
 /// let calls = ServiceBuilder::new()
 ///     .layer(PickLayer::new(orders, judge))
-///     // Any transport; here one that only says where it would go.
+///     // Any transport; here one that only returns the address.
 ///     .service(service_fn(|call: Picked<&'static str>| async move {
 ///         Ok(format!("{} to {}", call.request, call.address()))
 ///     }));
@@ -57,7 +57,7 @@ pub struct PickLayer<C> {
 }
 
 impl<C> PickLayer<C> {
-    /// A layer that picks from `service`, and judges how calls went by `classify`, a
+    /// Creates a layer that picks from `service`, and gets outcomes from `classify`, a
     /// `Fn(&Result<Response, Error>) -> Outcome`.
     ///
     /// ```
@@ -134,7 +134,7 @@ where
     }
 }
 
-/// A request, and the instance that it is to be sent to.
+/// A request, and the instance picked for it.
 ///
 /// ```
 /// use waypost_client::Picked;
@@ -151,7 +151,7 @@ pub struct Picked<R> {
 }
 
 impl<R> Picked<R> {
-    /// The instance, as it was when it was picked.
+    /// Returns the instance, as it was when it was picked.
     ///
     /// ```
     /// # fn example(call: waypost_client::Picked<()>) -> u32 {
@@ -163,7 +163,7 @@ impl<R> Picked<R> {
         self.endpoint.instance()
     }
 
-    /// Where its main port is reached: `host:port`, an IPv6 address in brackets.
+    /// Returns the address of its main port: `host:port`, an IPv6 address in brackets.
     ///
     /// ```
     /// # fn example(call: waypost_client::Picked<()>) {
@@ -177,7 +177,7 @@ impl<R> Picked<R> {
 }
 
 impl<R> fmt::Debug for Picked<R> {
-    /// Without the request, and the instance's metadata, which must not get into logs.
+    /// Omits the request, and the instance's metadata, which must not get into logs.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Picked").field("address", &self.address()).finish_non_exhaustive()
     }
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_counts_as_in_flight_until_it_is_answered() {
+    async fn a_request_counts_as_in_flight_until_its_response() {
         let seen: Arc<Mutex<Option<Arc<Endpoint>>>> = Arc::default();
         let (answer, answered) = tokio::sync::watch::channel(false);
         let inner = service_fn(|call: Picked<()>| {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_instance_whose_calls_are_judged_failures_is_left_alone() {
+    async fn an_instance_with_classified_failures_is_ejected() {
         let inner = service_fn(|call: Picked<()>| {
             std::future::ready(if call.instance().id == "bad" { Err(()) } else { Ok(()) })
         });

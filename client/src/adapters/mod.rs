@@ -1,5 +1,5 @@
-//! Ways into other crates' clients, each a feature: `tower`, `http` and `reqwest`. They pick and report;
-//! they must never send anything themselves.
+//! Adapters to other crates' clients, each a feature: `tower`, `http` and `reqwest`. They pick
+//! instances and report outcomes. Never send anything themselves.
 
 #[cfg(feature = "tower")]
 mod discover;

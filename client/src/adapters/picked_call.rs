@@ -1,5 +1,5 @@
-//! A call on its way to a picked instance: counted as in flight, and told to the balance in the end,
-//! however it ends. It must never be told twice.
+//! A call to a picked instance. Invariant: it counts as in flight, and its endpoint records one
+//! outcome, however it ends.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     service::Service,
 };
 
-/// Why a call through a layer of this crate failed.
+/// The error of a call through a layer of this crate.
 ///
 /// ```
 /// use waypost_client::{CallError, NoInstance};
@@ -21,31 +21,31 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError<E> {
-    /// There is none to send it to.
+    /// There is no instance.
     #[error("no instance for the call: {0}")]
     NoInstance(#[source] NoInstance),
-    /// The picked instance registered an address that no URI can have.
-    #[error("{address:?} is no address")]
+    /// The picked instance registered an address that is invalid in a URI.
+    #[error("{address:?} is not a valid address")]
     Address {
         /// The address.
         address: Box<str>,
     },
-    /// The service behind the layer failed.
+    /// The inner service failed.
     #[error(transparent)]
     Call(E),
 }
 
-/// A call until it is answered or given up.
+/// A call, until its response or its end.
 #[derive(Debug)]
 pub(super) struct PickedCall {
-    /// Gone once it was answered.
+    /// Taken by the response.
     pick: Option<Pick>,
     endpoint: Arc<Endpoint>,
     began: Instant,
 }
 
 impl PickedCall {
-    /// Picks an instance, now.
+    /// Picks an instance, and starts the call.
     pub(super) fn start(service: &Service, context: &PickContext<'_>) -> Result<Self, NoInstance> {
         let pick = service.pick_now(context)?;
         let endpoint = Arc::clone(pick.endpoint());
@@ -56,12 +56,12 @@ impl PickedCall {
         &self.endpoint
     }
 
-    /// It is over, and came to this.
+    /// Ends the call with an outcome.
     pub(super) fn end(self, outcome: Outcome) {
         self.into_responded().end(outcome);
     }
 
-    /// The answer has begun: that is how long it took, and what it comes to is to be seen.
+    /// Records the response time at the response's head; the outcome follows.
     pub(super) fn into_responded(mut self) -> RespondedCall {
         let pick = self.pick.take().expect("it is gone with the call alone");
         RespondedCall { pick, took: clock::now() - self.began, is_recorded: false }
@@ -69,7 +69,7 @@ impl PickedCall {
 }
 
 impl Drop for PickedCall {
-    /// Nobody waits any more. It says nothing of how it would have ended.
+    /// Records an abandoned call, with an unknown outcome.
     fn drop(&mut self) {
         if self.pick.is_some() {
             self.endpoint.record_abandoned(clock::now() - self.began);
@@ -77,7 +77,7 @@ impl Drop for PickedCall {
     }
 }
 
-/// A call whose answer is being read.
+/// A call with a response that is being read.
 #[derive(Debug)]
 pub(super) struct RespondedCall {
     pick: Pick,
@@ -86,13 +86,13 @@ pub(super) struct RespondedCall {
 }
 
 impl RespondedCall {
-    /// It came to nothing, whatever else is read of it.
+    /// Records a failure, whatever follows.
     #[cfg(feature = "http")]
     pub(super) fn record_failure(&mut self) {
         self.record(Outcome::Failure);
     }
 
-    /// It is over, and came to this.
+    /// Ends the call with an outcome.
     pub(super) fn end(mut self, outcome: Outcome) {
         self.record(outcome);
     }
@@ -106,7 +106,7 @@ impl RespondedCall {
 }
 
 impl Drop for RespondedCall {
-    /// Who stops reading has been answered.
+    /// Counts a response that is not read to the end as a success.
     fn drop(&mut self) {
         self.record(Outcome::Success);
     }

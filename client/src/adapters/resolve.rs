@@ -1,4 +1,4 @@
-//! The hook into reqwest's name resolution. It must never answer for a name that is not its service's.
+//! The name resolver for reqwest. Never answers for a name other than its service's.
 
 use std::{collections::BTreeSet, io};
 
@@ -10,22 +10,22 @@ use crate::{
     service::Service,
 };
 
-/// How many instances a connection may be tried with, one after the other.
+/// The number of instances that a connection is tried with, one after the other.
 const ADDRESSES_MAX: usize = 3;
 
-/// A service is found by its name in the URLs of a reqwest client, without a port:
+/// Resolves a service by its name in the URLs of a reqwest client, without a port:
 /// `http://orders/v1/orders/7`. With the feature `reqwest`, which is version 0.13.
 ///
-/// **An instance is chosen for each connection, not for each request**: reqwest keeps connections and
-/// sends later requests over them, wherever that leads, and over HTTP/2 there is one for all. So loads
-/// are uneven, an instance that drains or fails keeps what is connected to it, and neither what is in
-/// flight nor how it went is known. Where that matters, use `HttpLayer` (feature `http`).
+/// **An instance is picked for each connection, not for each request**: reqwest keeps connections
+/// and sends later requests over them, and HTTP/2 has one for all. So loads are uneven, an instance
+/// that drains or fails keeps its connections, and calls in flight and outcomes are unknown. If
+/// that matters, use `HttpLayer` (feature `http`).
 ///
-/// - The picked instance comes first; where it takes no connection, up to two others are tried.
+/// - The picked instance comes first; if it takes no connection, up to two others are tried.
 /// - The URL must not name a port: reqwest would use that one instead of the instance's.
-/// - Any other name is looked up as ever.
-/// - While no instance is known the request fails at once: wait for [`Service::ready`] first.
-/// - TLS and `Host` go by the URL, which is the service's name.
+/// - Any other name is looked up as usual.
+/// - While the first view is loading the request fails at once: wait for [`Service::ready`] first.
+/// - TLS and `Host` use the URL, with the service's name.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -39,7 +39,7 @@ const ADDRESSES_MAX: usize = 3;
 /// ```
 impl Resolve for Service {
     fn resolve(&self, name: Name) -> Resolving {
-        // URLs know no capitals.
+        // Hosts in URLs are in lower case.
         if !name.as_str().eq_ignore_ascii_case(self.name()) {
             return Box::pin(async move {
                 let found: Vec<_> = lookup_host((name.as_str(), 0)).await?.collect();
@@ -51,7 +51,7 @@ impl Resolve for Service {
     }
 }
 
-/// Where picked instances are reached, the first pick first.
+/// Returns the addresses of picked instances, the first pick first.
 fn addresses(service: &Service) -> Result<Vec<String>, NoInstance> {
     let picks = (0..ADDRESSES_MAX)
         .map(|_| service.pick_now(&PickContext::new()))
@@ -61,7 +61,7 @@ fn addresses(service: &Service) -> Result<Vec<String>, NoInstance> {
     Ok(new.map(str::to_owned).collect())
 }
 
-/// What `addresses` lead to. Those that can't be looked up are left out, unless there is no other.
+/// Looks up `addresses`. Omits those that fail, unless all do.
 async fn look_up(addresses: Vec<String>) -> io::Result<Vec<std::net::SocketAddr>> {
     let (mut found, mut failure) = (Vec::new(), None);
     for address in addresses {

@@ -1,5 +1,5 @@
-//! Wire to model and back, by the rules of the core. Names every invalid field, as a server does, and
-//! never repeats a value.
+//! Conversion between wire and model, by the rules of the core. Names every invalid field, as a
+//! server does. Never repeats a value.
 
 use std::{collections::BTreeMap, fmt::Display, num::NonZeroU16, time::Duration};
 
@@ -30,7 +30,7 @@ impl<'a> RequestReader<'a> {
         Self { limits, invalid: ErrorDetails::default() }
     }
 
-    /// The value that was read, or `INVALID_ARGUMENT` with all invalid fields.
+    /// Returns the value, or `INVALID_ARGUMENT` with all invalid fields.
     pub(super) fn finish<T>(self, read: Option<T>) -> Result<T, GrpcStatus> {
         let first = self.invalid.bad_request().and_then(|bad| bad.field_violations.first());
         let message = match (read, first) {
@@ -47,7 +47,7 @@ impl<'a> RequestReader<'a> {
             .ok()
     }
 
-    /// A namespace; empty is the default one.
+    /// Reads a namespace; empty is the default one.
     pub(super) fn namespace(&mut self, field: &str, text: &str) -> Option<Name> {
         if text.is_empty() { Some(Name::default_namespace()) } else { self.name(field, text) }
     }
@@ -57,7 +57,7 @@ impl<'a> RequestReader<'a> {
         self.check(field, name)
     }
 
-    /// The service that two fields of one message name.
+    /// Reads the service that two fields name.
     pub(super) fn service(
         &mut self,
         parent: &str,
@@ -69,13 +69,13 @@ impl<'a> RequestReader<'a> {
         Some(ServiceKey { namespace: namespace?, service: service? })
     }
 
-    /// An instance's id.
+    /// Reads an instance's id.
     pub(super) fn id(&mut self, field: &str, text: &str) -> Option<InstanceId> {
         let id = InstanceId::parse(text, self.limits.id_bytes_max);
         self.check(field, id)
     }
 
-    /// The page of a lookup; `Some(None)`: everything.
+    /// Reads the page of a lookup; `Some(None)`: everything.
     pub(super) fn page(
         &mut self,
         size: u32,
@@ -86,7 +86,7 @@ impl<'a> RequestReader<'a> {
         self.check("page_token", page)
     }
 
-    /// An instance by its lease, or by its identity where the lease is 0.
+    /// Reads a target: a lease, or an identity if the lease is 0.
     pub(super) fn target(
         &mut self,
         lease: u64,
@@ -102,7 +102,7 @@ impl<'a> RequestReader<'a> {
         Some(Target::Identity(service?, id?))
     }
 
-    /// The content of a registration.
+    /// Reads the content of a registration.
     pub(super) fn content(&mut self, instance: &proto::Instance) -> Option<Content> {
         let host = Host::parse(&instance.host, self.limits.host_bytes_max);
         let host = self.check("instance.host", host);
@@ -152,7 +152,7 @@ impl<'a> RequestReader<'a> {
         self.check("instance.status", read)
     }
 
-    /// A zone; `Some(None)` is none.
+    /// Reads a zone; `Some(None)` is none.
     fn zone(&mut self, zone: &str) -> Option<Option<Name>> {
         if zone.is_empty() { Some(None) } else { self.name("instance.zone", zone).map(Some) }
     }
@@ -162,7 +162,7 @@ impl<'a> RequestReader<'a> {
         self.check("instance.version", version)
     }
 
-    /// The terms of a lease.
+    /// Reads the terms of a lease.
     pub(super) fn terms(
         &mut self,
         ttl: Option<prost_types::Duration>,
@@ -178,7 +178,7 @@ impl<'a> RequestReader<'a> {
         Some(LeaseTerms { ttl: ttl?, disconnect_grace: disconnect_grace? })
     }
 
-    /// The changes of an update.
+    /// Reads the changes of an update.
     pub(super) fn patch(
         &mut self,
         instance: &proto::Instance,
@@ -207,7 +207,7 @@ impl<'a> RequestReader<'a> {
     }
 }
 
-/// A filter; none matches everything.
+/// Converts a filter; none matches everything.
 pub(super) fn filter(filter: Option<proto::Filter>) -> Filter {
     let proto::Filter { zones, versions, metadata } = filter.unwrap_or_default();
     Filter { zones, versions, metadata: Metadata::new(&metadata) }
@@ -219,7 +219,7 @@ fn duration(duration: prost_types::Duration) -> Option<Duration> {
     Some(Duration::new(seconds, nanos))
 }
 
-/// The status of a refusal, with the details that clients read.
+/// Converts a refusal to a status with the details that clients read.
 pub(super) fn refused(refusal: &Refusal) -> GrpcStatus {
     let message = refusal.to_string();
     match refusal {
@@ -237,7 +237,7 @@ pub(super) fn refused(refusal: &Refusal) -> GrpcStatus {
     }
 }
 
-/// An instance on the wire.
+/// Converts an instance.
 pub(super) fn instance(instance: &Instance) -> proto::Instance {
     let content = instance.content.view();
     let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
@@ -271,7 +271,7 @@ fn status(instance: &Instance) -> proto::Status {
     }
 }
 
-/// A change on the wire, as a filter shows it.
+/// Converts a change, as a filter shows it.
 pub(super) fn change(change: &Change, visibility: Visibility) -> proto::Change {
     use proto::{ChangeKind as Kind, ChangeReason as Reason};
     let unfiltered = match &change.kind {

@@ -1,14 +1,15 @@
 //! A registry in memory, for tests of programs that use this crate. With the feature `fake`.
 //!
-//! [`Registry::client`] gives a client like any other: its registrations, views, picks and channels are
-//! the ones that run in production, and they talk gRPC to the registry, over pipes in this process
-//! instead of a network. The test says what happens to the registry: instances [join](Registry::join),
+//! [`Registry::client`] returns a client like any other: its registrations, views, picks and
+//! channels are those of production, and send gRPC to the registry over pipes in this process
+//! instead of a network. The test controls the registry: instances [join](Registry::join),
 //! [change](Registry::update), [leave](Registry::leave) and [expire](Registry::expire); it is
-//! [away](Registry::outage), [forgets](Registry::forget), [is late](Registry::delay) or
-//! [refuses](Registry::refuse). And it sees [who is registered](Registry::instances), and how
-//! [heartbeats](Registry::heartbeats) and [watches](Registry::watchers) come in.
+//! [unreachable](Registry::outage), [loses its data](Registry::forget), [is slow](Registry::delay)
+//! or [refuses](Registry::refuse). The test also reads the registered
+//! [instances](Registry::instances), and the numbers of [heartbeats](Registry::heartbeats) and
+//! [watches](Registry::watchers).
 //!
-//! Add it for tests alone:
+//! Add it for tests only:
 //!
 //! ```toml
 //! [dev-dependencies]
@@ -18,9 +19,9 @@
 //!
 //! # A test
 //!
-//! Two instances that are served in the process itself, one of which dies; then the registry goes away
-//! and comes back without its memory. Time is paused: what takes a client half a minute takes the
-//! test no time at all.
+//! Two instances run in the process itself, one of which dies; then the registry becomes
+//! unreachable and restarts without its data. Time is paused: half a minute of a client takes no
+//! time.
 //!
 //! ```
 //! # use waypost_testing::greeter;
@@ -81,18 +82,18 @@
 //! }
 //! ```
 //!
-//! # What to know
+//! # Details
 //!
-//! - It runs the state machine of the server (the crate `waypost-core`), and passes the suite of
-//!   tests that the server passes: revisions, snapshots, changes, resumed watches, filters, pages,
-//!   take-overs and fenced leases, idle messages, refusals that name the fields. It has no `Admin`,
-//!   and no limits of sizes and counts in requests.
-//! - Leases expire on request, never by time: a client that is dropped without a word stays
+//! - It runs the state machine of the server (the crate `waypost-core`), and passes the server's
+//!   suite of tests: revisions, snapshots, changes, resumed watches, filters, pages, take-overs and
+//!   fenced leases, idle messages, refusals that name the fields. It has no `Admin`, and no limits
+//!   of sizes and counts in requests.
+//! - Leases expire on request, never by time: a client that is dropped without deregistration stays
 //!   registered.
-//! - With paused time a test is repeatable to the letter, up to random choices: seed those with
+//! - With paused time a test is repeatable, except for random choices: seed those with
 //!   [`fastrand::seed`](https://docs.rs/fastrand/latest/fastrand/fn.seed.html) in a runtime of one
-//!   thread. Place instances with [`Registry::serve`] then: paused time leaps over whatever a network
-//!   takes, and timeouts pass.
+//!   thread. Serve instances with [`Registry::serve`] then: paused time skips the time that a
+//!   network takes, and timeouts pass.
 
 mod convert;
 mod handlers;

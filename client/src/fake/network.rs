@@ -1,5 +1,5 @@
-//! Where addresses lead: to services in this process, over pipes, and otherwise over TCP. It must never
-//! leave a connection open to what was taken away.
+//! The addresses of a test: services in this process, over pipes, and otherwise TCP. Invariant: no
+//! connection outlives the service at its address.
 
 use std::{
     collections::BTreeMap,
@@ -22,25 +22,25 @@ use crate::{
     transport::{ByteStream, Connector},
 };
 
-/// How much of either direction may wait in a pipe.
+/// The capacity of each direction of a pipe.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// What answers under an address.
+/// The service at an address.
 pub(super) type AddressService = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// All addresses.
+/// All addresses with a service.
 #[derive(Debug)]
 pub(super) struct Network {
     addresses: Mutex<BTreeMap<String, AddressState>>,
     tcp: Connector,
 }
 
-/// What is at an address.
+/// The state of an address.
 #[derive(Debug)]
 enum AddressState {
-    /// A service, and what its connections end with.
+    /// A service, and the token that ends its connections.
     Open { served: AddressService, end: CancellationToken },
-    /// Nothing any more.
+    /// The service was stopped.
     Closed,
 }
 
@@ -49,7 +49,7 @@ impl Network {
         Self { addresses: Mutex::default(), tcp: Connector::tcp() }
     }
 
-    /// Serves under `address` from now on; what was served there before ends.
+    /// Serves at `address` from now on; ends an earlier service there.
     pub(super) fn open(&self, address: &str, served: AddressService) {
         self.put(address, AddressState::Open { served, end: CancellationToken::new() });
     }
@@ -59,18 +59,18 @@ impl Network {
         self.put(address, AddressState::Closed);
     }
 
-    /// Whether something was taken away from `address`.
+    /// Returns whether the service at `address` was stopped.
     pub(super) fn is_closed(&self, address: &str) -> bool {
         matches!(self.lock().get(address), Some(AddressState::Closed))
     }
 
-    /// A connection to where `uri` leads.
+    /// Connects to `uri`.
     pub(super) async fn connect(
         &self,
         uri: Uri,
     ) -> Result<Box<dyn ByteStream>, Arc<dyn Error + Send + Sync>> {
         let address = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
-        // Copied first: nothing is spawned while the places are locked.
+        // Copied first: nothing is spawned under the lock.
         let state = match self.lock().get(address) {
             Some(AddressState::Open { served, end }) => Some((served.clone(), end.clone())),
             Some(AddressState::Closed) => {
@@ -92,12 +92,12 @@ impl Network {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, AddressState>> {
-        // Nothing that is done under the lock panics.
+        // No code under the lock panics.
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A connection to `served`, which lives until `end`.
+/// Creates a connection to `served`, which lives until `end`.
 fn pipe(served: AddressService, end: CancellationToken) -> DuplexStream {
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
     let answer = service_fn(move |request: Request<Incoming>| {
@@ -107,7 +107,7 @@ fn pipe(served: AddressService, end: CancellationToken) -> DuplexStream {
         .max_concurrent_streams(None)
         .serve_connection(TokioIo::new(theirs), answer);
     tasks::spawn("fake", async move {
-        // It ends with the client's end, however that comes: that is what it is there for.
+        // An error ends only this connection, which may be what the test wants.
         let _ended = end.run_until_cancelled(connection).await;
     });
     ours

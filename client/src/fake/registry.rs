@@ -1,5 +1,5 @@
-//! The handle to a registry in memory: the script that a test follows, and a look inside. It must never
-//! do what no registry could do.
+//! The handle to a registry in memory: the commands of a test, and reads of the state. Never does
+//! what no real registry could do.
 
 use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
@@ -21,14 +21,14 @@ use crate::{
     registration::{Registration, Update},
 };
 
-/// Where its clients find it. It is no name that anything else can have.
+/// The registry's address for its clients. The domain `invalid` is reserved (RFC 2606).
 const ADDRESS: &str = "registry.invalid:7510";
 
-/// A registry in memory, for tests: real clients register with it and watch it, and a script says
-/// what happens to them. Cheap to clone; clones are the same registry. See the [module](super).
+/// A registry in memory, for tests: real clients register with it and watch it, and a test controls
+/// it. Cheap to clone; clones share the registry. See the [module](super).
 ///
-/// What the script does is there when its method returns, and on its way to the clients: they see it
-/// once they had their turn ([`Changes`](crate::Changes) tells when).
+/// A command takes effect before its method returns; clients receive it once they run
+/// ([`Changes`](crate::Changes) reports when).
 ///
 /// ```
 /// use waypost_client::{Registration, fake};
@@ -58,7 +58,7 @@ struct RegistryParts {
 }
 
 impl Registry {
-    /// A registry without instances that can be reached.
+    /// Creates an empty registry that is reachable.
     ///
     /// ```
     /// use waypost_client::fake;
@@ -77,8 +77,7 @@ impl Registry {
         registry
     }
 
-    /// The same registry, where the script speaks of another namespace than `default`, and clients
-    /// belong to it.
+    /// Returns the same registry, with commands and clients in another namespace than `default`.
     ///
     /// ```
     /// use waypost_client::{Registration, fake};
@@ -94,7 +93,7 @@ impl Registry {
         Self { parts: Arc::clone(&self.parts), namespace: namespace.into() }
     }
 
-    /// A client of this registry, with all defaults.
+    /// Creates a client of this registry, with all defaults.
     ///
     /// ```
     /// use waypost_client::{Registration, fake};
@@ -115,8 +114,8 @@ impl Registry {
         self.builder().build().expect("the address is one of a registry")
     }
 
-    /// Begins a client of this registry that differs from the defaults. Its connector and its registry
-    /// are set; another [`connector`](Builder::connector) takes it elsewhere.
+    /// Starts a builder for a client of this registry. Its connector and registry are set; another
+    /// [`connector`](Builder::connector) connects it elsewhere.
     ///
     /// ```
     /// use std::time::Duration;
@@ -140,14 +139,12 @@ impl Registry {
             .connector(connector)
     }
 
-    /// An instance joins, as a program does that registers so, and lives until the script says
-    /// otherwise. Gives it as the registry holds it.
+    /// Registers an instance, as a program would, until the test removes it. Returns it as stored.
     ///
-    /// Where the service has an instance with this id, it is taken over, and the lease of whoever held
-    /// it is fenced off.
+    /// An instance with the same id is taken over, and its lease is fenced.
     ///
     /// # Panics
-    /// Where a registry would refuse it: the port is 0, say.
+    /// If a registry would refuse it, for example for port 0.
     ///
     /// ```
     /// use waypost_client::{Registration, fake, proto::Status};
@@ -164,8 +161,8 @@ impl Registry {
         joined.expect("a registration that a registry takes").instance.unwrap_or_default()
     }
 
-    /// An instance leaves, as one that deregisters. Gives it as it was last, `None` where there is none
-    /// with this id.
+    /// Removes an instance, as its deregistration would. Returns its last state; `None` if there is
+    /// none with this id.
     ///
     /// ```
     /// use waypost_client::{Registration, fake};
@@ -180,9 +177,8 @@ impl Registry {
         self.parts.state.change(|state| state.leave(namespace, service, id, wall))
     }
 
-    /// An instance's lease runs out, although its heartbeats may still come: from now on they are those
-    /// of a lease that is not known. Gives the instance as it was last, `None` where there is none with
-    /// this id.
+    /// Expires the lease of an instance, although its heartbeats may go on: they renew an unknown
+    /// lease from now on. Returns the instance's last state; `None` if there is none with this id.
     ///
     /// ```
     /// use waypost_client::{Registration, fake};
@@ -207,10 +203,10 @@ impl Registry {
         self.parts.state.change(|state| state.expire(namespace, service, id, wall))
     }
 
-    /// Changes an instance, as an operator does. Gives it as the registry holds it.
+    /// Updates an instance, as an operator would. Returns it as stored.
     ///
     /// # Panics
-    /// Where a registry would refuse it: there is none with this id, say.
+    /// If a registry would refuse it, for example for an unknown id.
     ///
     /// ```
     /// use waypost_client::{Registration, Update, fake, proto::Status};
@@ -229,8 +225,8 @@ impl Registry {
         updated.expect("an update that a registry takes").instance.unwrap_or_default()
     }
 
-    /// The registry can't be reached: all connections to it break, and new ones are refused, until it
-    /// is [restored](Self::restore). It forgets nothing meanwhile, and no lease runs out.
+    /// Makes the registry unreachable: breaks all connections and refuses new ones, until it is
+    /// [restored](Self::restore). Its data stays, and no lease expires.
     ///
     /// ```
     /// use waypost_client::{PickContext, Registration, fake};
@@ -257,7 +253,7 @@ impl Registry {
         self.parts.network.close(ADDRESS);
     }
 
-    /// The registry is well: it can be reached, takes requests and answers them at once.
+    /// Restores the registry: it is reachable, accepts requests and responds at once.
     ///
     /// ```
     /// use std::time::Duration;
@@ -274,8 +270,8 @@ impl Registry {
         }
     }
 
-    /// The registry loses its memory, as one does that restarts and keeps nothing: all connections to
-    /// it break, and it begins a new history, without any instance or lease.
+    /// Restarts the registry without its data: breaks all connections and starts a new history,
+    /// without any instance or lease.
     ///
     /// ```
     /// use waypost_client::{Registration, fake};
@@ -294,8 +290,8 @@ impl Registry {
         }
     }
 
-    /// Requests are carried out at once and answered so much later, until the registry is
-    /// [restored](Self::restore). Of a stream that is the answer's head: what comes on it is not late.
+    /// Delays responses until the registry is [restored](Self::restore). Requests take effect at
+    /// once. Of a stream, only the response's head is late.
     ///
     /// ```
     /// use std::time::Duration;
@@ -316,8 +312,8 @@ impl Registry {
         self.parts.script.delay(delay);
     }
 
-    /// Requests are answered with `refusal` and not carried out, until the registry is
-    /// [restored](Self::restore). Streams that are open go on.
+    /// Responds to requests with `refusal`, without effect, until the registry is
+    /// [restored](Self::restore). Open streams go on.
     ///
     /// ```
     /// use tonic::Status;
@@ -335,9 +331,9 @@ impl Registry {
         self.parts.script.refuse(refusal);
     }
 
-    /// Serves calls to `address` (`host:port`, an IPv6 address in brackets) in this process, over pipes
-    /// instead of a network: those of this registry's clients. What was served there before ends.
-    /// Addresses that nothing was ever served under are reached over TCP.
+    /// Serves the calls of this registry's clients to `address` (`host:port`, an IPv6 address in
+    /// brackets) in this process, over pipes instead of a network. Ends an earlier service there.
+    /// Addresses without a service are reached over TCP.
     ///
     /// ```
     /// use std::convert::Infallible;
@@ -368,9 +364,9 @@ impl Registry {
         self.parts.network.open(address, BoxCloneSyncService::new(service));
     }
 
-    /// What is served under `address` ends, as a process does that is killed: its connections break,
-    /// and new ones are refused, until something is [served](Self::serve) there. The registry is not
-    /// told.
+    /// Stops the service at `address`, as if its process was killed: connections break, and new
+    /// ones are refused, until something is [served](Self::serve) there. The registry is not
+    /// notified.
     ///
     /// ```
     /// use tonic::{body::Body, client::GrpcService};
@@ -392,7 +388,7 @@ impl Registry {
         self.parts.network.close(address);
     }
 
-    /// The instances of a service as they are now held, whatever their status, in order of their ids.
+    /// Returns the instances of a service, with any status, in order of their ids.
     ///
     /// ```
     /// assert!(waypost_client::fake::Registry::new().instances("orders").is_empty());
@@ -402,7 +398,7 @@ impl Registry {
         self.parts.state.read(|state| state.instances(&self.namespace, service))
     }
 
-    /// How many heartbeats have come, from all clients, whether their leases are known or not.
+    /// Returns the number of heartbeats from all clients, for known and unknown leases.
     ///
     /// ```
     /// assert_eq!(waypost_client::fake::Registry::new().heartbeats(), 0);
@@ -412,7 +408,7 @@ impl Registry {
         self.parts.state.read(|state| state.heartbeats)
     }
 
-    /// How many watches are open, of all clients.
+    /// Returns the number of open watches of all clients.
     ///
     /// ```
     /// assert_eq!(waypost_client::fake::Registry::new().watchers(), 0);
@@ -422,10 +418,10 @@ impl Registry {
         self.parts.state.read(|state| state.watchers)
     }
 
-    /// Waits until a look inside shows what `holds` asks for. Cancel safe.
+    /// Waits until the state meets the condition. Cancel safe.
     ///
-    /// Waits for ever where that never comes: wrap it in [`tokio::time::timeout`], which costs no time
-    /// where it is paused.
+    /// May wait forever: wrap it in [`tokio::time::timeout`], which takes no time while time is
+    /// paused.
     ///
     /// ```
     /// use waypost_client::{Registration, fake};
@@ -456,9 +452,9 @@ impl Registry {
         }
     }
 
-    /// The registry's gRPC services, for tests that speak the protocol: a channel for the stubs in
-    /// [`proto`](crate::proto). [Outages](Self::outage) do not reach it, [delays](Self::delay) and
-    /// [refusals](Self::refuse) do.
+    /// Returns the registry's gRPC services, for tests that use the protocol: a channel for the
+    /// stubs in [`proto`](crate::proto). Subject to [delays](Self::delay) and
+    /// [refusals](Self::refuse), not to [outages](Self::outage).
     ///
     /// ```
     /// use waypost_client::{fake, proto::{ListServicesRequest, discovery_client::DiscoveryClient}};
@@ -478,7 +474,7 @@ impl Registry {
         grpc_service(&handlers, Arc::clone(&self.parts.script))
     }
 
-    /// Lets clients reach the registry.
+    /// Makes the registry reachable.
     fn open(&self) {
         self.parts.network.open(ADDRESS, self.grpc());
     }
@@ -491,13 +487,13 @@ impl Default for Registry {
 }
 
 impl fmt::Debug for Registry {
-    /// Without the instances, whose metadata must not get into logs.
+    /// Omits the instances, whose metadata must not get into logs.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Registry").finish_non_exhaustive()
     }
 }
 
-/// The methods of a registry, in the manner that the script asks for.
+/// Combines the methods of a registry with the behaviour that the test set.
 fn grpc_service(handlers: &Handlers, script: Arc<Script>) -> AddressService {
     let registry = RegistryServer::new(handlers.clone());
     let discovery = DiscoveryServer::new(handlers.clone());

@@ -1,4 +1,4 @@
-//! How a registry behaves towards those who ask it, whatever they ask.
+//! The behaviour of a registry towards all requests.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -10,7 +10,7 @@ use tonic::{Status, body::Body};
 
 use crate::runtime::clock;
 
-/// What the test wants of the registry.
+/// The behaviour that the test set.
 #[derive(Debug, Default)]
 pub(super) struct Script {
     behaviour: Mutex<Behaviour>,
@@ -35,12 +35,12 @@ impl Script {
         *self.lock() = Behaviour::default();
     }
 
-    /// The refusal, where this is how requests are answered.
+    /// Returns the refusal, if requests are refused.
     pub(super) fn refusal(&self) -> Option<Response<Body>> {
         self.lock().refusal.clone().map(Status::into_http)
     }
 
-    /// Waits for as long as answers are to be late.
+    /// Waits for the delay of responses.
     pub(super) async fn wait_delay(&self) {
         let delay = self.lock().delay;
         if !delay.is_zero() {
@@ -49,7 +49,7 @@ impl Script {
     }
 
     fn lock(&self) -> MutexGuard<'_, Behaviour> {
-        // Nothing that is done under the lock panics.
+        // No code under the lock panics.
         self.behaviour.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! The state as all handles of a registry share it, with a signal after each change.
+//! The state that all handles of a registry share, with a signal after each change.
 //!
 //! Invariant: the lock is never held over `.await`.
 
@@ -10,7 +10,7 @@ use waypost_core::model::WallTime;
 use super::state::FakeState;
 use crate::runtime::clock::{self, Instant};
 
-/// A registry's state, shared.
+/// The shared state of a registry.
 #[derive(Debug)]
 pub(super) struct SharedState {
     state: Mutex<FakeState>,
@@ -44,15 +44,15 @@ impl SharedState {
         self.changed.subscribe()
     }
 
-    /// The registry's wall clock: it starts at 0 and follows tokio's time, so that tests are
-    /// repeatable.
+    /// Returns the registry's wall clock: it starts at 0 and follows tokio's time, so that tests
+    /// are repeatable.
     pub(super) fn wall(&self) -> WallTime {
         let since = clock::now().saturating_duration_since(self.started);
         WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
     fn lock(&self) -> MutexGuard<'_, FakeState> {
-        // A panic of a test's script leaves a state that another script could make as well.
+        // A panicking test leaves a valid state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! One open watch: waits for changes and turns them into messages, at least one every ten seconds.
+//! An open watch: waits for changes and converts them to messages, at least one every ten seconds.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
 /// The longest silence of a watch.
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// An open watch, which counts as one.
+/// An open watch, counted until it is dropped.
 #[derive(Debug)]
 pub(super) struct OpenWatch {
     shared: Arc<SharedState>,
@@ -22,19 +22,19 @@ pub(super) struct OpenWatch {
     subjects: WatchSubjects,
     position: Option<Cursor>,
     messages: VecDeque<WatchResponse>,
-    /// When the last message was sent.
+    /// The time of the last message.
     sent_at: Instant,
 }
 
 impl OpenWatch {
-    /// Errors: `INVALID_ARGUMENT`.
+    /// Opens a watch. Errors: `INVALID_ARGUMENT`.
     pub(super) fn open(shared: &Arc<SharedState>, request: WatchRequest) -> Result<Self, Status> {
         let subjects = shared.read(|state| state.subjects(&request))?;
         let mut position = request.resume;
         let changed = shared.subscribe();
         let mut messages = shared.read(|state| state.messages(&subjects, &mut position));
         if messages.is_empty() {
-            // It resumed: the client need not wait to find out.
+            // It resumed: confirm that at once.
             messages.push(idle(position.clone()));
         }
         shared.change(|state| state.watchers += 1);
@@ -48,7 +48,7 @@ impl OpenWatch {
         })
     }
 
-    /// The next message. Cancel safe.
+    /// Returns the next message. Cancel safe.
     pub(super) async fn next(&mut self) -> WatchResponse {
         loop {
             if let Some(message) = self.messages.pop_front() {

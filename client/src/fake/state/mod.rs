@@ -17,7 +17,7 @@ use crate::proto::{self, watch_response::Event};
 
 /// Instances in one part of a snapshot: less than 4 MiB, whatever their size.
 const PART_MAX: usize = 128;
-/// Leases never expire by time, so that time stands still for them.
+/// The constant time of leases, which never expire by time.
 const TICK: Tick = Tick(0);
 
 /// A registry and everything in it.
@@ -43,7 +43,7 @@ pub(super) struct FakeState {
 #[derive(Debug)]
 pub(super) struct WatchSubjects {
     namespace: Name,
-    /// Empty: all of the namespace.
+    /// Empty: all services of the namespace.
     services: Vec<Name>,
     filter: Filter,
 }
@@ -56,7 +56,8 @@ impl WatchSubjects {
 }
 
 impl FakeState {
-    /// An empty registry whose history has this number; histories with other numbers differ.
+    /// Creates an empty registry whose history has this number; histories with other numbers
+    /// differ.
     pub(super) fn new(histories: u64) -> Self {
         let limits = Limits::default();
         Self {
@@ -78,7 +79,7 @@ impl FakeState {
         *self = Self { heartbeats, watchers, ids, ..Self::new(histories + 1) };
     }
 
-    /// The present position.
+    /// Returns the present position.
     pub(super) fn cursor(&self) -> proto::Cursor {
         self.cursor_at(self.registry.revision())
     }
@@ -213,7 +214,7 @@ impl FakeState {
         })
     }
 
-    /// The subjects of a watch, and the position that it resumes from.
+    /// Returns the subjects of a watch, and the position that it resumes from.
     pub(super) fn subjects(&self, request: &proto::WatchRequest) -> Result<WatchSubjects, Status> {
         let mut reader = RequestReader::new(&self.limits);
         let namespace = reader.namespace("namespace", &request.namespace);
@@ -225,7 +226,8 @@ impl FakeState {
         Ok(WatchSubjects { namespace, services, filter: convert::filter(request.filter.clone()) })
     }
 
-    /// The messages that bring a watch from `position` to the present, which becomes its position.
+    /// Returns the messages that bring a watch from `position` to the present, which becomes its
+    /// position.
     pub(super) fn messages(
         &self,
         subjects: &WatchSubjects,
@@ -242,7 +244,8 @@ impl FakeState {
         events.into_iter().map(message).collect()
     }
 
-    /// `None` where the log does not reach back to the position, or has never been there.
+    /// Returns the changes since a position; `None` if the log does not reach back to it, or never
+    /// had it.
     fn changes_since(
         &self,
         subjects: &WatchSubjects,
@@ -264,7 +267,7 @@ impl FakeState {
         Some(visible.collect())
     }
 
-    /// The instances of the subjects, in parts; an empty snapshot has one part.
+    /// Returns the instances of the subjects, in parts; an empty snapshot has one part.
     fn snapshot(&self, subjects: &WatchSubjects) -> Vec<Event> {
         let keys = self.services.iter().filter(|key| subjects.include(key));
         let instances: Vec<_> = keys
@@ -281,7 +284,7 @@ impl FakeState {
         (0..count).map(part).collect()
     }
 
-    /// The instances of a service in order of their ids; empty where there is none.
+    /// Returns the instances of a service in order of their ids.
     pub(super) fn instances(&self, namespace: &str, service: &str) -> Vec<proto::Instance> {
         let mut reader = RequestReader::new(&self.limits);
         let service = reader.service("", namespace, service).and_then(|key| self.service(&key));
@@ -289,8 +292,8 @@ impl FakeState {
         instances.map(|instance| convert::instance(instance)).collect()
     }
 
-    /// Removes an instance as its own deregistration does. Returns it as it was last; `None` where
-    /// there is none.
+    /// Removes an instance as its own deregistration does. Returns its last state; `None` if there
+    /// is none.
     pub(super) fn leave(
         &mut self,
         namespace: &str,
@@ -303,8 +306,8 @@ impl FakeState {
         left.is_ok().then(|| self.removed(instance))
     }
 
-    /// Removes an instance as the expiry of its lease does. Returns it as it was last; `None` where
-    /// there is none.
+    /// Removes an instance as the expiry of its lease does. Returns its last state; `None` if there
+    /// is none.
     pub(super) fn expire(
         &mut self,
         namespace: &str,
@@ -314,8 +317,8 @@ impl FakeState {
     ) -> Option<proto::Instance> {
         let (lease, instance) = self.lease(namespace, service, id)?;
         let expired = Due::Expired { lease, reason: RemovalReason::Expired };
-        // Where too many leases expire, the first makes the instance a suspect, the second removes
-        // it.
+        // If too many leases expire, the first command makes the instance suspect, the second
+        // removes it.
         for _ in 0..2 {
             let _enforced = self.run(Command::Enforce(expired), wall);
         }
@@ -361,7 +364,7 @@ impl FakeState {
         Ok(outcome)
     }
 
-    /// A UUID of version 7, from a counter: tests with paused time are repeatable.
+    /// Returns a UUID of version 7, from a counter: tests with paused time are repeatable.
     fn new_id(&mut self, wall: WallTime) -> InstanceId {
         self.ids += 1;
         let mut random = [0; 10];

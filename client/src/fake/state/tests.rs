@@ -1,5 +1,5 @@
 //! The state beyond the registry's contract, which the conformance suite covers: the commands of a
-//! script, and what a lost memory leaves.
+//! test, and the loss of data.
 
 use super::*;
 use crate::proto::{
@@ -67,7 +67,7 @@ fn any_number_of_leases_can_expire() {
 }
 
 #[test]
-fn made_ids_differ_and_repeat_in_another_registry() {
+fn generated_ids_differ_and_repeat_in_another_registry() {
     let ids = || {
         let mut state = FakeState::new(0);
         let mut id = || state.register(&order(""), WALL).unwrap().instance.unwrap().id;
@@ -90,7 +90,7 @@ fn a_large_snapshot_has_parts_and_an_empty_one_has_one() {
 }
 
 #[test]
-fn a_lost_memory_starts_a_new_history_in_which_old_leases_are_unknown() {
+fn lost_data_starts_a_new_history_in_which_old_leases_are_unknown() {
     let mut state = FakeState::new(0);
     let lease = state.register(&order("a"), WALL).unwrap().lease_id;
     let before = state.cursor();
