@@ -5,7 +5,7 @@
 mod admin;
 pub mod cli;
 mod clock;
-pub mod config;
+mod config;
 mod gateway;
 mod guard;
 mod headers;
@@ -14,7 +14,7 @@ mod middleware;
 mod observe;
 mod problem;
 mod proxy;
-pub mod routes;
+mod routes;
 mod server;
 mod settings;
 mod start;

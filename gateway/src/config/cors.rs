@@ -12,26 +12,26 @@ use super::value::{header, method};
 
 /// The permissions of pages from other origins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cors {
+pub(crate) struct Cors {
     /// The origins of the pages.
-    pub origins: Allowed<HeaderValue>,
+    pub(crate) origins: Allowed<HeaderValue>,
     /// The methods of their requests, beside GET, HEAD and POST, which need no permission. Default:
     /// none.
-    pub methods: Allowed<Method>,
+    pub(crate) methods: Allowed<Method>,
     /// The headers that they may set, beside those that need no permission. Default: none.
-    pub headers: Allowed<HeaderName>,
+    pub(crate) headers: Allowed<HeaderName>,
     /// The headers of responses that they may read, beside those that need no permission. Default:
     /// none.
-    pub exposed: Allowed<HeaderName>,
+    pub(crate) exposed: Allowed<HeaderName>,
     /// Allows requests with credentials, such as cookies. Excludes [`Allowed::Any`]. Default: no.
-    pub credentials: bool,
+    pub(crate) credentials: bool,
     /// The time for which a browser may cache the permissions. Default: the browser's own.
-    pub max_age: Option<Duration>,
+    pub(crate) max_age: Option<Duration>,
 }
 
 /// The allowed values of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Allowed<T> {
+pub(crate) enum Allowed<T> {
     /// All values; `["*"]` in the file.
     Any,
     /// The listed values.

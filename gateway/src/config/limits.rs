@@ -9,12 +9,12 @@ use waypost_config::{
 
 /// The bounds of each request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestLimits {
+pub(crate) struct RequestLimits {
     /// The greatest size of a request's body, in bytes; `None`: unbounded. Default: 16 MiB.
-    pub body: Option<u64>,
+    pub(crate) body: Option<u64>,
     /// The time from the end of the upload to the response's head, for routes without a timeout.
     /// Never 0. Default: 30 s.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 impl Default for RequestLimits {

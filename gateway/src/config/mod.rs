@@ -12,48 +12,27 @@ use waypost_auth::Authenticator;
 use waypost_config::{ConfigErrors, Invalid, Section, parse, value::boolean};
 
 use self::route::{RouteDefaults, read_routes};
-pub use self::{
+pub(crate) use self::{
     cors::{Allowed, Cors},
     limits::RequestLimits,
 };
 use crate::routes::{Implicit, RouteTable};
 
 /// The gateway's configuration. The default is that of an empty file.
-///
-/// ```
-/// use std::path::Path;
-/// use waypost_gateway::config::GatewayConfig;
-///
-/// let directory = Path::new("/etc/waypost");
-/// let config = GatewayConfig::parse("
-///     [limits]
-///     timeout = '10s'
-///
-///     [[routes]]
-///     path = '/v1/orders'
-///     service = 'orders'
-/// ", directory)?;
-/// assert_eq!(config.routes.routes()[0].timeout.as_secs(), 10);
-///
-/// let text = "limits.timeout = 'soon'\nimplicitly = true";
-/// let errors = GatewayConfig::parse(text, directory).unwrap_err();
-/// assert_eq!(errors.0.len(), 2);
-/// # Ok::<(), waypost_config::ConfigErrors>(())
-/// ```
 #[derive(Debug)]
-pub struct GatewayConfig {
+pub(crate) struct GatewayConfig {
     /// The bounds of each request.
-    pub limits: RequestLimits,
+    pub(crate) limits: RequestLimits,
     /// Compresses responses for callers that accept it. Default: no, since the length of a response
     /// with a secret and text of a caller's choice reveals the secret (BREACH).
-    pub compression: bool,
+    pub(crate) compression: bool,
     /// The permissions of pages from other origins. Default: no CORS headers.
-    pub cors: Option<Cors>,
+    pub(crate) cors: Option<Cors>,
     /// Identifies callers. Default: no caller is identified.
-    pub auth: Option<Authenticator>,
+    pub(crate) auth: Option<Authenticator>,
     /// The routes. Default: the implicit one; none beside routes or `[auth]`, unless the file sets
     /// `implicit = true`.
-    pub routes: RouteTable,
+    pub(crate) routes: RouteTable,
 }
 
 impl Default for GatewayConfig {
@@ -70,7 +49,7 @@ impl GatewayConfig {
     ///
     /// # Errors
     /// All errors of the file; the first syntax error, if the text is not TOML.
-    pub fn parse(text: &str, directory: &Path) -> Result<Self, ConfigErrors> {
+    pub(crate) fn parse(text: &str, directory: &Path) -> Result<Self, ConfigErrors> {
         parse(text, |file| Self::read(file, directory))
     }
 

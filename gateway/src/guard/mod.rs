@@ -69,11 +69,11 @@ pub(crate) struct Unusual {
 
 /// Features of a path that are refused, unless its route allows them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct PathFeatures {
+pub(crate) struct PathFeatures {
     /// A slash that is percent-encoded (`%2F`).
-    pub encoded_slashes: bool,
+    pub(crate) encoded_slashes: bool,
     /// A segment that is empty (`//`).
-    pub empty_segments: bool,
+    pub(crate) empty_segments: bool,
 }
 
 impl Unusual {

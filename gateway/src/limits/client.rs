@@ -6,10 +6,10 @@ use waypost_auth::{AuthMethod, Identity};
 
 /// A client: an identity, or else an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct ClientKey<'a>(Key<'a>);
+pub(crate) struct ClientKey<'a>(KeyKind<'a>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Key<'a> {
+enum KeyKind<'a> {
     Identity(AuthMethod, &'a str),
     Address(IpAddr),
 }
@@ -19,11 +19,11 @@ impl<'a> ClientKey<'a> {
     /// client that has one address has all of its network.
     pub(crate) fn new(identity: Option<&'a Identity>, address: IpAddr) -> Self {
         Self(match (identity, address.to_canonical()) {
-            (Some(identity), _) => Key::Identity(identity.method, &identity.subject),
-            (None, IpAddr::V4(address)) => Key::Address(address.into()),
+            (Some(identity), _) => KeyKind::Identity(identity.method, &identity.subject),
+            (None, IpAddr::V4(address)) => KeyKind::Address(address.into()),
             (None, IpAddr::V6(address)) => {
                 let network = address.to_bits() & !u128::from(u64::MAX);
-                Key::Address(Ipv6Addr::from_bits(network).into())
+                KeyKind::Address(Ipv6Addr::from_bits(network).into())
             }
         })
     }

@@ -1,4 +1,4 @@
-//! What operators see of requests. A request has a record from its head on and gets an outcome;
+//! Log lines and metrics of requests. A request has a record from its head on and gets an outcome;
 //! both go into its log line and the metrics once its response has been sent.
 
 mod access_log;

@@ -18,7 +18,7 @@ use crate::{
     limits::ClientKey,
     observe::RequestOutcome,
     problem::Problem,
-    routes::{Access, Found, KeySource, Route, unusual},
+    routes::{Access, KeySource, Route, RouteMatch, unusual},
     server::EncodedPositions,
     settings::Settings,
     upstream::{
@@ -96,14 +96,14 @@ fn find_route(
         unusual::check(routes, host, head, unusual, &found).map_err(problems::refused)?;
     }
     match found {
-        Found::Route { route, path } => {
+        RouteMatch::Route { route, path } => {
             Ok((MatchedRoute::Configured(Arc::clone(route)), path.into_owned()))
         }
-        Found::Implicit { service, timeout, path } => {
+        RouteMatch::Implicit { service, timeout, path } => {
             Ok((settings.channels.implicit_route(service, timeout), path.to_owned()))
         }
-        Found::MethodNotAllowed { allow } => Err(problems::method_not_allowed(allow)),
-        Found::None => Err(problems::no_route()),
+        RouteMatch::MethodNotAllowed { allow } => Err(problems::method_not_allowed(allow)),
+        RouteMatch::None => Err(problems::no_route()),
     }
 }
 

@@ -1,35 +1,27 @@
-//! Which hosts a route is for. It must never tell hosts apart by case or by port.
+//! The hosts of a route. Pure.
+//! Invariant: neither case nor port distinguishes hosts.
 
 use std::{cmp::Ordering, fmt, net::Ipv6Addr, str::FromStr};
 
-/// The hosts that a route is for.
-///
-/// ```
-/// use waypost_gateway::routes::HostPattern;
-///
-/// let pattern: HostPattern = "*.Example.com".parse()?;
-/// assert_eq!(pattern.to_string(), "*.example.com");
-/// assert!("example.com:8080".parse::<HostPattern>().is_err());
-/// # Ok::<(), waypost_gateway::routes::HostPatternError>(())
-/// ```
+/// The hosts of a route.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum HostPattern {
-    /// This one: a DNS name or an IP address, in lower case, IPv6 in brackets.
+pub(crate) enum HostPattern {
+    /// One host: a DNS name or an IP address, in lower case, IPv6 in brackets.
     Exact(String),
-    /// Those that have one label or more before this name, which is in lower case.
+    /// All hosts with one label or more before this name, which is in lower case.
     Below(String),
-    /// Any, and none. The default.
+    /// Any host, or none. The default.
     #[default]
     Any,
 }
 
-/// Text is no [`HostPattern`].
+/// The text is not a [`HostPattern`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "must be a DNS name such as api.example.com, one with '*.' before it, or an IP address (IPv6 in \
      brackets), without a port"
 )]
-pub struct HostPatternError;
+pub(crate) struct HostPatternError;
 
 impl FromStr for HostPattern {
     type Err = HostPatternError;
@@ -56,7 +48,7 @@ impl fmt::Display for HostPattern {
     }
 }
 
-/// A DNS name, or an IPv4 address, which looks like one.
+/// Parses a DNS name, or an IPv4 address, which looks like one.
 fn dns_name(text: &str) -> Result<String, HostPatternError> {
     let in_label = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(in_label);
@@ -67,7 +59,8 @@ fn dns_name(text: &str) -> Result<String, HostPatternError> {
     }
 }
 
-/// The host that a request names, without the port, and without the dot of a name that is complete.
+/// Returns the host of an authority, without the port, and without the final dot of an absolute
+/// name.
 pub(super) fn without_port(authority: &str) -> &str {
     if authority.starts_with('[') {
         return authority.find(']').map_or(authority, |end| &authority[..=end]);
@@ -76,7 +69,7 @@ pub(super) fn without_port(authority: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }
 
-/// The names that `host` is below, the longest first.
+/// Returns the parent names of `host`, the longest first.
 pub(super) fn parents(host: &str) -> impl Iterator<Item = &str> {
     host.bytes()
         .enumerate()
@@ -84,7 +77,7 @@ pub(super) fn parents(host: &str) -> impl Iterator<Item = &str> {
         .map(|(at, _)| &host[at + 1..])
 }
 
-/// The order of `known`, which is in lower case, and a host in whatever case.
+/// Compares `known`, in lower case, with a host in any case.
 pub(super) fn compare(known: &str, host: &str) -> Ordering {
     known.bytes().cmp(host.bytes().map(|byte| byte.to_ascii_lowercase()))
 }
@@ -107,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_host_is_no_pattern() {
+    fn other_text_is_not_a_pattern() {
         let (label, name) = ("x".repeat(64), "x.".repeat(127) + "x");
         for text in [
             "",
@@ -136,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_no_part_of_the_host() {
+    fn the_port_is_not_part_of_the_host() {
         for (authority, host) in [
             ("a.b", "a.b"),
             ("a.b:80", "a.b"),
@@ -152,9 +145,9 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_below_what_follows_its_labels() {
+    fn parents_follow_the_labels() {
         assert_eq!(parents("a.b.c").collect::<Vec<_>>(), ["b.c", "c"]);
-        assert_eq!(parents(".b").count(), 0, "there is no label before");
+        assert_eq!(parents(".b").count(), 0, "no label precedes the dot");
         assert_eq!(parents("a").count(), 0);
     }
 }

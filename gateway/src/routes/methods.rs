@@ -1,39 +1,29 @@
-//! Which methods a route is for.
+//! The methods of a route. Pure.
 
 use http::Method;
 
-/// The methods that a route is for.
-///
-/// ```
-/// use http::Method;
-/// use waypost_gateway::routes::Methods;
-///
-/// assert!(Methods::All.contain(&Method::PATCH));
-/// assert!(!Methods::These(vec![Method::GET]).contain(&Method::HEAD));
-/// ```
+/// The methods of a route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Methods {
-    /// All that any route passes on: `GET`, `HEAD`, `POST`, `PUT`, `PATCH`, `DELETE` and `OPTIONS`. The
-    /// default.
+pub(crate) enum Methods {
+    /// `GET`, `HEAD`, `POST`, `PUT`, `PATCH`, `DELETE` and `OPTIONS`, which every route can pass
+    /// on. The default.
     #[default]
     All,
-    /// These, and no others. May name others than those seven, but not `CONNECT` and `TRACE`.
+    /// Only the listed ones. They may be others than those seven, but not `CONNECT` and `TRACE`.
     These(Vec<Method>),
 }
 
 impl Methods {
-    /// Whether `method` is one of them.
-    #[must_use]
-    pub fn contain(&self, method: &Method) -> bool {
+    /// Returns true for one of the methods.
+    pub(crate) fn contain(&self, method: &Method) -> bool {
         match self {
             Self::All => true,
             Self::These(methods) => methods.contains(method),
         }
     }
 
-    /// Whether a method is one of both.
-    #[must_use]
-    pub fn overlap(&self, other: &Self) -> bool {
+    /// Returns true where both have a method in common.
+    pub(crate) fn overlap(&self, other: &Self) -> bool {
         match self {
             Self::All => match other {
                 Self::All => true,

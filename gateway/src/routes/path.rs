@@ -1,40 +1,31 @@
-//! Prefixes of paths, by whole segments. A segment is known however it is encoded; paths themselves
-//! stay as they are, and no dots are resolved.
+//! Path prefixes. Segments are compared decoded; paths stay as they are, and dots are never
+//! resolved. Pure.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use percent_encoding::percent_decode_str;
 
-/// The begin of a path: some of its segments. `/v1/orders` is the begin of itself, of `/v1/orders/`
-/// and of `/v1/orders/7`, not of `/v1/orders-old`. A `/` at the end is left away.
-///
-/// ```
-/// use waypost_gateway::routes::PathPrefix;
-///
-/// let prefix: PathPrefix = "/v1/orders/".parse()?;
-/// assert_eq!(prefix.to_string(), "/v1/orders");
-/// assert!("v1/../orders".parse::<PathPrefix>().is_err());
-/// # Ok::<(), waypost_gateway::routes::PathError>(())
-/// ```
+/// A prefix of paths, of whole segments: `/v1/orders` is a prefix of itself, of `/v1/orders/` and
+/// of `/v1/orders/7`, not of `/v1/orders-old`. A final `/` is dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PathPrefix {
-    /// Empty, or `/` and a segment, again and again.
+pub(crate) struct PathPrefix {
+    /// Empty, or `/` before each segment.
     text: String,
 }
 
-/// Why text is no [`PathPrefix`].
+/// The reason why a text is not a [`PathPrefix`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PathError {
-    /// It does not begin where paths do.
+pub(crate) enum PathPrefixError {
+    /// The text does not begin with `/`.
     #[error("must begin with '/'")]
     Relative,
-    /// It has an empty segment.
+    /// A segment is empty.
     #[error("must not have '//' in it")]
     EmptySegment,
-    /// It has a segment that leads elsewhere.
+    /// A segment is `.` or `..`.
     #[error("must not have a segment '.' or '..'")]
     Dots,
-    /// It has a character that paths have percent-encoded, or is percent-encoded.
+    /// A character must be percent-encoded in paths, or is.
     #[error(
         "must be of letters, digits and '-._~!$&\\'()*+,;=:@' between its '/': what is percent-encoded \
          can't be matched"
@@ -43,29 +34,29 @@ pub enum PathError {
 }
 
 impl PathPrefix {
-    /// It without a slash at its end: empty for `/`.
+    /// Returns the prefix without a final slash: empty for `/`.
     pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Returns true for `/`, with which all paths begin.
+    /// Returns true for `/`, the prefix of all paths.
     pub(super) fn is_root(&self) -> bool {
         self.text.is_empty()
     }
 
-    /// Its segments.
+    /// Returns the segments.
     pub(super) fn segments(&self) -> impl Iterator<Item = &str> {
         self.text.split('/').skip(1)
     }
 
-    /// What follows it in a path that begins with it: nothing, or `/` and more.
+    /// Returns the rest of a path with this prefix: empty, or `/` and more.
     pub(super) fn rest<'a>(&self, path: &'a str) -> &'a str {
-        // By segments: their bytes may be more than its own.
+        // By segments: encoded ones have more bytes than the prefix.
         let end = path.match_indices('/').nth(self.segments().count());
         end.map_or("", |(end, _)| &path[end..])
     }
 
-    /// It, followed by the rest of a path.
+    /// Returns the prefix, followed by the rest of a path.
     pub(super) fn before<'a>(&'a self, rest: &'a str) -> Cow<'a, str> {
         match (&*self.text, rest) {
             ("", "") => Cow::Borrowed("/"),
@@ -77,19 +68,19 @@ impl PathPrefix {
 }
 
 impl FromStr for PathPrefix {
-    type Err = PathError;
+    type Err = PathPrefixError;
 
-    fn from_str(text: &str) -> Result<Self, PathError> {
+    fn from_str(text: &str) -> Result<Self, PathPrefixError> {
         if !text.starts_with('/') {
-            return Err(PathError::Relative);
+            return Err(PathPrefixError::Relative);
         }
         let text = text.strip_suffix('/').unwrap_or(text);
         for segment in text.split('/').skip(1) {
             match segment {
-                "" => return Err(PathError::EmptySegment),
-                "." | ".." => return Err(PathError::Dots),
-                segment if !segment.bytes().all(stands_for_itself) => {
-                    return Err(PathError::Character);
+                "" => return Err(PathPrefixError::EmptySegment),
+                "." | ".." => return Err(PathPrefixError::Dots),
+                segment if !segment.bytes().all(is_plain) => {
+                    return Err(PathPrefixError::Character);
                 }
                 _ => {}
             }
@@ -104,13 +95,13 @@ impl fmt::Display for PathPrefix {
     }
 }
 
-/// What a segment of a request's path says to those who decode it, as nearly all instances do: `%61` is
-/// an `a` (RFC 3986, 6.2.2.2), and `%40` an `@` to them.
+/// Decodes a segment, as nearly all instances do: `%61` is `a` (RFC 3986, 6.2.2.2), and `%40` is
+/// `@`.
 pub(super) fn decoded(segment: &str) -> Cow<'_, str> {
     percent_decode_str(segment).decode_utf8_lossy()
 }
 
-/// A path with its encoded slashes decoded and its empty segments left out.
+/// Returns a path with its encoded slashes decoded, and without empty segments.
 pub(super) fn normalized(path: &str) -> String {
     let decoded = path.replace("%2F", "/").replace("%2f", "/");
     let mut normalized = String::with_capacity(decoded.len());
@@ -121,13 +112,13 @@ pub(super) fn normalized(path: &str) -> String {
     if normalized.is_empty() { "/".to_owned() } else { normalized }
 }
 
-/// A segment without its parameters, which some instances do not look at (RFC 3986, 3.3).
+/// Returns a segment without its parameters, which some instances ignore (RFC 3986, 3.3).
 pub(super) fn without_parameters(segment: &str) -> &str {
     segment.split(';').next().unwrap_or_default()
 }
 
-/// Whether it is a `pchar` of RFC 3986 (section 3.3) that is not percent-encoded.
-fn stands_for_itself(byte: u8) -> bool {
+/// Returns true for a `pchar` of RFC 3986 (section 3.3), except `%`.
+fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
 }
 
@@ -140,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slash_at_the_end_says_nothing() {
+    fn a_final_slash_is_ignored() {
         assert_eq!(prefix("/v1/orders/"), prefix("/v1/orders"));
         assert_eq!(prefix("/"), PathPrefix::default());
         assert_eq!(prefix("/").to_string(), "/");
@@ -149,27 +140,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_prefix_is_told_apart() {
+    fn other_text_is_not_a_prefix() {
         for (text, error) in [
-            ("", PathError::Relative),
-            ("orders", PathError::Relative),
-            ("//", PathError::EmptySegment),
-            ("/a//b", PathError::EmptySegment),
-            ("//a", PathError::EmptySegment),
-            ("/a/../b", PathError::Dots),
-            ("/..", PathError::Dots),
-            ("/./a", PathError::Dots),
-            ("/a%20b", PathError::Character),
-            ("/a b", PathError::Character),
-            ("/a?b", PathError::Character),
-            ("/a#b", PathError::Character),
-            ("/a\\b", PathError::Character),
-            ("/ü", PathError::Character),
-            ("/a\n", PathError::Character),
+            ("", PathPrefixError::Relative),
+            ("orders", PathPrefixError::Relative),
+            ("//", PathPrefixError::EmptySegment),
+            ("/a//b", PathPrefixError::EmptySegment),
+            ("//a", PathPrefixError::EmptySegment),
+            ("/a/../b", PathPrefixError::Dots),
+            ("/..", PathPrefixError::Dots),
+            ("/./a", PathPrefixError::Dots),
+            ("/a%20b", PathPrefixError::Character),
+            ("/a b", PathPrefixError::Character),
+            ("/a?b", PathPrefixError::Character),
+            ("/a#b", PathPrefixError::Character),
+            ("/a\\b", PathPrefixError::Character),
+            ("/ü", PathPrefixError::Character),
+            ("/a\n", PathPrefixError::Character),
         ] {
             assert_eq!(text.parse::<PathPrefix>(), Err(error), "{text}");
         }
-        assert!("/a..b/...".parse::<PathPrefix>().is_ok(), "these lead nowhere");
+        assert!("/a..b/...".parse::<PathPrefix>().is_ok(), "these are plain names");
     }
 
     #[test]
@@ -188,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_taken_from_a_path_and_put_before_one() {
+    fn a_prefix_is_stripped_and_prepended() {
         assert_eq!(prefix("/v1").rest("/v1/orders"), "/orders");
         assert_eq!(prefix("/v1").rest("/v1"), "");
         assert_eq!(prefix("/").rest("/v1"), "/v1");

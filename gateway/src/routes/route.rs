@@ -1,4 +1,4 @@
-//! One route: which requests it is for, whom they go to, and how. It says so, and does nothing.
+//! One route: its requests, their service, and how they are sent. Plain data.
 
 use std::{borrow::Cow, num::NonZeroU32, time::Duration};
 
@@ -8,104 +8,103 @@ use waypost_core::model::Name;
 
 use crate::guard::PathFeatures;
 
-use super::{HostPattern, Methods, PathPrefix};
+use super::{host::HostPattern, methods::Methods, path::PathPrefix};
 
-/// A way from requests to a service.
+/// A route from requests to a service.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Route {
-    /// Its name, where it was given one.
-    pub given_name: Option<Name>,
+pub(crate) struct Route {
+    /// The name in the configuration, if any.
+    pub(crate) given_name: Option<Name>,
     /// The hosts of the requests.
-    pub host: HostPattern,
-    /// How the paths of the requests begin.
-    pub path: PathPrefix,
-    /// What the paths of the requests may hold. Default: nothing that is ambiguous.
-    pub path_features: PathFeatures,
+    pub(crate) host: HostPattern,
+    /// The prefix of the requests' paths.
+    pub(crate) path: PathPrefix,
+    /// The unusual features that paths may have. Default: none.
+    pub(crate) path_features: PathFeatures,
     /// The methods of the requests.
-    pub methods: Methods,
-    /// Whose instances answer.
-    pub service: Name,
-    /// What becomes of [`path`](Self::path) on the way.
-    pub prefix: Prefix,
-    /// Which of the service's instances answer. Default: all.
-    pub filter: Filter,
-    /// How an instance is chosen.
-    pub policy: Policy,
-    /// What requests belong together by. Some exactly where the policy is [`Policy::Rendezvous`].
-    pub key: Option<KeySource>,
-    /// The time until the head of the answer is there, from the end of the upload. Never 0. Default: that
-    /// of all requests.
-    pub timeout: Duration,
-    /// How often more a request may be sent, if it [may](Self::may_replay): after it failed, or, if its
-    /// method is safe (RFC 9110, section 9.2.1), also while its instance is silent. Default: 1.
-    pub retries: u32,
-    /// All methods may be sent again, whatever HTTP says of them. Default: no.
-    pub idempotent: bool,
-    /// When a request that is not answered yet goes to a second instance as well. Never 0. Default:
-    /// never.
-    pub hedge: Option<Duration>,
-    /// How many requests an instance has at once, at most. Default: any number.
-    pub in_flight: Option<NonZeroU32>,
-    /// Instances are spoken to in HTTP/2, without TLS with prior knowledge. Default: in HTTP/1.1.
-    pub http2: bool,
-    /// Who may.
-    pub auth: Access,
-    /// How many requests a client may send. Default: any number.
-    pub rate: Option<Rate>,
+    pub(crate) methods: Methods,
+    /// The service that gets the requests.
+    pub(crate) service: Name,
+    /// The change of [`path`](Self::path) for the instance.
+    pub(crate) prefix: Prefix,
+    /// The instances that get requests. Default: all.
+    pub(crate) filter: Filter,
+    /// The balancing policy.
+    pub(crate) policy: Policy,
+    /// The source of the key for [`Policy::Rendezvous`]; `None` for every other policy.
+    pub(crate) key: Option<KeySource>,
+    /// The time from the end of the request's body to the head of the response. Never 0. Default:
+    /// `limits.timeout`.
+    pub(crate) timeout: Duration,
+    /// The retries of a request that [may be replayed](Self::may_replay): after a failure, or, if
+    /// its method is safe (RFC 9110, section 9.2.1), also while its instance is silent. Default: 1.
+    pub(crate) retries: u32,
+    /// True where requests of every method may be replayed. Default: false.
+    pub(crate) idempotent: bool,
+    /// The delay after which a request goes to a second instance as well. Never 0. Default: no
+    /// hedging.
+    pub(crate) hedge: Option<Duration>,
+    /// The concurrent requests of an instance, at most. Default: no limit.
+    pub(crate) in_flight: Option<NonZeroU32>,
+    /// True for HTTP/2 to instances, with prior knowledge. Default: HTTP/1.1.
+    pub(crate) http2: bool,
+    /// The access of clients.
+    pub(crate) auth: Access,
+    /// The rate limit of each client. Default: no limit.
+    pub(crate) rate: Option<Rate>,
 }
 
-/// What becomes of the begin of a path on the way to an instance.
+/// The change of a path's prefix on the way to an instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Prefix {
-    /// It stays. The default.
+pub(crate) enum Prefix {
+    /// The prefix stays. The default.
     #[default]
     Kept,
-    /// It is taken away.
+    /// The prefix is removed.
     Stripped,
-    /// This takes its place.
+    /// The prefix is replaced by another.
     Replaced(PathPrefix),
 }
 
-/// What the key of a request is: requests with the same key go to the same instance.
+/// The source of a request's key: requests with the same key go to the same instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeySource {
+pub(crate) enum KeySource {
     /// The value of a header.
     Header(HeaderName),
     /// The client: its identity, or else its address.
     Client,
 }
 
-/// Who may send requests.
+/// The access of clients to a route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Access {
-    /// Anybody; who it is is not asked. The default.
+pub(crate) enum Access {
+    /// Every client; credentials are ignored. The default.
     #[default]
     Open,
-    /// Anybody who says who it is and is right, or who does not say.
+    /// Every client without credentials, or with valid ones.
     Optional,
-    /// Only who says who it is, is right, and has all of these scopes.
+    /// Clients with valid credentials and all of these scopes.
     Required {
         /// The scopes. May be empty.
         scopes: Vec<String>,
     },
 }
 
-/// How many requests a client may send.
+/// The rate limit of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// In the long run, each second.
-    pub per_second: NonZeroU32,
-    /// At once.
-    pub burst: NonZeroU32,
+pub(crate) struct Rate {
+    /// The sustained requests a second.
+    pub(crate) per_second: NonZeroU32,
+    /// The requests at once.
+    pub(crate) burst: NonZeroU32,
 }
 
 impl Route {
-    /// How often more a request may be sent, where nothing is said of it.
-    pub const RETRIES: u32 = 1;
+    /// The default of [`retries`](Self::retries).
+    pub(crate) const RETRIES: u32 = 1;
 
-    /// A route for all requests to a service, which has the default of all else, and `timeout`.
-    #[must_use]
-    pub fn to(service: Name, timeout: Duration) -> Self {
+    /// A route for all requests to a service, with `timeout` and defaults.
+    pub(crate) fn to(service: Name, timeout: Duration) -> Self {
         Self {
             given_name: None,
             host: HostPattern::Any,
@@ -128,23 +127,20 @@ impl Route {
         }
     }
 
-    /// What it is called: by its own name, or by that of its service.
-    #[must_use]
-    pub fn name(&self) -> &Name {
+    /// Returns its name, or else that of its service.
+    pub(crate) fn name(&self) -> &Name {
         self.given_name.as_ref().unwrap_or(&self.service)
     }
 
-    /// Whether a request may reach instances more than once: it is idempotent, by HTTP's definition of its
-    /// method (RFC 9110, section 9.2.2), or by what the route says.
-    #[must_use]
-    pub fn may_replay(&self, method: &Method) -> bool {
+    /// Returns true for a request that may reach instances more than once: its method is idempotent
+    /// (RFC 9110, section 9.2.2), or the route is.
+    pub(crate) fn may_replay(&self, method: &Method) -> bool {
         self.idempotent || method.is_idempotent()
     }
 
-    /// The prefix that is taken away, as the route has it: paths that the instance gets, with this before
-    /// them, lead back to it. Empty where nothing is taken away, or something else takes its place.
-    #[must_use]
-    pub fn stripped_prefix(&self) -> &str {
+    /// Returns the prefix that is removed, in the route's spelling: prepended to paths of the
+    /// instance, it leads back to it. Empty where the prefix stays or is replaced.
+    pub(crate) fn stripped_prefix(&self) -> &str {
         let is_stripped = match &self.prefix {
             Prefix::Kept => false,
             Prefix::Stripped => true,
@@ -153,8 +149,8 @@ impl Route {
         if is_stripped { self.path.as_str() } else { "" }
     }
 
-    /// The path that an instance is asked for, where a request's path begins as the route's.
-    pub(super) fn asked<'a>(&'a self, path: &'a str) -> Cow<'a, str> {
+    /// Returns the path for an instance, for a request's path with the prefix.
+    pub(super) fn upstream_path<'a>(&'a self, path: &'a str) -> Cow<'a, str> {
         match &self.prefix {
             Prefix::Kept => Cow::Borrowed(path),
             Prefix::Stripped => match self.path.rest(path) {
@@ -177,14 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn a_route_without_a_name_is_called_as_its_service() {
+    fn a_route_without_a_name_has_that_of_its_service() {
         let named = Route { given_name: "reads".parse().ok(), ..route() };
         assert_eq!(route().name().as_str(), "orders");
         assert_eq!(named.name().as_str(), "reads");
     }
 
     #[test]
-    fn the_prefix_is_kept_taken_away_or_replaced() {
+    fn the_prefix_is_kept_stripped_or_replaced() {
         let replaced = |text: &str| Prefix::Replaced(text.parse().expect("a path"));
         for (prefix, whole, longer, slash) in [
             (Prefix::Kept, "/v1/orders", "/v1/orders/7", "/v1/orders/"),
@@ -195,14 +191,14 @@ mod tests {
             let route = Route { prefix, ..route() };
             let stripped = if longer == "/7" { "/v1/orders" } else { "" };
             assert_eq!(route.stripped_prefix(), stripped);
-            assert_eq!(route.asked("/v1/orders"), whole);
-            assert_eq!(route.asked("/v1/orders/7"), longer);
-            assert_eq!(route.asked("/v1/orders/"), slash);
+            assert_eq!(route.upstream_path("/v1/orders"), whole);
+            assert_eq!(route.upstream_path("/v1/orders/7"), longer);
+            assert_eq!(route.upstream_path("/v1/orders/"), slash);
         }
     }
 
     #[test]
-    fn only_idempotent_requests_repeat_unless_the_route_says_that_all_are() {
+    fn only_idempotent_requests_are_replayed_unless_the_route_is_idempotent() {
         let all = Route { idempotent: true, ..route() };
         for (method, repeats) in [
             (Method::GET, true),

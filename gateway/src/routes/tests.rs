@@ -1,4 +1,9 @@
-//! What a table finds: case by case, and compared with one that looks at every route.
+//! Lookups in a route table: case by case, and compared with a scan of all routes.
+
+use std::{sync::Arc, time::Duration};
+
+use http::Method;
+use waypost_core::model::Name;
 
 use super::*;
 
@@ -16,14 +21,17 @@ fn route(service: &str, host: &str, path: &str, methods: &[&str]) -> Route {
     Route { host, path, methods, ..Route::to(service.parse().expect("a name"), TIMEOUT) }
 }
 
-/// What is found, as text: the service and the path, the methods allowed, or nothing.
+/// Returns the result of a lookup as text: the service and the path, the methods allowed, or
+/// `none`.
 fn found(table: &RouteTable, host: &str, path: &str, method: &str) -> String {
     let host = (!host.is_empty()).then_some(host);
     match table.find(host, path, &method.parse().expect("a method")) {
-        Found::Route { route, path } => format!("{} {path}", route.service),
-        Found::Implicit { service, path, .. } => format!("{service} {path}"),
-        Found::MethodNotAllowed { allow } => format!("allow {}", allow.to_str().expect("text")),
-        Found::None => "none".into(),
+        RouteMatch::Route { route, path } => format!("{} {path}", route.service),
+        RouteMatch::Implicit { service, path, .. } => format!("{service} {path}"),
+        RouteMatch::MethodNotAllowed { allow } => {
+            format!("allow {}", allow.to_str().expect("text"))
+        }
+        RouteMatch::None => "none".into(),
     }
 }
 
@@ -95,7 +103,7 @@ fn the_longest_path_of_whole_segments_counts() {
 }
 
 #[test]
-fn a_host_without_the_path_leaves_it_to_less_particular_ones() {
+fn a_host_without_the_path_falls_back_to_less_specific_ones() {
     let table = RouteTable::new(
         [
             route("exact", "api.example.com", "/v1", &[]),
@@ -111,7 +119,7 @@ fn a_host_without_the_path_leaves_it_to_less_particular_ones() {
 }
 
 #[test]
-fn a_method_that_the_most_particular_routes_do_not_take_is_not_allowed() {
+fn a_method_that_the_most_specific_routes_lack_is_not_allowed() {
     let table = RouteTable::new(
         [
             route("all", "*", "/", &[]),
@@ -127,7 +135,7 @@ fn a_method_that_the_most_particular_routes_do_not_take_is_not_allowed() {
 }
 
 #[test]
-fn the_implicit_way_needs_the_name_of_a_service() {
+fn implicit_routing_needs_the_name_of_a_service() {
     let table = RouteTable::new([], Implicit::Routed { timeout: TIMEOUT });
     for (path, expected) in [
         ("/orders", "orders /"),
@@ -147,7 +155,7 @@ fn the_implicit_way_needs_the_name_of_a_service() {
         assert_eq!(found(&table, "", path, "GET"), expected, "{path}");
     }
     let way = table.find(None, "/orders", &Method::GET);
-    assert!(matches!(way, Found::Implicit { timeout: TIMEOUT, .. }), "{way:?}");
+    assert!(matches!(way, RouteMatch::Implicit { timeout: TIMEOUT, .. }), "{way:?}");
     assert_eq!(found(&RouteTable::default(), "", "/orders", "GET"), "none");
 }
 
@@ -161,7 +169,7 @@ fn every_name_that_a_server_can_accept_has_a_route() {
 }
 
 #[test]
-fn what_is_no_path_leads_nowhere() {
+fn other_targets_have_no_route() {
     let table = RouteTable::new([route("root", "*", "/", &[])], Implicit::Off);
     for path in ["", "*", "orders", "example.com:443"] {
         assert_eq!(found(&table, "", path, "OPTIONS"), "none", "{path}");
@@ -169,7 +177,7 @@ fn what_is_no_path_leads_nowhere() {
 }
 
 #[test]
-fn the_instance_is_asked_for_what_the_route_makes_of_the_path() {
+fn the_instance_gets_the_path_that_the_route_makes() {
     let stripped = Route { prefix: Prefix::Stripped, ..route("a", "*", "/a", &[]) };
     let replaced = Prefix::Replaced("/in".parse().expect("a path"));
     let replaced = Route { prefix: replaced, ..route("b", "*", "/b", &[]) };
@@ -181,7 +189,7 @@ fn the_instance_is_asked_for_what_the_route_makes_of_the_path() {
 }
 
 #[test]
-fn of_two_routes_for_the_same_requests_the_first_has_them() {
+fn of_two_routes_for_the_same_requests_the_first_gets_them() {
     let both = [route("first", "*", "/a", &["GET"]), route("second", "*", "/a", &[])];
     let table = RouteTable::new(both, Implicit::Off);
     assert_eq!(found(&table, "", "/a", "GET"), "first /a");
@@ -191,7 +199,7 @@ fn of_two_routes_for_the_same_requests_the_first_has_them() {
 }
 
 #[test]
-fn a_lookup_of_a_written_route_allocates_nothing() {
+fn a_lookup_of_a_configured_route_allocates_nothing() {
     let stripped =
         Route { prefix: Prefix::Stripped, ..route("a", "*.example.com", "/v1/a", &["GET"]) };
     let table = RouteTable::new([stripped], Implicit::Routed { timeout: TIMEOUT });
@@ -199,14 +207,14 @@ fn a_lookup_of_a_written_route_allocates_nothing() {
     {
         let allocated = allocation_counter::measure(|| {
             let found = table.find(Some("API.Example.com:80"), path, &method);
-            assert!(!matches!(found, Found::None));
+            assert!(!matches!(found, RouteMatch::None));
         });
         assert_eq!(allocated.count_total, 0, "{method} {path}");
     }
 }
 
-/// How much a pattern says about a host that it holds.
-fn particular(pattern: &HostPattern, host: &str) -> Option<usize> {
+/// Returns the specificity of a pattern that matches a host.
+fn specificity(pattern: &HostPattern, host: &str) -> Option<usize> {
     let host = host.to_ascii_lowercase();
     match pattern {
         HostPattern::Exact(name) => (*name == host).then_some(usize::MAX),
@@ -218,21 +226,21 @@ fn particular(pattern: &HostPattern, host: &str) -> Option<usize> {
     }
 }
 
-/// What a table should find, by a look at every route.
+/// Returns the result that a lookup should have, by a scan of all routes.
 fn by_scan(routes: &[Route], host: &str, path: &str, method: &Method) -> String {
     let mut best = Vec::new();
-    let mut most = None;
+    let mut highest = None;
     for route in routes {
         let prefix = route.path.to_string();
         let prefix = if prefix == "/" { "" } else { &*prefix };
         let begins = path == prefix || path.starts_with(&format!("{prefix}/"));
-        let Some(host) = particular(&route.host, host).filter(|_| begins) else { continue };
-        let says = Some((host, prefix.len()));
-        if says > most {
+        let Some(host) = specificity(&route.host, host).filter(|_| begins) else { continue };
+        let specificity = Some((host, prefix.len()));
+        if specificity > highest {
             best.clear();
-            most = says;
+            highest = specificity;
         }
-        if says == most {
+        if specificity == highest {
             best.push(route);
         }
     }
@@ -252,7 +260,7 @@ fn by_scan(routes: &[Route], host: &str, path: &str, method: &Method) -> String 
     format!("allow {}", allow.join(", "))
 }
 
-/// Some text of few segments, so that much of it is alike.
+/// Returns a random path of few different segments, so that many paths match.
 fn some_path(random: &mut fastrand::Rng, segments: &[&str]) -> String {
     let count = random.usize(0..5);
     let path: String =
@@ -282,7 +290,7 @@ fn some_route(random: &mut fastrand::Rng, service: usize) -> Route {
 }
 
 #[test]
-fn a_lookup_agrees_with_a_look_at_every_route() {
+fn a_lookup_agrees_with_a_scan_of_all_routes() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -338,13 +346,15 @@ fn a_path_that_could_be_read_as_one_of_another_route_is_ambiguous() {
         ("shop.example", "/git/shop//a", false),
     ] {
         let host = (!host.is_empty()).then_some(host);
-        let Found::Route { route, .. } = table.find(host, path, &Method::POST) else { panic!() };
+        let RouteMatch::Route { route, .. } = table.find(host, path, &Method::POST) else {
+            panic!()
+        };
         assert_eq!(table.is_ambiguous(host, path, &Method::POST, route), expected, "{path}");
     }
 }
 
-/// All that a path becomes where each of its encoded slashes is decoded or is not, and each run of slashes
-/// is one or stays.
+/// Returns all readings of a path: each encoded slash is decoded or not, and each run of slashes is
+/// merged or not.
 fn readings(path: &str) -> Vec<String> {
     let mut readings = vec![String::new()];
     let mut rest = path;
@@ -390,13 +400,15 @@ fn a_path_that_is_not_ambiguous_leads_to_one_route_however_it_is_read() {
         if crate::guard::check(&request.into_parts().0).is_err() {
             continue;
         }
-        let Found::Route { route, .. } = table.find(None, &path, &Method::GET) else { panic!() };
+        let RouteMatch::Route { route, .. } = table.find(None, &path, &Method::GET) else {
+            panic!()
+        };
         if table.is_ambiguous(None, &path, &Method::GET, route) {
             continue;
         }
         for reading in readings(&path) {
             let found = table.find(None, &reading, &Method::GET);
-            let Found::Route { route: other, .. } = found else { panic!("{reading}") };
+            let RouteMatch::Route { route: other, .. } = found else { panic!("{reading}") };
             assert!(Arc::ptr_eq(route, other), "{path} read as {reading}");
             compared += 1;
         }

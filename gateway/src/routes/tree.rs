@@ -1,58 +1,59 @@
-//! The routes of one set of hosts, by the segments of their paths. A lookup takes no more steps
-//! than the longest path of a route has segments, however long the request's is, and allocates
-//! nothing for those that are not percent-encoded.
+//! The routes of one set of hosts, by the segments of their paths. Pure. A lookup takes no more
+//! steps than the longest path of a route has segments, and allocates nothing for segments without
+//! percent-encoding.
 
 use std::sync::Arc;
 
 use http::{HeaderValue, Method};
 
 use super::{
-    Methods, Route,
+    methods::Methods,
     path::{decoded, without_parameters},
+    route::Route,
 };
 
-/// What follows a path that some routes have in common.
+/// The routes below a common path.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Tree {
-    place: Option<Place>,
-    /// By their segment, in order.
+pub(super) struct PathTree {
+    node: Option<PathRoutes>,
+    /// Ordered by segment.
     children: Vec<(Box<str>, Self)>,
 }
 
 /// The routes of one path.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Place {
+pub(super) struct PathRoutes {
     routes: Vec<Arc<Route>>,
-    /// The methods of them all, as the header `Allow` has them.
+    /// The methods of all routes, as the value of `Allow`.
     allow: HeaderValue,
 }
 
-impl Tree {
-    /// Adds a route. Where others are for the same requests, they stay before it.
+impl PathTree {
+    /// Adds a route behind those for the same requests.
     pub(super) fn insert(&mut self, route: Arc<Route>) {
-        let place = {
+        let node = {
             let mut tree = self;
             for segment in route.path.segments() {
                 tree = tree.child_or_insert(segment);
             }
-            &mut tree.place
+            &mut tree.node
         };
-        let mut routes = place.take().map_or_else(Vec::new, |place| place.routes);
+        let mut routes = node.take().map_or_else(Vec::new, |node| node.routes);
         routes.push(route);
-        *place = Some(Place { allow: allow(&routes), routes });
+        *node = Some(PathRoutes { allow: allow(&routes), routes });
     }
 
-    /// The place with the longest path that `path` begins with, by whole segments. However these are
-    /// spelled: a route that asks who calls must not be got around by another spelling.
-    pub(super) fn find(&self, path: &str) -> Option<&Place> {
-        let mut found = self.place.as_ref();
+    /// Finds the routes of the longest prefix of `path`, by whole segments. Segments match in any
+    /// spelling: another spelling must not bypass the route that requires authentication.
+    pub(super) fn find(&self, path: &str) -> Option<&PathRoutes> {
+        let mut found = self.node.as_ref();
         let mut tree = self;
         for segment in path.split('/').skip(1) {
             let segment = decoded(segment);
             let at = tree.search(&segment).or_else(|_| tree.search(without_parameters(&segment)));
             let Ok(at) = at else { break };
             tree = &tree.children[at].1;
-            found = tree.place.as_ref().or(found);
+            found = tree.node.as_ref().or(found);
         }
         found
     }
@@ -70,14 +71,14 @@ impl Tree {
     }
 }
 
-impl Place {
-    /// The route for a method, or else the methods that there are routes for.
+impl PathRoutes {
+    /// Returns the route for a method, or else the methods that have routes.
     pub(super) fn route(&self, method: &Method) -> Result<&Arc<Route>, &HeaderValue> {
         self.routes.iter().find(|route| route.methods.contain(method)).ok_or(&self.allow)
     }
 }
 
-/// The methods of some routes; empty where one is for all.
+/// Returns the methods of routes, as the value of `Allow`; empty where a route has all.
 fn allow(routes: &[Arc<Route>]) -> HeaderValue {
     let mut names = Vec::new();
     for route in routes {

@@ -1,33 +1,35 @@
-//! Requests that only some routes pass on: with a method beyond the usual ones, or an ambiguous
-//! path. Pure.
-//! Must not let such a request take a route that an instance could read as another one.
+//! Requests that only some routes pass on: with an unusual method or path. Pure.
+//! Invariant: such a request takes no route that an instance could read as another one.
 
 use http::{StatusCode, request::Parts};
 
-use super::{Found, Methods, RouteTable};
+use super::{
+    methods::Methods,
+    table::{RouteMatch, RouteTable},
+};
 use crate::guard::{self, PathFeatures, Refused, Unusual};
 
-/// Checks what is unusual about a request: its route has to name its method, and has to allow what its path
-/// holds. Every reading of such a path has to lead to that route: otherwise it would get around the
+/// Checks an unusual request: its route must list its method, and allow the features of its path.
+/// Every reading of such a path must lead to that route: otherwise it could bypass the
 /// authentication of a route below.
 pub(crate) fn check(
     routes: &RouteTable,
     host: Option<&str>,
     head: &Parts,
     unusual: Unusual,
-    found: &Found<'_>,
+    found: &RouteMatch<'_>,
 ) -> Result<(), Refused> {
     let bad = |reason| Err(Refused::new(StatusCode::BAD_REQUEST, reason));
     let (route, path) = match found {
-        Found::Route { route, path } => (route, path),
-        // Some routes for this path name their methods, and this one is not among them.
-        Found::MethodNotAllowed { .. } => {
+        RouteMatch::Route { route, path } => (route, path),
+        // Routes for this path list their methods, without this one.
+        RouteMatch::MethodNotAllowed { .. } => {
             return unusual.path.check_allowed(PathFeatures::default());
         }
-        Found::Implicit { .. } | Found::None if unusual.method => {
+        RouteMatch::Implicit { .. } | RouteMatch::None if unusual.method => {
             return Err(guard::METHOD_NOT_SERVED);
         }
-        Found::Implicit { .. } | Found::None => {
+        RouteMatch::Implicit { .. } | RouteMatch::None => {
             return unusual.path.check_allowed(PathFeatures::default());
         }
     };
@@ -43,7 +45,7 @@ pub(crate) fn check(
     }
     // RFC 3986, 4.2: a reference to another host.
     if path.starts_with("//") {
-        return bad("the path that the instance would get begins with two slashes");
+        return bad("the path for the instance begins with two slashes");
     }
     Ok(())
 }

@@ -24,10 +24,10 @@ use tokio::{net::TcpStream, time};
 use tonic::body::Body;
 
 use super::{
-    Shutdown, Timeouts,
     activity::{Activity, GuardedBody, HalfClosed, Phase},
     linger::linger,
     rejection::Reject,
+    shutdown::Shutdown,
     stream::{self, CallerStream, HttpVersion},
 };
 use crate::{clock, guard};
@@ -45,6 +45,15 @@ const IDLE_AFTER: Duration = Duration::from_millis(50);
 /// The time that a caller which closed its side has to take the next bytes of its response. Whether
 /// it still reads shows only once something is sent to it.
 const HALF_CLOSED_MAX: Duration = Duration::from_secs(5);
+
+/// The time that callers have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    /// For the head of a request.
+    pub(crate) head: Duration,
+    /// Until they take the next bytes of a response, over HTTP/1.1.
+    pub(crate) send: Duration,
+}
 
 /// A connection, and how it is served.
 pub(super) struct CallerConnection<F> {

@@ -54,9 +54,9 @@ pub(crate) struct Upstream {
 /// The state of a service, as the registry reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ServiceState {
-    /// It has instances, or has had some.
+    /// The service has an instance, or has had one.
     Known,
-    /// It has not had any since it is watched.
+    /// The service has had no instance since the gateway watches it.
     Unknown,
     /// The registry has not reported it yet.
     Loading,
