@@ -18,11 +18,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_transport(false)
         .btree_map(".")
         // Answers that tell of instances are written from bytes, many of them from shared ones.
-        .extern_path(".waypost.v1.RegisterResponse", "crate::api::grpc::encoded::RegisterResponse")
-        .extern_path(".waypost.v1.UpdateResponse", "crate::api::grpc::encoded::UpdateResponse")
-        .extern_path(".waypost.v1.ResolveResponse", "crate::api::grpc::encoded::ResolveResponse")
-        .extern_path(".waypost.v1.WatchResponse", "crate::api::grpc::encoded::WatchResponse")
-        .codec_path("crate::api::grpc::codec::Codec")
+        .extern_path(".waypost.v1.RegisterResponse", "crate::api::grpc::message::RegisterResponse")
+        .extern_path(".waypost.v1.UpdateResponse", "crate::api::grpc::message::UpdateResponse")
+        .extern_path(".waypost.v1.ResolveResponse", "crate::api::grpc::message::ResolveResponse")
+        .extern_path(".waypost.v1.WatchResponse", "crate::api::grpc::message::WatchResponse")
+        .codec_path("crate::api::grpc::message::Codec")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -19,12 +19,11 @@ use tower::Service;
 use tracing::debug;
 
 use super::{
-    EarlyServices,
     deadline::{grpc_timeout, within},
+    early::EarlyServices,
     error,
     services::{Call, RegistryServices},
-    stream_end::StreamEnd,
-    watch_body::OpenedWatch,
+    stream::{OpenedWatch, StreamEnd},
 };
 use crate::{clock::Clock, engine::Engine, model::Limits};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{encoded::RESPONSE_BYTES_MAX, violations::unavailable};
+use super::message::{RESPONSE_BYTES_MAX, unavailable};
 use crate::{engine::EngineError, registry::Refusal, store::StoreError};
 
 /// The retry delay while the server starts.

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use futures_util::stream::{self, Empty};
 use tonic::{Request, Response, Status};
 
-use super::{
-    convert::{Reader, cursor_from_wire, cursor_to_wire},
-    encoded::{ResolveResponse, TooLarge, WatchResponse, Which},
-    error,
-    proto::{self, discovery_server::Discovery},
-    watch_body::OpenedWatch,
-};
 use crate::{
+    api::grpc::{
+        error,
+        message::{
+            Reader, ResolveResponse, TooLarge, WatchResponse, Which, cursor_from_wire,
+            cursor_to_wire,
+        },
+        proto::{self, discovery_server::Discovery},
+        stream::OpenedWatch,
+    },
     engine::{Engine, ServiceSummary, WatchScope},
     model::{Limits, services_in_page},
 };

@@ -13,7 +13,7 @@ const TEXT_BYTES_MAX: usize = 200;
 
 /// Gathers what is wrong, each with the path of its field.
 #[derive(Debug, Default)]
-pub(super) struct Violations {
+pub(in crate::api::grpc) struct Violations {
     found: Vec<Violation>,
 }
 
@@ -26,12 +26,16 @@ struct Violation {
 
 impl Violations {
     /// The field can't be taken as it is.
-    pub(super) fn bad(&mut self, path: impl Into<String>, reason: impl Display) {
+    pub(in crate::api::grpc) fn bad(&mut self, path: impl Into<String>, reason: impl Display) {
         self.add(path.into(), &reason, false);
     }
 
     /// There is too much of it.
-    pub(super) fn over_limit(&mut self, path: impl Into<String>, reason: impl Display) {
+    pub(in crate::api::grpc) fn over_limit(
+        &mut self,
+        path: impl Into<String>,
+        reason: impl Display,
+    ) {
         self.add(path.into(), &reason, true);
     }
 
@@ -40,7 +44,7 @@ impl Violations {
     }
 
     /// The value, or a note of why there is none.
-    pub(super) fn check<T, E: Display>(
+    pub(in crate::api::grpc) fn check<T, E: Display>(
         &mut self,
         path: impl Into<String>,
         parsed: Result<T, E>,
@@ -49,13 +53,13 @@ impl Violations {
     }
 
     /// Whether nothing is wrong.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::api::grpc) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
     /// `INVALID_ARGUMENT`, or `RESOURCE_EXHAUSTED` where there is only too much of something. Every
     /// field is named in `BadRequest`, what is too much in `QuotaFailure` besides.
-    pub(super) fn into_status(self) -> Status {
+    pub(in crate::api::grpc) fn into_status(self) -> Status {
         let only_limits = self.found.iter().all(|violation| violation.over_limit);
         let code = if only_limits { Code::ResourceExhausted } else { Code::InvalidArgument };
         let count = self.found.len();
@@ -99,7 +103,10 @@ fn shortened(text: &str) -> String {
 }
 
 /// A status that says when to come again.
-pub(super) fn unavailable(message: impl Into<String>, retry_delay: Duration) -> Status {
+pub(in crate::api::grpc) fn unavailable(
+    message: impl Into<String>,
+    retry_delay: Duration,
+) -> Status {
     let details = ErrorDetails::with_retry_info(Some(retry_delay));
     Status::with_error_details(Code::Unavailable, message, details)
 }

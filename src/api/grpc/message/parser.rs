@@ -1,15 +1,14 @@
-//! Wire to model and back: the one place that converts.
+//! Requests from the wire to the model.
 
 use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
-use super::{proto, violations::Violations};
+use super::violations::Violations;
 use crate::{
+    api::grpc::proto,
     model::{
-        Content, Cursor, DEFAULT_WEIGHT, Filter, HistoryId, Host, Instance, InstanceId, LeaseId,
-        LeaseTerms, Limits, Metadata, Name, Page, Parts, Presence, Revision, ServiceKey, Status,
-        Version, WallTime,
+        Content, DEFAULT_WEIGHT, Filter, Host, InstanceId, LeaseId, LeaseTerms, Limits, Metadata,
+        Name, Page, Parts, ServiceKey, Status, Version,
     },
-    protobuf::{Fields, number_len, text_len},
     registry::{Patch, Target},
 };
 
@@ -20,33 +19,33 @@ const GRACE_DEFAULT: Duration = Duration::from_secs(3);
 
 /// Reads requests against the limits and notes what is wrong with them.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(in crate::api::grpc) struct Reader<'a> {
     limits: &'a Limits,
-    pub(super) violations: Violations,
+    pub(in crate::api::grpc) violations: Violations,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(limits: &'a Limits) -> Self {
+    pub(in crate::api::grpc) fn new(limits: &'a Limits) -> Self {
         Self { limits, violations: Violations::default() }
     }
 
     /// A namespace; nothing means the default one.
-    pub(super) fn namespace(&mut self, path: &str, text: &str) -> Option<Name> {
+    pub(in crate::api::grpc) fn namespace(&mut self, path: &str, text: &str) -> Option<Name> {
         if text.is_empty() { Some(Name::default_namespace()) } else { self.name(path, text) }
     }
 
     /// A name that must be there.
-    pub(super) fn name(&mut self, path: &str, text: &str) -> Option<Name> {
+    pub(in crate::api::grpc) fn name(&mut self, path: &str, text: &str) -> Option<Name> {
         self.violations.check(path, Name::parse(text, self.limits.name_bytes_max))
     }
 
     /// An id that must be there.
-    pub(super) fn id(&mut self, path: &str, text: &str) -> Option<InstanceId> {
+    pub(in crate::api::grpc) fn id(&mut self, path: &str, text: &str) -> Option<InstanceId> {
         self.violations.check(path, InstanceId::parse(text, self.limits.id_bytes_max))
     }
 
     /// A service named by two fields of the same message.
-    pub(super) fn service(
+    pub(in crate::api::grpc) fn service(
         &mut self,
         within: &str,
         namespace: &str,
@@ -59,7 +58,7 @@ impl<'a> Reader<'a> {
 
     /// The page of a service's instances; `Some(None)`: everything in one answer. The service is none
     /// where it can't be read.
-    pub(super) fn page(
+    pub(in crate::api::grpc) fn page(
         &mut self,
         size: u32,
         token: &str,
@@ -70,7 +69,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Which instance is meant: by its lease, or by its identity where there is none.
-    pub(super) fn target(
+    pub(in crate::api::grpc) fn target(
         &mut self,
         lease: u64,
         namespace: &str,
@@ -86,7 +85,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What an instance says of itself.
-    pub(super) fn content(&mut self, instance: &proto::Instance) -> Option<Content> {
+    pub(in crate::api::grpc) fn content(&mut self, instance: &proto::Instance) -> Option<Content> {
         let host = Host::parse(&instance.host, self.limits.host_bytes_max);
         let host = self.violations.check("instance.host", host);
         let port = self.port("instance.port", instance.port);
@@ -192,12 +191,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Leases of a heartbeat.
-    pub(super) fn leases(&mut self, leases: &[u64]) -> bool {
+    pub(in crate::api::grpc) fn leases(&mut self, leases: &[u64]) -> bool {
         self.count("lease_ids", leases.len(), self.limits.heartbeat_leases_max)
     }
 
     /// Services of a watch.
-    pub(super) fn watched_services(
+    pub(in crate::api::grpc) fn watched_services(
         &mut self,
         namespace: Option<&Name>,
         services: &[String],
@@ -215,7 +214,7 @@ impl<'a> Reader<'a> {
     }
 
     /// How long a lease lives.
-    pub(super) fn terms(
+    pub(in crate::api::grpc) fn terms(
         &mut self,
         ttl: Option<prost_types::Duration>,
         grace: Option<prost_types::Duration>,
@@ -241,7 +240,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What to change of an instance.
-    pub(super) fn patch(
+    pub(in crate::api::grpc) fn patch(
         &mut self,
         instance: &proto::Instance,
         mask: Option<&prost_types::FieldMask>,
@@ -275,7 +274,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A filter; none matches everything.
-    pub(super) fn filter(&mut self, filter: Option<proto::Filter>) -> Option<Filter> {
+    pub(in crate::api::grpc) fn filter(&mut self, filter: Option<proto::Filter>) -> Option<Filter> {
         let filter = filter.unwrap_or_default();
         let count_max = self.limits.filter_entries_max;
         let zones = self.count("filter.zones", filter.zones.len(), count_max);
@@ -302,147 +301,4 @@ fn duration(wire: prost_types::Duration) -> Option<Duration> {
     let seconds = u64::try_from(wire.seconds).ok()?;
     let nanos = u32::try_from(wire.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
     Some(Duration::new(seconds, nanos))
-}
-
-/// A position that a peer gave; `None` if it can't be one of ours.
-pub(super) fn cursor_from_wire(cursor: &proto::Cursor) -> Option<Cursor> {
-    let history = HistoryId::parse(&cursor.history_id)?;
-    Some(Cursor { history, revision: Revision(cursor.revision) })
-}
-
-pub(super) fn cursor_to_wire(cursor: Cursor) -> proto::Cursor {
-    proto::Cursor { history_id: cursor.history.to_string(), revision: cursor.revision.0 }
-}
-
-pub(super) fn duration_to_wire(duration: Duration) -> prost_types::Duration {
-    prost_types::Duration {
-        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
-    }
-}
-
-pub(super) fn time_to_wire(time: WallTime) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: i64::try_from(time.0 / 1000).unwrap_or(i64::MAX),
-        nanos: i32::try_from(time.0 % 1000 * 1_000_000).unwrap_or(0),
-    }
-}
-
-/// The bytes of a `waypost.v1.Instance`.
-pub(super) fn instance_bytes(instance: &Instance) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(256);
-    put_instance(instance, &mut bytes);
-    bytes
-}
-
-/// Puts the bytes of a `waypost.v1.Instance` behind others, without making one: every lookup, snapshot
-/// and change tells of some.
-pub(super) fn put_instance(instance: &Instance, bytes: &mut Vec<u8>) {
-    let content = instance.content.view();
-    let mut fields = Fields(bytes);
-    fields.text(1, instance.service.namespace.as_str());
-    fields.text(2, instance.service.service.as_str());
-    fields.text(3, instance.id.as_str());
-    fields.text(4, content.host);
-    fields.number(5, content.port.get().into());
-    for (name, port) in content.ports() {
-        let port = u64::from(port.get());
-        fields.begin(6, text_len(name) + number_len(port));
-        fields.text(1, name);
-        fields.number(2, port);
-    }
-    fields.number(7, status_to_wire(instance) as u64);
-    fields.text(8, content.zone);
-    fields.text(9, content.version);
-    // Told also where it is 0.
-    fields.present(10, content.weight.into());
-    for (key, value) in content.metadata() {
-        fields.begin(11, text_len(key) + text_len(value));
-        fields.text(1, key);
-        fields.text(2, value);
-    }
-    fields.number(12, instance.created.0);
-    fields.number(13, instance.modified.0);
-    let at = instance.registered_at.0;
-    let (seconds, nanos) = (at / 1000, at % 1000 * 1_000_000);
-    fields.begin(14, number_len(seconds) + number_len(nanos));
-    fields.number(1, seconds);
-    fields.number(2, nanos);
-}
-
-fn status_to_wire(instance: &Instance) -> proto::Status {
-    match (instance.presence, instance.content.status()) {
-        // The lease may be alive or held: an instance that declared that it takes no traffic shows
-        // what it declared.
-        (_, Status::Starting) => proto::Status::Starting,
-        (_, Status::Draining) => proto::Status::Draining,
-        (_, Status::Down) => proto::Status::Down,
-        (Presence::Confirmed, Status::Up) => proto::Status::Up,
-        (Presence::Suspect, Status::Up) => proto::Status::Suspect,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use prost::Message;
-    use waypost_core::testing::{id, key, name, parts};
-
-    use super::*;
-
-    #[test]
-    fn an_instance_is_written_as_the_message_that_it_is() {
-        let entries = [("a", ""), ("", "b"), ("c", "d")];
-        let entries = entries.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let metadata = BTreeMap::from(entries);
-        let ports = [("admin", 1), ("metrics", 65_535)];
-        let full = Parts {
-            ports: ports.map(|(text, port)| (name(text), NonZeroU16::new(port).unwrap())).into(),
-            status: Status::Down,
-            zone: Some(name("eu-1")),
-            version: Version::parse("v 7", 128).unwrap(),
-            weight: 0,
-            metadata: Metadata::new(&metadata),
-            ..parts(8_080)
-        };
-        let instance = |parts: &Parts, presence, at| Instance {
-            service: key("shop/orders").into(),
-            id: id("i"),
-            content: Content::from(parts),
-            presence,
-            created: Revision(3),
-            modified: Revision(1 << 40),
-            registered_at: WallTime(at),
-        };
-        let whole = proto::Instance {
-            namespace: "shop".into(),
-            service: "orders".into(),
-            id: "i".into(),
-            host: "10.0.0.1".into(),
-            port: 8_080,
-            ports: ports.map(|(name, port)| (name.to_owned(), port.into())).into(),
-            status: proto::Status::Down.into(),
-            zone: "eu-1".into(),
-            version: "v 7".into(),
-            weight: Some(0),
-            metadata,
-            created_revision: 3,
-            modified_revision: 1 << 40,
-            registered_at: Some(prost_types::Timestamp { seconds: 17, nanos: 5_000_000 }),
-        };
-        let bare = proto::Instance {
-            port: 1,
-            ports: BTreeMap::new(),
-            status: proto::Status::Suspect.into(),
-            zone: String::new(),
-            version: String::new(),
-            weight: Some(100),
-            metadata: BTreeMap::new(),
-            registered_at: Some(prost_types::Timestamp { seconds: 0, nanos: 0 }),
-            ..whole.clone()
-        };
-        let of_full = instance_bytes(&instance(&full, Presence::Confirmed, 17_005));
-        assert_eq!(of_full, whole.encode_to_vec());
-        let of_bare = instance_bytes(&instance(&parts(1), Presence::Suspect, 0));
-        assert_eq!(of_bare, bare.encode_to_vec());
-    }
 }

@@ -1,5 +1,9 @@
 //! The services of `waypost.v1`, dispatched by the service name in the path.
 
+mod admin;
+mod discovery;
+mod registry;
+
 use std::{convert::Infallible, fmt, future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
@@ -8,14 +12,9 @@ use http_body::Body as HttpBody;
 use tonic::{Status, body::Body, codegen::StdError, server::NamedService};
 use tower::Service;
 
-use super::{
-    admin::AdminApi,
-    discovery::DiscoveryApi,
-    proto::{
-        admin_server::AdminServer, discovery_server::DiscoveryServer,
-        registry_server::RegistryServer,
-    },
-    registry::RegistryApi,
+use self::{admin::AdminApi, discovery::DiscoveryApi, registry::RegistryApi};
+use super::proto::{
+    admin_server::AdminServer, discovery_server::DiscoveryServer, registry_server::RegistryServer,
 };
 use crate::{clock::Clock, engine::Engine, model::Limits};
 

@@ -15,8 +15,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use tonic::{Status, body::Body};
 
-use super::encoded::WatchResponse;
-use crate::engine::Watch;
+use crate::{api::grpc::message::WatchResponse, engine::Watch};
 
 /// The prefix of each gRPC message: a compression flag and the length.
 const PREFIX_BYTES: usize = 5;
@@ -24,15 +23,15 @@ const PREFIX_BYTES: usize = 5;
 /// A watch on its way from the method that opens it to the dispatcher, beside the empty stream that
 /// the method returns.
 #[derive(Clone)]
-pub(super) struct OpenedWatch(Arc<Mutex<Option<Watch>>>);
+pub(in crate::api::grpc) struct OpenedWatch(Arc<Mutex<Option<Watch>>>);
 
 impl OpenedWatch {
-    pub(super) fn new(watch: Watch) -> Self {
+    pub(in crate::api::grpc) fn new(watch: Watch) -> Self {
         Self(Arc::new(Mutex::new(Some(watch))))
     }
 
     /// The response, with the watch in its extensions, if there is one, as its body.
-    pub(super) fn as_body(mut response: Response<Body>) -> Response<Body> {
+    pub(in crate::api::grpc) fn as_body(mut response: Response<Body>) -> Response<Body> {
         match response.extensions_mut().remove().and_then(|Self(watch)| watch.lock().take()) {
             Some(watch) => response.map(|_empty| Body::new(WatchBody(watch))),
             None => response,

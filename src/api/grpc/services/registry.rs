@@ -5,13 +5,15 @@ use std::{pin::Pin, sync::Arc};
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{
-    convert::{Reader, cursor_to_wire, duration_to_wire, instance_bytes},
-    encoded::{RegisterResponse, UpdateResponse},
-    error,
-    proto::{self, registry_server::Registry},
-};
 use crate::{
+    api::grpc::{
+        error,
+        message::{
+            Reader, RegisterResponse, UpdateResponse, cursor_to_wire, duration_to_wire,
+            instance_bytes,
+        },
+        proto::{self, registry_server::Registry},
+    },
     clock::Clock,
     engine::{Engine, KeepAlive},
     model::{Content, InstanceId, LeaseTerms, Limits, Revision, ServiceKey},

@@ -17,10 +17,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::{Status, body::Body};
 
-use super::{error, send_buffer::SendBuffer};
+use super::send_buffer::SendBuffer;
+use crate::api::grpc::error;
 
 /// The end of both directions of one stream.
-pub(super) struct StreamEnd {
+pub(in crate::api::grpc) struct StreamEnd {
     /// Ends the responses.
     closed: Arc<AtomicBool>,
     /// Ends the requests, once the responses are dropped.
@@ -44,12 +45,12 @@ enum Direction {
 
 impl StreamEnd {
     /// An end of responses when `closed` is set. Setting it wakes no stream: each must be polled.
-    pub(super) fn new(closed: &Arc<AtomicBool>) -> Self {
+    pub(in crate::api::grpc) fn new(closed: &Arc<AtomicBool>) -> Self {
         Self { closed: Arc::clone(closed), unread: CancellationToken::new() }
     }
 
     /// The responses' body, with a bounded send buffer.
-    pub(super) fn of_responses(self, body: Body) -> Body {
+    pub(in crate::api::grpc) fn of_responses(self, body: Body) -> Body {
         let body = Body::new(SendBuffer::new(body));
         let direction =
             Direction::Responses { closed: self.closed, _unread: self.unread.drop_guard() };
@@ -57,7 +58,7 @@ impl StreamEnd {
     }
 
     /// The requests' body.
-    pub(super) fn of_requests(&self, body: Body) -> Body {
+    pub(in crate::api::grpc) fn of_requests(&self, body: Body) -> Body {
         let unread = Box::pin(self.unread.clone().cancelled_owned());
         Body::new(EndingBody { body, direction: Direction::Requests { unread }, ended: false })
     }

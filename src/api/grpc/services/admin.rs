@@ -6,12 +6,12 @@ use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status};
 use waypost_serving::tasks;
 
-use super::{
-    convert::{Reader, cursor_to_wire, time_to_wire},
-    error,
-    proto::{self, admin_server::Admin},
-};
 use crate::{
+    api::grpc::{
+        error,
+        message::{Reader, cursor_to_wire, time_to_wire},
+        proto::{self, admin_server::Admin},
+    },
     clock::Clock,
     engine::Engine,
     model::{Limits, WallTime},

@@ -1,0 +1,22 @@
+//! Messages: requests to the model's types, or all that is wrong with them; results to bytes.
+
+mod chunk;
+mod codec;
+mod convert;
+mod instance;
+mod parser;
+mod resolve;
+mod violations;
+mod watch;
+mod write;
+
+pub(super) use chunk::Which;
+pub(crate) use codec::Codec;
+pub(super) use convert::{cursor_from_wire, cursor_to_wire, duration_to_wire, time_to_wire};
+pub(super) use instance::instance_bytes;
+pub(super) use parser::Reader;
+pub(crate) use resolve::ResolveResponse;
+pub(super) use resolve::{RESPONSE_BYTES_MAX, TooLarge};
+pub(super) use violations::unavailable;
+pub(crate) use watch::WatchResponse;
+pub(crate) use write::{RegisterResponse, UpdateResponse};

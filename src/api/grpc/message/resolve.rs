@@ -1,0 +1,172 @@
+//! The response of `Resolve`: its instances are shared with other lookups of a service that did not
+//! change.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes};
+use prost::{
+    DecodeError, Message,
+    encoding::{self, DecodeContext, WireType, decode_varint},
+};
+
+use super::{
+    chunk::{Which, encode_chunk, is_wanted, length},
+    convert::cursor_to_wire,
+};
+use crate::{
+    api::grpc::proto,
+    model::{Cursor, Filter, Instance, Page, page_token_after},
+    registry::{RosterChunk, Service},
+};
+
+/// Bytes of instances in a page at most, where it has more than one instance.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of one response at most: gRPC clients refuse larger messages by default.
+pub(in crate::api::grpc) const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A `waypost.v1.ResolveResponse`: what to send, as bytes.
+#[derive(Debug, Default)]
+pub(crate) struct ResolveResponse {
+    /// Encoded fields `instances`.
+    instances: Vec<Bytes>,
+    cursor: proto::Cursor,
+    /// Empty where this is everything, or the last page.
+    next_page_token: String,
+}
+
+/// The instances take more than [`RESPONSE_BYTES_MAX`].
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::api::grpc) struct TooLarge;
+
+impl ResolveResponse {
+    /// All instances of the service that match the filter, only those that take traffic or all.
+    pub(in crate::api::grpc) fn whole(
+        service: Option<&Service>,
+        filter: &Filter,
+        which: Which,
+        cursor: Cursor,
+    ) -> Result<Self, TooLarge> {
+        let chunks = service.map(|service| service.roster.chunks()).unwrap_or_default();
+        let mut answer = Self { cursor: cursor_to_wire(cursor), ..Self::default() };
+        let mut bytes = answer.encoded_len();
+        answer.instances.reserve_exact(chunks.len());
+        for chunk in chunks {
+            let instances = encode_chunk(chunk, filter, which);
+            bytes += instances.len();
+            if bytes > RESPONSE_BYTES_MAX {
+                return Err(TooLarge);
+            }
+            answer.instances.push(instances);
+        }
+        Ok(answer)
+    }
+
+    /// A page of them.
+    pub(in crate::api::grpc) fn page(
+        service: Option<&Service>,
+        filter: &Filter,
+        which: Which,
+        cursor: Cursor,
+        page: &Page,
+    ) -> Self {
+        let mut answer = Self { cursor: cursor_to_wire(cursor), ..Self::default() };
+        let Some(Service { key, roster, .. }) = service else { return answer };
+        let chunks = match &page.after {
+            Some(after) => roster.chunks_from(after),
+            None => roster.chunks(),
+        };
+        let mut filling = Filling { page, count: 0, bytes: 0, last: None };
+        for chunk in chunks {
+            let (piece, is_full) = filling.take(chunk, filter, which);
+            answer.instances.push(piece);
+            if is_full {
+                answer.next_page_token =
+                    filling.last.map(|last| page_token_after(&last.id, key)).unwrap_or_default();
+                break;
+            }
+        }
+        answer
+    }
+}
+
+/// A page on the way.
+struct Filling<'a> {
+    page: &'a Page,
+    count: usize,
+    bytes: usize,
+    last: Option<&'a Instance>,
+}
+
+impl<'a> Filling<'a> {
+    /// Takes as much of the chunk's encoded instances as the page has room for. Returns whether an
+    /// instance is left for the next page.
+    fn take(
+        &mut self,
+        chunk: &'a Arc<RosterChunk>,
+        filter: &Filter,
+        which: Which,
+    ) -> (Bytes, bool) {
+        let encoded = encode_chunk(chunk, filter, which);
+        let (mut begin, mut end, mut is_full) = (0, 0, false);
+        for instance in chunk.instances().filter(|one| is_wanted(one, filter, which)) {
+            let len = first_item_len(&encoded[end..]);
+            if self.page.after.as_ref().is_some_and(|after| instance.id <= *after) {
+                end += len;
+                begin = end;
+                continue;
+            }
+            let is_fit = self.count == 0 || self.bytes + len <= PAGE_BYTES_MAX;
+            if self.count == self.page.size || !is_fit {
+                is_full = true;
+                break;
+            }
+            self.count += 1;
+            self.bytes += len;
+            self.last = Some(instance);
+            end += len;
+        }
+        (encoded.slice(begin..end), is_full)
+    }
+}
+
+/// Returns how long the first of the encoded items is.
+fn first_item_len(items: &[u8]) -> usize {
+    let mut rest = items.get(1..).unwrap_or_default();
+    // Encoded here, so it can be decoded.
+    let bytes = decode_varint(&mut rest).ok().and_then(|bytes| usize::try_from(bytes).ok());
+    bytes.map_or(items.len(), |bytes| (items.len() - rest.len() + bytes).min(items.len()))
+}
+
+impl Message for ResolveResponse {
+    fn encode_raw(&self, buffer: &mut impl BufMut) {
+        for instances in &self.instances {
+            buffer.put_slice(instances);
+        }
+        encoding::message::encode(2, &self.cursor, buffer);
+        if !self.next_page_token.is_empty() {
+            encoding::string::encode(3, &self.next_page_token, buffer);
+        }
+    }
+
+    fn encoded_len(&self) -> usize {
+        let token = match self.next_page_token.as_str() {
+            "" => 0,
+            _ => encoding::string::encoded_len(3, &self.next_page_token),
+        };
+        length(&self.instances) + encoding::message::encoded_len(2, &self.cursor) + token
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buffer: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        // The server never reads its own answers.
+        encoding::skip_field(wire_type, tag, buffer, context)
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}

@@ -1,0 +1,15 @@
+//! The stubs that `build.rs` makes of `proto/`.
+
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::wildcard_imports,
+    reason = "generated"
+)]
+tonic::include_proto!("waypost.v1");
+
+/// What reflection serves.
+pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
