@@ -366,8 +366,8 @@ mod tests {
     #[tokio::test]
     async fn instances_that_fail_or_break_off_are_ejected() {
         for failure in ["500", "breaks off", "fails"] {
-            let calls: Arc<Mutex<usize>> = Arc::default();
-            let counted = Arc::clone(&calls);
+            let bad_calls: Arc<Mutex<usize>> = Arc::default();
+            let counted = Arc::clone(&bad_calls);
             let inner = service_fn(move |request: Request<()>| {
                 let bad = request.uri().host() == Some("bad");
                 *counted.lock().unwrap() += usize::from(bad);
@@ -388,8 +388,8 @@ mod tests {
                     let _ = response.into_body().collect().await;
                 }
             }
-            let calls = *calls.lock().unwrap();
-            assert!((1..=5).contains(&calls), "{failure}: {calls}");
+            let bad_calls = *bad_calls.lock().unwrap();
+            assert!((1..=5).contains(&bad_calls), "{failure}: {bad_calls}");
         }
     }
 
