@@ -28,6 +28,18 @@ const READS: [&str; 12] = [
     ".has(",
     "allowed(section, ",
 ];
+/// Code spans that begin so are paths in the repository.
+const FOLDERS: [&str; 9] = [
+    "src/",
+    "tests/",
+    "client/",
+    "gateway/",
+    "crates/",
+    "benches/",
+    "examples/",
+    "proto/",
+    "docs/",
+];
 /// Pages with tables of messages.
 const MESSAGES: [&str; 2] =
     ["docs/operations/troubleshooting.md", "docs/operations/logs-and-metrics.md"];
@@ -218,4 +230,33 @@ fn every_link_leads_to_a_file_and_a_heading() {
         }
     }
     assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn every_path_exists() {
+    let mut pages = Vec::new();
+    files(root(), ".md", &mut pages);
+    // It has the paths of its time.
+    pages.retain(|page| !page.ends_with("CHANGELOG.md"));
+    let mut missing = Vec::new();
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        let paths = text.lines().flat_map(spans).filter(|span| {
+            !span.contains([' ', '*']) && FOLDERS.iter().any(|folder| span.starts_with(folder))
+        });
+        for path in paths.flat_map(expanded) {
+            if !root().join(&path).exists() && !page.with_file_name(&path).exists() {
+                missing.push(format!("{}: {path}", page.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// Expands the braces of `a/{b,c}.rs`.
+fn expanded(path: &str) -> Vec<String> {
+    let braces =
+        path.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)));
+    let Some((before, (names, after))) = braces else { return vec![path.to_owned()] };
+    names.split(',').map(|name| format!("{before}{name}{after}")).collect()
 }
