@@ -1,5 +1,5 @@
-//! What the programs of Waypost share to run: how they spawn, listen, log, stop, and report where
-//! they listen. Each module stands alone; none depends on what a program serves.
+//! The parts that every program of Waypost runs on: tasks, listening, logs, signals, the port file.
+//! Each module stands alone; none depends on the service of a program.
 
 pub mod correlation;
 pub mod exit_code;

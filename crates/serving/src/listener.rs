@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::warn;
 
-/// How long a new connection may stay silent.
+/// The time that a new connection may stay silent.
 const OPENING_MAX: Duration = Duration::from_secs(10);
 /// Bytes that end the opening: HTTP/2's preface and the head of the first frame. A shorter request
 /// of HTTP/1 is answered within [`OPENING_MAX`].
@@ -32,8 +32,8 @@ const BACKLOG: u32 = 4096;
 /// The pause after a failure to accept, such as too many open files.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Listens on an address, and returns the address that it got: port 0 picks one. Must be called in a
-/// tokio runtime.
+/// Listens on an address, and returns the address that it got: port 0 picks one. Must be called in
+/// a tokio runtime.
 ///
 /// Errors: the address can't be bound.
 pub fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
@@ -112,7 +112,7 @@ pub struct Accepted<I> {
     stream: I,
     /// Present until enough bytes have arrived.
     opening: Option<Opening>,
-    /// Whether anything was written.
+    /// True after the first write.
     wrote: bool,
     _permit: OwnedSemaphorePermit,
 }

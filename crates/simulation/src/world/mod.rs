@@ -3,8 +3,10 @@
 //! that a seed and what is done in which step fix everything that happens.
 
 mod faults;
+mod hosts;
+mod probes;
 
-use std::{collections::BTreeMap, future::Future};
+use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use tokio::task::AbortHandle;
@@ -14,16 +16,16 @@ use waypost::{
     server::Core,
     store::MemoryStore,
 };
-use waypost_client::{Client, Service, proto::Status};
+use waypost_client::{Client, Service};
 
 use self::faults::Faults;
 use crate::{
     journal::{Identity, Journal},
     machine::Machine,
     network::socket::{Process, incoming},
-    network::{Link, Network, REGISTRY},
-    oracle::{End, History, Oracle, ViewRecord, Violation},
-    software::probe::{self, Probe},
+    network::{Network, REGISTRY},
+    oracle::{End, Oracle, ViewRecord, Violation},
+    software::probe,
     software::reader::{Manner, Reader, Subject},
     software::replica::{Content, Replica, Terms},
     time::{HostClock, Millis, STEP_MS, place},
@@ -245,94 +247,6 @@ impl World {
         conditions.now.run < conditions.began.run + GATE_MS
     }
 
-    /// Ends it with `kill -9`.
-    pub fn kill_registry(&mut self) {
-        self.faults.note(self.now, "registry killed", "");
-        self.switch_off(REGISTRY);
-    }
-
-    fn switch_off(&mut self, host: usize) {
-        self.network.enter(host);
-        self.machines[host].switch_off();
-    }
-
-    // Faults.
-
-    /// Stops all software of a host for a while.
-    pub fn pause(&mut self, host: usize, millis: Millis) {
-        let kind = if host == REGISTRY { "registry stopped" } else { "node stopped" };
-        self.faults.note(self.now, kind, &format!("host {host} for {millis} ms"));
-        self.machines[host].stop_until(self.now + millis);
-    }
-
-    /// Cuts the power of a host: its connections end without notice.
-    pub fn cut_power(&mut self, host: usize) {
-        self.faults.note(self.now, "power lost", &format!("host {host}"));
-        self.switch_off(host);
-        self.network.forget_connections(host);
-        if host == REGISTRY {
-            return;
-        }
-        let now = self.oracle.conditions.now;
-        let lost: Vec<_> = self.replicas_on(host).collect();
-        for number in lost {
-            if let Some(replica) = self.replicas.remove(&number) {
-                self.oracle.roll.ended(&replica.identity, number, End::Vanished, now);
-            }
-        }
-        self.views.retain(|view| view.record.node != host);
-        for watcher in self.watchers.iter().filter(|watcher| watcher.node == host) {
-            self.oracle.drop_reader(watcher.number);
-        }
-        self.watchers.retain(|watcher| watcher.node != host);
-    }
-
-    /// Gives the power back; what runs there has to be started anew.
-    pub(crate) fn restore_power(&mut self, host: usize) {
-        self.machines[host].switch_on(self.now);
-    }
-
-    pub(crate) fn is_on(&self, host: usize) -> bool {
-        self.machines[host].is_on()
-    }
-
-    /// Sets the link in both directions.
-    pub fn set_links(&mut self, node: usize, kind: &'static str, link: &Link) {
-        self.faults.note(self.now, kind, &format!("host {node}: {link:?}"));
-        self.network.set_link(node, REGISTRY, link.clone());
-        self.network.set_link(REGISTRY, node, link.clone());
-    }
-
-    /// Sets the link in one direction.
-    pub fn set_link(&mut self, from: usize, to: usize, kind: &'static str, link: Link) {
-        self.faults.note(self.now, kind, &format!("from host {from} to {to}: {link:?}"));
-        self.network.set_link(from, to, link);
-    }
-
-    /// Breaks all connections of a node.
-    pub fn reset(&mut self, node: usize) {
-        self.faults.note(self.now, "connections reset", &format!("host {node}"));
-        self.oracle.conditions.hamper(node);
-        self.network.reset_connections(node);
-    }
-
-    /// Ends all faults.
-    pub fn heal(&mut self) {
-        for host in 0..self.machines.len() {
-            self.machines[host].go_on();
-            self.network.set_link(host, REGISTRY, Link::default());
-            self.network.set_link(REGISTRY, host, Link::default());
-            if !self.machines[host].is_on() && host != REGISTRY {
-                self.restore_power(host);
-            }
-        }
-        if !self.machines[REGISTRY].is_on() {
-            self.start_registry();
-        }
-    }
-
-    // Processes.
-
     pub fn replicas_on(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
         self.replicas.iter().filter(move |(_, one)| one.node == node).map(|(number, _)| *number)
     }
@@ -447,92 +361,6 @@ impl World {
     }
 
     // Probes.
-
-    /// Starts a conversation with the registry, where it is there for all.
-    fn probe<F>(&mut self, talk: impl FnOnce(Probe) -> F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        if !self.is_on(REGISTRY) || self.is_gated() {
-            return;
-        }
-        self.probes_ever += 1;
-        let random = self.random.fork();
-        let (_, clock) = self.system(RECORDER);
-        let journal = self.journal.clone();
-        let (number, process) = (self.probes_ever, Process::default());
-        let probe = Probe { number, process, clock, journal, random };
-        self.system(RECORDER).0.spawn(talk(probe));
-    }
-
-    /// Asks for leases that have to be unknown.
-    pub fn probe_retired(&mut self) {
-        if !self.retired.is_empty() {
-            let leases = self.retired.clone();
-            self.probe(|probe| probe.ended(leases));
-        }
-    }
-
-    pub fn probe_fencing(&mut self) {
-        self.probe(Probe::fence);
-    }
-
-    pub fn probe_lapse(&mut self) {
-        self.probe(Probe::lapse);
-    }
-
-    /// Asks how many instances of a namespace are held.
-    pub fn probe_protection(&mut self, namespace: &str) {
-        let (namespace, held) = (namespace.to_owned(), self.held(namespace) as u64);
-        self.probe(|probe| probe.protection(namespace, held));
-    }
-
-    /// Lets go of what is held in a namespace, as an operator does.
-    pub fn release(&mut self, namespace: &str) {
-        let (namespace, held) = (namespace.to_owned(), self.held(namespace) as u64);
-        self.probe(|probe| probe.release(namespace, held));
-    }
-
-    /// Removes an identity as an operator does.
-    pub(crate) fn evict(&mut self, identity: &Identity) {
-        let now = self.oracle.conditions.now;
-        self.oracle.roll.evicted(identity, now);
-        let identity = identity.clone();
-        self.probe(|probe| probe.evict(identity));
-    }
-
-    // What is to be seen.
-
-    /// The number of instances of a namespace, as the recorder saw them.
-    pub fn members(&self, namespace: &str) -> usize {
-        let members = self.oracle.present().into_iter().flat_map(|present| present.members.keys());
-        members.filter(|identity| identity.namespace == namespace).count()
-    }
-
-    /// The number of them that protection holds, whatever their status.
-    pub fn held(&self, namespace: &str) -> usize {
-        let held = self.oracle.present().into_iter().flat_map(|present| &present.held);
-        held.filter(|identity| identity.namespace == namespace).count()
-    }
-
-    /// The statuses of those that protection holds, as the registry shows them.
-    pub fn held_statuses(&self, namespace: &str) -> Vec<Status> {
-        let Some(present) = self.oracle.present() else { return Vec::new() };
-        let held = present.held.iter().filter(|identity| identity.namespace == namespace);
-        held.filter_map(|identity| present.members.get(identity)).map(|one| one.status()).collect()
-    }
-
-    /// The registry's position, as the recorder saw it.
-    pub fn revision(&self) -> u64 {
-        self.oracle.present().map_or(0, History::revision)
-    }
-
-    /// The number of snapshots that readers got because they fell behind.
-    pub fn resets(&self) -> u64 {
-        self.oracle.resets()
-    }
-
-    // The end.
 
     /// Compares everything with the truth. There were no faults for a while.
     pub fn look_at_peace(&mut self) {

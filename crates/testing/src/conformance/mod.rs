@@ -1,8 +1,10 @@
-//! The registry's contract as tests that run over every implementation: the server over a socket and
-//! the registry in memory of the client crate.
+//! The registry's contract as tests that run over every implementation: the server over a socket
+//! and the registry in memory of the client crate.
 //!
 //! [`registry_conformance!`](crate::registry_conformance) makes a test of each check. Every check
 //! has a namespace of its own, so that a server may serve all of them.
+
+#![expect(clippy::panic, reason = "checks of a test suite")]
 
 mod leases;
 mod lookups;
