@@ -102,7 +102,7 @@ fn read_route(
     let hedge = section.read("hedge", positive_duration);
     let in_flight = section.read("in_flight", count);
     let http2 = section.read("http2", boolean);
-    let auth = read_access(section, defaults.has_auth);
+    let auth = read_access(section, defaults);
     let rate = section.table("rate", read_rate);
     let RequestMatch { host, path, methods } = matched?;
     let (policy, key) = balance?;
@@ -234,7 +234,7 @@ enum AuthLevel {
     Required,
 }
 
-fn read_access(section: &mut Section<'_>, has_auth: bool) -> Result<Access, Invalid> {
+fn read_access(section: &mut Section<'_>, defaults: RouteDefaults) -> Result<Access, Invalid> {
     let levels = [
         ("none", AuthLevel::None),
         ("optional", AuthLevel::Optional),
@@ -258,7 +258,7 @@ fn read_access(section: &mut Section<'_>, has_auth: bool) -> Result<Access, Inva
             );
         }
     };
-    if !has_auth {
+    if !defaults.has_auth {
         let message = "needs the table [auth], which configures how callers are identified";
         return Err(section.error(requiring, message));
     }
