@@ -241,7 +241,7 @@ fn errors_of_auth_have_their_own_lines_and_show_no_secret() {
         "line 6: auth.api_keys.heder: is no known key",
         "line 8: auth.jwt.issuer: must be a string, and is of type integer",
         "line 10: auth.jwt.keys[0].secret_file: is missing, which HS256 needs",
-        "line 11: auth.jwt.keys[1].alg: 'HS257' is no known algorithm",
+        "line 11: auth.jwt.keys[1].alg: 'HS257' is not a known algorithm",
     ];
     assert_eq!(shown.lines().collect::<Vec<_>>(), expected);
     let shown = errors("auth = 'hush'");
