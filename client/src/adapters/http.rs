@@ -43,8 +43,8 @@ use crate::{balance::PickContext, endpoint::Outcome, service::Service};
 ///     .service(HttpClient::builder(TokioExecutor::new()).build_http::<Empty<&[u8]>>());
 /// // The host is replaced.
 /// let request = http::Request::get("http://orders/v1/orders/7").body(Empty::new())?;
-/// let answer = client.call(request).await?;
-/// println!("{}", answer.status());
+/// let response = client.call(request).await?;
+/// println!("{}", response.status());
 /// # Ok(())
 /// # }
 /// ```
@@ -70,7 +70,7 @@ use crate::{balance::PickContext, endpoint::Outcome, service::Service};
 ///
 /// async fn pass_on(State(orders): State<Orders>, request: Request) -> Response {
 ///     match orders.oneshot(request).await {
-///         Ok(answer) => answer.map(Body::new),
+///         Ok(response) => response.map(Body::new),
 ///         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
 ///     }
 /// }
@@ -207,9 +207,9 @@ where
             call.end(Outcome::Failure);
             return Box::pin(async move { Err(CallError::Address { address }) });
         }
-        let answer = self.inner.call(request);
+        let response = self.inner.call(request);
         Box::pin(async move {
-            match answer.await {
+            match response.await {
                 Ok(response) => Ok(tracked_response(call, response)),
                 Err(error) => {
                     call.end(Outcome::Failure);
@@ -235,8 +235,8 @@ fn tracked_response<B>(call: PickedCall, response: Response<B>) -> Response<Trac
 /// use http_body_util::{BodyExt, Empty};
 /// use waypost_client::TrackedBody;
 ///
-/// async fn length(answer: http::Response<TrackedBody<Empty<&[u8]>>>) -> usize {
-///     let Ok(body) = answer.into_body().collect().await;
+/// async fn length(response: http::Response<TrackedBody<Empty<&[u8]>>>) -> usize {
+///     let Ok(body) = response.into_body().collect().await;
 ///     body.to_bytes().len()
 /// }
 /// # let _ = length;

@@ -124,10 +124,10 @@ where
             Err(reason) => return Box::pin(async move { Err(CallError::NoInstance(reason)) }),
         };
         let endpoint = Arc::clone(call.endpoint());
-        let answer = self.inner.call(Picked { request, endpoint });
+        let response = self.inner.call(Picked { request, endpoint });
         let classify = self.layer.classify.clone();
         Box::pin(async move {
-            let result = answer.await;
+            let result = response.await;
             call.end(classify(&result));
             result.map_err(CallError::Call)
         })
@@ -209,11 +209,11 @@ mod tests {
     #[tokio::test]
     async fn a_request_counts_as_in_flight_until_its_response() {
         let seen: Arc<Mutex<Option<Arc<Endpoint>>>> = Arc::default();
-        let (answer, answered) = tokio::sync::watch::channel(false);
+        let (release, released) = tokio::sync::watch::channel(false);
         let inner = service_fn(|call: Picked<()>| {
             *seen.lock().unwrap() = Some(Arc::clone(&call.endpoint));
-            let mut answered = answered.clone();
-            async move { answered.wait_for(|answered| *answered).await.map(drop).map_err(drop) }
+            let mut released = released.clone();
+            async move { released.wait_for(|released| *released).await.map(drop).map_err(drop) }
         });
         let mut calls = PickLayer::new(service(&["a"]), classify).layer(inner);
         let call = calls.ready().await.unwrap().call(());
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(endpoint.in_flight(), 2);
         drop(given_up);
         assert_eq!(endpoint.in_flight(), 1);
-        answer.send_replace(true);
+        release.send_replace(true);
         call.await.unwrap();
         assert_eq!(endpoint.in_flight(), 0);
     }

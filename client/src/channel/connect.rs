@@ -89,14 +89,14 @@ impl<P: Protocol> BalancedChannel<P> {
     /// result.
     async fn dial(&self, endpoint: &Arc<Endpoint>) -> Result<Connection, ConnectError> {
         let (task, dialer) = (Arc::clone(endpoint), self.service.dialer().clone());
-        let (answer, dialed) = oneshot::channel();
+        let (sender, dialed) = oneshot::channel();
         tasks::spawn("dial", async move {
             let connected = task.connection().connect(&dialer, task.address()).await;
             if connected.is_err() {
                 task.record(Outcome::Unreachable, Duration::ZERO);
             }
             // The caller may have given up.
-            let _gone = answer.send(connected);
+            let _gone = sender.send(connected);
         });
         // The runtime may be shutting down.
         let gone = |_| Err(ConnectError::Closed { address: endpoint.address().into() });

@@ -35,8 +35,8 @@ impl<P: Protocol> BalancedChannel<P> {
         let send_wait_max = SEND_WAIT_MAX.max(self.options.ready_wait);
         let mut give_up = clock::now() + send_wait_max;
         loop {
-            let answered = self.attempt(call, scope, give_up).await;
-            let Err(failure) = answered else { return answered };
+            let result = self.attempt(call, scope, give_up).await;
+            let Err(failure) = result else { return result };
             let Some(wait) = self.retry_after(&mut retry, call, &failure) else {
                 return Err(failure);
             };
@@ -95,11 +95,11 @@ impl<P: Protocol> BalancedChannel<P> {
         let span = tracing::debug_span!("attempt", service, instance, attempt = previous + 1);
         let attempt = Attempt::start(pick, call);
         match self.send(call, &transport, request, endpoint.address()).instrument(span).await {
-            Ok(answer) => {
+            Ok(response) => {
                 let began = attempt.began();
-                let mut answer = attempt.record_response(answer);
-                answer.extensions_mut().insert(ServedBy { endpoint, attempts: previous + 1 });
-                let checked = AttemptFailure::check(answer);
+                let mut response = attempt.record_response(response);
+                response.extensions_mut().insert(ServedBy { endpoint, attempts: previous + 1 });
+                let checked = AttemptFailure::check(response);
                 if checked.is_ok() {
                     call.record_response(began);
                 }

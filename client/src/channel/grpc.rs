@@ -43,9 +43,9 @@ impl tower::Service<Request<Body>> for BalancedChannel {
 /// # async fn main() {
 /// let mut channel = Service::fixed([]).channel();
 /// let request = http::Request::new(tonic::body::Body::empty());
-/// let Ok(answer) = channel.call(request).await;
+/// let Ok(response) = channel.call(request).await;
 /// // No instance: UNAVAILABLE is 14.
-/// assert_eq!(answer.headers()["grpc-status"], "14");
+/// assert_eq!(response.headers()["grpc-status"], "14");
 /// # }
 /// ```
 #[must_use = "futures do nothing unless polled"]

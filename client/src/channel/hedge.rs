@@ -41,8 +41,8 @@ impl<P: Protocol> BalancedChannel<P> {
         let mut timer = pin!(clock::timer(at));
         poll_fn(|context| {
             loop {
-                if let Poll::Ready(answered) = race.poll(first.as_mut(), context) {
-                    return Poll::Ready(answered);
+                if let Poll::Ready(result) = race.poll(first.as_mut(), context) {
+                    return Poll::Ready(result);
                 }
                 ready!(timer.as_mut().poll(context));
                 let now = clock::now();
@@ -109,7 +109,7 @@ impl<'a, P: Protocol> ParallelAttempts<'a, P> {
         {
             self.is_first_done = true;
             match attempted {
-                Ok(answer) => return Poll::Ready(Ok(answer)),
+                Ok(response) => return Poll::Ready(Ok(response)),
                 Err(failure) => self.fail(failure),
             }
         }
@@ -117,7 +117,7 @@ impl<'a, P: Protocol> ParallelAttempts<'a, P> {
         while let Some(other) = self.others.get_mut(next) {
             match other.as_mut().poll(context) {
                 Poll::Pending => next += 1,
-                Poll::Ready(Ok(answer)) => return Poll::Ready(Ok(answer)),
+                Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
                 Poll::Ready(Err(failure)) => {
                     drop(self.others.swap_remove(next));
                     self.fail(failure);

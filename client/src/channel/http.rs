@@ -55,9 +55,9 @@ use crate::{
 /// let client = Client::new("http://127.0.0.1:7510")?;
 /// let mut orders = client.service("orders").http_channel();
 /// let request = Request::get("/v1/orders/7").extension(CallTimeout(Duration::from_secs(2)));
-/// let answer = orders.call(request.body(Body::empty())?).await?;
-/// if let Some(by) = answer.extensions().get::<ServedBy>() {
-///     println!("{} from {}", answer.status(), by.instance().id);
+/// let response = orders.call(request.body(Body::empty())?).await?;
+/// if let Some(by) = response.extensions().get::<ServedBy>() {
+///     println!("{} from {}", response.status(), by.instance().id);
 /// }
 /// # Ok(())
 /// # }
@@ -138,7 +138,7 @@ impl tower::Service<Request<Body>> for BalancedChannel<Http> {
 /// Returns the caller's result for a call that failed.
 fn into_result(call: &Call, failure: AttemptFailure) -> Result<Response<Body>, HttpChannelError> {
     let (kind, message) = match failure {
-        AttemptFailure::Unavailable(answer) => return Ok(*answer),
+        AttemptFailure::Unavailable(response) => return Ok(*response),
         AttemptFailure::NoInstance(status) if status.code() == Code::ResourceExhausted => {
             (FailureKind::LimitReached, status.message().into())
         }
@@ -273,8 +273,8 @@ impl fmt::Debug for HttpChannelError {
 /// use waypost_client::{HttpFuture, Service};
 ///
 /// let request = http::Request::new(tonic::body::Body::empty());
-/// let answer: HttpFuture = Service::fixed([]).http_channel().call(request);
-/// # drop(answer);
+/// let response: HttpFuture = Service::fixed([]).http_channel().call(request);
+/// # drop(response);
 /// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct HttpFuture(

@@ -9,8 +9,8 @@ use crate::{endpoint::Endpoint, proto::Instance};
 /// ```
 /// use waypost_client::ServedBy;
 ///
-/// fn log(answer: &http::Response<tonic::body::Body>) {
-///     if let Some(by) = answer.extensions().get::<ServedBy>() {
+/// fn log(response: &http::Response<tonic::body::Body>) {
+///     if let Some(by) = response.extensions().get::<ServedBy>() {
 ///         println!("{} after {} attempts", by.instance().id, by.attempts());
 ///     }
 /// }

@@ -56,7 +56,7 @@ pub(crate) struct EndpointState {
     latency: Latency,
     in_flight: AtomicU32,
     /// The tick of its last response, cut to 32 bits; 0 before the first one.
-    answered_at: AtomicU32,
+    responded_at: AtomicU32,
     /// The tick since which it takes traffic; 0 if it did when first seen.
     serving_since: AtomicU64,
     stats: Arc<ServiceStats>,
@@ -101,7 +101,7 @@ impl Endpoint {
             id_hash: hash(instance.id.as_bytes()),
             serving_since: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
-            answered_at: AtomicU32::new(0),
+            responded_at: AtomicU32::new(0),
             connection: SharedConnection::default(),
             latency: Latency::default(),
             health: Mutex::default(),
@@ -208,14 +208,14 @@ impl Endpoint {
     /// Records that the head of a response arrived.
     pub(crate) fn record_response(&self, now: Instant) {
         let tick = self.state.stats.advance(now);
-        self.state.answered_at.store((tick as u32).max(1), Ordering::Relaxed);
+        self.state.responded_at.store((tick as u32).max(1), Ordering::Relaxed);
     }
 
     /// Returns the time since its last response to any call; none before the first one.
     pub(crate) fn silence(&self, now: Instant) -> Option<Duration> {
-        let answered_at = self.state.answered_at.load(Ordering::Relaxed);
-        let silent_ms = (self.state.stats.advance(now) as u32).wrapping_sub(answered_at);
-        (answered_at > 0).then(|| Duration::from_millis(silent_ms.into()))
+        let responded_at = self.state.responded_at.load(Ordering::Relaxed);
+        let silent_ms = (self.state.stats.advance(now) as u32).wrapping_sub(responded_at);
+        (responded_at > 0).then(|| Duration::from_millis(silent_ms.into()))
     }
 
     /// Takes the probe that was due `at`. Returns false if another call took it.

@@ -100,12 +100,12 @@ impl Network {
 /// Creates a connection to `served`, which lives until `end`.
 fn pipe(served: AddressService, end: CancellationToken) -> DuplexStream {
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-    let answer = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |request: Request<Incoming>| {
         served.clone().oneshot(request.map(Body::new))
     });
     let connection = http2::Builder::new(Executor)
         .max_concurrent_streams(None)
-        .serve_connection(TokioIo::new(theirs), answer);
+        .serve_connection(TokioIo::new(theirs), service);
     tasks::spawn("fake", async move {
         // An error ends only this connection, which may be what the test wants.
         let _ended = end.run_until_cancelled(connection).await;

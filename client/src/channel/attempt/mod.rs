@@ -238,8 +238,9 @@ mod tests {
 
     #[test]
     fn a_server_that_times_out_a_slow_caller_has_not_failed() {
-        let answer = |code: u32| Response::builder().header("grpc-status", code).body(()).unwrap();
-        let (deadline_exceeded, internal) = (answer(4), answer(13));
+        let response =
+            |code: u32| Response::builder().header("grpc-status", code).body(()).unwrap();
+        let (deadline_exceeded, internal) = (response(4), response(13));
         let took = Duration::from_secs(1);
         assert!(is_caller_timeout(&deadline_exceeded, ResponseTime::Partial(took)));
         assert!(!is_caller_timeout(&deadline_exceeded, ResponseTime::Whole(took)));

@@ -37,7 +37,7 @@ pub(super) struct Call {
     // Microseconds since the start of the call.
     quiet_since: AtomicU64,
     /// The start of the attempt with the response; 0 before.
-    answered_from: AtomicU64,
+    responded_from: AtomicU64,
     /// The silence that another attempt was made for.
     silence: AtomicU64,
     tried: Mutex<TriedInstances>,
@@ -54,7 +54,7 @@ impl Call {
             timeout,
             sent: AtomicU32::new(0),
             quiet_since: AtomicU64::new(0),
-            answered_from: AtomicU64::new(0),
+            responded_from: AtomicU64::new(0),
             silence: AtomicU64::new(u64::MAX),
             tried: Mutex::default(),
         }
@@ -170,8 +170,8 @@ impl Call {
     /// call.
     pub(super) fn silent_since(&self, now: Instant) -> Instant {
         let silence = self.tried().latest().and_then(|endpoint| endpoint.silence(now));
-        let answered = silence.and_then(|silence| now.checked_sub(silence));
-        answered.unwrap_or(self.began).max(self.quiet_since())
+        let latest = silence.and_then(|silence| now.checked_sub(silence));
+        latest.unwrap_or(self.began).max(self.quiet_since())
     }
 
     /// Records the silence of an instance for which another attempt is made.
@@ -181,12 +181,12 @@ impl Call {
 
     /// Records that the attempt that `began` then has a response.
     pub(super) fn record_response(&self, began: Instant) {
-        self.answered_from.store(self.micros(began), Ordering::Relaxed);
+        self.responded_from.store(self.micros(began), Ordering::Relaxed);
     }
 
     /// Returns whether a later attempt, made for the silence of this one, got the response first.
     pub(super) fn is_overtaken(&self, began: Instant, silence: Duration) -> bool {
-        self.answered_from.load(Ordering::Relaxed) > self.micros(began)
+        self.responded_from.load(Ordering::Relaxed) > self.micros(began)
             && micros(silence) >= self.silence.load(Ordering::Relaxed)
     }
 

@@ -111,12 +111,12 @@ impl Http1Connection {
             self.target.set(request.method(), request.uri(), target);
         }
         // Unconstrained: tokio would delay a response that is there to another turn of the task.
-        let mut answered = pin!(coop::unconstrained(self.requests.try_send_request(request)));
+        let mut sending = pin!(coop::unconstrained(self.requests.try_send_request(request)));
         poll_fn(|context| {
             // A running call fails if the connection ends.
             let _ended = self.driver.advance(context);
             // The driver has the waker: nothing else brings a response.
-            answered.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            sending.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         })
         .await
         .map_err(|mut failed| match failed.take_message() {

@@ -37,12 +37,12 @@ type Addresses = HashMap<Arc<str>, AddressConnections>;
 #[derive(Default)]
 struct AddressConnections {
     /// The most recently used is the last.
-    idle: Vec<IdleConnection>,
+    idle: Vec<PooledConnection>,
     /// The time when the instance last closed one that a request was just sent over.
     closed_unexpectedly: Option<Instant>,
 }
 
-struct IdleConnection {
+struct PooledConnection {
     connection: Box<Http1Connection>,
     since: Instant,
 }
@@ -59,7 +59,7 @@ impl IdleConnections {
     /// Keeps a connection, if it can take another call.
     pub(super) fn put_back(&self, mut connection: Box<Http1Connection>) {
         if connection.is_ready() {
-            self.put(IdleConnection { connection, since: clock::now() });
+            self.put(PooledConnection { connection, since: clock::now() });
         }
     }
 }
@@ -77,7 +77,7 @@ impl IdleConnections {
         true
     }
 
-    fn put(&self, idle: IdleConnection) {
+    fn put(&self, idle: PooledConnection) {
         // If its runtime has ended, the connection is dropped after the guard.
         if let Some(mut addresses) = self.runtimes.get_mut(&idle.connection.runtime) {
             addresses.entry(Arc::clone(&idle.connection.address)).or_default().idle.push(idle);
@@ -105,7 +105,7 @@ impl IdleConnections {
         None
     }
 
-    fn pop(&self, runtime: Id, address: &str) -> Option<IdleConnection> {
+    fn pop(&self, runtime: Id, address: &str) -> Option<PooledConnection> {
         self.runtimes.get_mut(&runtime)?.get_mut(address)?.idle.pop()
     }
 
@@ -141,7 +141,7 @@ impl AddressConnections {
     }
 }
 
-impl IdleConnection {
+impl PooledConnection {
     fn is_expired(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= self.connection.idle_max
     }

@@ -52,7 +52,7 @@ impl Pool {
         let is_idempotent = request.method().is_idempotent();
         while let Some(mut connection) = self.state.idle.take(runtime, address, is_idempotent) {
             match connection.send(to_http1(request, &connection.host)).await {
-                Ok(answer) => return self.lend_connection(answer, connection),
+                Ok(response) => return self.lend_connection(response, connection),
                 // The connection was closed while it was idle.
                 Err(SendFailure::Unsent(unsent)) => request = *unsent,
                 Err(SendFailure::NoResponse(error)) => {
@@ -74,7 +74,7 @@ impl Pool {
         let connecting = self.connect(Handle::current().id(), address);
         let mut connection = Box::new(connecting.await?);
         match connection.send(to_http1(request, &connection.host)).await {
-            Ok(answer) => self.lend_connection(answer, connection),
+            Ok(response) => self.lend_connection(response, connection),
             Err(SendFailure::Unsent(_)) => Err(SendError::Unsent),
             Err(SendFailure::NoResponse(error)) => Err(SendError::ConnectionLost(error.into())),
             Err(SendFailure::Failed(error)) => Err(error),
@@ -88,17 +88,17 @@ impl Pool {
 
     fn lend_connection(
         &self,
-        mut answer: Response<Incoming>,
+        mut response: Response<Incoming>,
         mut connection: Box<Http1Connection>,
     ) -> Result<Response<ResponseBody>, SendError> {
-        InvalidResponse::check_head(answer.headers()).map_err(SendError::InvalidResponse)?;
-        unify_content_length(answer.headers_mut());
-        connection.idle_max = idle_max(answer.headers());
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        InvalidResponse::check_head(response.headers()).map_err(SendError::InvalidResponse)?;
+        unify_content_length(response.headers_mut());
+        connection.idle_max = idle_max(response.headers());
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             connection.detach();
-            return Ok(answer.map(ResponseBody::shared));
+            return Ok(response.map(ResponseBody::shared));
         }
-        Ok(answer.map(|body| ResponseBody::own(body, connection, Arc::clone(&self.state.idle))))
+        Ok(response.map(|body| ResponseBody::own(body, connection, Arc::clone(&self.state.idle))))
     }
 }
 

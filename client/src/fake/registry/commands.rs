@@ -226,8 +226,8 @@ impl Registry {
     /// registry.join(Registration::new("orders", "10.0.0.1", 8080));
     ///
     /// let mut channel = registry.client().channel("orders");
-    /// let Ok(answer) = channel.call(http::Request::new(Body::empty())).await;
-    /// assert_eq!(answer.headers()["grpc-status"], "0");
+    /// let Ok(response) = channel.call(http::Request::new(Body::empty())).await;
+    /// assert_eq!(response.headers()["grpc-status"], "0");
     /// # }
     /// ```
     pub fn serve<S>(&self, address: &str, service: S)
@@ -254,9 +254,9 @@ impl Registry {
     /// registry.stop("10.0.0.1:8080");
     ///
     /// let mut channel = registry.client().channel("orders");
-    /// let Ok(answer) = channel.call(http::Request::new(Body::empty())).await;
+    /// let Ok(response) = channel.call(http::Request::new(Body::empty())).await;
     /// // UNAVAILABLE.
-    /// assert_eq!(answer.headers()["grpc-status"], "14");
+    /// assert_eq!(response.headers()["grpc-status"], "14");
     /// # }
     /// ```
     pub fn stop(&self, address: &str) {

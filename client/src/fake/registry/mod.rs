@@ -1,5 +1,5 @@
-//! The handle to a registry in memory: its clients, the `commands` of a test, and reads of the state.
-//! Never does what no real registry could do.
+//! The handle to a registry in memory: its clients, the `commands` of a test, and reads of the
+//! state. Never does what no real registry could do.
 
 mod commands;
 
@@ -252,7 +252,7 @@ fn grpc_service(handlers: &Handlers, script: Arc<Script>) -> AddressService {
         let (mut registry, mut discovery) = (registry.clone(), discovery.clone());
         let script = Arc::clone(&script);
         async move {
-            let answer = match script.refusal() {
+            let response = match script.refusal() {
                 Some(refusal) => refusal,
                 None if request.uri().path().starts_with("/waypost.v1.Discovery/") => {
                     discovery.call(request).await?
@@ -260,7 +260,7 @@ fn grpc_service(handlers: &Handlers, script: Arc<Script>) -> AddressService {
                 None => registry.call(request).await?,
             };
             script.wait_delay().await;
-            Ok(answer)
+            Ok(response)
         }
     }))
 }
