@@ -341,11 +341,11 @@ async fn a_directory_that_can_not_be_written_disturbs_no_view() {
     let _process = fake.serve(&network, "registry");
     let client = builder(&network, &["registry"]).view_dir(&path).build().unwrap();
     let (orders, others) = (client.service("orders"), client.service("others"));
-    until(|| logs.with(&["WARN", "can't keep views"]) > 0).await;
+    until(|| logs.with(&["WARN", "can't store views"]) > 0).await;
     fake.place("orders", "a", "a");
     until_seen(&orders, &["a"]).await;
     fs::remove_file(&path).unwrap();
     until(|| logs.with(&["INFO", "storing views again"]) > 0).await;
-    assert_eq!(logs.with(&["WARN", "can't keep views"]), 1, "for all services");
+    assert_eq!(logs.with(&["WARN", "can't store views"]), 1, "for all services");
     drop(others);
 }

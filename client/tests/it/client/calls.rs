@@ -71,7 +71,10 @@ async fn where_none_takes_a_connection_the_call_says_so() {
     let channel = client.channel("greeter");
     let status = greet(&channel).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    assert!(status.message().starts_with("none of 3 instances of greeter"), "{status:?}");
+    assert!(
+        status.message().starts_with("could not connect to any of 3 instances of greeter"),
+        "{status:?}"
+    );
 }
 
 #[tokio::test]
