@@ -102,7 +102,7 @@ impl Client {
     ) -> Result<Registered, RegisterError> {
         registration.instance.namespace.clone_from(&self.inner.namespace);
         let (link, heartbeats) = (Arc::clone(&self.inner.link), self.inner.heartbeats.clone());
-        Registered::begin(link, heartbeats, registration).await
+        Registered::register(link, heartbeats, registration).await
     }
 
     /// Wants an instance registered, for as long as the returned guard is held: it is registered as soon
@@ -134,7 +134,7 @@ impl Client {
     ) -> Registered {
         registration.instance.namespace.clone_from(&self.inner.namespace);
         let (link, heartbeats) = (Arc::clone(&self.inner.link), self.inner.heartbeats.clone());
-        Registered::start(link, heartbeats, registration)
+        Registered::register_in_background(link, heartbeats, registration)
     }
 
     /// A handle to the service `name`, whose instances are followed from now on. A name that no

@@ -1,5 +1,6 @@
-//! Gets an instance into the registry, and out again where the answer to an attempt got lost: then it
-//! may be there without a lease of ours. It must never take away what may be another's.
+//! Attempts to register one identity, and to deregister it. After an attempt without a response the
+//! instance may be registered without a lease of ours. Never removes an instance that may belong to
+//! another process.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,22 +15,22 @@ use crate::{
     runtime::clock,
 };
 
-/// How long a deregistration is repeated while the registry can't be reached.
+/// The longest time for which a deregistration is retried.
 const LEAVING_MAX: Duration = Duration::from_secs(5);
 
 /// The attempts to register one identity.
 #[derive(Debug)]
 pub(crate) struct RegisterAttempt {
     link: Arc<RegistryLink>,
-    /// Whether the id was made here, so that nobody else has it.
+    /// True if the id was generated here: no other process has it.
     is_generated: bool,
-    /// How the last attempt failed that may have registered the instance all the same.
+    /// The failure of the last attempt that may have registered the instance.
     unanswered: Option<RequestFailure>,
 }
 
 impl RegisterAttempt {
-    /// Gives `registration` an id where it has none: the registry would make another one for each
-    /// attempt, and all but the last would stay behind as ghosts.
+    /// Gives `registration` an id if it has none: the registry would generate another one for each
+    /// attempt, and all but the last would stay behind.
     pub(crate) fn new(link: Arc<RegistryLink>, registration: &mut Registration) -> Self {
         let id = &mut registration.instance.id;
         let is_generated = id.is_empty();
@@ -39,8 +40,8 @@ impl RegisterAttempt {
         Self { link, is_generated, unanswered: None }
     }
 
-    /// One attempt; `None` where it was stopped before anything was sent. What was sent is not given
-    /// up: what is granted has to be known to be given back.
+    /// Makes one attempt; `None` if it was stopped before anything was sent. Once sent, the request
+    /// is not cancelled: the lease must be known to be given back.
     pub(crate) async fn send(
         &mut self,
         registration: &Registration,
@@ -65,11 +66,11 @@ impl RegisterAttempt {
         Some(answer)
     }
 
-    /// Takes back what an attempt without an answer may have left behind.
+    /// Deregisters what an attempt without a response may have registered.
     pub(crate) async fn undo(&mut self, instance: &Instance) -> Result<(), DeregisterError> {
         let Some(failure) = self.unanswered.take() else { return Ok(()) };
-        // Under an id that was given there may be another process by now: without a lease, nothing
-        // tells that it is not ours.
+        // Another process may hold an id that the user chose: without a lease, the registry can't
+        // distinguish them.
         if !self.is_generated {
             return Err(DeregisterError::Unreachable(failure.status));
         }
@@ -78,7 +79,7 @@ impl RegisterAttempt {
     }
 }
 
-/// Deregisters, trying again for a while. It is no error where nothing is there any more.
+/// Deregisters, with retries. An instance that is gone already is no error.
 pub(crate) async fn deregister(
     link: &RegistryLink,
     request: &DeregisterRequest,
@@ -96,7 +97,7 @@ pub(crate) async fn deregister(
             Some(Err(failure)) => failure.status,
             None => return Err(DeregisterError::Unreachable(RegistryLink::timeout_status())),
         };
-        // Not there any more, or another's by now: either way it is not ours.
+        // Expired, or held by another process: either way it is not ours.
         if matches!(failure.code(), Code::NotFound | Code::FailedPrecondition) {
             return Ok(());
         }

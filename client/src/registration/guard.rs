@@ -1,5 +1,5 @@
-//! The registration that is kept alive: the guard that the user holds. What happens behind it is the
-//! keeper's; here it is asked, and waited for. It must never register on its own.
+//! The guard of a registration, which the user holds. Sends requests to the registration's task,
+//! which does the rest.
 
 use std::sync::Arc;
 
@@ -21,17 +21,18 @@ use crate::{
     runtime::tasks,
 };
 
-/// An instance that stays registered for as long as this is held. Made by
-/// [`Client::register_in_background`](crate::Client::register_in_background), which returns at once, and by
-/// [`Client::register`](crate::Client::register), which waits for the registry's first answer.
+/// An instance that stays registered as long as this guard is held. Created by
+/// [`Client::register_in_background`](crate::Client::register_in_background), which returns at
+/// once, and by [`Client::register`](crate::Client::register), which waits for the registry's first
+/// response.
 ///
-/// A background task sends heartbeats. It finds its way back after every outage of the registry, and
-/// registers again (with the same id, and with what was last set) where the registry has forgotten
-/// the instance. [`state`](Self::state) tells how that goes; nothing of it needs the user's help.
+/// A background task sends heartbeats. It reconnects after every outage of the registry, and
+/// registers again (with the same id and the latest values) if the registry has lost the instance.
+/// [`state`](Self::state) shows the progress; the user need not act on it.
 ///
-/// [`deregister`](Self::deregister) deregisters and says how it went. Dropping deregisters in the background,
-/// best effort: when the runtime or the process ends first, the registry notices by itself, after
-/// `disconnect_grace`.
+/// [`deregister`](Self::deregister) deregisters and returns the result. Dropping the guard
+/// deregisters in the background, best effort: if the runtime or the process ends first, the
+/// registry removes the instance after `disconnect_grace`.
 ///
 /// ```no_run
 /// use waypost_client::{Client, Registration, proto::Status};
@@ -49,38 +50,38 @@ use crate::{
 #[must_use = "dropping it deregisters the instance"]
 pub struct Registered {
     updater: Updater,
-    ended: oneshot::Receiver<Result<(), DeregisterError>>,
-    /// Cancelled where the status is to follow its readiness no more.
-    following: CancellationToken,
-    /// Ends with the following.
-    followed: oneshot::Receiver<()>,
+    outcome: oneshot::Receiver<Result<(), DeregisterError>>,
+    /// Cancelled when the status should not follow readiness any more.
+    follow_stop: CancellationToken,
+    /// Closed when the status does not follow readiness any more.
+    follow_ended: oneshot::Receiver<()>,
     stop: DropGuard,
 }
 
 impl Registered {
-    /// Registers, however long the registry is away, and keeps it so. Where it is dropped before, what
-    /// it may have registered is deregistered.
-    pub(crate) async fn begin(
+    /// Registers, and waits however long the registry is unreachable. If the future is dropped,
+    /// deregisters what it may have registered.
+    pub(crate) async fn register(
         link: Arc<RegistryLink>,
         heartbeats: Heartbeats,
         registration: Registration<impl Stream<Item = bool> + Send + 'static>,
     ) -> Result<Self, RegisterError> {
         let (answer, answered) = oneshot::channel();
-        let registered = Self::keep(link, heartbeats, registration, Some(answer));
+        let registered = Self::spawn(link, heartbeats, registration, Some(answer));
         answered.await.unwrap_or(Err(RegisterError::Stopped))?;
         Ok(registered)
     }
 
-    /// Wants it registered from now on.
-    pub(crate) fn start(
+    /// Registers in the background.
+    pub(crate) fn register_in_background(
         link: Arc<RegistryLink>,
         heartbeats: Heartbeats,
         registration: Registration<impl Stream<Item = bool> + Send + 'static>,
     ) -> Self {
-        Self::keep(link, heartbeats, registration, None)
+        Self::spawn(link, heartbeats, registration, None)
     }
 
-    fn keep(
+    fn spawn(
         link: Arc<RegistryLink>,
         heartbeats: Heartbeats,
         registration: Registration<impl Stream<Item = bool> + Send + 'static>,
@@ -88,52 +89,53 @@ impl Registered {
     ) -> Self {
         let (registration, ready) = registration.split();
         let token = CancellationToken::new();
-        let following = token.child_token();
+        let follow_stop = token.child_token();
         let stop = token.clone().drop_guard();
-        let (end, ended) = oneshot::channel();
-        let keeper =
+        let (outcome_sender, outcome) = oneshot::channel();
+        let task =
             RegistrationTask::new(Arc::clone(&link), heartbeats, registration, answer, token);
-        let updater = Updater { link, shared: keeper.shared() };
-        let (follow_end, followed) = oneshot::channel();
-        let follow = follow(updater.clone(), ready, following.clone());
+        let updater = Updater { link, shared: task.shared() };
+        let (follow_end, follow_ended) = oneshot::channel();
+        let follow = follow(updater.clone(), ready, follow_stop.clone());
         tasks::spawn("readiness", async move {
             let _end = follow_end;
             follow.await;
         });
         tasks::spawn("registration", async move {
-            // Nobody may be waiting: then nobody is to be told.
-            let _ = end.send(keeper.run().await);
+            // The guard may be gone.
+            let _ = outcome_sender.send(task.run().await);
         });
-        Self { updater, ended, following, followed, stop }
+        Self { updater, outcome, follow_stop, follow_ended, stop }
     }
 
-    /// Returns when the status is what is set: nothing else is on its way to the registry.
+    /// Returns when no change of the status is on its way to the registry any more.
     pub(crate) async fn stop_following_readiness(&mut self) {
-        self.following.cancel();
-        // Told by the end of the one who could tell.
-        let _ = (&mut self.followed).await;
+        self.follow_stop.cancel();
+        // The end of the task closes it.
+        let _ = (&mut self.follow_ended).await;
     }
 
     fn shared(&self) -> &SharedRegistration {
         &self.updater.shared
     }
 
-    /// Waits until the instance is registered; returns at once where it is.
+    /// Waits until the instance is registered; returns at once if it is.
     ///
     /// Waits for as long as the registry can't be reached: to bound it, wrap it in
     /// [`tokio::time::timeout`]. Cancel safe.
     ///
     /// # Errors
-    /// [`RegisterError`] where the registry refuses at the moment: it is asked again all the same, from
-    /// time to time and as soon as an update changes what is registered. [`RegisterError::Stopped`]
-    /// where the registration has ended with its runtime.
+    /// [`RegisterError`] if the registry refuses at present. The client still retries from time to
+    /// time, and as soon as an update changes the registration. [`RegisterError::Stopped`] if the
+    /// registration has ended with its runtime.
     ///
     /// ```no_run
     /// # async fn example(client: waypost_client::Client)
     /// # -> Result<(), waypost_client::RegisterError> {
     /// use waypost_client::Registration;
     ///
-    /// let registered = client.register_in_background(Registration::new("orders", "10.0.0.7", 8080));
+    /// let registration = Registration::new("orders", "10.0.0.7", 8080);
+    /// let registered = client.register_in_background(registration);
     /// // ... what does not need the registry ...
     /// registered.wait_registered().await?;
     /// println!("registered as {}", registered.instance().id);
@@ -157,8 +159,8 @@ impl Registered {
         }
     }
 
-    /// The instance as the registry last said it holds it. Not changed by what an operator does. Before
-    /// it was registered for the first time: as it is to be.
+    /// The instance as the registry last confirmed it, without changes by an operator. Before the
+    /// first registration: as it will be registered.
     ///
     /// ```no_run
     /// # async fn example(mut registered: waypost_client::Registered)
@@ -172,9 +174,9 @@ impl Registered {
         self.shared().instance()
     }
 
-    /// The lease that keeps the instance registered. Another one each time that it had to be
-    /// registered again; none before it was registered for the first time, which only
-    /// [`Client::register_in_background`](crate::Client::register_in_background) returns before.
+    /// The lease that keeps the instance registered. It changes with each registration. None before
+    /// the first one, which is possible only after
+    /// [`Client::register_in_background`](crate::Client::register_in_background).
     ///
     /// ```no_run
     /// # async fn example(mut registered: waypost_client::Registered)
@@ -188,11 +190,11 @@ impl Registered {
         self.shared().lease_id()
     }
 
-    /// How the registration stands, now and as it changes.
+    /// The state of the registration, now and whenever it changes.
     ///
-    /// The receiver takes the present state for a change: the first
-    /// [`changed`](watch::Receiver::changed) returns at once, so that nothing that happened since the
-    /// registration is missed. States that nobody looked at meanwhile are left out.
+    /// The present state counts as a change: the first [`changed`](watch::Receiver::changed)
+    /// returns at once, so that a receiver misses nothing since the registration. It skips states
+    /// that were replaced before it read them.
     ///
     /// ```no_run
     /// # async fn example(mut registered: waypost_client::Registered)
@@ -209,12 +211,12 @@ impl Registered {
     #[must_use]
     pub fn state(&self) -> watch::Receiver<RegistrationState> {
         let mut state = self.shared().state.subscribe();
-        // What changed before the subscription must not go unseen.
+        // A change before the subscription must count, too.
         state.mark_changed();
         state
     }
 
-    /// Says whether the instance takes traffic. As [`update`](Self::update).
+    /// Sets the status. As [`update`](Self::update).
     ///
     /// # Errors
     /// As [`update`](Self::update).
@@ -231,7 +233,8 @@ impl Registered {
         self.update(Update::new().status(status)).await
     }
 
-    /// Changes the share of traffic; 0 takes no new traffic. As [`update`](Self::update).
+    /// Sets the share of traffic; an instance with 0 gets no new traffic. As
+    /// [`update`](Self::update).
     ///
     /// # Errors
     /// As [`update`](Self::update).
@@ -266,16 +269,16 @@ impl Registered {
         self.update(Update::new().metadata(entries)).await
     }
 
-    /// Changes the instance, and returns when the registry holds it so. What is set is also what is
-    /// registered again, should that be needed.
+    /// Changes the instance, and returns when the registry has confirmed it. A later registration
+    /// has the new values, too.
     ///
     /// Waits for as long as the registry can't be reached: to bound it, wrap it in
-    /// [`tokio::time::timeout`]. Where the future is dropped, the change may or may not have been
-    /// made, and it is made at the latest when the instance is registered again.
+    /// [`tokio::time::timeout`]. If the future is dropped, the change may be applied, at the latest
+    /// when the instance is registered again.
     ///
     /// # Errors
-    /// What the registry refuses leaves the instance as it was. [`UpdateError::Stopped`] where the
-    /// registration has ended with its runtime.
+    /// [`UpdateError`] if the registry refuses, which leaves the instance unchanged.
+    /// [`UpdateError::Stopped`] if the registration has ended with its runtime.
     ///
     /// ```no_run
     /// # async fn example(mut registered: waypost_client::Registered)
@@ -292,13 +295,13 @@ impl Registered {
         self.updater.apply(&update).await
     }
 
-    /// Deregisters, and returns when the registry has said so: from then on nobody is sent here.
-    /// Takes about 10 s at most. Cancel safe: where the future is dropped, it goes on in the
+    /// Deregisters, and returns when the registry has confirmed it: from then on the instance gets
+    /// no calls. Takes about 10 s at most. Cancel safe: if the future is dropped, it goes on in the
     /// background.
     ///
     /// # Errors
-    /// [`DeregisterError`]: the instance may still be registered, until its TTL has passed. It is no error
-    /// when it was not registered any more.
+    /// [`DeregisterError`]: the instance may still be registered, until its TTL has passed. An
+    /// instance that was not registered any more is no error.
     ///
     /// ```no_run
     /// # async fn example(registered: waypost_client::Registered)
@@ -309,6 +312,6 @@ impl Registered {
     /// ```
     pub async fn deregister(self) -> Result<(), DeregisterError> {
         drop(self.stop);
-        self.ended.await.unwrap_or(Err(DeregisterError::Stopped))
+        self.outcome.await.unwrap_or(Err(DeregisterError::Stopped))
     }
 }

@@ -1,5 +1,5 @@
-//! The calls that a server is working on, counted, so that it can leave when they have ended. It must
-//! never hold a call up.
+//! A count of the calls that a server is working on, so that it can shut down when they have ended.
+//! Never delays a call.
 
 use std::{
     future::Future,
@@ -17,12 +17,12 @@ use tower::{Layer, Service};
 /// [`Registered::drain_calls`](crate::Registered::drain_calls). Clones share the count.
 ///
 /// It is a tower layer: a call counts from its request until the body of its response has ended or
-/// was dropped, so a stream counts for as long as it lasts. What is no HTTP call is counted with
-/// [`begin`](Self::begin).
+/// was dropped, so a stream counts as long as it lasts. [`begin`](Self::begin) counts a call that
+/// does not come over HTTP.
 ///
-/// Streams that end only with the server (`grpc.health.v1.Health/Watch`, say) should not be counted, as
-/// they would be waited for in vain: with tonic, put the layer on single services, with
-/// `tonic::service::LayerExt::named_layer`.
+/// Streams that end only with the server (`grpc.health.v1.Health/Watch`, for example) should not be
+/// counted, because `drain_calls` would wait for them in vain: with tonic, put the layer on single
+/// services, with `tonic::service::LayerExt::named_layer`.
 ///
 /// ```
 /// use tonic::{service::LayerExt, transport::Server};
@@ -42,7 +42,7 @@ pub struct InFlight {
     calls: TaskTracker,
 }
 
-/// A call that counts until this is dropped. Made by [`InFlight::begin`].
+/// A call that counts until this is dropped. Created by [`InFlight::begin`].
 ///
 /// ```
 /// use waypost_client::{InFlight, OngoingCall};
@@ -60,7 +60,7 @@ pub struct OngoingCall {
 }
 
 impl InFlight {
-    /// No calls so far.
+    /// Creates a count of zero.
     ///
     /// ```
     /// assert_eq!(waypost_client::InFlight::new().count(), 0);
@@ -82,7 +82,7 @@ impl InFlight {
         OngoingCall { _token: self.calls.token() }
     }
 
-    /// How many calls there are.
+    /// Returns the number of calls.
     ///
     /// ```
     /// # use waypost_client::InFlight;
@@ -94,7 +94,7 @@ impl InFlight {
         self.calls.len()
     }
 
-    /// Waits for a moment without calls; returns at once where there are none. Cancel safe.
+    /// Waits until there is no call; returns at once if there is none. Cancel safe.
     ///
     /// ```
     /// # #[tokio::main]
@@ -104,7 +104,7 @@ impl InFlight {
     /// # }
     /// ```
     pub async fn wait_idle(&self) {
-        // Only what is closed is waited for; it goes on to count all the same.
+        // The tracker waits only when it is closed; it goes on to count.
         self.calls.close();
         self.calls.wait().await;
     }
@@ -118,7 +118,7 @@ impl<S> Layer<S> for InFlight {
     }
 }
 
-/// A service whose calls are counted. Made by [`InFlight`], which is a [`Layer`].
+/// A service whose calls are counted. Created by [`InFlight`], which is a [`Layer`].
 ///
 /// ```
 /// use tower::Layer;
@@ -154,7 +154,8 @@ pin_project! {
     /// The future of a call to a [`Counted`] service.
     ///
     /// ```
-    /// # fn example<F>(future: waypost_client::CountedFuture<F>) -> waypost_client::CountedFuture<F> {
+    /// # use waypost_client::CountedFuture;
+    /// # fn example<F>(future: CountedFuture<F>) -> CountedFuture<F> {
     /// future
     /// # }
     /// ```
@@ -221,7 +222,7 @@ impl<B: Body> Body for CountedBody<B> {
     }
 }
 
-/// A response that has none has ended.
+/// A response without a body has ended.
 impl<B: Default> Default for CountedBody<B> {
     fn default() -> Self {
         Self { body: B::default(), call: None }
@@ -252,7 +253,7 @@ mod tests {
         assert_eq!((in_flight.count(), idle(&in_flight)), (1, false));
         drop(second);
         assert_eq!((in_flight.count(), idle(&in_flight)), (0, true));
-        // And again, though it was waited for.
+        // It counts again, after a wait.
         let _third = in_flight.begin();
         assert!(!idle(&in_flight));
     }

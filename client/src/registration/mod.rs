@@ -1,6 +1,7 @@
-//! A registration that is kept alive. The user describes it (`spec`) and holds its `guard`; a `task` keeps
-//! it: registers (`attempt`), renews its `lease` (`heartbeats`), and follows changes (`updater`,
-//! `readiness`). Guard and task share its `state`. At the end it drains (`drain`, `in_flight`).
+//! A registration that is kept alive. The user describes it (`spec`) and holds its `guard`; a
+//! `task` registers it (`attempt`), renews its `lease` (`heartbeats`), and applies changes
+//! (`updater`, `readiness`). Guard and task share its `state`. At the end it drains (`drain`,
+//! `in_flight`).
 
 mod attempt;
 mod drain;

@@ -1,5 +1,5 @@
-//! Whether an instance is ready, as its own process says it: which status that makes, and that the
-//! registry hears of it. It must never say what is not true any more.
+//! Maps the application's readiness stream to the instance's status, and keeps the registry up to
+//! date. Never reports an outdated status.
 
 use std::{future, pin::pin, time::Duration};
 
@@ -12,16 +12,16 @@ use crate::{
     runtime::{backoff::Backoff, clock},
 };
 
-/// What a process has said of its readiness.
+/// The readiness of the application.
 #[derive(Debug, Default)]
 struct Readiness {
-    /// From its first `true` on.
+    /// None before the first `true`.
     last: Option<bool>,
 }
 
 impl Readiness {
-    /// The status that it makes, where that is news. Until the process is ready for the first time it
-    /// is starting.
+    /// Returns the status, if it changed. Until the application is ready for the first time, it is
+    /// `STARTING`.
     fn status_for(&mut self, ready: bool) -> Option<Status> {
         let news = self.last.unwrap_or(false) != ready;
         if !news {
@@ -32,7 +32,8 @@ impl Readiness {
     }
 }
 
-/// Passes on what `ready` says, until `stop`: then nothing of it is on its way any more.
+/// Sends the statuses that follow from `ready`, until `stop`: after it returns, none is on its way
+/// any more.
 pub(crate) async fn follow(
     updater: Updater,
     ready: impl Stream<Item = bool>,
@@ -48,7 +49,7 @@ pub(crate) async fn follow(
         next = tokio::select! {
             biased;
             newer = stop.run_until_cancelled(statuses.next()) => {
-                // After the last word, it is said to the end.
+                // When the stream has ended, the last status is still sent.
                 if newer != Some(None) {
                     superseded.cancel();
                 }
@@ -60,28 +61,28 @@ pub(crate) async fn follow(
     }
 }
 
-/// Tells the registry until it holds the instance with `status`, or until there is something newer.
+/// Sends `status` until the registry has confirmed it, or a newer one supersedes it.
 async fn push_until_accepted(updater: &Updater, status: Status, superseded: &CancellationToken) {
     let update = Update::new().status(status);
-    // From here on, what is registered again has it.
+    // From here on, a new registration has it, too.
     updater.set_desired(&update);
     let mut backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
-    while let Some(Err(refused)) = updater.push(&update, superseded).await {
-        if let UpdateError::Stopped = refused {
+    while let Some(Err(error)) = updater.push(&update, superseded).await {
+        if let UpdateError::Stopped = error {
             return;
         }
         if backoff.is_fresh() {
-            warn(&updater.shared.instance(), &refused);
+            warn(&updater.shared.instance(), &error);
         }
         let pause = clock::sleep(backoff.delay(0.5 + fastrand::f64() / 2.0, None));
         superseded.run_until_cancelled(pause).await;
     }
 }
 
-fn warn(instance: &Instance, refused: &UpdateError) {
+fn warn(instance: &Instance, error: &UpdateError) {
     let Instance { namespace, service, id, .. } = instance;
-    let what = "the registry is not told whether the instance is ready, trying again";
-    tracing::warn!(namespace, service, instance = id, reason = %refused, "{what}");
+    let what = "can't update the instance's readiness, retrying";
+    tracing::warn!(namespace, service, instance = id, reason = %error, "{what}");
 }
 
 #[cfg(test)]
@@ -89,10 +90,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instance_starts_until_it_is_ready_and_is_down_when_it_is_not_any_more() {
+    fn an_instance_is_starting_until_it_is_ready_and_down_when_it_is_no_longer() {
         let mut readiness = Readiness::default();
-        let words = [false, false, true, true, false, false, true];
-        let statuses: Vec<_> = words.into_iter().map(|ready| readiness.status_for(ready)).collect();
+        let values = [false, false, true, true, false, false, true];
+        let statuses: Vec<_> =
+            values.into_iter().map(|ready| readiness.status_for(ready)).collect();
         let (up, down) = (Some(Status::Up), Some(Status::Down));
         assert_eq!(statuses, [None, None, up, None, down, None, up]);
     }

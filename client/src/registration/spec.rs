@@ -1,5 +1,5 @@
-//! What a program says about itself when it registers, and what it may change later. Checks nothing:
-//! the registry does, and names every bad field.
+//! The description of an instance to register, and changes to it. Checks nothing: the registry
+//! does, and names every invalid field.
 
 use std::{
     pin::Pin,
@@ -11,8 +11,8 @@ use futures_util::Stream;
 
 use crate::proto::{self, Instance, RegisterRequest, Status};
 
-/// An instance to register with [`Client::register`](crate::Client::register): where it is reached,
-/// and what callers should know of it.
+/// An instance to register with [`Client::register`](crate::Client::register): its address, and
+/// what callers should know about it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,13 +33,13 @@ pub struct Registration<R = FixedStatus> {
     pub(crate) instance: Instance,
     pub(crate) ttl: Option<Duration>,
     pub(crate) disconnect_grace: Option<Duration>,
-    /// A stream of words about its readiness.
+    /// The readiness stream.
     ready: R,
 }
 
 impl Registration {
-    /// A replica of `service` that is reached at `host` (an IP address, IPv6 without brackets, or a
-    /// DNS name) and `port`. Everything else has a default.
+    /// Creates the description of a replica of `service` at `host` (an IP address, IPv6 without
+    /// brackets, or a DNS name) and `port`. All else has a default.
     ///
     /// ```
     /// # use waypost_client::Registration;
@@ -58,12 +58,12 @@ impl Registration {
 }
 
 impl<R> Registration<R> {
-    /// Tells this replica from the others of its service. Default: the client makes one, a UUID, when
-    /// it registers. Up to 256 bytes, no control characters.
+    /// Sets the id, which is unique among the replicas of the service. Default: a UUID that the
+    /// client generates when it registers. Up to 256 bytes, no control characters.
     ///
-    /// Only one process at a time can hold an id: the last one to register does. One that it replaces
-    /// logs a warning with the other's address, and is registered again only once the other is gone
-    /// ([`RegistrationState::Replaced`](crate::RegistrationState::Replaced)).
+    /// Only one process at a time can hold an id: the last one to register. A process that it
+    /// replaces logs a warning with the other's address, and is registered again only once the
+    /// other is gone ([`RegistrationState::Replaced`](crate::RegistrationState::Replaced)).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -75,7 +75,7 @@ impl<R> Registration<R> {
         self
     }
 
-    /// The failure domain that the replica runs in. Default: none.
+    /// Sets the failure domain that the replica runs in. Default: none.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -87,7 +87,7 @@ impl<R> Registration<R> {
         self
     }
 
-    /// The version of the software. Default: none.
+    /// Sets the version of the software. Default: none.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -99,7 +99,8 @@ impl<R> Registration<R> {
         self
     }
 
-    /// The share of traffic relative to the other replicas; 0 takes no new traffic. Default: 100.
+    /// Sets the share of traffic relative to the other replicas; a replica with 0 gets no new
+    /// traffic. Default: 100.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -111,7 +112,7 @@ impl<R> Registration<R> {
         self
     }
 
-    /// Adds an entry that callers can read and filter by; one with the same key is replaced. Up to 64
+    /// Adds an entry that callers can read and filter by; replaces one with the same key. Up to 64
     /// entries, keys of 128 and values of 4096 bytes, 16 KiB in all. Default: none.
     ///
     /// ```
@@ -124,7 +125,7 @@ impl<R> Registration<R> {
         self
     }
 
-    /// Adds a port with a name, besides the main one. Default: none.
+    /// Adds a named port, besides the main one. Default: none.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -136,7 +137,7 @@ impl<R> Registration<R> {
         self
     }
 
-    /// Whether the replica takes traffic. Default: `UP`.
+    /// Sets the status: whether the replica takes traffic. Default: `UP`.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -148,40 +149,42 @@ impl<R> Registration<R> {
         self
     }
 
-    /// How long the registration lives without a heartbeat: 1 s to 5 min, anything else is
-    /// refused. Default: 15 s.
+    /// Sets the time that the registration lives without a heartbeat: 1 s to 5 min; the registry
+    /// refuses anything else. Default: 15 s.
     ///
     /// ```
     /// # use std::time::Duration;
     /// # use waypost_client::{Registration, proto::Status};
-    /// let registration = Registration::new("orders", "10.0.0.7", 8080).ttl(Duration::from_secs(10));
+    /// let registration = Registration::new("orders", "10.0.0.7", 8080);
+    /// let registration = registration.ttl(Duration::from_secs(10));
     /// ```
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// How long the registration survives the end of the connection that carries its heartbeats; at
-    /// most the TTL. Default: 3 s.
+    /// Sets the time that the registration survives the end of the stream that carries its
+    /// heartbeats; at most the TTL. Default: 3 s.
     ///
     /// ```
     /// # use std::time::Duration;
     /// # use waypost_client::{Registration, proto::Status};
-    /// let registration = Registration::new("orders", "10.0.0.7", 8080).disconnect_grace(Duration::from_secs(1));
+    /// let registration = Registration::new("orders", "10.0.0.7", 8080);
+    /// let registration = registration.disconnect_grace(Duration::from_secs(1));
     /// ```
     pub fn disconnect_grace(mut self, grace: Duration) -> Self {
         self.disconnect_grace = Some(grace);
         self
     }
 
-    /// Lets the status follow what the process says of itself: it is `STARTING` until the stream's first
-    /// `true`, `UP` while that says `true`, and `DOWN` while it says `false` after that. Where the stream
-    /// ends, the last word stays. Default: the status is as set.
+    /// Lets the status follow the application's readiness: `STARTING` until the stream's first
+    /// `true`, then `UP` after a `true` and `DOWN` after a `false`. When the stream ends, the last
+    /// status stays. Default: the status as set.
     ///
-    /// The registry is told of each change until it holds it, but only of the latest: what changed
-    /// meanwhile is left out. Registering again is with the present status. A status that is set by hand
-    /// stays until the stream's next change; [`Registered::drain`](crate::Registered::drain) ends the
-    /// following.
+    /// The client sends each change until the registry has confirmed it, and skips changes that
+    /// were superseded. A new registration has the present status. A status that is set by hand
+    /// stays until the stream's next change; [`Registered::drain`](crate::Registered::drain) stops
+    /// following the stream.
     ///
     /// With a watch channel:
     ///
@@ -203,7 +206,7 @@ impl<R> Registration<R> {
     /// # }
     /// ```
     ///
-    /// With the health that the process serves anyway (`tonic-health`), without a call over the network:
+    /// With the health service of the process (`tonic-health`), without a call over the network:
     ///
     /// ```
     /// use futures_util::StreamExt;
@@ -239,7 +242,7 @@ impl<R> Registration<R> {
         Registration { instance, ttl, disconnect_grace, ready }
     }
 
-    /// What is registered, and what its status follows.
+    /// Separates the registration from its readiness stream.
     pub(crate) fn split(self) -> (Registration, R) {
         let Self { instance, ttl, disconnect_grace, ready } = self;
         (Registration { instance, ttl, disconnect_grace, ready: FixedStatus }, ready)
@@ -254,8 +257,8 @@ impl<R> Registration<R> {
     }
 }
 
-/// The readiness of a [`Registration`](crate::Registration) that follows no stream: its status is what
-/// was set. As a stream, it ends at once.
+/// The readiness of a [`Registration`](crate::Registration) without a stream: the status is as set.
+/// As a stream, it ends at once.
 ///
 /// ```
 /// use waypost_client::{FixedStatus, Registration};
@@ -275,7 +278,7 @@ impl Stream for FixedStatus {
     }
 }
 
-/// What does not fit is more than any limit, and is refused as that.
+/// Converts a duration. One that does not fit is over any limit, and the registry refuses it.
 fn duration(duration: Duration) -> prost_types::Duration {
     let most = prost_types::Duration { seconds: i64::MAX, nanos: 0 };
     duration.try_into().unwrap_or(most)
@@ -299,7 +302,7 @@ pub struct Update {
 }
 
 impl Update {
-    /// No changes yet. What is not named stays as it is.
+    /// Creates an update without changes. Fields that are not set stay as they are.
     ///
     /// ```
     /// # use waypost_client::{Update, proto::Status};
@@ -309,7 +312,7 @@ impl Update {
         Self::default()
     }
 
-    /// Whether the replica takes traffic.
+    /// Sets the status: whether the replica takes traffic.
     ///
     /// ```
     /// # use waypost_client::{Update, proto::Status};
@@ -320,7 +323,8 @@ impl Update {
         self
     }
 
-    /// The share of traffic relative to the other replicas; 0 takes no new traffic.
+    /// Sets the share of traffic relative to the other replicas; a replica with 0 gets no new
+    /// traffic.
     ///
     /// ```
     /// # use waypost_client::{Update, proto::Status};
@@ -331,7 +335,7 @@ impl Update {
         self
     }
 
-    /// All metadata: what is not among `entries` goes.
+    /// Replaces all metadata.
     ///
     /// ```
     /// # use waypost_client::{Update, proto::Status};
@@ -346,7 +350,7 @@ impl Update {
         self
     }
 
-    /// The version of the software.
+    /// Sets the version of the software.
     ///
     /// ```
     /// # use waypost_client::{Update, proto::Status};
@@ -357,7 +361,7 @@ impl Update {
         self
     }
 
-    /// The failure domain that the replica runs in.
+    /// Sets the failure domain that the replica runs in.
     ///
     /// ```
     /// # use waypost_client::{Update, proto::Status};
@@ -368,7 +372,7 @@ impl Update {
         self
     }
 
-    /// Makes the changes to `instance`.
+    /// Applies the changes to `instance`.
     pub(crate) fn apply(&self, instance: &mut Instance) {
         if let Some(status) = self.status {
             instance.set_status(status);
@@ -387,7 +391,7 @@ impl Update {
         }
     }
 
-    /// Gives `instance` back what it was `before` the changes.
+    /// Restores the changed fields of `instance` from `before`.
     pub(crate) fn undo(&self, instance: &mut Instance, before: &Instance) {
         if self.status.is_some() {
             instance.status = before.status;
@@ -435,7 +439,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_update_names_exactly_what_it_changes() {
+    fn an_update_requests_exactly_its_changes() {
         let request = Update::new().weight(0).zone("b").request(7);
         assert_eq!(request.lease_id, 7);
         assert_eq!(request.update_mask.unwrap().paths, ["weight", "zone"]);
@@ -446,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_leaves_the_rest_alone() {
+    fn an_update_leaves_other_fields_unchanged() {
         let before = Registration::new("orders", "h", 1).zone("a").metadata("k", "v").instance;
         let mut after = before.clone();
         Update::new().status(Status::Draining).apply(&mut after);
@@ -455,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_is_undone_without_what_changed_besides() {
+    fn undoing_an_update_keeps_other_changes() {
         let before = Registration::new("orders", "h", 1).zone("a").metadata("k", "v").instance;
         let mut now = before.clone();
         let update = Update::new().weight(7).zone("b").version("2").metadata([("l", "w")]);
@@ -468,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_is_left_to_the_registry() {
+    fn unset_fields_are_left_to_the_registry() {
         let request = Registration::new("orders", "h", 1).request();
         assert_eq!((request.ttl, request.disconnect_grace), (None, None));
         let instance = request.instance.unwrap();

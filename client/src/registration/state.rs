@@ -1,5 +1,4 @@
-//! How a registration stands, and how asking for something about it can fail: the words that the
-//! guard and the keeper share. It must do nothing by itself.
+//! The state of a registration, which guard and task share, and the errors of requests about it.
 
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use crate::{
     registry::{Refusal, message},
 };
 
-/// How a registration stands. Nothing of it needs the user's help; it is there to be shown.
+/// The state of a registration. For display: the client handles all of it.
 ///
 /// ```no_run
 /// use waypost_client::{Registered, RegistrationState};
@@ -31,35 +30,35 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegistrationState {
-    /// The registry has not answered yet: the instance is being registered for the first time.
+    /// The registry has not responded yet: the instance is being registered for the first time.
     Pending,
-    /// The instance is in the registry, as far as is known.
+    /// The instance is registered, as far as is known.
     Registered {
-        /// The lease that keeps it there.
+        /// Its lease.
         lease_id: u64,
     },
-    /// The registry can't be reached; the instance stays registered until its TTL has passed.
+    /// The registry is unreachable; the instance stays registered until its TTL has passed.
     Retrying {
-        /// The lease that can't be renewed now.
+        /// The lease that can't be renewed at present.
         lease_id: u64,
     },
     /// The registry does not know the lease any more: the instance is being registered again.
     Lost,
-    /// Another process registered the same id and is reached at another address. The instance is not
-    /// registered; it is again once that process is gone, which is looked up after 1 s and then ever
-    /// more rarely, every minute at last. Each process needs an id of its own.
+    /// Another process registered the same id at another address. This instance is registered again
+    /// once that process is gone; the client checks that after 1 s and then ever more rarely, up to
+    /// every minute. Each process needs an id of its own.
     Replaced {
-        /// Where the other process is reached, `host:port`.
+        /// The address of the other process, `host:port`.
         address: Arc<str>,
     },
-    /// The registry refuses to register the instance. It is asked again from time to time, and
-    /// as soon as an update changes what is registered.
+    /// The registry refuses the registration. The client retries from time to time, and as soon as
+    /// an update changes the registration.
     Refused(Refusal),
-    /// The guard was closed or dropped.
+    /// The guard was dropped, or deregistered the instance.
     Deregistered,
 }
 
-/// Why an instance was not registered. A registry that can't be reached is none of the reasons:
+/// An error of a registration. An unreachable registry is none:
 /// [`Client::register`](crate::Client::register) waits for it.
 ///
 /// ```no_run
@@ -76,19 +75,19 @@ pub enum RegistrationState {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegisterError {
-    /// Something about the instance is not as it has to be; the refusal names the fields.
+    /// A field of the instance is invalid; the refusal names the fields.
     #[error("the instance is invalid: {0}")]
     Invalid(#[source] Refusal),
-    /// The registry holds as much as it may.
+    /// A limit of the registry is reached.
     #[error("a limit of the registry is reached: {0}")]
     LimitReached(#[source] Refusal),
-    /// The registry does not let this client register.
-    #[error("registering is not allowed: {0}")]
+    /// This client is not allowed to register.
+    #[error("permission denied: {0}")]
     Denied(#[source] Refusal),
     /// The registry refused for another reason.
     #[error("the registry refused: {0}")]
     Refused(#[source] Refusal),
-    /// The background task has ended, with the runtime that it ran in.
+    /// The background task ended with the runtime that it ran in.
     #[error("the registration has ended")]
     Stopped,
 }
@@ -104,7 +103,7 @@ impl From<Refusal> for RegisterError {
     }
 }
 
-/// Why an instance was not changed.
+/// An error of an update.
 ///
 /// ```no_run
 /// # async fn example(mut registered: waypost_client::Registered) {
@@ -116,13 +115,13 @@ impl From<Refusal> for RegisterError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpdateError {
-    /// A new value is not as it has to be; the refusal names the fields.
+    /// A new value is invalid; the refusal names the fields.
     #[error("the update is invalid: {0}")]
     Invalid(#[source] Refusal),
     /// The registry refused for another reason.
     #[error("the registry refused: {0}")]
     Refused(#[source] Refusal),
-    /// The background task has ended, with the runtime that it ran in.
+    /// The background task ended with the runtime that it ran in.
     #[error("the registration has ended")]
     Stopped,
 }
@@ -136,8 +135,8 @@ impl From<Refusal> for UpdateError {
     }
 }
 
-/// Why an instance may still be registered after [`Registered::deregister`](crate::Registered::deregister). It leaves by itself when its
-/// TTL has passed.
+/// An error of [`Registered::deregister`](crate::Registered::deregister): the instance may still be
+/// registered until its TTL has passed.
 ///
 /// ```no_run
 /// # async fn example(registered: waypost_client::Registered) {
@@ -149,38 +148,38 @@ impl From<Refusal> for UpdateError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeregisterError {
-    /// The registry could not be reached in time. The status says what the last attempt came to.
+    /// The registry could not be reached in time. The status is that of the last attempt.
     #[error("the registry could not be reached: {}", message(.0))]
     Unreachable(Status),
     /// The registry refused.
     #[error("the registry refused: {0}")]
     Refused(#[source] Refusal),
-    /// The background task has ended, with the runtime that it ran in.
+    /// The background task ended with the runtime that it ran in.
     #[error("the registration has ended")]
     Stopped,
 }
 
-/// What the registry holds for a registration.
+/// The lease and instance that the registry confirmed.
 #[derive(Clone, Debug)]
 pub(crate) struct ActiveLease {
     pub(crate) lease_id: u64,
     pub(crate) instance: Arc<Instance>,
 }
 
-/// What the guard and the keeper share.
+/// The state that guard and task share.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedRegistration {
-    /// What is to be registered, now or when the lease is lost.
+    /// The instance to register, now or after the lease is lost.
     pub(crate) desired: watch::Sender<Registration>,
-    /// Nothing before it was registered for the first time.
+    /// None before the first registration.
     pub(crate) active: watch::Sender<Option<ActiveLease>>,
     pub(crate) state: watch::Sender<RegistrationState>,
-    /// A lease that the guard found not to live.
+    /// A lease that the guard found to be lost.
     pub(crate) lost_lease: watch::Sender<u64>,
 }
 
 impl SharedRegistration {
-    /// What is to be registered, and is not so far.
+    /// Starts with an instance that is not registered yet.
     pub(crate) fn new(registration: Registration) -> Self {
         Self {
             desired: watch::Sender::new(registration),
@@ -195,7 +194,7 @@ impl SharedRegistration {
         self.active.borrow().as_ref().map(|active| active.lease_id)
     }
 
-    /// What the registry holds, as far as it has said; what is wanted before.
+    /// The instance as the registry last confirmed it; before that, as desired.
     pub(crate) fn instance(&self) -> Arc<Instance> {
         match &*self.active.borrow() {
             Some(active) => Arc::clone(&active.instance),

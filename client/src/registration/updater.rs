@@ -1,5 +1,5 @@
-//! Changes to a registration: what is wanted is changed first, and then the registry told until it holds
-//! it so. It must never leave what the registry refused to be registered later.
+//! Updates of a registration: changes the desired instance first, and then sends the update until
+//! the registry has confirmed it. Never leaves a refused update in the desired instance.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     runtime::clock,
 };
 
-/// Changes one registration.
+/// Updates one registration.
 #[derive(Clone, Debug)]
 pub(crate) struct Updater {
     pub(crate) link: Arc<RegistryLink>,
@@ -24,25 +24,25 @@ pub(crate) struct Updater {
 }
 
 impl Updater {
-    /// Wants `update`, and returns when the registry holds it. A refusal leaves what is wanted as it
-    /// was.
+    /// Applies `update`, and returns when the registry has confirmed it. A refusal leaves the
+    /// desired instance as it was.
     pub(crate) async fn apply(&self, update: &Update) -> Result<(), UpdateError> {
         let before = self.shared.desired.borrow().instance.clone();
-        // First: what is registered again meanwhile is to have it.
+        // First, so that a registration meanwhile has it.
         self.set_desired(update);
-        let is_generated = self.push(update, &CancellationToken::new()).await;
-        let is_generated = is_generated.expect("nothing supersedes it");
-        if let Err(UpdateError::Invalid(_) | UpdateError::Refused(_)) = is_generated {
+        let pushed = self.push(update, &CancellationToken::new()).await;
+        let pushed = pushed.expect("nothing supersedes it");
+        if let Err(UpdateError::Invalid(_) | UpdateError::Refused(_)) = pushed {
             let undo = |instance: &mut Instance| update.undo(instance, &before);
             self.shared.desired.send_modify(|desired| undo(&mut desired.instance));
         }
-        is_generated
+        pushed
     }
 
-    /// Changes what is registered from now on.
+    /// Changes the desired instance.
     pub(crate) fn set_desired(&self, update: &Update) {
         self.shared.desired.send_modify(|desired| update.apply(&mut desired.instance));
-        // What was refused was something else: it does not answer this update.
+        // The refusal was of something else: it is no answer to this update.
         let asked_again = match &*self.shared.active.borrow() {
             Some(_) => RegistrationState::Lost,
             None => RegistrationState::Pending,
@@ -56,9 +56,9 @@ impl Updater {
         });
     }
 
-    /// Tells the registry, and returns when it holds `update`; `None` where it is `superseded` before.
-    /// What was sent is not given up: an answer is waited for, as what is sent after it could otherwise
-    /// be overtaken.
+    /// Sends `update` until the registry has confirmed it; `None` if it is `superseded` before. A
+    /// request that was sent is not cancelled: its response must come before the next request,
+    /// which could overtake it otherwise.
     pub(crate) async fn push(
         &self,
         update: &Update,
@@ -83,7 +83,11 @@ impl Updater {
                 };
             match Retryability::of(&status) {
                 Retryability::Retry { after } => {
-                    tracing::debug!(peer = &*peer, reason = message(&status), "asking again");
+                    tracing::debug!(
+                        peer = &*peer,
+                        reason = message(&status),
+                        "update failed, retrying"
+                    );
                     let pause = clock::sleep(backoff.delay(fastrand::f64(), after));
                     superseded.run_until_cancelled(pause).await?;
                 }
@@ -101,7 +105,7 @@ impl Updater {
         }
     }
 
-    /// One attempt; `None` where it is superseded before anything was sent.
+    /// Makes one attempt; `None` if it is superseded before anything was sent.
     async fn send(
         &self,
         update: &Update,
@@ -122,7 +126,7 @@ impl Updater {
         Some(requested.await)
     }
 
-    /// Remembers what the registry says it holds, unless it was registered again meanwhile.
+    /// Stores the confirmed instance, unless there is another lease meanwhile.
     fn store(&self, lease_id: u64, instance: Option<Instance>) {
         let Some(instance) = instance else { return };
         self.shared.active.send_if_modified(|active| {

@@ -11,7 +11,7 @@ use crate::registry::{RegistryLink, RequestFailure};
 #[derive(Debug)]
 pub(super) struct CurrentStream {
     pub(super) link: Arc<RegistryLink>,
-    /// The one in use, unless it is broken.
+    /// The stream in use, unless it has failed.
     stream: Mutex<Option<Arc<HeartbeatStream>>>,
 }
 
@@ -20,7 +20,7 @@ impl CurrentStream {
         Arc::new(Self { link, stream: Mutex::default() })
     }
 
-    /// Subscribes to the stream in use. Returns it, and whether it is a new one, which has to be opened.
+    /// Subscribes to the stream in use, or to a new one, which the caller has to open.
     pub(super) fn attach(&self) -> Attached {
         let mut current = lock(&self.stream);
         let is_new = current.is_none();
@@ -29,8 +29,8 @@ impl CurrentStream {
         Attached { stream, phase, is_new }
     }
 
-    /// Ends `line` with what went wrong, unless it is broken already. All who live on it learn of it,
-    /// and who joins from now on gets another one.
+    /// Fails a stream with `status`, unless it has failed already. All registrations on it are
+    /// notified; new ones get another stream.
     pub(super) fn fail(&self, stream: &Arc<HeartbeatStream>, status: Status) {
         if stream.broken.is_cancelled() {
             return;
@@ -57,12 +57,12 @@ impl CurrentStream {
         stream.broken.cancel();
     }
 
-    /// Waits until nobody sits on `line`, and retires it.
+    /// Waits until no registration is on the stream, and retires it.
     pub(super) async fn wait_unused(&self, stream: &Arc<HeartbeatStream>) {
         loop {
             stream.phase.closed().await;
             let mut current = lock(&self.stream);
-            // Nobody can join now; somebody may have before.
+            // No registration can attach now; one may have before.
             if stream.phase.receiver_count() == 0 {
                 current.take_if(|current| Arc::ptr_eq(current, stream));
                 return;

@@ -1,4 +1,4 @@
-//! The task of a stream: opens it, sends what is due, and passes on the responses.
+//! The task of a stream: opens it, sends pending heartbeats, and distributes the responses.
 
 use std::{collections::HashSet, future, sync::Arc};
 
@@ -19,14 +19,14 @@ use crate::{
     },
 };
 
-/// What a line's task works with.
+/// The state of the task.
 pub(super) struct StreamTask {
     pub(super) current: Arc<CurrentStream>,
     pub(super) stream: Arc<HeartbeatStream>,
 }
 
 impl StreamTask {
-    /// Opens a stream and carries heartbeats over it until it breaks, or until nobody needs it.
+    /// Opens the stream and drives it until it fails or is unused.
     pub(super) async fn run(self) {
         let Self { current, stream } = &self;
         tokio::select! {
@@ -39,7 +39,7 @@ impl StreamTask {
 
     async fn connect_and_drive(&self) {
         let Self { current, stream } = self;
-        // From before an address is chosen: of a return after that it is told.
+        // Subscribed before an address is chosen, so that no failback after that is missed.
         let failbacks = current.link.failbacks();
         let connection = match current.link.connect().await {
             Ok(connection) => stream.connection.get_or_init(|| connection),
@@ -50,7 +50,8 @@ impl StreamTask {
             DriveEnd::Failed(status) => current.fail(stream, status),
             DriveEnd::Failback(bidi) => {
                 current.close(stream, StreamBreak::Moved);
-                // Until all have renewed elsewhere: the end of this one is not to be theirs.
+                // Until all have renewed over another stream: the registry must not take the end of
+                // this one for theirs.
                 tasks::spawn("heartbeats before", async move {
                     clock::sleep(REQUEST_TIMEOUT).await;
                     drop(bidi);
@@ -60,7 +61,7 @@ impl StreamTask {
     }
 }
 
-/// However it ends, with its runtime, say: nobody goes on living on it.
+/// However the task ends, with its runtime for example: registrations must not wait for it.
 impl Drop for StreamTask {
     fn drop(&mut self) {
         let peer = Arc::default();
@@ -69,25 +70,25 @@ impl Drop for StreamTask {
     }
 }
 
-/// Both directions of a stream, which ends with them.
+/// Both directions of a stream, which end when they are dropped.
 type BidiStream = (mpsc::Sender<KeepAliveRequest>, Streaming<KeepAliveResponse>);
 
-/// Why heartbeats don't go over a stream any more.
+/// The end of a stream.
 enum DriveEnd {
     Failed(Status),
-    /// They return to the first registry.
+    /// Heartbeats move back to the primary registry.
     Failback(Box<BidiStream>),
 }
 
-/// What comes after an answer.
+/// The next event after a response.
 enum StreamEvent {
     Pending(Vec<PendingHeartbeat>),
     Failed(Status),
     Failback,
 }
 
-/// Sends what is due and hears the answers, one message at a time: what comes to be due while one is on
-/// its way goes out with the next.
+/// Sends pending heartbeats and receives the responses, one message at a time: heartbeats that
+/// become due meanwhile go out with the next message.
 async fn drive(
     link: &RegistryLink,
     connection: &RegistryConnection,
@@ -96,7 +97,8 @@ async fn drive(
 ) -> DriveEnd {
     let (requests, outgoing) = mpsc::channel(1);
     let mut sent = stream.take_pending();
-    // Not lost where the registry answers the stream's head only after the first request.
+    // Before the call, because the registry may send the response's head only after the first
+    // request.
     requests.try_send(request(&sent)).expect("a new channel has room");
     let mut registry = RegistryClient::new(connection.transport.clone());
     let mut responses = match registry.keep_alive(ReceiverStream::new(outgoing)).await {
@@ -129,14 +131,14 @@ async fn drive(
             StreamEvent::Failed(status) => return DriveEnd::Failed(status),
             StreamEvent::Failback => return DriveEnd::Failback(Box::new((requests, responses))),
         };
-        // The one before was answered, so there is room unless the stream is gone.
+        // The previous request was answered, so there is room unless the stream has ended.
         if requests.try_send(request(&sent)).is_err() {
-            return DriveEnd::Failed(Status::unavailable("the stream takes no heartbeat"));
+            return DriveEnd::Failed(Status::unavailable("the stream accepts no heartbeat"));
         }
     }
 }
 
-/// Waits until then; for ever where there is no such time.
+/// Waits until `at`; forever if there is none.
 async fn sleep_until_some(at: Option<Instant>) {
     match at {
         Some(at) => clock::sleep_until(at).await,
@@ -148,12 +150,12 @@ fn request(due: &[PendingHeartbeat]) -> KeepAliveRequest {
     KeepAliveRequest { lease_ids: due.iter().map(|due| due.lease_id).collect() }
 }
 
-/// Tells each what its heartbeat came to.
+/// Sends each registration the result of its heartbeat.
 fn dispatch_results(sent: Vec<PendingHeartbeat>, response: KeepAliveResponse) {
     let unknown: HashSet<u64> = response.unknown_lease_ids.into_iter().collect();
     for PendingHeartbeat { lease_id, result } in sent {
         let renewal = if unknown.contains(&lease_id) { Renewal::Unknown } else { Renewal::Renewed };
-        // Nobody waits for it who has left meanwhile.
+        // The registration may be gone.
         let _ = result.send(renewal);
     }
 }
@@ -165,7 +167,7 @@ async fn receive(
     responses.message().await?.ok_or_else(ended)
 }
 
-/// Waits until the stream ends. What nobody asked for is passed over. Cancel safe.
+/// Waits until the stream ends. Ignores unexpected responses. Cancel safe.
 async fn wait_end(responses: &mut Streaming<KeepAliveResponse>) -> Status {
     loop {
         if let Err(status) = receive(responses).await {
@@ -181,7 +183,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_is_told_what_its_own_heartbeat_came_to() {
+    async fn each_registration_gets_the_result_of_its_own_heartbeat() {
         let (result, known) = oneshot::channel();
         let (other, unknown) = oneshot::channel();
         let sent = vec![

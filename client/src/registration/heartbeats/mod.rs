@@ -1,6 +1,6 @@
-//! The heartbeats of all registrations of a client: what is due goes out together, over one stream. It
-//! must never decide when a heartbeat is due, how long its answer may take, or when to try again: that
-//! is each lease's.
+//! The heartbeats of all registrations of a client. Those that are due go out together, over one
+//! stream. Decides no times: when a heartbeat is due, how long its response may take and when to
+//! reconnect is up to each lease.
 
 mod current;
 mod drive;
@@ -22,20 +22,20 @@ use crate::{
     runtime::{clock, tasks},
 };
 
-/// Carries the heartbeats of a client. Opens a stream when the first registration joins; it is closed
-/// when the last one has left.
+/// Sends the heartbeats of a client. Opens a stream for the first registration; closes it with the
+/// last.
 #[derive(Clone, Debug)]
 pub(crate) struct Heartbeats {
     current: Arc<CurrentStream>,
 }
 
-/// A registration's place on a stream. Leaves it when it is dropped.
+/// A registration's subscription to a stream. Ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct StreamHandle {
     current: Arc<CurrentStream>,
     stream: Arc<HeartbeatStream>,
     phase: watch::Receiver<StreamPhase>,
-    /// Of the heartbeat that has not been answered.
+    /// The response of the heartbeat that was not answered yet.
     response: Option<oneshot::Receiver<Renewal>>,
 }
 
@@ -44,12 +44,12 @@ impl Heartbeats {
         Self { current: CurrentStream::new(link) }
     }
 
-    /// A seat on the stream in use, or on one that is being opened from now on. The heartbeat of
-    /// `lease_id` goes out as soon as it can.
+    /// Attaches to the stream in use, or opens one. The heartbeat of `lease_id` goes out as soon as
+    /// possible.
     pub(crate) fn join(&self, lease_id: u64) -> StreamHandle {
         let Attached { stream, phase, is_new } = self.current.attach();
         if is_new {
-            // Made here: the line is told of its end even where the runtime does not run it any more.
+            // Created here: it fails the stream even if the runtime never runs the task.
             let task =
                 StreamTask { current: Arc::clone(&self.current), stream: Arc::clone(&stream) };
             tasks::spawn("heartbeats", task.run());
@@ -62,8 +62,8 @@ impl Heartbeats {
 }
 
 impl StreamHandle {
-    /// Waits until the stream is open. `limit` is for the registry's answer: one that takes a
-    /// connection and gives none is given up, for all who wait. Cancel safe.
+    /// Waits until the stream is open. `limit` is for the registry's response: a registry that
+    /// accepts a connection and does not respond fails the stream, for all. Cancel safe.
     pub(crate) async fn wait_open(&mut self, limit: Duration) -> Result<(), StreamBreak> {
         let connected = self.wait_phase(|phase| !matches!(phase, StreamPhase::Connecting));
         if clock::within(REQUEST_TIMEOUT, connected).await.is_none() {
@@ -78,7 +78,7 @@ impl StreamHandle {
         }
     }
 
-    /// Lets the heartbeat of `lease_id` go out, with all others that are due by then.
+    /// Queues the heartbeat of `lease_id`, to be sent with all others that are due by then.
     pub(crate) fn send(&mut self, lease_id: u64) {
         let (result, response) = oneshot::channel();
         self.response = Some(response);
@@ -86,11 +86,11 @@ impl StreamHandle {
         self.stream.added.notify_one();
     }
 
-    /// What the heartbeat came to, or how the stream broke, whichever is first. Cancel safe.
+    /// Waits for the result of the heartbeat or the failure of the stream. Cancel safe.
     pub(crate) async fn result(&mut self) -> Result<Renewal, StreamBreak> {
         let answered = async {
             let renewal = self.response.as_mut()?.await.ok();
-            // Heard once, even where the stream has ended and this is asked again.
+            // Received once, even if the stream has ended and this is called again.
             self.response = None;
             renewal
         };
@@ -101,15 +101,15 @@ impl StreamHandle {
         }
     }
 
-    /// Breaks the stream, for all who live on it: no answer came in time.
+    /// Fails the stream, for all registrations on it: no response came in time.
     pub(crate) fn fail_timed_out(&mut self) -> StreamBreak {
-        self.current.fail(&self.stream, Status::deadline_exceeded("no answer in time"));
-        self.stream.break_reason().expect("it is broken now")
+        self.current.fail(&self.stream, Status::deadline_exceeded("no response in time"));
+        self.stream.break_reason().expect("it has failed now")
     }
 
     async fn wait_phase(&mut self, wanted: impl FnMut(&StreamPhase) -> bool) -> StreamPhase {
         let phase = self.phase.wait_for(wanted).await;
-        phase.expect("a seat holds the line, and that the sender").clone()
+        phase.expect("the handle holds the stream, which holds the sender").clone()
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
         transport::{Connector, Dialer},
     };
 
-    /// A pulse whose registry refuses connections, and how many were asked for.
+    /// Heartbeats to a registry that refuses connections, and the number of attempts.
     fn refused() -> (Heartbeats, Arc<AtomicUsize>) {
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_fails_together_comes_back_together() {
+    async fn registrations_that_fail_together_reconnect_together() {
         let (heartbeats, asked) = refused();
         for attempt in 1..4 {
             let mut handles: Vec<StreamHandle> =

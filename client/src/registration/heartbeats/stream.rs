@@ -1,5 +1,5 @@
-//! One stream of heartbeats, as its task and the registrations on it share it: its phase, and the heartbeats
-//! that wait to be sent.
+//! The state of one heartbeat stream, shared by its task and the registrations on it: its phase,
+//! and the heartbeats to send.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -8,18 +8,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::registry::{RegistryConnection, RequestFailure};
 
-/// The most leases that a registry takes in one heartbeat.
+/// The most leases in one heartbeat message.
 const LEASES_MAX: usize = 65_536;
 
-/// One stream, from the attempt to open it until it breaks. Its task ends when it is broken, or when no
-/// seat on it is left.
+/// One stream, from the attempt to open it to its end. Its task ends when the stream has failed or
+/// has no registration any more.
 #[derive(Debug)]
 pub(super) struct HeartbeatStream {
     pub(super) phase: watch::Sender<StreamPhase>,
-    /// At most one for each seat that is taken.
+    /// At most one for each registration.
     pub(super) pending: Mutex<Vec<PendingHeartbeat>>,
     pub(super) added: Notify,
-    /// What it runs over, once there is a connection.
+    /// Set once connected.
     pub(super) connection: OnceLock<RegistryConnection>,
     pub(super) broken: CancellationToken,
 }
@@ -32,32 +32,32 @@ pub(super) enum StreamPhase {
     Broken(StreamBreak),
 }
 
-/// How a stream ended.
+/// The end of a stream.
 #[derive(Clone, Debug)]
 pub(crate) enum StreamBreak {
-    /// It broke.
+    /// The stream failed.
     Failed {
         failure: RequestFailure,
-        /// From 0 to 1, the same for all who lived on the stream: they come back together, over one
-        /// stream again, instead of one attempt after the other.
+        /// From 0 to 1, the same for all registrations on the stream: they reconnect together, over
+        /// one stream, instead of one attempt after the other.
         random: f64,
     },
-    /// It is well, but heartbeats return to the first registry.
+    /// Heartbeats move back to the primary registry.
     Moved,
 }
 
-/// A heartbeat that waits to go out, or for its answer.
+/// A heartbeat that waits to be sent, or for its response.
 #[derive(Debug)]
 pub(super) struct PendingHeartbeat {
     pub(super) lease_id: u64,
     pub(super) result: oneshot::Sender<Renewal>,
 }
 
-/// What a heartbeat came to.
+/// The result of a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Renewal {
     Renewed,
-    /// The lease does not live.
+    /// The lease is not active any more.
     Unknown,
 }
 
@@ -78,7 +78,7 @@ impl HeartbeatStream {
         }
     }
 
-    /// What is broken stays so.
+    /// Moves to the next phase, unless the stream has failed.
     pub(super) fn advance(&self, next: StreamPhase) {
         self.phase.send_if_modified(|phase| {
             let goes_on = !matches!(phase, StreamPhase::Broken(_));
@@ -89,7 +89,7 @@ impl HeartbeatStream {
         });
     }
 
-    /// How it broke, where it has.
+    /// Returns how the stream ended, if it has.
     pub(super) fn break_reason(&self) -> Option<StreamBreak> {
         match &*self.phase.borrow() {
             StreamPhase::Broken(broken) => Some(broken.clone()),
@@ -97,17 +97,17 @@ impl HeartbeatStream {
         }
     }
 
-    /// Takes what is due, as much as a message holds.
+    /// Takes pending heartbeats, as many as fit into a message.
     pub(super) fn take_pending(&self) -> Vec<PendingHeartbeat> {
         let mut due = lock(&self.pending);
-        // Nobody waits for these any more.
+        // Their registrations are gone.
         due.retain(|due| !due.result.is_closed());
         let first = due.len().min(LEASES_MAX);
         let rest = due.split_off(first);
         std::mem::replace(&mut due, rest)
     }
 
-    /// Waits until something is due, and takes it. Cancel safe.
+    /// Waits for pending heartbeats, and takes them. Cancel safe.
     pub(super) async fn next_pending(&self) -> Vec<PendingHeartbeat> {
         loop {
             let due = self.take_pending();
@@ -119,10 +119,10 @@ impl HeartbeatStream {
     }
 }
 
-/// Waits until `line` is broken. Cancel safe.
+/// Waits until the stream has failed. Cancel safe.
 pub(super) async fn broken(stream: &HeartbeatStream) -> StreamBreak {
     stream.broken.cancelled().await;
-    stream.break_reason().expect("it is broken before the token tells so")
+    stream.break_reason().expect("the phase is set before the token is cancelled")
 }
 
 pub(super) fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_due_goes_out_in_messages_that_a_registry_takes_the_oldest_first() {
+    fn pending_heartbeats_are_sent_in_messages_of_valid_size_the_oldest_first() {
         let stream = HeartbeatStream::new();
         let mut responses = Vec::new();
         for lease_id in 0..LEASES_MAX as u64 + 10 {
@@ -142,7 +142,7 @@ mod tests {
             lock(&stream.pending).push(PendingHeartbeat { lease_id, result });
             responses.push(response);
         }
-        // Nobody waits for the first any more.
+        // The registration of the first is gone.
         drop(responses.remove(0));
         let ids = |heartbeats: Vec<PendingHeartbeat>| -> Vec<u64> {
             heartbeats.iter().map(|heartbeat| heartbeat.lease_id).collect()

@@ -1,68 +1,69 @@
-//! When to heartbeat, when to reconnect, when to register again. Pure: told what happened and when,
-//! it says what to do next. It must never do two things about the registry at once, nor fight: an identity
-//! that another process took over is not taken back while that process is reached elsewhere. A process that
-//! was away takes its identity over as a new one does: an expired lease does not show who holds it now.
+//! The state machine of a lease: when to send heartbeats, reconnect and register again. Pure:
+//! events and times come in, the next step goes out. Invariants: at most one step at a time; an
+//! identity that another process took over is not taken back while that process is registered at
+//! another address. After an outage the client does take its identity back, because an expired
+//! lease does not show the present holder.
 
 use std::time::Duration;
 
 use crate::runtime::{backoff::Backoff, clock::Instant};
 
-/// A lease that was fenced off again and again is taken back with a growing delay; this long of
-/// peace ends the suspicion.
+/// The time that a lease must last to end a conflict over the identity: until then each loss of it
+/// delays the next registration longer.
 const CONFLICT_WINDOW: Duration = Duration::from_secs(600);
 
-/// What to do next.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Step {
-    /// Register, now.
+    /// Register now.
     Register,
-    /// Ask what became of this lease, which is lost.
+    /// Ask the registry what became of this lost lease.
     QueryLease(u64),
-    /// Look up which process holds the identity: another one took it over.
+    /// Look up the process that took over the identity.
     FindHolder,
-    /// Open a keep-alive stream whose first heartbeat renews this lease.
+    /// Open a stream with the first heartbeat of this lease.
     OpenStream(u64),
     /// Renew this lease over the open stream.
     Heartbeat(u64),
-    /// Give the stream up: no answer came in time.
+    /// Fail the stream: no response came in time.
     FailStream,
-    /// Nothing before then.
+    /// Do nothing before this time.
     Wait(Instant),
 }
 
-/// What the registry granted.
+/// A lease that the registry granted.
 #[derive(Clone, Debug)]
 pub(crate) struct Grant {
     pub(crate) lease_id: u64,
     pub(crate) heartbeat_interval: Duration,
-    /// The history and revision in which the identity came to be: the same as last time when it
-    /// never left the registry.
+    /// The history and revision in which the identity was created. Unchanged if the identity never
+    /// left the registry.
     pub(crate) origin: (String, u64),
 }
 
-/// One registration's lease.
+/// The lease of one registration.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    /// The last one.
+    /// The last grant.
     grant: Option<Grant>,
     granted_at: Instant,
-    /// While there is no lease: it is lost, or none was granted yet.
+    /// Set while there is no lease: it was lost, or not granted yet.
     lost: Option<Lost>,
     stream: StreamState,
     /// Between attempts to reach the registry.
     reconnect: Backoff,
-    /// Between attempts that the registry refuses.
+    /// Between registrations that the registry refuses.
     refused: Backoff,
-    /// Between losses to another holder of the same identity, and between looks at it.
+    /// Between losses to another holder of the identity, and between lookups of it.
     conflict: Backoff,
-    /// Whether the last lease was lost within a heartbeat interval.
+    /// True if the last lease was lost within a heartbeat interval.
     lost_early: bool,
 }
 
-/// What to do about a lease that does not live any more.
+/// The recovery from a lost lease.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Lost {
-    /// When.
+    /// The time of the next step.
     at: Instant,
     next: Recovery,
 }
@@ -70,22 +71,22 @@ struct Lost {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Recovery {
     Register,
-    /// Find out first whether another process has taken it over.
+    /// First find out whether another process took over the identity.
     QueryLease,
-    /// Find out first whether the other process still holds it, and where that one is reached.
+    /// First find out whether the other process still holds it, and at which address.
     FindHolder,
 }
 
-/// What became of a lost lease, or of the identity.
+/// The fate of a lost lease and its identity.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum LossCause {
     /// Another process registered the identity.
     Fenced,
-    /// The registry does not know it: it ran out, or the registry has forgotten it.
+    /// The registry does not know the identity: its lease expired, or the registry lost its state.
     NotFound,
-    /// Another process holds the identity, and is reached at another address.
+    /// Another process holds the identity, at another address.
     HeldElsewhere,
-    /// Another lease holds the identity for the same address, or for one that is not known.
+    /// Another lease holds the identity, at the same address or an unknown one.
     HeldAtSameAddress,
 }
 
@@ -97,16 +98,16 @@ enum StreamState {
     Idle {
         beat_at: Instant,
     },
-    /// A heartbeat was sent at `sent_at` and has not been answered.
+    /// A heartbeat was sent at `sent_at` and not answered yet.
     Awaiting {
         sent_at: Instant,
-        /// Whether none was answered before on this stream.
+        /// True for the first heartbeat of a stream.
         first: bool,
     },
 }
 
 impl Lease {
-    /// A lease that is to be granted, from `now` on.
+    /// Starts without a lease, to be granted from `now` on.
     pub(crate) fn new(now: Instant, reconnect: Backoff) -> Self {
         Self {
             grant: None,
@@ -125,12 +126,12 @@ impl Lease {
         self.grant.as_ref().filter(|_| self.lost.is_none()).map(|grant| grant.lease_id)
     }
 
-    /// Whether there was none so far.
+    /// Returns whether no lease was granted yet.
     pub(crate) fn is_new(&self) -> bool {
         self.grant.is_none()
     }
 
-    /// How long a heartbeat may be on its way: until the next one is due.
+    /// The longest time that a heartbeat stays unanswered: until the next one is due.
     pub(crate) fn heartbeat_timeout(&self) -> Duration {
         self.grant.as_ref().map_or(Duration::ZERO, |grant| grant.heartbeat_interval)
     }
@@ -154,18 +155,18 @@ impl Lease {
         }
     }
 
-    /// A heartbeat went out, the first of a stream or another.
+    /// A heartbeat was sent, the first of a stream or another.
     pub(crate) fn heartbeat_sent(&mut self, now: Instant) {
         let first = matches!(self.stream, StreamState::Closed { .. });
         self.stream = StreamState::Awaiting { sent_at: now, first };
     }
 
-    /// An answer came; `unknown` are the leases that don't live.
+    /// A response came; `unknown` are the leases that are not active.
     pub(crate) fn heartbeat_answered(&mut self, unknown: &[u64], now: Instant) {
         let StreamState::Awaiting { sent_at, first } = self.stream else { return };
         self.stream = StreamState::Idle { beat_at: sent_at + self.heartbeat_timeout() };
-        // Only a stream that lasted proves that the registry is well: else streams that break after
-        // one answer would be opened again and again without a pause.
+        // Only a stream that lasted proves that the registry works. Otherwise streams that fail
+        // after one response would be opened again and again without a delay.
         if !first {
             self.reconnect.reset();
         }
@@ -177,7 +178,7 @@ impl Lease {
         }
     }
 
-    /// The stream broke or could not be opened. `random` is from 0 to 1.
+    /// The stream failed, or could not be opened. `random` is from 0 to 1.
     pub(crate) fn stream_failed(&mut self, now: Instant, random: f64, hint: Option<Duration>) {
         let began = match self.stream {
             StreamState::Closed { open_at } => open_at,
@@ -187,13 +188,13 @@ impl Lease {
         self.stream = StreamState::Closed { open_at: self.retry_at(began, now, random, hint) };
     }
 
-    /// Heartbeats are to go over another stream from now on.
+    /// Heartbeats go over another stream from now on.
     pub(crate) fn stream_moved(&mut self, now: Instant) {
         self.stream = StreamState::Closed { open_at: now };
     }
 
-    /// The lease `id` is known not to live, after a time without a connection: a registry that came
-    /// back without its leases is not asked about each.
+    /// The lease `id` is not active, after a time without a connection: a registry that lost its
+    /// leases is not asked about each of them.
     fn mark_lost_while_away(&mut self, id: u64, now: Instant) {
         self.mark_lost(id, now);
         if let Some(Lost { next, .. }) = &mut self.lost
@@ -203,8 +204,8 @@ impl Lease {
         }
     }
 
-    /// The lease `id` is known not to live, although nothing has kept it from being renewed: most
-    /// likely another process has registered the identity.
+    /// The lease `id` is not active, although it was renewed in time: most likely another process
+    /// registered the identity.
     pub(crate) fn mark_lost(&mut self, id: u64, now: Instant) {
         if self.id() != Some(id) {
             return;
@@ -216,12 +217,12 @@ impl Lease {
         self.lost = Some(Lost { at: now, next: Recovery::QueryLease });
     }
 
-    /// Takes in what became of a lost lease that another process may have taken over.
+    /// Takes note of what became of a lost lease.
     pub(crate) fn loss_explained(&mut self, cause: LossCause, now: Instant, random: f64) {
-        // At least half of the delay: two processes that fight must both come to rest. A registry
-        // that forgets at once must not be told without a pause either.
+        // Half of the delay at least: two processes in a conflict must both slow down, and so must
+        // a client of a registry that loses leases at once.
         if cause == LossCause::HeldElsewhere {
-            // That explains it.
+            // That explains the early loss.
             self.lost_early = false;
         }
         let mut pause = || self.conflict.delay(0.5 + random / 2.0, None);
@@ -235,13 +236,13 @@ impl Lease {
         self.lost = Some(Lost { at: now + delay, next });
     }
 
-    /// Registered, for the first time or again. The lease is not yet renewed.
+    /// The instance was registered, for the first time or again. The lease is not renewed yet.
     pub(crate) fn granted(&mut self, grant: Grant, now: Instant) {
         match &self.grant {
             None => self.settle(&grant),
-            // The identity lives on since the last time, but the lease was not ours any more:
-            // someone else had registered it. Taking it back for ever would never end. Nor would
-            // registering with a registry that forgets at once, or with two by turns.
+            // The identity never left the registry, but another process held it in between. Taking
+            // it back without a delay would never end; nor would registering with a registry that
+            // loses leases at once, or with two registries by turns.
             Some(before) if grant.origin == before.origin || self.lost_early => {
                 if self.conflict.is_fresh() {
                     self.conflict.delay(0.0, None);
@@ -253,7 +254,8 @@ impl Lease {
         self.granted_at = now;
         self.lost = None;
         self.refused.reset();
-        // Renewed over the stream at once: only then its end tells the registry of ours.
+        // Renewed over the stream at once: the registry ties a lease to the stream that renewed it
+        // last.
         self.stream = match self.stream {
             StreamState::Closed { .. } => StreamState::Closed { open_at: now },
             StreamState::Idle { .. } | StreamState::Awaiting { .. } => {
@@ -262,15 +264,15 @@ impl Lease {
         };
     }
 
-    /// What the way to the first lease took tells nothing about what comes after it.
+    /// Resets the backoff of the first connection, which does not predict later ones.
     fn settle(&mut self, grant: &Grant) {
         self.reconnect.reset();
-        // A registry that comes back gives every lease some time to be renewed. Rarer attempts than
-        // heartbeats would miss it.
+        // A registry that restarts gives every lease some time to be renewed. Attempts at longer
+        // intervals than heartbeats could miss it.
         self.reconnect = self.reconnect.clone().capped(grant.heartbeat_interval / 2);
     }
 
-    /// The registry could not be asked about a lost lease, or to register.
+    /// The registry could not be reached for a query about a lost lease, or to register.
     pub(crate) fn unreachable(&mut self, now: Instant, random: f64, hint: Option<Duration>) {
         if let Some(Lost { at, next }) = self.lost {
             let at = self.retry_at(at, now, random, hint);
@@ -284,7 +286,7 @@ impl Lease {
         self.lost = Some(Lost { at, next: Recovery::Register });
     }
 
-    /// What is to be registered changed: where it was refused, it may do now.
+    /// The desired instance changed: a registration that was refused may succeed now.
     pub(crate) fn desired_changed(&mut self, now: Instant) {
         if let Some(lost) = &mut self.lost
             && !self.refused.is_fresh()
@@ -294,11 +296,11 @@ impl Lease {
         }
     }
 
-    /// When to try again what was begun at `began` and has failed.
+    /// The time of the next attempt, after one that started at `began` and failed.
     ///
-    /// The time that it took counts: a registry that stood still took connections and answered
-    /// none. When it goes on it finds the streams broken that were given up meanwhile, and a lease
-    /// has no more than its grace left: by then the next attempt has to be under way.
+    /// The duration of the attempt counts: a suspended registry accepted connections and did not
+    /// respond. When it resumes, it finds streams broken that clients gave up meanwhile, and their
+    /// leases have no more than their grace left: by then the next attempt has to be under way.
     fn retry_at(
         &mut self,
         began: Instant,

@@ -1,4 +1,4 @@
-//! The lease's life in numbers.
+//! Tests of the lease's state machine, with numbers for time.
 
 use super::*;
 use crate::runtime::clock;
@@ -10,13 +10,13 @@ fn grant(lease_id: u64, created: u64) -> Grant {
     Grant { lease_id, heartbeat_interval: INTERVAL, origin: ("h".into(), created) }
 }
 
-/// One that is to be granted.
-fn wanted(now: Instant) -> Lease {
+/// A lease that was not granted yet.
+fn pending(now: Instant) -> Lease {
     Lease::new(now, Backoff::new(Duration::from_millis(50), Duration::from_secs(5)))
 }
 
 fn lease(now: Instant) -> Lease {
-    let mut lease = wanted(now);
+    let mut lease = pending(now);
     lease.granted(grant(1, 10), now);
     lease
 }
@@ -40,9 +40,9 @@ fn the_first_heartbeat_goes_out_at_once() {
 }
 
 #[test]
-fn what_was_never_registered_is_registered_until_it_is() {
+fn the_first_registration_is_retried_until_it_succeeds() {
     let now = clock::now();
-    let mut lease = wanted(now);
+    let mut lease = pending(now);
     assert_eq!((lease.id(), lease.step(now)), (None, Step::Register));
     for attempt in 0..10_u32 {
         lease.unreachable(now, 1.0, None);
@@ -52,15 +52,15 @@ fn what_was_never_registered_is_registered_until_it_is() {
     }
     lease.granted(grant(1, 10), now);
     assert_eq!((lease.id(), lease.step(now)), (Some(1), Step::OpenStream(1)));
-    // And the first stream that breaks is opened again as soon as if nothing had failed before.
+    // The first stream that fails is opened again as soon as if nothing had failed before.
     lease.stream_failed(now, 1.0, None);
     assert_eq!(lease.step(now), Step::Wait(now + Duration::from_millis(50)));
 }
 
 #[test]
-fn what_is_refused_from_the_first_is_repeated_slowly_and_at_once_when_it_changed() {
+fn a_refused_first_registration_is_retried_slowly_and_at_once_after_a_change() {
     let now = clock::now();
-    let mut lease = wanted(now);
+    let mut lease = pending(now);
     lease.refused(now, 1.0);
     assert_eq!(lease.step(now), Step::Wait(now + SECOND * 5));
     lease.desired_changed(now);
@@ -68,7 +68,7 @@ fn what_is_refused_from_the_first_is_repeated_slowly_and_at_once_when_it_changed
 }
 
 #[test]
-fn heartbeats_keep_their_interval_whenever_answers_come() {
+fn heartbeats_keep_their_interval_whenever_responses_come() {
     let now = clock::now();
     let mut lease = lease(now);
     lease.heartbeat_sent(now);
@@ -78,7 +78,7 @@ fn heartbeats_keep_their_interval_whenever_answers_come() {
 }
 
 #[test]
-fn a_heartbeat_without_answer_breaks_the_stream() {
+fn a_heartbeat_without_response_fails_the_stream() {
     let now = clock::now();
     let mut lease = renewed(now);
     let beat = now + INTERVAL;
@@ -90,7 +90,7 @@ fn a_heartbeat_without_answer_breaks_the_stream() {
 }
 
 #[test]
-fn a_broken_stream_is_opened_again_with_backoff() {
+fn a_failed_stream_is_opened_again_with_backoff() {
     let now = clock::now();
     let mut lease = renewed(now);
     lease.stream_failed(now, 1.0, None);
@@ -99,7 +99,7 @@ fn a_broken_stream_is_opened_again_with_backoff() {
     assert_eq!(lease.step(now), Step::Wait(now + Duration::from_millis(100)));
     lease.stream_failed(now, 0.0, Some(SECOND));
     assert_eq!(lease.step(now), Step::Wait(now + SECOND));
-    // A stream that lasts starts it over.
+    // A stream that lasts resets it.
     for _ in 0..2 {
         lease.heartbeat_sent(now);
         lease.heartbeat_answered(&[], now);
@@ -109,10 +109,10 @@ fn a_broken_stream_is_opened_again_with_backoff() {
 }
 
 #[test]
-fn after_an_attempt_that_took_long_the_next_begins_at_once() {
+fn after_a_long_attempt_the_next_starts_at_once() {
     let now = clock::now();
     let mut lease = renewed(now);
-    // The registry stands still: it takes heartbeats and streams, and answers none.
+    // The registry is suspended: it accepts heartbeats and streams, and does not respond.
     lease.heartbeat_sent(now + INTERVAL);
     let mut at = now + INTERVAL * 2;
     for _ in 0..20 {
@@ -124,14 +124,14 @@ fn after_an_attempt_that_took_long_the_next_begins_at_once() {
         assert_eq!(lease.step(at), Step::OpenStream(1));
         at += INTERVAL;
     }
-    // One that fails at once leaves the registry alone for a while.
+    // After an attempt that fails at once there is a delay.
     lease.stream_failed(at, 1.0, None);
     lease.stream_failed(at, 1.0, None);
     assert_eq!(lease.step(at), Step::Wait(at + INTERVAL / 2));
 }
 
 #[test]
-fn attempts_come_sooner_than_heartbeats() {
+fn attempts_come_more_often_than_heartbeats() {
     let now = clock::now();
     let mut lease = renewed(now);
     let mut at = now;
@@ -147,7 +147,7 @@ fn attempts_come_sooner_than_heartbeats() {
 }
 
 #[test]
-fn an_unknown_lease_is_registered_again_at_once_after_a_time_without_connection() {
+fn an_unknown_lease_is_registered_again_at_once_after_a_disconnect() {
     let now = clock::now();
     let mut lease = renewed(now);
     lease.stream_failed(now, 0.0, None);
@@ -156,11 +156,11 @@ fn an_unknown_lease_is_registered_again_at_once_after_a_time_without_connection(
     assert_eq!((lease.id(), lease.step(now)), (None, Step::Register));
     lease.granted(grant(2, 20), now);
     assert_eq!(lease.id(), Some(2));
-    assert_eq!(lease.step(now), Step::Heartbeat(2), "the stream knows the new lease at once");
+    assert_eq!(lease.step(now), Step::Heartbeat(2), "the stream renews the new lease at once");
 }
 
 #[test]
-fn a_lease_that_is_lost_while_it_is_renewed_is_not_taken_back_blindly() {
+fn a_lease_lost_while_it_is_renewed_is_queried_first() {
     let now = clock::now();
     let mut by_heartbeat = renewed(now);
     by_heartbeat.heartbeat_sent(now + INTERVAL);
@@ -172,7 +172,7 @@ fn a_lease_that_is_lost_while_it_is_renewed_is_not_taken_back_blindly() {
         assert_eq!((lease.id(), lease.step(now)), (None, Step::QueryLease(1)));
         lease.loss_explained(LossCause::Fenced, now, 1.0);
         assert_eq!(lease.step(now), Step::FindHolder);
-        // It is looked at ever more rarely for as long as the other is there.
+        // Lookups become rarer while the other process is there.
         let mut at = now;
         let mut waits = Vec::new();
         for look in 0..100 {
@@ -186,7 +186,7 @@ fn a_lease_that_is_lost_while_it_is_renewed_is_not_taken_back_blindly() {
         }
         assert_eq!(waits[..8], [1, 2, 4, 8, 16, 32, 60, 30]);
         assert!(waits[8..].iter().all(|wait| *wait == 30));
-        // And is taken at once when the other is gone.
+        // The identity is registered at once when the other process is gone.
         lease.loss_explained(LossCause::NotFound, at, 1.0);
         assert_eq!(lease.step(at), Step::Register);
         lease.granted(grant(2, 20), at);
@@ -198,7 +198,7 @@ fn a_lease_that_is_lost_while_it_is_renewed_is_not_taken_back_blindly() {
 }
 
 #[test]
-fn other_leases_losses_are_not_ours() {
+fn losses_of_other_leases_are_ignored() {
     let now = clock::now();
     let mut lease = renewed(now);
     lease.heartbeat_sent(now);
@@ -208,7 +208,7 @@ fn other_leases_losses_are_not_ours() {
 }
 
 #[test]
-fn an_answer_that_nobody_awaits_changes_nothing() {
+fn an_unexpected_response_changes_nothing() {
     let now = clock::now();
     let mut lease = renewed(now);
     lease.heartbeat_answered(&[1], now);
@@ -216,7 +216,7 @@ fn an_answer_that_nobody_awaits_changes_nothing() {
 }
 
 #[test]
-fn registering_again_is_repeated_with_backoff() {
+fn registering_again_is_retried_with_backoff() {
     let now = clock::now();
     let mut lease = renewed(now);
     lease.mark_lost_while_away(1, now);
@@ -227,7 +227,7 @@ fn registering_again_is_repeated_with_backoff() {
 }
 
 #[test]
-fn a_refused_registration_is_repeated_slowly() {
+fn a_refused_registration_is_retried_slowly() {
     let now = clock::now();
     let mut lease = renewed(now);
     lease.mark_lost_while_away(1, now);
@@ -242,7 +242,7 @@ fn a_refused_registration_is_repeated_slowly() {
 }
 
 #[test]
-fn amending_what_is_registered_hurries_nothing() {
+fn an_update_does_not_speed_up_a_registration_that_was_not_refused() {
     let now = clock::now();
     let mut lease = renewed(now);
     lease.desired_changed(now);
@@ -250,15 +250,14 @@ fn amending_what_is_registered_hurries_nothing() {
 }
 
 /// Loses the lease to another process and takes it back, `times` times.
-fn fight(lease: &mut Lease, now: Instant, times: u64) {
+fn contend(lease: &mut Lease, now: Instant, times: u64) {
     for time in 0..times {
         lose(lease, now, LossCause::Fenced, 1.0);
         lease.granted(grant(100 + time, 10), now);
     }
 }
 
-/// Loses the lease, and asks what became of it where the lease wants to know. How long it waits then
-/// before it registers again.
+/// Loses the lease, and answers its queries. Returns the delay before it registers again.
 fn lose(lease: &mut Lease, now: Instant, cause: LossCause, random: f64) -> Duration {
     let id = lease.id().expect("it lives");
     lease.mark_lost_while_away(id, now);
@@ -276,42 +275,42 @@ fn lose(lease: &mut Lease, now: Instant, cause: LossCause, random: f64) -> Durat
 }
 
 #[test]
-fn two_processes_with_one_identity_do_not_fight_for_ever() {
+fn two_processes_with_one_identity_slow_down() {
     let now = clock::now();
     let mut lease = renewed(now);
-    fight(&mut lease, now, 1);
+    contend(&mut lease, now, 1);
     assert_eq!(lose(&mut lease, now, LossCause::Fenced, 1.0), SECOND * 2);
     lease.granted(grant(3, 10), now);
-    fight(&mut lease, now, 20);
+    contend(&mut lease, now, 20);
     assert_eq!(lose(&mut lease, now, LossCause::Fenced, 0.0), SECOND * 30);
 }
 
 #[test]
-fn peace_ends_the_suspicion() {
+fn a_long_lease_ends_the_conflict() {
     let now = clock::now();
     let mut lease = renewed(now);
-    fight(&mut lease, now, 5);
+    contend(&mut lease, now, 5);
     lease.mark_lost_while_away(held(&lease), now + CONFLICT_WINDOW);
     assert_eq!(lease.step(now + CONFLICT_WINDOW), Step::Register);
 }
 
 #[test]
-fn a_lease_that_nobody_took_is_no_fight_even_after_one() {
+fn an_expired_lease_is_no_conflict_even_after_one() {
     let now = clock::now();
     let mut lease = renewed(now);
-    fight(&mut lease, now, 5);
+    contend(&mut lease, now, 5);
     let later = now + INTERVAL;
     assert_eq!(lose(&mut lease, later, LossCause::NotFound, 1.0), Duration::ZERO);
-    // The fight goes on where it stopped.
+    // The conflict continues with the same delay.
     lease.granted(grant(7, 10), later);
     assert_eq!(lose(&mut lease, later + INTERVAL, LossCause::Fenced, 1.0), SECOND * 32);
 }
 
 #[test]
-fn a_registry_that_is_away_is_asked_about_a_lease_with_backoff() {
+fn an_unreachable_registry_is_queried_about_a_lease_with_backoff() {
     let now = clock::now();
     let mut lease = renewed(now);
-    fight(&mut lease, now, 1);
+    contend(&mut lease, now, 1);
     lease.mark_lost_while_away(100, now);
     assert_eq!(lease.step(now), Step::QueryLease(100));
     lease.unreachable(now, 1.0, None);
@@ -321,7 +320,7 @@ fn a_registry_that_is_away_is_asked_about_a_lease_with_backoff() {
 }
 
 #[test]
-fn a_registry_that_loses_its_memory_often_is_no_fight() {
+fn a_registry_that_loses_its_state_often_is_no_conflict() {
     let mut now = clock::now();
     let mut lease = renewed(now);
     for restart in 0..20 {
@@ -334,7 +333,7 @@ fn a_registry_that_loses_its_memory_often_is_no_fight() {
 }
 
 #[test]
-fn any_course_of_events_ends_with_a_renewed_lease() {
+fn any_sequence_of_events_ends_with_a_renewed_lease() {
     for _ in 0..200 {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
@@ -343,7 +342,7 @@ fn any_course_of_events_ends_with_a_renewed_lease() {
         let mut lease = lease(now);
         let mut next_lease = 2;
         for turn in 0..300 {
-            // Everything goes wrong at first, then nothing does.
+            // Any step fails at first, then none.
             let fails = turn < 200 && random.bool();
             match lease.step(now) {
                 Step::Wait(until) => {
@@ -354,12 +353,12 @@ fn any_course_of_events_ends_with_a_renewed_lease() {
                     lease.unreachable(now, random.f64(), None)
                 }
                 Step::FindHolder => {
-                    let fates = [
+                    let causes = [
                         LossCause::NotFound,
                         LossCause::HeldAtSameAddress,
                         LossCause::HeldElsewhere,
                     ];
-                    let cause = fates[random.usize(..if turn < 200 { 3 } else { 2 })];
+                    let cause = causes[random.usize(..if turn < 200 { 3 } else { 2 })];
                     lease.loss_explained(cause, now, random.f64());
                 }
                 Step::QueryLease(_) => {
@@ -392,7 +391,7 @@ fn any_course_of_events_ends_with_a_renewed_lease() {
 }
 
 #[test]
-fn streams_that_break_after_one_answer_are_opened_ever_more_slowly() {
+fn streams_that_fail_after_one_response_are_opened_ever_more_slowly() {
     let mut now = clock::now();
     let mut lease = lease(now);
     for attempt in 0..10_u32 {
@@ -403,7 +402,7 @@ fn streams_that_break_after_one_answer_are_opened_ever_more_slowly() {
         assert_eq!(lease.step(now), Step::Wait(now + wait), "attempt {attempt}");
         now += wait;
     }
-    // One that lasted ends that.
+    // A stream that lasted ends that.
     lease.heartbeat_sent(now);
     lease.heartbeat_answered(&[], now);
     lease.heartbeat_sent(now + INTERVAL);
@@ -414,7 +413,7 @@ fn streams_that_break_after_one_answer_are_opened_ever_more_slowly() {
 }
 
 #[test]
-fn a_registry_that_forgets_at_once_is_told_ever_more_slowly() {
+fn a_registry_that_loses_leases_at_once_gets_registrations_ever_more_slowly() {
     let mut now = clock::now();
     let mut lease = lease(now);
     let mut waits = Vec::new();

@@ -1,4 +1,4 @@
-//! The lease that a registration's response grants.
+//! The lease in the response to a registration.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -7,19 +7,19 @@ use crate::{
     registration::{lease::Grant, spec::Registration},
 };
 
-/// The heartbeat interval where an answer does not say.
+/// The heartbeat interval if the response has none.
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 
-/// The shortest and the longest heartbeat interval that is believed. Shorter would be a flood; the
-/// longest TTL is 5 min.
+/// The shortest and the longest valid heartbeat interval. Shorter ones would flood the registry;
+/// the longest TTL is 5 min.
 const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(300);
 
-/// What an answer to a registration grants, and the instance. Where the answer lacks it, it is what
+/// Returns the granted lease and the instance. If the response has no instance, it is the one that
 /// was sent.
 pub(super) fn grant(response: RegisterResponse, sent: &Registration) -> (Grant, Instance) {
     let instance = response.instance.filter(|instance| !instance.id.is_empty());
     let instance = instance.unwrap_or_else(|| sent.instance.clone());
-    // Negative ones are no durations, and some overflow where they are taken for one.
+    // Negative durations are invalid, and some overflow when they are converted.
     let interval = response.heartbeat_interval.filter(|interval| interval.seconds >= 0);
     let interval = interval.filter(|interval| interval.nanos >= 0);
     let interval = interval.and_then(|interval| Duration::try_from(interval).ok());
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_that_makes_no_sense_is_not_believed() {
+    fn an_invalid_interval_is_replaced_by_the_default() {
         assert_eq!(granted(7, 0), Duration::from_secs(7));
         for (seconds, nanos) in [(0, 0), (0, 1), (-1, 0), (301, 0), (i64::MAX, 0), (i64::MIN, -1)] {
             assert_eq!(granted(seconds, nanos), INTERVAL_DEFAULT, "{seconds}.{nanos}");
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_instance_leaves_what_was_sent() {
+    fn a_response_without_instance_keeps_the_one_sent() {
         let sent = Registration::new("orders", "h", 1).id("a");
         assert_eq!(grant(RegisterResponse::default(), &sent).1, sent.instance);
     }

@@ -5,18 +5,18 @@ use crate::{
     registry::{RegistryLink, RequestFailure},
 };
 
-/// Instances on one page of a lookup, and pages of one lookup.
+/// The limits of a lookup: instances on a page, and pages.
 const PAGE_SIZE: u32 = 1_000;
 const PAGES_MAX: usize = 10_000;
 
-/// Looks up the instance that holds the id of `wanted`, page by page: a service may be larger than one
-/// message. Cancel safe.
+/// Looks up the instance that holds the id of `wanted`, page by page: a service may be larger than
+/// one message. Cancel safe.
 pub(super) async fn find(
     link: &RegistryLink,
     wanted: &Instance,
 ) -> Result<Option<Instance>, RequestFailure> {
     let mut page_token = String::new();
-    // Bounded: a registry holds fewer instances than these pages have room for.
+    // Bounded: a registry holds fewer instances than fit on these pages.
     for _ in 0..PAGES_MAX {
         let request = ResolveRequest {
             namespace: wanted.namespace.clone(),

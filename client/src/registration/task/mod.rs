@@ -1,5 +1,5 @@
-//! The task behind a registration: does what the lease says is next, tells it what came of it, and
-//! deregisters at the end. It must never decide when to do what: that is the lease's.
+//! The task of a registration: performs the steps that its lease asks for, reports their results to
+//! it, and deregisters at the end. Decides no times: the lease does.
 
 mod grant;
 mod holder;
@@ -29,7 +29,7 @@ use crate::{
     runtime::clock,
 };
 
-/// The task's state.
+/// The state of the task.
 pub(crate) struct RegistrationTask {
     link: Arc<RegistryLink>,
     heartbeats: Heartbeats,
@@ -37,12 +37,12 @@ pub(crate) struct RegistrationTask {
     shared: SharedRegistration,
     desired_changes: watch::Receiver<Registration>,
     lost_lease: watch::Receiver<u64>,
-    /// On the stream that renews the lease. Kept until the registry has answered the deregistration:
-    /// a stream that ends before takes the instance away as one that died.
+    /// The stream that renews the lease. Kept until the deregistration is confirmed: the registry
+    /// takes the end of a stream for the death of its instances.
     stream: Option<StreamHandle>,
     attempt: RegisterAttempt,
     outage: Outage,
-    /// Who waits for the registry's first answer. Where somebody does, a refusal is theirs.
+    /// The caller that waits for the first response, if there is one: it gets a refusal.
     first_response: Option<oneshot::Sender<Result<(), RegisterError>>>,
     stop: CancellationToken,
 }
@@ -77,12 +77,12 @@ impl RegistrationTask {
         }
     }
 
-    /// What it shares with the guard.
+    /// The state that it shares with the guard.
     pub(crate) fn shared(&self) -> SharedRegistration {
         self.shared.clone()
     }
 
-    /// Works until stopped, and then deregisters.
+    /// Runs until it is stopped, and then deregisters.
     pub(crate) async fn run(mut self) -> Result<(), DeregisterError> {
         while !self.stop.is_cancelled() {
             match self.lease.step(clock::now()) {
@@ -100,7 +100,7 @@ impl RegistrationTask {
 
     async fn wait(&mut self, until: clock::Instant) {
         let stop = self.stop.clone();
-        // What came before the time was over is heard first: this process itself may have stood still.
+        // Results that arrived in time come first: this process itself may have been suspended.
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
@@ -147,17 +147,17 @@ impl RegistrationTask {
         }
     }
 
-    /// Tells the lease what may be the news that it is lost.
+    /// Passes an event to the lease, and reports it if the lease is lost by it.
     fn note_loss(&mut self, update: impl FnOnce(&mut Lease, clock::Instant)) {
         let before = self.lease.id();
         update(&mut self.lease, clock::now());
         if before.is_some() && self.lease.id().is_none() {
-            self.log("the registry does not know the lease any more");
+            self.log("lease lost, registering again");
             self.set_state(RegistrationState::Lost);
         }
     }
 
-    /// Gives the stream up: no answer came in time.
+    /// Fails the stream: no response came in time.
     fn fail_stream(&mut self) {
         match &mut self.stream {
             Some(stream) => {
@@ -174,15 +174,15 @@ impl RegistrationTask {
             return self.lease.stream_moved(clock::now());
         };
         let after = pause(&failure.status);
-        self.report_failure(failure, "heartbeats broke off, trying again");
+        self.report_failure(failure, "heartbeat stream lost, reconnecting");
         self.lease.stream_failed(clock::now(), *random, after);
         if let Some(lease_id) = self.lease.id() {
             self.set_state(RegistrationState::Retrying { lease_id });
         }
     }
 
-    /// Asks what became of a lost lease. To give it back does nothing where it does not live, and the
-    /// answer tells why it doesn't.
+    /// Asks the registry what became of a lost lease. Deregistering it has no effect if it is not
+    /// active, and the error gives the reason.
     async fn query_lease(&mut self, lease_id: u64) {
         let request = DeregisterRequest { lease_id, ..DeregisterRequest::default() };
         let requested = self.link.request(|connection| async move {
@@ -196,10 +196,7 @@ impl RegistrationTask {
                 Code::NotFound => LossCause::NotFound,
                 Code::FailedPrecondition => LossCause::Fenced,
                 _ => {
-                    self.report_failure(
-                        &failure,
-                        "can't ask about the lost lease yet, trying again",
-                    );
+                    self.report_failure(&failure, "can't query the lost lease yet, retrying");
                     return self.lease.unreachable(now, random, pause(&failure.status));
                 }
             },
@@ -207,8 +204,8 @@ impl RegistrationTask {
         self.lease.loss_explained(cause, now, random);
     }
 
-    /// Looks up which process holds the identity that was taken over. Where it can't be found out,
-    /// the identity is taken back, ever more slowly.
+    /// Looks up the process that took over the identity. If the registry refuses the lookup, the
+    /// identity is taken back with growing delays.
     async fn find_holder(&mut self) {
         let wanted = self.shared.instance();
         let requested = holder::find(&self.link, &wanted);
@@ -228,7 +225,7 @@ impl RegistrationTask {
                 Retryability::Retry { after } => {
                     self.report_failure(
                         &failure,
-                        "can't look up the other holder of the id, trying again",
+                        "can't look up the other holder of the id, retrying",
                     );
                     return self.lease.unreachable(now, random, after);
                 }
@@ -244,14 +241,14 @@ impl RegistrationTask {
         self.lease.loss_explained(cause, now, random);
     }
 
-    /// Reports that another process holds the identity, where that is news.
+    /// Reports another process that holds the identity, if that is new.
     fn report_holder(&self, holder: &Instance, wanted: &Instance) -> LossCause {
         let address = address(&holder.host, holder.port);
         let Instance { namespace, service, id, .. } = wanted;
         let is_draining =
             self.shared.desired.borrow().instance.status() == InstanceStatus::Draining;
         if is_draining {
-            // Its successor, at the same address as a rule: it stays what that one made it.
+            // The successor of this process, usually at the same address: it stays registered.
             tracing::info!(
                 namespace,
                 service,
@@ -269,15 +266,15 @@ impl RegistrationTask {
         }
         let state = RegistrationState::Replaced { address: address.as_str().into() };
         if self.set_state(state) {
-            let what = "another process registered the same id: this one is not registered until \
-                        that one is gone; give each process its own id";
+            let what = "another process registered the same id, this one waits until that one \
+                        is gone; give each process its own id";
             tracing::warn!(namespace, service, instance = id, address, "{what}");
         }
         LossCause::HeldElsewhere
     }
 
     async fn register(&mut self) {
-        // Seen: what changes from here on is not in this attempt.
+        // Marked as seen: later changes are not in this attempt.
         let desired = self.desired_changes.borrow_and_update().clone();
         let Some(answer) = self.attempt.send(&desired, &self.stop).await else { return };
         let failure = match answer {
@@ -288,9 +285,9 @@ impl RegistrationTask {
         match Retryability::of(&failure.status) {
             Retryability::Retry { after } => {
                 let what = if self.lease.is_new() {
-                    "can't register yet, trying again"
+                    "can't register yet, retrying"
                 } else {
-                    "can't register again yet, trying again"
+                    "can't register again yet, retrying"
                 };
                 self.report_failure(&failure, what);
                 self.lease.unreachable(now, fastrand::f64(), after);
@@ -303,7 +300,7 @@ impl RegistrationTask {
         }
     }
 
-    /// The registry holds what was `sent`.
+    /// The registry confirmed `sent`.
     fn registered(&mut self, response: RegisterResponse, sent: &Registration) {
         let (grant, instance) = grant::grant(response, sent);
         let lease_id = grant.lease_id;
@@ -312,7 +309,7 @@ impl RegistrationTask {
         }
         let what = if self.lease.is_new() { "registered" } else { "registered again" };
         self.lease.granted(grant, clock::now());
-        // However it was named: registering again is registering the same.
+        // A later registration must have the same id.
         self.shared.desired.send_if_modified(|desired| {
             let named = desired.instance.id != instance.id;
             desired.instance.id.clone_from(&instance.id);
@@ -324,23 +321,23 @@ impl RegistrationTask {
         self.log(what);
         self.set_state(RegistrationState::Registered { lease_id });
         if let Some(answer) = self.first_response.take() {
-            // Where nobody waits any more, the keeper was stopped, and deregisters.
+            // If the caller is gone, the task was stopped and deregisters.
             let _ = answer.send(Ok(()));
         }
     }
 
-    /// Shows that the registry refuses, and says so where that is news.
+    /// Reports a refusal, if it is new.
     fn report_refusal(&mut self, peer: &str, refusal: Refusal) {
         if let Some(answer) = self.first_response.take() {
-            // Who waits for it returns it, and stops the keeper.
+            // The caller returns it, and stops the task.
             let _ = answer.send(Err(refusal.into()));
             return;
         }
         let reason = refusal.to_string();
         let news = self.shared.state.send_if_modified(|current| {
-            // Something else is to be registered by now: whoever waits for that must not be told
-            // of the refusal of what was before. Looked at with the state locked, as an update
-            // changes first what is wanted and then the state.
+            // The desired instance may have changed since: a waiting update must not get the
+            // refusal of the previous one. Checked with the state locked, because an update changes
+            // the desired instance first and then the state.
             let outdated = self.desired_changes.has_changed().unwrap_or(false);
             let state = RegistrationState::Refused(refusal);
             let news = !outdated && *current != state;
@@ -352,7 +349,7 @@ impl RegistrationTask {
         if news {
             let desired = self.shared.desired.borrow();
             let Instance { namespace, service, id, .. } = &desired.instance;
-            let what = "the registry refuses to register the instance";
+            let what = "the registry refused to register the instance";
             tracing::warn!(namespace, service, instance = id, peer, reason, "{what}");
         }
     }
@@ -369,15 +366,15 @@ impl RegistrationTask {
             }
         };
         match &closed {
-            // It never was registered, or nobody waited for that any more.
+            // It was never registered, or the caller did not wait for that.
             Ok(()) if self.lease.is_new() => {}
             Ok(()) => self.log("deregistered"),
-            Err(_) => self.log("could not deregister: it leaves when its TTL has passed"),
+            Err(_) => self.log("could not deregister, the instance stays until its TTL has passed"),
         }
         closed
     }
 
-    /// Logs a failure: once for each outage, as the attempts that follow tell nothing new.
+    /// Logs a failure once for each outage; further attempts add nothing.
     fn report_failure(&mut self, RequestFailure { peer, status }: &RequestFailure, what: &str) {
         let (peer, reason) = (&**peer, message(status));
         let desired = self.shared.desired.borrow();
@@ -389,7 +386,7 @@ impl RegistrationTask {
         }
     }
 
-    /// Shows a state, and returns whether it is another one than before.
+    /// Sets the state. Returns whether it changed.
     fn set_state(&self, state: RegistrationState) -> bool {
         self.shared.state.send_if_modified(|current| {
             let changed = *current != state;
@@ -405,15 +402,15 @@ impl RegistrationTask {
     }
 }
 
-/// However it ends: nobody must wait for it any more.
+/// However the task ends: no caller must wait for it.
 impl Drop for RegistrationTask {
     fn drop(&mut self) {
         self.set_state(RegistrationState::Deregistered);
     }
 }
 
-/// How long to leave the registry alone. What it refuses here is no business of the user's: that is
-/// tried again, but slowly.
+/// The delay before the next attempt. A refusal of a step that the user does not know is
+/// retried, but slowly.
 fn pause(status: &Status) -> Option<Duration> {
     match Retryability::of(status) {
         Retryability::Retry { after } => after,
@@ -421,7 +418,7 @@ fn pause(status: &Status) -> Option<Duration> {
     }
 }
 
-/// What the seat is told next; never anything where there is none. Cancel safe.
+/// Waits for the next result of the stream; forever if there is none. Cancel safe.
 async fn next_result(stream: &mut Option<StreamHandle>) -> Result<Renewal, StreamBreak> {
     match stream {
         Some(stream) => stream.result().await,
