@@ -1,5 +1,5 @@
-//! The builder of a client: its settings, their defaults and bounds. Building does no I/O and needs no
-//! runtime.
+//! The builder of a client: its settings, their defaults and bounds. Building does no I/O and needs
+//! no runtime.
 
 use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
 
@@ -17,16 +17,16 @@ use crate::{
     view::ViewDir,
 };
 
-/// Where a registry listens that was told nothing else.
+/// The default address of the registry.
 const REGISTRY_DEFAULT: &str = "http://127.0.0.1:7510";
 
-/// Longer than anything that a client waits for, and short enough to be added to any time.
+/// Longer than any wait of a client, and short enough to be added to any time.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The shortest backoff: none at all would be a flood.
+/// The shortest backoff; without one, clients would flood the registry.
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
 
-/// Why no client was built.
+/// An error of building a client.
 ///
 /// ```
 /// use waypost_client::{BuildError, Client};
@@ -40,18 +40,18 @@ const BACKOFF_MIN: Duration = Duration::from_millis(1);
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// An address of the registry is not of the form `http://host:port`.
+    /// A URL of the registry is not of the form `http://host:port`.
     #[error("{url:?} is not the URL of a registry: {reason}")]
     BadUrl {
-        /// The address.
+        /// The URL.
         url: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
 }
 
 impl Client {
-    /// A client of the registry at `registry`, with all defaults.
+    /// Creates a client of the registry at `registry`, with all defaults.
     ///
     /// # Errors
     /// [`BuildError::BadUrl`] for anything but `http://host:port`.
@@ -66,7 +66,7 @@ impl Client {
         Self::builder().registry(registry).build()
     }
 
-    /// Begins a client that differs from the defaults.
+    /// Starts to build a client with other settings.
     ///
     /// ```
     /// use std::time::Duration;
@@ -97,7 +97,7 @@ impl Client {
     }
 }
 
-/// Builds a [`Client`]. Everything has a default. Times over a year count as a year.
+/// Builds a [`Client`]. Every setting has a default. Times over a year count as a year.
 ///
 /// ```
 /// use std::time::Duration;
@@ -132,10 +132,10 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Adds an address of the registry, `http://host:port`. Each client begins at a random one. Where
-    /// one fails, another is used, until the first answers again ([`Self::failback_interval`]).
-    /// The host is an IP address (IPv6 in brackets) or a DNS name, which is looked up for each
-    /// connection. Default: `http://127.0.0.1:7510` alone.
+    /// Adds an address of the registry, `http://host:port`. Each client starts with a random one,
+    /// its primary. If one fails, the client uses the next one, until the primary responds again
+    /// ([`Self::failback_interval`]). The host is an IP address (IPv6 in brackets) or a DNS name,
+    /// which is resolved for each connection. Default: `http://127.0.0.1:7510` only.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -153,8 +153,8 @@ impl Builder {
         self
     }
 
-    /// The namespace of all that this client registers and looks for. Default: `default`. One
-    /// that can't be is refused by the registry, when it is asked.
+    /// Sets the namespace of this client's registrations and services. The registry refuses an
+    /// invalid one. Default: `default`.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -169,8 +169,7 @@ impl Builder {
         self
     }
 
-    /// The longest that making a connection may take, to the registry or to an instance. Default:
-    /// 1 s.
+    /// Sets the longest that connecting may take, to the registry or to an instance. Default: 1 s.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -187,12 +186,12 @@ impl Builder {
         self
     }
 
-    /// How long a connection, to the registry or to an instance, may be silent before it is asked
-    /// whether it lives (`interval`), and how long it has to answer (`timeout`): one that does not
-    /// is closed, which ends the calls on it. Default: 5 s and 2 s.
+    /// Sets the keep-alive of connections, to the registry and to instances: a connection that is
+    /// silent for `interval` gets a ping, and is closed if that is not answered within `timeout`,
+    /// which ends the calls on it. Default: 5 s and 2 s.
     ///
-    /// Some servers take frequent questions amiss: grpc-go closes such connections unless its
-    /// enforcement policy allows the interval.
+    /// Some servers reject frequent pings: grpc-go closes such connections unless its enforcement
+    /// policy allows the interval.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -210,9 +209,9 @@ impl Builder {
         self
     }
 
-    /// How long to wait between attempts to reach the registry: a random time up to `base` at first,
-    /// up to twice as long each time after that, but never more than `cap`. Default: 50 ms and 5 s; at
-    /// least 1 ms each.
+    /// Sets the delay between attempts to reach the registry: a random time up to `base` at first,
+    /// up to twice as long after each attempt, and never more than `cap`. Default: 50 ms and 5 s;
+    /// at least 1 ms each.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -230,12 +229,12 @@ impl Builder {
         self
     }
 
-    /// How long instances stay usable that a registry does not know any more which has lost its
-    /// memory (its history is a new one). They need a heartbeat interval to notice that they have to
-    /// register again: their TTL is ample. A client does not know TTLs: where there are longer ones than
-    /// this, it is to be as long as the longest of them. Which instances are held, and until when, is
-    /// told by [`Snapshot::missing`](crate::Snapshot::missing). Time in which no registry is heard does not
-    /// count. Zero believes an empty registry at once. Default: 15 s, the default TTL.
+    /// Sets how long instances stay usable that a registry lacks after it lost its state (it has a
+    /// new history). They need a heartbeat interval to notice and to register again; their TTL is
+    /// ample. A client does not know TTLs: set it to the longest TTL, if that is longer than this.
+    /// [`Snapshot::missing`](crate::Snapshot::missing) lists these instances and their deadlines.
+    /// Time without a registry does not count. With zero, an empty registry empties the view at
+    /// once. Default: 15 s, the default TTL.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -250,18 +249,19 @@ impl Builder {
         self
     }
 
-    /// Keeps the last view of each service in a file in this directory, so that a process that starts
-    /// while the registry is away knows what it knew before. What was kept is shown at once
-    /// ([`Service::ready`] returns), as [stale](crate::Freshness); once the registry answers, the watch
-    /// goes on where it was, or, in another history, with [`Self::keep_missing_for`]. Default: none, nothing is kept.
+    /// Keeps the last view of each service in a file in this directory, so that a process that
+    /// starts while the registry is unreachable has a view. The stored view is published at once
+    /// ([`Service::ready`](crate::Service::ready) returns), as [stale](crate::Freshness). Once the
+    /// registry responds, the watch resumes, or, in a new history, keeps missing instances for
+    /// [`Self::keep_missing_for`]. Default: none, no views are stored.
     ///
-    /// The directory is made where it is missing. Files are replaced as a whole, in the background, at
-    /// most once a second for each service; what changed in the last second before the process ends may
-    /// be missing, which costs nothing but the time to catch up. A file that is damaged, or of another
-    /// service or format, is reported (`warn`) and ignored; so is a disk that fails, once for each
-    /// outage. Nothing removes the files of services that nobody asks for any more. They hold all that
-    /// instances say of themselves, and only their owner may read them. Processes may share a directory
-    /// where they have the same registry.
+    /// The client creates the directory. It replaces files as a whole, in the background, at most
+    /// once a second for each service. Changes in the last second before the process ends may be
+    /// missing, which costs only the time to catch up. A file that is damaged, or of another
+    /// service or format, is logged (`warn`) and ignored; a failing disk is logged once for each
+    /// outage. The files of services that are not used any more stay. Files contain all data of
+    /// instances, and only their owner may read them. Processes with the same registry may share a
+    /// directory.
     ///
     /// ```
     /// # use waypost_client::Client;
@@ -275,11 +275,11 @@ impl Builder {
         self
     }
 
-    /// Where the registry has several addresses and the one that this client began at has failed: how
-    /// long until it is asked again, at least. The wait is a random one of up to three times as long,
-    /// and becomes up to four times longer for as long as the address fails. Once it answers, watches
-    /// move back within a third of this time, and go on where they were; heartbeats follow when their
-    /// stream is opened next. Default: 15 s; at least 1 ms.
+    /// Sets the shortest time before a failed primary address of the registry is probed, if there
+    /// are several addresses. The delay is random, up to three times as long, and becomes up to
+    /// four times longer while the probes fail. Once the primary responds, watches move back within
+    /// a third of this time and resume; heartbeats follow within the same time. Default: 15 s; at
+    /// least 1 ms.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -298,10 +298,10 @@ impl Builder {
         self
     }
 
-    /// Makes connections, to the registry and to instances, with `connector` instead of over TCP: it
-    /// is called with an `http` URI whose host and port are the address. For simulated networks, for
-    /// sockets with special options. Over TCP it should set `TCP_NODELAY`, as the default one does:
-    /// without, a call may take 40 ms longer.
+    /// Connects to the registry and to instances with `connector` instead of over TCP. It is called
+    /// with an `http` URI whose host and port are the address. For simulated networks, or sockets
+    /// with special options. Over TCP it should set `TCP_NODELAY`, as the default one does: without
+    /// it, a call may take 40 ms longer.
     ///
     /// ```
     /// use hyper_util::rt::TokioIo;
@@ -331,8 +331,8 @@ impl Builder {
         self
     }
 
-    /// Makes connections to instances over TLS (feature `tls`), which the [connector](Self::connector), or
-    /// TCP, carries. The registry is reached as before. Default: no TLS.
+    /// Connects to instances over TLS (feature `tls`), on top of the [connector](Self::connector)
+    /// or TCP. Connections to the registry stay as they are. Default: no TLS.
     ///
     /// ```no_run
     /// use waypost_client::{Client, Tls};
@@ -349,10 +349,10 @@ impl Builder {
         self
     }
 
-    /// The client. Connects to nothing yet.
+    /// Builds the client, which does not connect yet.
     ///
     /// # Errors
-    /// [`BuildError::BadUrl`] for an address that is not `http://host:port`.
+    /// [`BuildError::BadUrl`] for a URL that is not `http://host:port`.
     ///
     /// ```
     /// use waypost_client::Client;
@@ -405,7 +405,7 @@ mod tests {
         assert_eq!(builder.failback_interval, Duration::from_secs(15));
         #[cfg(feature = "tls")]
         assert!(builder.tls.is_none());
-        // The registry's own word for no namespace.
+        // The registry's default namespace.
         assert_eq!(builder.namespace, "");
         assert_eq!(REGISTRY_DEFAULT, "http://127.0.0.1:7510");
         assert!(registry_uri(REGISTRY_DEFAULT).is_ok());

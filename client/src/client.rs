@@ -20,8 +20,7 @@ use crate::{
 
 /// A client of a Waypost registry. Cheap to clone; clones share connections and watches.
 ///
-/// Nothing happens before the first use. What is used then works in background tasks, so it has to
-/// be used within a tokio runtime.
+/// Connects on first use. Works in background tasks, so it must be used within a tokio runtime.
 ///
 /// ```
 /// use waypost_client::{Client, NoInstance, PickContext};
@@ -53,7 +52,7 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// How connections to the instances of a service are made.
+    /// Creates the dialer for the instances of a service.
     #[cfg(feature = "tls")]
     fn dialer(&self, service: &str) -> Dialer {
         self.tls
@@ -68,19 +67,19 @@ impl Inner {
 }
 
 impl Client {
-    /// Registers an instance, and keeps it registered for as long as the returned guard is held.
+    /// Registers an instance, and keeps it registered as long as the returned guard is held.
     ///
-    /// Waits for as long as the registry can't be reached, and says in the log why it does (one `warn`
-    /// for an outage, one `info` when it is over): to bound it, wrap it in [`tokio::time::timeout`].
-    /// Every attempt registers the same identity: a registration without an id is given one first.
+    /// Waits for as long as the registry can't be reached, and logs the reason (one `warn` for an
+    /// outage, one `info` when it is over): to bound it, wrap it in [`tokio::time::timeout`]. Every
+    /// attempt registers the same identity: a registration without an id gets one first.
     ///
-    /// Cancel safe: where the future is dropped, what may have been registered is deregistered in the
-    /// background, best effort. What remains leaves when its TTL has passed. That is left to the TTL,
-    /// too, where the answer to an attempt got lost and the id was given: whoever holds it by now may
-    /// be another process.
+    /// Cancel safe: if the future is dropped, what may have been registered is deregistered in the
+    /// background, best effort. What remains expires after its TTL. So does an instance whose id
+    /// the caller chose, after an attempt whose response was lost: another process may hold that id
+    /// by now.
     ///
     /// # Errors
-    /// [`RegisterError`] where the registry refuses, or where the runtime ends meanwhile.
+    /// [`RegisterError`] if the registry refuses or the runtime ends.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -105,11 +104,11 @@ impl Client {
         Registered::register(link, heartbeats, registration).await
     }
 
-    /// Wants an instance registered, for as long as the returned guard is held: it is registered as soon
-    /// as the registry can be reached, and kept so. Returns at once.
+    /// Registers an instance in the background: as soon as the registry can be reached, and as long
+    /// as the returned guard is held. Returns at once.
     ///
-    /// It never fails: what stands in the way shows in [`Registered::state`] and in the log. A refusal,
-    /// too: it is tried again from time to time, and as soon as an update changes what is registered.
+    /// Never fails: [`Registered::state`] and the log show what delays the registration. The client
+    /// retries a refused one from time to time, and as soon as an update changes it.
     /// [`Registered::wait_registered`] waits until it is registered.
     ///
     /// # Panics
@@ -121,7 +120,8 @@ impl Client {
     /// # #[tokio::main]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let client = Client::new("http://127.0.0.1:7510")?;
-    /// let registered = client.register_in_background(Registration::new("orders", "10.0.0.7", 8080));
+    /// let registration = Registration::new("orders", "10.0.0.7", 8080);
+    /// let registered = client.register_in_background(registration);
     /// // ... serve, whether the registry is there or not ...
     /// assert_eq!(*registered.state().borrow(), RegistrationState::Pending);
     /// registered.deregister().await?;
@@ -137,8 +137,8 @@ impl Client {
         Registered::register_in_background(link, heartbeats, registration)
     }
 
-    /// A handle to the service `name`, whose instances are followed from now on. A name that no
-    /// service can have shows in [`Service::ready`].
+    /// Returns a handle to the service `name`, and starts to watch it. [`Service::ready`] fails if
+    /// the name is invalid.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -171,7 +171,7 @@ impl Client {
         ))
     }
 
-    /// The same with another way to spread calls than the default one.
+    /// As [`service`](Self::service), with another policy than the default one.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -190,8 +190,8 @@ impl Client {
         self.service(name).with_policy(policy)
     }
 
-    /// How the registry answers this client: now, and whenever that changes. Ends when the last clone
-    /// of the client is gone, and all that came from it.
+    /// The state of the connection to the registry, now and whenever it changes. Closed when the
+    /// last clone of the client is gone, and all that it created.
     ///
     /// ```
     /// use waypost_client::{Client, RegistryState};
@@ -207,7 +207,7 @@ impl Client {
         self.inner.link.state()
     }
 
-    /// A channel to the service `name`, for any client that tonic generates. Short for
+    /// Returns a channel to the service `name`, for clients that tonic generates. Short for
     /// `service(name).channel()`.
     ///
     /// # Panics

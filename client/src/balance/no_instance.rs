@@ -30,7 +30,7 @@ pub enum NoInstance {
         serving: usize,
     },
     /// All matching instances are ejected, and the call accepts [healthy ones
-    /// only](PickContext::healthy_only).
+    /// only](crate::PickContext::healthy_only).
     #[error("all {instances} matching instances are ejected")]
     AllEjected {
         /// The number of matching instances.
