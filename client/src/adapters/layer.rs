@@ -36,7 +36,7 @@ use crate::{
 /// #     ..Instance::default()
 /// # };
 /// # let orders = Service::fixed([instance]);
-/// let judge = |result: &Result<String, std::io::Error>| match result {
+/// let classify = |result: &Result<String, std::io::Error>| match result {
 ///     Ok(_) => Outcome::Success,
 ///     Err(_) => Outcome::Failure,
 /// };
@@ -94,7 +94,7 @@ impl<C> fmt::Debug for PickLayer<C> {
 /// use tower::Layer;
 /// use waypost_client::{Outcome, PickLayer, PickService, Service};
 ///
-/// let judge = |_: &Result<(), ()>| Outcome::Success;
+/// let classify = |_: &Result<(), ()>| Outcome::Success;
 /// let service: PickService<(), _> = PickLayer::new(Service::fixed([]), classify).layer(());
 /// # drop(service);
 /// ```

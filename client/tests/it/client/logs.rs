@@ -87,7 +87,8 @@ async fn each_outage_is_logged_once() {
     fake.until(|state| state.heartbeats > 1).await;
     drop(process);
     let watch = ["WARN", HERE, "service=\"orders\"", "can't watch"];
-    let heartbeats = ["WARN", HERE, "service=\"orders\"", "instance=\"a\"", "heartbeat stream lost"];
+    let heartbeats =
+        ["WARN", HERE, "service=\"orders\"", "instance=\"a\"", "heartbeat stream lost"];
     logs.until(&watch).await;
     logs.until(&heartbeats).await;
     soon(network.until_asked(10)).await;
