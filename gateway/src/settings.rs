@@ -70,7 +70,7 @@ impl Settings {
             Some(previous) => previous.rates.changed(rates),
             None => RateLimits::new(rates),
         };
-        let layers = Layers::new(config.cors.as_ref(), config.compression);
+        let layers = Layers::new(&config);
         Ok(Self { rates, channels: ChannelCache::default(), layers, config })
     }
 

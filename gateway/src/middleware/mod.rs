@@ -11,7 +11,7 @@ use tonic::body::Body;
 use tower::Service;
 use tower_http::cors::CorsLayer;
 
-use crate::config::Cors;
+use crate::config::GatewayConfig;
 
 /// The layers that a configuration asks for.
 #[derive(Default)]
@@ -21,8 +21,8 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    pub(crate) fn new(cors: Option<&Cors>, has_compression: bool) -> Self {
-        Self { cors: cors.map(cors::layer), has_compression }
+    pub(crate) fn new(config: &GatewayConfig) -> Self {
+        Self { cors: config.cors.as_ref().map(cors::layer), has_compression: config.compression }
     }
 
     /// Returns true where no layer changes any response.

@@ -73,7 +73,7 @@ pub(super) async fn admit(
     let timeout = timeout(&route, &head.headers);
     let upgrade = hop_by_hop::strip_request(&mut head.headers, head.version);
     gateway.pseudonym.append(&mut head.headers, head.version).map_err(problems::refused)?;
-    origin.write(&mut head.headers, stripped_prefix(&route, context.is_grpc));
+    origin.write(&mut head.headers, stripped_prefix(context, &route));
     match &settings.config.auth {
         Some(auth) => auth.replace_credentials(&mut head.headers, identity.as_ref()),
         None => waypost_auth::remove_forged(&mut head.headers),
@@ -197,10 +197,10 @@ fn timeout(route: &Route, headers: &HeaderMap) -> Duration {
 }
 
 /// Returns the prefix of the path that the instance does not get, in two parts.
-fn stripped_prefix(route: &MatchedRoute, is_grpc: bool) -> [&str; 2] {
+fn stripped_prefix<'a>(context: &Context<'_>, route: &'a MatchedRoute) -> [&'a str; 2] {
     match route {
         MatchedRoute::Configured(route) => [route.stripped_prefix(), ""],
-        MatchedRoute::Implicit(_) if is_grpc => ["", ""],
+        MatchedRoute::Implicit(_) if context.is_grpc => ["", ""],
         MatchedRoute::Implicit(route) => ["/", route.service.as_str()],
     }
 }

@@ -34,15 +34,21 @@ pub(crate) async fn run<F, A>(
     for runtime in runtimes {
         let accept = listener::accept(&listener);
         let Some((stream, peer)) = shutdown.drain.run_until_cancelled(accept).await else { break };
-        // The runtime that accepted it lets go of it.
-        let Ok(stream) = stream.into_std() else { continue };
+        // Detached from the runtime that accepted it, and attached to that of its thread.
+        let stream = stream.into_std();
         let (shutdown, respond, reject) = (shutdown.clone(), respond.clone(), reject.clone());
         let respond = move |request| respond(peer, request);
         let reject: Reject = Arc::new(move |status, version| reject(peer, status, version));
         let abort = shutdown.abort.clone();
         let connection = CallerConnection { timeouts, shutdown, respond, reject, peer };
         connections.spawn_on(&runtime, "connection", async move {
-            let Ok(stream) = TcpStream::from_std(stream) else { return };
+            let stream = match stream.and_then(TcpStream::from_std) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "moving a connection to its thread failed, closing it");
+                    return;
+                }
+            };
             tokio::select! {
                 () = abort.cancelled() => {}
                 () = connection.run(stream) => {}

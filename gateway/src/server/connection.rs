@@ -64,8 +64,8 @@ pub(super) struct CallerConnection<F> {
     pub(super) peer: SocketAddr,
 }
 
-/// An idle connection of HTTP/1.1.
-struct IdleConnection {
+/// An idle connection of HTTP/1.1, of which all but the socket is released.
+struct ReleasedConnection {
     stream: TcpStream,
     /// The first bytes of the next request.
     read_ahead: Bytes,
@@ -93,7 +93,7 @@ where
                 Box::pin(self.http2(stream)).await;
             }
             HttpVersion::Http1 => {
-                let mut idle = IdleConnection { stream, read_ahead, since };
+                let mut idle = ReleasedConnection { stream, read_ahead, since };
                 while let Some(next) = Box::pin(self.http1(idle)).await {
                     idle = next;
                     if idle.read_ahead.is_empty() {
@@ -146,8 +146,8 @@ where
     }
 
     /// Serves requests over HTTP/1.1. Returns the connection once it is idle; `None`: it has ended.
-    async fn http1(&self, idle: IdleConnection) -> Option<IdleConnection> {
-        let IdleConnection { stream, read_ahead, since } = idle;
+    async fn http1(&self, idle: ReleasedConnection) -> Option<ReleasedConnection> {
+        let ReleasedConnection { stream, read_ahead, since } = idle;
         let stream = CallerStream::http1(stream, read_ahead, self.reject.clone());
         let activity = Arc::clone(&stream.activity);
         let mut serving = http1::Builder::new()
@@ -191,7 +191,7 @@ where
         let stream = parts.io.into_inner().into_stream();
         // Copied: even an empty part of hyper's buffer would keep all of it.
         let read_ahead = Bytes::copy_from_slice(&parts.read_buf);
-        Some(IdleConnection { stream, read_ahead, since: checks.active_at })
+        Some(ReleasedConnection { stream, read_ahead, since: checks.active_at })
     }
 
     fn respond_http1<'a>(

@@ -23,7 +23,7 @@ enum Position {
     /// The target; `length` is that of its encoded form so far.
     Target {
         length: usize,
-        is_query: bool,
+        part: TargetPart,
     },
     /// The rest of a line of the head; `is_empty`: at most a CR of it has arrived.
     Line {
@@ -38,6 +38,13 @@ enum Position {
         missing: u64,
     },
     Unknown,
+}
+
+/// The part of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TargetPart {
+    Path,
+    Query,
 }
 
 /// The length of a request's body, from hyper.
@@ -120,7 +127,7 @@ impl TargetEncoder {
         self.position = match (&self.position, byte) {
             (Position::BeforeRequest, b'\r' | b'\n') => Position::BeforeRequest,
             (Position::BeforeRequest, _) => Position::Method,
-            (Position::Method, b' ') => Position::Target { length: 0, is_query: false },
+            (Position::Method, b' ') => Position::Target { length: 0, part: TargetPart::Path },
             (Position::Line { is_empty: true }, b'\n') => Position::AfterHead { excess: 0 },
             (_, b'\n') => Position::Line { is_empty: true },
             (Position::Method, _) => Position::Method,
@@ -134,11 +141,12 @@ impl TargetEncoder {
             (Position::Target { length, .. }, _) if *length >= TARGET_MAX => {
                 Position::Line { is_empty: false }
             }
-            (Position::Target { length, is_query }, byte) => {
-                let (length, is_query) = (*length, *is_query || byte == b'?');
-                code = code_of(byte, is_query);
+            (Position::Target { length, part }, byte) => {
+                let (length, part) =
+                    (*length, if byte == b'?' { TargetPart::Query } else { *part });
+                code = code_of(byte, part);
                 let count = if code.is_some() { 3 } else { 1 };
-                Position::Target { length: length + count, is_query }
+                Position::Target { length: length + count, part }
             }
             _ => Position::Line { is_empty: false },
         };
@@ -174,12 +182,12 @@ impl TargetEncoder {
 }
 
 /// Returns the percent-encoded form of a byte that `http::Uri` refuses.
-fn code_of(byte: u8, is_query: bool) -> Option<&'static [u8; 3]> {
+fn code_of(byte: u8, part: TargetPart) -> Option<&'static [u8; 3]> {
     match byte {
-        b'"' if is_query => Some(b"%22"),
+        b'"' if part == TargetPart::Query => Some(b"%22"),
         b'<' => Some(b"%3C"),
         b'>' => Some(b"%3E"),
-        b'`' if !is_query => Some(b"%60"),
+        b'`' if part == TargetPart::Path => Some(b"%60"),
         _ => None,
     }
 }
@@ -245,11 +253,10 @@ mod tests {
     #[test]
     fn only_bytes_that_hyper_refuses_are_encoded() {
         for byte in 0x21..0x7f_u8 {
-            for is_query in [false, true] {
-                let path = if is_query { "/?" } else { "/" };
+            for (part, path) in [(TargetPart::Path, "/"), (TargetPart::Query, "/?")] {
                 let text = format!("{path}{}", char::from(byte));
                 let is_accepted = text.parse::<http::Uri>().is_ok();
-                assert_eq!(code_of(byte, is_query).is_none(), is_accepted, "{text}");
+                assert_eq!(code_of(byte, part).is_none(), is_accepted, "{text}");
             }
         }
     }
