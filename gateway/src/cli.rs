@@ -179,7 +179,7 @@ async fn serve(arguments: GatewayArguments) -> Result<(), GatewayError> {
     }
     let ended = tokio::select! {
         () = stop => Ok(()),
-        () = running.failed() => Err(GatewayError::TaskEnded),
+        () = running.wait_failed() => Err(GatewayError::TaskEnded),
     };
     tracing::info!("shutting down");
     running.close().await;

@@ -214,19 +214,19 @@ fn spawn_upkeep(gateway: &Gateway, tasks: &Tasks) {
         });
     }
     if let Some(prometheus) = gateway.prometheus.clone() {
-        tasks.spawn("metrics", tend(prometheus, tasks.stop().clone()));
+        tasks.spawn("metrics", run_upkeep(prometheus, tasks.stop().clone()));
     }
 }
 
 /// Drops idle series of metrics.
-async fn tend(prometheus: PrometheusHandle, leaving: CancellationToken) {
-    let tending = async {
+async fn run_upkeep(prometheus: PrometheusHandle, stop: CancellationToken) {
+    let upkeep = async {
         loop {
             time::sleep(UPKEEP_INTERVAL).await;
             prometheus.run_upkeep();
         }
     };
-    leaving.run_until_cancelled(tending).await;
+    stop.run_until_cancelled(upkeep).await;
 }
 
 fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -281,7 +281,7 @@ impl Running {
 
     /// Waits until a task has ended that the gateway can't do without; the log names it. The
     /// gateway should be [closed](Self::close) then. Cancel safe.
-    pub async fn failed(&self) {
+    pub async fn wait_failed(&self) {
         tokio::select! {
             () = self.tasks.stop().cancelled() => {}
             () = self.operators.stop().cancelled() => {}
@@ -331,7 +331,7 @@ mod tests {
         ] {
             let running = running().await;
             tasks(&running).spawn("planted", async { panic!("planted") });
-            time::timeout(Duration::from_secs(5), running.failed()).await.expect("it fails");
+            time::timeout(Duration::from_secs(5), running.wait_failed()).await.expect("it fails");
             time::timeout(Duration::from_secs(5), running.close()).await.expect("it closes");
         }
     }
