@@ -41,7 +41,7 @@ use crate::{
 ///     Err(_) => Outcome::Failure,
 /// };
 /// let calls = ServiceBuilder::new()
-///     .layer(PickLayer::new(orders, judge))
+///     .layer(PickLayer::new(orders, classify))
 ///     // Any transport; here one that only returns the address.
 ///     .service(service_fn(|call: Picked<&'static str>| async move {
 ///         Ok(format!("{} to {}", call.request, call.address()))
