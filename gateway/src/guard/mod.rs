@@ -1,5 +1,5 @@
 //! Refuses ambiguous requests: those that an instance could read in another way than the gateway.
-//! Hyper refuses malformed HTTP before; `tests/hostile` covers both. Pure: a request is checked,
+//! Hyper refuses malformed HTTP before; `tests/it/hostile` covers both. Pure: a request is checked,
 //! never changed.
 
 mod authority;

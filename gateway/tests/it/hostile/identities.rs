@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use waypost_gateway::Running;
 
-use crate::{
+use crate::hostile::{
     caller::hear,
     case::{
         Case,

@@ -2,9 +2,6 @@
 //! endless. None may reach an instance. Beside them callers that are merely unusual: all of theirs
 //! must.
 
-#![allow(missing_docs, unreachable_pub)]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
-
 mod bodies;
 mod caller;
 mod case;
@@ -18,9 +15,9 @@ mod limits;
 mod slow;
 mod upstream;
 
-use case::{Case, Expected};
-use gateway::start;
-use upstream::Upstream;
+use self::case::{Case, Expected};
+use self::gateway::start;
+use self::upstream::Upstream;
 use waypost_gateway::Running;
 
 /// Speaks all cases to a gateway without a configuration.

@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
+use crate::hostile::{
     case::{Case, Outcome},
     frames,
 };

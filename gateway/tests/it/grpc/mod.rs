@@ -1,5 +1,7 @@
 //! Calls of gRPC, by a client that tonic makes, to an instance that serves with tonic.
 
+mod greetings;
+
 use futures_util::{StreamExt, stream};
 use http::{Request as HttpRequest, uri::PathAndQuery};
 use tokio::sync::mpsc;
@@ -13,7 +15,7 @@ use tonic_prost::ProstCodec;
 use waypost_testing::greeter::{GreetRequest, GreetResponse};
 
 use crate::{
-    greetings::{GREET, GREET_EACH, GREET_MANY, greet},
+    grpc::greetings::{GREET, GREET_EACH, GREET_MANY, greet},
     support::{Gateway, Instance, act, full, soon, until, whole},
 };
 

@@ -8,7 +8,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{
+use crate::hostile::{
     caller,
     case::Outcome,
     frames::{self, Block},

@@ -1,0 +1,4 @@
+//! Authentication and rate limits.
+
+mod auth;
+mod rate;
