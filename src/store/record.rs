@@ -18,7 +18,7 @@ use crate::{
         Change, ChangeKind, Content, Host, Instance, InstanceId, LeaseId, LeaseTerms, Metadata,
         Name, Parts, Presence, RemovalReason, Revision, ServiceKey, Status, Version, WallTime,
     },
-    protobuf::{Fields, bytes_len, number_len, text_len},
+    protobuf::{Fields, bytes_len, number_len, put_identity_and_content},
     registry::RestoredLease,
 };
 
@@ -132,34 +132,14 @@ enum ReasonRecord {
 /// Appends the bytes of an [`InstanceRecord`] without building one: every batch encodes one for
 /// each of its changes.
 pub(super) fn put_instance(instance: &Instance, bytes: &mut Vec<u8>) {
-    let content = instance.content.view();
-    let status = match content.status {
+    let status = match instance.content.status() {
         Status::Starting => StatusRecord::Starting,
         Status::Up => StatusRecord::Up,
         Status::Draining => StatusRecord::Draining,
         Status::Down => StatusRecord::Down,
     };
     let mut fields = Fields(bytes);
-    fields.text(1, instance.service.namespace.as_str());
-    fields.text(2, instance.service.service.as_str());
-    fields.text(3, instance.id.as_str());
-    fields.text(4, content.host);
-    fields.number(5, content.port.get().into());
-    for (name, port) in content.ports() {
-        let port = u64::from(port.get());
-        fields.begin(6, text_len(name) + number_len(port));
-        fields.text(1, name);
-        fields.number(2, port);
-    }
-    fields.number(7, status as u64);
-    fields.text(8, content.zone);
-    fields.text(9, content.version);
-    fields.number(10, content.weight.into());
-    for (key, value) in content.metadata() {
-        fields.begin(11, text_len(key) + text_len(value));
-        fields.text(1, key);
-        fields.text(2, value);
-    }
+    put_identity_and_content(&mut fields, instance, status as u64, Fields::number);
     fields.number(12, u64::from(instance.presence == Presence::Suspect));
     fields.number(13, instance.created.0);
     fields.number(14, instance.modified.0);

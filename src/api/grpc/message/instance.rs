@@ -3,7 +3,7 @@
 use crate::{
     api::grpc::proto,
     model::{Instance, Presence, Status},
-    protobuf::{Fields, number_len, text_len},
+    protobuf::{Fields, number_len, put_identity_and_content},
 };
 
 /// The bytes of a `waypost.v1.Instance`.
@@ -16,29 +16,9 @@ pub(in crate::api::grpc) fn instance_bytes(instance: &Instance) -> Vec<u8> {
 /// Puts the bytes of a `waypost.v1.Instance` behind others, without making one: every lookup, snapshot
 /// and change tells of some.
 pub(in crate::api::grpc) fn put_instance(instance: &Instance, bytes: &mut Vec<u8>) {
-    let content = instance.content.view();
     let mut fields = Fields(bytes);
-    fields.text(1, instance.service.namespace.as_str());
-    fields.text(2, instance.service.service.as_str());
-    fields.text(3, instance.id.as_str());
-    fields.text(4, content.host);
-    fields.number(5, content.port.get().into());
-    for (name, port) in content.ports() {
-        let port = u64::from(port.get());
-        fields.begin(6, text_len(name) + number_len(port));
-        fields.text(1, name);
-        fields.number(2, port);
-    }
-    fields.number(7, status_to_wire(instance) as u64);
-    fields.text(8, content.zone);
-    fields.text(9, content.version);
-    // Told also where it is 0.
-    fields.present(10, content.weight.into());
-    for (key, value) in content.metadata() {
-        fields.begin(11, text_len(key) + text_len(value));
-        fields.text(1, key);
-        fields.text(2, value);
-    }
+    let status = status_to_wire(instance) as u64;
+    put_identity_and_content(&mut fields, instance, status, Fields::present);
     fields.number(12, instance.created.0);
     fields.number(13, instance.modified.0);
     let at = instance.registered_at.0;
