@@ -78,7 +78,7 @@ pub(super) struct Http2Frames {
 pub(super) struct SentFrames {
     cursor: FrameCursor,
     /// The latest stream that got a header; later ones have none. Of earlier ones it is not known.
-    answered: u32,
+    responded: u32,
 }
 
 impl SentFrames {
@@ -93,9 +93,9 @@ impl SentFrames {
                 && let Some(whole) = bytes[at..].first_chunk::<RESET_LEN>()
                 && let Some((head, code)) = whole.split_first_chunk::<FRAME_HEAD>()
                 && let (4, RST_STREAM, stream) = frame_of(head)
-                && stream > frames.answered
+                && stream > frames.responded
                 && code == PROTOCOL_ERROR
-                && received.may_answer(stream)
+                && received.may_respond(stream)
             {
                 return Some((at, stream));
             }
@@ -115,7 +115,7 @@ impl SentFrames {
     fn step(&mut self, bytes: &[u8]) -> usize {
         let (count, head) = self.cursor.step(bytes);
         if let Some((_, HEADERS, stream)) = head.as_ref().map(frame_of) {
-            self.answered = self.answered.max(stream);
+            self.responded = self.responded.max(stream);
         }
         count
     }
@@ -157,7 +157,7 @@ impl ReceivedFrames {
     /// Returns true where the head of the request may be the reason for a reset of `stream`, and a
     /// block of fields can be sent that does not change the table of fields: later settings may
     /// have changed its size.
-    fn may_answer(&self, stream: u32) -> bool {
+    fn may_respond(&self, stream: u32) -> bool {
         self.first.keep_table() && self.settings <= 1 && stream > self.continued
     }
 }
@@ -234,16 +234,16 @@ mod tests {
             // These settings could change the table.
             (vec![head(5), frame(SETTINGS, 0, &[0, 1, 0, 0, 4, 0]), head(7)], false),
         ] {
-            assert_eq!(received(&frames).may_answer(7), may, "{frames:?}");
+            assert_eq!(received(&frames).may_respond(7), may, "{frames:?}");
         }
     }
 
     #[test]
     fn the_reset_of_a_malformed_request_is_found_among_frames() {
         let received = received(&[]);
-        let (data, answer) = (frame(0, 1, &[3; 40]), frame(HEADERS, 3, &[0x88]));
+        let (data, response) = (frame(0, 1, &[3; 40]), frame(HEADERS, 3, &[0x88]));
         let reset = frame(RST_STREAM, 5, &PROTOCOL_ERROR);
-        let all = [data, answer, reset.clone()].concat();
+        let all = [data, response, reset.clone()].concat();
         let place = all.len() - RESET_LEN;
         for at in 0..=place {
             let mut frames = SentFrames::default();
