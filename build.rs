@@ -1,5 +1,5 @@
-//! Compiles `proto/` with protox, so that no protoc is needed: the server's stubs and the descriptor
-//! set that reflection serves.
+//! Compiles `proto/` with protox, so that no protoc is needed: the server's stubs and the
+//! descriptor set that reflection serves.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

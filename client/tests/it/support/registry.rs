@@ -1,6 +1,6 @@
 //! The registry in memory behind a real socket, killed and started at will, with faults of its own
-//! and a record of its requests. Each process runs on a runtime of its own, so that a kill closes its
-//! connections without notice.
+//! and a record of its requests. Each process runs on a runtime of its own, so that a kill closes
+//! its connections without notice.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -79,8 +79,8 @@ impl Network {
         }
     }
 
-    /// Connects to a name; refuses where nothing is served under it. A connection to `nowhere` never
-    /// completes, one to `far` takes 150 ms.
+    /// Connects to a name; refuses where nothing is served under it. A connection to `nowhere`
+    /// never completes, one to `far` takes 150 ms.
     pub async fn connect(self, uri: Uri) -> Result<TokioIo<TcpStream>, std::io::Error> {
         self.connections.fetch_add(1, Ordering::Relaxed);
         if uri.host() == Some("nowhere") {
