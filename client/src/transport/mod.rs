@@ -9,11 +9,13 @@ mod shared_connection;
 #[cfg(feature = "tls")]
 mod tls;
 
+#[cfg(feature = "fake")]
+pub(crate) use self::connector::ByteStream;
 #[cfg(feature = "tls")]
 pub use self::tls::{Tls, TlsError};
 pub(crate) use self::{
     connection::{ConnectError, Connection, Dialer, SendError},
-    connector::{ByteStream, Connector},
+    connector::Connector,
     response_limits::{FIELDS_BYTES_MAX, FIELDS_MAX, InvalidResponse, unify_content_length},
     shared_connection::SharedConnection,
 };

@@ -75,7 +75,7 @@ fn read_token(
     if sum == expected { Ok(id) } else { Err(PageTokenError) }
 }
 
-/// FNV-1a, which is the same in every process and version. It detects mistakes, not intent: a
+/// FNV-1a, which is the same in every process and version. It detects errors, not intent: a
 /// forged token only moves the start of a page.
 fn checksum(id: &str, service: &ServiceKey) -> u64 {
     let texts = [service.namespace.as_str(), service.service.as_str(), id];
