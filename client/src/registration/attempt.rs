@@ -55,15 +55,15 @@ impl RegisterAttempt {
         let requested = self.link.request_on(&connection, |connection| async move {
             RegistryClient::new(connection).register(request).await
         });
-        let answer = requested.await;
-        match &answer {
+        let result = requested.await;
+        match &result {
             Ok(_) => self.unanswered = None,
             Err(failure) if Retryability::of(&failure.status).is_retryable() => {
                 self.unanswered = Some(failure.clone());
             }
             Err(_) => {}
         }
-        Some(answer)
+        Some(result)
     }
 
     /// Deregisters what an attempt without a response may have registered.

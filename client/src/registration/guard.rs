@@ -66,9 +66,9 @@ impl Registered {
         heartbeats: Heartbeats,
         registration: Registration<impl Stream<Item = bool> + Send + 'static>,
     ) -> Result<Self, RegisterError> {
-        let (answer, answered) = oneshot::channel();
-        let registered = Self::spawn(link, heartbeats, registration, Some(answer));
-        answered.await.unwrap_or(Err(RegisterError::Stopped))?;
+        let (first_response, response) = oneshot::channel();
+        let registered = Self::spawn(link, heartbeats, registration, Some(first_response));
+        response.await.unwrap_or(Err(RegisterError::Stopped))?;
         Ok(registered)
     }
 
@@ -85,15 +85,20 @@ impl Registered {
         link: Arc<RegistryLink>,
         heartbeats: Heartbeats,
         registration: Registration<impl Stream<Item = bool> + Send + 'static>,
-        answer: Option<oneshot::Sender<Result<(), RegisterError>>>,
+        first_response: Option<oneshot::Sender<Result<(), RegisterError>>>,
     ) -> Self {
         let (registration, ready) = registration.split();
         let token = CancellationToken::new();
         let follow_stop = token.child_token();
         let stop = token.clone().drop_guard();
         let (outcome_sender, outcome) = oneshot::channel();
-        let task =
-            RegistrationTask::new(Arc::clone(&link), heartbeats, registration, answer, token);
+        let task = RegistrationTask::new(
+            Arc::clone(&link),
+            heartbeats,
+            registration,
+            first_response,
+            token,
+        );
         let updater = Updater { link, shared: task.shared() };
         let (follow_end, follow_ended) = oneshot::channel();
         let follow = follow(updater.clone(), ready, follow_stop.clone());

@@ -146,7 +146,7 @@ where
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
         let call = Some(self.in_flight.begin());
-        CountedFuture { answer: self.inner.call(request), call }
+        CountedFuture { future: self.inner.call(request), call }
     }
 }
 
@@ -162,7 +162,7 @@ pin_project! {
     #[derive(Debug)]
     pub struct CountedFuture<F> {
         #[pin]
-        answer: F,
+        future: F,
         call: Option<OngoingCall>,
     }
 }
@@ -175,9 +175,9 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = ready!(this.answer.poll(context));
+        let response = ready!(this.future.poll(context));
         let call = this.call.take();
-        Poll::Ready(answer.map(|response| response.map(|body| CountedBody { body, call })))
+        Poll::Ready(response.map(|response| response.map(|body| CountedBody { body, call })))
     }
 }
 

@@ -211,16 +211,16 @@ impl RegistryLink {
     {
         // Boxed, so that the futures of callers stay small.
         let request = Box::pin(request(connection.transport.clone()));
-        let answer = clock::within(REQUEST_TIMEOUT, request).await;
-        let answer = answer.unwrap_or_else(|| Err(Self::timeout_status()));
-        match &answer {
+        let response = clock::within(REQUEST_TIMEOUT, request).await;
+        let response = response.unwrap_or_else(|| Err(Self::timeout_status()));
+        match &response {
             Err(status) if Retryability::of(status).is_retryable() => {
                 self.fail_with(connection, message(status));
             }
             _ => self.mark_connected(connection),
         }
         let failure = |status| RequestFailure { peer: Arc::clone(&connection.peer), status };
-        answer.map(tonic::Response::into_inner).map_err(failure)
+        response.map(tonic::Response::into_inner).map_err(failure)
     }
 
     /// The status of a request that timed out.
@@ -292,9 +292,9 @@ impl RegistryLink {
         let connection = connected.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut registry = RegistryClient::new(connection.clone());
         let heartbeat = Box::pin(registry.heartbeat(HeartbeatRequest::default()));
-        let answer = clock::within(REQUEST_TIMEOUT, heartbeat).await;
-        let answer = answer.unwrap_or_else(|| Err(Self::timeout_status()));
-        answer.map(drop).inspect_err(|_| address.connection.discard(&connection))
+        let response = clock::within(REQUEST_TIMEOUT, heartbeat).await;
+        let response = response.unwrap_or_else(|| Err(Self::timeout_status()));
+        response.map(drop).inspect_err(|_| address.connection.discard(&connection))
     }
 
     fn mark_failed(&self, index: usize, reason: &str) {

@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    file::{self, ServiceKey, StoredView, ViewError},
+    file::{self, StoredView, ViewError, ViewKey},
     published::{PublishedView, ViewProgress},
 };
 use crate::{
@@ -61,7 +61,7 @@ impl ViewDir {
     }
 
     /// Reads the stored view. One that can't be used is logged and ignored. Cancel safe.
-    pub(crate) async fn read(&self, key: &ServiceKey) -> Option<StoredView> {
+    pub(crate) async fn read(&self, key: &ViewKey) -> Option<StoredView> {
         let path = self.path.join(key.file_name());
         let reading = {
             let (path, key) = (path.clone(), key.clone());
@@ -78,7 +78,7 @@ impl ViewDir {
             Some(None) => return None,
             None => format!("reading it took more than {READ_MAX:?}"),
         };
-        let ServiceKey { namespace, service } = key;
+        let ViewKey { namespace, service } = key;
         let what = "the stored view can't be used, ignoring it";
         tracing::warn!(namespace, service, path = %path.display(), reason, "{what}");
         None
@@ -88,7 +88,7 @@ impl ViewDir {
     /// one. Skips views that come faster than they can be written, except for the last.
     pub(crate) fn store_changes(
         self: Arc<Self>,
-        key: ServiceKey,
+        key: ViewKey,
         published: Arc<PublishedView>,
     ) -> impl Future<Output = ()> + Send {
         // Not in the future: there may be newer views when that starts.
@@ -115,7 +115,7 @@ impl ViewDir {
     }
 
     /// Writes a view. Returns whether that succeeded.
-    async fn write(&self, key: &ServiceKey, view: Arc<Snapshot>) -> bool {
+    async fn write(&self, key: &ViewKey, view: Arc<Snapshot>) -> bool {
         let Ok(_permit) = self.write_permit.acquire().await else { return false };
         let (directory, key) = (self.path.clone(), key.clone());
         let written = tasks::run_blocking(move || write(&directory, &key, &view)).await;
@@ -147,7 +147,7 @@ async fn next_view(
     (progress.views > stored).then_some(progress)
 }
 
-fn read(path: &Path, key: &ServiceKey) -> Result<StoredView, ReadError> {
+fn read(path: &Path, key: &ViewKey) -> Result<StoredView, ReadError> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_MAX {
@@ -158,7 +158,7 @@ fn read(path: &Path, key: &ServiceKey) -> Result<StoredView, ReadError> {
 
 /// A reader finds the view before this one or this one, also after a crash. The directory is not
 /// synced: after a power loss that may be the view before.
-fn write(directory: &Path, key: &ServiceKey, view: &Snapshot) -> io::Result<()> {
+fn write(directory: &Path, key: &ViewKey, view: &Snapshot) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let mut file = tempfile::Builder::new().prefix(".").suffix(".view").tempfile_in(directory)?;
     file.write_all(&file::encode(key, view))?;
@@ -174,8 +174,8 @@ mod tests {
     use super::*;
     use crate::proto::Instance;
 
-    fn orders() -> ServiceKey {
-        ServiceKey { namespace: String::new(), service: "orders".into() }
+    fn orders() -> ViewKey {
+        ViewKey { namespace: String::new(), service: "orders".into() }
     }
 
     fn view(ids: &[&str]) -> Snapshot {

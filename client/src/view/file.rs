@@ -19,7 +19,7 @@ const LEGIBLE_MAX: usize = 80;
 
 /// The service of a view.
 #[derive(Clone, Debug)]
-pub(crate) struct ServiceKey {
+pub(crate) struct ViewKey {
     pub(crate) namespace: String,
     pub(crate) service: String,
 }
@@ -67,7 +67,7 @@ pub(crate) enum ViewError {
     Instances,
 }
 
-impl ServiceKey {
+impl ViewKey {
     /// Returns the name of the view's file: readable, valid whatever the names contain, and
     /// different for each service.
     pub(crate) fn file_name(&self) -> String {
@@ -97,7 +97,7 @@ fn legible(name: &str) -> String {
 }
 
 /// Encodes the view of `key`.
-pub(crate) fn encode(key: &ServiceKey, view: &Snapshot) -> Vec<u8> {
+pub(crate) fn encode(key: &ViewKey, view: &Snapshot) -> Vec<u8> {
     let head = Head {
         namespace: key.namespace().to_owned(),
         service: key.service.clone(),
@@ -113,7 +113,7 @@ pub(crate) fn encode(key: &ServiceKey, view: &Snapshot) -> Vec<u8> {
 }
 
 /// Decodes the view of `key`.
-pub(crate) fn decode(key: &ServiceKey, bytes: &[u8]) -> Result<StoredView, ViewError> {
+pub(crate) fn decode(key: &ViewKey, bytes: &[u8]) -> Result<StoredView, ViewError> {
     let rest = bytes.strip_prefix(MAGIC).ok_or(ViewError::Foreign)?;
     let rest = rest.strip_prefix(&[VERSION]).ok_or(ViewError::Version)?;
     let (checksum, mut body) = rest.split_at_checked(CHECKSUM_BYTES).ok_or(ViewError::Checksum)?;
@@ -155,12 +155,12 @@ mod tests {
         view::cache::Cache,
     };
 
-    fn orders() -> ServiceKey {
+    fn orders() -> ViewKey {
         of("", "orders")
     }
 
-    fn of(namespace: &str, service: &str) -> ServiceKey {
-        ServiceKey { namespace: namespace.into(), service: service.into() }
+    fn of(namespace: &str, service: &str) -> ViewKey {
+        ViewKey { namespace: namespace.into(), service: service.into() }
     }
 
     fn instance(id: &str) -> Instance {

@@ -11,7 +11,7 @@ use tonic::{Status, Streaming};
 use super::{
     cache::{Cache, CacheChange, WatchViolation},
     disk::ViewDir,
-    file::{ServiceKey, StoredView},
+    file::{StoredView, ViewKey},
     published::PublishedView,
 };
 use crate::{
@@ -118,7 +118,7 @@ impl Watcher {
         let mut cache = Cache::new(self.keep_missing_for, Arc::clone(self.published.stats()));
         let Some(views) = &self.view_dir else { return cache };
         let (namespace, service) = (self.namespace.clone(), self.service.clone());
-        let key = ServiceKey { namespace, service };
+        let key = ViewKey { namespace, service };
         if let Some(StoredView { cursor, registered, missing }) = views.read(&key).await {
             cache.restore(cursor, registered, missing, clock::now());
         }

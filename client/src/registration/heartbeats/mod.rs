@@ -88,7 +88,7 @@ impl StreamHandle {
 
     /// Waits for the result of the heartbeat or the failure of the stream. Cancel safe.
     pub(crate) async fn result(&mut self) -> Result<Renewal, StreamBreak> {
-        let answered = async {
+        let response = async {
             let renewal = self.response.as_mut()?.await.ok();
             // Received once, even if the stream has ended and this is called again.
             self.response = None;
@@ -96,7 +96,7 @@ impl StreamHandle {
         };
         tokio::select! {
             biased;
-            Some(renewal) = answered => Ok(renewal),
+            Some(renewal) = response => Ok(renewal),
             broken = broken(&self.stream) => Err(broken),
         }
     }
@@ -130,8 +130,8 @@ mod tests {
 
     /// Heartbeats to a registry that refuses connections, and the number of attempts.
     fn refused() -> (Heartbeats, Arc<AtomicUsize>) {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&asked);
+        let attempts = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&attempts);
         let connector = Connector::new(tower::service_fn(move |_: Uri| {
             count.fetch_add(1, Ordering::Relaxed);
             async {
@@ -150,13 +150,13 @@ mod tests {
                 backoff,
                 Duration::from_secs(15),
             )),
-            asked,
+            attempts,
         )
     }
 
     #[tokio::test]
     async fn registrations_that_fail_together_reconnect_together() {
-        let (heartbeats, asked) = refused();
+        let (heartbeats, attempts) = refused();
         for attempt in 1..4 {
             let mut handles: Vec<StreamHandle> =
                 (1..=100).map(|lease_id| heartbeats.join(lease_id)).collect();
@@ -168,7 +168,7 @@ mod tests {
                 randoms.push(random);
             }
             randoms.dedup();
-            assert_eq!((randoms.len(), asked.load(Ordering::Relaxed)), (1, attempt));
+            assert_eq!((randoms.len(), attempts.load(Ordering::Relaxed)), (1, attempt));
         }
     }
 }

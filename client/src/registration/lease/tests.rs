@@ -350,7 +350,7 @@ fn any_sequence_of_events_ends_with_a_renewed_lease() {
                     now = until;
                 }
                 Step::QueryLease(_) | Step::FindHolder if fails => {
-                    lease.unreachable(now, random.f64(), None)
+                    lease.unreachable(now, random.f64(), None);
                 }
                 Step::FindHolder => {
                     let causes = [

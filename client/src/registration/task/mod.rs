@@ -188,9 +188,9 @@ impl RegistrationTask {
         let requested = self.link.request(|connection| async move {
             RegistryClient::new(connection).deregister(request).await
         });
-        let Some(answer) = self.stop.run_until_cancelled(requested).await else { return };
+        let Some(result) = self.stop.run_until_cancelled(requested).await else { return };
         let (now, random) = (clock::now(), fastrand::f64());
-        let cause = match answer {
+        let cause = match result {
             Ok(_) => LossCause::NotFound,
             Err(failure) => match failure.status.code() {
                 Code::NotFound => LossCause::NotFound,
@@ -209,9 +209,9 @@ impl RegistrationTask {
     async fn find_holder(&mut self) {
         let wanted = self.shared.instance();
         let requested = holder::find(&self.link, &wanted);
-        let Some(answer) = self.stop.run_until_cancelled(requested).await else { return };
+        let Some(result) = self.stop.run_until_cancelled(requested).await else { return };
         let (now, random) = (clock::now(), fastrand::f64());
-        let cause = match answer {
+        let cause = match result {
             Ok(holder) => {
                 if self.outage.end() {
                     self.log("registry reached again");
@@ -276,8 +276,8 @@ impl RegistrationTask {
     async fn register(&mut self) {
         // Marked as seen: later changes are not in this attempt.
         let desired = self.desired_changes.borrow_and_update().clone();
-        let Some(answer) = self.attempt.send(&desired, &self.stop).await else { return };
-        let failure = match answer {
+        let Some(result) = self.attempt.send(&desired, &self.stop).await else { return };
+        let failure = match result {
             Ok(response) => return self.registered(response, &desired),
             Err(failure) => failure,
         };
@@ -320,17 +320,17 @@ impl RegistrationTask {
             .send_replace(Some(ActiveLease { lease_id, instance: Arc::new(instance) }));
         self.log(what);
         self.set_state(RegistrationState::Registered { lease_id });
-        if let Some(answer) = self.first_response.take() {
+        if let Some(result) = self.first_response.take() {
             // If the caller is gone, the task was stopped and deregisters.
-            let _ = answer.send(Ok(()));
+            let _ = result.send(Ok(()));
         }
     }
 
     /// Reports a refusal, if it is new.
     fn report_refusal(&mut self, peer: &str, refusal: Refusal) {
-        if let Some(answer) = self.first_response.take() {
+        if let Some(result) = self.first_response.take() {
             // The caller returns it, and stops the task.
-            let _ = answer.send(Err(refusal.into()));
+            let _ = result.send(Err(refusal.into()));
             return;
         }
         let reason = refusal.to_string();
