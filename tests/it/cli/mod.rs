@@ -2,17 +2,14 @@
 
 mod backup;
 mod bench;
-mod command;
 mod large;
 mod lists;
 mod operator;
 mod reach;
-mod readiness;
 mod refusals;
 mod register;
 mod support;
 mod watch;
-mod wrapper;
 
 use waypost_client::{Registered, Registration};
 

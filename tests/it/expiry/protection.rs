@@ -114,31 +114,64 @@ async fn set_status(server: &TestServer, id: &str, status: Status) -> Status {
     updated.instance.expect("an instance").status()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_that_loses_many_at_once_keeps_most() {
-    let server = TestServer::start().await;
-    let mut leases = Vec::new();
-    for number in 0..40 {
-        leases.push(register(&server, "shop", &format!("{number:02}")).await);
-    }
-    register(&server, "elsewhere", "a").await;
-    let mut discovery = server.discovery();
-    let mut shop = Follower::ready(&mut discovery, watch_of_all("shop")).await;
-    let mut elsewhere = Follower::ready(&mut discovery, watch_of_all("elsewhere")).await;
-    let alive = leases[0];
-    let scenario = async {
-        // More than 30 % of the 40 are gone with the 13th; 26 are left of those that are silent.
-        let (removed, held) = losses(&mut shop, 39).await;
-        assert_eq!((removed.len(), held.len()), (13, 26));
-        assert!(!removed.contains("00") && !held.contains("00"), "it heartbeats");
-        let alone = elsewhere.next_change().await;
-        assert_eq!((alone.kind(), alone.reason()), (ChangeKind::Removed, ChangeReason::Expired));
+/// A namespace in which 39 of 40 leases have expired: 13 instances are removed, 26 are held.
+struct MassExpiry {
+    server: TestServer,
+    /// By the numbers that are the ids.
+    leases: Vec<u64>,
+    shop: Follower,
+    held: BTreeSet<String>,
+}
 
+impl MassExpiry {
+    /// Waits for the expiry. Only instance 00 renews its lease.
+    async fn new() -> Self {
+        let server = TestServer::start().await;
+        let mut leases = Vec::new();
+        for number in 0..40 {
+            leases.push(register(&server, "shop", &format!("{number:02}")).await);
+        }
+        register(&server, "elsewhere", "a").await;
+        let mut discovery = server.discovery();
+        let mut shop = Follower::ready(&mut discovery, watch_of_all("shop")).await;
+        let mut elsewhere = Follower::ready(&mut discovery, watch_of_all("elsewhere")).await;
+        let expiry = async {
+            // More than 30 % of the 40 are gone with the 13th.
+            let (removed, held) = losses(&mut shop, 39).await;
+            assert_eq!((removed.len(), held.len()), (13, 26));
+            assert!(!removed.contains("00") && !held.contains("00"), "it heartbeats");
+            let alone = elsewhere.next_change().await;
+            assert_eq!((alone.kind(), alone.reason()), (ChangeKind::Removed, ChangeReason::Expired));
+            held
+        };
+        let held = renewing(&server, vec![leases[0]], expiry).await;
+        Self { server, leases, shop, held }
+    }
+
+    /// A held instance that was up.
+    fn suspect(&self) -> String {
+        let is_up = |id: &&String| declared(id) == Status::Up;
+        self.held.iter().find(is_up).expect("one that was up").clone()
+    }
+}
+
+/// Runs a future while leases are renewed.
+async fn renewing<T>(server: &TestServer, leases: Vec<u64>, future: impl Future<Output = T>) -> T {
+    tokio::select! {
+        output = future => output,
+        () = keep_alive(server, leases) => unreachable!("it has no end"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suspects_stand_in_for_instances_that_were_up() {
+    let MassExpiry { server, leases, held, .. } = MassExpiry::new().await;
+    let checks = async {
         let mut expected: BTreeSet<_> =
             held.iter().filter(|id| declared(id) == Status::Up).cloned().collect();
         expected.insert("00".to_owned());
         assert!((2..27).contains(&expected.len()), "some are up, some are not: {held:?}");
-        assert_eq!(callable(&server).await, expected, "a suspect stands in for one that is up");
+        assert_eq!(callable(&server).await, expected);
         assert_eq!(up(&server).await as usize, expected.len());
 
         let [protection] = &server.status().await.protection[..] else { panic!("one namespace") };
@@ -148,10 +181,16 @@ async fn a_namespace_that_loses_many_at_once_keeps_most() {
         let seconds = |time: Option<prost_types::Timestamp>| time.expect("a time").seconds;
         let held_for = seconds(protection.until) - seconds(protection.since);
         assert!((599..=605).contains(&held_for), "{held_for} s");
+    };
+    renewing(&server, vec![leases[0]], checks).await;
+}
 
-        // An operator drains a suspect: it gets no more traffic, and is held as before.
-        let is_up = |id: &&String| declared(id) == Status::Up;
-        let suspect = held.iter().find(is_up).expect("one that was up").clone();
+#[tokio::test(flavor = "multi_thread")]
+async fn drained_suspect_gets_no_traffic_and_stays_held() {
+    let expiry = MassExpiry::new().await;
+    let suspect = expiry.suspect();
+    let MassExpiry { server, leases, mut shop, .. } = expiry;
+    let checks = async {
         assert_eq!(set_status(&server, &suspect, Status::Draining).await, Status::Draining);
         assert_eq!(status(&shop.next_change().await), Status::Draining);
         assert!(!callable(&server).await.contains(&suspect));
@@ -159,9 +198,15 @@ async fn a_namespace_that_loses_many_at_once_keeps_most() {
         assert_eq!(status(&shop.next_change().await), Status::Suspect);
         assert!(callable(&server).await.contains(&suspect));
         assert_eq!(server.status().await.protection[0].held, 26);
+    };
+    renewing(&server, vec![leases[0]], checks).await;
+}
 
-        // A renewal gives back the status that it had.
-        let mut returned = vec![alive];
+#[tokio::test(flavor = "multi_thread")]
+async fn renewal_restores_the_status_and_a_release_evicts_the_rest() {
+    let MassExpiry { server, leases, mut shop, held } = MassExpiry::new().await;
+    let mut returned = vec![leases[0]];
+    let renewals = async {
         for wanted in [Status::Up, Status::Draining, Status::Starting, Status::Down] {
             let Some(back) = held.iter().find(|id| declared(id) == wanted) else { continue };
             let lease = leases[back.parse::<usize>().expect("a number")];
@@ -171,13 +216,9 @@ async fn a_namespace_that_loses_many_at_once_keeps_most() {
             assert_eq!((id(&change), change.kind()), (back.clone(), ChangeKind::Updated));
             assert_eq!(status(&change), wanted);
         }
-        assert!(returned.len() > 2, "some that are not up are held: {held:?}");
-        (returned, held)
     };
-    let (returned, held) = tokio::select! {
-        outcome = scenario => outcome,
-        () = keep_alive(&server, vec![alive]) => unreachable!("it has no end"),
-    };
+    renewing(&server, vec![leases[0]], renewals).await;
+    assert!(returned.len() > 2, "some that are not up are held: {held:?}");
 
     let release = async {
         let request = ReleaseProtectionRequest { namespace: "shop".to_owned() };
@@ -193,14 +234,11 @@ async fn a_namespace_that_loses_many_at_once_keeps_most() {
         assert!(evicted.is_subset(&held));
         assert_eq!(server.status().await.protection, []);
         let again = server.admin().release_protection(request).await.expect("released");
-        assert_eq!(again.into_inner().evicted, 0, "there is nobody left");
-        let left = resolve_all_in(&mut discovery, "shop", "orders").await.instances;
+        assert_eq!(again.into_inner().evicted, 0, "none is held any more");
+        let left = resolve_all_in(&mut server.discovery(), "shop", "orders").await.instances;
         assert_eq!(left.len(), returned.len());
     };
-    tokio::select! {
-        () = release => {},
-        () = keep_alive(&server, returned.clone()) => unreachable!("it has no end"),
-    }
+    renewing(&server, returned.clone(), release).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,15 +23,14 @@ use super::{
 };
 use crate::support::TestServer;
 
-#[tokio::test]
-async fn what_is_just_within_its_limit_is_taken() {
-    let server = TestServer::start().await;
+/// Returns registrations that are just within one limit each.
+fn largest_registrations() -> Vec<(&'static str, RegisterRequest)> {
     let name = format!("a{}z", ".-_".repeat(42));
     assert_eq!(name.len(), 128);
     let host = format!("{}example", "a.".repeat(123));
     assert_eq!(host.len(), 253);
     let key = "k".repeat(128);
-    let registrations: Vec<(&str, RegisterRequest)> = vec![
+    vec![
         ("service", registering(|one| one.service = name.clone())),
         ("namespace", registering(|one| one.namespace = name.clone())),
         ("zone", registering(|one| one.zone = name.clone())),
@@ -63,9 +62,14 @@ async fn what_is_just_within_its_limit_is_taken() {
                 one.metadata = BTreeMap::from([("k".to_owned(), "\0".repeat(4096))]);
             }),
         ),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn largest_fields_are_accepted() {
+    let server = TestServer::start().await;
     let mut client = RawClient::connect(server.address()).await;
-    for (what, request) in registrations {
+    for (what, request) in largest_registrations() {
         let answer = client.grpc(REGISTER, framed(&request.encode_to_vec())).await;
         assert_eq!(answer.status().code(), Code::Ok, "{what}: {:?}", answer.status());
         let said = request.instance.expect("an instance");
@@ -83,7 +87,12 @@ async fn what_is_just_within_its_limit_is_taken() {
         };
         assert_eq!(held, expected, "{what} is kept as it was said");
     }
+}
 
+#[tokio::test]
+async fn largest_lists_and_messages_are_accepted() {
+    let server = TestServer::start().await;
+    let mut client = RawClient::connect(server.address()).await;
     let leases = HeartbeatRequest { lease_ids: (1..=65_536).collect() };
     let answer = server.registry().heartbeat(leases).await.expect("65,536 leases");
     assert_eq!(answer.into_inner().unknown_lease_ids.len(), 65_536);

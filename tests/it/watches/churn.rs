@@ -185,6 +185,19 @@ async fn follow(
     }
 }
 
+/// Returns all instances, of a registry at this revision.
+async fn instances_at(server: &TestServer, revision: u64) -> Vec<Instance> {
+    let mut instances = Vec::new();
+    for namespace in NAMESPACES {
+        for service in SERVICES {
+            let read = resolve_all_in(&mut server.discovery(), namespace, service).await;
+            assert_eq!(read.cursor.expect("a cursor").revision, revision);
+            instances.extend(read.instances);
+        }
+    }
+    instances
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_watchers_under_churn_end_with_exactly_what_the_registry_has() {
     let seed = seed();
@@ -220,14 +233,7 @@ async fn fifty_watchers_under_churn_end_with_exactly_what_the_registry_has() {
     assert!(last > 1_000, "{last} changes");
     tell_end.send(Some(last)).expect("the watchers wait");
 
-    let mut held = Vec::new();
-    for namespace in NAMESPACES {
-        for service in SERVICES {
-            let read = resolve_all_in(&mut server.discovery(), namespace, service).await;
-            assert_eq!(read.cursor.expect("a cursor").revision, last);
-            held.extend(read.instances);
-        }
-    }
+    let held = instances_at(&server, last).await;
     assert_eq!(held.iter().map(identity).collect::<BTreeSet<_>>(), left, "as the writers left it");
     assert!(held.len() > 50, "{} instances", held.len());
 

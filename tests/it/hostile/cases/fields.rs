@@ -44,7 +44,7 @@ pub(crate) fn names(table: &mut Table) {
     }
 }
 
-pub(crate) fn hosts_and_ports(table: &mut Table) {
+pub(crate) fn hosts(table: &mut Table) {
     let long = format!("{}.example", "a.".repeat(124));
     let label = format!("{}.example", "a".repeat(64));
     for (what, text) in [
@@ -84,6 +84,9 @@ pub(crate) fn hosts_and_ports(table: &mut Table) {
     ] {
         table.instances(what, "host", |instance| instance.host = text.into());
     }
+}
+
+pub(crate) fn ports_and_statuses(table: &mut Table) {
     for port in [0, 65_536, u32::MAX] {
         let what = port.to_string();
         table.instances(&what, "port", |instance| instance.port = port);

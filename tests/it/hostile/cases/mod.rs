@@ -17,7 +17,7 @@ use waypost_testing::{
 
 use self::{
     bodies::sizes_and_frames,
-    fields::{hosts_and_ports, metadata, names, terms},
+    fields::{hosts, metadata, names, ports_and_statuses, terms},
     requests::{heartbeats, reads, removals, several_at_once, updates},
 };
 
@@ -199,7 +199,8 @@ pub(crate) fn padded(message: &[u8], bytes: usize) -> Vec<u8> {
 pub(crate) fn table(lease: u64) -> Vec<Case> {
     let mut table = Table::default();
     names(&mut table);
-    hosts_and_ports(&mut table);
+    hosts(&mut table);
+    ports_and_statuses(&mut table);
     metadata(&mut table);
     terms(&mut table);
     several_at_once(&mut table);

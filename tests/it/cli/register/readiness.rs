@@ -12,7 +12,7 @@ use tokio::{
 };
 use waypost_testing::wait::soon;
 
-use super::{
+use crate::cli::{
     REGISTER,
     support::{Running, Server},
     watch_orders,

@@ -1,5 +1,9 @@
 //! `register`, without a command: the instance is registered while the program runs.
 
+mod command;
+mod readiness;
+mod wrapper;
+
 use std::{fs, process::Stdio};
 
 use rustix::process::Signal;
@@ -7,7 +11,7 @@ use serde_json::Value;
 use tokio::process::Command;
 use waypost_testing::wait::soon;
 
-use super::{
+use crate::cli::{
     REGISTER,
     support::{Gate, PROGRAM, Running, Server},
     watch_orders,

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::process::Command;
 use waypost_testing::wait::{soon, until};
 
-use super::{
+use crate::cli::{
     REGISTER,
     support::{PROGRAM, Running, Server, run},
     watch_orders,
@@ -246,7 +246,7 @@ async fn orphans_are_collected_and_the_commands_exit_code_is_kept() {
     let url = server.url();
     let arguments = [&REGISTER[..], &["--registry", &url, "--", "sh", "-c", &script]].concat();
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["cli::wrapper::as_a_subreaper", "--exact", "--nocapture"]);
+    command.args(["cli::register::wrapper::as_a_subreaper", "--exact", "--nocapture"]);
     command.env(SUBREAPER, arguments.join("\n")).stdin(Stdio::null()).kill_on_drop(true);
     let mut register = Running::spawn(&mut command);
     let orphan = soon("the orphan", async {

@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use super::{
+use crate::cli::{
     REGISTER,
     support::{Gate, Server, run},
     watch_orders,
