@@ -22,7 +22,7 @@ use super::{
     deadline::{grpc_timeout, within},
     early::EarlyServices,
     error,
-    services::{Call, RegistryServices},
+    services::{CallFuture, RegistryServices},
     stream::{OpenedWatch, StreamEnd},
 };
 use crate::{clock::Clock, engine::Engine, model::Limits};
@@ -53,8 +53,8 @@ pub(in crate::api) struct GrpcApi {
 /// The way of a call that was dispatched.
 enum Dispatched {
     Refused(Response<Body>),
-    Unary(Call),
-    Stream(Call, StreamEnd),
+    Unary(CallFuture),
+    Stream(CallFuture, StreamEnd),
 }
 
 impl GrpcApi {

@@ -14,18 +14,22 @@ use crate::{
 /// The field of instances in `ResolveResponse` and `Snapshot`, and of changes in `Changes`.
 pub(super) const ITEMS: u32 = 1;
 
-/// Which instances are asked for.
+/// Selection instances are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::api::grpc) enum Which {
+pub(in crate::api::grpc) enum Selection {
     /// Those that take traffic.
     Serving,
     /// All.
     All,
 }
 
-pub(super) fn encode_chunk(chunk: &Arc<RosterChunk>, filter: &Filter, which: Which) -> Bytes {
+pub(super) fn encode_chunk(
+    chunk: &Arc<RosterChunk>,
+    filter: &Filter,
+    selection: Selection,
+) -> Bytes {
     if !filter.is_empty() {
-        let wanted = chunk.instances().filter(|instance| is_wanted(instance, filter, which));
+        let wanted = chunk.instances().filter(|instance| is_wanted(instance, filter, selection));
         return encode_instances(wanted);
     }
     let all = || chunk.all_encoded.bytes_or_encode(|| encode_instances(chunk.instances())).clone();
@@ -35,14 +39,14 @@ pub(super) fn encode_chunk(chunk: &Arc<RosterChunk>, filter: &Filter, which: Whi
         }
         encode_instances(chunk.instances().filter(|instance| instance.serves()))
     };
-    match which {
-        Which::All => all(),
-        Which::Serving => chunk.serving_encoded.bytes_or_encode(serving).clone(),
+    match selection {
+        Selection::All => all(),
+        Selection::Serving => chunk.serving_encoded.bytes_or_encode(serving).clone(),
     }
 }
 
-pub(super) fn is_wanted(instance: &Instance, filter: &Filter, which: Which) -> bool {
-    (which == Which::All || instance.serves()) && filter.matches(&instance.content)
+pub(super) fn is_wanted(instance: &Instance, filter: &Filter, selection: Selection) -> bool {
+    (selection == Selection::All || instance.serves()) && filter.matches(&instance.content)
 }
 
 fn encode_instances<'a>(instances: impl Iterator<Item = &'a Arc<Instance>>) -> Bytes {
@@ -52,14 +56,14 @@ fn encode_instances<'a>(instances: impl Iterator<Item = &'a Arc<Instance>>) -> B
         put_instance(instance, &mut bytes);
         Fields(&mut buffer).bytes(ITEMS, &bytes);
     }
-    exactly(buffer)
+    into_exact(buffer)
 }
 
 /// What is kept is exactly as large as what it holds.
-pub(super) fn exactly(buffer: Vec<u8>) -> Bytes {
+pub(super) fn into_exact(buffer: Vec<u8>) -> Bytes {
     buffer.into_boxed_slice().into()
 }
 
-pub(super) fn length(items: &[Bytes]) -> usize {
+pub(super) fn total_len(items: &[Bytes]) -> usize {
     items.iter().map(Bytes::len).sum()
 }

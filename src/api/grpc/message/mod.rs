@@ -10,13 +10,13 @@ mod violations;
 mod watch;
 mod write;
 
-pub(super) use chunk::Which;
+pub(super) use chunk::Selection;
 pub(crate) use codec::Codec;
 pub(super) use convert::{cursor_from_wire, cursor_to_wire, duration_to_wire, time_to_wire};
 pub(super) use instance::instance_bytes;
-pub(super) use parser::Reader;
+pub(super) use parser::RequestParser;
 pub(crate) use resolve::ResolveResponse;
-pub(super) use resolve::{RESPONSE_BYTES_MAX, TooLarge};
+pub(super) use resolve::{RESPONSE_BYTES_MAX, ResponseTooLarge};
 pub(super) use violations::unavailable;
 pub(crate) use watch::WatchResponse;
 pub(crate) use write::{RegisterResponse, UpdateResponse};

@@ -19,12 +19,12 @@ const GRACE_DEFAULT: Duration = Duration::from_secs(3);
 
 /// Reads requests against the limits and notes what is wrong with them.
 #[derive(Debug)]
-pub(in crate::api::grpc) struct Reader<'a> {
+pub(in crate::api::grpc) struct RequestParser<'a> {
     limits: &'a Limits,
     pub(in crate::api::grpc) violations: Violations,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> RequestParser<'a> {
     pub(in crate::api::grpc) fn new(limits: &'a Limits) -> Self {
         Self { limits, violations: Violations::default() }
     }
@@ -68,7 +68,7 @@ impl<'a> Reader<'a> {
         self.violations.check("page_token", page)
     }
 
-    /// Which instance is meant: by its lease, or by its identity where there is none.
+    /// Selection instance is meant: by its lease, or by its identity where there is none.
     pub(in crate::api::grpc) fn target(
         &mut self,
         lease: u64,

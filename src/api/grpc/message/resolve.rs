@@ -10,7 +10,7 @@ use prost::{
 };
 
 use super::{
-    chunk::{Which, encode_chunk, is_wanted, length},
+    chunk::{Selection, encode_chunk, is_wanted, total_len},
     convert::cursor_to_wire,
 };
 use crate::{
@@ -35,79 +35,79 @@ pub(crate) struct ResolveResponse {
 
 /// The instances take more than [`RESPONSE_BYTES_MAX`].
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::api::grpc) struct TooLarge;
+pub(in crate::api::grpc) struct ResponseTooLarge;
 
 impl ResolveResponse {
     /// All instances of the service that match the filter, only those that take traffic or all.
     pub(in crate::api::grpc) fn whole(
         service: Option<&Service>,
         filter: &Filter,
-        which: Which,
+        selection: Selection,
         cursor: Cursor,
-    ) -> Result<Self, TooLarge> {
+    ) -> Result<Self, ResponseTooLarge> {
         let chunks = service.map(|service| service.roster.chunks()).unwrap_or_default();
-        let mut answer = Self { cursor: cursor_to_wire(cursor), ..Self::default() };
-        let mut bytes = answer.encoded_len();
-        answer.instances.reserve_exact(chunks.len());
+        let mut response = Self { cursor: cursor_to_wire(cursor), ..Self::default() };
+        let mut bytes = response.encoded_len();
+        response.instances.reserve_exact(chunks.len());
         for chunk in chunks {
-            let instances = encode_chunk(chunk, filter, which);
+            let instances = encode_chunk(chunk, filter, selection);
             bytes += instances.len();
             if bytes > RESPONSE_BYTES_MAX {
-                return Err(TooLarge);
+                return Err(ResponseTooLarge);
             }
-            answer.instances.push(instances);
+            response.instances.push(instances);
         }
-        Ok(answer)
+        Ok(response)
     }
 
     /// A page of them.
     pub(in crate::api::grpc) fn page(
         service: Option<&Service>,
         filter: &Filter,
-        which: Which,
+        selection: Selection,
         cursor: Cursor,
         page: &Page,
     ) -> Self {
-        let mut answer = Self { cursor: cursor_to_wire(cursor), ..Self::default() };
-        let Some(Service { key, roster, .. }) = service else { return answer };
+        let mut response = Self { cursor: cursor_to_wire(cursor), ..Self::default() };
+        let Some(Service { key, roster, .. }) = service else { return response };
         let chunks = match &page.after {
             Some(after) => roster.chunks_from(after),
             None => roster.chunks(),
         };
-        let mut filling = Filling { page, count: 0, bytes: 0, last: None };
+        let mut builder = PageBuilder { page, count: 0, bytes: 0, last: None };
         for chunk in chunks {
-            let (piece, is_full) = filling.take(chunk, filter, which);
-            answer.instances.push(piece);
+            let (piece, is_full) = builder.take(chunk, filter, selection);
+            response.instances.push(piece);
             if is_full {
-                answer.next_page_token =
-                    filling.last.map(|last| page_token_after(&last.id, key)).unwrap_or_default();
+                response.next_page_token =
+                    builder.last.map(|last| page_token_after(&last.id, key)).unwrap_or_default();
                 break;
             }
         }
-        answer
+        response
     }
 }
 
 /// A page on the way.
-struct Filling<'a> {
+struct PageBuilder<'a> {
     page: &'a Page,
     count: usize,
     bytes: usize,
     last: Option<&'a Instance>,
 }
 
-impl<'a> Filling<'a> {
+impl<'a> PageBuilder<'a> {
     /// Takes as much of the chunk's encoded instances as the page has room for. Returns whether an
     /// instance is left for the next page.
     fn take(
         &mut self,
         chunk: &'a Arc<RosterChunk>,
         filter: &Filter,
-        which: Which,
+        selection: Selection,
     ) -> (Bytes, bool) {
-        let encoded = encode_chunk(chunk, filter, which);
+        let encoded = encode_chunk(chunk, filter, selection);
         let (mut begin, mut end, mut is_full) = (0, 0, false);
-        for instance in chunk.instances().filter(|one| is_wanted(one, filter, which)) {
+        for instance in chunk.instances().filter(|one| is_wanted(one, filter, selection)) {
             let len = first_item_len(&encoded[end..]);
             if self.page.after.as_ref().is_some_and(|after| instance.id <= *after) {
                 end += len;
@@ -152,7 +152,7 @@ impl Message for ResolveResponse {
             "" => 0,
             _ => encoding::string::encoded_len(3, &self.next_page_token),
         };
-        length(&self.instances) + encoding::message::encoded_len(2, &self.cursor) + token
+        total_len(&self.instances) + encoding::message::encoded_len(2, &self.cursor) + token
     }
 
     fn merge_field(

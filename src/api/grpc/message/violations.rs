@@ -14,11 +14,11 @@ const TEXT_BYTES_MAX: usize = 200;
 /// Gathers what is wrong, each with the path of its field.
 #[derive(Debug, Default)]
 pub(in crate::api::grpc) struct Violations {
-    found: Vec<Violation>,
+    found: Vec<FieldViolation>,
 }
 
 #[derive(Debug)]
-struct Violation {
+struct FieldViolation {
     path: String,
     reason: String,
     over_limit: bool,
@@ -40,7 +40,7 @@ impl Violations {
     }
 
     fn add(&mut self, path: String, reason: &dyn Display, over_limit: bool) {
-        self.found.push(Violation { path, reason: reason.to_string(), over_limit });
+        self.found.push(FieldViolation { path, reason: reason.to_string(), over_limit });
     }
 
     /// The value, or a note of why there is none.
@@ -66,7 +66,7 @@ impl Violations {
         let mut details = ErrorDetails::new();
         let mut message = String::new();
         let mut bytes = 0;
-        for (index, Violation { path, reason, over_limit }) in self.found.iter().enumerate() {
+        for (index, FieldViolation { path, reason, over_limit }) in self.found.iter().enumerate() {
             let (path, reason) = (shortened(path), shortened(reason));
             bytes += path.len() + reason.len();
             if index > 0 && bytes > DETAIL_BYTES_MAX {

@@ -7,7 +7,7 @@ use prost::{
 };
 
 use super::{
-    chunk::{ITEMS, Which, encode_chunk, exactly, length},
+    chunk::{ITEMS, Selection, encode_chunk, into_exact, total_len},
     convert::cursor_to_wire,
     instance::instance_bytes,
 };
@@ -40,7 +40,7 @@ impl WatchResponse {
     pub(in crate::api::grpc) fn new(event: &WatchEvent, filter: &Filter, cursor: Cursor) -> Self {
         let (event, items) = match event {
             WatchEvent::Snapshot { chunks, last } => {
-                let chunk = |chunk| encode_chunk(chunk, filter, Which::All);
+                let chunk = |chunk| encode_chunk(chunk, filter, Selection::All);
                 let last = last.then_some(Bytes::from_static(Self::LAST));
                 (Self::SNAPSHOT, chunks.iter().map(chunk).chain(last).collect())
             }
@@ -90,7 +90,7 @@ fn encode_entry(entry: &LogEntry, filtered: Option<proto::ChangeKind>) -> Bytes 
     fields.bytes(2, &instance);
     fields.number(3, reason);
     fields.number(4, revision);
-    exactly(buffer)
+    into_exact(buffer)
 }
 
 fn reason_to_wire(reason: RemovalReason) -> proto::ChangeReason {
@@ -106,14 +106,14 @@ impl Message for WatchResponse {
     fn encode_raw(&self, buffer: &mut impl BufMut) {
         encoding::message::encode(Self::CURSOR, &self.cursor, buffer);
         encoding::encode_key(self.event, WireType::LengthDelimited, buffer);
-        encoding::encode_varint(length(&self.items) as u64, buffer);
+        encoding::encode_varint(total_len(&self.items) as u64, buffer);
         for item in &self.items {
             buffer.put_slice(item);
         }
     }
 
     fn encoded_len(&self) -> usize {
-        let items = length(&self.items);
+        let items = total_len(&self.items);
         encoding::message::encoded_len(Self::CURSOR, &self.cursor)
             + encoding::key_len(self.event)
             + encoding::encoded_len_varint(items as u64)

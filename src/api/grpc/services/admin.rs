@@ -9,7 +9,7 @@ use waypost_serving::tasks;
 use crate::{
     api::grpc::{
         error,
-        message::{Reader, cursor_to_wire, time_to_wire},
+        message::{RequestParser, cursor_to_wire, time_to_wire},
         proto::{self, admin_server::Admin},
     },
     clock::Clock,
@@ -69,9 +69,9 @@ impl Admin for AdminApi {
         &self,
         request: Request<proto::ReleaseProtectionRequest>,
     ) -> Result<Response<proto::ReleaseProtectionResponse>, Status> {
-        let mut reader = Reader::new(&self.limits);
-        let Some(namespace) = reader.namespace("namespace", &request.into_inner().namespace) else {
-            return Err(reader.violations.into_status());
+        let mut parser = RequestParser::new(&self.limits);
+        let Some(namespace) = parser.namespace("namespace", &request.into_inner().namespace) else {
+            return Err(parser.violations.into_status());
         };
         let released = self.engine.release(namespace).await.map_err(error::status)?;
         let Outcome::Released { count, revision } = released else {

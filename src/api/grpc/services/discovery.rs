@@ -9,8 +9,8 @@ use crate::{
     api::grpc::{
         error,
         message::{
-            Reader, ResolveResponse, TooLarge, WatchResponse, Which, cursor_from_wire,
-            cursor_to_wire,
+            RequestParser, ResolveResponse, ResponseTooLarge, Selection, WatchResponse,
+            cursor_from_wire, cursor_to_wire,
         },
         proto::{self, discovery_server::Discovery},
         stream::OpenedWatch,
@@ -38,22 +38,22 @@ impl Discovery for DiscoveryApi {
         request: Request<proto::ResolveRequest>,
     ) -> Result<Response<ResolveResponse>, Status> {
         let request = request.into_inner();
-        let mut reader = Reader::new(&self.limits);
-        let key = reader.service("", &request.namespace, &request.service);
-        let page = reader.page(request.page_size, &request.page_token, key.as_ref());
-        let filter = reader.filter(request.filter);
+        let mut parser = RequestParser::new(&self.limits);
+        let key = parser.service("", &request.namespace, &request.service);
+        let page = parser.page(request.page_size, &request.page_token, key.as_ref());
+        let filter = parser.filter(request.filter);
         let (Some(key), Some(page), Some(filter)) = (key, page, filter) else {
-            return Err(reader.violations.into_status());
+            return Err(parser.violations.into_status());
         };
-        let which = if request.all_statuses { Which::All } else { Which::Serving };
+        let selection = if request.all_statuses { Selection::All } else { Selection::Serving };
         let (service, cursor) = self.engine.service(&key);
         let service = service.as_deref();
-        let answer = match page {
-            None => ResolveResponse::whole(service, &filter, which, cursor)
-                .map_err(|TooLarge| error::response_too_large())?,
-            Some(page) => ResolveResponse::page(service, &filter, which, cursor, &page),
+        let response = match page {
+            None => ResolveResponse::whole(service, &filter, selection, cursor)
+                .map_err(|ResponseTooLarge| error::response_too_large())?,
+            Some(page) => ResolveResponse::page(service, &filter, selection, cursor, &page),
         };
-        Ok(Response::new(answer))
+        Ok(Response::new(response))
     }
 
     async fn list_services(
@@ -61,15 +61,15 @@ impl Discovery for DiscoveryApi {
         request: Request<proto::ListServicesRequest>,
     ) -> Result<Response<proto::ListServicesResponse>, Status> {
         let request = request.into_inner();
-        let mut reader = Reader::new(&self.limits);
-        let namespace = reader.namespace("namespace", &request.namespace);
+        let mut parser = RequestParser::new(&self.limits);
+        let namespace = parser.namespace("namespace", &request.namespace);
         // The token is the last name of the page before, so that pages hold while services change.
         let after = match request.page_token.as_str() {
             "" => None,
-            token => reader.name("page_token", token),
+            token => parser.name("page_token", token),
         };
-        let Some(namespace) = namespace.filter(|_| reader.violations.is_empty()) else {
-            return Err(reader.violations.into_status());
+        let Some(namespace) = namespace.filter(|_| parser.violations.is_empty()) else {
+            return Err(parser.violations.into_status());
         };
         let size = services_in_page(request.page_size);
         let (page, last, cursor) = self.engine.services(&namespace, after.as_ref(), size);
@@ -87,12 +87,12 @@ impl Discovery for DiscoveryApi {
         request: Request<proto::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let request = request.into_inner();
-        let mut reader = Reader::new(&self.limits);
-        let namespace = reader.namespace("namespace", &request.namespace);
-        let services = reader.watched_services(namespace.as_ref(), &request.services);
-        let filter = reader.filter(request.filter);
+        let mut parser = RequestParser::new(&self.limits);
+        let namespace = parser.namespace("namespace", &request.namespace);
+        let services = parser.watched_services(namespace.as_ref(), &request.services);
+        let filter = parser.filter(request.filter);
         let (Some(namespace), Some(services), Some(filter)) = (namespace, services, filter) else {
-            return Err(reader.violations.into_status());
+            return Err(parser.violations.into_status());
         };
         let subjects = if services.is_empty() {
             WatchScope::Namespace(namespace)

@@ -19,7 +19,8 @@ use super::proto::{
 use crate::{clock::Clock, engine::Engine, model::Limits};
 
 /// A call that runs.
-pub(super) type Call = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+pub(super) type CallFuture =
+    Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 /// The services that need the engine.
 pub(super) struct RegistryServices {
@@ -48,7 +49,7 @@ impl RegistryServices {
     }
 
     /// Calls the method that the path names: `/service/method`.
-    pub(super) fn call<B>(&self, request: Request<B>) -> Call
+    pub(super) fn call<B>(&self, request: Request<B>) -> CallFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
     {

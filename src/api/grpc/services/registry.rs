@@ -9,7 +9,7 @@ use crate::{
     api::grpc::{
         error,
         message::{
-            Reader, RegisterResponse, UpdateResponse, cursor_to_wire, duration_to_wire,
+            RegisterResponse, RequestParser, UpdateResponse, cursor_to_wire, duration_to_wire,
             instance_bytes,
         },
         proto::{self, registry_server::Registry},
@@ -39,16 +39,16 @@ impl RegistryApi {
     /// Who registers, and what it says of itself.
     fn registration(
         &self,
-        reader: &mut Reader<'_>,
+        parser: &mut RequestParser<'_>,
         instance: &proto::Instance,
     ) -> Option<(ServiceKey, InstanceId, Content)> {
-        let service = reader.service("instance.", &instance.namespace, &instance.service);
+        let service = parser.service("instance.", &instance.namespace, &instance.service);
         let id = if instance.id.is_empty() {
             Some(self.new_id())
         } else {
-            reader.id("instance.id", &instance.id)
+            parser.id("instance.id", &instance.id)
         };
-        let content = reader.content(instance);
+        let content = parser.content(instance);
         Some((service?, id?, content?))
     }
 
@@ -63,8 +63,8 @@ impl RegistryApi {
 
 /// Refuses a message with too many leases.
 fn check_count(limits: &Limits, leases: &[u64]) -> Result<(), Status> {
-    let mut reader = Reader::new(limits);
-    if reader.leases(leases) { Ok(()) } else { Err(reader.violations.into_status()) }
+    let mut parser = RequestParser::new(limits);
+    if parser.leases(leases) { Ok(()) } else { Err(parser.violations.into_status()) }
 }
 
 #[tonic::async_trait]
@@ -74,17 +74,17 @@ impl Registry for RegistryApi {
         request: Request<proto::RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
         let request = request.into_inner();
-        let mut reader = Reader::new(&self.limits);
+        let mut parser = RequestParser::new(&self.limits);
         let read = match &request.instance {
-            Some(instance) => self.registration(&mut reader, instance),
+            Some(instance) => self.registration(&mut parser, instance),
             None => {
-                reader.violations.bad("instance", "must be given");
+                parser.violations.bad("instance", "must be given");
                 None
             }
         };
-        let terms = reader.terms(request.ttl, request.disconnect_grace);
+        let terms = parser.terms(request.ttl, request.disconnect_grace);
         let (Some((service, id, content)), Some(terms)) = (read, terms) else {
-            return Err(reader.violations.into_status());
+            return Err(parser.violations.into_status());
         };
         let registered = self.engine.register(service, id, content, terms).await;
         let Outcome::Registered { instance, lease, revision } =
@@ -118,27 +118,27 @@ impl Registry for RegistryApi {
         &self,
         request: Request<Streaming<proto::KeepAliveRequest>>,
     ) -> Result<Response<Self::KeepAliveStream>, Status> {
-        struct Conversation {
+        struct RenewalStream {
             requests: Streaming<proto::KeepAliveRequest>,
             stream: KeepAlive,
             limits: Arc<Limits>,
         }
-        let conversation = Conversation {
+        let renewals = RenewalStream {
             requests: request.into_inner(),
             stream: self.engine.keep_alive(),
             limits: Arc::clone(&self.limits),
         };
         // One answer for each request, made when the one before has gone out. An error ends it.
-        // However it ends, the conversation is dropped, and its leases have their grace left.
-        let answers = stream::try_unfold(conversation, async |mut conversation| {
-            let request = conversation.requests.message().await;
+        // However it ends, the renewals is dropped, and its leases have their grace left.
+        let answers = stream::try_unfold(renewals, async |mut renewals| {
+            let request = renewals.requests.message().await;
             let Some(request) = request.map_err(|status| error::normalized(&status))? else {
                 return Ok(None);
             };
-            check_count(&conversation.limits, &request.lease_ids)?;
-            let unknown_lease_ids = conversation.stream.renew(&request.lease_ids).await;
+            check_count(&renewals.limits, &request.lease_ids)?;
+            let unknown_lease_ids = renewals.stream.renew(&request.lease_ids).await;
             let answer = proto::KeepAliveResponse { unknown_lease_ids };
-            Ok(Some((answer, conversation)))
+            Ok(Some((answer, renewals)))
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -150,12 +150,12 @@ impl Registry for RegistryApi {
         let request = request.into_inner();
         let proto::UpdateRequest { lease_id, namespace, service, id, instance, update_mask } =
             request;
-        let mut reader = Reader::new(&self.limits);
-        let target = reader.target(lease_id, &namespace, &service, &id);
-        let patch = reader.patch(&instance.unwrap_or_default(), update_mask.as_ref());
-        let (Some(target), Some(patch), true) = (target, patch, reader.violations.is_empty())
+        let mut parser = RequestParser::new(&self.limits);
+        let target = parser.target(lease_id, &namespace, &service, &id);
+        let patch = parser.patch(&instance.unwrap_or_default(), update_mask.as_ref());
+        let (Some(target), Some(patch), true) = (target, patch, parser.violations.is_empty())
         else {
-            return Err(reader.violations.into_status());
+            return Err(parser.violations.into_status());
         };
         let updated = self.engine.update(target, patch).await.map_err(error::status)?;
         let Outcome::Updated { instance, revision } = updated else {
@@ -172,9 +172,9 @@ impl Registry for RegistryApi {
         request: Request<proto::DeregisterRequest>,
     ) -> Result<Response<proto::DeregisterResponse>, Status> {
         let proto::DeregisterRequest { lease_id, namespace, service, id } = request.into_inner();
-        let mut reader = Reader::new(&self.limits);
-        let Some(target) = reader.target(lease_id, &namespace, &service, &id) else {
-            return Err(reader.violations.into_status());
+        let mut parser = RequestParser::new(&self.limits);
+        let Some(target) = parser.target(lease_id, &namespace, &service, &id) else {
+            return Err(parser.violations.into_status());
         };
         let removed = self.engine.deregister(target).await.map_err(error::status)?;
         let Outcome::Deregistered { revision } = removed else { return Err(error::mismatch()) };
