@@ -1,4 +1,4 @@
-//! Compiles `proto/` with protox, so that no protoc is needed: the server's stubs and the
+//! Compiles `proto/` with protox, so that no protoc is needed. Makes the server's stubs, and the
 //! descriptor set that reflection serves.
 
 use std::{env, error::Error, fs, path::PathBuf};
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_client(false)
         .build_transport(false)
         .btree_map(".")
-        // Answers that tell of instances are written from bytes, many of them from shared ones.
+        // Responses with instances are written from bytes, most of them shared.
         .extern_path(".waypost.v1.RegisterResponse", "crate::api::grpc::message::RegisterResponse")
         .extern_path(".waypost.v1.UpdateResponse", "crate::api::grpc::message::UpdateResponse")
         .extern_path(".waypost.v1.ResolveResponse", "crate::api::grpc::message::ResolveResponse")

@@ -1,9 +1,9 @@
 //! Runs the calls of one HTTP/2 connection in the task of the connection. Most calls are short and
-//! wait for nothing, so that a task for each costs more than the call; and the responses of calls
-//! that arrived together leave together, in one write. Replaces hyper's executor of a task for each
+//! do not wait, so that a task for each would cost more than the call. The responses of calls that
+//! arrived together are sent in one write. Replaces hyper's executor, which spawns a task for each
 //! call.
 //!
-//! Invariant: a call never blocks its connection; one that waits, waits beside it.
+//! Invariant: a waiting call never blocks its connection or another call.
 
 use std::{
     future::{Future, poll_fn},
@@ -25,16 +25,16 @@ use hyper::rt::Executor;
 use parking_lot::Mutex;
 use tokio::task::coop::has_budget_remaining;
 
-type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
+type CallFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The queue of new calls of a connection. Bounded by its number of streams.
+/// The queue of new calls of a connection. Bounded by the number of its streams.
 #[derive(Clone, Default)]
 pub(crate) struct Calls(Arc<CallQueue>);
 
 #[derive(Default)]
 struct CallQueue {
     /// Calls that were never polled.
-    started: Mutex<Vec<Call>>,
+    started: Mutex<Vec<CallFuture>>,
     poll_all: AtomicBool,
 }
 
@@ -45,13 +45,13 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Calls {
 }
 
 impl Calls {
-    /// Makes the connection poll all calls once more, woken or not.
+    /// Makes the connection poll all calls once more, even those that are not woken.
     pub(crate) fn poll_all(&self) {
         self.0.poll_all.store(true, Ordering::Relaxed);
     }
 
-    /// Runs a connection and the calls that it queues here, until the connection ends; calls that
-    /// still run then are dropped. Cancel safe.
+    /// Runs a connection and the calls that it queues here, until the connection ends. Drops calls
+    /// that still run then. Cancel safe.
     pub(crate) async fn run<T>(self, connection: impl Future<Output = T>) -> T {
         let mut connection = pin!(connection);
         let mut waiting = FuturesUnordered::new();
@@ -69,7 +69,7 @@ impl Calls {
                 if woken && has_rounds {
                     continue;
                 }
-                // After the calls: their responses are written at once.
+                // After the calls, so that their responses are written together.
                 if let Poll::Ready(ended) = connection.as_mut().poll(context) {
                     return Poll::Ready(ended);
                 }
@@ -89,8 +89,8 @@ impl Calls {
                     flag.register(context.waker());
                     continue;
                 }
-                // Most finish in the first poll. The others need no waker before they are in `waiting`,
-                // which polls them again.
+                // Most finish in the first poll. The others need no waker yet: `waiting` polls them
+                // again.
                 let mut context = Context::from_waker(Waker::noop());
                 waiting.extend(started.into_iter().filter_map(|mut call| {
                     call.as_mut().poll(&mut context).is_pending().then_some(call)
@@ -102,15 +102,15 @@ impl Calls {
     }
 }
 
-/// The number of rounds in which so many calls are polled: each round polls at least two of the woken
+/// Returns the number of rounds in which all calls are polled. Each round polls at least two woken
 /// ones.
 fn rounds_of(calls: usize) -> usize {
     calls / 2 + 2
 }
 
-/// Set by calls that are woken. While the task polls, it reads the flag; otherwise setting it wakes
-/// the task. So calls that are woken by their connection or by themselves, as a stream is by each
-/// message that it sends, are polled before the task yields: their responses leave together.
+/// A flag that woken calls set. While the task polls, it reads the flag; otherwise setting it wakes
+/// the task. Calls that their connection or they themselves wake, as a stream does with each
+/// message, are thus polled before the task yields, and their responses are sent together.
 #[derive(Default)]
 struct WakeFlag {
     set: AtomicBool,
@@ -129,7 +129,7 @@ impl WakeFlag {
         self.set.swap(false, Ordering::SeqCst)
     }
 
-    /// Ends the polling; returns whether the flag was set meanwhile.
+    /// Ends the polling; returns whether the flag was set in the meantime.
     fn clear(&self) -> bool {
         self.polling.store(false, Ordering::SeqCst);
         self.take()
@@ -159,15 +159,15 @@ mod tests {
 
     #[tokio::test]
     async fn calls_finish_before_the_connection_is_polled_again() {
-        let (calls, answered) = (Calls::default(), Arc::new(AtomicUsize::new(0)));
-        let (begin, count) = (calls.clone(), Arc::clone(&answered));
+        let (calls, finished) = (Calls::default(), Arc::new(AtomicUsize::new(0)));
+        let (queue, count) = (calls.clone(), Arc::clone(&finished));
         let mut polls = 0;
         let connection = poll_fn(move |_| {
             polls += 1;
             if polls == 1 {
                 for _ in 0..3 {
                     let count = Arc::clone(&count);
-                    begin.execute(async move {
+                    queue.execute(async move {
                         count.fetch_add(1, Ordering::Relaxed);
                     });
                 }
@@ -179,26 +179,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_waiting_call_blocks_no_other_and_wakes_its_connection() {
+    async fn waiting_call_blocks_no_other_and_wakes_its_connection() {
         let calls = Calls::default();
-        let (ask, asked) = oneshot::channel::<()>();
-        let (answer, mut answered) = oneshot::channel();
+        let (request, requested) = oneshot::channel::<()>();
+        let (respond, mut responded) = oneshot::channel();
         calls.execute(pending());
         calls.execute(async move {
-            asked.await.unwrap();
-            answer.send(()).unwrap();
+            requested.await.unwrap();
+            respond.send(()).unwrap();
         });
         calls.execute(ready(()));
         let connection = async move {
             yield_now().await;
-            ask.send(()).unwrap();
-            (&mut answered).await.unwrap();
+            request.send(()).unwrap();
+            (&mut responded).await.unwrap();
         };
         calls.run(connection).await;
     }
 
     #[tokio::test]
-    async fn calls_that_nothing_woke_are_polled_on_request() {
+    async fn calls_that_are_not_woken_are_polled_on_request() {
         let (calls, set) = (Calls::default(), Arc::new(AtomicBool::new(false)));
         let (seen, reads) = (Arc::new(AtomicBool::new(false)), Arc::clone(&set));
         let sees = Arc::clone(&seen);
@@ -236,7 +236,7 @@ mod tests {
             if seen.len() < 3 { Poll::Pending } else { Poll::Ready(mem::take(&mut seen)) }
         });
         let seen = calls.run(connection).await;
-        // Once as they begin, and each once more as it waits.
+        // Each once at its start and once while it waits.
         assert_eq!(seen[0], 0);
         assert!(seen[1] >= 80 && seen[2] > seen[1] && seen[2] < 400, "{seen:?}");
     }

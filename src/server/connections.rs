@@ -1,5 +1,5 @@
-//! Serves connections, each in a task of its own, until the server stops and they have ended. Sets
-//! what HTTP allows a peer; the router decides what a request is.
+//! Serves connections, each in its own task, until the server stops and they have ended. Sets the
+//! limits of HTTP; the router handles the requests.
 
 use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
@@ -21,14 +21,14 @@ use waypost_serving::tasks::TaskSet;
 use super::calls::Calls;
 use crate::api::Router;
 
-/// The interval of HTTP/2 pings on a silent connection, and the time that a response may take.
+/// The interval of HTTP/2 pings on an idle connection, and the time to wait for a response.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// The parameters of all connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {
     pub(crate) router: Arc<Router>,
-    /// Calls at a time on one connection.
+    /// Concurrent calls on one connection.
     pub(crate) streams_max: usize,
     /// Stops new connections and requests; calls in flight finish.
     pub(crate) stop: CancellationToken,
@@ -37,8 +37,8 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Serves connections until `incoming` ends or `stop` is cancelled, and then until the last one has
-    /// ended.
+    /// Accepts connections until `incoming` ends or `stop` is cancelled, and serves them until the
+    /// last one has ended.
     pub(crate) async fn serve<I>(self, incoming: impl Stream<Item = io::Result<I>>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -66,8 +66,8 @@ impl Connections {
         let (stop, cut) = (stop.child_token(), cut.child_token());
         let calls = Calls::default();
         let mut server = auto::Builder::new(calls.clone());
-        // The timer bounds the head of an HTTP/1 request. A peer that closed its side still gets its
-        // response.
+        // The timer bounds the head of an HTTP/1 request. A peer that closed its side still gets
+        // its response.
         server.http1().timer(TokioTimer::new()).half_close(true);
         server
             .http2()

@@ -1,4 +1,4 @@
-//! The assembly of the server: binds, starts the engine, serves, and shuts down in order.
+//! The assembly of the server: it binds, starts the engine, serves, and shuts down in order.
 
 mod calls;
 mod connections;
@@ -42,7 +42,7 @@ use crate::{
     store::{DiskStore, MemoryStore, Store, StoreError, StoredState},
 };
 
-/// From the request to stop until connections are closed, whatever peers do.
+/// The time from the request to stop until open connections are closed.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(8);
 
 /// A server that is bound to its address and does not serve yet.
@@ -53,7 +53,7 @@ pub struct Server {
     config: Config,
 }
 
-/// A server without a network: [`Server`] runs it over TCP, simulations over theirs.
+/// A server without a network. [`Server`] runs it over TCP, a simulation over its own.
 #[derive(Debug)]
 pub struct Core {
     router: Arc<Router>,
@@ -67,34 +67,34 @@ pub struct Core {
     tasks: Tasks,
 }
 
-/// The address can't be listened on.
+/// Listening on the address failed.
 #[derive(Debug, Error)]
 #[error("can't listen on {address}: {source}")]
 pub struct BindError {
     /// The address.
     pub address: SocketAddr,
-    /// Why.
+    /// The cause.
     pub source: io::Error,
 }
 
 /// The reason why a server ended early.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// The store can't be used.
+    /// The store failed to open.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The engine's thread can't be created.
+    /// Creating the engine's thread failed.
     #[error("can't start a thread: {0}")]
     Thread(io::Error),
-    /// The port file can't be written.
+    /// Writing the port file failed.
     #[error("can't write the bound address to {}: {source}", path.display())]
     PortFile {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// One of its tasks ended.
+    /// A task of the server ended or panicked.
     #[error("a task of the server ended unexpectedly; the log names it")]
     TaskEnded,
 }
@@ -108,7 +108,7 @@ impl Server {
         Ok(Self { listener, address, config })
     }
 
-    /// The address that it listens on; for port 0, with the port that was picked.
+    /// Returns the address that it listens on; for port 0, with the port that was chosen.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -157,7 +157,7 @@ impl Server {
 }
 
 impl Core {
-    /// A server that is starting. Must be called in a tokio runtime.
+    /// Makes a server that is starting. Must be called in a tokio runtime.
     pub async fn new(limits: Limits, clock: Clock) -> Self {
         let (early, health) = grpc::early_services().await;
         let stop = CancellationToken::new();
@@ -172,7 +172,8 @@ impl Core {
         }
     }
 
-    /// Starts the engine on the contents of a store, and serves calls from here on. To be called once.
+    /// Starts the engine on the contents of a store, and serves calls from here on. Must be called
+    /// only once.
     pub async fn start<S: Store>(&self, store: S, loaded: StoredState) -> Result<(), RunError> {
         let engine = Engine::start(store, loaded, &self.limits, self.clock, &self.tasks);
         let engine = engine.map_err(RunError::Thread)?;
@@ -191,7 +192,7 @@ impl Core {
         Ok(())
     }
 
-    /// As [`Server::run`], over the given connections.
+    /// Like [`Server::run`], over the given connections.
     pub async fn run<I>(
         &self,
         incoming: impl Stream<Item = io::Result<I>> + Send,
@@ -223,7 +224,7 @@ impl Core {
             warn!("shutdown deadline reached, closing open connections");
         }
         cut.cancel();
-        // The engine ends last, so that every accepted call got its response.
+        // The engine ends last, so that every accepted call gets its response.
         self.tasks.join(Duration::from_secs(1)).await;
         info!("stopped");
         ended
