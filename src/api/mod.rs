@@ -1,7 +1,7 @@
-//! The protocols of the one port. Requests become the model's types, or an error that names what is
-//! wrong; results of the engine become bytes. Holds no state of the registry.
+//! The protocols of the port. Requests become the model's types, or errors that name the invalid
+//! fields. Results of the engine become bytes. No state of the registry is here.
 //!
-//! [`Router`] stands above the protocols and picks one for each request; `grpc` and `http` do not
+//! [`Router`] is above the protocols and picks one for each request. `grpc` and `http` do not
 //! depend on each other.
 
 pub mod grpc;

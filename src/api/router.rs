@@ -1,4 +1,4 @@
-//! Routes each request to the protocol that it speaks, and finishes each response.
+//! Routes each request to its protocol, and adds the `date` to each response.
 
 use std::{
     future::Future,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{clock::Clock, engine::Engine, model::Limits};
 
-/// All protocols of the port, before, while and after the engine runs.
+/// All protocols of the port: before the engine runs, while it runs, and after.
 #[derive(Debug)]
 pub struct Router {
     grpc: GrpcApi,
@@ -30,19 +30,19 @@ pub struct Router {
 }
 
 impl Router {
-    /// A router of a server that is starting: only `early` is served.
+    /// Makes the router of a server that is starting: it serves only `early`.
     pub fn new(early: EarlyServices, clock: Clock) -> Self {
         let closed = Arc::<AtomicBool>::default();
         Self { grpc: GrpcApi::new(early, Arc::clone(&closed)), closed, clock }
     }
 
-    /// Serves calls of the registry from here on.
+    /// Serves the registry from here on.
     pub fn open(&self, engine: &Engine, limits: &Arc<Limits>) {
         self.grpc.open(engine, limits, self.clock);
     }
 
-    /// Refuses calls from here on. Open streams end when they are polled next, which their
-    /// connections must see to.
+    /// Refuses calls from here on. An open stream ends when it is polled next, which its connection
+    /// must cause.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }

@@ -186,7 +186,7 @@ impl<'a> RequestReader<'a> {
     ) -> Option<Patch> {
         let paths = mask.map(|mask| mask.paths.as_slice()).unwrap_or_default();
         if paths.is_empty() {
-            return self.check("update_mask", Err("must name what to change"));
+            return self.check("update_mask", Err("must name the fields to change"));
         }
         let mut patch = Patch::default();
         for (index, path) in paths.iter().enumerate() {

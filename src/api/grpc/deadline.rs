@@ -1,4 +1,4 @@
-//! Enforces the deadline that the client sent in `grpc-timeout`: a call stops when it has passed.
+//! Enforces the deadline that the client sent in `grpc-timeout`: when it passes, the call ends.
 
 use std::{
     future::{Future, pending},
@@ -9,7 +9,7 @@ use http::{HeaderMap, Response};
 use tokio::{select, time::sleep};
 use tonic::{Status, TimeoutExpired, body::Body};
 
-/// The timeout in the headers; `None` where it is missing or malformed.
+/// Returns the timeout in the headers; `None` if it is missing or malformed.
 pub(super) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("grpc-timeout")?.to_str().ok()?;
     let (number, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
@@ -26,7 +26,7 @@ pub(super) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-/// The response, or `CANCELLED` once the timeout has passed.
+/// Returns the response, or `CANCELLED` once the timeout has passed.
 pub(super) async fn within(
     timeout: Option<Duration>,
     response: impl Future<Output = Response<Body>>,
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_a_number_and_a_unit() {
+    fn timeout_is_a_number_and_a_unit() {
         for (value, nanos) in [
             ("2H", 7_200_000_000_000),
             ("3M", 180_000_000_000),
@@ -79,14 +79,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_ends_at_its_deadline() {
+    async fn call_ends_at_its_deadline() {
         let late = within(Some(Duration::from_secs(1)), pending()).await;
         assert_eq!(late.headers()[Status::GRPC_STATUS], "1");
-        let answer = async {
+        let response = async {
             sleep(Duration::from_secs(1)).await;
             Status::ok("").into_http()
         };
-        let answer = within(Some(Duration::from_secs(2)), answer).await;
-        assert_eq!(answer.headers()[Status::GRPC_STATUS], "0");
+        let response = within(Some(Duration::from_secs(2)), response).await;
+        assert_eq!(response.headers()[Status::GRPC_STATUS], "0");
     }
 }

@@ -1,6 +1,6 @@
-//! Dispatches gRPC calls: to health and reflection from the first moment, to the registry's services
-//! while the engine runs. A server that is starting or shutting down refuses calls; shutting down
-//! ends open streams.
+//! Dispatches gRPC calls: to health and reflection at any time, to the registry's services while
+//! the engine runs. A server that starts or shuts down refuses calls, and shutting down ends open
+//! streams.
 
 use std::{
     future::Future,
@@ -27,13 +27,14 @@ use super::{
 };
 use crate::{clock::Clock, engine::Engine, model::Limits};
 
-/// Health is still served while the server shuts down.
+/// The path of health, which is served while the server shuts down.
 const HEALTH: &str = "/grpc.health.v1.Health/";
 
-/// Reflection reads its next request before it notices that the caller is gone.
+/// The path of reflection. It reads its next request before it finds that the caller is gone, so
+/// its requests must be ended too.
 const REFLECTION: &str = "/grpc.reflection.";
 
-/// The methods besides reflection that respond with streams, which shutting down ends.
+/// The other methods with response streams, which shutting down ends.
 const STREAMS: [&str; 4] = [
     "/grpc.health.v1.Health/Watch",
     "/waypost.v1.Discovery/Watch",
@@ -45,12 +46,12 @@ const STREAMS: [&str; 4] = [
 #[derive(Debug)]
 pub(in crate::api) struct GrpcApi {
     early: EarlyServices,
-    /// Present once the server has started.
+    /// Set once the server has started.
     registry: OnceLock<RegistryServices>,
     closed: Arc<AtomicBool>,
 }
 
-/// The way of a call that was dispatched.
+/// A call after its dispatch.
 enum Dispatched {
     Refused(Response<Body>),
     Unary(CallFuture),
@@ -58,18 +59,18 @@ enum Dispatched {
 }
 
 impl GrpcApi {
-    /// Serves `early`, and refuses everything but health once `closed` is set.
+    /// Serves `early`. Once `closed` is set, serves only health.
     pub(in crate::api) fn new(early: EarlyServices, closed: Arc<AtomicBool>) -> Self {
         Self { early, registry: OnceLock::new(), closed }
     }
 
-    /// True for requests that speak gRPC.
+    /// Returns whether the request is gRPC.
     pub(in crate::api) fn accepts<B>(request: &Request<B>) -> bool {
         let content_type = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
         content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
     }
 
-    /// Serves the registry from here on. The first call counts.
+    /// Serves the registry from here on. Only the first call has an effect.
     pub(in crate::api) fn open(&self, engine: &Engine, limits: &Arc<Limits>, clock: Clock) {
         let _once = self.registry.set(RegistryServices::new(engine, limits, clock));
     }
@@ -93,7 +94,7 @@ impl GrpcApi {
             let response = call.map(|Ok(response)| normalize_status(response));
             let response = within(timeout, response).await;
             let status = response.headers().get(Status::GRPC_STATUS);
-            debug!(status = status.and_then(|status| status.to_str().ok()), "request answered");
+            debug!(status = status.and_then(|status| status.to_str().ok()), "call finished");
             match end {
                 Some(end) => OpenedWatch::as_body(response).map(|body| end.of_responses(body)),
                 None => response,
@@ -131,8 +132,8 @@ impl GrpcApi {
     }
 }
 
-/// Replaces the status that tonic gives a message over the limit, `OUT_OF_RANGE`, by the documented
-/// one.
+/// Replaces `OUT_OF_RANGE`, which is what tonic returns for a message over the limit, by the
+/// documented status.
 fn normalize_status(response: Response<Body>) -> Response<Body> {
     let is_out_of_range = |status: &HeaderValue| status.as_bytes() == b"11";
     if !response.headers().get(Status::GRPC_STATUS).is_some_and(is_out_of_range) {

@@ -1,4 +1,4 @@
-//! Health and reflection.
+//! Health and reflection, which are served before the engine runs.
 
 use std::fmt;
 
@@ -13,14 +13,14 @@ use super::proto;
 use crate::store::StoreError;
 
 const REGISTRY: &str = "waypost.v1.Registry";
-/// The services whose health is reported; the empty name is the whole server.
+/// The services whose health is reported. The empty name stands for the whole server.
 const SERVICES: [&str; 4] = ["", REGISTRY, "waypost.v1.Discovery", "waypost.v1.Admin"];
 
-/// Health and reflection, which are served from the first moment.
+/// The services of health and reflection.
 #[derive(Debug)]
 pub struct EarlyServices(pub(super) Routes);
 
-/// Reports over `grpc.health.v1` which services serve.
+/// Sets the health that `grpc.health.v1` reports.
 #[derive(Clone)]
 pub struct HealthReport(HealthReporter);
 
@@ -36,7 +36,7 @@ impl HealthReport {
         self.report(&SERVICES, ServingStatus::Serving).await;
     }
 
-    /// Reports that no service serves: not yet, or no more.
+    /// Reports that no service serves, while the server starts or shuts down.
     pub async fn not_serving(&self) {
         self.report(&SERVICES, ServingStatus::NotServing).await;
     }
@@ -44,7 +44,7 @@ impl HealthReport {
     /// Reports that writes fail while `failure` has a value. Ends with its sender.
     pub async fn follow(self, mut failure: watch::Receiver<Option<StoreError>>) {
         let mut failed = false;
-        // Reported once, even where the reason changes.
+        // Once, even if the reason changes.
         while failure.wait_for(|failure| failure.is_some() != failed).await.is_ok() {
             failed = !failed;
             let status = if failed { ServingStatus::NotServing } else { ServingStatus::Serving };
@@ -59,14 +59,14 @@ impl HealthReport {
     }
 }
 
-/// Health, which reports that nothing serves yet, and reflection.
+/// Makes reflection, and health that reports that no service serves.
 pub async fn early_services() -> (EarlyServices, HealthReport) {
     let (reporter, health) = health_reporter();
     let reporter = HealthReport(reporter);
     reporter.not_serving().await;
     let mut routes = Routes::builder();
     routes.add_service(health);
-    // The descriptors are compiled in, and a test asks both versions for them.
+    // The descriptors are compiled in, and a test reads them through both versions.
     if let Ok(reflection) = reflection().build_v1() {
         routes.add_service(reflection);
     }
@@ -80,6 +80,6 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        // Generic clients decode the details of errors with it.
+        // Generic clients need it to decode the details of errors.
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }

@@ -15,7 +15,7 @@ const OVERLOAD_RETRY: Duration = Duration::from_millis(200);
 /// The retry delay while the store fails or the server shuts down.
 const OUTAGE_RETRY: Duration = Duration::from_secs(1);
 
-/// The status of an error of the engine.
+/// Maps an error of the engine.
 pub(super) fn status(error: EngineError) -> Status {
     let message = error.to_string();
     match error {
@@ -60,8 +60,8 @@ pub(super) fn draining() -> Status {
     unavailable("the server is shutting down", OUTAGE_RETRY)
 }
 
-/// The documented status for what tonic refuses as `OUT_OF_RANGE`, a message over the limit; other
-/// statuses unchanged.
+/// Maps `OUT_OF_RANGE`, which is what tonic returns for a message over the limit, to the documented
+/// status. Others stay.
 pub(super) fn normalized(status: &Status) -> Status {
     if status.code() == Code::OutOfRange {
         message_too_large(status.message())
@@ -70,23 +70,23 @@ pub(super) fn normalized(status: &Status) -> Status {
     }
 }
 
-/// The status for a message over the limit.
+/// The status of a message over the limit.
 fn message_too_large(message: &str) -> Status {
     let details = ErrorDetails::with_quota_failure_violation("message", message);
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
-/// The status for a lookup whose instances don't fit into one response.
+/// The status of a lookup whose instances do not fit into one response.
 pub(super) fn response_too_large() -> Status {
     let max = RESPONSE_BYTES_MAX / 1024 / 1024;
     let message = format!(
-        "the matching instances take more than {max} MiB, the most of one response: request pages \
-         (page_size, then page_token), or follow the service with Watch, which sends it in parts"
+        "the matching instances take more than {max} MiB, the limit of one response: request pages \
+         (page_size, then page_token), or use Watch, which sends them in parts"
     );
     message_too_large(&message)
 }
 
-/// The status for a response of the engine that does not fit the request: a bug.
+/// The status of an outcome that does not match the command: a bug.
 pub(super) fn mismatch() -> Status {
-    Status::internal("the engine's response does not fit the request")
+    Status::internal("the engine's outcome does not match the command")
 }

@@ -1,4 +1,5 @@
-//! gRPC: the three services of `waypost.v1`, health and reflection.
+//! gRPC: the three services of `waypost.v1`, health and reflection. From the bottom: `message/`,
+//! `stream/`, `services/`, and the dispatcher above them.
 
 mod deadline;
 mod dispatch;

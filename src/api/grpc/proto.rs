@@ -1,4 +1,4 @@
-//! The stubs that `build.rs` makes of `proto/`.
+//! The stubs that `build.rs` generates from `proto/`.
 
 #![allow(
     dead_code,
@@ -11,5 +11,5 @@
 )]
 tonic::include_proto!("waypost.v1");
 
-/// What reflection serves.
+/// The descriptors that reflection serves.
 pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

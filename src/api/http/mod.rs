@@ -1,4 +1,4 @@
-//! HTTP beside gRPC: the `date` of responses, and the response to requests that no protocol accepts.
+//! HTTP beside gRPC: the `date` of responses, and the response to requests that are not gRPC.
 
 use std::{
     cell::RefCell,
@@ -13,7 +13,7 @@ use tonic::body::Body;
 
 use crate::clock::Clock;
 
-/// A problem document (RFC 9457): the port serves gRPC alone.
+/// Makes a problem document (RFC 9457): the port serves only gRPC.
 pub(super) fn not_found() -> Response<Body> {
     const PROBLEM: &str = concat!(
         r#"{"title":"Not Found","status":404,"#,
@@ -27,7 +27,7 @@ pub(super) fn not_found() -> Response<Body> {
     response
 }
 
-/// The response with its `date`, by the server's clock, which a simulation may replace.
+/// Adds the `date` to a response, by the server's clock, which a simulation may replace.
 pub(super) fn dated(mut response: Response<Body>, clock: Clock) -> Response<Body> {
     thread_local! {
         static LATEST: RefCell<(u64, HeaderValue)> = RefCell::new((0, formatted(0)));

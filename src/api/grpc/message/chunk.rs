@@ -14,15 +14,16 @@ use crate::{
 /// The field of instances in `ResolveResponse` and `Snapshot`, and of changes in `Changes`.
 pub(super) const ITEMS: u32 = 1;
 
-/// Selection instances are asked for.
+/// The instances that a request selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::api::grpc) enum Selection {
-    /// Those that take traffic.
+    /// Instances that take traffic.
     Serving,
-    /// All.
+    /// All instances.
     All,
 }
 
+/// Encodes the selected instances of a chunk as fields [`ITEMS`]. Shared unless there is a filter.
 pub(super) fn encode_chunk(
     chunk: &Arc<RosterChunk>,
     filter: &Filter,
@@ -59,7 +60,7 @@ fn encode_instances<'a>(instances: impl Iterator<Item = &'a Arc<Instance>>) -> B
     into_exact(buffer)
 }
 
-/// What is kept is exactly as large as what it holds.
+/// Drops spare capacity: the bytes are kept.
 pub(super) fn into_exact(buffer: Vec<u8>) -> Bytes {
     buffer.into_boxed_slice().into()
 }

@@ -1,4 +1,4 @@
-//! Protobuf in and out, with errors that name the field which can't be read.
+//! The codec of the services: protobuf, with errors that name the field that can't be decoded.
 
 use std::marker::PhantomData;
 
@@ -11,17 +11,17 @@ use tonic_prost::ProstEncoder;
 
 use super::violations::Violations;
 
-/// What a call sets aside for its questions, and as much for its answers, which grows where they need
-/// more: many calls live long and say little at a time.
+/// The initial size of a call's buffers, one for requests and one for responses. They grow on
+/// demand, and stay small for long-lived calls with small messages.
 const BUFFER_BYTES: usize = 1024;
-/// Answers that are ready are put together up to here.
+/// The size up to which responses that are ready are sent together.
 const YIELD_BYTES: usize = 32 * 1024;
 
 fn buffers() -> BufferSettings {
     BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
 }
 
-/// The codec of the services: encodes `T`, decodes `U`.
+/// A codec that encodes `T` and decodes `U`.
 #[derive(Debug)]
 pub(crate) struct Codec<T, U>(PhantomData<(T, U)>);
 
@@ -50,7 +50,7 @@ where
     }
 }
 
-/// Reads messages of one type.
+/// Decodes messages of one type.
 #[derive(Debug)]
 pub(crate) struct Decoder<U>(PhantomData<U>);
 
@@ -59,7 +59,7 @@ impl<U: Message + Default> TonicDecoder for Decoder<U> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        U::decode(buffer).map(Some).map_err(|error| unreadable(&error.to_string()))
+        U::decode(buffer).map(Some).map_err(|error| undecodable(&error.to_string()))
     }
 
     fn buffer_settings(&self) -> BufferSettings {
@@ -67,9 +67,9 @@ impl<U: Message + Default> TonicDecoder for Decoder<U> {
     }
 }
 
-/// The error for bytes that are not the message. prost tells the place only in its text:
-/// `failed to decode Protobuf message: B.c: A.b: why`, the innermost field first.
-fn unreadable(error: &str) -> Status {
+/// Makes the status of bytes that are not the message. prost has the field only in the text of its
+/// error: `failed to decode Protobuf message: B.c: A.b: reason`, the innermost field first.
+fn undecodable(error: &str) -> Status {
     let mut rest = error.split_once("message: ").map_or(error, |(_, rest)| rest);
     let mut fields = Vec::new();
     while let Some((place, deeper)) = rest.split_once(": ")
@@ -82,7 +82,7 @@ fn unreadable(error: &str) -> Status {
     fields.reverse();
     let path = if fields.is_empty() { "message".to_owned() } else { fields.join(".") };
     let mut violations = Violations::default();
-    violations.bad(path, format!("can't be read: {rest}"));
+    violations.bad(path, format!("can't be decoded: {rest}"));
     violations.into_status()
 }
 
@@ -93,20 +93,20 @@ mod tests {
     use tonic_types::StatusExt;
 
     #[test]
-    fn an_unreadable_message_names_its_field() {
+    fn undecodable_message_names_its_field() {
         // RegisterRequest.instance (1) with Instance.host (4) that is not UTF-8.
         let bytes: &[u8] = &[0x0a, 0x03, 0x22, 0x01, 0xff];
         let error = RegisterRequest::decode(bytes).expect_err("not UTF-8");
-        let status = unreadable(&error.to_string());
+        let status = undecodable(&error.to_string());
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
         let details = status.get_details_bad_request().expect("details");
         assert_eq!(details.field_violations[0].field, "instance.host");
     }
 
     #[test]
-    fn garbage_is_an_unreadable_message() {
+    fn garbage_is_an_undecodable_message() {
         let error = RegisterRequest::decode(&[0xff; 16][..]).expect_err("garbage");
-        let status = unreadable(&error.to_string());
+        let status = undecodable(&error.to_string());
         let details = status.get_details_bad_request().expect("details");
         assert_eq!(details.field_violations[0].field, "message");
     }

@@ -7,7 +7,7 @@ use crate::{
     model::{Cursor, HistoryId, Revision, WallTime},
 };
 
-/// A position that a peer gave; `None` if it can't be one of ours.
+/// Reads a cursor from a peer; `None` if it is not one of a registry.
 pub(in crate::api::grpc) fn cursor_from_wire(cursor: &proto::Cursor) -> Option<Cursor> {
     let history = HistoryId::parse(&cursor.history_id)?;
     Some(Cursor { history, revision: Revision(cursor.revision) })

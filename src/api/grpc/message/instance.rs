@@ -6,15 +6,15 @@ use crate::{
     protobuf::{Fields, number_len, put_identity_and_content},
 };
 
-/// The bytes of a `waypost.v1.Instance`.
+/// Encodes a `waypost.v1.Instance`.
 pub(in crate::api::grpc) fn instance_bytes(instance: &Instance) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
     put_instance(instance, &mut bytes);
     bytes
 }
 
-/// Puts the bytes of a `waypost.v1.Instance` behind others, without making one: every lookup, snapshot
-/// and change tells of some.
+/// Appends the bytes of a `waypost.v1.Instance` without building one: every lookup, snapshot and
+/// change has some.
 pub(in crate::api::grpc) fn put_instance(instance: &Instance, bytes: &mut Vec<u8>) {
     let mut fields = Fields(bytes);
     let status = status_to_wire(instance) as u64;
@@ -30,8 +30,7 @@ pub(in crate::api::grpc) fn put_instance(instance: &Instance, bytes: &mut Vec<u8
 
 fn status_to_wire(instance: &Instance) -> proto::Status {
     match (instance.presence, instance.content.status()) {
-        // The lease may be alive or held: an instance that declared that it takes no traffic shows
-        // what it declared.
+        // An instance that takes no traffic shows its own status, even if its lease is held.
         (_, Status::Starting) => proto::Status::Starting,
         (_, Status::Draining) => proto::Status::Draining,
         (_, Status::Down) => proto::Status::Down,
@@ -51,7 +50,7 @@ mod tests {
     use crate::model::{Content, Metadata, Parts, Revision, Version, WallTime};
 
     #[test]
-    fn an_instance_is_written_as_the_message_that_it_is() {
+    fn instance_has_the_bytes_of_its_message() {
         let entries = [("a", ""), ("", "b"), ("c", "d")];
         let entries = entries.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let metadata = BTreeMap::from(entries);

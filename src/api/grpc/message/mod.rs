@@ -1,4 +1,5 @@
-//! Messages: requests to the model's types, or all that is wrong with them; results to bytes.
+//! Messages. Requests become the model's types, or a status with all invalid fields. Results become
+//! bytes, most of which are encoded once and shared.
 
 mod chunk;
 mod codec;

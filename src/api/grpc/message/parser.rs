@@ -1,4 +1,6 @@
-//! Requests from the wire to the model.
+//! Parses requests into the model's types. Finds all invalid fields, not only the first.
+//!
+//! Pure.
 
 use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
@@ -12,12 +14,12 @@ use crate::{
     registry::{Patch, Target},
 };
 
-/// The time to live of those who name none.
+/// The TTL of registrations that name none.
 const TTL_DEFAULT: Duration = Duration::from_secs(15);
-/// The grace after a disconnect of those who name none.
+/// The grace of registrations that name none.
 const GRACE_DEFAULT: Duration = Duration::from_secs(3);
 
-/// Reads requests against the limits and notes what is wrong with them.
+/// Parses the fields of one request against the limits, and collects the violations.
 #[derive(Debug)]
 pub(in crate::api::grpc) struct RequestParser<'a> {
     limits: &'a Limits,
@@ -29,22 +31,22 @@ impl<'a> RequestParser<'a> {
         Self { limits, violations: Violations::default() }
     }
 
-    /// A namespace; nothing means the default one.
+    /// Parses a namespace; the default one if the text is empty.
     pub(in crate::api::grpc) fn namespace(&mut self, path: &str, text: &str) -> Option<Name> {
         if text.is_empty() { Some(Name::default_namespace()) } else { self.name(path, text) }
     }
 
-    /// A name that must be there.
+    /// Parses a required name.
     pub(in crate::api::grpc) fn name(&mut self, path: &str, text: &str) -> Option<Name> {
         self.violations.check(path, Name::parse(text, self.limits.name_bytes_max))
     }
 
-    /// An id that must be there.
+    /// Parses a required id.
     pub(in crate::api::grpc) fn id(&mut self, path: &str, text: &str) -> Option<InstanceId> {
         self.violations.check(path, InstanceId::parse(text, self.limits.id_bytes_max))
     }
 
-    /// A service named by two fields of the same message.
+    /// Parses a service from two fields of the same message.
     pub(in crate::api::grpc) fn service(
         &mut self,
         within: &str,
@@ -56,8 +58,8 @@ impl<'a> RequestParser<'a> {
         Some(ServiceKey { namespace: namespace?, service: service? })
     }
 
-    /// The page of a service's instances; `Some(None)`: everything in one answer. The service is none
-    /// where it can't be read.
+    /// Parses the page of a lookup; `Some(None)`: all instances in one response. `service` is
+    /// `None` if it is invalid.
     pub(in crate::api::grpc) fn page(
         &mut self,
         size: u32,
@@ -68,7 +70,7 @@ impl<'a> RequestParser<'a> {
         self.violations.check("page_token", page)
     }
 
-    /// Selection instance is meant: by its lease, or by its identity where there is none.
+    /// Parses the instance to change: by its lease, or by its identity if there is no lease.
     pub(in crate::api::grpc) fn target(
         &mut self,
         lease: u64,
@@ -84,7 +86,7 @@ impl<'a> RequestParser<'a> {
         Some(Target::Identity(service?, id?))
     }
 
-    /// What an instance says of itself.
+    /// Parses the content of an instance.
     pub(in crate::api::grpc) fn content(&mut self, instance: &proto::Instance) -> Option<Content> {
         let host = Host::parse(&instance.host, self.limits.host_bytes_max);
         let host = self.violations.check("instance.host", host);
@@ -135,14 +137,14 @@ impl<'a> RequestParser<'a> {
             Ok(proto::Status::Up) => Ok(Status::Up),
             Ok(proto::Status::Draining) => Ok(Status::Draining),
             Ok(proto::Status::Down) => Ok(Status::Down),
-            Ok(proto::Status::Unspecified) => Err("must be given"),
-            Ok(proto::Status::Suspect) => Err("is set by the server alone"),
-            Err(_) => Err("is no status"),
+            Ok(proto::Status::Unspecified) => Err("is required"),
+            Ok(proto::Status::Suspect) => Err("is set only by the server"),
+            Err(_) => Err("is not a known status"),
         };
         self.violations.check("instance.status", read)
     }
 
-    /// A zone; `Some(None)` is none.
+    /// Parses a zone; `Some(None)` if there is none.
     fn zone(&mut self, zone: &str) -> Option<Option<Name>> {
         if zone.is_empty() { Some(None) } else { self.name("instance.zone", zone).map(Some) }
     }
@@ -167,7 +169,8 @@ impl<'a> RequestParser<'a> {
                 ("value", value.len(), limits.metadata_value_bytes_max),
             ] {
                 if bytes > bytes_max {
-                    let reason = format!("the {what} has {bytes} bytes, at most {bytes_max}");
+                    let reason =
+                        format!("the {what} has {bytes} bytes, at most {bytes_max} are allowed");
                     self.violations.over_limit(entry_path(path, key), reason);
                     fits = false;
                 }
@@ -175,13 +178,14 @@ impl<'a> RequestParser<'a> {
         }
         let total_max = limits.metadata_bytes_max;
         if total > total_max {
-            let reason = format!("has {total} bytes in all, at most {total_max} are allowed");
+            let reason = format!("has {total} bytes in total, at most {total_max} are allowed");
             self.violations.over_limit(path, reason);
             fits = false;
         }
         fits.then(|| Metadata::new(entries))
     }
 
+    /// Checks a number of entries; returns whether it is within the limit.
     fn count(&mut self, path: &str, count: usize, count_max: usize) -> bool {
         if count > count_max {
             let reason = format!("has {count} entries, at most {count_max} are allowed");
@@ -190,12 +194,12 @@ impl<'a> RequestParser<'a> {
         count <= count_max
     }
 
-    /// Leases of a heartbeat.
+    /// Checks the number of leases in a heartbeat.
     pub(in crate::api::grpc) fn leases(&mut self, leases: &[u64]) -> bool {
         self.count("lease_ids", leases.len(), self.limits.heartbeat_leases_max)
     }
 
-    /// Services of a watch.
+    /// Parses the services of a watch.
     pub(in crate::api::grpc) fn watched_services(
         &mut self,
         namespace: Option<&Name>,
@@ -213,7 +217,7 @@ impl<'a> RequestParser<'a> {
         (read.len() == services.len()).then_some(read)
     }
 
-    /// How long a lease lives.
+    /// Parses the terms of a lease.
     pub(in crate::api::grpc) fn terms(
         &mut self,
         ttl: Option<prost_types::Duration>,
@@ -239,7 +243,7 @@ impl<'a> RequestParser<'a> {
         Some(LeaseTerms { ttl: ttl?, disconnect_grace: grace? })
     }
 
-    /// What to change of an instance.
+    /// Parses the changes of an update.
     pub(in crate::api::grpc) fn patch(
         &mut self,
         instance: &proto::Instance,
@@ -247,7 +251,7 @@ impl<'a> RequestParser<'a> {
     ) -> Option<Patch> {
         let paths = mask.map(|mask| mask.paths.as_slice()).unwrap_or_default();
         if paths.is_empty() {
-            self.violations.bad("update_mask", "must name what to change");
+            self.violations.bad("update_mask", "must name the fields to change");
             return None;
         }
         let mut patch = Patch::default();
@@ -273,7 +277,7 @@ impl<'a> RequestParser<'a> {
         Some(patch)
     }
 
-    /// A filter; none matches everything.
+    /// Parses a filter; without one, everything matches.
     pub(in crate::api::grpc) fn filter(&mut self, filter: Option<proto::Filter>) -> Option<Filter> {
         let filter = filter.unwrap_or_default();
         let count_max = self.limits.filter_entries_max;
@@ -288,15 +292,14 @@ impl<'a> RequestParser<'a> {
     }
 }
 
-/// The path of a map's entry.
+/// Returns the path of a map's entry.
 fn entry_path(path: &str, key: &str) -> String {
     let short = &key[..key.floor_char_boundary(64)];
     let dots = if short.len() < key.len() { "…" } else { "" };
     format!("{path}[{short:?}{dots}]")
 }
 
-/// A length of time that is not negative; `None` for any other, and where the nanoseconds are not
-/// those of a second.
+/// Reads a duration; `None` if it is negative or has a second or more of nanoseconds.
 fn duration(wire: prost_types::Duration) -> Option<Duration> {
     let seconds = u64::try_from(wire.seconds).ok()?;
     let nanos = u32::try_from(wire.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;

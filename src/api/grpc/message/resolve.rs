@@ -1,5 +1,4 @@
-//! The response of `Resolve`: its instances are shared with other lookups of a service that did not
-//! change.
+//! The response of `Resolve`. Its instances are encoded once for all lookups between two changes.
 
 use std::sync::Arc;
 
@@ -19,26 +18,27 @@ use crate::{
     registry::{RosterChunk, Service},
 };
 
-/// Bytes of instances in a page at most, where it has more than one instance.
+/// The most bytes of instances in a page with more than one instance.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes of one response at most: gRPC clients refuse larger messages by default.
+/// The most bytes of a response. gRPC clients refuse larger messages by default.
 pub(in crate::api::grpc) const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// A `waypost.v1.ResolveResponse`: what to send, as bytes.
+
+/// A `waypost.v1.ResolveResponse` with encoded instances.
 #[derive(Debug, Default)]
 pub(crate) struct ResolveResponse {
-    /// Encoded fields `instances`.
+    /// The encoded fields `instances`.
     instances: Vec<Bytes>,
     cursor: proto::Cursor,
-    /// Empty where this is everything, or the last page.
+    /// Empty if there is no further page.
     next_page_token: String,
 }
 
-/// The instances take more than [`RESPONSE_BYTES_MAX`].
+/// The instances exceed [`RESPONSE_BYTES_MAX`].
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::api::grpc) struct ResponseTooLarge;
 
 impl ResolveResponse {
-    /// All instances of the service that match the filter, only those that take traffic or all.
+    /// Makes a response with all selected instances of the service that match the filter.
     pub(in crate::api::grpc) fn whole(
         service: Option<&Service>,
         filter: &Filter,
@@ -60,7 +60,7 @@ impl ResolveResponse {
         Ok(response)
     }
 
-    /// A page of them.
+    /// Makes a response with a page of them.
     pub(in crate::api::grpc) fn page(
         service: Option<&Service>,
         filter: &Filter,
@@ -88,7 +88,7 @@ impl ResolveResponse {
     }
 }
 
-/// A page on the way.
+/// A page that is being filled.
 struct PageBuilder<'a> {
     page: &'a Page,
     count: usize,
@@ -128,10 +128,10 @@ impl<'a> PageBuilder<'a> {
     }
 }
 
-/// Returns how long the first of the encoded items is.
+/// Returns the length of the first encoded item.
 fn first_item_len(items: &[u8]) -> usize {
     let mut rest = items.get(1..).unwrap_or_default();
-    // Encoded here, so it can be decoded.
+    // Never fails: it was encoded here.
     let bytes = decode_varint(&mut rest).ok().and_then(|bytes| usize::try_from(bytes).ok());
     bytes.map_or(items.len(), |bytes| (items.len() - rest.len() + bytes).min(items.len()))
 }
@@ -162,7 +162,7 @@ impl Message for ResolveResponse {
         buffer: &mut impl Buf,
         context: DecodeContext,
     ) -> Result<(), DecodeError> {
-        // The server never reads its own answers.
+        // The server never decodes its responses.
         encoding::skip_field(wire_type, tag, buffer, context)
     }
 

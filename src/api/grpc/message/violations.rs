@@ -1,17 +1,19 @@
-//! What is wrong with a request, all of it, as one status of bounded size.
+//! All violations of a request as one status of bounded size.
+//!
+//! Pure.
 
 use std::{fmt::Display, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// Bytes of paths and reasons that go into the details: ordinary header limits are 8 KiB, and the
-/// details travel as base64, some of them twice.
+/// The most bytes of paths and reasons in the details. Usual limits of headers are 8 KiB, and the
+/// details are sent as base64, some of them twice.
 const DETAIL_BYTES_MAX: usize = 2048;
-/// Bytes of one path or reason.
+/// The most bytes of one path or reason.
 const TEXT_BYTES_MAX: usize = 200;
 
-/// Gathers what is wrong, each with the path of its field.
+/// The violations of a request, each with the path of its field.
 #[derive(Debug, Default)]
 pub(in crate::api::grpc) struct Violations {
     found: Vec<FieldViolation>,
@@ -25,12 +27,12 @@ struct FieldViolation {
 }
 
 impl Violations {
-    /// The field can't be taken as it is.
+    /// Adds an invalid field.
     pub(in crate::api::grpc) fn bad(&mut self, path: impl Into<String>, reason: impl Display) {
         self.add(path.into(), &reason, false);
     }
 
-    /// There is too much of it.
+    /// Adds a field that exceeds a limit.
     pub(in crate::api::grpc) fn over_limit(
         &mut self,
         path: impl Into<String>,
@@ -43,7 +45,7 @@ impl Violations {
         self.found.push(FieldViolation { path, reason: reason.to_string(), over_limit });
     }
 
-    /// The value, or a note of why there is none.
+    /// Returns the value, or adds a violation.
     pub(in crate::api::grpc) fn check<T, E: Display>(
         &mut self,
         path: impl Into<String>,
@@ -52,13 +54,13 @@ impl Violations {
         parsed.map_err(|error| self.bad(path, error)).ok()
     }
 
-    /// Whether nothing is wrong.
+    /// Returns whether there is no violation.
     pub(in crate::api::grpc) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    /// `INVALID_ARGUMENT`, or `RESOURCE_EXHAUSTED` where there is only too much of something. Every
-    /// field is named in `BadRequest`, what is too much in `QuotaFailure` besides.
+    /// Makes the status: `INVALID_ARGUMENT`, or `RESOURCE_EXHAUSTED` if only limits are exceeded.
+    /// `BadRequest` names every field, `QuotaFailure` also those that exceed a limit.
     pub(in crate::api::grpc) fn into_status(self) -> Status {
         let only_limits = self.found.iter().all(|violation| violation.over_limit);
         let code = if only_limits { Code::ResourceExhausted } else { Code::InvalidArgument };
@@ -89,7 +91,7 @@ impl Violations {
     }
 }
 
-/// The text without control characters and of bounded length.
+/// Replaces control characters and bounds the length.
 fn shortened(text: &str) -> String {
     let mut short: String = text
         .chars()
@@ -102,7 +104,7 @@ fn shortened(text: &str) -> String {
     short
 }
 
-/// A status that says when to come again.
+/// Makes `UNAVAILABLE` with a retry delay.
 pub(in crate::api::grpc) fn unavailable(
     message: impl Into<String>,
     retry_delay: Duration,
@@ -116,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn details_stay_small_however_much_is_wrong() {
+    fn details_stay_small_for_any_number_of_violations() {
         let mut violations = Violations::default();
         for index in 0..10_000 {
             let path = format!("instance.metadata[{index}{}]", "\u{1}ä".repeat(200));
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn one_malformed_field_outweighs_limits() {
+    fn malformed_field_outweighs_limits() {
         let mut violations = Violations::default();
         violations.over_limit("a", "too much");
         violations.bad("b", "wrong");

@@ -1,4 +1,4 @@
-//! The messages of a watch: their larger part is shared by all watches of the same change.
+//! The messages of a watch. Changes and chunks are encoded once for all watches.
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::{
@@ -19,13 +19,13 @@ use crate::{
     registry::LogEntry,
 };
 
-/// A `waypost.v1.WatchResponse`: what to send, as bytes.
+/// A `waypost.v1.WatchResponse` with an encoded event.
 #[derive(Debug, Default)]
 pub(crate) struct WatchResponse {
     cursor: proto::Cursor,
-    /// The field of the event.
+    /// The field number of the event.
     event: u32,
-    /// Encoded fields of the event.
+    /// The encoded fields of the event.
     items: Vec<Bytes>,
 }
 
@@ -63,8 +63,7 @@ fn encode_change(change: &WatchedChange) -> Bytes {
     }
 }
 
-/// The change, as what it was or, where a filter makes something else of it, as that, without a
-/// reason.
+/// Encodes a change. `filtered` is the kind that a filter makes of it, which has no reason.
 fn encode_entry(entry: &LogEntry, filtered: Option<proto::ChangeKind>) -> Bytes {
     let change = &entry.change;
     let (kind, reason) = match &change.kind {
@@ -127,7 +126,7 @@ impl Message for WatchResponse {
         buffer: &mut impl Buf,
         context: DecodeContext,
     ) -> Result<(), DecodeError> {
-        // The server never reads its own answers.
+        // The server never decodes its responses.
         encoding::skip_field(wire_type, tag, buffer, context)
     }
 

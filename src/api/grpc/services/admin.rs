@@ -1,4 +1,4 @@
-//! `waypost.v1.Admin`: what operators call.
+//! The service `waypost.v1.Admin`, for operators.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -90,7 +90,7 @@ impl Admin for AdminApi {
         _request: Request<proto::BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
         let image = self.engine.backup().await.map_err(error::status)?;
-        // Each piece is read when the one before was taken.
+        // Each piece is read after the one before was sent.
         let pieces = stream::unfold(Some(image), async |image| {
             let mut image = image?;
             let (piece, image) = tasks::block(move || (image.next(), image)).await;

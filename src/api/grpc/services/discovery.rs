@@ -1,4 +1,4 @@
-//! `waypost.v1.Discovery`: what callers of services use.
+//! The service `waypost.v1.Discovery`, for callers of services.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ impl Discovery for DiscoveryApi {
         let request = request.into_inner();
         let mut parser = RequestParser::new(&self.limits);
         let namespace = parser.namespace("namespace", &request.namespace);
-        // The token is the last name of the page before, so that pages hold while services change.
+        // The token is the last name of the page before, which is valid while services change.
         let after = match request.page_token.as_str() {
             "" => None,
             token => parser.name("page_token", token),
@@ -100,7 +100,7 @@ impl Discovery for DiscoveryApi {
             WatchScope::Services(services.into_iter().map(Arc::new).collect())
         };
         let resume = request.resume.as_ref().and_then(cursor_from_wire);
-        // What it tells comes in a body of its own, in place of the stream's.
+        // The dispatcher replaces the body by that of the watch.
         let mut response = Response::new(stream::empty());
         response
             .extensions_mut()

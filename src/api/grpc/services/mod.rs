@@ -18,7 +18,7 @@ use super::proto::{
 };
 use crate::{clock::Clock, engine::Engine, model::Limits};
 
-/// A call that runs.
+/// A running call.
 pub(super) type CallFuture =
     Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
@@ -48,7 +48,7 @@ impl RegistryServices {
         }
     }
 
-    /// Calls the method that the path names: `/service/method`.
+    /// Calls the method in the path, `/service/method`.
     pub(super) fn call<B>(&self, request: Request<B>) -> CallFuture
     where
         B: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,

@@ -1,4 +1,4 @@
-//! `waypost.v1.Registry`: what instances call.
+//! The service `waypost.v1.Registry`, for instances.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -36,7 +36,7 @@ impl RegistryApi {
         Some(cursor_to_wire(self.engine.cursor(revision)))
     }
 
-    /// Who registers, and what it says of itself.
+    /// Parses the identity and the content of an instance.
     fn registration(
         &self,
         parser: &mut RequestParser<'_>,
@@ -52,7 +52,7 @@ impl RegistryApi {
         Some((service?, id?, content?))
     }
 
-    /// An id for an instance that brings none.
+    /// Makes the id of an instance that brings none.
     fn new_id(&self) -> InstanceId {
         let wall = self.clock.wall().0;
         let nanos = u32::try_from(wall % 1000 * 1_000_000).unwrap_or(0);
@@ -78,7 +78,7 @@ impl Registry for RegistryApi {
         let read = match &request.instance {
             Some(instance) => self.registration(&mut parser, instance),
             None => {
-                parser.violations.bad("instance", "must be given");
+                parser.violations.bad("instance", "is required");
                 None
             }
         };
@@ -128,19 +128,19 @@ impl Registry for RegistryApi {
             stream: self.engine.keep_alive(),
             limits: Arc::clone(&self.limits),
         };
-        // One answer for each request, made when the one before has gone out. An error ends it.
-        // However it ends, the renewals is dropped, and its leases have their grace left.
-        let answers = stream::try_unfold(renewals, async |mut renewals| {
+        // One response for each request, after the one before was sent. An error ends the stream.
+        // At the end `renewals` is dropped, and its leases expire after their grace.
+        let responses = stream::try_unfold(renewals, async |mut renewals| {
             let request = renewals.requests.message().await;
             let Some(request) = request.map_err(|status| error::normalized(&status))? else {
                 return Ok(None);
             };
             check_count(&renewals.limits, &request.lease_ids)?;
             let unknown_lease_ids = renewals.stream.renew(&request.lease_ids).await;
-            let answer = proto::KeepAliveResponse { unknown_lease_ids };
-            Ok(Some((answer, renewals)))
+            let response = proto::KeepAliveResponse { unknown_lease_ids };
+            Ok(Some((response, renewals)))
         });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(Box::pin(responses)))
     }
 
     async fn update(

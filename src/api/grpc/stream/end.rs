@@ -1,5 +1,5 @@
-//! The end of streams that would go on: responses end with `UNAVAILABLE` when the server shuts down,
-//! requests when the caller no longer reads the responses.
+//! Ends open streams: responses with `UNAVAILABLE` when the server shuts down, requests when the
+//! caller no longer reads the responses.
 
 use std::{
     future::Future,

@@ -1,6 +1,8 @@
-//! A bounded send buffer for each stream. HTTP/2 buffers as much as the peer's windows allow, some
-//! hundred KiB a stream, even for a peer that does not read. Here a stream with enough unsent bytes
-//! is not polled, so that its next messages stay where they are shared.
+//! A bounded send buffer for each stream. h2 buffers as much as the peer's windows allow, some
+//! hundred KiB for each stream, even if the peer does not read. A stream with enough unsent bytes
+//! is not polled here, so that its next messages stay in the shared log and directory.
+//!
+//! Invariant: a stream has at most [`UNSENT_MAX`] unsent bytes and one message.
 
 use std::{
     pin::Pin,
@@ -16,11 +18,11 @@ use futures_util::task::AtomicWaker;
 use http_body::{Body as HttpBody, Frame};
 use tonic::{Status, body::Body};
 
-/// Unsent bytes from which on the body is not polled. A message is buffered whole, so that the buffer
-/// may hold one message more.
+/// The unsent bytes from which on the body is not polled. A message is buffered as a whole, so that
+/// the buffer may hold one message more.
 const UNSENT_MAX: usize = 64 * 1024;
 
-/// A body that yields nothing while too many of its bytes are unsent.
+/// A body that is pending while too many of its bytes are unsent.
 pub(super) struct SendBuffer {
     body: Body,
     unsent: Arc<UnsentCount>,
@@ -29,11 +31,11 @@ pub(super) struct SendBuffer {
 #[derive(Default)]
 struct UnsentCount {
     bytes: AtomicUsize,
-    /// Woken when they become fewer.
+    /// Woken when bytes are sent.
     waker: AtomicWaker,
 }
 
-/// Unsent bytes. The connection drops them once they are written.
+/// Unsent bytes, which the connection drops once it has written them.
 struct UnsentBytes {
     bytes: Bytes,
     unsent: Arc<UnsentCount>,
@@ -48,7 +50,7 @@ impl SendBuffer {
         self.unsent.bytes.load(Ordering::Acquire) >= UNSENT_MAX
     }
 
-    /// The same bytes, counted as unsent until they are dropped.
+    /// Counts the bytes as unsent until they are dropped.
     fn count(&self, bytes: Bytes) -> Bytes {
         self.unsent.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
         Bytes::from_owner(UnsentBytes { bytes, unsent: Arc::clone(&self.unsent) })
@@ -78,7 +80,7 @@ impl HttpBody for SendBuffer {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.is_full() {
             self.unsent.waker.register(context.waker());
-            // Checked again: bytes that were sent before the waker was registered woke nothing.
+            // Again: bytes may have been sent before the waker was registered.
             if self.is_full() {
                 return Poll::Pending;
             }
@@ -141,7 +143,7 @@ mod tests {
         let waker = task::waker(Arc::clone(&woken));
         let mut context = Context::from_waker(&waker);
         assert!(Pin::new(&mut buffer).poll_frame(&mut context).is_pending());
-        // A part of a piece is the piece.
+        // A slice keeps the whole piece unsent.
         let part = first.slice(10..20);
         drop(first);
         assert!(!woken.0.load(Ordering::Relaxed));

@@ -1,6 +1,6 @@
-//! The response body of a watch. Each message is encoded into exactly as many bytes as it has, which
-//! are freed once sent: an idle watch keeps no buffer, where tonic's stays as large as its largest
-//! message.
+//! The response body of a watch. Each message is encoded into a buffer of its size, which is freed
+//! once it is sent. tonic's encoder would keep a buffer as large as the largest message in each
+//! idle watch.
 
 use std::{
     pin::Pin,
@@ -20,8 +20,7 @@ use crate::{api::grpc::message::WatchResponse, engine::Watch};
 /// The prefix of each gRPC message: a compression flag and the length.
 const PREFIX_BYTES: usize = 5;
 
-/// A watch on its way from the method that opens it to the dispatcher, beside the empty stream that
-/// the method returns.
+/// A watch in the extensions of the response with which the method returns it to the dispatcher.
 #[derive(Clone)]
 pub(in crate::api::grpc) struct OpenedWatch(Arc<Mutex<Option<Watch>>>);
 
@@ -30,7 +29,7 @@ impl OpenedWatch {
         Self(Arc::new(Mutex::new(Some(watch))))
     }
 
-    /// The response, with the watch in its extensions, if there is one, as its body.
+    /// Makes the watch in the response's extensions its body, if there is one.
     pub(in crate::api::grpc) fn as_body(mut response: Response<Body>) -> Response<Body> {
         match response.extensions_mut().remove().and_then(|Self(watch)| watch.lock().take()) {
             Some(watch) => response.map(|_empty| Body::new(WatchBody(watch))),
@@ -39,7 +38,7 @@ impl OpenedWatch {
     }
 }
 
-/// A body without an end of its own.
+/// A body that never ends by itself.
 struct WatchBody(Watch);
 
 impl HttpBody for WatchBody {
@@ -56,12 +55,12 @@ impl HttpBody for WatchBody {
     }
 }
 
-/// An uncompressed message with its prefix.
+/// Encodes an uncompressed message with its prefix.
 fn framed(message: &impl Message) -> Bytes {
     let length = message.encoded_len();
     let mut bytes = Vec::with_capacity(PREFIX_BYTES + length);
     bytes.put_u8(0);
-    // Events are far smaller than 4 GiB.
+    // An event has less than 4 GiB.
     bytes.put_u32(length as u32);
     message.encode_raw(&mut bytes);
     bytes.into()
