@@ -39,7 +39,7 @@ fn allocations(service: &Service, context: &PickContext<'_>) -> u64 {
 }
 
 #[test]
-fn a_pick_and_its_report_allocate_nothing() {
+fn pick_and_report_allocate_nothing() {
     assert_ne!(allocation_counter::measure(|| drop(Box::new(7))).count_total, 0, "it counts");
     let west = Filter { zones: vec!["west".into()], ..Filter::default() };
     let selected = service().with_filter(west.clone()).with_subset(10, "me");
@@ -59,7 +59,7 @@ fn a_pick_and_its_report_allocate_nothing() {
 }
 
 #[test]
-fn finding_none_allocates_nothing() {
+fn failed_pick_allocates_nothing() {
     let nowhere = Filter { zones: vec!["nowhere".into()], ..Filter::default() };
     let (service, context) = (service(), PickContext::new().filter(&nowhere));
     let none = || {

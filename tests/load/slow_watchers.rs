@@ -256,7 +256,7 @@ fn shown(delays: &[Duration]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watchers_that_never_read_cost_a_bounded_memory_and_delay_nobody() {
+async fn stuck_watchers_cost_bounded_memory_and_delay_no_reader() {
     let _alone = alone().await;
     let server = serve().start().await;
     let mut registry = RegistryClient::new(connect(server.address()).await);

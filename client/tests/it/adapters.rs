@@ -52,7 +52,7 @@ fn gone() -> (Instance, TcpSocket) {
 }
 
 #[tokio::test]
-async fn a_balancer_follows_who_takes_traffic() {
+async fn balancer_follows_instances_in_traffic() {
     let registry = Registry::new();
     registry.join(Registration::new("orders", "10.0.0.1", 80).id("a"));
     let changes = registry.client().service("orders").discover();
@@ -86,7 +86,7 @@ async fn a_balancer_follows_who_takes_traffic() {
 }
 
 #[tokio::test]
-async fn changes_end_with_a_service_that_can_have_none() {
+async fn changes_of_a_fixed_service_end() {
     let mut changes = Service::fixed([instance("a", 80)]).discover();
     assert!(matches!(changes.next().await, Some(Ok(Change::Insert(..)))));
     assert!(changes.next().await.is_none());
@@ -94,7 +94,7 @@ async fn changes_end_with_a_service_that_can_have_none() {
 }
 
 #[tokio::test]
-async fn each_http_request_goes_to_an_instance_of_its_own() {
+async fn each_http_request_picks_an_instance() {
     let (gone, _socket) = gone();
     let orders = Service::fixed([served("a").await, served("b").await, gone]);
     let client = HttpClient::builder(TokioExecutor::new()).build_http::<Empty<&[u8]>>();
@@ -116,7 +116,7 @@ async fn each_http_request_goes_to_an_instance_of_its_own() {
 }
 
 #[tokio::test]
-async fn reqwest_finds_a_service_by_its_name_and_passes_by_who_takes_no_connection() {
+async fn reqwest_resolves_a_service_and_skips_refused_connections() {
     let (gone, _socket) = gone();
     // A connection for each request.
     let client = reqwest::Client::builder()
@@ -137,7 +137,7 @@ async fn reqwest_finds_a_service_by_its_name_and_passes_by_who_takes_no_connecti
 }
 
 #[tokio::test]
-async fn reqwest_looks_other_names_up_as_ever() {
+async fn reqwest_resolves_other_names_with_dns() {
     let elsewhere = served("elsewhere").await;
     let resolver = Arc::new(Service::fixed([instance("a", 1)]));
     let client = reqwest::Client::builder().no_proxy().dns_resolver(resolver).build().unwrap();
@@ -146,7 +146,7 @@ async fn reqwest_looks_other_names_up_as_ever() {
 }
 
 #[tokio::test]
-async fn reqwest_fails_at_once_where_there_is_no_instance() {
+async fn reqwest_fails_at_once_without_instances() {
     let resolver = Arc::new(Service::fixed([Instance { status: 0, ..instance("a", 1) }]));
     let client = reqwest::Client::builder().no_proxy().dns_resolver(resolver).build().unwrap();
     let error = timeout(PATIENCE, client.get("http://orders/who").send()).await.unwrap();

@@ -33,7 +33,7 @@ fn told(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
 }
 
 #[test]
-fn picks_calls_and_ejections_are_told() {
+fn picks_calls_and_ejections_are_counted() {
     let recorder = DebuggingRecorder::new();
     let _installed = set_default_local_recorder(&recorder);
     let up = |id: &str| Instance {
@@ -63,7 +63,7 @@ fn picks_calls_and_ejections_are_told() {
 }
 
 #[tokio::test(flavor = "current_thread", start_paused = true)]
-async fn staleness_is_told() {
+async fn staleness_is_a_gauge() {
     let recorder = DebuggingRecorder::new();
     let _installed = set_default_local_recorder(&recorder);
     let registry = fake::Registry::new();

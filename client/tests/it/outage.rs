@@ -70,7 +70,7 @@ fn busiest(registries: &[(Fake, Option<Process>)]) -> usize {
 }
 
 #[tokio::test]
-async fn a_client_returns_to_its_first_registry_once_that_is_ready() {
+async fn watches_fail_back_once_the_first_registry_is_ready() {
     let network = Network::default();
     let names = ["first", "second"];
     let mut registries = registries(&network, &names);
@@ -94,7 +94,7 @@ async fn a_client_returns_to_its_first_registry_once_that_is_ready() {
 }
 
 #[tokio::test]
-async fn heartbeats_return_to_the_first_registry_too() {
+async fn heartbeats_fail_back() {
     let network = Network::default();
     let names = ["first", "second"];
     let mut registries = registries(&network, &names);
@@ -116,7 +116,7 @@ async fn heartbeats_return_to_the_first_registry_too() {
 }
 
 #[tokio::test]
-async fn a_first_registry_that_comes_back_empty_takes_nothing_away() {
+async fn failback_to_an_empty_registry_keeps_the_view() {
     let network = Network::default();
     let names = ["first", "second"];
     let mut registries = registries(&network, &names);
@@ -136,7 +136,7 @@ async fn a_first_registry_that_comes_back_empty_takes_nothing_away() {
 }
 
 #[tokio::test]
-async fn the_clients_of_a_dead_registry_spread_over_the_others() {
+async fn clients_of_a_dead_registry_spread_over_the_others() {
     let network = Network::default();
     let names = ["first", "second", "third"];
     let mut registries = registries(&network, &names);
@@ -160,7 +160,7 @@ async fn the_clients_of_a_dead_registry_spread_over_the_others() {
 }
 
 #[tokio::test]
-async fn the_state_of_the_link_tells_of_an_outage() {
+async fn registry_state_shows_an_outage() {
     let (network, fake) = (Network::default(), Fake::new());
     let process = fake.serve(&network, "registry");
     let client = builder(&network, &["registry"]).build().unwrap();
@@ -181,7 +181,7 @@ async fn the_state_of_the_link_tells_of_an_outage() {
 }
 
 #[tokio::test]
-async fn heartbeats_alone_end_an_outage_of_the_link() {
+async fn heartbeats_alone_end_an_outage() {
     let (network, fake) = (Network::default(), Fake::new());
     let process = fake.serve(&network, "registry");
     let client = builder(&network, &["registry"]).build().unwrap();
@@ -198,7 +198,7 @@ async fn heartbeats_alone_end_an_outage_of_the_link() {
 }
 
 #[tokio::test]
-async fn a_view_is_stale_from_the_end_of_its_stream_until_the_next() {
+async fn view_is_stale_between_two_streams() {
     let (network, fake) = (Network::default(), Fake::new());
     fake.place("orders", "a", "a");
     let process = fake.serve(&network, "registry");
@@ -238,7 +238,7 @@ fn kept(views: &TempDir) -> Option<PathBuf> {
 }
 
 #[tokio::test]
-async fn a_client_that_starts_without_a_registry_knows_what_it_knew() {
+async fn client_starts_from_its_stored_view_without_a_registry() {
     let (network, views) = (Network::default(), TempDir::new().unwrap());
     let fake = known(&network, &views, &["a", "b"]).await;
     let client = builder(&network, &["registry"]).view_dir(views.path()).build().unwrap();
@@ -264,7 +264,7 @@ async fn a_client_that_starts_without_a_registry_knows_what_it_knew() {
 }
 
 #[tokio::test]
-async fn what_a_client_knew_is_held_over_in_another_history() {
+async fn stored_view_is_held_over_into_another_history() {
     let (network, views) = (Network::default(), TempDir::new().unwrap());
     known(&network, &views, &["a", "b"]).await;
     let fake = Fake::new();
@@ -311,7 +311,7 @@ impl Logs {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_reported_ignored_and_replaced() {
+async fn damaged_view_file_is_reported_and_replaced() {
     let (network, views) = (Network::default(), TempDir::new().unwrap());
     let fake = known(&network, &views, &["a"]).await;
     let file = kept(&views).unwrap();
@@ -332,7 +332,7 @@ async fn a_damaged_file_is_reported_ignored_and_replaced() {
 }
 
 #[tokio::test]
-async fn a_directory_that_can_not_be_written_disturbs_no_view() {
+async fn unwritable_view_directory_disturbs_no_view() {
     let (network, views) = (Network::default(), TempDir::new().unwrap());
     let (logs, _guard) = Logs::here();
     let path = views.path().join("a file");

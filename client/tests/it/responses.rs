@@ -116,7 +116,7 @@ fn attempts(response: &Response<()>) -> u32 {
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 
 #[tokio::test]
-async fn a_response_of_too_many_fields_fails_alone_and_says_so() {
+async fn response_with_too_many_fields_fails_alone() {
     let instance = responding(|fields| {
         let fields: String = (1..fields).map(|field| format!("x-{field}: {field}\r\n")).collect();
         format!("HTTP/1.1 200 OK\r\n{fields}content-length: 2\r\n\r\nhi")
@@ -134,7 +134,7 @@ async fn a_response_of_too_many_fields_fails_alone_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_response_with_too_large_a_head_fails_alone_and_says_so() {
+async fn response_with_too_large_a_head_fails_alone() {
     let instance = responding(|bytes| {
         let value = "x".repeat(bytes);
         format!("HTTP/1.1 200 OK\r\nx-large: {value}\r\ncontent-length: 2\r\n\r\nhi")
@@ -158,7 +158,7 @@ async fn a_response_with_too_large_a_head_fails_alone_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_length_that_is_given_several_times_counts_once() {
+async fn repeated_content_length_counts_once() {
     let instance = responding(|number| {
         let lengths = match number {
             0 => "content-length: 2, 2",
@@ -177,7 +177,7 @@ async fn a_length_that_is_given_several_times_counts_once() {
 }
 
 #[tokio::test]
-async fn lengths_that_differ_are_refused_by_name() {
+async fn conflicting_content_lengths_are_refused() {
     let instance = responding(|number| {
         let lengths = ["content-length: 2, 3", "content-length: 2\r\ncontent-length: 3"];
         format!("HTTP/1.1 200 OK\r\n{}\r\n\r\nhi", lengths[number])
@@ -192,7 +192,7 @@ async fn lengths_that_differ_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_method_that_expects_a_body_has_a_length_without_one() {
+async fn method_that_expects_a_body_sends_content_length_0() {
     let heads = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&heads);
     let instance = raw(move |_, mut stream| {
@@ -244,7 +244,7 @@ async fn closing(answers: usize, last: &'static str) -> (Instance, Arc<AtomicUsi
 }
 
 #[tokio::test]
-async fn an_idempotent_request_survives_a_kept_connection_that_ends() {
+async fn idempotent_request_survives_the_end_of_a_kept_connection() {
     let (instance, count) = closing(1, "").await;
     let channel = channel(instance);
     // More often than the budget has room for.
@@ -266,7 +266,7 @@ async fn an_idempotent_request_survives_a_kept_connection_that_ends() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_served_is_not_repeated_over_another_connection() {
+async fn request_that_may_have_been_served_is_not_sent_again() {
     let (instance, count) = closing(1, "").await;
     let channel = channel(instance);
     let (mut served, mut lost) = (0, 0);
@@ -290,7 +290,7 @@ async fn what_may_have_been_served_is_not_repeated_over_another_connection() {
 }
 
 #[tokio::test]
-async fn a_new_connection_that_ends_is_a_failure() {
+async fn end_of_a_new_connection_is_a_failure() {
     let (instance, count) = closing(0, "").await;
     let failed = send(&channel(instance), get("/")).await.unwrap_err();
     assert_eq!((failed.kind(), failed.attempts()), (FailureKind::ConnectionLost, 1));
@@ -298,7 +298,7 @@ async fn a_new_connection_that_ends_is_a_failure() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_ends_within_a_response_is_a_failure() {
+async fn end_of_a_connection_within_a_response_is_a_failure() {
     for last in ["H", "HTTP/1.1 200 OK\r\nconte", "HTTP/1.1 102 Processing\r\n\r\n"] {
         let (instance, count) = closing(1, last).await;
         let channel = channel(instance);
@@ -310,7 +310,7 @@ async fn a_kept_connection_that_ends_within_a_response_is_a_failure() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_kept_is_not_repeated() {
+async fn body_that_is_not_buffered_is_not_sent_again() {
     let (instance, count) = closing(1, "").await;
     let channel = channel(instance);
     send(&channel, get("/")).await.unwrap();
@@ -331,7 +331,7 @@ fn upload() -> Request<Body> {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_refused_by_its_head_gets_that_response() {
+async fn refused_upload_gets_the_refusal() {
     let instance = raw(|number, mut stream| async move {
         head(&mut stream).await?;
         stream.read_exact(&mut vec![0; number % 3 * 100_000]).await?;
@@ -404,7 +404,7 @@ fn respond(request: &Request<Incoming>, end: watch::Receiver<bool>) -> Response<
 }
 
 #[tokio::test]
-async fn a_large_head_or_trailers_in_http2_fail_their_own_call_alone() {
+async fn large_head_or_trailers_in_http2_fail_only_their_call() {
     let (end, ended) = watch::channel(false);
     let act = move |request| {
         let ended = ended.clone();
@@ -446,7 +446,7 @@ async fn a_large_head_or_trailers_in_http2_fail_their_own_call_alone() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_refused_over_http2_gets_that_response() {
+async fn refused_upload_over_http2_gets_the_refusal() {
     let act = |_| async {
         let refusal = Response::builder().status(401);
         Ok(refusal.body(Body::new(Full::from("who are you"))).unwrap())

@@ -53,7 +53,7 @@ fn at(host: &str) -> Registration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_processes_with_one_id_the_later_one_stays_and_the_other_reports_its_address() {
+async fn later_process_with_an_id_keeps_it_and_the_other_reports_its_address() {
     let registry = Registry::new();
     let first = registry.client().register(at("10.0.0.1")).await.unwrap();
     let lease = first.lease_id().unwrap();
@@ -85,7 +85,7 @@ async fn of_two_processes_with_one_id_the_later_one_stays_and_the_other_reports_
 }
 
 #[tokio::test(start_paused = true)]
-async fn processes_with_one_id_and_one_address_take_it_from_each_other_ever_more_rarely() {
+async fn processes_with_one_identity_take_it_over_ever_more_rarely() {
     let registry = Registry::new();
     let first = registry.client().register(at("10.0.0.1")).await.unwrap();
     let second = registry.client().register(at("10.0.0.1")).await.unwrap();
@@ -112,7 +112,7 @@ async fn processes_with_one_id_and_one_address_take_it_from_each_other_ever_more
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_drains_leaves_its_id_to_its_successor() {
+async fn draining_process_leaves_its_id_to_its_successor() {
     let registry = Registry::new();
     let before = registry.client().register(at("10.0.0.1")).await.unwrap();
     let in_flight = InFlight::new();
@@ -153,7 +153,7 @@ async fn greet(channel: &BalancedChannel) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_heartbeats_every_third_of_its_ttl() {
+async fn registration_heartbeats_every_third_of_its_ttl() {
     let registry = Registry::new();
     let registered = registry.client().register(order("a").ttl(Duration::from_secs(30))).await;
     let registered = registered.unwrap();
@@ -166,7 +166,7 @@ async fn a_registration_heartbeats_every_third_of_its_ttl() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_whose_lease_expires_registers_again() {
+async fn instance_with_an_expired_lease_registers_again() {
     let registry = Registry::new();
     let client = registry.client();
     let registered = client.register(order("a").zone("eu")).await.unwrap();
@@ -181,7 +181,7 @@ async fn an_instance_whose_lease_expires_registers_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_identity_that_somebody_else_takes_is_fought_for() {
+async fn identity_taken_over_is_registered_again() {
     let registry = Registry::new();
     let registered = registry.client().register(order("a")).await.unwrap();
     let lease = registered.lease_id().unwrap();
@@ -192,7 +192,7 @@ async fn an_identity_that_somebody_else_takes_is_fought_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_sees_joins_changes_and_leaves() {
+async fn watch_sees_joins_changes_and_removals() {
     let registry = Registry::new();
     let orders = registry.client().service("orders");
     orders.ready().await.unwrap();
@@ -211,7 +211,7 @@ async fn a_watch_sees_joins_changes_and_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_breaks_connections_and_a_restored_registry_tells_what_was_missed() {
+async fn watch_catches_up_after_an_outage() {
     let registry = Registry::new();
     registry.join(order("a"));
     let client = registry.client();
@@ -235,7 +235,7 @@ async fn an_outage_breaks_connections_and_a_restored_registry_tells_what_was_mis
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_registry_forgets_is_held_for_as_long_as_the_client_holds_it() {
+async fn instances_missing_after_a_restart_are_held() {
     let registry = Registry::new();
     registry.join(order("a"));
     let client = registry.builder().keep_missing_for(Duration::from_secs(40)).build().unwrap();
@@ -254,7 +254,7 @@ async fn what_a_registry_forgets_is_held_for_as_long_as_the_client_holds_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_late_is_an_answer_that_may_be_lost() {
+async fn late_response_counts_as_lost() {
     let registry = Registry::new();
     // Longer than a client waits for any answer.
     registry.delay(Duration::from_secs(7));
@@ -269,7 +269,7 @@ async fn an_answer_that_is_late_is_an_answer_that_may_be_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_told_until_the_registry_is_restored() {
+async fn refusal_is_returned_until_the_registry_is_restored() {
     let registry = Registry::new();
     let client = registry.client();
     registry.refuse(Status::resource_exhausted("full"));
@@ -285,7 +285,7 @@ async fn a_refusal_is_told_until_the_registry_is_restored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bad_registration_is_refused_by_its_fields() {
+async fn invalid_registration_is_refused_by_its_fields() {
     let client = Registry::new().client();
     let refused = client.register(Registration::new("orders", "10.0.0.1", 0)).await;
     let Err(RegisterError::Invalid(refusal)) = refused else { panic!("{refused:?}") };
@@ -293,7 +293,7 @@ async fn a_bad_registration_is_refused_by_its_fields() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_reach_what_is_served_and_pass_by_what_is_stopped() {
+async fn calls_skip_a_stopped_server() {
     let registry = Registry::new();
     for (id, host) in [("a", "10.0.0.1"), ("b", "10.0.0.2")] {
         registry.serve(&format!("{host}:80"), GreeterServer::new(Named(id)));
@@ -314,7 +314,7 @@ async fn calls_reach_what_is_served_and_pass_by_what_is_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn namespaces_are_apart() {
+async fn namespaces_are_isolated() {
     let registry = Registry::new();
     let shop = registry.in_namespace("shop");
     let orders = shop.client().service("orders");
@@ -327,7 +327,7 @@ async fn namespaces_are_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn its_stubs_serve_lookups_and_filters() {
+async fn fake_registry_serves_lookups_and_filters() {
     let registry = Registry::new();
     registry.join(Registration::new("registries", "registry.invalid", 7510).id("a"));
     let channel = registry.client().channel("registries");
@@ -341,7 +341,7 @@ async fn its_stubs_serve_lookups_and_filters() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lookup_comes_page_by_page_where_it_names_a_size() {
+async fn lookup_with_a_page_size_is_paged() {
     let registry = Registry::new();
     registry.join(Registration::new("registries", "registry.invalid", 7510).id("a"));
     for id in ["b", "c", "d", "e"] {
@@ -403,7 +403,7 @@ async fn an_hour() -> Vec<String> {
 }
 
 #[test]
-fn an_hour_with_paused_time_is_the_same_every_time() {
+fn paused_time_is_deterministic() {
     let run = || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()

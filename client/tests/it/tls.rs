@@ -137,7 +137,7 @@ async fn greet(tls: Tls, address: SocketAddr) -> Result<String, Status> {
 }
 
 #[tokio::test]
-async fn an_instance_with_its_services_name_is_called_wherever_it_is() {
+async fn instance_with_the_name_of_its_service_is_trusted_at_any_address() {
     let authority = Authority::new();
     let address = serve(authority.serves("greeter", None)).await;
     let tls = Tls::new(authority.pem().as_bytes()).unwrap();
@@ -145,7 +145,7 @@ async fn an_instance_with_its_services_name_is_called_wherever_it_is() {
 }
 
 #[tokio::test]
-async fn an_instance_with_another_name_is_not_called() {
+async fn instance_with_another_name_is_not_called() {
     let authority = Authority::new();
     for name in ["orders", "10.0.0.1"] {
         let address = serve(authority.serves(name, None)).await;
@@ -157,7 +157,7 @@ async fn an_instance_with_another_name_is_not_called() {
 }
 
 #[tokio::test]
-async fn the_name_may_be_another_than_the_services() {
+async fn expected_name_can_be_configured() {
     let authority = Authority::new();
     let address = serve(authority.serves("backends.internal", None)).await;
     let tls = Tls::new(authority.pem().as_bytes()).unwrap();
@@ -167,7 +167,7 @@ async fn the_name_may_be_another_than_the_services() {
 }
 
 #[tokio::test]
-async fn an_instance_that_nobody_vouches_for_is_not_called() {
+async fn untrusted_instance_is_not_called() {
     let address = serve(Authority::new().serves("greeter", None)).await;
     let tls = Tls::new(Authority::new().pem().as_bytes()).unwrap();
     let status = greet(tls, address).await.unwrap_err();
@@ -175,7 +175,7 @@ async fn an_instance_that_nobody_vouches_for_is_not_called() {
 }
 
 #[tokio::test]
-async fn a_client_shows_who_it_is_where_it_is_asked() {
+async fn client_certificate_is_sent_on_request() {
     let authority = Authority::new();
     let address = serve(authority.serves("greeter", Some(&authority))).await;
     let nameless = Tls::new(authority.pem().as_bytes()).unwrap();
@@ -187,7 +187,7 @@ async fn a_client_shows_who_it_is_where_it_is_asked() {
 }
 
 #[test]
-fn what_is_no_certificate_key_or_name_is_refused() {
+fn invalid_certificate_key_and_name_are_refused() {
     let authority = Authority::new();
     let pem = authority.pem();
     let tls = Tls::new(pem.as_bytes()).unwrap();

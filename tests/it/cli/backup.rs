@@ -108,7 +108,7 @@ async fn channel(server: &Server) -> Channel {
 }
 
 #[tokio::test]
-async fn a_backup_under_load_brings_back_what_was_answered_before() {
+async fn backup_under_load_contains_earlier_acknowledged_writes() {
     let places = Places::new();
     let before = Server::start_on(&places.path("before")).await;
     let (sender, mut answers) = watch::channel(Answered::default());
@@ -159,7 +159,7 @@ async fn a_backup_under_load_brings_back_what_was_answered_before() {
 }
 
 #[tokio::test]
-async fn a_backup_replaces_the_file_once_it_is_whole() {
+async fn backup_replaces_the_file_once_it_is_complete() {
     let places = Places::new();
     let server = Server::start_on(&places.path("store")).await;
     let image = places.text("image");
@@ -176,7 +176,7 @@ async fn a_backup_replaces_the_file_once_it_is_whole() {
 }
 
 #[tokio::test]
-async fn a_backup_that_fails_leaves_all_as_it_was() {
+async fn failed_backup_changes_nothing() {
     let places = Places::new();
     let server = Server::start().await;
     let image = places.text("image");
@@ -198,7 +198,7 @@ async fn a_backup_that_fails_leaves_all_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_backup_that_is_stopped_leaves_nothing() {
+async fn stopped_backup_leaves_no_file() {
     let places = Places::new();
     // Connections complete, and are never accepted.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -229,7 +229,7 @@ async fn store_and_image(places: &Places) -> (String, String) {
 }
 
 #[tokio::test]
-async fn what_is_no_whole_image_is_not_restored() {
+async fn incomplete_backup_is_not_restored() {
     let places = Places::new();
     let (_, image) = store_and_image(&places).await;
     let whole = fs::read(&image).unwrap();
@@ -262,7 +262,7 @@ async fn what_is_no_whole_image_is_not_restored() {
 }
 
 #[tokio::test]
-async fn nothing_is_restored_over_something_else() {
+async fn backup_is_not_restored_over_existing_files() {
     let places = Places::new();
     let (store, image) = store_and_image(&places).await;
     let file = Path::new(&store).join("registry.redb");
@@ -285,7 +285,7 @@ async fn nothing_is_restored_over_something_else() {
 }
 
 #[tokio::test]
-async fn a_store_is_checked() {
+async fn store_is_checked() {
     let places = Places::new();
     let (store, _) = store_and_image(&places).await;
     let check = ["check", "--data-dir", store.as_str()];
@@ -303,7 +303,7 @@ async fn a_store_is_checked() {
 }
 
 #[tokio::test]
-async fn a_store_that_can_not_be_checked_is_named() {
+async fn store_that_cannot_be_checked_is_named() {
     let places = Places::new();
     let (store, _) = store_and_image(&places).await;
     let check = ["check", "--data-dir", store.as_str()];

@@ -48,7 +48,7 @@ async fn registrations_are_measured() {
 }
 
 #[tokio::test]
-async fn lookups_are_measured_at_the_rate_that_is_asked_for() {
+async fn lookups_are_measured_at_the_requested_rate() {
     let report = measured("resolve --instances 100 --services 5 --rate 100 --duration 500ms").await;
     check(&report, "resolve");
     // 50 of them, the last of which is due after 490 ms.
@@ -56,7 +56,7 @@ async fn lookups_are_measured_at_the_rate_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn heartbeats_keep_all_that_were_registered() {
+async fn heartbeats_keep_all_instances_registered() {
     let report = measured(
         "heartbeat --store memory --instances 100 --connections 2 --interval 1s --duration 4s",
     )
@@ -76,7 +76,7 @@ async fn each_watcher_sees_each_change_of_its_service_once() {
 }
 
 #[tokio::test]
-async fn removals_are_measured_from_when_they_were_due() {
+async fn removals_are_measured_from_their_due_time() {
     let report = measured("expiry --instances 50 --ttl 1s --lookups 50").await;
     check(&report, "expiry");
     assert_eq!((figure(&report, "too early").0, figure(&report, "missed").0), (0.0, 0.0));
@@ -103,7 +103,7 @@ async fn mixed_load_comes_at_its_rates() {
 }
 
 #[tokio::test]
-async fn a_registry_that_others_use_is_left_as_it_was() {
+async fn registry_in_use_is_left_unchanged() {
     let server = Server::start().await;
     let words = ["bench", "register", "--instances", "100", "--rounds", "1"];
     let finished = server.run(&words).await;
@@ -116,7 +116,7 @@ async fn a_registry_that_others_use_is_left_as_it_was() {
 }
 
 #[tokio::test]
-async fn what_cant_be_measured_is_refused() {
+async fn unsupported_measurement_is_refused() {
     let server = Server::start().await;
     let refused: [(&[&str], &str); 4] = [
         (&["restart"], "--spawn"),

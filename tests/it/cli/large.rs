@@ -55,7 +55,7 @@ async fn all_instances_of_a_service_over_a_page_are_listed() {
 }
 
 #[tokio::test]
-async fn an_address_that_no_caller_reaches_is_bad_usage() {
+async fn unreachable_address_is_a_usage_error() {
     for (address, word) in [
         ("0.0.0.0:80", "unspecified"),
         ("[::]:80", "unspecified"),

@@ -28,7 +28,7 @@ async fn services_are_listed_with_their_counts() {
 }
 
 #[tokio::test]
-async fn more_services_than_a_page_holds_are_all_listed() {
+async fn services_over_several_pages_are_all_listed() {
     let server = Server::start().await;
     let client = Client::new(server.url()).unwrap();
     let mut registered = Vec::new();
@@ -82,7 +82,7 @@ async fn instances_are_filtered() {
 }
 
 #[tokio::test]
-async fn what_peers_say_does_not_reach_the_terminal_raw() {
+async fn control_characters_are_escaped_on_the_terminal() {
     let server = Server::start().await;
     let wild = "\u{1b}]0;title\u{7}\u{9b}31m\r\n\u{202e}";
     let _a = server.register(orders("a").metadata(wild, wild)).await;

@@ -57,7 +57,7 @@ impl Swallower {
 }
 
 #[tokio::test]
-async fn a_watch_comes_back_from_a_connection_that_the_network_swallowed() {
+async fn watch_recovers_from_a_silent_connection() {
     let server = Server::start().await;
     let way = Swallower::before(&server).await;
     let _a = server.register(orders("a")).await;
@@ -77,7 +77,7 @@ async fn a_watch_comes_back_from_a_connection_that_the_network_swallowed() {
 }
 
 #[tokio::test]
-async fn a_watch_comes_back_from_a_registry_that_stood_still() {
+async fn watch_recovers_from_a_stalled_registry() {
     let server = Server::start().await;
     let a = server.register(orders("a")).await;
     let mut watch = server.start_command(&["watch", "orders", "--output", "json"]);
@@ -99,7 +99,7 @@ fn silent() -> (StdListener, String) {
 }
 
 #[tokio::test]
-async fn commands_try_the_addresses_in_their_order() {
+async fn commands_try_addresses_in_order() {
     let server = Server::start().await;
     let (away, (_silent, silent)) = (Gate::before(None).await, silent());
     let urls = format!("{}, {silent},{}", away.url(), server.url());
@@ -139,7 +139,7 @@ async fn every_address_that_fails_is_named() {
 }
 
 #[tokio::test]
-async fn a_watch_goes_on_at_the_next_address() {
+async fn watch_resumes_at_the_next_address() {
     let server = Server::start().await;
     let gate = Gate::before(Some(server.address())).await;
     let _a = server.register(orders("a")).await;
@@ -153,7 +153,7 @@ async fn a_watch_goes_on_at_the_next_address() {
 }
 
 #[tokio::test]
-async fn of_two_processes_with_one_id_the_earlier_one_stays_out_and_names_the_other() {
+async fn fenced_process_stays_out_and_names_its_successor() {
     let server = Server::start().await;
     let (mut watch, _marker) = watch_orders(&server).await;
     let start = |address: &str| {

@@ -10,7 +10,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn a_refusal_names_the_fields() {
+async fn refusal_names_the_fields() {
     let server = Server::start().await;
     server.run(&["instances", "bad name"]).await.refused("service: ");
     server.run(&["services", "--namespace", "-"]).await.refused("namespace: ");
@@ -24,7 +24,7 @@ async fn a_refusal_names_the_fields() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_not_there_is_said_so() {
+async fn unreachable_registry_is_reported() {
     // Bound, so that the port stays free of others, but not listening.
     let port = TcpSocket::new_v4().unwrap();
     port.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
@@ -44,7 +44,7 @@ async fn a_registry_that_is_not_there_is_said_so() {
 }
 
 #[tokio::test]
-async fn a_registry_that_does_not_answer_is_not_waited_for_for_ever() {
+async fn silent_registry_times_out() {
     // Connections complete, and are never accepted.
     let silent = StdListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
@@ -52,7 +52,7 @@ async fn a_registry_that_does_not_answer_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
-async fn help_explains_what_commands_do_in_full() {
+async fn help_describes_every_command() {
     let overview = finish(&mut program(["--help"])).await.stdout;
     let cases = [
         ("register", "while this program or a command runs", "128 + n"),
@@ -70,7 +70,7 @@ async fn help_explains_what_commands_do_in_full() {
 }
 
 #[tokio::test]
-async fn bad_usage_ends_with_2() {
+async fn usage_errors_exit_with_2() {
     let both = [&REGISTER[..], &["--ready", "tcp://h:1", "--status", "up"]].concat();
     let without_command = [&REGISTER[..], &["--drain-time", "1s"]].concat();
     let bad: [&[&str]; 21] = [

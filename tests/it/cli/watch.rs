@@ -12,7 +12,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn a_watch_shows_what_is_there_and_what_changes() {
+async fn watch_prints_present_instances_and_changes() {
     let server = Server::start().await;
     let mut a = server.register(orders("a")).await;
     let mut table = server.start_command(&["watch", "orders"]);
@@ -45,7 +45,7 @@ async fn a_watch_shows_what_is_there_and_what_changes() {
 }
 
 #[tokio::test]
-async fn a_watch_goes_on_where_it_was_when_the_registry_is_back() {
+async fn watch_resumes_when_the_registry_is_back() {
     let server = Server::start().await;
     let gate = Gate::before(Some(server.address())).await;
     let a = server.register(orders("a")).await;
@@ -65,7 +65,7 @@ async fn a_watch_goes_on_where_it_was_when_the_registry_is_back() {
 }
 
 #[tokio::test]
-async fn a_watch_tells_the_difference_when_the_registry_has_another_history() {
+async fn watch_prints_the_difference_to_another_history() {
     let (before, after) = (Server::start().await, Server::start().await);
     let gate = Gate::before(Some(before.address())).await;
     let _a = before.register(orders("a")).await;
@@ -80,7 +80,7 @@ async fn a_watch_tells_the_difference_when_the_registry_has_another_history() {
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_away_is_a_normal_end() {
+async fn closed_output_is_a_normal_end() {
     let server = Server::start().await;
     let mut a = server.register(orders("a")).await;
     let mut watch = server.start_command(&["watch", "--output", "json"]);
@@ -93,7 +93,7 @@ async fn a_reader_that_goes_away_is_a_normal_end() {
 }
 
 #[tokio::test]
-async fn a_watch_that_nobody_reads_ends_at_a_signal() {
+async fn blocked_watch_ends_at_a_signal() {
     let server = Server::start().await;
     let mut registered = Vec::new();
     // More than pipes hold.

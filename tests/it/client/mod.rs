@@ -58,7 +58,7 @@ fn ids(snapshot: &Snapshot) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registered_instance_is_found_and_lives_on_by_heartbeats() {
+async fn registered_instance_is_found_and_kept_by_heartbeats() {
     let registry = Registry::start();
     let client = registry.client();
     let mut watch = registry.watch("orders").await;
@@ -80,7 +80,7 @@ async fn a_registered_instance_is_found_and_lives_on_by_heartbeats() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_guard_deregisters() {
+async fn dropped_guard_deregisters() {
     let registry = Registry::start();
     let mut watch = registry.watch("orders").await;
     let client = registry.client();
@@ -90,7 +90,7 @@ async fn a_dropped_guard_deregisters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_evicted_instance_comes_back_as_it_last_was() {
+async fn evicted_instance_registers_again_with_its_last_content() {
     let registry = Registry::start();
     let client = registry.client();
     let mut watch = registry.watch("orders").await;
@@ -118,7 +118,7 @@ async fn an_evicted_instance_comes_back_as_it_last_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_comes_back_empty_empties_nobody() {
+async fn restarted_registry_empties_no_view() {
     let mut registry = Registry::start();
     let client = registry.client();
     let registered = client.register(orders("a", 80).ttl(Duration::from_secs(2))).await.unwrap();
@@ -230,7 +230,7 @@ async fn answers(client: &Client, calls: usize) -> HashMap<Result<i32, Code>, us
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_balanced_channel_follows_membership_while_calls_run() {
+async fn channel_follows_membership_while_calls_run() {
     let registry = Registry::start();
     let client = registry.client();
     assert_eq!(answers(&client, 1).await, HashMap::from([(Err(Code::Unavailable), 1)]));
@@ -252,7 +252,7 @@ async fn the_balanced_channel_follows_membership_while_calls_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_takes_no_connection_costs_no_call() {
+async fn instance_that_refuses_connections_fails_no_call() {
     let registry = Registry::start();
     let client = registry.client();
     let live = replica(true).await;
@@ -267,7 +267,7 @@ async fn an_instance_that_takes_no_connection_costs_no_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_go_on_while_the_registry_is_away() {
+async fn calls_succeed_while_the_registry_is_unreachable() {
     let mut registry = Registry::start();
     let client = registry.client();
     let live = replica(true).await;
@@ -280,7 +280,7 @@ async fn calls_go_on_while_the_registry_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_address_is_used_where_one_registry_is_away() {
+async fn next_address_is_used_when_a_registry_is_unreachable() {
     let registry = Registry::start();
     let client = registry.builder().registry("http://nowhere:1").build().unwrap();
     for id in 0..4 {

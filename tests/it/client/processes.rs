@@ -40,7 +40,7 @@ impl Drop for Replica {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_replica_vanishes_from_every_caller() {
+async fn killed_replica_leaves_every_view() {
     let registry = Registry::start();
     let mut watch = registry.watch("orders").await;
     let mut replicas: Vec<_> =
@@ -63,7 +63,7 @@ async fn a_killed_replica_vanishes_from_every_caller() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_replica_leaves_and_comes_back_when_it_goes_on() {
+async fn stopped_replica_expires_and_registers_again() {
     let registry = Registry::start();
     let client = registry.client();
     let caller = client.service("orders");

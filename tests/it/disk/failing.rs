@@ -15,7 +15,7 @@ fn limit_files(server: &RegistryProcess, bytes: Option<u64>) {
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_refuses_writes_until_it_works() {
+async fn failing_disk_refuses_writes_until_it_works() {
     let directory = TempDir::new().expect("a directory");
     let mut server = on(directory.path()).start().await;
     let mut outage = Outage::before(&server, Code::Unavailable).await;

@@ -29,7 +29,7 @@ const SPARE_BYTES_MAX: u64 = 256 * 1024;
 const AT_ONCE: usize = 8;
 
 #[tokio::test]
-async fn a_full_disk_refuses_writes_until_there_is_room() {
+async fn full_disk_refuses_writes_until_there_is_room() {
     let Some(disk) = SmallDisk::mount(DISK_BYTES) else { return };
     let mut server = on(&disk.data()).start().await;
     let mut outage = Outage::before(&server, Code::ResourceExhausted).await;
@@ -56,7 +56,7 @@ async fn a_full_disk_refuses_writes_until_there_is_room() {
 }
 
 #[tokio::test]
-async fn a_server_killed_while_the_disk_is_full_keeps_what_it_answered() {
+async fn server_killed_on_a_full_disk_keeps_acknowledged_writes() {
     let Some(disk) = SmallDisk::mount(DISK_BYTES) else { return };
     let mut random = Rng::with_seed(seed());
     let mut ledger = Ledger::default();
@@ -84,7 +84,7 @@ async fn a_server_killed_while_the_disk_is_full_keeps_what_it_answered() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_begin_for_want_of_room_begins_later() {
+async fn store_without_room_to_start_starts_once_there_is_room() {
     let Some(disk) = SmallDisk::mount(DISK_BYTES) else { return };
     for spare in [0, 4096, 8192] {
         disk.fill(spare);

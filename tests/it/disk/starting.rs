@@ -120,7 +120,7 @@ async fn everything_is_refused(clients: &Clients) {
 }
 
 #[tokio::test]
-async fn a_server_that_starts_refuses_calls_until_it_knows_everybody() {
+async fn starting_server_refuses_calls_until_its_store_is_loaded() {
     let place = TempDir::new().expect("a directory");
     let leases = a_full_store(place.path()).await;
     let hold = Hold::new(place.path());
@@ -162,7 +162,7 @@ async fn a_server_that_starts_refuses_calls_until_it_knows_everybody() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_asked_to_end_while_it_starts_ends_well() {
+async fn starting_server_shuts_down_in_order() {
     let place = TempDir::new().expect("a directory");
     let _hold = Hold::new(place.path());
     let port = ReservedPort::new();

@@ -37,7 +37,7 @@ async fn a_store() -> (TempDir, PathBuf) {
 }
 
 #[tokio::test]
-async fn a_second_server_on_a_directory_is_refused_and_the_first_goes_on() {
+async fn second_server_on_a_directory_is_refused() {
     let place = TempDir::new().expect("a directory");
     let mut server = on(place.path()).start().await;
     let said = expect_refused_start(place.path()).await;
@@ -52,7 +52,7 @@ async fn a_second_server_on_a_directory_is_refused_and_the_first_goes_on() {
 }
 
 #[tokio::test]
-async fn a_directory_that_cannot_be_made_is_refused() {
+async fn directory_that_cannot_be_created_is_refused() {
     let place = TempDir::new().expect("a directory");
     let file = place.path().join("file");
     fs::write(&file, "not a directory").expect("written");
@@ -64,7 +64,7 @@ async fn a_directory_that_cannot_be_made_is_refused() {
 }
 
 #[tokio::test]
-async fn a_disk_that_cannot_be_written_to_is_refused() {
+async fn read_only_disk_is_refused() {
     let Some(disk) = SmallDisk::mount(1024 * 1024) else { return };
     on(&disk.data()).start().await.kill().await;
     disk.make_read_only();
@@ -75,7 +75,7 @@ async fn a_disk_that_cannot_be_written_to_is_refused() {
 }
 
 #[tokio::test]
-async fn a_store_of_a_newer_version_is_refused_and_left_as_it_is() {
+async fn store_of_a_newer_version_is_refused_and_unchanged() {
     let (_place, data) = a_store().await;
     let file = data.join(FILE);
     write_format(&file, &3_u64.to_be_bytes());
@@ -100,7 +100,7 @@ fn write_format(file: &Path, format: &[u8]) {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_store_is_refused() {
+async fn file_that_is_not_a_store_is_refused() {
     let (_place, data) = a_store().await;
     let file = data.join(FILE);
     let whole = fs::read(&file).expect("a file");

@@ -54,7 +54,7 @@ async fn removal(follower: &mut Follower) -> Change {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_stream_leaves_the_grace() {
+async fn broken_stream_leaves_the_grace() {
     let server = TestServer::start().await;
     let mut follower = Follower::ready(&mut server.discovery(), watch_of(&["orders"])).await;
     for half_close in [false, true] {
@@ -71,7 +71,7 @@ async fn a_broken_stream_leaves_the_grace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewal_by_any_path_within_the_grace_cancels_it() {
+async fn renewal_within_the_grace_cancels_it() {
     let server = TestServer::start().await;
     let mut follower = Follower::ready(&mut server.discovery(), watch_of(&["orders"])).await;
     let by_call = Kept::open(&server, "by call").await.lease;

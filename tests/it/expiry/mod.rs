@@ -121,7 +121,7 @@ fn observe(server: &TestServer) -> (tokio::sync::oneshot::Receiver<()>, Observer
 type Observer = thread::JoinHandle<BTreeMap<String, (Instant, ChangeReason)>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_lease_ends_before_its_ttl_and_none_lives_on_for_long() {
+async fn leases_expire_at_their_ttl_neither_earlier_nor_much_later() {
     let mut random = fastrand::Rng::with_seed(seed());
     let server = TestServer::start().await;
     let (opened, observer) = observe(&server);
@@ -222,7 +222,7 @@ async fn every_request_that_carries_a_lease_renews_it() {
 }
 
 #[tokio::test]
-async fn a_take_over_gives_a_whole_new_ttl() {
+async fn takeover_starts_a_new_ttl() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let with = |ttl_ms| RegisterRequest {

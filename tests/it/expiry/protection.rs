@@ -258,7 +258,7 @@ async fn held_instances_are_removed_when_the_hold_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_that_break_together_are_losses_too() {
+async fn broken_streams_count_for_protection() {
     let server = TestServer::start().await;
     let mut leases = Vec::new();
     for number in 0..20 {

@@ -19,7 +19,7 @@ async fn register(registry: &mut RegistryClient<Channel>, id: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_server_removes_nobody_who_goes_on_heartbeating() {
+async fn stalled_server_keeps_instances_that_heartbeat() {
     let mut server = serve().start().await;
     let mut registry = RegistryClient::new(connect(server.address()).await);
     let mut discovery = DiscoveryClient::new(connect(server.address()).await);

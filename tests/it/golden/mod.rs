@@ -54,16 +54,16 @@ async fn format(number: u32) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_server_of_format_1_kept_comes_back() {
-    what_a_server_kept_comes_back(1).await;
+async fn store_of_format_1_is_read() {
+    store_is_read(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_server_of_format_2_kept_comes_back() {
-    what_a_server_kept_comes_back(2).await;
+async fn store_of_format_2_is_read() {
+    store_is_read(2).await;
 }
 
-async fn what_a_server_kept_comes_back(number: u32) {
+async fn store_is_read(number: u32) {
     let format = format(number).await;
     let golden = Golden::read(&format.join("expected.json"));
     // From after a kill and from after an end in order.
@@ -93,16 +93,16 @@ async fn what_a_server_kept_comes_back(number: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_image_of_format_1_held_comes_back() {
-    what_an_image_held_comes_back(1).await;
+async fn backup_of_format_1_is_restored() {
+    backup_is_restored(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_image_of_format_2_held_comes_back() {
-    what_an_image_held_comes_back(2).await;
+async fn backup_of_format_2_is_restored() {
+    backup_is_restored(2).await;
 }
 
-async fn what_an_image_held_comes_back(number: u32) {
+async fn backup_is_restored(number: u32) {
     let format = format(number).await;
     let golden = Golden::read(&format.join("expected.json"));
     let directory = TempDir::new().expect("a directory");

@@ -57,7 +57,7 @@ fn resolve_kept() -> Bytes {
 }
 
 #[tokio::test]
-async fn http_1_requests_get_an_http_1_answer() {
+async fn http_1_requests_get_http_1_responses() {
     let server = populated().await;
     for (request, expected) in [
         ("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", "HTTP/1.1 404"),
@@ -81,7 +81,7 @@ async fn http_1_requests_get_an_http_1_answer() {
 }
 
 #[tokio::test]
-async fn an_http_1_peer_learns_what_this_port_speaks() {
+async fn http_1_response_names_the_protocol_of_the_port() {
     let server = populated().await;
     let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     let answer = answer_to(&server, request).await;
@@ -91,7 +91,7 @@ async fn an_http_1_peer_learns_what_this_port_speaks() {
 }
 
 #[tokio::test]
-async fn an_endless_http_1_header_is_refused() {
+async fn endless_http_1_header_is_refused() {
     let server = populated().await;
     let mut request = b"GET / HTTP/1.1\r\nhost: a\r\n".to_vec();
     for number in 0..20_000 {
@@ -103,7 +103,7 @@ async fn an_endless_http_1_header_is_refused() {
 }
 
 #[tokio::test]
-async fn garbage_on_a_connection_harms_nobody() {
+async fn garbage_leaves_other_connections_working() {
     let server = populated().await;
     let mut random = fastrand::Rng::with_seed(seed());
     let mut openings: Vec<Vec<u8>> = vec![
@@ -142,7 +142,7 @@ async fn garbage_on_a_connection_harms_nobody() {
 }
 
 #[tokio::test]
-async fn half_open_connections_delay_nobody() {
+async fn half_open_connections_delay_no_call() {
     let server = populated().await;
     let mut half_open = Vec::new();
     for number in 0..200 {
@@ -161,7 +161,7 @@ async fn half_open_connections_delay_nobody() {
 }
 
 #[tokio::test]
-async fn a_silent_connection_gives_its_place_back() {
+async fn silent_connection_is_closed() {
     let limits = Limits { connections_max: 3, ..Limits::default() };
     let server = TestServer::start_with(limits).await;
     // The server's own connection takes one place, these take the rest.
@@ -176,7 +176,7 @@ async fn a_silent_connection_gives_its_place_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_resets_harm_nobody() {
+async fn many_resets_leave_other_connections_working() {
     let server = populated().await;
     for _ in 0..5 {
         let client = RawClient::connect(server.address()).await;
@@ -211,7 +211,7 @@ async fn many_resets_harm_nobody() {
 }
 
 #[tokio::test]
-async fn broken_requests_are_answered_and_their_connection_goes_on() {
+async fn connection_survives_broken_requests() {
     let server = populated().await;
     let mut client = RawClient::connect(server.address()).await;
     for (what, body) in [
@@ -258,7 +258,7 @@ async fn broken_requests_are_answered_and_their_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn a_large_header_is_refused_and_its_connection_goes_on() {
+async fn connection_survives_a_header_over_the_limit() {
     let server = populated().await;
     let mut client = RawClient::connect(server.address()).await;
     let request = Request::post(format!("http://{}{RESOLVE}", server.address()))
@@ -273,7 +273,7 @@ async fn a_large_header_is_refused_and_its_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn a_watch_whose_reader_is_gone_is_forgotten() {
+async fn watch_ends_with_its_connection() {
     let server = populated().await;
     for _ in 0..20 {
         let mut discovery = DiscoveryClient::new(connect(server.address()).await);

@@ -112,7 +112,7 @@ async fn largest_lists_and_messages_are_accepted() {
 }
 
 #[tokio::test]
-async fn a_full_registry_refuses_the_next_and_keeps_serving_those_it_has() {
+async fn full_registry_refuses_new_instances_and_serves_the_others() {
     let limits = Limits { instances_max: 10, ..Limits::default() };
     let server = TestServer::start_with(limits).await;
     let mut registry = server.registry();
@@ -138,7 +138,7 @@ async fn a_full_registry_refuses_the_next_and_keeps_serving_those_it_has() {
 }
 
 #[tokio::test]
-async fn configured_limits_are_the_ones_that_count() {
+async fn configured_limits_are_enforced() {
     let limits = Limits {
         name_bytes_max: 5,
         id_bytes_max: 4,

@@ -17,7 +17,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn mutated_messages_are_taken_or_refused_and_never_answered_otherwise() {
+async fn mutated_messages_are_accepted_or_refused() {
     let (server, lease, kept) = populated().await;
     let seed = seed();
     let mut random = fastrand::Rng::with_seed(seed);

@@ -63,7 +63,7 @@ fn tells_secret(answer: &RawResponse) -> bool {
 }
 
 #[tokio::test]
-async fn bad_input_is_refused_by_its_field_and_leaves_no_trace() {
+async fn bad_input_is_refused_by_field_and_changes_nothing() {
     let (server, lease, kept) = populated().await;
     let revision = server.status().await.revision;
     let cases = table(lease);
@@ -98,7 +98,7 @@ fn wrong_changes(wrong: &[String]) -> u64 {
 }
 
 #[tokio::test]
-async fn a_refusal_stays_small_however_much_is_wrong() {
+async fn refusal_stays_small_with_many_bad_fields() {
     let (server, lease, kept) = populated().await;
     let mut client = RawClient::connect(server.address()).await;
     let wild = |seed: usize| format!("{seed}{}", "\u{7}ä\"\\".repeat(2_000));
@@ -143,7 +143,7 @@ async fn a_refusal_stays_small_however_much_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_refused_stream_ends_after_the_answers_that_came_before() {
+async fn refused_stream_ends_after_earlier_responses() {
     let (server, lease, kept) = populated().await;
     let mut client = RawClient::connect(server.address()).await;
     let good = framed(&HeartbeatRequest { lease_ids: vec![lease, 3] }.encode_to_vec());

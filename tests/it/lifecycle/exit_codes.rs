@@ -8,7 +8,7 @@ use waypost_testing::process::output;
 use crate::support::waypost;
 
 #[tokio::test]
-async fn a_bad_configuration_is_exit_code_64_with_every_mistake() {
+async fn invalid_configuration_exits_with_64_and_lists_every_error() {
     let directory = TempDir::new().expect("a directory");
     let file = directory.path().join("waypost.toml");
     let text = "listen = 'nowhere'\nsurprise = 1\n[limits]\nid_bytes_max = 0\nother = 1\n";
@@ -27,7 +27,7 @@ async fn a_bad_configuration_is_exit_code_64_with_every_mistake() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_is_not_there_or_no_toml_is_exit_code_64() {
+async fn missing_or_malformed_configuration_exits_with_64() {
     let directory = TempDir::new().expect("a directory");
     std::fs::write(directory.path().join("broken.toml"), "listen = 'a'\nwhat\n").expect("written");
     for file in ["missing.toml", "broken.toml", "."] {
@@ -46,7 +46,7 @@ async fn a_configuration_that_is_not_there_or_no_toml_is_exit_code_64() {
 }
 
 #[tokio::test]
-async fn bad_usage_is_exit_code_2() {
+async fn usage_errors_exit_with_2() {
     let directory = TempDir::new().expect("a directory");
     for arguments in [&[][..], &["serve", "--nonsense"], &["serve", "--listen"], &["nonsense"]] {
         let mut command = waypost(directory.path());
@@ -58,7 +58,7 @@ async fn bad_usage_is_exit_code_2() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_exit_code_1() {
+async fn address_in_use_exits_with_1() {
     let directory = TempDir::new().expect("a directory");
     let taken = StdListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
@@ -71,7 +71,7 @@ async fn an_address_in_use_is_exit_code_1() {
 }
 
 #[tokio::test]
-async fn a_port_file_that_cannot_be_written_is_exit_code_1() {
+async fn unwritable_port_file_exits_with_1() {
     let directory = TempDir::new().expect("a directory");
     let mut command = waypost(directory.path());
     command.args(["serve", "--store", "memory", "--listen", "127.0.0.1:0"]);

@@ -154,12 +154,12 @@ async fn ends_well_after(signal: Signal) {
 }
 
 #[tokio::test]
-async fn a_server_that_is_asked_to_end_ends_well_whatever_is_open() {
+async fn server_shuts_down_in_order_with_open_streams() {
     tokio::join!(ends_well_after(Signal::TERM), ends_well_after(Signal::INT));
 }
 
 #[tokio::test]
-async fn a_server_that_ends_refuses_new_connections_at_once() {
+async fn draining_server_refuses_new_connections_at_once() {
     let server = serve().start().await;
     // Delays the server: a connection that has started and sends nothing more.
     let mut open = Open::everything(server.address()).await;
@@ -177,7 +177,7 @@ async fn a_server_that_ends_refuses_new_connections_at_once() {
 }
 
 #[tokio::test]
-async fn an_idle_server_ends_at_once() {
+async fn idle_server_shuts_down_at_once() {
     let mut server = serve().start().await;
     server.signal(Signal::TERM);
     let begun = Instant::now();
@@ -186,7 +186,7 @@ async fn an_idle_server_ends_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_in_flight_finishes_and_no_further_one_begins() {
+async fn call_in_flight_finishes_and_no_new_one_starts() {
     let server = TestServer::start().await;
     let mut health = watch_health(server.channel()).await;
     let mut client = RawClient::connect(server.address()).await;

@@ -14,7 +14,7 @@ use super::{by_lease, update, weighing};
 use crate::support::TestServer;
 
 #[tokio::test]
-async fn a_take_over_fences_off_the_old_lease() {
+async fn takeover_fences_the_old_lease() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let old = register(&mut registry, instance("orders", "a")).await.lease_id;
@@ -39,7 +39,7 @@ async fn a_take_over_fences_off_the_old_lease() {
 }
 
 #[tokio::test]
-async fn each_of_many_take_overs_fences_off_all_before() {
+async fn each_takeover_fences_all_earlier_leases() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let mut leases = Vec::new();
@@ -60,7 +60,7 @@ async fn each_of_many_take_overs_fences_off_all_before() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_tells_which_leases_do_not_live() {
+async fn heartbeat_returns_unknown_leases() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let lease = register(&mut registry, instance("orders", "a")).await.lease_id;
@@ -74,7 +74,7 @@ async fn a_heartbeat_tells_which_leases_do_not_live() {
 }
 
 #[tokio::test]
-async fn keep_alive_answers_each_request_in_order() {
+async fn keep_alive_responds_to_each_request_in_order() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let lease = register(&mut registry, instance("orders", "a")).await.lease_id;

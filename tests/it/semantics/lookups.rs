@@ -11,7 +11,7 @@ use super::{by_lease, update, weighing};
 use crate::support::TestServer;
 
 #[tokio::test]
-async fn resolve_gives_what_takes_traffic_unless_asked_for_all() {
+async fn resolve_returns_instances_in_traffic_unless_all_are_requested() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let statuses = [Status::Starting, Status::Up, Status::Draining, Status::Down];
@@ -30,7 +30,7 @@ async fn resolve_gives_what_takes_traffic_unless_asked_for_all() {
 }
 
 #[tokio::test]
-async fn an_unknown_service_is_an_empty_answer() {
+async fn unknown_service_has_an_empty_response() {
     let server = TestServer::start().await;
     register(&mut server.registry(), instance("orders", "a")).await;
     let answer = resolve_all(&mut server.discovery(), "nothing").await;
@@ -39,7 +39,7 @@ async fn an_unknown_service_is_an_empty_answer() {
 }
 
 #[tokio::test]
-async fn all_that_a_filter_gives_must_match() {
+async fn every_condition_of_a_filter_must_match() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let metadata = BTreeMap::from([("a".to_owned(), "1".to_owned()), ("b".into(), "2".into())]);
@@ -81,7 +81,7 @@ async fn all_that_a_filter_gives_must_match() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_read_after_an_answered_write_sees_it_on_any_connection() {
+async fn read_after_an_acknowledged_write_sees_it_on_any_connection() {
     let server = TestServer::start().await;
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..4 {

@@ -77,7 +77,7 @@ async fn register_large(server: &TestServer, count: usize, entries: usize, bytes
 }
 
 #[tokio::test]
-async fn an_answer_over_4_mib_is_refused_with_the_ways_out() {
+async fn response_over_4_mib_is_refused_with_alternatives() {
     let server = TestServer::start().await;
     register_large(&server, 290, 4, 3_500).await;
     let whole = resolve(&server, page_of("big", 0, "")).await.expect("less than 4 MiB");
@@ -108,7 +108,7 @@ async fn an_answer_over_4_mib_is_refused_with_the_ways_out() {
 }
 
 #[tokio::test]
-async fn pages_of_any_size_add_up_to_the_whole() {
+async fn pages_of_any_size_contain_every_instance_once() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let statuses = [Status::Up, Status::Down, Status::Up, Status::Starting, Status::Up];
@@ -139,7 +139,7 @@ async fn pages_of_any_size_add_up_to_the_whole() {
 }
 
 #[tokio::test]
-async fn pages_hold_while_instances_come_and_go() {
+async fn page_token_stays_valid_while_instances_change() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     for number in (0..300).step_by(2) {
@@ -176,7 +176,7 @@ async fn pages_hold_while_instances_come_and_go() {
 }
 
 #[tokio::test]
-async fn tokens_of_elsewhere_are_refused_by_name() {
+async fn foreign_page_token_is_refused_by_field() {
     let server = TestServer::start().await;
     for service in ["orders", "billing"] {
         for id in ["a", "b", "c"] {
@@ -208,7 +208,7 @@ async fn tokens_of_elsewhere_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_page_of_services_above_the_largest_is_taken_as_the_largest() {
+async fn page_size_above_the_maximum_is_the_maximum() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     for number in 0..1_002 {
@@ -237,7 +237,7 @@ fn largest(id: usize) -> Instance {
 }
 
 #[tokio::test]
-async fn each_message_about_the_largest_instances_stays_under_4_mib() {
+async fn messages_with_the_largest_instances_stay_under_4_mib() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     for id in 0..200 {
@@ -255,7 +255,7 @@ async fn each_message_about_the_largest_instances_stays_under_4_mib() {
 }
 
 #[tokio::test]
-async fn each_message_stays_under_4_mib_where_instances_may_be_larger() {
+async fn messages_stay_under_4_mib_with_raised_limits() {
     let limits = Limits {
         metadata_value_bytes_max: 256 * 1024,
         metadata_bytes_max: 512 * 1024,

@@ -21,7 +21,7 @@ use super::{by_lease, seconds};
 use crate::support::TestServer;
 
 #[tokio::test]
-async fn what_a_registration_leaves_open_the_server_fills_in() {
+async fn server_fills_in_defaults_of_a_registration() {
     let server = TestServer::start().await;
     let before = SystemTime::now();
     let request = register_request(instance("orders", ""));
@@ -46,7 +46,7 @@ async fn what_a_registration_leaves_open_the_server_fills_in() {
 }
 
 #[tokio::test]
-async fn what_a_registration_says_is_what_everyone_reads() {
+async fn registered_fields_are_read_back_unchanged() {
     let server = TestServer::start().await;
     let said = Instance {
         namespace: "prod.eu".into(),
@@ -72,7 +72,7 @@ async fn what_a_registration_says_is_what_everyone_reads() {
 }
 
 #[tokio::test]
-async fn ids_that_the_server_makes_differ() {
+async fn generated_ids_are_unique() {
     let server = TestServer::start().await;
     let mut made = BTreeSet::new();
     for _ in 0..200 {
@@ -83,7 +83,7 @@ async fn ids_that_the_server_makes_differ() {
 }
 
 #[tokio::test]
-async fn the_ttl_is_refused_beyond_its_bounds_and_taken_as_it_is_within() {
+async fn ttl_is_accepted_only_within_its_bounds() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     for (ttl_ms, taken) in
@@ -112,7 +112,7 @@ async fn the_ttl_is_refused_beyond_its_bounds_and_taken_as_it_is_within() {
 }
 
 #[tokio::test]
-async fn a_grace_within_the_ttl_is_taken() {
+async fn grace_within_the_ttl_is_accepted() {
     let server = TestServer::start().await;
     for (ttl_ms, grace_ms) in [(1_000, 0), (1_000, 1_000), (300_000, 300_000), (2_000, 1_999)] {
         let request = RegisterRequest {
@@ -129,7 +129,7 @@ async fn a_grace_within_the_ttl_is_taken() {
 }
 
 #[tokio::test]
-async fn watchers_see_nothing_of_a_take_over_with_the_same_content() {
+async fn takeover_with_the_same_content_sends_no_change() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let first = register(&mut registry, instance_in("orders", "a", "eu-1", "1")).await;
@@ -145,7 +145,7 @@ async fn watchers_see_nothing_of_a_take_over_with_the_same_content() {
 }
 
 #[tokio::test]
-async fn a_take_over_with_other_content_is_one_update_that_says_replaced() {
+async fn takeover_with_other_content_is_one_update_with_reason_replaced() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let first = register(&mut registry, instance_in("orders", "a", "eu-1", "1")).await;
@@ -164,7 +164,7 @@ async fn a_take_over_with_other_content_is_one_update_that_says_replaced() {
 }
 
 #[tokio::test]
-async fn an_identity_that_comes_back_is_new() {
+async fn identity_that_registers_again_is_new() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let first = register(&mut registry, instance("orders", "a")).await;

@@ -7,7 +7,7 @@ use super::by_name;
 use crate::support::TestServer;
 
 #[tokio::test]
-async fn services_come_page_by_page_with_their_counts() {
+async fn services_are_listed_in_pages_with_counts() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let mut expected = Vec::new();
@@ -51,7 +51,7 @@ async fn services_come_page_by_page_with_their_counts() {
 }
 
 #[tokio::test]
-async fn a_page_of_services_holds_while_services_come_and_go() {
+async fn page_of_services_stays_valid_while_services_change() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     for name in ["a", "c", "e"] {

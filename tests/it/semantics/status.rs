@@ -14,7 +14,7 @@ use super::by_name;
 use crate::support::TestServer;
 
 #[tokio::test]
-async fn the_status_tells_how_the_server_stands() {
+async fn status_counts_instances_services_leases_and_watchers() {
     let before = SystemTime::now();
     let server = TestServer::start().await;
     let empty = server.status().await;
@@ -50,13 +50,13 @@ async fn the_status_tells_how_the_server_stands() {
 }
 
 #[tokio::test]
-async fn each_memory_registry_has_a_history_of_its_own() {
+async fn each_memory_registry_has_its_own_history() {
     let (first, second) = (TestServer::start().await, TestServer::start().await);
     assert_ne!(first.status().await.history_id, second.status().await.history_id);
 }
 
 #[tokio::test]
-async fn a_store_that_keeps_nothing_has_no_backup() {
+async fn memory_store_has_no_backup() {
     let server = TestServer::start().await;
     let refused = server.admin().backup(BackupRequest {}).await.expect_err("nothing to back up");
     assert_eq!(refused.code(), Code::FailedPrecondition);

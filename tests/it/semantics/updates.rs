@@ -13,7 +13,7 @@ use super::{by_lease, by_name, update, update_named, weighing};
 use crate::support::TestServer;
 
 #[tokio::test]
-async fn an_update_changes_what_its_mask_names_and_nothing_else() {
+async fn update_changes_only_the_fields_of_its_mask() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let entry = |key: &str| (key.to_owned(), key.to_owned());
@@ -59,7 +59,7 @@ async fn an_update_changes_what_its_mask_names_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn an_operator_updates_by_name() {
+async fn operator_updates_by_name() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     register(&mut registry, instance("orders", "a")).await;
@@ -70,7 +70,7 @@ async fn an_operator_updates_by_name() {
 }
 
 #[tokio::test]
-async fn an_update_that_changes_nothing_takes_no_revision_and_wakes_nobody() {
+async fn update_without_a_difference_takes_no_revision_and_wakes_no_watcher() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let before = register(&mut registry, instance_in("orders", "a", "eu-1", "1")).await;
@@ -90,7 +90,7 @@ async fn an_update_that_changes_nothing_takes_no_revision_and_wakes_nobody() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_not_found() {
+async fn unknown_instances_are_not_found() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let lease = register(&mut registry, instance("orders", "a")).await.lease_id;
@@ -114,7 +114,7 @@ async fn what_is_not_there_is_not_found() {
 }
 
 #[tokio::test]
-async fn the_reason_of_a_removal_tells_whose_decision_it_was() {
+async fn removal_has_the_reason_of_its_cause() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let own = register(&mut registry, instance("orders", "own")).await;

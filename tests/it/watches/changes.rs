@@ -12,7 +12,7 @@ use super::{evict, kinds, move_to};
 use crate::support::TestServer;
 
 #[tokio::test]
-async fn a_watch_begins_with_a_snapshot_and_goes_on_with_changes() {
+async fn watch_starts_with_a_snapshot_and_continues_with_changes() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let a = register(&mut registry, instance("orders", "a")).await;
@@ -44,7 +44,7 @@ async fn a_watch_begins_with_a_snapshot_and_goes_on_with_changes() {
 }
 
 #[tokio::test]
-async fn a_watch_of_what_does_not_exist_yet_begins_empty() {
+async fn watch_of_an_unknown_service_starts_empty() {
     let server = TestServer::start().await;
     let mut follower = Follower::ready(&mut server.discovery(), watch_of(&["later"])).await;
     assert!(follower.state.is_empty());
@@ -54,7 +54,7 @@ async fn a_watch_of_what_does_not_exist_yet_begins_empty() {
 }
 
 #[tokio::test]
-async fn one_watch_follows_several_services() {
+async fn watch_covers_several_services() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     register(&mut registry, instance("a", "1")).await;
@@ -70,7 +70,7 @@ async fn one_watch_follows_several_services() {
 }
 
 #[tokio::test]
-async fn a_watch_of_no_services_follows_its_whole_namespace() {
+async fn watch_without_services_covers_the_namespace() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let within = |namespace: &str, service: &str| Instance {
@@ -92,7 +92,7 @@ async fn a_watch_of_no_services_follows_its_whole_namespace() {
 }
 
 #[tokio::test]
-async fn what_comes_to_match_a_filter_is_added_and_what_no_longer_does_is_removed() {
+async fn instances_are_added_and_removed_as_they_match_a_filter() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let a = register(&mut registry, instance_in("s", "a", "in", "1")).await;

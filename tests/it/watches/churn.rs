@@ -199,7 +199,7 @@ async fn instances_at(server: &TestServer, revision: u64) -> Vec<Instance> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_watchers_under_churn_end_with_exactly_what_the_registry_has() {
+async fn watchers_under_churn_end_with_the_state_of_the_registry() {
     let seed = seed();
     // A short log, so that pausing watchers fall behind it.
     let server = TestServer::start_with(Limits { log_changes_max: 200, ..Limits::default() }).await;

@@ -13,7 +13,7 @@ use waypost_testing::{
 use crate::support::TestServer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_snapshot_comes_in_parts_of_which_only_the_last_says_so() {
+async fn large_snapshot_is_sent_in_parts_with_the_last_one_marked() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let value = "x".repeat(4096 - 8);
@@ -47,7 +47,7 @@ async fn a_large_snapshot_comes_in_parts_of_which_only_the_last_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_large_changes_come_in_messages_that_clients_take() {
+async fn large_changes_are_sent_in_messages_under_the_limit() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     let cursor = register(&mut registry, instance("orders", "first")).await.cursor;
@@ -70,7 +70,7 @@ async fn many_large_changes_come_in_messages_that_clients_take() {
 }
 
 #[tokio::test]
-async fn a_quiet_watch_says_within_ten_seconds_that_it_lives_and_where_the_registry_stands() {
+async fn idle_watch_sends_the_cursor_within_ten_seconds() {
     let server = TestServer::start().await;
     let mut follower = Follower::ready(&mut server.discovery(), watch_of(&["quiet"])).await;
     let begun = Instant::now();

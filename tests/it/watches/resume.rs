@@ -16,7 +16,7 @@ use super::{evict, kinds};
 use crate::support::TestServer;
 
 #[tokio::test]
-async fn a_watch_resumes_where_its_caller_stands() {
+async fn watch_resumes_at_its_cursor() {
     let server = TestServer::start().await;
     let mut registry = server.registry();
     register(&mut registry, instance("orders", "a")).await;
@@ -43,7 +43,7 @@ async fn a_watch_resumes_where_its_caller_stands() {
 }
 
 #[tokio::test]
-async fn a_watch_that_resumes_at_the_present_hears_so_at_once() {
+async fn watch_resumed_at_the_latest_revision_gets_an_idle_message_at_once() {
     let server = TestServer::start().await;
     let added = register(&mut server.registry(), instance("orders", "a")).await;
     let request = WatchRequest { resume: added.cursor.clone(), ..watch_of(&["orders"]) };
@@ -57,7 +57,7 @@ async fn a_watch_that_resumes_at_the_present_hears_so_at_once() {
 }
 
 #[tokio::test]
-async fn a_watch_that_cannot_resume_begins_with_a_snapshot() {
+async fn watch_that_cannot_resume_starts_with_a_snapshot() {
     let server = TestServer::start().await;
     let cursor = register(&mut server.registry(), instance("orders", "a")).await.cursor;
     let cursor = cursor.expect("a cursor");
@@ -80,7 +80,7 @@ async fn a_watch_that_cannot_resume_begins_with_a_snapshot() {
 }
 
 #[tokio::test]
-async fn a_watch_that_resumes_behind_the_log_begins_with_a_snapshot() {
+async fn watch_resumed_behind_the_log_starts_with_a_snapshot() {
     let limits = Limits { log_changes_max: 3, ..Limits::default() };
     let server = TestServer::start_with(limits).await;
     let mut registry = server.registry();

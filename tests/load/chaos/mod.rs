@@ -27,7 +27,7 @@ use crate::support::shared;
 const REPLICAS: usize = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn through_random_faults_the_living_stay_and_the_dead_leave_in_time() {
+async fn live_replicas_stay_and_dead_ones_leave_views_in_time() {
     let _shared = shared().await;
     let seed = seed();
     let time = Duration::from_secs(from_environment("WAYPOST_CHAOS_SECONDS").unwrap_or(25));
@@ -59,7 +59,7 @@ async fn through_random_faults_the_living_stay_and_the_dead_leave_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_killed_with_kill_9_is_out_of_every_callers_picks_within_its_grace_and_100_ms() {
+async fn killed_process_is_not_picked_after_its_grace_and_100_ms() {
     let _shared = shared().await;
     let setting = Setting {
         replicas: 8,
@@ -80,7 +80,7 @@ async fn a_process_killed_with_kill_9_is_out_of_every_callers_picks_within_its_g
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replicas_outlive_a_registry_that_stands_still_for_many_ttls() {
+async fn replicas_survive_a_registry_stalled_for_many_ttls() {
     let _shared = shared().await;
     let setting = Setting {
         replicas: REPLICAS,

@@ -17,7 +17,7 @@ const LIFE: &str = "life";
 /// The environment variable with a replica's terms.
 const TERMS: &str = "CHAOS_REPLICA";
 /// The test that such a process is asked for.
-const MAIN: &str = "chaos::replica::a_replica_is_this_program_in_another_part";
+const MAIN: &str = "chaos::replica::replica_process";
 
 /// Names one life of one replica: each process has its own.
 pub(crate) type Life = u64;
@@ -68,7 +68,7 @@ impl Replica {
 
 /// In a process that is to be a replica, this is all that it does.
 #[test]
-fn a_replica_is_this_program_in_another_part() {
+fn replica_process() {
     let Ok(terms) = env::var(TERMS) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(serve(&terms));

@@ -23,7 +23,7 @@ use self::world::World;
 use crate::support::shared;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_answered_survives_every_kill_and_nothing_else_does() {
+async fn acknowledged_writes_survive_every_kill_and_refused_ones_do_not() {
     let _shared = shared().await;
     let seed = seed();
     let rounds = from_environment("WAYPOST_KILL_ROUNDS").unwrap_or(20);

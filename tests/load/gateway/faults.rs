@@ -56,7 +56,7 @@ impl Stage {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_notice_nothing_of_replicas_that_die_leave_and_come() {
+async fn replicas_that_die_drain_and_join_fail_no_safe_request() {
     let _alone = alone().await;
     let time = Duration::from_secs(from_environment("WAYPOST_GATEWAY_SECONDS").unwrap_or(14));
     let registry = serve().log("error").start().await;

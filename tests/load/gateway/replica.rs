@@ -27,7 +27,7 @@ pub(crate) const SERVICE: &str = "orders";
 /// address.
 const TERMS: &str = "GATEWAY_REPLICA";
 /// The test that such a process is asked for.
-const MAIN: &str = "gateway::replica::a_replica_is_this_program_in_another_part";
+const MAIN: &str = "gateway::replica::replica_process";
 /// The time of a draining replica to finish its requests.
 const LEAVING: Duration = Duration::from_secs(5);
 /// The longest that a request takes.
@@ -60,7 +60,7 @@ impl Replica {
 
 /// In a process that is to be a replica, this is all that it does.
 #[test]
-fn a_replica_is_this_program_in_another_part() {
+fn replica_process() {
     let Ok(terms) = env::var(TERMS) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(serve(&terms));

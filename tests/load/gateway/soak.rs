@@ -30,7 +30,7 @@ const GROWTH_MAX: u64 = 24 << 20;
 const METRICS_MAX: usize = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_scanner_fails_no_good_request_and_leaves_nothing_behind() {
+async fn scanner_fails_no_valid_request_and_leaves_no_state() {
     let _alone = alone().await;
     let time = Duration::from_secs(from_environment("WAYPOST_GATEWAY_SECONDS").unwrap_or(9));
     let seed = seed();

@@ -95,7 +95,7 @@ async fn equal_replicas_get_equal_shares() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_slow_gets_little() {
+async fn slow_replica_gets_little_traffic() {
     let _alone = alone().await;
     let counts = spread(10 * WORK, None).await;
     let fair = counts.values().sum::<usize>() / REPLICAS;

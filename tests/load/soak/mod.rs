@@ -77,7 +77,7 @@ async fn largest_until(server: &RegistryProcess, until: Instant) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_scanner_fails_no_good_request_and_leaves_nothing_behind() {
+async fn scanner_fails_no_valid_request_and_leaves_no_state() {
     let _alone = alone().await;
     let seconds = from_environment("WAYPOST_SOAK_SECONDS").unwrap_or(9);
     let time = Duration::from_secs(seconds);

@@ -29,7 +29,7 @@ impl Greeter for Relay {
 }
 
 #[tokio::test]
-async fn what_tells_a_request_apart_travels_through_a_server_to_the_next() {
+async fn correlation_travels_through_a_server_to_the_next() {
     let world = World::new();
     let _a = world.replica("a", Act::Answer);
     let relay = GreeterServer::new(Relay(world.channel(1).await));

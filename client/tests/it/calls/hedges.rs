@@ -8,7 +8,7 @@ use waypost_client::Policy;
 use super::{Act, World, call, greet, request, sent_twice, soon, unavailable, until};
 
 #[tokio::test]
-async fn a_slow_call_is_sent_to_a_second_instance_and_the_first_answer_counts() {
+async fn slow_call_is_hedged_and_the_first_response_counts() {
     let world = World::new();
     let _slow = world.replica("slow", Act::Hang);
     let _good = world.replica("good", Act::Answer);
@@ -19,7 +19,7 @@ async fn a_slow_call_is_sent_to_a_second_instance_and_the_first_answer_counts() 
 }
 
 #[tokio::test]
-async fn the_attempt_that_lost_is_cancelled() {
+async fn losing_attempt_is_cancelled() {
     let world = World::new();
     let _slow = world.replica("slow", Act::Hang);
     let _good = world.replica("good", Act::Answer);
@@ -36,7 +36,7 @@ async fn the_attempt_that_lost_is_cancelled() {
 }
 
 #[tokio::test]
-async fn a_call_is_sent_twice_at_most_and_to_two_instances() {
+async fn hedged_call_is_sent_to_two_instances_at_most() {
     let world = World::new();
     let release = watch::Sender::new(false);
     let _replicas: Vec<_> =
@@ -54,7 +54,7 @@ async fn a_call_is_sent_twice_at_most_and_to_two_instances() {
 }
 
 #[tokio::test]
-async fn a_second_attempt_that_fails_leaves_the_first_one_alone() {
+async fn failed_hedge_leaves_the_first_attempt_running() {
     let calling = async {
         // Until the slow one is first. Anew each time: one that failed often would be ejected.
         loop {
@@ -76,7 +76,7 @@ async fn a_second_attempt_that_fails_leaves_the_first_one_alone() {
 }
 
 #[tokio::test]
-async fn a_single_instance_is_not_sent_a_call_twice() {
+async fn single_instance_gets_no_hedge() {
     let world = World::new();
     let release = watch::Sender::new(false);
     let _a = world.replica("a", Act::Wait(release.subscribe()));
@@ -90,7 +90,7 @@ async fn a_single_instance_is_not_sent_a_call_twice() {
 }
 
 #[tokio::test]
-async fn a_silent_replica_costs_no_idempotent_call_with_a_deadline() {
+async fn silent_replica_fails_no_idempotent_call_with_a_deadline() {
     let world = World::new();
     let _silent = world.replica("silent", Act::Hang);
     let _b = world.replica("b", Act::Answer);

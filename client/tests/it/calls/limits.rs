@@ -9,7 +9,7 @@ use waypost_client::Service;
 use super::{Act, World, call, come_back, greet, request, until};
 
 #[tokio::test]
-async fn each_attempt_tells_what_is_left_of_the_calls_time() {
+async fn each_attempt_carries_the_remaining_timeout() {
     let world = World::new();
     let _a = world.replica("a", come_back("grpc-retry-pushback-ms", "200"));
     let channel = world.channel(1).await.retry_idempotent(2);
@@ -40,7 +40,7 @@ fn left(timeout: Option<&str>) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_instance_never_has_more_calls_in_flight_than_it_may() {
+async fn calls_in_flight_stay_within_the_limit_of_an_instance() {
     let world = World::new();
     let release = watch::Sender::new(false);
     let _a = world.replica("a", Act::Wait(release.subscribe()));
@@ -72,7 +72,7 @@ async fn an_instance_never_has_more_calls_in_flight_than_it_may() {
 }
 
 #[tokio::test]
-async fn calls_go_to_where_there_is_room() {
+async fn calls_go_to_instances_below_their_limit() {
     let world = World::new();
     let release = watch::Sender::new(false);
     let _a = world.replica("a", Act::Wait(release.subscribe()));
@@ -94,7 +94,7 @@ async fn calls_go_to_where_there_is_room() {
 }
 
 #[tokio::test]
-async fn a_call_waits_for_an_instance_where_that_is_asked_for() {
+async fn call_waits_for_an_instance_if_configured() {
     let world = World::new();
     let channel = world.channel(0).await;
     assert_eq!(greet(&channel).await.unwrap_err().code(), Code::Unavailable);
@@ -114,7 +114,7 @@ async fn a_call_waits_for_an_instance_where_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn no_call_waits_for_an_instance_longer_than_it_may() {
+async fn wait_for_an_instance_is_bounded() {
     let world = World::new();
     let channel = world.channel(0).await.wait_for_ready(Duration::from_millis(100));
     let began = Instant::now();

@@ -83,7 +83,7 @@ async fn listening() -> u16 {
 }
 
 #[tokio::test]
-async fn a_call_that_an_instance_refuses_unseen_is_sent_to_another_one_unasked() {
+async fn refused_stream_is_always_sent_to_another_instance() {
     for refusal in [Refusal::Reset, Refusal::Goodbye] {
         let (bad, refused) = refusing(refusal).await;
         let channel = fixed([bad, listening().await]).channel();
@@ -97,7 +97,7 @@ async fn a_call_that_an_instance_refuses_unseen_is_sent_to_another_one_unasked()
 }
 
 #[tokio::test]
-async fn where_all_refuse_a_call_it_fails_soon() {
+async fn call_fails_soon_if_all_instances_refuse_it() {
     for refusal in [Refusal::Reset, Refusal::Goodbye] {
         let (bad, refused) = refusing(refusal).await;
         let channel = fixed([bad]).channel();
@@ -107,7 +107,7 @@ async fn where_all_refuse_a_call_it_fails_soon() {
 }
 
 #[tokio::test]
-async fn where_most_take_no_connection_no_call_fails() {
+async fn instances_that_refuse_connections_fail_no_call() {
     let world = World::new();
     for id in ["a", "b", "c", "d"] {
         drop(world.replica(id, Act::Answer));

@@ -7,7 +7,7 @@ use tonic::Code;
 use super::{Act, World, call, come_back, greet, request, sent_twice, unavailable, until_seen};
 
 #[tokio::test]
-async fn a_call_that_is_answered_unavailable_is_sent_once_unless_told_otherwise() {
+async fn unavailable_call_is_not_retried_by_default() {
     let world = World::new();
     let _a = world.replica("a", unavailable());
     let _b = world.replica("b", unavailable());
@@ -25,7 +25,7 @@ async fn a_call_that_is_answered_unavailable_is_sent_once_unless_told_otherwise(
 }
 
 #[tokio::test]
-async fn an_idempotent_call_is_sent_to_another_instance() {
+async fn idempotent_call_is_retried_at_another_instance() {
     let world = World::new();
     let _bad = world.replica("bad", unavailable());
     let _good = world.replica("good", Act::Answer);
@@ -37,7 +37,7 @@ async fn an_idempotent_call_is_sent_to_another_instance() {
 }
 
 #[tokio::test]
-async fn a_single_instance_is_tried_again() {
+async fn single_instance_is_retried() {
     let world = World::new();
     let _a = world.replica("a", unavailable());
     let channel = world.channel(1).await.retry_idempotent(2);
@@ -46,7 +46,7 @@ async fn a_single_instance_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_call_whose_connection_is_lost_is_sent_again_where_that_is_allowed() {
+async fn lost_call_is_retried_only_if_allowed() {
     for (attempts, expected) in [(1, Err(Code::Unavailable)), (2, Ok("b".to_owned()))] {
         let world = World::new();
         let a = world.replica("a", Act::Hang);
@@ -63,7 +63,7 @@ async fn a_call_whose_connection_is_lost_is_sent_again_where_that_is_allowed() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_too_long_to_be_kept_is_sent_once() {
+async fn request_too_large_to_buffer_is_not_retried() {
     let world = World::new();
     let _a = world.replica("a", unavailable());
     let channel = world.channel(1).await.retry_idempotent(3);
@@ -76,7 +76,7 @@ async fn a_request_that_is_too_long_to_be_kept_is_sent_once() {
 }
 
 #[tokio::test]
-async fn what_is_sent_again_stays_within_the_budget() {
+async fn retries_stay_within_their_budget() {
     let world = World::new();
     let _a = world.replica("a", unavailable());
     let channel = world.channel(1).await.retry_idempotent(2);
@@ -92,7 +92,7 @@ async fn what_is_sent_again_stays_within_the_budget() {
 }
 
 #[tokio::test]
-async fn an_instance_says_when_to_come_back() {
+async fn pushback_delays_a_retry() {
     for (name, value) in [("grpc-retry-pushback-ms", "250"), ("retry-after", "1")] {
         let world = World::new();
         let _a = world.replica("a", come_back(name, value));
@@ -106,7 +106,7 @@ async fn an_instance_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn an_instance_says_not_to_come_back() {
+async fn pushback_forbids_a_retry() {
     for value in ["-1", "soon"] {
         let world = World::new();
         let _a = world.replica("a", come_back("grpc-retry-pushback-ms", value));
@@ -117,7 +117,7 @@ async fn an_instance_says_not_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_wait_that_outlasts_the_call_is_not_begun() {
+async fn pushback_beyond_the_deadline_ends_the_call() {
     let world = World::new();
     let _a = world.replica("a", come_back("grpc-retry-pushback-ms", "60000"));
     let channel = world.channel(1).await.retry_idempotent(5);

@@ -12,7 +12,7 @@ use waypost_testing::greeter::{GreetRequest, greeter_client::GreeterClient};
 use super::{counts, failures, greet, placed, registry, replica, soon, until_seen};
 
 #[tokio::test]
-async fn calls_are_spread_and_follow_who_comes_and_goes() {
+async fn calls_are_balanced_and_follow_membership() {
     let (network, fake, _process, client) = registry();
     let (_a, _b) = (placed(&network, &fake, "a"), placed(&network, &fake, "b"));
     let channel = client.service("greeter").with_policy(Policy::LeastRequest).channel();
@@ -24,7 +24,7 @@ async fn calls_are_spread_and_follow_who_comes_and_goes() {
 }
 
 #[tokio::test]
-async fn a_killed_replica_fails_no_later_call() {
+async fn killed_replica_fails_no_later_call() {
     let (network, fake, _process, client) = registry();
     let (a, _b) = (placed(&network, &fake, "a"), placed(&network, &fake, "b"));
     let channel = client.channel("greeter");
@@ -44,7 +44,7 @@ async fn a_killed_replica_fails_no_later_call() {
 }
 
 #[tokio::test]
-async fn calls_go_on_while_the_registry_is_away() {
+async fn calls_succeed_while_the_registry_is_unreachable() {
     let (network, fake, process, client) = registry();
     let _a = placed(&network, &fake, "a");
     let channel = client.channel("greeter");
@@ -54,7 +54,7 @@ async fn calls_go_on_while_the_registry_is_away() {
 }
 
 #[tokio::test]
-async fn without_instances_a_call_fails_at_once_and_says_why() {
+async fn call_without_instances_fails_at_once_with_the_reason() {
     let (_network, _fake, _process, client) = registry();
     let channel = client.channel("greeter");
     let status = greet(&channel).await.unwrap_err();
@@ -63,7 +63,7 @@ async fn without_instances_a_call_fails_at_once_and_says_why() {
 }
 
 #[tokio::test]
-async fn where_none_takes_a_connection_the_call_says_so() {
+async fn call_reports_that_no_instance_accepts_connections() {
     let (network, fake, _process, client) = registry();
     for id in ["a", "b", "c"] {
         drop(placed(&network, &fake, id));
@@ -78,7 +78,7 @@ async fn where_none_takes_a_connection_the_call_says_so() {
 }
 
 #[tokio::test]
-async fn a_calls_timeout_covers_everything() {
+async fn call_timeout_covers_all_attempts() {
     let (network, fake, _process, client) = registry();
     let _a = placed(&network, &fake, "a");
     let channel = client.channel("greeter");
@@ -93,7 +93,7 @@ async fn a_calls_timeout_covers_everything() {
 }
 
 #[tokio::test]
-async fn a_busy_replica_is_passed_by() {
+async fn busy_replica_is_not_picked() {
     let (network, fake, _process, client) = registry();
     let (_a, _b) = (placed(&network, &fake, "a"), placed(&network, &fake, "b"));
     let channel = client.channel("greeter");
@@ -106,7 +106,7 @@ async fn a_busy_replica_is_passed_by() {
 }
 
 #[tokio::test]
-async fn an_instance_that_refuses_connections_fails_no_call() {
+async fn refused_connections_fail_no_call() {
     let (network, fake, _process, client) = registry();
     let (_a, _b) = (placed(&network, &fake, "a"), placed(&network, &fake, "b"));
     fake.place("greeter", "gone", "gone");
@@ -115,7 +115,7 @@ async fn an_instance_that_refuses_connections_fails_no_call() {
 }
 
 #[tokio::test]
-async fn an_instance_that_is_cut_off_fails_no_call() {
+async fn unreachable_instance_fails_no_call() {
     let (network, fake, _process, client) = registry();
     let (_a, _b) = (placed(&network, &fake, "a"), placed(&network, &fake, "b"));
     fake.place("greeter", "nowhere", "nowhere");
@@ -124,7 +124,7 @@ async fn an_instance_that_is_cut_off_fails_no_call() {
 }
 
 #[tokio::test]
-async fn an_instance_that_is_cut_off_is_left_alone_by_callers_without_patience() {
+async fn unreachable_instance_is_ejected_for_callers_with_short_timeouts() {
     let (network, fake, _process, client) = registry();
     let _a = placed(&network, &fake, "a");
     fake.place("greeter", "nowhere", "nowhere");
@@ -140,7 +140,7 @@ async fn an_instance_that_is_cut_off_is_left_alone_by_callers_without_patience()
 }
 
 #[tokio::test]
-async fn a_connection_is_made_however_short_the_calls_deadlines_are() {
+async fn connection_is_made_with_any_call_deadline() {
     let (network, fake, _process, client) = registry();
     let _far = placed(&network, &fake, "far");
     let channel = client.channel("greeter");
@@ -157,7 +157,7 @@ async fn a_connection_is_made_however_short_the_calls_deadlines_are() {
 }
 
 #[tokio::test]
-async fn instances_that_fail_or_say_nothing_are_left_alone_soon() {
+async fn failing_and_silent_instances_are_ejected() {
     for bad in ["silent", "failing"] {
         let (network, fake, _process, client) = registry();
         let (_a, _b) = (placed(&network, &fake, "a"), placed(&network, &fake, "b"));

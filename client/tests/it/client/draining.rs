@@ -21,7 +21,7 @@ async fn until_held(fake: &Fake, status: proto::Status) {
 }
 
 #[tokio::test]
-async fn an_instance_follows_what_it_is_told_of_its_readiness() {
+async fn status_follows_readiness() {
     let (_network, fake, _process, client) = registry();
     let ready = watch::Sender::new(false);
     let registered = soon(client.register(following(&ready))).await.unwrap();
@@ -43,7 +43,7 @@ async fn an_instance_follows_what_it_is_told_of_its_readiness() {
 }
 
 #[tokio::test]
-async fn readiness_that_changes_during_an_outage_is_told_as_it_is_in_the_end() {
+async fn last_readiness_is_sent_after_an_outage() {
     let (network, fake, process, client) = registry();
     let ready = watch::Sender::new(false);
     let registered = soon(client.register(following(&ready))).await.unwrap();
@@ -64,7 +64,7 @@ async fn readiness_that_changes_during_an_outage_is_told_as_it_is_in_the_end() {
 }
 
 #[tokio::test]
-async fn what_registers_again_registers_with_its_present_readiness() {
+async fn repeated_registration_has_the_current_readiness() {
     let (network, before) = (Network::default(), Fake::new());
     let process = before.serve(&network, "registry");
     let client = client(&network, &["registry"]);
@@ -105,7 +105,7 @@ async fn draining_waits_for_calls_in_flight() {
 }
 
 #[tokio::test]
-async fn draining_gives_callers_time_to_see_it() {
+async fn draining_waits_until_callers_have_seen_it() {
     let (_network, fake, _process, client) = registry();
     let registered = soon(client.register(an_order())).await.unwrap();
     let began = Instant::now();
@@ -116,7 +116,7 @@ async fn draining_gives_callers_time_to_see_it() {
 }
 
 #[tokio::test]
-async fn draining_takes_no_longer_than_its_grace() {
+async fn draining_is_bounded_by_its_grace() {
     let (_network, fake, _process, client) = registry();
     let registered = soon(client.register(an_order())).await.unwrap();
     let in_flight = InFlight::new();
@@ -127,7 +127,7 @@ async fn draining_takes_no_longer_than_its_grace() {
 }
 
 #[tokio::test]
-async fn draining_does_not_wait_for_a_registry_that_is_away() {
+async fn draining_does_not_wait_for_an_unreachable_registry() {
     let (_network, _fake, process, client) = registry();
     let registered = soon(client.register(an_order())).await.unwrap();
     drop(process);
@@ -137,14 +137,14 @@ async fn draining_does_not_wait_for_a_registry_that_is_away() {
 }
 
 #[tokio::test]
-async fn what_was_never_registered_is_drained_at_once() {
+async fn draining_what_was_never_registered_ends_at_once() {
     let client = client(&Network::default(), &["registry"]);
     let drained = soon(client.register_in_background(an_order()).drain(Duration::MAX)).await;
     assert!(!drained.announced && drained.deregistered.is_ok(), "{drained:?}");
 }
 
 #[tokio::test]
-async fn what_drains_follows_its_readiness_no_more() {
+async fn draining_instance_ignores_readiness() {
     let (_network, fake, _process, client) = registry();
     let ready = watch::Sender::new(true);
     let registered = soon(client.register(following(&ready))).await.unwrap();
@@ -160,7 +160,7 @@ async fn what_drains_follows_its_readiness_no_more() {
 }
 
 #[tokio::test]
-async fn a_replica_that_has_drained_can_be_killed_without_a_failed_call() {
+async fn drained_replica_can_be_killed_without_a_failed_call() {
     let (network, fake, _process, client) = registry();
     let in_flight = InFlight::new();
     let greeter = in_flight.named_layer(GreeterServer::new(Replica("a".into())));

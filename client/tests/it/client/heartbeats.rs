@@ -26,7 +26,7 @@ fn is_retrying(state: &RegistrationState) -> bool {
 }
 
 #[tokio::test]
-async fn a_thousand_registrations_share_one_stream_and_come_back_over_one() {
+async fn thousand_registrations_share_one_stream() {
     let (network, fake, process, client) = registry();
     // None of them has a heartbeat due after the first: they detect the end by the stream alone.
     fake.alter(|state| state.interval = 60);
@@ -48,7 +48,7 @@ async fn a_thousand_registrations_share_one_stream_and_come_back_over_one() {
 }
 
 #[tokio::test]
-async fn a_missing_answer_breaks_the_stream_for_all_that_live_on_it() {
+async fn missing_heartbeat_response_breaks_the_shared_stream() {
     let (_network, fake, _process, client) = registry();
     fake.alter(|state| state.interval = 60);
     let idle = many(&client, 3);
@@ -64,7 +64,7 @@ async fn a_missing_answer_breaks_the_stream_for_all_that_live_on_it() {
 }
 
 #[tokio::test]
-async fn the_stream_lasts_until_the_last_one_has_left() {
+async fn shared_stream_lasts_until_the_last_registration_ends() {
     let (_network, fake, _process, client) = registry();
     fake.alter(|state| state.interval = 60);
     let registered = many(&client, 3);
@@ -81,7 +81,7 @@ async fn the_stream_lasts_until_the_last_one_has_left() {
 }
 
 #[test]
-fn a_stream_that_ends_with_its_runtime_ends_no_registration_of_another() {
+fn end_of_a_runtime_ends_no_registration_of_another() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (_network, fake, _process, client) = registry();
     let (first, second) = (runtime(), runtime());
@@ -103,7 +103,7 @@ fn a_stream_that_ends_with_its_runtime_ends_no_registration_of_another() {
 }
 
 #[tokio::test]
-async fn another_address_takes_over() {
+async fn client_fails_over_to_another_address() {
     let (network, fake) = (Network::default(), Fake::new());
     let first = fake.serve(&network, "first");
     let _second = fake.serve(&network, "second");

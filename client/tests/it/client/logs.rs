@@ -59,7 +59,7 @@ impl Logs {
 const HERE: &str = "peer=\"registry:7510\"";
 
 #[tokio::test]
-async fn a_registry_that_is_not_there_yet_is_logged_once() {
+async fn unreachable_registry_is_logged_once() {
     let (logs, _guard) = Logs::here();
     let (network, fake) = (Network::default(), Fake::new());
     let client = client(&network, &["registry"]);

@@ -9,7 +9,7 @@ use super::{an_order, client, nameless, registry, soon, until_registered_anew};
 use crate::support::{Fake, Network};
 
 #[tokio::test]
-async fn an_instance_is_registered_kept_alive_and_deregistered() {
+async fn instance_is_registered_renewed_and_deregistered() {
     let (_network, fake, _process, client) = registry();
     let registration = an_order().zone("a").metadata("k", "v");
     let registered = client.register(registration).await.unwrap();
@@ -31,7 +31,7 @@ async fn dropping_the_guard_deregisters() {
 }
 
 #[tokio::test]
-async fn a_refused_registration_names_the_fields() {
+async fn refused_registration_names_the_fields() {
     let (_network, _fake, _process, client) = registry();
     let refused = client.register(Registration::new("", "10.0.0.1", 80)).await;
     let Err(RegisterError::Invalid(refusal)) = refused else { panic!("{refused:?}") };
@@ -39,7 +39,7 @@ async fn a_refused_registration_names_the_fields() {
 }
 
 #[tokio::test]
-async fn a_registry_without_memory_is_told_again_with_what_was_set() {
+async fn restarted_registry_gets_the_last_content() {
     let (network, before) = (Network::default(), Fake::new());
     let process = before.serve(&network, "registry");
     let client = client(&network, &["registry"]);
@@ -58,7 +58,7 @@ async fn a_registry_without_memory_is_told_again_with_what_was_set() {
 }
 
 #[tokio::test]
-async fn a_lost_lease_is_noticed_by_an_update() {
+async fn update_detects_a_lost_lease() {
     let (_network, fake, _process, client) = registry();
     let mut registered = client.register(an_order()).await.unwrap();
     let expired = registered.lease_id();
@@ -70,7 +70,7 @@ async fn a_lost_lease_is_noticed_by_an_update() {
 }
 
 #[tokio::test]
-async fn a_refused_update_is_not_registered_later() {
+async fn refused_update_is_not_registered_later() {
     let (_network, fake, _process, client) = registry();
     let mut registered = client.register(an_order()).await.unwrap();
     let refused = registered.set_weight(u32::MAX).await;
@@ -95,7 +95,7 @@ async fn registering_waits_for_a_registry() {
 }
 
 #[tokio::test]
-async fn started_without_a_registry_it_is_registered_when_one_comes() {
+async fn registration_in_background_completes_once_a_registry_is_reachable() {
     let (network, fake) = (Network::default(), Fake::new());
     let client = client(&network, &["registry"]);
     let mut registered = client.register_in_background(an_order());
@@ -117,7 +117,7 @@ async fn started_without_a_registry_it_is_registered_when_one_comes() {
 }
 
 #[tokio::test]
-async fn a_refused_start_is_shown_and_tried_again_when_it_changes() {
+async fn refused_registration_is_retried_after_an_update() {
     let (_network, fake, _process, client) = registry();
     fake.alter(|state| state.refuses = Some("full"));
     let mut registered = client.register_in_background(an_order());
@@ -132,7 +132,7 @@ async fn a_refused_start_is_shown_and_tried_again_when_it_changes() {
 }
 
 #[tokio::test]
-async fn what_was_started_and_never_registered_leaves_at_once() {
+async fn deregistering_what_was_never_registered_ends_at_once() {
     let client = client(&Network::default(), &["registry"]);
     let registered = client.register_in_background(an_order());
     let mut state = registered.state();
@@ -141,7 +141,7 @@ async fn what_was_started_and_never_registered_leaves_at_once() {
 }
 
 #[tokio::test]
-async fn an_attempt_whose_answer_is_lost_leaves_no_ghost() {
+async fn lost_response_leaves_no_second_instance() {
     let (_network, fake, _process, client) = registry();
     fake.alter(|state| state.answers_lost = 3);
     let registered = soon(client.register(nameless())).await.unwrap();
@@ -162,7 +162,7 @@ async fn two_registrations_without_id_are_two_instances() {
 }
 
 #[tokio::test]
-async fn giving_up_while_an_answer_is_on_its_way_deregisters() {
+async fn cancelled_registration_with_a_late_response_deregisters() {
     for registration in [an_order(), nameless()] {
         let (_network, fake, _process, client) = registry();
         fake.alter(|state| state.answers_wait = true);
@@ -176,7 +176,7 @@ async fn giving_up_while_an_answer_is_on_its_way_deregisters() {
 }
 
 #[tokio::test]
-async fn giving_up_after_lost_answers_deregisters() {
+async fn cancelled_registration_after_lost_responses_deregisters() {
     let (_network, fake, _process, client) = registry();
     fake.alter(|state| state.answers_lost = u64::MAX);
     tokio::select! {
@@ -187,7 +187,7 @@ async fn giving_up_after_lost_answers_deregisters() {
 }
 
 #[tokio::test]
-async fn giving_up_takes_nothing_away_from_another_holder_of_a_given_id() {
+async fn cancelled_registration_leaves_another_holder_of_its_id() {
     let (_network, fake, _process, client) = registry();
     fake.alter(|state| state.answers_lost = u64::MAX);
     tokio::select! {
@@ -202,7 +202,7 @@ async fn giving_up_takes_nothing_away_from_another_holder_of_a_given_id() {
 }
 
 #[tokio::test]
-async fn closing_after_a_lost_answer_leaves_no_ghost() {
+async fn deregistering_after_a_lost_response_leaves_no_instance() {
     let (_network, fake, _process, client) = registry();
     let registered = soon(client.register(nameless())).await.unwrap();
     fake.alter(|state| state.answers_lost = u64::MAX);
@@ -213,7 +213,7 @@ async fn closing_after_a_lost_answer_leaves_no_ghost() {
 }
 
 #[tokio::test]
-async fn closing_says_so_where_a_given_id_may_still_be_registered() {
+async fn deregistering_reports_an_id_that_may_still_be_registered() {
     let (_network, fake, _process, client) = registry();
     let registered = soon(client.register(an_order())).await.unwrap();
     fake.alter(|state| state.answers_lost = u64::MAX);
@@ -226,7 +226,7 @@ async fn closing_says_so_where_a_given_id_may_still_be_registered() {
 }
 
 #[tokio::test]
-async fn a_state_that_changed_before_it_is_looked_at_is_not_missed() {
+async fn state_changed_before_it_is_observed_is_not_missed() {
     let (_network, fake, _process, client) = registry();
     let registered = soon(client.register(an_order())).await.unwrap();
     let mut watching = registered.state();
@@ -243,7 +243,7 @@ async fn a_state_that_changed_before_it_is_looked_at_is_not_missed() {
 }
 
 #[tokio::test]
-async fn an_update_is_not_answered_with_the_refusal_of_what_was_before() {
+async fn update_does_not_return_an_earlier_refusal() {
     let (_network, fake, _process, client) = registry();
     let mut registered = soon(client.register(an_order())).await.unwrap();
     let mut state = registered.state();
@@ -265,7 +265,7 @@ async fn an_update_is_not_answered_with_the_refusal_of_what_was_before() {
 }
 
 #[test]
-fn a_registration_that_ends_with_its_runtime_says_so() {
+fn registration_reports_the_end_of_its_runtime() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (_network, fake, _process, client) = registry();
     let (first, second) = (runtime(), runtime());

@@ -6,7 +6,7 @@ use super::{client, registry, soon, until_seen};
 use crate::support::{Fake, Network};
 
 #[tokio::test]
-async fn the_view_follows_and_outlives_the_registry() {
+async fn view_follows_and_outlives_the_registry() {
     let (network, before) = (Network::default(), Fake::new());
     let process = before.serve(&network, "registry");
     let client = client(&network, &["registry"]);
@@ -35,7 +35,7 @@ async fn the_view_follows_and_outlives_the_registry() {
 }
 
 #[tokio::test]
-async fn a_refused_watch_shows_in_ready() {
+async fn ready_returns_the_refusal_of_a_watch() {
     let (_network, _fake, _process, client) = registry();
     let service = client.service("no name");
     let refused = soon(service.ready()).await;
@@ -56,7 +56,7 @@ async fn handles_share_a_watch_that_ends_with_the_last() {
 }
 
 #[tokio::test]
-async fn a_refused_watch_leaves_the_connection_alone() {
+async fn refused_watch_keeps_the_connection() {
     let (network, _fake, _process, client) = registry();
     soon(client.service("orders").ready()).await.unwrap();
     let refused = client.service("no name");
@@ -66,7 +66,7 @@ async fn a_refused_watch_leaves_the_connection_alone() {
 }
 
 #[tokio::test]
-async fn a_fixed_service_tells_its_view_and_no_other() {
+async fn fixed_service_has_one_view() {
     let service = Service::fixed([Instance::default()]);
     soon(service.ready()).await.unwrap();
     let mut changes = service.changes();
@@ -75,7 +75,7 @@ async fn a_fixed_service_tells_its_view_and_no_other() {
 }
 
 #[test]
-fn a_watch_that_ends_with_its_runtime_says_so_and_is_begun_again() {
+fn watch_reports_the_end_of_its_runtime_and_can_be_started_again() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (_network, _fake, _process, client) = registry();
     let (first, second) = (runtime(), runtime());

@@ -19,7 +19,7 @@ use waypost_client::{FailureKind, Instance, Service};
 use super::{Act, Log, PATIENCE, channel, get, instance, post, served, text};
 
 #[tokio::test]
-async fn a_call_counts_until_its_answer_is_read() {
+async fn call_is_in_flight_until_its_response_is_read() {
     let log = Log::default();
     let service = Service::fixed([served("a", Act::Echo, &log).await]);
     let mut channel = service.http_channel().concurrency_limit(1);
@@ -55,7 +55,7 @@ async fn numbered(answers: usize) -> Instance {
 }
 
 #[tokio::test]
-async fn a_connection_is_used_again_once_its_answer_was_read() {
+async fn connection_is_reused_once_its_response_is_read() {
     let mut channel = channel([numbered(usize::MAX).await]);
     for _ in 0..10 {
         assert_eq!(text(channel.call(get("/")).await.unwrap()).await, "0");
@@ -72,7 +72,7 @@ async fn a_connection_is_used_again_once_its_answer_was_read() {
 }
 
 #[tokio::test]
-async fn a_connection_that_its_instance_closed_loses_no_request() {
+async fn connection_closed_by_its_instance_fails_no_request() {
     let mut channel = channel([numbered(1).await]);
     for number in 0..20 {
         let answer = channel.call(get("/")).await.unwrap();
@@ -83,7 +83,7 @@ async fn a_connection_that_its_instance_closed_loses_no_request() {
 }
 
 #[tokio::test]
-async fn an_answer_may_come_before_the_request_has_ended() {
+async fn response_may_come_before_the_end_of_the_request() {
     let log = Log::default();
     let mut channel = channel([served("a", Act::Echo, &log).await]);
     let (sender, frames) = tokio::sync::mpsc::channel(1);
@@ -104,7 +104,7 @@ async fn an_answer_may_come_before_the_request_has_ended() {
 }
 
 #[test]
-fn a_connection_serves_the_runtime_that_opened_it_and_goes_with_it() {
+fn connection_belongs_to_its_runtime() {
     let instances = runtime();
     let channel = channel([instances.block_on(numbered(usize::MAX))]);
     let ask = || async { text(channel.clone().call(get("/")).await.unwrap()).await };

@@ -14,7 +14,7 @@ use waypost_client::{CallTimeout, FailureKind, ServedBy, Service};
 use super::{Act, Log, PATIENCE, channel, get, gone, post, served, text, timed};
 
 #[tokio::test]
-async fn a_request_goes_to_an_instance_as_it_is() {
+async fn request_reaches_an_instance_unchanged() {
     let log = Log::default();
     let mut channel = channel([served("a", Act::Echo, &log).await]);
     let mut request = post(b"four");
@@ -35,7 +35,7 @@ async fn a_request_goes_to_an_instance_as_it_is() {
 }
 
 #[tokio::test]
-async fn instances_may_be_spoken_to_in_http2() {
+async fn http2_to_instances_can_be_chosen() {
     let log = Log::default();
     let mut channel = channel([served("a", Act::Echo, &log).await]).http2();
     let answer = channel.call(post(b"four")).await.unwrap();
@@ -44,7 +44,7 @@ async fn instances_may_be_spoken_to_in_http2() {
 }
 
 #[tokio::test]
-async fn who_takes_no_connection_costs_no_request() {
+async fn instance_that_refuses_connections_fails_no_request() {
     let log = Log::default();
     let (gone, _socket) = gone();
     for http2 in [false, true] {
@@ -59,7 +59,7 @@ async fn who_takes_no_connection_costs_no_request() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_served_is_sent_again_only_where_that_is_allowed() {
+async fn request_that_may_have_been_served_is_retried_only_if_allowed() {
     let log = Log::default();
     let instances = [served("a", Act::Die, &log).await, served("b", Act::Die, &log).await];
     let mut once = channel(instances);
@@ -79,7 +79,7 @@ async fn what_may_have_been_served_is_sent_again_only_where_that_is_allowed() {
 }
 
 #[tokio::test]
-async fn what_is_not_served_now_goes_to_another_instance() {
+async fn unavailable_request_is_retried_at_another_instance() {
     let log = Log::default();
     let instances = [served("a", Act::Unavailable, &log).await, served("b", Act::Echo, &log).await];
     let once = channel(instances);
@@ -95,7 +95,7 @@ async fn what_is_not_served_now_goes_to_another_instance() {
 }
 
 #[tokio::test]
-async fn nobody_waits_longer_than_the_timeout() {
+async fn request_ends_at_its_timeout() {
     let log = Log::default();
     let mut channel = channel([served("a", Act::Hang, &log).await]);
     let mut request = get("/");
@@ -106,7 +106,7 @@ async fn nobody_waits_longer_than_the_timeout() {
 }
 
 #[tokio::test]
-async fn who_has_its_fill_is_spared() {
+async fn instance_at_its_limit_gets_no_request() {
     let log = Log::default();
     let mut channel = channel([served("a", Act::Echo, &log).await]).concurrency_limit(1);
     let held = channel.call(post(b"held")).await.unwrap();
@@ -117,7 +117,7 @@ async fn who_has_its_fill_is_spared() {
 }
 
 #[tokio::test]
-async fn an_upgrade_passes_through() {
+async fn upgrade_passes_through() {
     let log = Log::default();
     let mut channel = channel([served("a", Act::Echo, &log).await]);
     let mut request = get("/chat");
@@ -133,7 +133,7 @@ async fn an_upgrade_passes_through() {
 }
 
 #[tokio::test]
-async fn a_sequential_call_is_at_one_instance_at_a_time() {
+async fn sequential_call_is_at_one_instance_at_a_time() {
     let log = Log::default();
     let service =
         Service::fixed([served("a", Act::Hang, &log).await, served("b", Act::Hang, &log).await]);

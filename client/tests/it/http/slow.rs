@@ -40,7 +40,7 @@ fn healthy(service: &Service) -> usize {
 }
 
 #[tokio::test]
-async fn an_upload_may_take_longer_than_the_timeout() {
+async fn upload_may_take_longer_than_the_timeout() {
     let log = Log::default();
     let service =
         Service::fixed([served("a", Act::Read, &log).await, served("b", Act::Echo, &log).await]);
@@ -60,7 +60,7 @@ async fn an_upload_may_take_longer_than_the_timeout() {
 }
 
 #[tokio::test]
-async fn a_caller_that_pauses_for_longer_than_the_timeout_is_waited_for() {
+async fn pause_in_an_upload_is_no_timeout() {
     let log = Log::default();
     let mut channel = channel([served("a", Act::Read, &log).await]);
     let body = slow(2, Duration::from_millis(600));
@@ -69,7 +69,7 @@ async fn a_caller_that_pauses_for_longer_than_the_timeout_is_waited_for() {
 }
 
 #[tokio::test]
-async fn the_timeout_runs_from_the_end_of_the_upload() {
+async fn timeout_starts_at_the_end_of_the_upload() {
     let log = Log::default();
     let mut channel = channel([served("a", Act::Hang, &log).await]);
     let began = Instant::now();
@@ -81,7 +81,7 @@ async fn the_timeout_runs_from_the_end_of_the_upload() {
 }
 
 #[tokio::test]
-async fn an_instance_that_stops_reading_runs_out_of_the_timeout_and_is_ejected() {
+async fn instance_that_stops_reading_times_out_and_is_ejected() {
     let log = Log::default();
     for http2 in [false, true] {
         let service = Service::fixed([served("a", Act::Hang, &log).await]);
@@ -102,7 +102,7 @@ async fn an_instance_that_stops_reading_runs_out_of_the_timeout_and_is_ejected()
 }
 
 #[tokio::test]
-async fn an_upload_that_its_caller_breaks_off_is_not_the_instances_failure() {
+async fn aborted_upload_does_not_count_against_the_instance() {
     let log = Log::default();
     for (act, http2) in
         [Act::Read, Act::Echo].into_iter().flat_map(|act| [(act, false), (act, true)])
@@ -138,7 +138,7 @@ async fn all_answered(channel: &HttpChannel, calls: usize, limit: Duration) {
 }
 
 #[tokio::test]
-async fn a_silent_instance_costs_no_call_and_is_ejected() {
+async fn silent_instance_fails_no_call_and_is_ejected() {
     let log = Log::default();
     for (http2, policy) in [(false, Policy::RoundRobin), (true, Policy::PeakEwma)] {
         let service = Service::fixed([
@@ -156,7 +156,7 @@ async fn a_silent_instance_costs_no_call_and_is_ejected() {
 }
 
 #[tokio::test]
-async fn two_silent_instances_of_three_cost_no_call() {
+async fn two_silent_instances_of_three_fail_no_call() {
     let log = Log::default();
     let service = Service::fixed([
         served("silent", Act::Hang, &log).await,
@@ -170,7 +170,7 @@ async fn two_silent_instances_of_three_cost_no_call() {
 }
 
 #[tokio::test]
-async fn instances_that_are_all_slow_are_waited_for_and_stay() {
+async fn uniformly_slow_instances_are_not_ejected() {
     let log = Log::default();
     let slow = Act::Slow(Duration::from_millis(720));
     let mut instances = Vec::new();
@@ -192,7 +192,7 @@ async fn instances_that_are_all_slow_are_waited_for_and_stay() {
 }
 
 #[tokio::test]
-async fn an_instance_that_answers_other_calls_is_not_silent() {
+async fn instance_that_responds_to_other_calls_is_not_silent() {
     let log = Log::default();
     let slow = Act::Slow(Duration::from_millis(900));
     let instances = [served("a", slow, &log).await, served("b", slow, &log).await];

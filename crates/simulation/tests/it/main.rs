@@ -13,7 +13,7 @@ const SEEDS: std::ops::Range<u64> = 0..3;
 
 #[cfg(not(feature = "failpoints"))]
 #[test]
-fn random_runs_show_nothing_wrong() {
+fn random_runs_violate_nothing() {
     for seed in SEEDS {
         let violation = random_run::run(seed, 3).violation;
         assert!(violation.is_none(), "{}", violation.unwrap_or_default());
@@ -23,7 +23,7 @@ fn random_runs_show_nothing_wrong() {
 /// Seeds that once found a violation, each with its cause.
 #[cfg(not(feature = "failpoints"))]
 #[test]
-fn seeds_that_showed_something_wrong_show_it_no_more() {
+fn seeds_of_fixed_defects_violate_nothing() {
     for (seed, what) in [
         (5, "a lease had more left than its grace after a standstill that broke no stream"),
         (32, "a reader that started over was taken for one that went on"),
@@ -36,7 +36,7 @@ fn seeds_that_showed_something_wrong_show_it_no_more() {
 
 #[cfg(not(feature = "failpoints"))]
 #[test]
-fn a_seed_fixes_everything_that_happens() {
+fn seed_determines_the_run() {
     let [first, second] = [(), ()].map(|()| random_run::run(7, 3));
     assert_eq!(first.packets, second.packets);
     assert_eq!(first.checks, second.checks);

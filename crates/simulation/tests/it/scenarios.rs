@@ -78,7 +78,7 @@ fn peace(world: &mut World) {
 }
 
 #[test]
-fn a_registry_paused_for_three_ttls_removes_nobody() {
+fn registry_paused_for_many_ttls_removes_no_instance() {
     let mut world = settled(plan(3), 3);
     for pauses in [1, 3, 10] {
         let before = world.revision();
@@ -90,7 +90,7 @@ fn a_registry_paused_for_three_ttls_removes_nobody() {
 }
 
 #[test]
-fn a_registry_that_stumbles_removes_nobody() {
+fn short_stalls_of_the_registry_remove_no_instance() {
     let mut world = settled(plan(3), 3);
     let before = world.revision();
     for stumble_ms in [50, 90, 110, 300, 700, 1_200, 2_000, 500, 60, 1_900, 1_900, 1_900] {
@@ -102,7 +102,7 @@ fn a_registry_that_stumbles_removes_nobody() {
 }
 
 #[test]
-fn a_registry_that_restarts_knows_all_again_within_a_ttl() {
+fn instances_register_again_within_a_ttl_of_a_restart() {
     let mut world = settled(plan(3), 3);
     world.kill_registry();
     run(&mut world, 2_000);
@@ -114,7 +114,7 @@ fn a_registry_that_restarts_knows_all_again_within_a_ttl() {
 }
 
 #[test]
-fn a_thundering_reconnect_loses_nobody() {
+fn simultaneous_reconnects_lose_no_instance() {
     let mut world = settled(plan(4), 2);
     let before = world.revision();
     for _ in 0..3 {
@@ -126,7 +126,7 @@ fn a_thundering_reconnect_loses_nobody() {
 }
 
 #[test]
-fn a_crashed_replica_leaves_within_its_grace() {
+fn crashed_replica_is_removed_within_its_grace() {
     let mut world = settled(plan(2), 2);
     let number = world.replicas_on(2).next().unwrap();
     let killed_at = world.now;
@@ -139,7 +139,7 @@ fn a_crashed_replica_leaves_within_its_grace() {
 }
 
 #[test]
-fn a_power_loss_leaves_within_the_ttl() {
+fn replica_without_power_is_removed_within_its_ttl() {
     let mut world = settled(plan(3), 2);
     world.cut_power(3);
     run(&mut world, TTL_MS / 3);
@@ -150,7 +150,7 @@ fn a_power_loss_leaves_within_the_ttl() {
 }
 
 #[test]
-fn a_partition_shorter_than_the_ttl_removes_nobody() {
+fn partition_shorter_than_the_ttl_removes_no_instance() {
     let mut world = settled(plan(3), 2);
     let before = world.revision();
     let cut = Link { cut: true, ..Link::default() };
@@ -165,7 +165,7 @@ fn a_partition_shorter_than_the_ttl_removes_nobody() {
 }
 
 #[test]
-fn a_one_way_partition_removes_whom_it_silences_and_nobody_else() {
+fn one_way_partition_removes_only_silenced_instances() {
     let mut world = settled(plan(3), 2);
     let cut = Link { cut: true, ..Link::default() };
     world.set_link(2, REGISTRY, "one-way partition", cut.clone());
@@ -200,7 +200,7 @@ fn half_lost(hold_max_s: u64) -> World {
 }
 
 #[test]
-fn half_of_a_namespace_lost_is_held_as_suspect() {
+fn mass_expiry_is_held_as_suspect() {
     let mut world = half_lost(600);
     let members = world.members(NAMESPACE);
     run(&mut world, 10 * TTL_MS);
@@ -214,7 +214,7 @@ fn half_of_a_namespace_lost_is_held_as_suspect() {
 }
 
 #[test]
-fn suspects_leave_when_the_hold_ends_or_an_operator_releases_them() {
+fn suspects_are_removed_at_the_end_of_the_hold_or_by_a_release() {
     let mut world = half_lost(30);
     run(&mut world, 20_000);
     assert!(world.held(NAMESPACE) > 0);
@@ -232,7 +232,7 @@ fn suspects_leave_when_the_hold_ends_or_an_operator_releases_them() {
 }
 
 #[test]
-fn a_stopped_node_comes_back() {
+fn stopped_node_registers_again() {
     let mut world = settled(plan(3), 2);
     world.pause(2, 4 * TTL_MS);
     run(&mut world, 2 * TTL_MS);
@@ -243,7 +243,7 @@ fn a_stopped_node_comes_back() {
 }
 
 #[test]
-fn a_slow_and_lossy_link_hides_nothing() {
+fn slow_and_lossy_link_loses_no_change() {
     let mut world = settled(plan(3), 2);
     let link = Link { loss_percent: 10, delay_ms: 80, jitter_ms: 120, ..Link::default() };
     world.set_links(2, "loss", &link);
@@ -256,7 +256,7 @@ fn a_slow_and_lossy_link_hides_nothing() {
 }
 
 #[test]
-fn a_watcher_that_reads_late_is_reset_by_a_snapshot() {
+fn late_reader_is_reset_by_a_snapshot() {
     let limits = Limits { log_changes_max: 24, ..Limits::default() };
     let mut world = settled(Plan { limits, ..plan(2) }, 3);
     world.watch(2, subject(), Manner::Dozing { doze_max_ms: 60_000 }, 100);
@@ -274,7 +274,7 @@ fn a_watcher_that_reads_late_is_reset_by_a_snapshot() {
 }
 
 #[test]
-fn a_lease_lasts_exactly_as_long_as_it_says() {
+fn lease_expires_exactly_at_its_ttl() {
     let mut world = settled(plan(1), 1);
     for round in 0..60 {
         world.probe_lapse();
@@ -287,7 +287,7 @@ fn a_lease_lasts_exactly_as_long_as_it_says() {
 }
 
 #[test]
-fn a_fenced_lease_can_do_nothing() {
+fn fenced_lease_changes_nothing() {
     let mut world = settled(plan(1), 1);
     for _ in 0..10 {
         world.probe_fencing();
@@ -306,7 +306,7 @@ fn a_fenced_lease_can_do_nothing() {
 }
 
 #[test]
-fn who_has_fought_and_is_cut_off_comes_back_at_once() {
+fn contended_instance_registers_again_at_once_after_a_partition() {
     let mut world = settled(plan(2), 1);
     let survivor = world.replicas_on(2).next().unwrap();
     let contested = world.replicas[&survivor].identity.clone();

@@ -76,7 +76,7 @@ fn is(subject: &str, scopes: &str, method: &str) -> [Option<String>; 3] {
 }
 
 #[tokio::test]
-async fn an_instance_is_told_who_calls_and_not_how_that_is_known() {
+async fn instance_receives_the_identity_and_no_credential() {
     let (gateway, instance) = guarded().await;
     for path in ["/optional", "/required", "/scoped"] {
         let answer = ask(&gateway, Request::get(path).header("authorization", of_ann())).await;
@@ -93,7 +93,7 @@ async fn an_instance_is_told_who_calls_and_not_how_that_is_known() {
 }
 
 #[tokio::test]
-async fn who_does_not_say_is_let_in_only_where_nobody_has_to() {
+async fn anonymous_caller_is_accepted_only_on_open_routes() {
     let (gateway, instance) = guarded().await;
     for (path, status) in [("/open", 200), ("/optional", 200), ("/required", 401), ("/scoped", 401)]
     {
@@ -112,7 +112,7 @@ async fn who_does_not_say_is_let_in_only_where_nobody_has_to() {
 }
 
 #[tokio::test]
-async fn who_is_wrong_is_let_in_nowhere_but_where_nobody_asks() {
+async fn invalid_credential_is_accepted_only_without_auth() {
     let (gateway, instance) = guarded().await;
     let other = token(&json!({ "sub": "ann", "aud": "bank", "exp": LATE }));
     let unsigned = "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbm4ifQ.".to_owned();
@@ -128,7 +128,7 @@ async fn who_is_wrong_is_let_in_nowhere_but_where_nobody_asks() {
 }
 
 #[tokio::test]
-async fn who_lacks_a_scope_is_told_which() {
+async fn missing_scope_is_named() {
     let (gateway, instance) = guarded().await;
     let answer = ask(&gateway, Request::get("/scoped").header("x-api-key", "ci-key")).await;
     assert_eq!(answer.status, 403);
@@ -138,7 +138,7 @@ async fn who_lacks_a_scope_is_told_which() {
 }
 
 #[tokio::test]
-async fn nobody_says_for_the_gateway_who_calls() {
+async fn identity_headers_of_callers_are_dropped() {
     let (gateway, instance) = guarded().await;
     let (plain, orders) = (Gateway::new("").await, Instance::serve(act::echo).await);
     plain.registry.join(orders.registration("orders", "a"));
@@ -155,7 +155,7 @@ async fn nobody_says_for_the_gateway_who_calls() {
 }
 
 #[tokio::test]
-async fn nobody_says_so_in_trailers_either() {
+async fn identity_trailers_of_callers_are_dropped() {
     let gateway = Gateway::new("").await;
     let _instance = gateway
         .instance("orders", "a", async |request: Request<Incoming>| {
@@ -199,7 +199,7 @@ const BY_HOST: &str = "
     auth = 'required'\n";
 
 #[tokio::test]
-async fn what_no_route_names_is_closed_beside_auth() {
+async fn implicit_routes_are_closed_with_auth() {
     for (implicit, open) in [("", 404), ("implicit = false\n", 404), ("implicit = true\n", 200)] {
         let config = &format!("{implicit}{BY_HOST}");
         let digest = hex("ci-key");

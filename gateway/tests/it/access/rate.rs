@@ -18,7 +18,7 @@ async fn ask(gateway: &Gateway, client: &str, path: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn each_client_has_a_rate_of_its_own() {
+async fn each_client_has_its_own_rate() {
     let trusted = ["127.0.0.0/8"];
     let setup = Setup { config: CONFIG, trusted: &trusted, ..Setup::default() };
     let gateway = Gateway::set_up(setup).await;
@@ -30,7 +30,7 @@ async fn each_client_has_a_rate_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_client_is_not_who_it_says() {
+async fn untrusted_client_address_is_ignored() {
     let gateway = Gateway::new(CONFIG).await;
     let _instance = orders(&gateway).await;
     let mut client = 1..=254;

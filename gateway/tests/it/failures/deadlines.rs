@@ -34,7 +34,7 @@ fn left(seen: &Seen) -> u64 {
 }
 
 #[tokio::test]
-async fn an_instance_sees_how_much_time_is_left() {
+async fn instance_receives_the_remaining_time() {
     let gateway = Gateway::new(CONFIG).await;
     let instance = orders(&gateway).await;
     gateway.get("/v1").await;
@@ -44,7 +44,7 @@ async fn an_instance_sees_how_much_time_is_left() {
 }
 
 #[tokio::test]
-async fn a_caller_may_have_less_patience_and_not_more() {
+async fn caller_can_shorten_the_timeout_only() {
     let gateway = Gateway::new(CONFIG).await;
     let instance = orders(&gateway).await;
     for (asked, most) in [("3000", 3_000), ("3600000", 5_000), ("soon", 5_000), ("-1", 5_000)] {
@@ -58,7 +58,7 @@ async fn a_caller_may_have_less_patience_and_not_more() {
 }
 
 #[tokio::test]
-async fn a_caller_is_not_kept_longer_than_it_asked_for() {
+async fn request_ends_at_the_deadline_of_its_caller() {
     let gateway = Gateway::new(CONFIG).await;
     let _instance = gateway.instance("hanging", "a", act::hang).await;
     assert_eq!(gateway.send(get("/hanging", "50")).await.status, 504);
@@ -98,7 +98,7 @@ const UPLOADS: &str = "
     timeout = '800ms'";
 
 #[tokio::test]
-async fn an_upload_may_take_longer_than_the_timeout_and_its_instance_is_not_blamed() {
+async fn slow_upload_does_not_count_against_the_instance() {
     let gateway = Gateway::new(UPLOADS).await;
     let _a = gateway.instance("uploads", "a", count).await;
     let _b = gateway.instance("uploads", "b", count).await;
@@ -112,7 +112,7 @@ async fn an_upload_may_take_longer_than_the_timeout_and_its_instance_is_not_blam
 }
 
 #[tokio::test]
-async fn the_time_until_the_head_of_the_answer_counts_from_the_end_of_the_upload() {
+async fn timeout_starts_at_the_end_of_the_upload() {
     let gateway =
         Gateway::new("[[routes]]\npath = '/v1'\nservice = 'late'\ntimeout = '500ms'").await;
     let hang = async |request: Request<Incoming>| {
@@ -136,7 +136,7 @@ async fn assert_no_ejection(gateway: &Gateway, service: &str) {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_amid_an_upload_is_not_the_instances_failure() {
+async fn aborted_upload_does_not_count_against_the_instance() {
     let gateway = Gateway::new(
         "[[routes]]
         path = '/old'

@@ -33,7 +33,7 @@ async fn problem(
 }
 
 #[tokio::test]
-async fn a_service_that_nobody_knows_is_not_found() {
+async fn unknown_service_is_not_found() {
     let gateway = Gateway::new("").await;
     let answer = gateway.get("/nobody/7").await;
     let line = problem(&gateway, &answer, 404, Some("nobody")).await;
@@ -42,7 +42,7 @@ async fn a_service_that_nobody_knows_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_service_whose_last_instance_left_is_unavailable() {
+async fn service_without_instances_is_unavailable() {
     let gateway = Gateway::new("").await;
     let _instance = orders(&gateway).await;
     assert_eq!(gateway.get("/orders").await.status, 200);
@@ -54,7 +54,7 @@ async fn a_service_whose_last_instance_left_is_unavailable() {
 }
 
 #[tokio::test]
-async fn a_service_of_a_route_that_was_never_there_is_unavailable() {
+async fn unknown_service_of_a_route_is_unavailable() {
     let gateway = Gateway::new("[[routes]]\npath = '/v1'\nservice = 'orders'").await;
     let answer = gateway.get("/v1").await;
     problem(&gateway, &answer, 503, Some("orders")).await;
@@ -62,7 +62,7 @@ async fn a_service_of_a_route_that_was_never_there_is_unavailable() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_come_is_too_late() {
+async fn missing_response_is_a_504() {
     let gateway =
         Gateway::new("[[routes]]\npath = '/v1'\nservice = 'orders'\ntimeout = '50ms'").await;
     let _instance = gateway.instance("orders", "a", act::hang).await;
@@ -76,7 +76,7 @@ async fn an_answer_that_does_not_come_is_too_late() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_served_is_not_sent_again() {
+async fn request_that_may_have_been_served_is_not_retried() {
     let gateway = Gateway::new("").await;
     let instance = gateway
         .instance("orders", "a", async |request: Request<Incoming>| {
@@ -94,7 +94,7 @@ async fn what_may_have_been_served_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn an_instance_that_takes_no_connection_is_unavailable() {
+async fn refused_connection_is_unavailable() {
     let gateway = Gateway::new("").await;
     drop(orders(&gateway).await);
     let answer = gateway.get("/orders").await;
@@ -104,7 +104,7 @@ async fn an_instance_that_takes_no_connection_is_unavailable() {
 }
 
 #[tokio::test]
-async fn who_asks_too_often_is_told_when_to_come_back() {
+async fn rate_limited_response_has_retry_after() {
     let gateway = Gateway::new(
         "[[routes]]
         path = '/v1'
@@ -126,7 +126,7 @@ async fn who_asks_too_often_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_long_is_refused() {
+async fn body_over_the_limit_is_refused() {
     let gateway = Gateway::new("limits.body = '1KiB'").await;
     let instance = gateway
         .instance("orders", "a", async |request: Request<Incoming>| {
@@ -149,7 +149,7 @@ async fn a_body_that_is_too_long_is_refused() {
 }
 
 #[tokio::test]
-async fn a_method_that_no_route_takes_is_not_allowed() {
+async fn method_without_a_route_is_not_allowed() {
     let gateway = Gateway::new(
         "[[routes]]
         path = '/v1'
@@ -163,7 +163,7 @@ async fn a_method_that_no_route_takes_is_not_allowed() {
 }
 
 #[tokio::test]
-async fn what_could_be_read_in_two_ways_is_refused() {
+async fn ambiguous_requests_are_refused() {
     let gateway = Gateway::new("").await;
     let instance = orders(&gateway).await;
     problem(&gateway, &gateway.get("/orders/a%2Fb").await, 400, None).await;
@@ -171,7 +171,7 @@ async fn what_could_be_read_in_two_ways_is_refused() {
 }
 
 #[tokio::test]
-async fn the_answer_to_a_head_has_no_document() {
+async fn head_error_has_no_document() {
     let gateway = Gateway::new("").await;
     let request = Request::head("/nobody").body(Body::empty()).unwrap();
     let answer = gateway.send(request).await;

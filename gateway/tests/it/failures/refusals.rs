@@ -47,7 +47,7 @@ fn refusal(answer: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn what_the_library_refuses_has_an_id_a_line_and_a_count() {
+async fn request_refused_by_the_library_is_logged_and_counted() {
     let gateway = Gateway::new("").await;
     let _instance = orders(&gateway).await;
     let many = format!("GET /orders HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(120));
@@ -84,7 +84,7 @@ async fn what_the_library_refuses_has_an_id_a_line_and_a_count() {
 
 /// A response of an instance that looks like a refusal of the library, and is none.
 #[tokio::test]
-async fn the_bytes_of_instances_are_never_taken_for_a_refusal() {
+async fn bytes_of_instances_are_never_taken_for_a_refusal() {
     const LIKE: &str = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     let gateway = Gateway::new("").await;
     let bare = async |_| {
@@ -150,7 +150,7 @@ async fn frames(connection: &mut TcpStream, stream: u32) -> Vec<(u8, Vec<u8>)> {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 #[tokio::test]
-async fn a_malformed_request_of_http_2_is_answered_and_its_connection_goes_on() {
+async fn connection_survives_a_malformed_http_2_request() {
     let gateway = Gateway::new("").await;
     let _instance = orders(&gateway).await;
     let mut stream = connect(&gateway).await;
@@ -178,7 +178,7 @@ async fn a_malformed_request_of_http_2_is_answered_and_its_connection_goes_on() 
 }
 
 #[tokio::test]
-async fn a_connection_of_http_2_with_its_own_table_gets_a_reset() {
+async fn http_2_connection_with_its_own_table_gets_a_reset() {
     let gateway = Gateway::new("").await;
     let mut stream = connect(&gateway).await;
     let settings = frame(4, 0, 0, &[0, 1, 0, 0, 0, 0]);

@@ -9,7 +9,7 @@ async fn goes_on(gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn requests_go_on_while_the_registry_is_away() {
+async fn requests_succeed_while_the_registry_is_unreachable() {
     let gateway = Gateway::new("").await;
     let _a = orders(&gateway).await;
     assert_eq!(gateway.get("/orders").await.status, 200);
@@ -19,7 +19,7 @@ async fn requests_go_on_while_the_registry_is_away() {
 }
 
 #[tokio::test]
-async fn a_service_that_was_never_asked_for_is_not_found_out_about_meanwhile() {
+async fn new_service_is_not_found_while_the_registry_is_unreachable() {
     let gateway = Gateway::new("").await;
     let _a = orders(&gateway).await;
     until(async || gateway.operator("/health/ready").await.status == 200).await;
@@ -33,7 +33,7 @@ async fn a_service_that_was_never_asked_for_is_not_found_out_about_meanwhile() {
 }
 
 #[tokio::test]
-async fn requests_go_on_when_the_registry_comes_back_empty() {
+async fn requests_succeed_when_the_registry_restarts_empty() {
     let gateway = Gateway::new("").await;
     let _a = orders(&gateway).await;
     assert_eq!(gateway.get("/orders").await.status, 200);

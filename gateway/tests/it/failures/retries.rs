@@ -28,7 +28,7 @@ fn post(path: &str) -> Request<Body> {
 }
 
 #[tokio::test]
-async fn a_get_whose_connection_is_lost_is_sent_again() {
+async fn lost_get_is_retried() {
     let gateway = Gateway::new("").await;
     let instance = dies_first(&gateway, 1).await;
     assert_eq!(gateway.get("/orders").await.status, 200);
@@ -42,7 +42,7 @@ async fn a_get_whose_connection_is_lost_is_sent_again() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_again_where_the_route_says_so() {
+async fn route_can_disable_retries() {
     let gateway = Gateway::new("[[routes]]\npath = '/v1'\nservice = 'orders'\nretries = 0").await;
     let instance = dies_first(&gateway, 1).await;
     assert_eq!(gateway.get("/v1").await.status, 502);
@@ -50,7 +50,7 @@ async fn nothing_is_sent_again_where_the_route_says_so() {
 }
 
 #[tokio::test]
-async fn a_route_may_say_how_often_more() {
+async fn route_can_set_the_number_of_retries() {
     let gateway = Gateway::new("[[routes]]\npath = '/v1'\nservice = 'orders'\nretries = 3").await;
     let instance = dies_first(&gateway, 3).await;
     assert_eq!(gateway.get("/v1").await.status, 200);
@@ -58,7 +58,7 @@ async fn a_route_may_say_how_often_more() {
 }
 
 #[tokio::test]
-async fn a_post_is_sent_again_only_where_the_route_says_that_it_may() {
+async fn post_is_retried_only_if_the_route_allows_it() {
     let gateway =
         Gateway::new("[[routes]]\npath = '/v1'\nservice = 'orders'\nidempotent = true").await;
     let instance = dies_first(&gateway, 1).await;
@@ -72,7 +72,7 @@ async fn a_post_is_sent_again_only_where_the_route_says_that_it_may() {
 }
 
 #[tokio::test]
-async fn who_does_not_serve_now_is_passed_over() {
+async fn unavailable_instance_is_retried_elsewhere() {
     let gateway = Gateway::new("").await;
     let busy = async |_| Ok(Response::builder().status(503).body(Body::empty()).unwrap());
     let busy = gateway.instance("orders", "busy", busy).await;
@@ -87,7 +87,7 @@ async fn who_does_not_serve_now_is_passed_over() {
 }
 
 #[tokio::test]
-async fn a_slow_instance_has_a_quick_one_beside_it() {
+async fn slow_request_is_hedged() {
     let gateway = Gateway::new(
         "[[routes]]
         path = '/v1'
@@ -110,7 +110,7 @@ async fn a_slow_instance_has_a_quick_one_beside_it() {
 }
 
 #[tokio::test]
-async fn an_instance_that_has_its_fill_gets_no_more() {
+async fn instance_at_its_limit_gets_no_request() {
     let gateway = Gateway::new("[[routes]]\npath = '/v1'\nservice = 'orders'\nin_flight = 1").await;
     let (release, released) = watch::channel(false);
     let hold = move |request: Request<Incoming>| {
@@ -143,7 +143,7 @@ async fn many(gateway: &Gateway, method: Method, path: &str, count: usize) -> Ve
 }
 
 #[tokio::test]
-async fn a_silent_instance_costs_no_safe_request() {
+async fn silent_instance_fails_no_safe_request() {
     let gateway = Gateway::new(
         "[[routes]]
         path = '/v1'
@@ -171,7 +171,7 @@ async fn a_silent_instance_costs_no_safe_request() {
 }
 
 #[tokio::test]
-async fn a_request_that_changes_something_is_at_one_instance_at_a_time() {
+async fn unsafe_request_is_at_one_instance_at_a_time() {
     let gateway = Gateway::new(
         "[[routes]]
         path = '/v1'
@@ -191,7 +191,7 @@ async fn a_request_that_changes_something_is_at_one_instance_at_a_time() {
 }
 
 #[tokio::test]
-async fn what_is_slow_everywhere_is_answered_and_ejects_no_instance() {
+async fn uniformly_slow_service_responds_and_ejects_no_instance() {
     let gateway = Gateway::new(
         "[[routes]]
         path = '/v1'

@@ -62,7 +62,7 @@ async fn greeting(config: &str, service: &str) -> (Gateway, Instance) {
 }
 
 #[tokio::test]
-async fn a_call_goes_to_the_service_that_its_authority_names() {
+async fn call_is_routed_by_its_authority() {
     let (gateway, instance) = greeting("", "greeter").await;
     for host in ["greeter", "greeter:8080"] {
         let mut client = client(&gateway, host).await;
@@ -76,7 +76,7 @@ async fn a_call_goes_to_the_service_that_its_authority_names() {
 }
 
 #[tokio::test]
-async fn a_call_goes_to_the_service_that_its_path_names() {
+async fn call_is_routed_by_its_path() {
     let (gateway, instance) = greeting("", "greeter.Greeter").await;
     let mut client = client(&gateway, "gateway.example").await;
     assert_eq!(call(&mut client, Request::new(named("ann"))).await.unwrap(), "hello ann");
@@ -84,7 +84,7 @@ async fn a_call_goes_to_the_service_that_its_path_names() {
 }
 
 #[tokio::test]
-async fn a_call_goes_by_a_route_of_its_path() {
+async fn call_is_routed_by_a_configured_route() {
     let config = "implicit = false\n[[routes]]\npath = '/greeter.Greeter'\nservice = 'greeter'";
     let (gateway, _instance) = greeting(config, "greeter").await;
     let mut client = client(&gateway, "gateway.example").await;
@@ -92,7 +92,7 @@ async fn a_call_goes_by_a_route_of_its_path() {
 }
 
 #[tokio::test]
-async fn a_stream_of_answers_passes_through() {
+async fn server_stream_passes_through() {
     let (gateway, _instance) = greeting("", "greeter").await;
     let mut client = client(&gateway, "greeter").await;
     let greetings = call_many(&mut client, "ann").await;
@@ -102,7 +102,7 @@ async fn a_stream_of_answers_passes_through() {
 }
 
 #[tokio::test]
-async fn streams_pass_through_in_both_directions_at_once() {
+async fn bidirectional_stream_passes_through() {
     let (gateway, _instance) = greeting("", "greeter").await;
     let mut client = client(&gateway, "greeter").await;
     let (feed, fed) = mpsc::channel(1);
@@ -122,7 +122,7 @@ async fn streams_pass_through_in_both_directions_at_once() {
 }
 
 #[tokio::test]
-async fn an_error_comes_with_all_that_it_says() {
+async fn error_keeps_its_details() {
     let (gateway, instance) = greeting("", "greeter").await;
     let mut client = client(&gateway, "greeter").await;
     let at_once = call(&mut client, Request::new(named("nobody"))).await.unwrap_err();
@@ -140,7 +140,7 @@ async fn an_error_comes_with_all_that_it_says() {
 }
 
 #[tokio::test]
-async fn metadata_travels_both_ways() {
+async fn metadata_passes_both_ways() {
     let (gateway, instance) = greeting("", "greeter").await;
     let mut client = client(&gateway, "greeter").await;
     let mut request = Request::new(named("ann"));
@@ -159,7 +159,7 @@ async fn metadata_travels_both_ways() {
 }
 
 #[tokio::test]
-async fn a_call_that_leads_nowhere_gets_a_status() {
+async fn call_without_a_route_gets_a_status() {
     let gateway = Gateway::new("").await;
     let mut client = client(&gateway, "nobody.example").await;
     let status = call(&mut client, Request::new(named("ann"))).await.unwrap_err();
@@ -176,7 +176,7 @@ async fn a_call_that_leads_nowhere_gets_a_status() {
 }
 
 #[tokio::test]
-async fn a_call_to_a_service_without_instances_is_unavailable() {
+async fn call_without_instances_is_unavailable() {
     let config = "[[routes]]\npath = '/greeter.Greeter'\nservice = 'greeter'";
     let gateway = Gateway::new(config).await;
     let mut client = client(&gateway, "gateway.example").await;
@@ -185,7 +185,7 @@ async fn a_call_to_a_service_without_instances_is_unavailable() {
 }
 
 #[tokio::test]
-async fn the_deadline_of_a_call_holds_and_is_told() {
+async fn deadline_is_enforced_and_propagated() {
     let gateway = Gateway::new("").await;
     let instance = gateway.instance("greeter", "a", act::hang).await;
     until(async || {

@@ -83,7 +83,7 @@ async fn long_targets_pass() {
 }
 
 #[tokio::test]
-async fn the_methods_of_an_api_pass() {
+async fn common_methods_pass() {
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
         let seen = head_passes(&format!("{method} /orders/7"), "/7", "Content-Length: 0\r\n").await;
         assert_eq!(seen.method.as_str(), method);
@@ -119,7 +119,7 @@ async fn unusual_fields_pass() {
 }
 
 #[tokio::test]
-async fn fields_of_the_connection_are_left_out() {
+async fn hop_by_hop_fields_are_dropped() {
     let fields = "Connection: close, X-Hop, x-other\r\nX-Hop: 1\r\nX-Other: 2\r\nX-Stays: 3\r\n\
                   TE: deflate, trailers;q=0.5, TRAILERS\r\nKeep-Alive: timeout=5\r\n";
     let seen = head_passes("GET /orders/7", "/7", fields).await;
@@ -133,7 +133,7 @@ async fn fields_of_the_connection_are_left_out() {
 }
 
 #[tokio::test]
-async fn fields_pass_with_the_bytes_they_have() {
+async fn fields_keep_their_bytes() {
     let head = b"GET /orders/7 HTTP/1.1\r\nHost: a\r\nX-Name: M\xfcnchen\r\n\r\n";
     let seen = passes(head, "/7", "").await;
     assert_eq!(seen.headers["x-name"].as_bytes(), b"M\xfcnchen");
@@ -153,7 +153,7 @@ async fn absolute_form_passes() {
 }
 
 #[tokio::test]
-async fn old_callers_pass() {
+async fn http_1_0_passes() {
     passes("GET /orders/7 HTTP/1.0\r\n\r\n", "/7", "").await;
     passes("GET /orders/7 HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", "/7", "").await;
     passes("POST /orders/7 HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello", "/7", "hello").await;
@@ -173,7 +173,7 @@ async fn bodies_pass() {
 }
 
 #[tokio::test]
-async fn a_caller_who_waits_to_continue_may() {
+async fn expect_continue_passes() {
     let head = "POST /orders/7 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\
                 Expect: 100-continue\r\n\r\n";
     let upstream = Upstream::start().await;
@@ -192,7 +192,7 @@ async fn a_caller_who_waits_to_continue_may() {
 }
 
 #[tokio::test]
-async fn requests_in_a_row_pass_in_their_order() {
+async fn pipelined_requests_pass_in_order() {
     let row = "POST /orders/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello\
                \r\nGET /orders/2 HTTP/1.1\r\nHost: a\r\n\r\n";
     let (seen, statuses) = ask(row.as_bytes(), 2).await;
@@ -202,7 +202,7 @@ async fn requests_in_a_row_pass_in_their_order() {
 
 /// Heads that hyper reads in one of two ways. The instance must get the plain form.
 #[tokio::test]
-async fn what_is_read_in_one_way_is_passed_on_in_that_way() {
+async fn normalized_requests_are_forwarded_in_plain_form() {
     passes("GET /orders/7 HTTP/1.1\nHost: a\n\n", "/7", "").await;
     passes("\r\n\nGET /orders/7 HTTP/1.1\r\nHost: a\r\n\r\n", "/7", "").await;
     head_passes("GET /orders/7#/../admin", "/7", "").await;
@@ -215,7 +215,7 @@ async fn what_is_read_in_one_way_is_passed_on_in_that_way() {
 
 /// RFC 9112, 6.3: the coding counts, the length is taken away, and the connection ends.
 #[tokio::test]
-async fn a_length_beside_a_coding_smuggles_nothing() {
+async fn length_beside_a_coding_smuggles_nothing() {
     let smuggled = "GET /orders/smuggled HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     for framing in [
         "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -264,7 +264,7 @@ async fn streams_pass() {
 }
 
 #[tokio::test]
-async fn the_cookies_of_a_stream_become_one() {
+async fn cookies_of_a_stream_are_joined() {
     let block = Block::get("/orders/7").field("cookie", "a=1").field("cookie", "b=2");
     let seen = stream_passes(headers(&block, END_HEADERS | END_STREAM)).await;
     let cookies: Vec<_> = seen.headers.get_all("cookie").iter().collect();
@@ -273,7 +273,7 @@ async fn the_cookies_of_a_stream_become_one() {
 
 /// Browsers split a cookie of many pairs into as many fields.
 #[tokio::test]
-async fn the_crumbs_of_a_cookie_count_as_one_field() {
+async fn cookie_crumbs_count_as_one_field() {
     for crumbs in [79, 80, 300] {
         let pairs: Vec<_> = (0..crumbs).map(|number| format!("k{number}=v")).collect();
         let mut block = Block::get("/orders/7").field("x-own", "1");

@@ -329,7 +329,7 @@ async fn forged_identities_are_taken_away() {
 }
 
 #[tokio::test]
-async fn an_instance_is_told_who_is_known_and_never_by_what() {
+async fn instance_receives_identities_without_credentials() {
     let guarded = Guarded::start().await;
     let token = format!("{}{FORGED}", bearer(&good()));
     let key = format!("X-API-KEY: {API_KEY}\r\n{FORGED}");
@@ -353,7 +353,7 @@ async fn an_instance_is_told_who_is_known_and_never_by_what() {
 
 /// A caller may be less patient than the route, never more.
 #[tokio::test]
-async fn the_time_that_is_left_is_that_of_the_less_patient() {
+async fn remaining_time_is_the_shorter_one() {
     let guarded = Guarded::start().await;
     for (asked, most) in [("250", 250), ("9999999999", 30_000), ("x", 30_000), ("-1", 30_000)] {
         let line = format!("X-Waypost-Timeout-Ms: {asked}\r\n");

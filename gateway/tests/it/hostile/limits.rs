@@ -41,7 +41,7 @@ async fn refused(line: &str, framing: &str, body: &str) -> String {
 const SMUGGLED: &str = "GET /orders/smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[tokio::test]
-async fn a_body_that_is_too_long_is_refused() {
+async fn body_over_the_limit_is_refused() {
     let long = "x".repeat(BODY_MAX + 1);
     let length = format!("Content-Length: {}", long.len());
     let chunked = format!("{:x}\r\n{long}\r\n0\r\n\r\n{SMUGGLED}", long.len());
@@ -56,13 +56,13 @@ async fn a_body_that_is_too_long_is_refused() {
 
 /// No way around the bounds: over HTTP/1 nothing is a call of gRPC.
 #[tokio::test]
-async fn a_body_is_bounded_whatever_it_calls_itself() {
+async fn body_limit_applies_to_every_framing() {
     let framing = format!("Content-Type: application/grpc\r\nContent-Length: {}", BODY_MAX + 1);
     assert_eq!(refused("POST /orders/7", &framing, "").await, "413");
 }
 
 #[tokio::test]
-async fn a_body_of_just_the_bound_passes() {
+async fn body_at_the_limit_passes() {
     let upstream = Upstream::start().await;
     let (gateway, _files) = start(std::slice::from_ref(&upstream)).await;
     let body = "x".repeat(BODY_MAX);
@@ -78,7 +78,7 @@ async fn a_body_of_just_the_bound_passes() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_too_long_is_refused() {
+async fn stream_over_the_limit_is_refused() {
     let upstream = Upstream::start().await;
     let (gateway, _files) = start(std::slice::from_ref(&upstream)).await;
     let long = vec![b'x'; BODY_MAX + 1];
@@ -94,7 +94,7 @@ async fn a_stream_that_is_too_long_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_that_stops_is_refused() {
+async fn stalled_body_is_refused() {
     for (framing, body) in [
         ("Content-Length: 5", ""),
         ("Content-Length: 5", "he"),
@@ -110,7 +110,7 @@ async fn a_body_that_stops_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_that_nobody_reads_ends_the_connection() {
+async fn unread_body_ends_the_connection() {
     for (framing, body) in [
         ("Content-Length: 100000", ""),
         ("Content-Length: 5", "hello"),
@@ -123,7 +123,7 @@ async fn a_body_that_nobody_reads_ends_the_connection() {
 
 /// A caller that sends half of a body must not make an instance count as failed.
 #[tokio::test]
-async fn a_body_that_breaks_off_is_not_held_against_the_instance() {
+async fn broken_body_does_not_count_against_the_instance() {
     let upstreams = [Upstream::start().await, Upstream::start().await];
     let (gateway, _files) = start(&upstreams).await;
     let head = "POST /orders/7 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -139,7 +139,7 @@ async fn a_body_that_breaks_off_is_not_held_against_the_instance() {
 }
 
 #[tokio::test]
-async fn options_of_the_whole_are_answered_by_the_gateway() {
+async fn options_asterisk_is_served_by_the_gateway() {
     let upstream = Upstream::start().await;
     let (gateway, _files) = start(std::slice::from_ref(&upstream)).await;
     let line = "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -153,7 +153,7 @@ async fn options_of_the_whole_are_answered_by_the_gateway() {
 }
 
 #[tokio::test]
-async fn an_upgrade_that_nobody_asked_for_is_none() {
+async fn unrequested_upgrade_is_refused() {
     let upstream = Upstream::start().await;
     let gateway = gateway::start(upstream.address()).await;
     let head = "GET /orders/switched HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -163,7 +163,7 @@ async fn an_upgrade_that_nobody_asked_for_is_none() {
 }
 
 #[tokio::test]
-async fn trailers_of_an_answer_are_trimmed() {
+async fn response_trailers_are_filtered() {
     let upstream = Upstream::start().await;
     let gateway = gateway::start(upstream.address()).await;
     let head =

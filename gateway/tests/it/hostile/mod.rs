@@ -53,7 +53,7 @@ async fn no_hostile_head_reaches_an_instance() {
 }
 
 #[tokio::test]
-async fn no_hostile_body_reaches_an_instance_whole() {
+async fn no_hostile_body_reaches_an_instance_completely() {
     run(bodies::cases()).await;
 }
 

@@ -46,29 +46,29 @@ async fn dribble(write: &mut OwnedWriteHalf, bytes: &[u8]) {
 }
 
 #[tokio::test]
-async fn a_silent_caller_is_closed() {
+async fn silent_connection_is_closed() {
     is_closed(b"", b"").await;
 }
 
 #[tokio::test]
-async fn a_caller_who_never_says_which_version_is_closed() {
+async fn connection_without_a_version_is_closed() {
     is_closed(b"P", b"").await;
     is_closed(b"PRI * HTTP/2.0\r\n\r\n", b"").await;
 }
 
 #[tokio::test]
-async fn a_head_that_stops_is_closed() {
+async fn stalled_head_is_closed() {
     is_closed(b"GET /orders/7 HTTP/1.1\r\nHost: a\r\n", b"").await;
 }
 
 #[tokio::test]
-async fn a_head_that_dribbles_is_closed() {
+async fn slow_head_is_closed() {
     is_closed(b"GET /orders/7 HTTP/1.1\r\nHost: a\r\n", b"X: y\r\n").await;
     is_closed(b"", b"GET /orders/7").await;
 }
 
 #[tokio::test]
-async fn a_connection_without_a_second_request_is_closed() {
+async fn idle_connection_is_closed() {
     let upstream = Upstream::start().await;
     let gateway = start(upstream.address()).await;
     let (mut read, mut write) = TcpStream::connect(gateway.address()).await.unwrap().into_split();
@@ -79,18 +79,18 @@ async fn a_connection_without_a_second_request_is_closed() {
 }
 
 #[tokio::test]
-async fn streams_that_never_begin_are_closed() {
+async fn connection_without_streams_is_closed() {
     is_closed(&frames::opening(), b"").await;
 }
 
 #[tokio::test]
-async fn streams_whose_head_never_ends_are_closed() {
+async fn endless_head_of_a_stream_is_closed() {
     let begun = frames::headers(&Block::get("/orders/7"), frames::END_STREAM);
     is_closed(&[frames::opening(), begun].concat(), b"").await;
 }
 
 #[tokio::test]
-async fn a_caller_who_takes_nothing_of_an_answer_is_closed() {
+async fn caller_that_reads_nothing_is_closed() {
     let upstream = Upstream::start().await;
     let gateway = start(upstream.address()).await;
     let mut caller = TcpStream::connect(gateway.address()).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_caller_who_takes_nothing_of_an_answer_is_closed() {
 }
 
 #[tokio::test]
-async fn a_caller_who_takes_little_is_not() {
+async fn slow_reader_is_not_closed() {
     let upstream = Upstream::start().await;
     let gateway = start(upstream.address()).await;
     let mut caller = TcpStream::connect(gateway.address()).await.unwrap();

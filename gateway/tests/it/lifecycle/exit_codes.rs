@@ -47,7 +47,7 @@ async fn invalid_arguments_exit_with_2() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_exits_with_1_and_is_printed_once() {
+async fn address_in_use_exits_with_1_and_is_printed_once() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (code, printed) = run(["--admin-listen", &address]).await;

@@ -40,7 +40,7 @@ async fn connect(gateway: &Gateway) -> BufReader<TcpStream> {
 }
 
 #[tokio::test]
-async fn who_has_rested_is_served() {
+async fn idle_connection_is_served_again() {
     let gateway = Gateway::new("").await;
     let instance = orders(&gateway).await;
     let mut stream = connect(&gateway).await;
@@ -53,7 +53,7 @@ async fn who_has_rested_is_served() {
 }
 
 #[tokio::test]
-async fn of_a_head_that_comes_in_pieces_nothing_is_lost() {
+async fn head_in_pieces_is_read_completely() {
     let gateway = Gateway::new("").await;
     let instance = orders(&gateway).await;
     let mut stream = connect(&gateway).await;
@@ -68,7 +68,7 @@ async fn of_a_head_that_comes_in_pieces_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn who_reads_slowly_reads_all() {
+async fn slow_reader_gets_everything() {
     const SIZE: usize = 32 << 20;
     let gateway = Gateway::new("").await;
     let _instance =
@@ -82,7 +82,7 @@ async fn who_reads_slowly_reads_all() {
 }
 
 #[tokio::test]
-async fn one_that_rests_ends_with_the_gateway() {
+async fn idle_connection_ends_with_the_gateway() {
     let drain = Duration::from_millis(200);
     let gateway = Gateway::set_up(Setup { drain, ..Setup::default() }).await;
     let _instance = orders(&gateway).await;

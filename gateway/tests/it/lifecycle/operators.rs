@@ -7,7 +7,7 @@ use waypost_client::fake::Registry;
 use crate::support::{Gateway, Setup, act, soon, until};
 
 #[tokio::test]
-async fn figures_tell_of_each_service_and_instance() {
+async fn metrics_have_each_service_and_instance() {
     let gateway = Gateway::new("").await;
     let _instance = gateway.instance("measured", "m-1", act::echo).await;
     for _ in 0..3 {
@@ -28,7 +28,7 @@ async fn figures_tell_of_each_service_and_instance() {
 }
 
 #[tokio::test]
-async fn names_that_strangers_make_up_have_no_figures() {
+async fn unknown_names_have_no_metrics() {
     let gateway = Gateway::new("").await;
     gateway.get("/made-up-by-a-stranger").await;
     gateway.told(1).await;
@@ -39,7 +39,7 @@ async fn names_that_strangers_make_up_have_no_figures() {
 }
 
 #[tokio::test]
-async fn a_gateway_lives_at_once_and_is_ready_once_the_registry_has_told() {
+async fn gateway_is_live_at_once_and_ready_once_services_are_loaded() {
     let registry = Registry::new();
     registry.outage();
     let config = "[[routes]]\npath = '/v1'\nservice = 'orders'";
@@ -58,7 +58,7 @@ async fn a_gateway_lives_at_once_and_is_ready_once_the_registry_has_told() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_late_is_waited_for() {
+async fn readiness_waits_for_a_late_registry() {
     let registry = Registry::new();
     registry.delay(Duration::from_millis(300));
     let gateway = Gateway::set_up(Setup { registry, ..Setup::default() }).await;
@@ -85,7 +85,7 @@ async fn all_services_of_the_routes_are_watched_from_the_start() {
 }
 
 #[tokio::test]
-async fn a_reload_leaves_a_ready_gateway_ready_and_watches_what_it_adds() {
+async fn reload_keeps_readiness_and_watches_added_services() {
     let gateway = Gateway::new(&routes_to(["orders"])).await;
     until(async || gateway.operator("/health/ready").await.status == 200).await;
     let before = gateway.registry.watchers();

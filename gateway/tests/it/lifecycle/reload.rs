@@ -18,7 +18,7 @@ const OLD: &str = "implicit = true\n[[routes]]\npath = '/old'\nservice = 'orders
 const NEW: &str = "implicit = false\n[[routes]]\npath = '/new'\nservice = 'orders'";
 
 #[tokio::test]
-async fn requests_under_way_end_by_the_routes_that_they_began_with() {
+async fn requests_in_flight_keep_their_routes() {
     let gateway = Gateway::new(OLD).await;
     let (release, released) = watch::channel(false);
     let hold = move |request: Request<Incoming>| {
@@ -67,7 +67,7 @@ async fn no_request_fails_while_routes_change() {
 }
 
 #[tokio::test]
-async fn a_file_with_mistakes_leaves_the_routes_as_they_were() {
+async fn invalid_file_keeps_the_previous_routes() {
     let (log, _guard) = log();
     let gateway = Gateway::new(OLD).await;
     let _instance = orders(&gateway).await;

@@ -16,7 +16,7 @@ use waypost_gateway::Advertised;
 use crate::support::{Gateway, Setup, act, soon, until, whole};
 
 #[tokio::test]
-async fn what_is_under_way_is_waited_for_and_nothing_new_is_taken() {
+async fn requests_in_flight_finish_and_no_new_ones_are_accepted() {
     let gateway = Gateway::new("").await;
     let (release, released) = watch::channel(false);
     let hold = move |request: Request<Incoming>| {
@@ -46,7 +46,7 @@ async fn what_is_under_way_is_waited_for_and_nothing_new_is_taken() {
 }
 
 #[tokio::test]
-async fn what_outlasts_its_time_is_ended() {
+async fn requests_over_the_drain_time_are_ended() {
     let drain = Duration::from_millis(50);
     let gateway = Gateway::set_up(Setup { drain, ..Setup::default() }).await;
     let instance = gateway.instance("orders", "a", act::hang).await;
@@ -59,7 +59,7 @@ async fn what_outlasts_its_time_is_ended() {
 }
 
 #[tokio::test]
-async fn a_gateway_is_registered_for_as_long_as_it_works() {
+async fn gateway_is_registered_while_it_runs() {
     let registry = Registry::new();
     let advertised = Advertised { service: "gateway".into(), host: "127.0.0.1".into() };
     let gateway = Gateway::set_up(Setup {
@@ -78,7 +78,7 @@ async fn a_gateway_is_registered_for_as_long_as_it_works() {
 }
 
 #[tokio::test]
-async fn operators_see_that_it_leaves() {
+async fn readiness_ends_with_the_drain() {
     let gateway = Gateway::new("").await;
     let instance = gateway.instance("orders", "a", act::hang).await;
     until(async || gateway.operator("/health/ready").await.status == 200).await;
@@ -108,7 +108,7 @@ async fn ask(stream: &mut TcpStream) -> String {
 
 /// A caller that reuses a connection can't detect that it closes meanwhile.
 #[tokio::test]
-async fn each_kept_connection_has_one_more_request() {
+async fn kept_connection_gets_one_more_request() {
     let gateway = Gateway::new("").await;
     let _instance = gateway.instance("orders", "a", act::echo).await;
     let address = gateway.running.address();
@@ -140,7 +140,7 @@ async fn each_kept_connection_has_one_more_request() {
 }
 
 #[tokio::test]
-async fn connections_without_a_request_do_not_hold_the_end_up() {
+async fn idle_connections_do_not_delay_shutdown() {
     let drain = Duration::from_millis(400);
     let gateway = Gateway::set_up(Setup { drain, ..Setup::default() }).await;
     let _instance = gateway.instance("orders", "a", act::echo).await;

@@ -53,7 +53,7 @@ async fn bodies_stream_both_ways_at_once() {
 }
 
 #[tokio::test]
-async fn an_instance_may_answer_before_it_has_the_body() {
+async fn instance_may_respond_before_it_has_the_body() {
     let gateway = both().await;
     let _instance = gateway
         .instance("orders", "a", async |request: Request<hyper::body::Incoming>| {
@@ -73,7 +73,7 @@ async fn an_instance_may_answer_before_it_has_the_body() {
 }
 
 #[tokio::test]
-async fn long_bodies_pass_where_nothing_bounds_them() {
+async fn long_bodies_pass_without_a_limit() {
     static PIECE: [u8; MIB / 16] = [7; MIB / 16];
     let gateway = both().await;
     let _instance = orders(&gateway).await;
@@ -90,7 +90,7 @@ async fn long_bodies_pass_where_nothing_bounds_them() {
 }
 
 #[tokio::test]
-async fn a_body_has_its_trailers_in_both_directions() {
+async fn trailers_pass_in_both_directions() {
     let gateway = both().await;
     let _instance = gateway
         .instance("orders", "a", async |request: Request<hyper::body::Incoming>| {
@@ -117,7 +117,7 @@ async fn a_body_has_its_trailers_in_both_directions() {
 }
 
 #[tokio::test]
-async fn any_method_may_have_a_body_of_unknown_length() {
+async fn every_method_may_have_a_body_of_unknown_length() {
     let gateway = both().await;
     let _instance = orders(&gateway).await;
     for method in [Method::GET, Method::DELETE, Method::PATCH] {

@@ -20,7 +20,7 @@ async fn ask(gateway: &Gateway, accepted: Option<&str>) -> Answer {
 }
 
 #[tokio::test]
-async fn answers_are_compressed_for_those_who_take_that() {
+async fn responses_are_compressed_for_callers_that_accept_it() {
     let gateway = Gateway::new("compression = true").await;
     let _instance = orders(&gateway).await;
     for encoding in ["gzip", "br"] {
@@ -37,7 +37,7 @@ async fn answers_are_compressed_for_those_who_take_that() {
 }
 
 #[tokio::test]
-async fn without_being_asked_to_the_gateway_compresses_nothing() {
+async fn responses_are_not_compressed_by_default() {
     let gateway = Gateway::new("").await;
     let _instance = orders(&gateway).await;
     let answer = ask(&gateway, Some("gzip")).await;
@@ -93,7 +93,7 @@ async fn ask_for(gateway: &Gateway, path: &str, fields: &[(&str, &str)]) -> Answ
 }
 
 #[tokio::test]
-async fn what_an_answer_says_of_its_bytes_stays_true() {
+async fn headers_about_the_bytes_stay_correct() {
     let (gateway, _instance) = described_gateway().await;
     let plain = ask_for(&gateway, "200/%22a1%22/-", &[]).await;
     assert_eq!(plain.header("etag"), Some("\"a1\""));
@@ -117,7 +117,7 @@ async fn what_an_answer_says_of_its_bytes_stays_true() {
 }
 
 #[tokio::test]
-async fn answers_that_must_not_be_transformed_are_not() {
+async fn responses_with_no_transform_are_unchanged() {
     let (gateway, _instance) = described_gateway().await;
     for (path, fields) in [
         ("200/%22a1%22/no-transform", &[("accept-encoding", "gzip")][..]),
@@ -136,7 +136,7 @@ async fn answers_that_must_not_be_transformed_are_not() {
 }
 
 #[tokio::test]
-async fn a_caller_can_validate_what_it_got_compressed() {
+async fn compressed_response_can_be_revalidated() {
     let (gateway, _instance) = described_gateway().await;
     for (known, expected) in [
         ("W/\"a1\"", "W/\"a1\""),
@@ -156,7 +156,7 @@ async fn a_caller_can_validate_what_it_got_compressed() {
 }
 
 #[tokio::test]
-async fn what_a_caller_does_not_accept_is_for_the_instance_to_judge() {
+async fn unacceptable_codings_are_left_to_the_instance() {
     let (gateway, _instance) = described_gateway().await;
     for accepted in
         ["identity;q=0, zstd", "*;q=0", "zstd, *;q=0.000", "identity; q=0", "gzip;q=0, *;Q=0"]
@@ -172,7 +172,7 @@ async fn what_a_caller_does_not_accept_is_for_the_instance_to_judge() {
 }
 
 #[tokio::test]
-async fn digests_in_trailers_go_with_those_in_the_header() {
+async fn digests_are_dropped_from_header_and_trailers() {
     let gateway = Gateway::new("compression = true").await;
     let trailed = async |_| {
         let trailers = [("content-digest", "sha-256=:AAAA:"), ("x-checksum", "7")];

@@ -15,7 +15,7 @@ async fn ask(gateway: &Gateway, request: Builder) -> Answer {
 }
 
 #[tokio::test]
-async fn what_a_request_is_known_by_travels_with_it() {
+async fn request_ids_are_propagated() {
     let gateway = Gateway::new("").await;
     let instance = orders(&gateway).await;
     let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
@@ -34,7 +34,7 @@ async fn what_a_request_is_known_by_travels_with_it() {
 }
 
 #[tokio::test]
-async fn what_a_request_is_known_by_is_made_where_it_is_missing() {
+async fn missing_request_ids_are_generated() {
     let gateway = Gateway::new("").await;
     let instance = orders(&gateway).await;
     let malformed = "x".repeat(200);
@@ -52,7 +52,7 @@ async fn what_a_request_is_known_by_is_made_where_it_is_missing() {
 }
 
 #[tokio::test]
-async fn the_id_of_an_instance_does_not_take_the_place_of_the_request_s() {
+async fn instance_does_not_replace_the_request_id() {
     let gateway = Gateway::new("").await;
     let _instance = gateway
         .instance("orders", "a", async |_| {
@@ -70,7 +70,7 @@ fn keys(line: &Value) -> BTreeSet<&str> {
 }
 
 #[tokio::test]
-async fn each_request_has_one_line_that_says_all() {
+async fn each_request_has_one_access_log_line() {
     let gateway = Gateway::new(
         "[[routes]]
         name = 'reads'
@@ -124,7 +124,7 @@ async fn each_request_has_one_line_that_says_all() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_was_not_complete() {
+async fn broken_response_is_logged_as_incomplete() {
     let gateway = Gateway::new("").await;
     let _instance = orders(&gateway).await;
     let (feed, body) = fed();
@@ -138,7 +138,7 @@ async fn an_answer_that_breaks_off_was_not_complete() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_has_a_line_too() {
+async fn cancelled_request_is_logged() {
     let gateway = Gateway::new("").await;
     let instance = gateway.instance("orders", "a", act::hang).await;
     for caller in [gateway.http1(), gateway.http2()] {

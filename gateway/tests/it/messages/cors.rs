@@ -23,7 +23,7 @@ async fn ask(gateway: &Gateway, method: &str, path: &str, headers: &[(&str, &str
 }
 
 #[tokio::test]
-async fn a_preflight_is_answered_without_an_instance() {
+async fn preflight_needs_no_instance() {
     let gateway = Gateway::new(CONFIG).await;
     let instance = orders(&gateway).await;
     let asked = [
@@ -42,7 +42,7 @@ async fn a_preflight_is_answered_without_an_instance() {
 }
 
 #[tokio::test]
-async fn answers_and_problems_are_for_pages_that_may_see_them() {
+async fn responses_and_problems_have_cors_headers() {
     let gateway = Gateway::new(CONFIG).await;
     let _instance = orders(&gateway).await;
     for (path, status) in [("/orders", 200), ("/nobody", 404)] {
@@ -59,7 +59,7 @@ async fn answers_and_problems_are_for_pages_that_may_see_them() {
 }
 
 #[tokio::test]
-async fn what_is_no_preflight_reaches_the_instance() {
+async fn other_options_requests_reach_the_instance() {
     let gateway = Gateway::new(CONFIG).await;
     let instance = orders(&gateway).await;
     for headers in [&[][..], &[("origin", "https://app.example")]] {
@@ -70,7 +70,7 @@ async fn what_is_no_preflight_reaches_the_instance() {
 }
 
 #[tokio::test]
-async fn nothing_is_said_where_nothing_is_configured() {
+async fn no_cors_headers_without_configuration() {
     let gateway = Gateway::new("").await;
     let _instance = orders(&gateway).await;
     let answer = ask(&gateway, "GET", "/orders", &[("origin", "https://app.example")]).await;
@@ -111,7 +111,7 @@ fn shared(answer: &Answer) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn where_the_gateway_has_cors_an_instance_has_none() {
+async fn configured_cors_replaces_that_of_instances() {
     let exposed = "access-control-expose-headers: x-request-id";
     let allowed = "access-control-allow-origin: https://app.example";
     for compression in ["", "compression = true"] {
@@ -139,7 +139,7 @@ async fn where_the_gateway_has_cors_an_instance_has_none() {
 }
 
 #[tokio::test]
-async fn where_the_gateway_has_no_cors_that_of_an_instance_passes() {
+async fn cors_of_an_instance_passes_without_configuration() {
     let gateway = Gateway::new("").await;
     let _instance = gateway.instance("orders", "a", lax).await;
     let preflight = [("origin", "https://a.example"), ("access-control-request-method", "PUT")];

@@ -54,7 +54,7 @@ async fn send_all(gateway: &Gateway, path: &str, bytes: usize) -> String {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_refused_gets_the_refusal() {
+async fn upload_refused_by_its_instance_gets_the_refusal() {
     let config = "implicit = true\nlimits.body = 0\n[[routes]]\npath = '/new'\nservice = 'newer'\nhttp2 = true";
     let gateway = Gateway::new(config).await;
     refusing(&gateway).await;
@@ -73,7 +73,7 @@ async fn an_upload_that_is_refused_gets_the_refusal() {
 }
 
 #[tokio::test]
-async fn an_upload_that_the_gateway_refuses_gets_the_refusal() {
+async fn upload_refused_by_the_gateway_gets_the_refusal() {
     let gateway = Gateway::new("limits.body = '1KiB'").await;
     let _instance = gateway.instance("orders", "a", act::echo).await;
     for (path, status) in [("/orders", "413"), ("/nowhere", "404"), ("/orders//7", "400")] {
@@ -111,7 +111,7 @@ async fn slow(gateway: &Gateway) -> (mpsc::UnboundedReceiver<&'static str>, watc
 }
 
 #[tokio::test]
-async fn a_caller_that_closes_its_side_is_answered() {
+async fn half_closed_caller_gets_its_response() {
     let gateway = Gateway::new("").await;
     let (mut events, release) = slow(&gateway).await;
     let requests = [
@@ -137,7 +137,7 @@ async fn a_caller_that_closes_its_side_is_answered() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_has_its_call_cancelled() {
+async fn closed_connection_cancels_its_call() {
     let gateway = Gateway::new("limits.timeout = '60s'").await;
     let (mut events, _release) = slow(&gateway).await;
     // What is sent behind the request is not read before its answer has ended.

@@ -26,7 +26,7 @@ async fn the_first_segment_of_the_path_names_the_service() {
 }
 
 #[tokio::test]
-async fn each_version_of_http_is_spoken_on_either_side() {
+async fn every_http_version_works_on_both_sides() {
     let gateway = Gateway::new(
         "implicit = true
         [[routes]]
@@ -49,7 +49,7 @@ async fn each_version_of_http_is_spoken_on_either_side() {
 }
 
 #[tokio::test]
-async fn an_answer_is_passed_back_as_it_is() {
+async fn response_is_returned_unchanged() {
     let gateway = Gateway::new("").await;
     let _instance = gateway
         .instance("orders", "a", async |_| {
@@ -70,7 +70,7 @@ async fn an_answer_is_passed_back_as_it_is() {
 }
 
 #[tokio::test]
-async fn an_instance_learns_where_a_request_came_from_and_what_it_was_for() {
+async fn instance_receives_forwarded_headers() {
     let gateway = Gateway::new("").await;
     let instance = orders(&gateway).await;
     for caller in [gateway.http1(), gateway.http2()] {
@@ -86,7 +86,7 @@ async fn an_instance_learns_where_a_request_came_from_and_what_it_was_for() {
 }
 
 #[tokio::test]
-async fn the_answer_to_a_head_has_a_length_and_no_body() {
+async fn head_response_has_a_length_and_no_body() {
     let gateway = Gateway::new("").await;
     let instance = gateway
         .instance("orders", "a", async |_| {
@@ -108,7 +108,7 @@ async fn the_answer_to_a_head_has_a_length_and_no_body() {
 }
 
 #[tokio::test]
-async fn an_answer_that_has_no_body_gets_none() {
+async fn response_without_a_body_gets_none() {
     let gateway = Gateway::new("").await;
     let _instance = gateway
         .instance("orders", "a", async |request: Request<_>| {
@@ -131,7 +131,7 @@ async fn an_answer_that_has_no_body_gets_none() {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_word_before_the_body_gets_it() {
+async fn expect_continue_gets_its_interim_response() {
     let gateway = Gateway::new("").await;
     let instance = orders(&gateway).await;
     let mut stream = TcpStream::connect(gateway.running.address()).await.unwrap();

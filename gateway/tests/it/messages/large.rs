@@ -47,7 +47,7 @@ async fn failed(client: &mut Grpc<Channel>, size: usize, late: bool) -> Status {
 }
 
 #[tokio::test]
-async fn details_of_a_status_arrive_or_a_status_says_what_was_too_large() {
+async fn too_large_status_details_are_replaced_by_a_status() {
     let gateway = Gateway::new("").await;
     let instance = gateway.instance("greeter.Greeter", "a", fail).await;
     let endpoint = Channel::from_shared(format!("http://{}", gateway.running.address())).unwrap();
@@ -70,7 +70,7 @@ async fn details_of_a_status_arrive_or_a_status_says_what_was_too_large() {
 }
 
 #[tokio::test]
-async fn a_response_over_a_limit_is_a_502_that_names_it() {
+async fn response_over_a_limit_is_a_502_that_names_it() {
     let gateway = Gateway::new("").await;
     let act = async |request: Request<Incoming>| {
         let mut response = Response::new(Body::empty());
@@ -103,7 +103,7 @@ async fn a_response_over_a_limit_is_a_502_that_names_it() {
 }
 
 #[tokio::test]
-async fn a_large_head_of_a_request_over_http2_costs_no_other_request() {
+async fn large_request_head_over_http2_fails_alone() {
     let gateway = Gateway::new("").await;
     let (release, released) = watch::channel(false);
     let act = move |_| {

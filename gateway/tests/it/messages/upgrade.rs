@@ -58,7 +58,7 @@ async fn echo(stream: &mut TokioIo<Upgraded>, text: &str) {
 }
 
 #[tokio::test]
-async fn the_bytes_of_a_websocket_pass_both_ways() {
+async fn websocket_bytes_pass_both_ways() {
     let (gateway, instance, mut stream) = opened(Duration::from_secs(20)).await;
     let seen = instance.last();
     assert_eq!(seen.path, "/room");
@@ -74,7 +74,7 @@ async fn the_bytes_of_a_websocket_pass_both_ways() {
 }
 
 #[tokio::test]
-async fn a_websocket_ends_with_the_gateway() {
+async fn websocket_ends_with_the_gateway() {
     let (gateway, _instance, mut stream) = opened(Duration::from_millis(50)).await;
     echo(&mut stream, "ping").await;
     soon(gateway.running.close()).await;
@@ -85,7 +85,7 @@ async fn a_websocket_ends_with_the_gateway() {
 }
 
 #[tokio::test]
-async fn a_websocket_that_its_instance_ends_has_ended() {
+async fn websocket_ends_with_its_instance() {
     let gateway = Gateway::new("").await;
     let _instance = gateway
         .instance("chat", "a", async |mut request: Request<Incoming>| {
@@ -116,7 +116,7 @@ async fn other_upgrades_are_not_passed_on() {
 
 /// Between requests the gateway looks for refusals of the HTTP library: a tunnel has none.
 #[tokio::test]
-async fn the_bytes_of_a_tunnel_are_not_looked_at() {
+async fn tunnel_bytes_are_not_inspected() {
     let (_gateway, _instance, mut stream) = opened(Duration::from_secs(20)).await;
     echo(&mut stream, "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
         .await;

@@ -207,7 +207,7 @@ async fn unusual_paths() -> Gateway {
 }
 
 #[tokio::test]
-async fn encoded_slashes_and_empty_segments_pass_where_a_route_allows_them() {
+async fn encoded_slashes_and_empty_segments_pass_if_a_route_allows_them() {
     let gateway = unusual_paths().await;
     let instance = gateway.instance("orders", "a", act::echo).await;
     for (asked, expected) in [
@@ -229,7 +229,7 @@ async fn encoded_slashes_and_empty_segments_pass_where_a_route_allows_them() {
 }
 
 #[tokio::test]
-async fn encoded_slashes_and_empty_segments_lead_around_no_route() {
+async fn encoded_slashes_and_empty_segments_bypass_no_route() {
     let gateway = unusual_paths().await;
     let instance = gateway.instance("orders", "a", act::echo).await;
     for (asked, status, detail) in [
@@ -267,7 +267,7 @@ async fn encoded_slashes_and_empty_segments_lead_around_no_route() {
 }
 
 #[tokio::test]
-async fn other_methods_pass_where_a_route_names_them() {
+async fn unusual_methods_pass_if_a_route_names_them() {
     let gateway = Gateway::new(
         "[[routes]]
         path = '/dav'
@@ -310,7 +310,7 @@ async fn other_methods_pass_where_a_route_names_them() {
 }
 
 #[tokio::test]
-async fn instances_get_the_prefix_that_was_taken_away() {
+async fn instances_receive_the_stripped_prefix() {
     let config = "implicit = true
         [[routes]]
         path = '/v1/orders'

@@ -83,7 +83,7 @@ const TARGETS: [&str; 9] = [
 ];
 
 #[tokio::test]
-async fn characters_that_should_be_encoded_reach_the_instance_as_they_came() {
+async fn raw_characters_reach_the_instance_unchanged() {
     let gateway = Gateway::new(
         "implicit = true
         [[routes]]
@@ -116,7 +116,7 @@ async fn characters_that_should_be_encoded_reach_the_instance_as_they_came() {
 }
 
 #[tokio::test]
-async fn a_head_in_pieces_is_encoded_as_one() {
+async fn head_in_pieces_is_encoded_as_one() {
     let gateway = Gateway::new("").await;
     let seen = raw_orders(&gateway).await;
     let head = "GET /orders/<a>?q=\"b\" HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -133,7 +133,7 @@ async fn a_head_in_pieces_is_encoded_as_one() {
 
 /// The start of a request is not certain behind others that came with it, and behind chunks.
 #[tokio::test]
-async fn what_may_be_a_body_is_never_encoded() {
+async fn bodies_are_never_encoded() {
     let gateway = Gateway::new("").await;
     let seen = raw_orders(&gateway).await;
     let raw = "GET /orders/<a> HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -156,7 +156,7 @@ async fn what_may_be_a_body_is_never_encoded() {
 }
 
 #[tokio::test]
-async fn an_instance_of_http2_gets_the_encoded_form() {
+async fn http2_instance_receives_the_encoded_form() {
     let config = "[[routes]]\npath = '/two'\nservice = 'orders'\nhttp2 = true";
     let gateway = Gateway::new(config).await;
     let instance = gateway.instance("orders", "a", act::echo).await;
@@ -169,7 +169,7 @@ async fn an_instance_of_http2_gets_the_encoded_form() {
 
 /// Guards and routes see the encoded form.
 #[tokio::test]
-async fn the_rules_for_paths_hold_for_raw_ones() {
+async fn path_rules_apply_to_raw_paths() {
     let gateway = Gateway::new("").await;
     let seen = raw_orders(&gateway).await;
     for target in ["/orders/<a>/../b", "/orders/<a>/%2e%2e/b", "/orders//<a>", "/orders/<a>%2fb"] {

@@ -11,7 +11,7 @@ use crate::cli::{
 };
 
 #[tokio::test]
-async fn an_instance_is_there_while_its_command_runs() {
+async fn instance_is_registered_while_its_command_runs() {
     let server = Server::start().await;
     let (mut watch, _marker) = watch_orders(&server).await;
     // Ends on a signal, or after a while so that nothing is left behind.
@@ -35,7 +35,7 @@ async fn an_instance_is_there_while_its_command_runs() {
 }
 
 #[tokio::test]
-async fn an_instance_leaves_before_its_command_hears_of_the_end() {
+async fn instance_is_deregistered_before_its_command_gets_the_signal() {
     let server = Server::start().await;
     for (number, name) in [(Signal::TERM, "TERM"), (Signal::INT, "INT")] {
         let script = format!(
@@ -56,7 +56,7 @@ async fn an_instance_leaves_before_its_command_hears_of_the_end() {
 }
 
 #[tokio::test]
-async fn a_command_that_the_signal_ends_is_not_reported_as_failed() {
+async fn command_ended_by_the_signal_is_not_reported_as_failed() {
     let server = Server::start().await;
     let command = [&REGISTER[..], &["--", "sh", "-c", "sleep 30; true"]].concat();
     let mut register = server.start_command(&command);
@@ -67,7 +67,7 @@ async fn a_command_that_the_signal_ends_is_not_reported_as_failed() {
 }
 
 #[tokio::test]
-async fn a_second_signal_kills_the_command() {
+async fn second_signal_kills_the_command() {
     let server = Server::start().await;
     let (mut watch, _marker) = watch_orders(&server).await;
     let script = "trap '' TERM; echo ready; for i in $(seq 600); do sleep 0.05; done";
@@ -87,7 +87,7 @@ async fn a_second_signal_kills_the_command() {
 }
 
 #[tokio::test]
-async fn a_refused_registration_ends_the_command() {
+async fn refused_registration_ends_the_command() {
     let server = Server::start().await;
     let script = "for i in $(seq 600); do sleep 0.05; done; echo ran to its end";
     let register = ["register", "--service", "-", "--address", "h:1", "--", "sh", "-c", script];
@@ -98,7 +98,7 @@ async fn a_refused_registration_ends_the_command() {
 }
 
 #[tokio::test]
-async fn a_command_runs_without_a_registry() {
+async fn command_runs_without_a_registry() {
     let gate = Gate::before(None).await;
     let command = [&REGISTER[..], &["--", "sh", "-c", "echo ran"]].concat();
     let finished = run(&gate.url(), &command).await;

@@ -18,7 +18,7 @@ use crate::cli::{
 };
 
 #[tokio::test]
-async fn an_instance_in_the_foreground_leaves_at_a_signal() {
+async fn instance_is_deregistered_at_a_signal() {
     let server = Server::start().await;
     let (mut watch, _marker) = watch_orders(&server).await;
     for number in [Signal::TERM, Signal::INT] {
@@ -62,7 +62,7 @@ async fn registered_with_hangup(server: &Server, action: &str) -> (Running, bool
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn an_instance_leaves_with_its_terminal_unless_told_to_stay() {
+async fn hangup_deregisters_unless_ignored() {
     let server = Server::start().await;
     let (register, ignored) = registered_with_hangup(&server, "--default-signal=HUP").await;
     assert!(!ignored);
@@ -74,7 +74,7 @@ async fn an_instance_leaves_with_its_terminal_unless_told_to_stay() {
 }
 
 #[tokio::test]
-async fn a_registration_is_told_as_json() {
+async fn registration_is_printed_as_json() {
     let server = Server::start().await;
     let mut register = server.start_command(&[&REGISTER[..], &["--output", "json"]].concat());
     let told = register.event().await;
@@ -84,7 +84,7 @@ async fn a_registration_is_told_as_json() {
 }
 
 #[tokio::test]
-async fn an_instance_comes_back_when_the_registry_does() {
+async fn instance_registers_again_when_the_registry_is_back() {
     let server = Server::start().await;
     let gate = Gate::before(None).await;
     let mut register = Running::start(&gate.url(), &REGISTER);

@@ -70,7 +70,7 @@ async fn status(watch: &mut Running) -> Value {
 }
 
 #[tokio::test]
-async fn an_instance_is_starting_until_its_url_answers_with_2xx() {
+async fn instance_is_starting_until_its_url_responds_with_2xx() {
     let server = Server::start().await;
     let (mut watch, _marker) = watch_orders(&server).await;
     let mut app = App::start("503 Service Unavailable").await;
@@ -98,7 +98,7 @@ async fn an_instance_is_starting_until_its_url_answers_with_2xx() {
 }
 
 #[tokio::test]
-async fn an_instance_is_starting_until_its_port_takes_connections() {
+async fn instance_is_starting_until_its_port_accepts_connections() {
     let server = Server::start().await;
     let (mut watch, _marker) = watch_orders(&server).await;
     let socket = tokio::net::TcpSocket::new_v6().unwrap();
@@ -112,7 +112,7 @@ async fn an_instance_is_starting_until_its_port_takes_connections() {
 }
 
 #[tokio::test]
-async fn an_instance_whose_command_makes_a_file_is_up_then_and_drains_before() {
+async fn instance_is_up_once_its_ready_file_exists() {
     let server = Server::start().await;
     let (mut watch, _marker) = watch_orders(&server).await;
     let file = server.directory().join("ready");

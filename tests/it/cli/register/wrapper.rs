@@ -48,7 +48,7 @@ fn state(id: &str) -> Option<char> {
 }
 
 #[tokio::test]
-async fn signals_reach_the_command_which_stays_registered() {
+async fn signals_are_forwarded_to_the_command() {
     let server = Server::start().await;
     let signals = [
         (Signal::HUP, "HUP"),
@@ -95,7 +95,7 @@ async fn ignored_signals_stay_ignored_for_the_command() {
 }
 
 #[tokio::test]
-async fn a_stop_from_the_terminal_stops_both_until_they_are_continued() {
+async fn terminal_stop_stops_wrapper_and_command() {
     let server = Server::start().await;
     let mut register = registered(&server, &[], &format!("echo $$; {ON}"));
     let command = first_line(&mut register).await;
@@ -110,7 +110,7 @@ async fn a_stop_from_the_terminal_stops_both_until_they_are_continued() {
 }
 
 #[tokio::test]
-async fn the_exit_code_is_the_commands_own() {
+async fn exit_code_is_that_of_the_command() {
     let server = Server::start().await;
     for (script, code) in [
         ("exit 0", 0),
@@ -128,7 +128,7 @@ async fn the_exit_code_is_the_commands_own() {
 }
 
 #[tokio::test]
-async fn a_command_that_can_not_be_run_is_never_registered() {
+async fn command_that_cannot_run_is_never_registered() {
     let server = Server::start().await;
     let directory = server.directory();
     let file = |name: &str, mode: u32, text: &str| {
@@ -156,7 +156,7 @@ async fn a_command_that_can_not_be_run_is_never_registered() {
 }
 
 #[tokio::test]
-async fn callers_have_the_drain_time_before_the_command_gets_the_signal() {
+async fn command_gets_the_signal_after_the_drain_time() {
     let server = Server::start().await;
     let (mut watch, _marker) = watch_orders(&server).await;
     let script = format!("trap 'date +%s.%N; exit 5' TERM; echo begun; {ON}");
@@ -180,7 +180,7 @@ async fn callers_have_the_drain_time_before_the_command_gets_the_signal() {
 }
 
 #[tokio::test]
-async fn a_command_that_ends_while_it_drains_is_not_waited_for() {
+async fn drain_ends_with_its_command() {
     let server = Server::start().await;
     let (mut watch, _marker) = watch_orders(&server).await;
     let go = server.directory().join("go");
@@ -197,7 +197,7 @@ async fn a_command_that_ends_while_it_drains_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_killed_wrapper_takes_its_command_with_it() {
+async fn killed_wrapper_ends_its_command() {
     let server = Server::start().await;
     // When it is up, and when it waits for the command to end. The registry is gone by then.
     for asked in [false, true] {
@@ -268,7 +268,7 @@ async fn orphans_are_collected_and_the_commands_exit_code_is_kept() {
 }
 
 #[tokio::test]
-async fn a_command_needs_no_registry_to_end_in_order() {
+async fn command_ends_in_order_without_a_registry() {
     // Bound and not listening.
     let port = tokio::net::TcpSocket::new_v4().unwrap();
     port.bind("127.0.0.1:0".parse().unwrap()).unwrap();
