@@ -16,7 +16,7 @@ pub(super) const ITEMS: u32 = 1;
 
 /// The instances that a request selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::api::grpc) enum Selection {
+pub(in crate::api::grpc) enum StatusSelection {
     /// Instances that take traffic.
     Serving,
     /// All instances.
@@ -27,7 +27,7 @@ pub(in crate::api::grpc) enum Selection {
 pub(super) fn encode_chunk(
     chunk: &Arc<RosterChunk>,
     filter: &Filter,
-    selection: Selection,
+    selection: StatusSelection,
 ) -> Bytes {
     if !filter.is_empty() {
         let wanted = chunk.instances().filter(|instance| is_wanted(instance, filter, selection));
@@ -41,13 +41,13 @@ pub(super) fn encode_chunk(
         encode_instances(chunk.instances().filter(|instance| instance.serves()))
     };
     match selection {
-        Selection::All => all(),
-        Selection::Serving => chunk.serving_encoded.bytes_or_encode(serving).clone(),
+        StatusSelection::All => all(),
+        StatusSelection::Serving => chunk.serving_encoded.bytes_or_encode(serving).clone(),
     }
 }
 
-pub(super) fn is_wanted(instance: &Instance, filter: &Filter, selection: Selection) -> bool {
-    (selection == Selection::All || instance.serves()) && filter.matches(&instance.content)
+pub(super) fn is_wanted(instance: &Instance, filter: &Filter, selection: StatusSelection) -> bool {
+    (selection == StatusSelection::All || instance.serves()) && filter.matches(&instance.content)
 }
 
 fn encode_instances<'a>(instances: impl Iterator<Item = &'a Arc<Instance>>) -> Bytes {

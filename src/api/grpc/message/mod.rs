@@ -11,7 +11,7 @@ mod violations;
 mod watch;
 mod write;
 
-pub(super) use chunk::Selection;
+pub(super) use chunk::StatusSelection;
 pub(crate) use codec::Codec;
 pub(super) use convert::{cursor_from_wire, cursor_to_wire, duration_to_wire, time_to_wire};
 pub(super) use instance::instance_bytes;

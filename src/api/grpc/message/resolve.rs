@@ -9,7 +9,7 @@ use prost::{
 };
 
 use super::{
-    chunk::{Selection, encode_chunk, is_wanted, total_len},
+    chunk::{StatusSelection, encode_chunk, is_wanted, total_len},
     convert::cursor_to_wire,
 };
 use crate::{
@@ -42,7 +42,7 @@ impl ResolveResponse {
     pub(in crate::api::grpc) fn whole(
         service: Option<&Service>,
         filter: &Filter,
-        selection: Selection,
+        selection: StatusSelection,
         cursor: Cursor,
     ) -> Result<Self, ResponseTooLarge> {
         let chunks = service.map(|service| service.roster.chunks()).unwrap_or_default();
@@ -64,7 +64,7 @@ impl ResolveResponse {
     pub(in crate::api::grpc) fn page(
         service: Option<&Service>,
         filter: &Filter,
-        selection: Selection,
+        selection: StatusSelection,
         cursor: Cursor,
         page: &Page,
     ) -> Self {
@@ -103,7 +103,7 @@ impl<'a> PageBuilder<'a> {
         &mut self,
         chunk: &'a Arc<RosterChunk>,
         filter: &Filter,
-        selection: Selection,
+        selection: StatusSelection,
     ) -> (Bytes, bool) {
         let encoded = encode_chunk(chunk, filter, selection);
         let (mut begin, mut end, mut is_full) = (0, 0, false);

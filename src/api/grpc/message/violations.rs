@@ -16,11 +16,11 @@ const TEXT_BYTES_MAX: usize = 200;
 /// The violations of a request, each with the path of its field.
 #[derive(Debug, Default)]
 pub(in crate::api::grpc) struct Violations {
-    found: Vec<FieldViolation>,
+    found: Vec<RequestViolation>,
 }
 
 #[derive(Debug)]
-struct FieldViolation {
+struct RequestViolation {
     path: String,
     reason: String,
     over_limit: bool,
@@ -42,7 +42,7 @@ impl Violations {
     }
 
     fn add(&mut self, path: String, reason: &dyn Display, over_limit: bool) {
-        self.found.push(FieldViolation { path, reason: reason.to_string(), over_limit });
+        self.found.push(RequestViolation { path, reason: reason.to_string(), over_limit });
     }
 
     /// Returns the value, or adds a violation.
@@ -68,7 +68,8 @@ impl Violations {
         let mut details = ErrorDetails::new();
         let mut message = String::new();
         let mut bytes = 0;
-        for (index, FieldViolation { path, reason, over_limit }) in self.found.iter().enumerate() {
+        for (index, RequestViolation { path, reason, over_limit }) in self.found.iter().enumerate()
+        {
             let (path, reason) = (shortened(path), shortened(reason));
             bytes += path.len() + reason.len();
             if index > 0 && bytes > DETAIL_BYTES_MAX {

@@ -7,7 +7,7 @@ use prost::{
 };
 
 use super::{
-    chunk::{ITEMS, Selection, encode_chunk, into_exact, total_len},
+    chunk::{ITEMS, StatusSelection, encode_chunk, into_exact, total_len},
     convert::cursor_to_wire,
     instance::instance_bytes,
 };
@@ -40,7 +40,7 @@ impl WatchResponse {
     pub(in crate::api::grpc) fn new(event: &WatchEvent, filter: &Filter, cursor: Cursor) -> Self {
         let (event, items) = match event {
             WatchEvent::Snapshot { chunks, last } => {
-                let chunk = |chunk| encode_chunk(chunk, filter, Selection::All);
+                let chunk = |chunk| encode_chunk(chunk, filter, StatusSelection::All);
                 let last = last.then_some(Bytes::from_static(Self::LAST));
                 (Self::SNAPSHOT, chunks.iter().map(chunk).chain(last).collect())
             }

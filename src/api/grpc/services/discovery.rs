@@ -9,7 +9,7 @@ use crate::{
     api::grpc::{
         error,
         message::{
-            RequestParser, ResolveResponse, ResponseTooLarge, Selection, WatchResponse,
+            RequestParser, ResolveResponse, ResponseTooLarge, StatusSelection, WatchResponse,
             cursor_from_wire, cursor_to_wire,
         },
         proto::{self, discovery_server::Discovery},
@@ -45,7 +45,8 @@ impl Discovery for DiscoveryApi {
         let (Some(key), Some(page), Some(filter)) = (key, page, filter) else {
             return Err(parser.violations.into_status());
         };
-        let selection = if request.all_statuses { Selection::All } else { Selection::Serving };
+        let selection =
+            if request.all_statuses { StatusSelection::All } else { StatusSelection::Serving };
         let (service, cursor) = self.engine.service(&key);
         let service = service.as_deref();
         let response = match page {
