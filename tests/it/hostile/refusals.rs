@@ -17,14 +17,14 @@ use super::{
 };
 
 /// The error in a refusal.
-fn mistakes(answer: &RawResponse, refusal: &Refusal) -> Vec<String> {
+fn errors(answer: &RawResponse, refusal: &Refusal) -> Vec<String> {
     let status = answer.status();
     let fields = bad_fields(&status);
     let subjects = quota_subjects(&status);
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     let mut check = |right: bool, what: String| {
         if !right {
-            mistakes.push(what);
+            errors.push(what);
         }
     };
     let code = match refusal {
@@ -51,7 +51,7 @@ fn mistakes(answer: &RawResponse, refusal: &Refusal) -> Vec<String> {
     check(!tells_secret(answer), "repeats a metadata value".to_owned());
     let bytes = answer.status_bytes();
     check(bytes < HEADER_BYTES_MAX as usize, format!("has {bytes} bytes"));
-    mistakes
+    errors
 }
 
 fn tells_secret(answer: &RawResponse) -> bool {
@@ -74,8 +74,8 @@ async fn bad_input_is_refused_by_field_and_changes_nothing() {
     for Case { what, path, body, refusal } in cases {
         match client.send(path, "application/grpc", full(body)).await {
             Ok(answer) => {
-                let mistakes = mistakes(&answer, &refusal);
-                wrong.extend(mistakes.into_iter().map(|mistake| format!("{what}: {mistake}")));
+                let errors = errors(&answer, &refusal);
+                wrong.extend(errors.into_iter().map(|mistake| format!("{what}: {mistake}")));
             }
             Err(error) => {
                 wrong.push(format!("{what}: is not answered: {error:?}"));
@@ -87,7 +87,7 @@ async fn bad_input_is_refused_by_field_and_changes_nothing() {
             wrong.push(format!("{what}: leaves a trace"));
         }
     }
-    assert!(wrong.is_empty(), "{} mistakes:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} errors:\n{}", wrong.len(), wrong.join("\n"));
     unharmed(&server, &kept).await;
     server.stop().await;
 }

@@ -16,7 +16,7 @@ const GONE_MAX: usize = 10_000;
 
 /// An identity in the registry.
 #[derive(Debug)]
-pub(crate) struct Standing {
+pub(crate) struct IdentityState {
     pub(crate) instance: Instance,
     /// Unknown where the answer to the registration did not come.
     pub(crate) lease: Option<u64>,
@@ -30,13 +30,13 @@ pub(crate) enum Fate {
     Kept,
     NotKept,
     /// It makes no visible difference.
-    Untold,
+    NoDifference,
 }
 
 /// The acknowledged writes, and those in doubt.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    pub(crate) standings: BTreeMap<Identity, Standing>,
+    pub(crate) states: BTreeMap<Identity, IdentityState>,
     /// The leases of identities that are gone.
     pub(crate) gone: Vec<u64>,
     in_doubt: Option<Write>,
@@ -66,8 +66,8 @@ impl Ledger {
 
     /// Every lease that a heartbeat can ask about.
     pub(crate) fn leases(&self) -> Vec<u64> {
-        let standing = self.standings.values();
-        let granted = standing.flat_map(|standing| standing.lease.iter().chain(&standing.fenced));
+        let state = self.states.values();
+        let granted = state.flat_map(|state| state.lease.iter().chain(&state.fenced));
         granted.chain(&self.gone).copied().collect()
     }
 
@@ -75,14 +75,14 @@ impl Ledger {
     /// decides what was in doubt; after that there is one right state for each identity and lease.
     pub(crate) fn settle(&mut self, view: &View, unknown: &BTreeSet<u64>) -> Option<Fate> {
         let fate = self.in_doubt.take().map(|write| self.decide(&write, view, unknown));
-        for (identity, standing) in &self.standings {
+        for (identity, state) in &self.states {
             let found = view.instances.get(identity);
-            assert_eq!(found, Some(&standing.instance), "{identity:?} is not as it was answered");
+            assert_eq!(found, Some(&state.instance), "{identity:?} is not as it was answered");
         }
         // An identity in doubt is in neither.
-        let held = self.standings.values().filter_map(|standing| standing.lease);
+        let held = self.states.values().filter_map(|state| state.lease);
         let lost: Vec<_> = held.filter(|lease| unknown.contains(lease)).collect();
-        let fenced = self.standings.values().flat_map(|standing| &standing.fenced);
+        let fenced = self.states.values().flat_map(|state| &state.fenced);
         let ended: BTreeSet<_> = fenced.chain(&self.gone).copied().collect();
         let living: Vec<_> = ended.difference(unknown).collect();
         assert!(lost.is_empty(), "leases were lost: {lost:?}");
@@ -93,16 +93,16 @@ impl Ledger {
     /// A write is there as a whole, lease and all, or not at all.
     fn decide(&mut self, write: &Write, view: &View, unknown: &BTreeSet<u64>) -> Fate {
         if write.refusal.is_some() {
-            return Fate::Untold;
+            return Fate::NoDifference;
         }
         let found = view.instances.get(&write.identity);
-        let before = self.standings.get(&write.identity);
+        let before = self.states.get(&write.identity);
         let lease = before.and_then(|before| before.lease);
         let before = before.map(|before| &before.instance);
         let kept = match (&write.request, lease) {
             // What a take-over always does, whatever the content.
             (Request::Register(_), Some(lease)) => unknown.contains(&lease),
-            _ if before.map(content) == write.outcome(before) => return Fate::Untold,
+            _ if before.map(content) == write.outcome(before) => return Fate::NoDifference,
             _ => found != before,
         };
         if kept {
@@ -116,7 +116,7 @@ impl Ledger {
     /// Notes what a write made of its identity, once that is checked.
     fn apply(&mut self, write: &Write, instance: Option<Instance>, lease: Option<u64>) {
         assert_eq!(write.refusal, None, "{write:?} was not refused");
-        let before = self.standings.remove(&write.identity);
+        let before = self.states.remove(&write.identity);
         let instance_before = before.as_ref().map(|before| &before.instance);
         let expected = write.outcome(instance_before);
         assert_eq!(instance.as_ref().map(content), expected, "{write:?} made something else");
@@ -140,8 +140,8 @@ impl Ledger {
             }
         };
         if let Some(instance) = instance {
-            let standing = Standing { instance, lease, fenced };
-            self.standings.insert(write.identity.clone(), standing);
+            let state = IdentityState { instance, lease, fenced };
+            self.states.insert(write.identity.clone(), state);
         }
     }
 

@@ -27,7 +27,7 @@ impl Tally {
         match fate {
             Fate::Kept => self.kept += 1,
             Fate::NotKept => self.not_kept += 1,
-            Fate::Untold => self.untold += 1,
+            Fate::NoDifference => self.untold += 1,
         }
     }
 }

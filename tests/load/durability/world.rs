@@ -118,7 +118,7 @@ impl World {
         }
         let ledgers = || self.writers.iter().map(|writer| &writer.ledger);
         for identity in view.instances.keys() {
-            let known = ledgers().any(|ledger| ledger.standings.contains_key(identity));
+            let known = ledgers().any(|ledger| ledger.states.contains_key(identity));
             assert!(known, "{identity:?} is there and was deregistered, or never registered");
         }
         let changes: u64 = ledgers().map(|ledger| ledger.changes).sum();

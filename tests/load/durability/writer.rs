@@ -19,7 +19,7 @@ use waypost_testing::{
 
 use crate::durability::{
     is_broken,
-    ledger::{Ledger, Standing},
+    ledger::{IdentityState, Ledger},
     view::{BUSY_SERVICES, NAMESPACES},
     write::{Request, Write, content},
 };
@@ -91,10 +91,10 @@ impl Writer {
     fn any_write(&mut self) -> Write {
         let identity = self.identities[self.random.usize(..self.identities.len())].clone();
         let random = &mut self.random;
-        let standing = self.ledger.standings.get(&identity);
+        let state = self.ledger.states.get(&identity);
         let gone = random.choice(&self.ledger.gone).copied();
         let new = any_content(self.number, self.begun, random, &identity);
-        let (request, refusal) = match (random.u8(..20), standing, gone) {
+        let (request, refusal) = match (random.u8(..20), state, gone) {
             (0, ..) => (register(Instance { port: 0, ..new }), Some(Code::InvalidArgument)),
             (1, _, Some(gone)) => (leave_or_change(gone, random, new), Some(Code::NotFound)),
             (2, None, _) => {
@@ -105,12 +105,12 @@ impl Writer {
                 };
                 (request, Some(Code::NotFound))
             }
-            (2, Some(Standing { fenced, .. }), _) if !fenced.is_empty() => {
+            (2, Some(IdentityState { fenced, .. }), _) if !fenced.is_empty() => {
                 let fenced = fenced[random.usize(..fenced.len())];
                 (leave_or_change(fenced, random, new), Some(Code::FailedPrecondition))
             }
             (_, None, _) => (register(new), None),
-            (kind, Some(standing), _) => (any_change(kind, random, &identity, standing, new), None),
+            (kind, Some(state), _) => (any_change(kind, random, &identity, state, new), None),
         };
         Write { identity, request, refusal }
     }
@@ -121,18 +121,18 @@ fn any_change(
     kind: u8,
     random: &mut Rng,
     identity: &Identity,
-    standing: &Standing,
+    state: &IdentityState,
     new: Instance,
 ) -> Request {
     // By its lease, or as an operator does.
-    let lease = standing.lease.filter(|_| random.bool()).unwrap_or(0);
+    let lease = state.lease.filter(|_| random.bool()).unwrap_or(0);
     match kind {
         ..=5 => register(new),
-        6..=7 => register(content(&standing.instance)),
+        6..=7 => register(content(&state.instance)),
         8..=10 => update(lease, identity, &["status"], new),
         11..=13 => update(lease, identity, &["metadata"], new),
         14..=15 => update(lease, identity, &["weight", "version", "zone"], new),
-        16 => update(lease, identity, &["weight", "metadata"], content(&standing.instance)),
+        16 => update(lease, identity, &["weight", "metadata"], content(&state.instance)),
         _ => deregister(lease, identity),
     }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 use waypost_gateway::{GatewayOptions, Running, TrustedProxies, start};
 
-use crate::{gateway::crowd::Crowd, support::client};
+use crate::{gateway::callers::Callers, support::client};
 
 /// A gateway, and the lines of its access log.
 pub(crate) struct Entrance {
@@ -97,9 +97,9 @@ impl Entrance {
 /// Waits until requests are served.
 pub(crate) async fn serving(entrance: &Entrance) {
     loop {
-        let crowd = Crowd::start(entrance.address(), 1, Duration::ZERO);
+        let callers = Callers::start(entrance.address(), 1, Duration::ZERO);
         sleep(Duration::from_millis(20)).await;
-        if crowd.stop().await.iter().any(|asked| !asked.failed()) {
+        if callers.stop().await.iter().any(|asked| !asked.failed()) {
             return;
         }
     }

@@ -12,7 +12,7 @@ use waypost_testing::{process::RegistryProcess, seed::from_environment};
 
 use crate::{
     gateway::{
-        crowd::{Asked, Crowd},
+        callers::{Asked, Callers},
         entrance::{Entrance, serving},
         replica::Replica,
     },
@@ -64,7 +64,7 @@ async fn replicas_that_die_drain_and_join_fail_no_safe_request() {
     (0..REPLICAS).for_each(|_| stage.join());
     let entrance = Entrance::start(&stage.registry.port_file(), None).await;
     serving(&entrance).await;
-    let crowd = Crowd::start(entrance.address(), CALLERS, PAUSE);
+    let callers = Callers::start(entrance.address(), CALLERS, PAUSE);
     let begun = Instant::now();
     let mut step = 0;
     while begun.elapsed() < time {
@@ -84,7 +84,7 @@ async fn replicas_that_die_drain_and_join_fail_no_safe_request() {
         }
         step += 1;
     }
-    let asked = crowd.stop().await;
+    let asked = callers.stop().await;
     let lines = entrance.close().await;
     let (gets, posts): (Vec<_>, Vec<_>) = asked.iter().partition(|it| it.method == Method::GET);
     let failed = |all: &[&Asked]| all.iter().filter(|asked| asked.failed()).count();

@@ -5,7 +5,7 @@
 //! WAYPOST_GATEWAY_SECONDS=60 cargo test --release --test load gateway -- --nocapture
 //! ```
 
-mod crowd;
+mod callers;
 mod entrance;
 mod faults;
 mod replica;

@@ -11,7 +11,7 @@ use waypost_testing::{
 
 use crate::{
     gateway::{
-        crowd::Crowd,
+        callers::Callers,
         entrance::{Entrance, serving},
         replica::Replica,
     },
@@ -44,10 +44,10 @@ async fn scanner_fails_no_valid_request_and_leaves_no_state() {
     let warm_up = WARM_UP_MAX.min(time / 3);
     let (mut good, mut warm, mut last) = (0, None, 0);
     while begun.elapsed() < time {
-        // A new crowd each time: what callers keep of their requests is not the gateway's memory.
-        let crowd = Crowd::start(entrance.address(), CALLERS, PAUSE);
+        // A new callers each time: what callers keep of their requests is not the gateway's memory.
+        let callers = Callers::start(entrance.address(), CALLERS, PAUSE);
         sleep(Duration::from_secs(3)).await;
-        let asked = crowd.stop().await;
+        let asked = callers.stop().await;
         let failed: Vec<_> = asked.iter().filter(|asked| asked.failed()).collect();
         assert!(failed.is_empty(), "seed {seed}: {:?}", failed.first());
         good += asked.len();

@@ -10,7 +10,7 @@ use tokio::{net::TcpListener, time::sleep};
 use waypost_client::{Client, Registered, Registration};
 
 use crate::{
-    gateway::{crowd::Crowd, entrance::Entrance, replica::SERVICE},
+    gateway::{callers::Callers, entrance::Entrance, replica::SERVICE},
     support::{alone, client, serve},
 };
 
@@ -69,9 +69,9 @@ async fn spread(first: Duration, routes: Option<PathBuf>) -> BTreeMap<String, us
     let entrance = Entrance::start(&registry.port_file(), routes).await;
     let mut counts = BTreeMap::new();
     while counts.values().sum::<usize>() < REQUESTS {
-        let crowd = Crowd::start(entrance.address(), CALLERS, Duration::ZERO);
+        let callers = Callers::start(entrance.address(), CALLERS, Duration::ZERO);
         sleep(Duration::from_secs(2)).await;
-        for asked in crowd.stop().await {
+        for asked in callers.stop().await {
             assert!(!asked.failed(), "{asked:?}");
             *counts.entry(asked.body).or_default() += 1;
         }

@@ -38,12 +38,12 @@ impl Asked {
 }
 
 /// Callers, until they are asked to stop.
-pub(crate) struct Crowd {
+pub(crate) struct Callers {
     stop: Arc<AtomicBool>,
     callers: Vec<JoinHandle<Vec<Asked>>>,
 }
 
-impl Crowd {
+impl Callers {
     /// Every third request is a POST; between two there is a `pause`.
     pub(crate) fn start(gateway: SocketAddr, callers: usize, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
