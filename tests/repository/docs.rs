@@ -153,7 +153,11 @@ fn every_key_of_the_gateway_is_documented() {
     for folder in GATEWAY_KEYS {
         files(&root().join(folder), ".rs", &mut found);
     }
-    found.retain(|path| !path.components().any(|part| part.as_os_str() == "tests"));
+    // Below the root, which may itself be below a folder of this name.
+    found.retain(|path| {
+        let path = path.strip_prefix(root()).unwrap_or(path);
+        !path.components().any(|part| part.as_os_str() == "tests")
+    });
     let sources: String = found.iter().map(read).collect();
     // Calls of several lines in one.
     let sources = sources.split_whitespace().collect::<Vec<_>>().join(" ").replace("( ", "(");

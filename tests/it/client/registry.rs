@@ -105,13 +105,16 @@ impl Registry {
     }
 }
 
-/// Returns the id of the next instance that is removed, and the reason.
+/// Returns the id of the next instance that is removed, and the reason. Loses further removals
+/// in the same message.
 pub(crate) async fn next_removal(watch: &mut Follower) -> (String, ChangeReason) {
     loop {
-        let change = watch.next_change().await;
-        if change.kind() == ChangeKind::Removed {
-            let reason = change.reason();
-            return (change.instance.expect("a change has its instance").id, reason);
+        let seen = watch.changes.len();
+        watch.message().await;
+        let mut new = watch.changes[seen..].iter();
+        if let Some(change) = new.find(|change| change.kind() == ChangeKind::Removed) {
+            let instance = change.instance.as_ref().expect("a change has its instance");
+            return (instance.id.clone(), change.reason());
         }
     }
 }
