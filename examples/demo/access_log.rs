@@ -13,7 +13,7 @@ use crate::figures::Tally;
 
 /// The fields of a line that count here.
 #[derive(Deserialize)]
-struct Line {
+struct LogLine {
     status: u16,
     instance: Option<String>,
     attempts: u64,
@@ -29,7 +29,9 @@ async fn read(log: process::ChildStdout, tally: Tally) {
     let mut lines = BufReader::new(log).lines();
     while let Ok(Some(text)) = lines.next_line().await {
         // A line that can't be read is no failed request: callers count those.
-        let Ok(Line { status, instance, attempts }) = serde_json::from_str(&text) else { continue };
+        let Ok(LogLine { status, instance, attempts }) = serde_json::from_str(&text) else {
+            continue;
+        };
         tally.sent_again(attempts.saturating_sub(1));
         if let (500.., Some(id)) = (status, instance) {
             tally.blamed(&id);

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::script::Act;
+use crate::script::Action;
 
 /// Failures with a line of their own; further ones are counted.
 const FAILURES_MAX: usize = 20;
@@ -27,7 +27,7 @@ pub(crate) struct Entry {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Act(Act),
+    Action(Action),
     /// An instance is in the registry's view.
     Joined(String),
     /// Its status changed.
@@ -70,16 +70,16 @@ impl Journal {
     }
 }
 
-impl From<Act> for Event {
-    fn from(act: Act) -> Self {
-        Self::Act(act)
+impl From<Action> for Event {
+    fn from(act: Action) -> Self {
+        Self::Action(act)
     }
 }
 
 impl fmt::Display for Event {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Act(act) => write!(formatter, "-- {act}"),
+            Self::Action(act) => write!(formatter, "-- {act}"),
             Self::Joined(id) => write!(formatter, " + {id} is in the registry"),
             Self::Changed { id, status } => write!(formatter, " ~ {id} is {status}"),
             Self::Left(id) => write!(formatter, " - {id} is gone from the registry"),

@@ -15,6 +15,7 @@
 )]
 
 mod access_log;
+mod deployment;
 mod figures;
 mod journal;
 mod members;
@@ -23,7 +24,6 @@ mod prices;
 mod process;
 mod replica;
 mod script;
-mod stage;
 mod traffic;
 mod view;
 
@@ -41,12 +41,12 @@ use tokio::{
 };
 
 use crate::{
+    deployment::Deployment,
     figures::Tally,
     journal::Journal,
     members::Members,
     process::{Part, end_with_starter},
     script::Script,
-    stage::Stage,
     traffic::Traffic,
     view::View,
 };
@@ -97,13 +97,13 @@ async fn show(arguments: &Arguments) -> ExitCode {
 
 /// All of it, from the registry's start to the summary; what requests came to.
 async fn perform(arguments: &Arguments) -> Outcome<Tally> {
-    let (mut stage, members) = set().await?;
+    let (mut deployment, members) = set().await?;
     let (tally, journal) = (Tally::new(READING), Journal::begin(Instant::now()));
     let _following = members.follow(&journal);
-    let _reading = access_log::follow(stage.access_log()?, &tally)?;
-    let traffic = Traffic::start(stage.gateway(), &tally, &journal);
-    let invitation = arguments.hold.then(|| stage.invitation());
-    let head = [stage.title()].into_iter().chain(invitation.into_iter().flatten());
+    let _reading = access_log::follow(deployment.access_log()?, &tally)?;
+    let traffic = Traffic::start(deployment.gateway(), &tally, &journal);
+    let invitation = arguments.hold.then(|| deployment.invitation());
+    let head = [deployment.title()].into_iter().chain(invitation.into_iter().flatten());
     let mut view = View::new(head.collect());
     let began = tokio::time::Instant::now();
     let end =
@@ -115,7 +115,7 @@ async fn perform(arguments: &Arguments) -> Outcome<Tally> {
         tokio::select! {
             act = script.next() => {
                 journal.note(act);
-                stage.act(act).await?;
+                deployment.act(act).await?;
             }
             _ = frames.tick() => view.draw(&tally, &members, &journal)?,
             () = &mut end => break,
@@ -129,15 +129,15 @@ async fn perform(arguments: &Arguments) -> Outcome<Tally> {
 }
 
 /// Starts all processes of the beginning.
-async fn set() -> Outcome<(Stage, Members)> {
-    let mut stage = Stage::set().await?;
-    let members = Members::new(&stage.registry_url())?;
+async fn set() -> Outcome<(Deployment, Members)> {
+    let mut deployment = Deployment::set().await?;
+    let members = Members::new(&deployment.registry_url())?;
     // Called services start before their callers.
     for (service, replicas) in [(prices::SERVICE, 2), (orders::SERVICE, 15)] {
         for number in 1..=replicas {
-            stage.start(&format!("{service}-{number:02}"))?;
+            deployment.start(&format!("{service}-{number:02}"))?;
         }
         members.wait_for(service, replicas).await?;
     }
-    Ok((stage, members))
+    Ok((deployment, members))
 }

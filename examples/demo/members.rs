@@ -7,9 +7,9 @@ use waypost_client::{Client, Service, Snapshot, proto::Status};
 
 use crate::{
     Outcome,
+    deployment::START_MAX,
     journal::{Event, Journal},
     orders, prices,
-    stage::START_MAX,
 };
 
 /// The instances of both services.

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// Something that is done to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Act {
+pub(crate) enum Action {
     /// `kill -9`, of a replica.
     Kill(&'static str),
     /// A replica is asked to leave, as it is on SIGTERM.
@@ -19,29 +19,29 @@ pub(crate) enum Act {
 }
 
 /// In milliseconds from the beginning, in order.
-const ACTS: [(u64, Act); 16] = [
-    (2_000, Act::Kill("orders-03")),
-    (4_000, Act::Kill("orders-07")),
-    (4_000, Act::Kill("orders-11")),
-    (6_000, Act::Drain("orders-05")),
-    (6_500, Act::Start("orders-16")),
-    (6_500, Act::Start("orders-17")),
-    (6_500, Act::Start("orders-18")),
-    (9_000, Act::Kill("prices-01")),
-    (10_000, Act::Start("prices-03")),
-    (11_500, Act::KillRegistry),
-    (13_500, Act::StartRegistry),
-    (15_000, Act::Kill("orders-16")),
-    (15_500, Act::Drain("prices-02")),
-    (15_500, Act::Start("prices-04")),
-    (16_500, Act::Start("orders-19")),
-    (16_500, Act::Start("orders-20")),
+const ACTS: [(u64, Action); 16] = [
+    (2_000, Action::Kill("orders-03")),
+    (4_000, Action::Kill("orders-07")),
+    (4_000, Action::Kill("orders-11")),
+    (6_000, Action::Drain("orders-05")),
+    (6_500, Action::Start("orders-16")),
+    (6_500, Action::Start("orders-17")),
+    (6_500, Action::Start("orders-18")),
+    (9_000, Action::Kill("prices-01")),
+    (10_000, Action::Start("prices-03")),
+    (11_500, Action::KillRegistry),
+    (13_500, Action::StartRegistry),
+    (15_000, Action::Kill("orders-16")),
+    (15_500, Action::Drain("prices-02")),
+    (15_500, Action::Start("prices-04")),
+    (16_500, Action::Start("orders-19")),
+    (16_500, Action::Start("orders-20")),
 ];
 
 /// The acts that are left.
 pub(crate) struct Script {
     began: Instant,
-    left: std::slice::Iter<'static, (u64, Act)>,
+    left: std::slice::Iter<'static, (u64, Action)>,
 }
 
 impl Script {
@@ -50,7 +50,7 @@ impl Script {
     }
 
     /// The next act, when its time has come; never where there is none. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Act {
+    pub(crate) async fn next(&mut self) -> Action {
         let Some(&(at_ms, act)) = self.left.as_slice().first() else {
             return std::future::pending().await;
         };
@@ -60,7 +60,7 @@ impl Script {
     }
 }
 
-impl fmt::Display for Act {
+impl fmt::Display for Action {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kill(id) => write!(formatter, "kill -9 of {id}, which says goodbye to nobody"),

@@ -30,7 +30,7 @@ impl std::fmt::Display for Identity {
 
 /// A message of a watch.
 #[derive(Debug, Clone)]
-pub(crate) enum Heard {
+pub(crate) enum WatchMessage {
     /// A whole snapshot, its parts put together.
     Snapshot(Vec<Instance>),
     Changes(Vec<Change>),
@@ -54,7 +54,7 @@ pub(crate) enum Event {
     /// A reader opened a watch, going on from where it stood or not.
     Opened { reader: usize, resumed: bool },
     /// A reader received a message.
-    Heard { reader: usize, history: String, revision: u64, heard: Heard },
+    Received { reader: usize, history: String, revision: u64, message: WatchMessage },
     /// A reader's watch ended.
     Ended { reader: usize },
     /// A lease will run out.
@@ -67,7 +67,7 @@ pub(crate) enum Event {
 
 /// A line of the journal.
 #[derive(Debug, Clone)]
-pub(crate) struct Line {
+pub(crate) struct JournalEntry {
     pub(crate) at: Millis,
     pub(crate) event: Event,
 }
@@ -75,16 +75,16 @@ pub(crate) struct Line {
 /// The journal. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Journal {
-    lines: Arc<Mutex<Vec<Line>>>,
+    lines: Arc<Mutex<Vec<JournalEntry>>>,
 }
 
 impl Journal {
     pub(crate) fn write(&self, at: Millis, event: Event) {
-        self.lines.lock().expect("no writer panics").push(Line { at, event });
+        self.lines.lock().expect("no writer panics").push(JournalEntry { at, event });
     }
 
     /// The lines since the last call.
-    pub(crate) fn take(&self) -> Vec<Line> {
+    pub(crate) fn take(&self) -> Vec<JournalEntry> {
         std::mem::take(&mut *self.lines.lock().expect("no writer panics"))
     }
 }

@@ -24,8 +24,8 @@ pub use self::{
     journal::Identity,
     network::{Link, REGISTRY},
     software::{
-        reader::{Manner, Subject},
-        replica::{Content, Replica, Terms},
+        reader::{ReadingMode, Subject},
+        replica::{Content, LeaseTerms, Replica},
     },
     time::{Millis, here},
     world::{Plan, World},

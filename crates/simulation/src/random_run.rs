@@ -11,8 +11,8 @@ use waypost_client::proto::Status;
 use crate::{
     journal::Identity,
     network::{Link, REGISTRY},
-    software::reader::{Manner, Subject},
-    software::replica::{Content, Terms},
+    software::reader::{ReadingMode, Subject},
+    software::replica::{Content, LeaseTerms},
     time::Millis,
     world::{Plan, World},
 };
@@ -41,9 +41,9 @@ pub struct Outcome {
 
 /// Runs a seed for so many simulated minutes, or until something is wrong.
 pub fn run(seed: u64, minutes: u64) -> Outcome {
-    let mut story = Story::new(seed);
-    story.tell(minutes * 60_000);
-    let world = &story.world;
+    let mut run = RandomRun::new(seed);
+    run.tell(minutes * 60_000);
+    let world = &run.world;
     Outcome {
         seed,
         simulated_ms: world.now,
@@ -68,7 +68,7 @@ enum Ending {
     Registry,
 }
 
-struct Story {
+struct RandomRun {
     world: World,
     random: Rng,
     endings: Vec<(Millis, Ending)>,
@@ -77,7 +77,7 @@ struct Story {
     padding_max: usize,
 }
 
-impl Story {
+impl RandomRun {
     fn new(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let (mut limits, mut padding_max) = (Limits::default(), 0);
@@ -184,7 +184,7 @@ impl Story {
                 service: SERVICES[number % SERVICES.len()].to_owned(),
                 id: format!("id-{number}"),
             };
-            if !self.world.oracle.roll.is_held(&identity) {
+            if !self.world.oracle.membership.is_held(&identity) {
                 return self.register(node, identity);
             }
         }
@@ -198,7 +198,7 @@ impl Story {
             _ => ttl_ms.min(3_000),
         };
         let content = self.content();
-        self.world.register(node, identity, Terms { ttl_ms, grace_ms }, content);
+        self.world.register(node, identity, LeaseTerms { ttl_ms, grace_ms }, content);
     }
 
     fn add_watcher(&mut self) {
@@ -215,13 +215,13 @@ impl Story {
         if self.random.u8(..3) == 0 {
             subject.zones = vec![ZONES[self.random.usize(..ZONES.len())].to_owned()];
         }
-        let manner = match self.random.u8(..8) {
-            0..4 => Manner::Prompt,
-            4..7 => Manner::Dozing { doze_max_ms: self.random.u64(2_000..120_000) },
-            _ => Manner::Deaf,
+        let mode = match self.random.u8(..8) {
+            0..4 => ReadingMode::Prompt,
+            4..7 => ReadingMode::Pausing { pause_max_ms: self.random.u64(2_000..120_000) },
+            _ => ReadingMode::Stuck,
         };
         let resumes_percent = [0, 50, 90, 100][self.random.usize(..4)];
-        self.world.watch(node, subject, manner, resumes_percent);
+        self.world.watch(node, subject, mode, resumes_percent);
     }
 
     fn any_replica(&mut self) -> Option<usize> {

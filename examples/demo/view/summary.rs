@@ -6,7 +6,7 @@ use crate::{
     figures::Figures,
     journal::{Event, Journal},
     members::Members,
-    script::Act,
+    script::Action,
 };
 
 pub(super) fn text(total: &Figures, members: &Members, journal: &Journal) -> String {
@@ -29,13 +29,13 @@ fn write_requests(text: &mut String, total: &Figures, journal: &Journal) -> std:
 }
 
 fn write_acts(text: &mut String, journal: &Journal) -> std::fmt::Result {
-    let acts = |such: fn(&Act) -> bool| {
-        journal.count(|event| matches!(event, Event::Act(act) if such(act)))
+    let acts = |such: fn(&Action) -> bool| {
+        journal.count(|event| matches!(event, Event::Action(act) if such(act)))
     };
-    let killed = acts(|act| matches!(act, Act::Kill(_)));
-    let drained = acts(|act| matches!(act, Act::Drain(_)));
+    let killed = acts(|act| matches!(act, Action::Kill(_)));
+    let drained = acts(|act| matches!(act, Action::Drain(_)));
     let joined = journal.count(|event| matches!(event, Event::Joined(_)));
-    let restarts = acts(|act| matches!(act, Act::StartRegistry));
+    let restarts = acts(|act| matches!(act, Action::StartRegistry));
     write!(text, "  meanwhile     {killed} replicas killed, {drained} left, {joined} joined; ")?;
     writeln!(text, "registry killed and back {restarts}x")
 }

@@ -31,7 +31,7 @@ const LEASES_A_NAMESPACE: usize = 9;
 const LATE_MAX: Duration = Duration::from_millis(100);
 
 /// One lease as its holder knows it.
-struct Held {
+struct RenewedLease {
     lease: u64,
     ttl: Duration,
     /// The last renewal that was answered well: when it was sent, and when its answer was there.
@@ -47,22 +47,22 @@ async fn hold(
     mut registry: RegistryClient<tonic::transport::Channel>,
     number: usize,
     ttl: Duration,
-) -> Held {
+) -> RenewedLease {
     let held = Instance { namespace: namespace(number), ..instance("held", &number.to_string()) };
     let request =
         RegisterRequest { ttl: Some(ttl.try_into().expect("fits")), ..register_request(held) };
     let sent = Instant::now();
     let answer = registry.register(request).await.expect("registered").into_inner();
-    Held { lease: answer.lease_id, ttl, sent, answered: Instant::now() }
+    RenewedLease { lease: answer.lease_id, ttl, sent, answered: Instant::now() }
 }
 
 /// Renews now and then. A renewal that comes too late, as this machine may have stood still, is no
 /// renewal.
 async fn renew(
     mut registry: RegistryClient<tonic::transport::Channel>,
-    mut held: Held,
+    mut held: RenewedLease,
     renewals: Vec<Duration>,
-) -> Held {
+) -> RenewedLease {
     for after in renewals {
         sleep_until((Instant::now() + after).into()).await;
         let sent = Instant::now();
@@ -142,14 +142,14 @@ async fn leases_expire_at_their_ttl_neither_earlier_nor_much_later() {
             (number.to_string(), renew(registry, held, renewals).await)
         });
     }
-    let held: BTreeMap<String, Held> = holders.join_all().await.into_iter().collect();
+    let held: BTreeMap<String, RenewedLease> = holders.join_all().await.into_iter().collect();
     let removed = tokio::task::spawn_blocking(|| observer.join()).await.expect("joined");
     let removed = removed.expect("every lease ends");
     let stall = monitor.worst(started, Instant::now());
 
     assert_eq!(removed.len(), LEASES);
     let (mut soonest, mut latest, mut beyond) = (Duration::MAX, Duration::ZERO, 0);
-    for (id, Held { ttl, sent, answered, .. }) in &held {
+    for (id, RenewedLease { ttl, sent, answered, .. }) in &held {
         let (seen, reason) = removed[id];
         assert_eq!(reason, ChangeReason::Expired, "{id}");
         assert!(seen >= *sent + *ttl, "{id} ended {:?} after a renewal of {ttl:?}", seen - *sent);

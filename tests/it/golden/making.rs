@@ -26,7 +26,7 @@ use waypost_testing::{
 use crate::{
     golden::{
         NAMESPACES,
-        record::{Golden, Held, change_record, instance_record},
+        record::{Golden, GrantedLease, change_record, instance_record},
         serve, status,
     },
     support::waypost,
@@ -89,7 +89,7 @@ type State = BTreeMap<Identity, Instance>;
 struct Maker {
     channel: Channel,
     /// All that were granted, in their order.
-    leases: Vec<Held>,
+    leases: Vec<GrantedLease>,
 }
 
 impl Maker {
@@ -104,7 +104,7 @@ impl Maker {
         let request = RegisterRequest { instance: Some(instance), ttl, disconnect_grace };
         let answer = self.registry().register(request).await.expect("registered").into_inner();
         let instance = answer.instance.expect("an instance");
-        self.leases.push(Held { identity: identity(&instance), lease_id: answer.lease_id });
+        self.leases.push(GrantedLease { identity: identity(&instance), lease_id: answer.lease_id });
         (instance, answer.lease_id)
     }
 

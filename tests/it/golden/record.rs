@@ -15,14 +15,14 @@ pub(crate) struct Golden {
     pub(crate) instances: Vec<Value>,
     /// From the first revision on.
     pub(crate) changes: Vec<Value>,
-    pub(crate) leases: Vec<Held>,
+    pub(crate) leases: Vec<GrantedLease>,
     /// The leases that ended.
     pub(crate) dead_leases: Vec<u64>,
 }
 
 /// A lease and whose it is.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Held {
+pub(crate) struct GrantedLease {
     pub(crate) identity: Identity,
     pub(crate) lease_id: u64,
 }
@@ -36,7 +36,7 @@ impl Golden {
             revision: value["revision"].as_u64().expect("a number"),
             instances: list(&value["instances"]).to_vec(),
             changes: list(&value["changes"]).to_vec(),
-            leases: list(&value["leases"]).iter().map(Held::read).collect(),
+            leases: list(&value["leases"]).iter().map(GrantedLease::read).collect(),
             dead_leases: list(&value["dead_leases"]).iter().map(lease_of).collect(),
         }
     }
@@ -48,7 +48,7 @@ impl Golden {
             "revision": self.revision,
             "instances": self.instances,
             "changes": self.changes,
-            "leases": self.leases.iter().map(Held::record).collect::<Vec<_>>(),
+            "leases": self.leases.iter().map(GrantedLease::record).collect::<Vec<_>>(),
             "dead_leases": dead_leases.collect::<Vec<_>>(),
         });
         let text = serde_json::to_string_pretty(&value).expect("it is JSON");
@@ -64,7 +64,7 @@ impl Golden {
     }
 }
 
-impl Held {
+impl GrantedLease {
     fn read(value: &Value) -> Self {
         let part = |name: &str| text_of(&value[name]);
         let identity = (part("namespace"), part("service"), part("id"));

@@ -18,7 +18,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use waypost_client::{BalancedChannel, Builder, PickContext, Service, Snapshot};
 
 use crate::{
-    chaos::replica::{Life, SERVICE, life},
+    chaos::replica::{Incarnation, SERVICE, life},
     support::client,
 };
 
@@ -35,11 +35,11 @@ const CALLS: usize = 2;
 #[derive(Default)]
 pub(crate) struct Record {
     /// The lives in the view.
-    pub(crate) present: BTreeSet<Life>,
+    pub(crate) present: BTreeSet<Incarnation>,
     /// The lives that left the view, with their times.
-    pub(crate) left: Vec<(Instant, Life)>,
+    pub(crate) left: Vec<(Instant, Incarnation)>,
     /// The time of the latest pick of each.
-    pub(crate) picked: BTreeMap<Life, Instant>,
+    pub(crate) picked: BTreeMap<Incarnation, Instant>,
     pub(crate) picks: u64,
     /// Picks that failed, with the reason.
     pub(crate) picks_failed: Vec<String>,
@@ -82,7 +82,7 @@ impl Caller {
     }
 
     /// The members of its view.
-    pub(crate) fn present(&self) -> BTreeSet<Life> {
+    pub(crate) fn present(&self) -> BTreeSet<Incarnation> {
         self.record.lock().expect("no panic").present.clone()
     }
 }
@@ -103,7 +103,7 @@ async fn pick(service: &Service, record: &Mutex<Record>, stop: &AtomicBool) {
         let mut record = record.lock().expect("no panic");
         let snapshot = service.snapshot().expect("what was shown once stays");
         if shown.as_ref().is_none_or(|shown| !Arc::ptr_eq(shown, &snapshot)) {
-            let present: BTreeSet<Life> = snapshot.instances().map(life).collect();
+            let present: BTreeSet<Incarnation> = snapshot.instances().map(life).collect();
             let now = Instant::now();
             let left: Vec<_> =
                 record.present.difference(&present).map(|life| (now, *life)).collect();

@@ -10,8 +10,8 @@ mod caller;
 mod observer;
 mod oracle;
 mod outage;
+mod plan;
 mod replica;
-mod storm;
 mod world;
 
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use waypost_testing::seed::{from_environment, seed};
 
 use self::{
-    storm::Storm,
+    plan::FaultPlan,
     world::{Setting, World},
 };
 use crate::support::shared;
@@ -44,10 +44,10 @@ async fn live_replicas_stay_and_dead_ones_leave_views_in_time() {
     let begun = Instant::now();
     let mut world = World::start(setting).await;
     let mut round = 0;
-    while round < storm::KINDS.len() || begun.elapsed() < time {
-        let storm = Storm::random(&mut random, round, &world.setting);
-        eprintln!("{:6.1} s  {storm}", begun.elapsed().as_secs_f64());
-        world.endure(storm).await;
+    while round < plan::KINDS.len() || begun.elapsed() < time {
+        let plan = FaultPlan::random(&mut random, round, &world.setting);
+        eprintln!("{:6.1} s  {plan}", begun.elapsed().as_secs_f64());
+        world.endure(plan).await;
         world.come_to_rest().await;
         world.judge().await;
         round += 1;
@@ -90,7 +90,7 @@ async fn replicas_survive_a_registry_stalled_for_many_ttls() {
         hold: Duration::from_secs(15),
     };
     let mut world = World::start(setting).await;
-    world.endure(Storm::standstill(Duration::from_secs(15))).await;
+    world.endure(FaultPlan::standstill(Duration::from_secs(15))).await;
     // Replicas that did not come back are removed by then.
     tokio::time::sleep(world.setting.ttl * 3 / 2).await;
     world.come_to_rest().await;

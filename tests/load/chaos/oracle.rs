@@ -7,7 +7,7 @@ use waypost_testing::lateness::LatenessMonitor;
 
 use crate::chaos::{
     outage::{Outage, OutageKind},
-    replica::{Life, Terms},
+    replica::{Incarnation, ReplicaConfig},
 };
 
 /// The contract's tolerance beyond a TTL or a grace.
@@ -24,7 +24,7 @@ const RETURN_MAX: Duration = Duration::from_secs(2);
 /// A fault of a replica.
 #[derive(Clone, Debug)]
 pub(crate) struct Loss {
-    pub(crate) terms: Terms,
+    pub(crate) terms: ReplicaConfig,
     pub(crate) at: Instant,
     /// The time of its continuation; `None` for one that was killed.
     pub(crate) until: Option<Instant>,
@@ -50,12 +50,17 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
-    pub(crate) fn hurt(&self, life: Life) -> impl Iterator<Item = &Loss> {
+    pub(crate) fn hurt(&self, life: Incarnation) -> impl Iterator<Item = &Loss> {
         self.losses.iter().filter(move |loss| loss.terms.life == life)
     }
 
     /// True where a replica may be missing at a moment.
-    pub(crate) fn excuses(&self, life: Life, at: Instant, controls: &LatenessMonitor) -> bool {
+    pub(crate) fn excuses(
+        &self,
+        life: Incarnation,
+        at: Instant,
+        controls: &LatenessMonitor,
+    ) -> bool {
         self.hurt(life).any(|loss| {
             loss.at <= at
                 && loss.until.is_none_or(|until| {

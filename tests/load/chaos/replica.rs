@@ -20,18 +20,18 @@ const TERMS: &str = "CHAOS_REPLICA";
 const MAIN: &str = "chaos::replica::replica_process";
 
 /// Names one life of one replica: each process has its own.
-pub(crate) type Life = u64;
+pub(crate) type Incarnation = u64;
 
 /// The life of an instance.
-pub(crate) fn life(instance: &Instance) -> Life {
+pub(crate) fn life(instance: &Instance) -> Incarnation {
     instance.metadata[LIFE].parse().expect("a number")
 }
 
 /// The terms of a replica.
 #[derive(Clone, Debug)]
-pub(crate) struct Terms {
+pub(crate) struct ReplicaConfig {
     pub(crate) id: usize,
-    pub(crate) life: Life,
+    pub(crate) life: Incarnation,
     pub(crate) ttl: Duration,
     /// The default where it is none.
     pub(crate) grace: Option<Duration>,
@@ -40,7 +40,7 @@ pub(crate) struct Terms {
 /// The grace of a registration that asks for none.
 const GRACE_DEFAULT: Duration = Duration::from_secs(3);
 
-impl Terms {
+impl ReplicaConfig {
     /// The rest of its lease once its stream breaks.
     pub(crate) fn grace(&self) -> Duration {
         self.grace.unwrap_or(GRACE_DEFAULT).min(self.ttl)
@@ -50,12 +50,12 @@ impl Terms {
 /// A running replica. Killed with this value.
 pub(crate) struct Replica {
     process: ReplicaProcess,
-    pub(crate) terms: Terms,
+    pub(crate) terms: ReplicaConfig,
 }
 
 impl Replica {
-    pub(crate) fn start(terms: Terms, port_file: &Path) -> Self {
-        let Terms { id, life, ttl, grace } = &terms;
+    pub(crate) fn start(terms: ReplicaConfig, port_file: &Path) -> Self {
+        let ReplicaConfig { id, life, ttl, grace } = &terms;
         let (ttl, grace) = (ttl.as_millis(), grace.unwrap_or_default().as_millis());
         let value = format!("{id} {life} {ttl} {grace} {}", port_file.display());
         Self { process: ReplicaProcess::start(MAIN, TERMS, &value), terms }

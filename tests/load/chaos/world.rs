@@ -1,4 +1,4 @@
-//! A registry, replicas, callers and an observer: applies the faults of a storm, and judges their
+//! A registry, replicas, callers and an observer: applies the faults of a plan, and judges their
 //! records.
 
 use std::{
@@ -22,8 +22,8 @@ use crate::{
         observer::Observer,
         oracle::{Cause, Loss, Oracle},
         outage::{Outage, OutageKind},
-        replica::{Life, Replica, SERVICE, Terms},
-        storm::{Act, Storm},
+        plan::{Action, FaultPlan},
+        replica::{Incarnation, Replica, ReplicaConfig, SERVICE},
     },
     support::{WAIT_MAX, serve},
 };
@@ -56,7 +56,7 @@ pub(crate) struct World {
     /// None for one that was killed and not replaced.
     replicas: Vec<Option<Replica>>,
     registry: RegistryProcess,
-    lives: Life,
+    lives: Incarnation,
     oracle: Oracle,
     /// The last time at which everything was complete and without faults.
     at_rest: Instant,
@@ -141,43 +141,43 @@ impl World {
         world
     }
 
-    /// Applies a storm.
-    pub(crate) async fn endure(&mut self, storm: Storm) {
+    /// Applies a plan.
+    pub(crate) async fn endure(&mut self, plan: FaultPlan) {
         let begun = tokio::time::Instant::now();
-        for (at, act) in storm.acts {
+        for (at, act) in plan.acts {
             sleep_until(begun + at).await;
             self.act(act).await;
         }
     }
 
-    async fn act(&mut self, act: Act) {
+    async fn act(&mut self, act: Action) {
         let name = match act {
-            Act::Kill(_) => "replica killed",
-            Act::Replace(_) => "replica replaced",
-            Act::Stop(_) => "replica stopped",
-            Act::StopRegistry => "registry stopped",
-            Act::KillRegistry => "registry killed",
-            Act::Continue(_) | Act::ContinueRegistry | Act::StartRegistry => "gone on",
+            Action::Kill(_) => "replica killed",
+            Action::Replace(_) => "replica replaced",
+            Action::Stop(_) => "replica stopped",
+            Action::StopRegistry => "registry stopped",
+            Action::KillRegistry => "registry killed",
+            Action::Continue(_) | Action::ContinueRegistry | Action::StartRegistry => "gone on",
         };
         *self.summary.faults.entry(name).or_default() += 1;
         match act {
-            Act::Kill(number) => self.kill(number),
-            Act::Replace(number) => self.replace(number),
-            Act::Stop(number) => self.stop(number),
-            Act::Continue(number) => self.go_on(number),
-            Act::StopRegistry => {
+            Action::Kill(number) => self.kill(number),
+            Action::Replace(number) => self.replace(number),
+            Action::Stop(number) => self.stop(number),
+            Action::Continue(number) => self.go_on(number),
+            Action::StopRegistry => {
                 self.outage = Some((Instant::now(), OutageKind::Stopped));
                 self.registry.signal(Signal::STOP);
             }
-            Act::ContinueRegistry => {
+            Action::ContinueRegistry => {
                 self.registry.signal(Signal::CONT);
                 self.end_outage();
             }
-            Act::KillRegistry => {
+            Action::KillRegistry => {
                 self.outage = Some((Instant::now(), OutageKind::Killed));
                 self.registry.kill().await;
             }
-            Act::StartRegistry => {
+            Action::StartRegistry => {
                 self.registry.start().await;
                 self.end_outage();
             }
@@ -214,7 +214,7 @@ impl World {
     }
 
     /// Notes a loss that is about to be made.
-    fn lose(&mut self, terms: &Terms, cause: Cause) {
+    fn lose(&mut self, terms: &ReplicaConfig, cause: Cause) {
         let at = Instant::now();
         let settled = at > self.at_rest;
         self.oracle.losses.push(Loss { terms: terms.clone(), at, until: None, cause, settled });
@@ -223,7 +223,7 @@ impl World {
     /// Starts a process in the place of one that is gone.
     fn replace(&mut self, number: usize) {
         self.lives += 1;
-        let terms = Terms {
+        let terms = ReplicaConfig {
             id: number,
             life: self.lives,
             ttl: self.setting.ttl,
@@ -232,7 +232,7 @@ impl World {
         self.replicas[number] = Some(Replica::start(terms, &self.registry.port_file()));
     }
 
-    fn living(&self) -> BTreeSet<Life> {
+    fn living(&self) -> BTreeSet<Incarnation> {
         self.replicas.iter().flatten().map(|replica| replica.terms.life).collect()
     }
 
@@ -253,11 +253,11 @@ impl World {
     }
 
     /// Waits until everybody's view is as wanted.
-    async fn until(&self, what: &str, wanted: impl Fn(&BTreeSet<Life>) -> bool) {
+    async fn until(&self, what: &str, wanted: impl Fn(&BTreeSet<Incarnation>) -> bool) {
         let given_up = Instant::now() + WAIT_MAX;
         loop {
             let (state, _) = self.observer.folded();
-            let observed: BTreeSet<Life> = state.values().map(life_of).collect();
+            let observed: BTreeSet<Incarnation> = state.values().map(life_of).collect();
             let views: Vec<_> = self.callers.iter().map(Caller::present).collect();
             if wanted(&observed) && views.iter().all(&wanted) {
                 return;
@@ -412,6 +412,6 @@ impl World {
     }
 }
 
-fn life_of(instance: &waypost_client::proto::Instance) -> Life {
+fn life_of(instance: &waypost_client::proto::Instance) -> Incarnation {
     instance.metadata["life"].parse().expect("a number")
 }

@@ -1,5 +1,5 @@
 //! The acknowledged writes of one writer, which must hold. A write without a response is in doubt
-//! until the registry comes back and shows its fate.
+//! until the registry comes back and shows its outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,9 +24,9 @@ pub(crate) struct IdentityState {
     pub(crate) fenced: Vec<u64>,
 }
 
-/// The fate of a write without a response.
+/// The outcome of a write without a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Outcome {
     Kept,
     NotKept,
     /// It makes no visible difference.
@@ -73,8 +73,8 @@ impl Ledger {
 
     /// Compares with what the registry shows, and with which of the leases it does not know. First
     /// decides what was in doubt; after that there is one right state for each identity and lease.
-    pub(crate) fn settle(&mut self, view: &View, unknown: &BTreeSet<u64>) -> Option<Fate> {
-        let fate = self.in_doubt.take().map(|write| self.decide(&write, view, unknown));
+    pub(crate) fn settle(&mut self, view: &View, unknown: &BTreeSet<u64>) -> Option<Outcome> {
+        let outcome = self.in_doubt.take().map(|write| self.decide(&write, view, unknown));
         for (identity, state) in &self.states {
             let found = view.instances.get(identity);
             assert_eq!(found, Some(&state.instance), "{identity:?} is not as it was answered");
@@ -87,13 +87,13 @@ impl Ledger {
         let living: Vec<_> = ended.difference(unknown).collect();
         assert!(lost.is_empty(), "leases were lost: {lost:?}");
         assert!(living.is_empty(), "leases that ended live: {living:?}");
-        fate
+        outcome
     }
 
     /// A write is there as a whole, lease and all, or not at all.
-    fn decide(&mut self, write: &Write, view: &View, unknown: &BTreeSet<u64>) -> Fate {
+    fn decide(&mut self, write: &Write, view: &View, unknown: &BTreeSet<u64>) -> Outcome {
         if write.refusal.is_some() {
-            return Fate::NoDifference;
+            return Outcome::NoDifference;
         }
         let found = view.instances.get(&write.identity);
         let before = self.states.get(&write.identity);
@@ -102,14 +102,14 @@ impl Ledger {
         let kept = match (&write.request, lease) {
             // What a take-over always does, whatever the content.
             (Request::Register(_), Some(lease)) => unknown.contains(&lease),
-            _ if before.map(content) == write.outcome(before) => return Fate::NoDifference,
+            _ if before.map(content) == write.outcome(before) => return Outcome::NoDifference,
             _ => found != before,
         };
         if kept {
             self.apply(write, found.cloned(), None);
-            Fate::Kept
+            Outcome::Kept
         } else {
-            Fate::NotKept
+            Outcome::NotKept
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::durability::ledger::Fate;
+use crate::durability::ledger::Outcome;
 
 /// Counts over all rounds.
 #[derive(Debug, Default)]
@@ -23,11 +23,11 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn count(&mut self, fate: Fate) {
-        match fate {
-            Fate::Kept => self.kept += 1,
-            Fate::NotKept => self.not_kept += 1,
-            Fate::NoDifference => self.untold += 1,
+    pub(crate) fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Kept => self.kept += 1,
+            Outcome::NotKept => self.not_kept += 1,
+            Outcome::NoDifference => self.untold += 1,
         }
     }
 }

@@ -112,8 +112,8 @@ impl World {
 
         for writer in &mut self.writers {
             let unknown = writer.renew(channel.clone()).await;
-            if let Some(fate) = writer.ledger.settle(&view, &unknown.into_iter().collect()) {
-                self.tally.count(fate);
+            if let Some(outcome) = writer.ledger.settle(&view, &unknown.into_iter().collect()) {
+                self.tally.count(outcome);
             }
         }
         let ledgers = || self.writers.iter().map(|writer| &writer.ledger);

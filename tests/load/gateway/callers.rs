@@ -22,7 +22,7 @@ use crate::support::WAIT_MAX;
 
 /// The outcome of one request.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct RequestOutcome {
     pub(crate) method: Method,
     pub(crate) sent: Instant,
     pub(crate) done: Instant,
@@ -31,7 +31,7 @@ pub(crate) struct Asked {
     pub(crate) body: String,
 }
 
-impl Asked {
+impl RequestOutcome {
     pub(crate) fn failed(&self) -> bool {
         self.status != StatusCode::OK
     }
@@ -40,7 +40,7 @@ impl Asked {
 /// Callers, until they are asked to stop.
 pub(crate) struct Callers {
     stop: Arc<AtomicBool>,
-    callers: Vec<JoinHandle<Vec<Asked>>>,
+    callers: Vec<JoinHandle<Vec<RequestOutcome>>>,
 }
 
 impl Callers {
@@ -66,7 +66,7 @@ impl Callers {
         Self { callers: (0..callers).map(caller).collect(), stop }
     }
 
-    pub(crate) async fn stop(self) -> Vec<Asked> {
+    pub(crate) async fn stop(self) -> Vec<RequestOutcome> {
         self.stop.store(true, Ordering::Relaxed);
         let mut asked = Vec::new();
         for caller in self.callers {
@@ -80,7 +80,7 @@ async fn ask(
     client: &Client<HttpConnector, Full<Bytes>>,
     gateway: SocketAddr,
     method: Method,
-) -> Asked {
+) -> RequestOutcome {
     let request = Request::builder()
         .method(&method)
         .uri(format!("http://{gateway}/orders/7"))
@@ -95,5 +95,5 @@ async fn ask(
     };
     let answered = tokio::time::timeout(WAIT_MAX, answered).await;
     let (status, body) = answered.expect("an answer in time");
-    Asked { method, sent, done: Instant::now(), status, body }
+    RequestOutcome { method, sent, done: Instant::now(), status, body }
 }

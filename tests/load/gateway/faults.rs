@@ -12,8 +12,8 @@ use waypost_testing::{process::RegistryProcess, seed::from_environment};
 
 use crate::{
     gateway::{
-        callers::{Asked, Callers},
-        entrance::{Entrance, serving},
+        callers::{Callers, RequestOutcome},
+        gateway::{TestGateway, serving},
         replica::Replica,
     },
     support::{alone, serve},
@@ -29,14 +29,14 @@ const PAUSE: Duration = Duration::from_millis(20);
 const DEATH: Duration = Duration::from_millis(100);
 
 /// The present replicas, and the deaths with their times.
-struct Stage {
+struct Deployment {
     registry: RegistryProcess,
     replicas: Vec<Replica>,
     next: usize,
     killed: BTreeMap<String, Instant>,
 }
 
-impl Stage {
+impl Deployment {
     fn join(&mut self) {
         let id = format!("orders-{:03}", self.next);
         self.next += 1;
@@ -60,37 +60,38 @@ async fn replicas_that_die_drain_and_join_fail_no_safe_request() {
     let _alone = alone().await;
     let time = Duration::from_secs(from_environment("WAYPOST_GATEWAY_SECONDS").unwrap_or(14));
     let registry = serve().log("error").start().await;
-    let mut stage = Stage { registry, replicas: Vec::new(), next: 0, killed: BTreeMap::new() };
-    (0..REPLICAS).for_each(|_| stage.join());
-    let entrance = Entrance::start(&stage.registry.port_file(), None).await;
-    serving(&entrance).await;
-    let callers = Callers::start(entrance.address(), CALLERS, PAUSE);
+    let mut deployment =
+        Deployment { registry, replicas: Vec::new(), next: 0, killed: BTreeMap::new() };
+    (0..REPLICAS).for_each(|_| deployment.join());
+    let gateway = TestGateway::start(&deployment.registry.port_file(), None).await;
+    serving(&gateway).await;
+    let callers = Callers::start(gateway.address(), CALLERS, PAUSE);
     let begun = Instant::now();
     let mut step = 0;
     while begun.elapsed() < time {
         sleep(STEP / 2).await;
         match step % 5 {
             // While the registry is away, no death and no start is reported.
-            2 => stage.registry.kill().await,
-            3 => stage.registry.start().await,
+            2 => deployment.registry.kill().await,
+            3 => deployment.registry.start().await,
             _ => {}
         }
-        stage.join();
+        deployment.join();
         sleep(STEP / 2).await;
-        stage.kill();
+        deployment.kill();
         if step % 5 == 1 {
-            stage.join();
-            stage.drain().await;
+            deployment.join();
+            deployment.drain().await;
         }
         step += 1;
     }
     let asked = callers.stop().await;
-    let lines = entrance.close().await;
+    let lines = gateway.close().await;
     let (gets, posts): (Vec<_>, Vec<_>) = asked.iter().partition(|it| it.method == Method::GET);
-    let failed = |all: &[&Asked]| all.iter().filter(|asked| asked.failed()).count();
+    let failed = |all: &[&RequestOutcome]| all.iter().filter(|asked| asked.failed()).count();
     eprintln!(
         "{} kills in {:.1?}: {} of {} GETs and {} of {} POSTs failed",
-        stage.killed.len(),
+        deployment.killed.len(),
         begun.elapsed(),
         failed(&gets),
         gets.len(),
@@ -107,7 +108,7 @@ async fn replicas_that_die_drain_and_join_fail_no_safe_request() {
             .iter()
             .find(|line| asked.body.contains(line["request_id"].as_str().expect("an id")));
         let line = line.unwrap_or_else(|| panic!("no line of {asked:?}"));
-        let killed = line["instance"].as_str().and_then(|instance| stage.killed.get(instance));
+        let killed = line["instance"].as_str().and_then(|instance| deployment.killed.get(instance));
         let killed = killed.unwrap_or_else(|| panic!("{asked:?} was at one that lives: {line}"));
         assert!(*killed <= asked.done && asked.sent <= *killed + DEATH, "{asked:?}: {line}");
     }

@@ -6,8 +6,8 @@
 //! ```
 
 mod callers;
-mod entrance;
 mod faults;
+mod gateway;
 mod replica;
 mod soak;
 mod spread;

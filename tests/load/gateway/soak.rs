@@ -12,7 +12,7 @@ use waypost_testing::{
 use crate::{
     gateway::{
         callers::Callers,
-        entrance::{Entrance, serving},
+        gateway::{TestGateway, serving},
         replica::Replica,
     },
     support::{alone, serve},
@@ -37,15 +37,15 @@ async fn scanner_fails_no_valid_request_and_leaves_no_state() {
     let registry = serve().log("error").start().await;
     let _replicas =
         [1, 2, 3].map(|number| Replica::start(format!("r-{number}"), &registry.port_file()));
-    let entrance = Entrance::start_measured(&registry.port_file()).await;
-    serving(&entrance).await;
-    let scanners = Scanners::start(Target::Http, entrance.address(), SCANNERS, seed);
+    let gateway = TestGateway::start_measured(&registry.port_file()).await;
+    serving(&gateway).await;
+    let scanners = Scanners::start(Target::Http, gateway.address(), SCANNERS, seed);
     let begun = Instant::now();
     let warm_up = WARM_UP_MAX.min(time / 3);
     let (mut good, mut warm, mut last) = (0, None, 0);
     while begun.elapsed() < time {
         // A new callers each time: what callers keep of their requests is not the gateway's memory.
-        let callers = Callers::start(entrance.address(), CALLERS, PAUSE);
+        let callers = Callers::start(gateway.address(), CALLERS, PAUSE);
         sleep(Duration::from_secs(3)).await;
         let asked = callers.stop().await;
         let failed: Vec<_> = asked.iter().filter(|asked| asked.failed()).collect();
@@ -57,7 +57,7 @@ async fn scanner_fails_no_valid_request_and_leaves_no_state() {
         }
     }
     let connections = scanners.stop().await;
-    let metrics = entrance.metrics();
+    let metrics = gateway.metrics();
     let (warm, took) = (warm.expect("the warm-up ended"), begun.elapsed());
     eprintln!(
         "{good} good requests and {connections} connections of scanners in {took:.1?}: none failed; \
@@ -70,5 +70,5 @@ async fn scanner_fails_no_valid_request_and_leaves_no_state() {
     assert!(last < warm + GROWTH_MAX, "memory grew from {warm} to {last} bytes, seed {seed}");
     assert!(metrics.len() < METRICS_MAX, "{}", metrics.len());
     assert!(metrics.contains("orders") && !metrics.contains("login"), "{metrics}");
-    entrance.close().await;
+    gateway.close().await;
 }

@@ -10,7 +10,7 @@ use tokio::{net::TcpListener, time::sleep};
 use waypost_client::{Client, Registered, Registration};
 
 use crate::{
-    gateway::{callers::Callers, entrance::Entrance, replica::SERVICE},
+    gateway::{callers::Callers, gateway::TestGateway, replica::SERVICE},
     support::{alone, client, serve},
 };
 
@@ -66,10 +66,10 @@ async fn spread(first: Duration, routes: Option<PathBuf>) -> BTreeMap<String, us
         let work = if index == 0 { first } else { WORK };
         registered.push(replica(&client, format!("orders-{index:02}"), work).await);
     }
-    let entrance = Entrance::start(&registry.port_file(), routes).await;
+    let gateway = TestGateway::start(&registry.port_file(), routes).await;
     let mut counts = BTreeMap::new();
     while counts.values().sum::<usize>() < REQUESTS {
-        let callers = Callers::start(entrance.address(), CALLERS, Duration::ZERO);
+        let callers = Callers::start(gateway.address(), CALLERS, Duration::ZERO);
         sleep(Duration::from_secs(2)).await;
         for asked in callers.stop().await {
             assert!(!asked.failed(), "{asked:?}");

@@ -13,7 +13,7 @@ use waypost_testing::greeter::{
     greeter_server::{Greeter, GreeterServer},
 };
 
-use super::{Act, World, call, fixed, greet, request};
+use super::{Behavior, World, call, fixed, greet, request};
 
 /// Passes calls on to the next one.
 struct Relay(BalancedChannel);
@@ -31,7 +31,7 @@ impl Greeter for Relay {
 #[tokio::test]
 async fn correlation_travels_through_a_server_to_the_next() {
     let world = World::new();
-    let _a = world.replica("a", Act::Answer);
+    let _a = world.replica("a", Behavior::Answer);
     let relay = GreeterServer::new(Relay(world.channel(1).await));
     let server = tonic::transport::Server::builder().layer(CorrelationLayer).add_service(relay);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -5,13 +5,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use waypost_client::Policy;
 
-use super::{Act, World, call, greet, request, sent_twice, soon, unavailable, until};
+use super::{Behavior, World, call, greet, request, sent_twice, soon, unavailable, until};
 
 #[tokio::test]
 async fn slow_call_is_hedged_and_the_first_response_counts() {
     let world = World::new();
-    let _slow = world.replica("slow", Act::Hang);
-    let _good = world.replica("good", Act::Answer);
+    let _slow = world.replica("slow", Behavior::Hang);
+    let _good = world.replica("good", Behavior::Answer);
     let channel = world.channel(2).await.hedge_idempotent(Duration::from_millis(20));
     let [_, second] = sent_twice(&world, &channel, "slow").await;
     assert_eq!(second.at, "good");
@@ -21,8 +21,8 @@ async fn slow_call_is_hedged_and_the_first_response_counts() {
 #[tokio::test]
 async fn losing_attempt_is_cancelled() {
     let world = World::new();
-    let _slow = world.replica("slow", Act::Hang);
-    let _good = world.replica("good", Act::Answer);
+    let _slow = world.replica("slow", Behavior::Hang);
+    let _good = world.replica("good", Behavior::Answer);
     let service = world.channel(2).await.service().with_policy(Policy::RoundRobin);
     // The slow one is called again only if nothing is in flight there any more.
     let channel = service.channel().concurrency_limit(1);
@@ -40,7 +40,7 @@ async fn hedged_call_is_sent_to_two_instances_at_most() {
     let world = World::new();
     let release = watch::Sender::new(false);
     let _replicas: Vec<_> =
-        ["a", "b", "c"].map(|id| world.replica(id, Act::Wait(release.subscribe()))).into();
+        ["a", "b", "c"].map(|id| world.replica(id, Behavior::Wait(release.subscribe()))).into();
     let channel = world.channel(3).await.hedge_idempotent(Duration::from_millis(5));
     let calling = tokio::spawn(async move { greet(&channel).await });
     world.until_called(2).await;
@@ -60,7 +60,7 @@ async fn failed_hedge_leaves_the_first_attempt_running() {
         loop {
             let world = World::new();
             let release = watch::Sender::new(false);
-            let _slow = world.replica("slow", Act::Wait(release.subscribe()));
+            let _slow = world.replica("slow", Behavior::Wait(release.subscribe()));
             let _bad = world.replica("bad", unavailable());
             let channel = world.channel(2).await.hedge_idempotent(Duration::from_millis(20));
             let call = tokio::spawn(async move { greet(&channel).await });
@@ -79,7 +79,7 @@ async fn failed_hedge_leaves_the_first_attempt_running() {
 async fn single_instance_gets_no_hedge() {
     let world = World::new();
     let release = watch::Sender::new(false);
-    let _a = world.replica("a", Act::Wait(release.subscribe()));
+    let _a = world.replica("a", Behavior::Wait(release.subscribe()));
     let channel = world.channel(1).await.hedge_idempotent(Duration::from_millis(1));
     let calling = tokio::spawn(async move { greet(&channel).await });
     world.until_called(1).await;
@@ -92,9 +92,9 @@ async fn single_instance_gets_no_hedge() {
 #[tokio::test]
 async fn silent_replica_fails_no_idempotent_call_with_a_deadline() {
     let world = World::new();
-    let _silent = world.replica("silent", Act::Hang);
-    let _b = world.replica("b", Act::Answer);
-    let _c = world.replica("c", Act::Answer);
+    let _silent = world.replica("silent", Behavior::Hang);
+    let _b = world.replica("b", Behavior::Answer);
+    let _c = world.replica("c", Behavior::Answer);
     let service = world.channel(3).await.service().with_policy(Policy::RoundRobin);
     let channel = service.channel().retry_idempotent(2);
     let at_silent = || world.places().iter().filter(|at| *at == "silent").count();

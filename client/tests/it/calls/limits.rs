@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tonic::Code;
 use waypost_client::Service;
 
-use super::{Act, World, call, come_back, greet, request, until};
+use super::{Behavior, World, call, come_back, greet, request, until};
 
 #[tokio::test]
 async fn each_attempt_carries_the_remaining_timeout() {
@@ -43,7 +43,7 @@ fn left(timeout: Option<&str>) -> Duration {
 async fn calls_in_flight_stay_within_the_limit_of_an_instance() {
     let world = World::new();
     let release = watch::Sender::new(false);
-    let _a = world.replica("a", Act::Wait(release.subscribe()));
+    let _a = world.replica("a", Behavior::Wait(release.subscribe()));
     let channel = world.channel(1).await.concurrency_limit(3);
     let began = Instant::now();
     let calls: Vec<_> = (0..64)
@@ -75,8 +75,8 @@ async fn calls_in_flight_stay_within_the_limit_of_an_instance() {
 async fn calls_go_to_instances_below_their_limit() {
     let world = World::new();
     let release = watch::Sender::new(false);
-    let _a = world.replica("a", Act::Wait(release.subscribe()));
-    let _b = world.replica("b", Act::Wait(release.subscribe()));
+    let _a = world.replica("a", Behavior::Wait(release.subscribe()));
+    let _b = world.replica("b", Behavior::Wait(release.subscribe()));
     let channel = world.channel(2).await.concurrency_limit(4);
     let calls: Vec<_> = (1..=8)
         .map(|_| {
@@ -107,7 +107,7 @@ async fn call_waits_for_an_instance_if_configured() {
             answer = &mut calling => panic!("{answer:?}"),
             () = std::future::ready(()) => {}
         }
-        let _a = world.replica("a", Act::Answer);
+        let _a = world.replica("a", Behavior::Answer);
         calling.await
     };
     assert_eq!(calling.await.unwrap(), "a");

@@ -39,7 +39,7 @@ impl Seen {
 
 /// The act of a replica on a call.
 #[derive(Clone)]
-enum Act {
+enum Behavior {
     Answer,
     Fail(Status),
     Hang,
@@ -69,7 +69,7 @@ impl World {
     }
 
     /// A replica that does the same with every call.
-    fn replica(&self, id: &str, act: Act) -> Process {
+    fn replica(&self, id: &str, act: Behavior) -> Process {
         let replica = Replica { id: id.into(), act, seen: Arc::clone(&self.seen) };
         let service = GreeterServer::new(replica);
         let process =
@@ -101,7 +101,7 @@ impl World {
 
 struct Replica {
     id: String,
-    act: Act,
+    act: Behavior,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
@@ -115,10 +115,10 @@ impl Greeter for Replica {
         let seen = Seen { at: self.id.clone(), when: Instant::now(), headers };
         self.seen.lock().unwrap().push(seen);
         match &self.act {
-            Act::Answer => {}
-            Act::Fail(status) => return Err(status.clone()),
-            Act::Hang => std::future::pending().await,
-            Act::Wait(released) => drop(released.clone().wait_for(|released| *released).await),
+            Behavior::Answer => {}
+            Behavior::Fail(status) => return Err(status.clone()),
+            Behavior::Hang => std::future::pending().await,
+            Behavior::Wait(released) => drop(released.clone().wait_for(|released| *released).await),
         }
         let greeting = format!("hello {}", request.into_inner().name);
         Ok(Response::new(GreetResponse { greeting, instance: self.id.clone() }))
@@ -156,15 +156,15 @@ async fn greet(channel: &BalancedChannel) -> Result<String, Status> {
     call(channel, request("you")).await
 }
 
-fn unavailable() -> Act {
-    Act::Fail(Status::unavailable("not now"))
+fn unavailable() -> Behavior {
+    Behavior::Fail(Status::unavailable("not now"))
 }
 
 /// `UNAVAILABLE`, with a header that sets the time of a retry.
-fn come_back(name: &'static str, value: &'static str) -> Act {
+fn come_back(name: &'static str, value: &'static str) -> Behavior {
     let mut status = Status::unavailable("not now");
     status.metadata_mut().insert(name, value.parse().unwrap());
-    Act::Fail(status)
+    Behavior::Fail(status)
 }
 
 /// The attempts of a call that was sent twice, first to this instance. None fails.

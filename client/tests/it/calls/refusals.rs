@@ -12,7 +12,7 @@ use tokio::{
 use tonic::Code;
 use waypost_testing::greeter::greeter_server::GreeterServer;
 
-use super::{Act, Replica, World, fixed, greet, soon};
+use super::{Behavior, Replica, World, fixed, greet, soon};
 
 /// The way in which a server refuses all calls.
 #[derive(Clone, Copy)]
@@ -75,7 +75,7 @@ async fn refuse(
 async fn listening() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let replica = Replica { id: "good".into(), act: Act::Answer, seen: Arc::default() };
+    let replica = Replica { id: "good".into(), act: Behavior::Answer, seen: Arc::default() };
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     let server = tonic::transport::Server::builder().add_service(GreeterServer::new(replica));
     tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
@@ -110,9 +110,9 @@ async fn call_fails_soon_if_all_instances_refuse_it() {
 async fn instances_that_refuse_connections_fail_no_call() {
     let world = World::new();
     for id in ["a", "b", "c", "d"] {
-        drop(world.replica(id, Act::Answer));
+        drop(world.replica(id, Behavior::Answer));
     }
-    let _good = world.replica("good", Act::Answer);
+    let _good = world.replica("good", Behavior::Answer);
     let channel = world.channel(5).await;
     for _ in 0..1_000 {
         assert_eq!(greet(&channel).await.unwrap(), "good");

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use tonic::Code;
 
-use super::{Act, World, call, come_back, greet, request, sent_twice, unavailable, until_seen};
+use super::{
+    Behavior, World, call, come_back, greet, request, sent_twice, unavailable, until_seen,
+};
 
 #[tokio::test]
 async fn unavailable_call_is_not_retried_by_default() {
@@ -28,7 +30,7 @@ async fn unavailable_call_is_not_retried_by_default() {
 async fn idempotent_call_is_retried_at_another_instance() {
     let world = World::new();
     let _bad = world.replica("bad", unavailable());
-    let _good = world.replica("good", Act::Answer);
+    let _good = world.replica("good", Behavior::Answer);
     let channel = world.channel(2).await.retry_idempotent(2);
     let [first, second] = sent_twice(&world, &channel, "bad").await;
     assert_eq!(second.at, "good");
@@ -49,12 +51,12 @@ async fn single_instance_is_retried() {
 async fn lost_call_is_retried_only_if_allowed() {
     for (attempts, expected) in [(1, Err(Code::Unavailable)), (2, Ok("b".to_owned()))] {
         let world = World::new();
-        let a = world.replica("a", Act::Hang);
+        let a = world.replica("a", Behavior::Hang);
         let channel = world.channel(1).await.retry_idempotent(attempts);
         let calling = tokio::spawn(async move { greet(&channel).await });
         world.until_called(1).await;
         let service = world.client.service("greeter");
-        let _b = world.replica("b", Act::Answer);
+        let _b = world.replica("b", Behavior::Answer);
         until_seen(&service, 2).await;
         drop(a);
         let answer = calling.await.unwrap();

@@ -16,12 +16,12 @@ use tonic::body::Body;
 use tower::Service as _;
 use waypost_client::{FailureKind, Instance, Service};
 
-use super::{Act, Log, PATIENCE, channel, get, instance, post, served, text};
+use super::{Behavior, Log, PATIENCE, channel, get, instance, post, served, text};
 
 #[tokio::test]
 async fn call_is_in_flight_until_its_response_is_read() {
     let log = Log::default();
-    let service = Service::fixed([served("a", Act::Echo, &log).await]);
+    let service = Service::fixed([served("a", Behavior::Echo, &log).await]);
     let mut channel = service.http_channel().concurrency_limit(1);
     let answer = channel.call(post(b"four")).await.unwrap();
     assert_eq!(channel.call(get("/")).await.unwrap_err().kind(), FailureKind::LimitReached);
@@ -85,7 +85,7 @@ async fn connection_closed_by_its_instance_fails_no_request() {
 #[tokio::test]
 async fn response_may_come_before_the_end_of_the_request() {
     let log = Log::default();
-    let mut channel = channel([served("a", Act::Echo, &log).await]);
+    let mut channel = channel([served("a", Behavior::Echo, &log).await]);
     let (sender, frames) = tokio::sync::mpsc::channel(1);
     let frames = stream::unfold(frames, |mut frames: tokio::sync::mpsc::Receiver<Bytes>| async {
         Some((Ok::<_, Infallible>(Frame::data(frames.recv().await?)), frames))

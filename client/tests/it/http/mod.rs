@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The act of an instance on a request.
 #[derive(Clone, Copy)]
-enum Act {
+enum Behavior {
     /// Answers with what it was sent.
     Echo,
     /// Reports that it does not serve now.
@@ -76,7 +76,7 @@ impl Log {
 }
 
 /// An instance that does so with all requests.
-async fn served(id: &'static str, act: Act, log: &Log) -> Instance {
+async fn served(id: &'static str, act: Behavior, log: &Log) -> Instance {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let log = log.clone();
@@ -98,7 +98,7 @@ async fn served(id: &'static str, act: Act, log: &Log) -> Instance {
 
 async fn answer(
     at: &'static str,
-    act: Act,
+    act: Behavior,
     log: Log,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, &'static str> {
@@ -110,7 +110,7 @@ async fn answer(
         headers: request.headers().clone(),
     });
     match act {
-        Act::Echo if request.headers().contains_key(header::UPGRADE) => {
+        Behavior::Echo if request.headers().contains_key(header::UPGRADE) => {
             let upgrade = hyper::upgrade::on(&mut request);
             tokio::spawn(async move {
                 let mut stream = TokioIo::new(upgrade.await.unwrap());
@@ -122,17 +122,17 @@ async fn answer(
             let switching = switching.header(header::CONNECTION, "upgrade");
             Ok(switching.header(header::UPGRADE, "echo").body(Body::empty()).unwrap())
         }
-        Act::Echo => Ok(Response::new(Body::new(request.into_body()))),
-        Act::Unavailable => Ok(status(StatusCode::SERVICE_UNAVAILABLE)),
-        Act::Die => Err("closes the connection"),
-        Act::Hang => pending().await,
-        Act::Slow(takes) => {
+        Behavior::Echo => Ok(Response::new(Body::new(request.into_body()))),
+        Behavior::Unavailable => Ok(status(StatusCode::SERVICE_UNAVAILABLE)),
+        Behavior::Die => Err("closes the connection"),
+        Behavior::Hang => pending().await,
+        Behavior::Slow(takes) => {
             if request.uri().path() != "/quick" {
                 tokio::time::sleep(takes).await;
             }
             Ok(status(StatusCode::OK))
         }
-        Act::Read => {
+        Behavior::Read => {
             let read = request.into_body().collect().await;
             let read = read.map_err(|_| "the request breaks off")?.to_bytes();
             Ok(Response::new(Body::new(http_body_util::Full::new(read))))

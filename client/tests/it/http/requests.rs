@@ -11,12 +11,12 @@ use tokio::{
 use tower::Service as _;
 use waypost_client::{CallTimeout, FailureKind, ServedBy, Service};
 
-use super::{Act, Log, PATIENCE, channel, get, gone, post, served, text, timed};
+use super::{Behavior, Log, PATIENCE, channel, get, gone, post, served, text, timed};
 
 #[tokio::test]
 async fn request_reaches_an_instance_unchanged() {
     let log = Log::default();
-    let mut channel = channel([served("a", Act::Echo, &log).await]);
+    let mut channel = channel([served("a", Behavior::Echo, &log).await]);
     let mut request = post(b"four");
     *request.uri_mut() = "http://gateway/v1/orders?id=7".parse().unwrap();
     request.headers_mut().insert(header::HOST, "orders.internal".parse().unwrap());
@@ -37,7 +37,7 @@ async fn request_reaches_an_instance_unchanged() {
 #[tokio::test]
 async fn http2_to_instances_can_be_chosen() {
     let log = Log::default();
-    let mut channel = channel([served("a", Act::Echo, &log).await]).http2();
+    let mut channel = channel([served("a", Behavior::Echo, &log).await]).http2();
     let answer = channel.call(post(b"four")).await.unwrap();
     assert_eq!(text(answer).await, "four");
     assert_eq!(log.all()[0].version, Version::HTTP_2);
@@ -48,7 +48,7 @@ async fn instance_that_refuses_connections_fails_no_request() {
     let log = Log::default();
     let (gone, _socket) = gone();
     for http2 in [false, true] {
-        let channel = channel([gone.clone(), served("a", Act::Echo, &log).await]);
+        let channel = channel([gone.clone(), served("a", Behavior::Echo, &log).await]);
         let mut channel = if http2 { channel.http2() } else { channel };
         for _ in 0..200 {
             let answer = channel.call(post(b"once")).await.unwrap();
@@ -61,7 +61,8 @@ async fn instance_that_refuses_connections_fails_no_request() {
 #[tokio::test]
 async fn request_that_may_have_been_served_is_retried_only_if_allowed() {
     let log = Log::default();
-    let instances = [served("a", Act::Die, &log).await, served("b", Act::Die, &log).await];
+    let instances =
+        [served("a", Behavior::Die, &log).await, served("b", Behavior::Die, &log).await];
     let mut once = channel(instances);
     let failed = once.call(post(b"pay")).await.unwrap_err();
     assert_eq!((failed.kind(), failed.attempts()), (FailureKind::ConnectionLost, 1));
@@ -81,7 +82,8 @@ async fn request_that_may_have_been_served_is_retried_only_if_allowed() {
 #[tokio::test]
 async fn unavailable_request_is_retried_at_another_instance() {
     let log = Log::default();
-    let instances = [served("a", Act::Unavailable, &log).await, served("b", Act::Echo, &log).await];
+    let instances =
+        [served("a", Behavior::Unavailable, &log).await, served("b", Behavior::Echo, &log).await];
     let once = channel(instances);
     let mut again = once.clone().retry_idempotent(2);
     for _ in 0..10 {
@@ -89,7 +91,7 @@ async fn unavailable_request_is_retried_at_another_instance() {
         assert_eq!(text(answer).await, "body");
     }
     // Where it may not, the answer is passed on.
-    let mut alone = channel([served("c", Act::Unavailable, &log).await]);
+    let mut alone = channel([served("c", Behavior::Unavailable, &log).await]);
     let answer = alone.call(post(b"body")).await.unwrap();
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
@@ -97,7 +99,7 @@ async fn unavailable_request_is_retried_at_another_instance() {
 #[tokio::test]
 async fn request_ends_at_its_timeout() {
     let log = Log::default();
-    let mut channel = channel([served("a", Act::Hang, &log).await]);
+    let mut channel = channel([served("a", Behavior::Hang, &log).await]);
     let mut request = get("/");
     request.extensions_mut().insert(CallTimeout(Duration::from_millis(50)));
     let failed = timeout(PATIENCE, channel.call(request)).await.unwrap().unwrap_err();
@@ -108,7 +110,7 @@ async fn request_ends_at_its_timeout() {
 #[tokio::test]
 async fn instance_at_its_limit_gets_no_request() {
     let log = Log::default();
-    let mut channel = channel([served("a", Act::Echo, &log).await]).concurrency_limit(1);
+    let mut channel = channel([served("a", Behavior::Echo, &log).await]).concurrency_limit(1);
     let held = channel.call(post(b"held")).await.unwrap();
     let failed = channel.call(get("/")).await.unwrap_err();
     assert_eq!((failed.kind(), failed.attempts()), (FailureKind::LimitReached, 0));
@@ -119,7 +121,7 @@ async fn instance_at_its_limit_gets_no_request() {
 #[tokio::test]
 async fn upgrade_passes_through() {
     let log = Log::default();
-    let mut channel = channel([served("a", Act::Echo, &log).await]);
+    let mut channel = channel([served("a", Behavior::Echo, &log).await]);
     let mut request = get("/chat");
     request.headers_mut().insert(header::CONNECTION, "upgrade".parse().unwrap());
     request.headers_mut().insert(header::UPGRADE, "echo".parse().unwrap());
@@ -135,8 +137,10 @@ async fn upgrade_passes_through() {
 #[tokio::test]
 async fn sequential_call_is_at_one_instance_at_a_time() {
     let log = Log::default();
-    let service =
-        Service::fixed([served("a", Act::Hang, &log).await, served("b", Act::Hang, &log).await]);
+    let service = Service::fixed([
+        served("a", Behavior::Hang, &log).await,
+        served("b", Behavior::Hang, &log).await,
+    ]);
     let mut channel = service.http_channel().retry_idempotent(2).sequential();
     let limit = Duration::from_millis(400);
     let failed = channel.call(timed("/", limit)).await.unwrap_err();

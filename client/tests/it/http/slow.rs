@@ -18,7 +18,7 @@ use waypost_client::{
     CallTimeout, FailureKind, HttpChannel, PickContext, Policy, ServedBy, Service,
 };
 
-use super::{Act, Log, PATIENCE, channel, served, text, timed};
+use super::{Behavior, Log, PATIENCE, channel, served, text, timed};
 
 /// A body of these pieces, each after a pause.
 fn slow(pieces: usize, pause: Duration) -> Body {
@@ -42,8 +42,10 @@ fn healthy(service: &Service) -> usize {
 #[tokio::test]
 async fn upload_may_take_longer_than_the_timeout() {
     let log = Log::default();
-    let service =
-        Service::fixed([served("a", Act::Read, &log).await, served("b", Act::Echo, &log).await]);
+    let service = Service::fixed([
+        served("a", Behavior::Read, &log).await,
+        served("b", Behavior::Echo, &log).await,
+    ]);
     let limit = Duration::from_secs(1);
     for channel in [service.http_channel(), service.http_channel().http2()] {
         let uploads = (0..12).map(|_| {
@@ -62,7 +64,7 @@ async fn upload_may_take_longer_than_the_timeout() {
 #[tokio::test]
 async fn pause_in_an_upload_is_no_timeout() {
     let log = Log::default();
-    let mut channel = channel([served("a", Act::Read, &log).await]);
+    let mut channel = channel([served("a", Behavior::Read, &log).await]);
     let body = slow(2, Duration::from_millis(600));
     let answer = channel.call(put(body, Duration::from_millis(300))).await.unwrap();
     assert_eq!(text(answer).await, "piecepiece");
@@ -71,7 +73,7 @@ async fn pause_in_an_upload_is_no_timeout() {
 #[tokio::test]
 async fn timeout_starts_at_the_end_of_the_upload() {
     let log = Log::default();
-    let mut channel = channel([served("a", Act::Hang, &log).await]);
+    let mut channel = channel([served("a", Behavior::Hang, &log).await]);
     let began = Instant::now();
     let body = slow(6, Duration::from_millis(100));
     let limit = Duration::from_millis(400);
@@ -84,7 +86,7 @@ async fn timeout_starts_at_the_end_of_the_upload() {
 async fn instance_that_stops_reading_times_out_and_is_ejected() {
     let log = Log::default();
     for http2 in [false, true] {
-        let service = Service::fixed([served("a", Act::Hang, &log).await]);
+        let service = Service::fixed([served("a", Behavior::Hang, &log).await]);
         let channel = service.http_channel();
         let mut channel = if http2 { channel.http2() } else { channel };
         assert_eq!(healthy(&service), 1);
@@ -105,7 +107,7 @@ async fn instance_that_stops_reading_times_out_and_is_ejected() {
 async fn aborted_upload_does_not_count_against_the_instance() {
     let log = Log::default();
     for (act, http2) in
-        [Act::Read, Act::Echo].into_iter().flat_map(|act| [(act, false), (act, true)])
+        [Behavior::Read, Behavior::Echo].into_iter().flat_map(|act| [(act, false), (act, true)])
     {
         let service = Service::fixed([served("a", act, &log).await]);
         let channel = service.http_channel().retry_idempotent(3);
@@ -142,9 +144,9 @@ async fn silent_instance_fails_no_call_and_is_ejected() {
     let log = Log::default();
     for (http2, policy) in [(false, Policy::RoundRobin), (true, Policy::PeakEwma)] {
         let service = Service::fixed([
-            served("silent", Act::Hang, &log).await,
-            served("b", Act::Echo, &log).await,
-            served("c", Act::Echo, &log).await,
+            served("silent", Behavior::Hang, &log).await,
+            served("b", Behavior::Echo, &log).await,
+            served("c", Behavior::Echo, &log).await,
         ]);
         let channel = service.with_policy(policy).http_channel().retry_idempotent(3);
         let channel = if http2 { channel.http2() } else { channel };
@@ -159,9 +161,9 @@ async fn silent_instance_fails_no_call_and_is_ejected() {
 async fn two_silent_instances_of_three_fail_no_call() {
     let log = Log::default();
     let service = Service::fixed([
-        served("silent", Act::Hang, &log).await,
-        served("dumb", Act::Hang, &log).await,
-        served("c", Act::Echo, &log).await,
+        served("silent", Behavior::Hang, &log).await,
+        served("dumb", Behavior::Hang, &log).await,
+        served("c", Behavior::Echo, &log).await,
     ]);
     let channel = service.with_policy(Policy::RoundRobin).http_channel().retry_idempotent(3);
     for _ in 0..3 {
@@ -172,7 +174,7 @@ async fn two_silent_instances_of_three_fail_no_call() {
 #[tokio::test]
 async fn uniformly_slow_instances_are_not_ejected() {
     let log = Log::default();
-    let slow = Act::Slow(Duration::from_millis(720));
+    let slow = Behavior::Slow(Duration::from_millis(720));
     let mut instances = Vec::new();
     for id in ["a", "b", "c"] {
         instances.push(served(id, slow, &log).await);
@@ -194,7 +196,7 @@ async fn uniformly_slow_instances_are_not_ejected() {
 #[tokio::test]
 async fn instance_that_responds_to_other_calls_is_not_silent() {
     let log = Log::default();
-    let slow = Act::Slow(Duration::from_millis(900));
+    let slow = Behavior::Slow(Duration::from_millis(900));
     let instances = [served("a", slow, &log).await, served("b", slow, &log).await];
     let service = Service::fixed(instances).with_policy(Policy::RoundRobin);
     let channel = service.http_channel().retry_idempotent(2);

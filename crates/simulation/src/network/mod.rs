@@ -53,7 +53,7 @@ impl Link {
 }
 
 #[derive(Default)]
-struct Way {
+struct DirectedLink {
     link: Link,
     /// Packets that the link holds.
     waiting: Vec<Packet>,
@@ -64,7 +64,7 @@ struct Way {
 pub(crate) struct Network {
     guard: EnterGuard,
     hosts: Vec<HostId>,
-    ways: Vec<Way>,
+    links: Vec<DirectedLink>,
     /// By arrival and order of sending.
     flying: BTreeMap<(Millis, u64), Packet>,
     /// The latest acknowledgement that each end sent to each other end.
@@ -143,7 +143,7 @@ impl Network {
         Self {
             guard: net.enter(),
             hosts: ids,
-            ways: (0..hosts * hosts).map(|_| Way::default()).collect(),
+            links: (0..hosts * hosts).map(|_| DirectedLink::default()).collect(),
             flying: BTreeMap::new(),
             acknowledged: HashMap::new(),
             port: FIRST_PORT,
@@ -161,21 +161,21 @@ impl Network {
         self.guard.set_current(self.hosts[host]);
     }
 
-    fn way(&mut self, from: usize, to: usize) -> &mut Way {
+    fn directed_link(&mut self, from: usize, to: usize) -> &mut DirectedLink {
         let hosts = self.hosts.len();
-        &mut self.ways[from * hosts + to]
+        &mut self.links[from * hosts + to]
     }
 
     pub(crate) fn link(&self, from: usize, to: usize) -> &Link {
-        &self.ways[from * self.hosts.len() + to].link
+        &self.links[from * self.hosts.len() + to].link
     }
 
-    /// Changes how a link is. What it held and does not hold any more goes on.
+    /// Sets the faults of a link. Sends the packets that it held, if it holds none any more.
     pub(crate) fn set_link(&mut self, from: usize, to: usize, link: Link) {
-        let way = self.way(from, to);
-        way.link = link;
-        if !way.link.held {
-            for packet in mem::take(&mut way.waiting) {
+        let directed = self.directed_link(from, to);
+        directed.link = link;
+        if !directed.link.held {
+            for packet in mem::take(&mut directed.waiting) {
                 self.send(from, to, packet);
             }
         }
@@ -241,14 +241,14 @@ impl Network {
             return;
         }
         if held {
-            self.way(from, to).waiting.push(packet);
+            self.directed_link(from, to).waiting.push(packet);
             return;
         }
         let jitter_ms = if jitter_ms > 0 { self.random.u64(..=jitter_ms) } else { 0 };
         let now = self.now;
-        let way = self.way(from, to);
-        let arrives_at = (now + delay_ms + jitter_ms).max(way.arrives_at);
-        way.arrives_at = arrives_at;
+        let link = self.directed_link(from, to);
+        let arrives_at = (now + delay_ms + jitter_ms).max(link.arrives_at);
+        link.arrives_at = arrives_at;
         self.flying.insert((arrives_at, self.packets), packet);
     }
 
@@ -272,8 +272,8 @@ impl Network {
 
     /// True while a packet is on its way from one host to another.
     pub(crate) fn is_travelling(&self, from: usize, to: usize) -> bool {
-        let way = &self.ways[from * self.hosts.len() + to];
-        !way.waiting.is_empty() || way.arrives_at > self.now
+        let link = &self.links[from * self.hosts.len() + to];
+        !link.waiting.is_empty() || link.arrives_at > self.now
     }
 
     /// Breaks the connections between the registry and a host, as a firewall that lost its memory.

@@ -4,8 +4,8 @@
 mod conditions;
 mod history;
 mod losses;
+mod membership;
 mod reading;
-mod roll;
 mod views;
 
 use std::{
@@ -17,19 +17,19 @@ use waypost_client::proto::{Change, ChangeKind, ChangeReason, Status};
 
 pub(crate) use conditions::Conditions;
 pub(crate) use history::History;
-pub(crate) use roll::{End, Roll};
+pub(crate) use membership::{Membership, Termination};
 pub(crate) use views::ViewRecord;
 
 use crate::{
-    journal::{Event, Heard, Identity, Lapse, Line},
+    journal::{Event, Identity, JournalEntry, Lapse, WatchMessage},
     software::probe,
-    software::reader::{Manner, Subject},
+    software::reader::{ReadingMode, Subject},
     software::replica::Content,
     time::Millis,
 };
 use losses::Losses;
+use membership::{LATE_MAX_MS, STANDSTILL_MS, TRAVEL_MS};
 use reading::Reading;
-use roll::{LATE_MAX_MS, STANDSTILL_MS, TRAVEL_MS};
 
 /// The longest time in which a watcher recovers from a fault.
 const WATCHER_RECOVERY_MS: Millis = 20_000;
@@ -51,7 +51,7 @@ pub(crate) struct Violation {
 
 pub(crate) struct Oracle {
     pub(crate) conditions: Conditions,
-    pub(crate) roll: Roll,
+    pub(crate) membership: Membership,
     pub(crate) histories: Histories,
     /// The histories in the order of their beginning.
     lives: Vec<String>,
@@ -69,7 +69,7 @@ impl Oracle {
     pub(crate) fn new(hosts: usize) -> Self {
         Self {
             conditions: Conditions::new(hosts),
-            roll: Roll::default(),
+            membership: Membership::default(),
             histories: Histories::new(),
             lives: Vec::new(),
             readings: Vec::new(),
@@ -109,49 +109,51 @@ impl Oracle {
     }
 
     /// Adds a reader. Returns its number.
-    pub(crate) fn add_reader(&mut self, node: usize, subject: Subject, manner: Manner) -> usize {
+    pub(crate) fn add_reader(&mut self, node: usize, subject: Subject, mode: ReadingMode) -> usize {
         let number = self.readings.len();
-        self.readings.push(Reading::new(number, node, subject, manner, self.conditions.now.at));
+        self.readings.push(Reading::new(number, node, subject, mode, self.conditions.now.at));
         number
     }
 
     /// Takes in a line of the journal.
-    pub(crate) fn take(&mut self, line: Line) {
-        self.hash(&line);
-        match line.event {
+    pub(crate) fn take(&mut self, entry: JournalEntry) {
+        self.hash(&entry);
+        match entry.event {
             Event::Wrong(what) => self.wrong(what),
             Event::Answered { checks } => self.checks += checks,
             Event::Lapsing(lapse) => self.lapses.push(lapse),
-            Event::Heard { reader, ref history, revision, ref heard } => {
-                if self.readings[reader].manner == Manner::Recording {
-                    self.record(history, revision, heard, line.at);
+            Event::Received { reader, ref history, revision, ref message } => {
+                if self.readings[reader].mode == ReadingMode::Recording {
+                    self.record(history, revision, message, entry.at);
                 } else {
-                    self.readings[reader].note(line.event);
+                    self.readings[reader].note(entry.event);
                 }
             }
             Event::Opened { reader, .. } | Event::Ended { reader } => {
-                self.readings[reader].note(line.event);
+                self.readings[reader].note(entry.event);
             }
         }
     }
 
     /// Hashes the parts of an event that make runs equal. Histories have random ids: their order
     /// counts.
-    fn hash(&mut self, Line { at, event }: &Line) {
+    fn hash(&mut self, JournalEntry { at, event }: &JournalEntry) {
         at.hash(&mut self.trace);
         match event {
             Event::Opened { reader, resumed } => (0, reader, resumed).hash(&mut self.trace),
             Event::Ended { reader } => (1, reader).hash(&mut self.trace),
-            Event::Heard { reader, history, revision, heard } => {
+            Event::Received { reader, history, revision, message } => {
                 let life = self.lives.iter().position(|life| life == history);
                 (2, reader, life, revision).hash(&mut self.trace);
                 let mut note = |kind: i32, identity: Identity| {
                     (kind, identity).hash(&mut self.trace);
                 };
-                match heard {
-                    Heard::Idle => {}
-                    Heard::Snapshot(all) => all.iter().for_each(|one| note(0, Identity::of(one))),
-                    Heard::Changes(changes) => {
+                match message {
+                    WatchMessage::Idle => {}
+                    WatchMessage::Snapshot(all) => {
+                        all.iter().for_each(|one| note(0, Identity::of(one)))
+                    }
+                    WatchMessage::Changes(changes) => {
                         for change in changes {
                             note(change.kind, change.instance.as_ref().map(Identity::of).unwrap());
                         }
@@ -164,26 +166,26 @@ impl Oracle {
         }
     }
 
-    fn record(&mut self, history: &str, revision: u64, heard: &Heard, at: Millis) {
+    fn record(&mut self, history: &str, revision: u64, message: &WatchMessage, at: Millis) {
         let is_new = !self.histories.contains_key(history);
         if is_new {
             self.histories.insert(history.to_owned(), History::new(history.to_owned()));
             self.lives.push(history.to_owned());
         }
-        match heard {
+        match message {
             // What is missing between, if anything, shows as a gap.
-            Heard::Snapshot(_) if !is_new => {}
-            Heard::Snapshot(instances) => {
+            WatchMessage::Snapshot(_) if !is_new => {}
+            WatchMessage::Snapshot(instances) => {
                 if revision > 0 || !instances.is_empty() {
                     self.wrong(format!("the recorder came late, at revision {revision}"));
                 }
             }
-            Heard::Changes(changes) => {
+            WatchMessage::Changes(changes) => {
                 for change in changes {
                     self.record_change(history, change.clone(), at);
                 }
             }
-            Heard::Idle => {}
+            WatchMessage::Idle => {}
         }
     }
 
@@ -220,11 +222,11 @@ impl Oracle {
         let judged = match entry.kind {
             ChangeKind::Removed => self
                 .judge_lapse(&identity, reason, at)
-                .and_then(|()| self.roll.judge_removal(&identity, reason, &self.conditions)),
+                .and_then(|()| self.membership.judge_removal(&identity, reason, &self.conditions)),
             ChangeKind::Updated if is_held && !was_held => self
                 .judge_lapse(&identity, ChangeReason::Expired, at)
                 .and_then(|()| self.losses.judge_hold(&identity, self.conditions.now.run))
-                .and_then(|()| self.roll.judge_loss(&identity, "suspect", &self.conditions)),
+                .and_then(|()| self.membership.judge_loss(&identity, "suspect", &self.conditions)),
             ChangeKind::Added if self.is_ghost(&identity) => {
                 Err(format!("{identity} was added, and nobody is it"))
             }
@@ -237,7 +239,7 @@ impl Oracle {
     }
 
     fn is_ghost(&self, identity: &Identity) -> bool {
-        identity.namespace != probe::NAMESPACE && !self.roll.is_known(identity)
+        identity.namespace != probe::NAMESPACE && !self.membership.is_known(identity)
     }
 
     /// Judges the removal of a lease that was not renewed.
@@ -294,7 +296,7 @@ impl Oracle {
             present.members.contains_key(identity) && !present.held.contains(identity)
         };
         let overdue: Vec<_> = self
-            .roll
+            .membership
             .overdue(&self.conditions)
             .filter(|(identity, _)| expected_alive(identity))
             .map(|(_, what)| what)
@@ -337,7 +339,7 @@ impl Oracle {
             return;
         }
         let late = self.readings.iter().find_map(|reading| {
-            if reading.manner != Manner::Prompt
+            if reading.mode != ReadingMode::Prompt
                 || !conditions.is_well(reading.node, WATCHER_RECOVERY_MS)
                 || conditions.now.at < reading.since + WATCHER_RECOVERY_MS
                 || !reading.is_wanted
@@ -391,7 +393,7 @@ impl Oracle {
         let Some(present) = self.present() else { return };
         let mut wrong = Vec::new();
         let mut checks = 0;
-        for (identity, process) in self.roll.present(&self.conditions) {
+        for (identity, process) in self.membership.present(&self.conditions) {
             checks += 1;
             let Some(content) = wanted.get(&process) else { continue };
             match present.members.get(identity) {
@@ -417,7 +419,7 @@ impl Oracle {
             checks += 1;
             let excused = identity.namespace == probe::NAMESPACE
                 || present.held.contains(identity)
-                || self.roll.is_held(identity);
+                || self.membership.is_held(identity);
             if !excused {
                 wrong.push(format!("{identity} is there, and nobody is it"));
             }

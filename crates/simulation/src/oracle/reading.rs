@@ -10,8 +10,8 @@ use super::{
     history::{History, Seen, State},
 };
 use crate::{
-    journal::{Event, Heard, Identity},
-    software::reader::{Manner, Subject},
+    journal::{Event, Identity, WatchMessage},
+    software::reader::{ReadingMode, Subject},
     time::Millis,
 };
 
@@ -21,7 +21,7 @@ pub(crate) struct Reading {
     pub(crate) number: usize,
     pub(crate) node: usize,
     pub(crate) subject: Subject,
-    pub(crate) manner: Manner,
+    pub(crate) mode: ReadingMode,
     /// True while its watch is open, by its own report.
     pub(crate) is_open: bool,
     /// False once the reader stops.
@@ -40,14 +40,14 @@ impl Reading {
         number: usize,
         node: usize,
         subject: Subject,
-        manner: Manner,
+        mode: ReadingMode,
         since: Millis,
     ) -> Self {
         Self {
             number,
             node,
             subject,
-            manner,
+            mode,
             is_open: false,
             is_wanted: true,
             since,
@@ -74,7 +74,7 @@ impl Reading {
     pub(crate) fn compare(&mut self, histories: &Histories) -> Result<u64, String> {
         let mut checks = 0;
         while let Some(event) = self.pending.front() {
-            if let Event::Heard { history, revision, .. } = event
+            if let Event::Received { history, revision, .. } = event
                 && histories.get(history).is_none_or(|known| known.revision() < *revision)
             {
                 break;
@@ -92,12 +92,12 @@ impl Reading {
         let position = &self.position;
         format!(
             "reader {} of {namespace} {services:?} zones {zones:?}, {:?}, at {position:?}",
-            self.number, self.manner
+            self.number, self.mode
         )
     }
 
     fn compare_one(&mut self, event: Event, histories: &Histories) -> Result<(), String> {
-        let Event::Heard { history, revision, heard, .. } = event else {
+        let Event::Received { history, revision, message, .. } = event else {
             if let Event::Opened { resumed: false, .. } = event {
                 self.position = None;
             }
@@ -111,17 +111,17 @@ impl Reading {
         {
             return Err(format!("its cursor went back to {revision}"));
         }
-        match (heard, stood) {
-            (Heard::Snapshot(instances), stood) => {
+        match (message, stood) {
+            (WatchMessage::Snapshot(instances), stood) => {
                 self.resets += u64::from(stood.is_some());
                 same_state(instances, &reference.state(&self.subject, revision))
                     .map_err(|wrong| format!("its snapshot at {revision} {wrong}"))?;
             }
             (_, None) => return Err("something came before a snapshot".to_owned()),
-            (Heard::Changes(changes), Some(stood)) => {
+            (WatchMessage::Changes(changes), Some(stood)) => {
                 self.same_changes(&changes, reference, stood, revision)?;
             }
-            (Heard::Idle, Some(stood)) => {
+            (WatchMessage::Idle, Some(stood)) => {
                 self.same_changes(&[], reference, stood, revision)?;
             }
         }

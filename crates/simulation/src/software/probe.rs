@@ -50,7 +50,7 @@ type Answer<T> = Result<T, Broken>;
 
 /// The ways to renew a lease.
 #[derive(Clone, Copy)]
-enum Way {
+enum Renewal {
     Call,
     Update,
     Stream,
@@ -301,13 +301,13 @@ impl Probe {
             let wait_ms = self.random.u64(..=ttl_ms * 9 / 10);
             sleep(Duration::from_millis(wait_ms)).await;
             began = self.clock.now();
-            let way = [Way::Call, Way::Update, Way::Stream][self.random.usize(..3)];
-            let lives = match way {
-                Way::Call => registry.unknown(vec![lease]).await?.is_empty(),
-                Way::Update => registry.update(lease, 1).await? == Ok(()),
-                Way::Stream => beats.unknown(vec![lease]).await?.is_empty(),
+            let renewal = [Renewal::Call, Renewal::Update, Renewal::Stream][self.random.usize(..3)];
+            let lives = match renewal {
+                Renewal::Call => registry.unknown(vec![lease]).await?.is_empty(),
+                Renewal::Update => registry.update(lease, 1).await? == Ok(()),
+                Renewal::Stream => beats.unknown(vec![lease]).await?.is_empty(),
             };
-            by_stream = matches!(way, Way::Stream);
+            by_stream = matches!(renewal, Renewal::Stream);
             renewed = (began, self.clock.now());
             // Where the registry stood still, the renewal may have come too late.
             let in_time = wait_ms + 200 < ttl_ms && renewed.1 < began + 200;

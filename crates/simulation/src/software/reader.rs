@@ -11,7 +11,7 @@ use waypost_client::proto::{
 };
 
 use crate::{
-    journal::{Event, Heard, Journal},
+    journal::{Event, Journal, WatchMessage},
     network::connection::{Keeping, Wire},
     network::socket::Process,
     time::{HostClock, Millis},
@@ -47,15 +47,15 @@ impl Subject {
 
 /// The pace of a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub enum ReadingMode {
     /// At once; it is the reference for all others.
     Recording,
     /// At once.
     Prompt,
     /// Now and then it looks away, for up to so long.
-    Dozing { doze_max_ms: Millis },
+    Pausing { pause_max_ms: Millis },
     /// Watches without reading.
-    Deaf,
+    Stuck,
 }
 
 /// A reader, as it is set to work.
@@ -63,7 +63,7 @@ pub enum Manner {
 pub(crate) struct Reader {
     pub(crate) number: usize,
     pub(crate) subject: Subject,
-    pub(crate) manner: Manner,
+    pub(crate) mode: ReadingMode,
     /// The share of streams that resume.
     pub(crate) resumes_percent: u8,
     pub(crate) process: Process,
@@ -78,8 +78,8 @@ impl Reader {
         let mut cursor = None;
         loop {
             self.read_once(&mut cursor).await;
-            let wait_ms = match self.manner {
-                Manner::Recording => 20,
+            let wait_ms = match self.mode {
+                ReadingMode::Recording => 20,
                 _ => self.random.u64(20..800),
             };
             sleep(Duration::from_millis(wait_ms)).await;
@@ -91,10 +91,10 @@ impl Reader {
     }
 
     async fn read_once(&mut self, cursor: &mut Option<Cursor>) {
-        let (window, keeping) = match self.manner {
-            Manner::Recording => (WINDOW, Keeping::Patient),
-            Manner::Prompt => (WINDOW, Keeping::Watchful),
-            Manner::Dozing { .. } | Manner::Deaf => (WINDOW_SMALL, Keeping::Watchful),
+        let (window, keeping) = match self.mode {
+            ReadingMode::Recording => (WINDOW, Keeping::Patient),
+            ReadingMode::Prompt => (WINDOW, Keeping::Watchful),
+            ReadingMode::Pausing { .. } | ReadingMode::Stuck => (WINDOW_SMALL, Keeping::Watchful),
         };
         let opening = Wire::open(&self.process, window, keeping);
         let Ok(Some(wire)) = timeout(Duration::from_secs(3), opening).await else { return };
@@ -115,15 +115,15 @@ impl Reader {
             // From here on it stands nowhere until it has a snapshot.
             *cursor = None;
         }
-        if self.manner == Manner::Deaf {
+        if self.mode == ReadingMode::Stuck {
             sleep(Duration::from_millis(self.random.u64(30_000..200_000))).await;
         } else {
             let mut parts = Vec::new();
             let silence_max =
-                if self.manner == Manner::Recording { Duration::MAX } else { SILENCE_MAX };
+                if self.mode == ReadingMode::Recording { Duration::MAX } else { SILENCE_MAX };
             while let Ok(Ok(Some(message))) = timeout(silence_max, stream.message()).await {
                 self.hear(message, &mut parts, cursor);
-                self.doze().await;
+                self.pause_reading().await;
             }
         }
         self.tell(Event::Ended { reader: self.number });
@@ -131,28 +131,28 @@ impl Reader {
 
     fn hear(&self, message: WatchResponse, parts: &mut Vec<Instance>, cursor: &mut Option<Cursor>) {
         let position = message.cursor.unwrap_or_default();
-        let heard = match message.event {
+        let message = match message.event {
             Some(watch_response::Event::Snapshot(part)) => {
                 parts.extend(part.instances);
                 if !part.last {
                     return;
                 }
-                Heard::Snapshot(std::mem::take(parts))
+                WatchMessage::Snapshot(std::mem::take(parts))
             }
-            Some(watch_response::Event::Changes(changes)) => Heard::Changes(changes.changes),
-            Some(watch_response::Event::Idle(_)) => Heard::Idle,
+            Some(watch_response::Event::Changes(changes)) => WatchMessage::Changes(changes.changes),
+            Some(watch_response::Event::Idle(_)) => WatchMessage::Idle,
             None => return self.tell(Event::Wrong("a message of a watch is empty".to_owned())),
         };
         let Cursor { history_id: history, revision } = position.clone();
-        self.tell(Event::Heard { reader: self.number, history, revision, heard });
+        self.tell(Event::Received { reader: self.number, history, revision, message });
         *cursor = Some(position);
     }
 
-    async fn doze(&mut self) {
-        if let Manner::Dozing { doze_max_ms } = self.manner
+    async fn pause_reading(&mut self) {
+        if let ReadingMode::Pausing { pause_max_ms } = self.mode
             && self.random.u8(..4) == 0
         {
-            sleep(Duration::from_millis(self.random.u64(..doze_max_ms))).await;
+            sleep(Duration::from_millis(self.random.u64(..pause_max_ms))).await;
         }
     }
 }

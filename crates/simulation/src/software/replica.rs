@@ -21,7 +21,7 @@ use crate::{
 
 /// The terms of a lease.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
+pub struct LeaseTerms {
     pub ttl_ms: Millis,
     pub grace_ms: Millis,
 }
@@ -71,7 +71,7 @@ impl Replica {
         (runtime, clock): (&Handle, HostClock),
         identity: Identity,
         node: usize,
-        terms: Terms,
+        terms: LeaseTerms,
         content: Content,
     ) -> Self {
         let process = Process::default();

@@ -3,7 +3,7 @@
 use super::World;
 use crate::{
     network::{Link, REGISTRY},
-    oracle::End,
+    oracle::Termination,
     time::Millis,
 };
 
@@ -40,7 +40,12 @@ impl World {
         let lost: Vec<_> = self.replicas_on(host).collect();
         for number in lost {
             if let Some(replica) = self.replicas.remove(&number) {
-                self.oracle.roll.ended(&replica.identity, number, End::Vanished, now);
+                self.oracle.membership.ended(
+                    &replica.identity,
+                    number,
+                    Termination::PowerLost,
+                    now,
+                );
             }
         }
         self.views.retain(|view| view.record.node != host);

@@ -24,10 +24,10 @@ use crate::{
     machine::Machine,
     network::socket::{Process, incoming},
     network::{Network, REGISTRY},
-    oracle::{End, Oracle, ViewRecord, Violation},
+    oracle::{Oracle, Termination, ViewRecord, Violation},
     software::probe,
-    software::reader::{Manner, Reader, Subject},
-    software::replica::{Content, Replica, Terms},
+    software::reader::{Reader, ReadingMode, Subject},
+    software::replica::{Content, LeaseTerms, Replica},
     time::{HostClock, Millis, STEP_MS, place},
 };
 
@@ -119,7 +119,7 @@ impl World {
         let namespaces = world.plan.namespaces.clone();
         for namespace in namespaces.into_iter().chain([probe::NAMESPACE]) {
             let subject = Subject { namespace: namespace.to_owned(), ..Subject::default() };
-            world.watch(RECORDER, subject, Manner::Recording, 100);
+            world.watch(RECORDER, subject, ReadingMode::Recording, 100);
         }
         world.run(GATE_MS);
         world
@@ -200,8 +200,12 @@ impl World {
                 self.oracle.wrong(format!("{identity} was refused: {refused}"));
             }
             if let Some((_, said)) = replica.left() {
-                let end = if said { End::Left } else { End::LeftUnheard };
-                self.oracle.roll.ended(&replica.identity, *number, end, now);
+                let end = if said {
+                    Termination::Deregistered
+                } else {
+                    Termination::DeregisteredUnconfirmed
+                };
+                self.oracle.membership.ended(&replica.identity, *number, end, now);
                 left.push(*number);
             }
         }
@@ -256,14 +260,14 @@ impl World {
         &mut self,
         node: usize,
         identity: Identity,
-        terms: Terms,
+        terms: LeaseTerms,
         content: Content,
     ) -> usize {
         let number = self.replicas_ever;
         self.replicas_ever += 1;
         self.network.enter(node);
         let now = self.oracle.conditions.now;
-        self.oracle.roll.born(&identity, number, node, terms, now);
+        self.oracle.membership.born(&identity, number, node, terms, now);
         let replica = Replica::start(self.system(node), identity, node, terms, content);
         self.replicas.insert(number, replica);
         number
@@ -276,13 +280,13 @@ impl World {
         self.network.enter(replica.node);
         replica.kill();
         let now = self.oracle.conditions.now;
-        self.oracle.roll.ended(&replica.identity, number, End::Killed, now);
+        self.oracle.membership.ended(&replica.identity, number, Termination::Killed, now);
     }
 
     pub fn update(&mut self, number: usize, content: Content) {
         let now = self.oracle.conditions.now;
         let Some(replica) = self.replicas.get_mut(&number) else { return };
-        self.oracle.roll.updated(&replica.identity, now);
+        self.oracle.membership.updated(&replica.identity, now);
         replica.update(content);
     }
 
@@ -291,22 +295,22 @@ impl World {
         let Some(replica) = self.replicas.get_mut(&number) else { return };
         replica.close();
         if replica.leaving {
-            self.oracle.roll.leaving(&replica.identity, number, now);
+            self.oracle.membership.leaving(&replica.identity, number, now);
         }
     }
 
     // Watchers.
 
     /// Starts a raw watcher.
-    pub fn watch(&mut self, node: usize, subject: Subject, manner: Manner, resumes_percent: u8) {
-        let number = self.oracle.add_reader(node, subject.clone(), manner);
+    pub fn watch(&mut self, node: usize, subject: Subject, mode: ReadingMode, resumes_percent: u8) {
+        let number = self.oracle.add_reader(node, subject.clone(), mode);
         let random = self.random.fork();
         let (runtime, clock) = self.system(node);
         let process = Process::default();
         let reader = Reader {
             number,
             subject,
-            manner,
+            mode,
             resumes_percent,
             process: process.clone(),
             clock,

@@ -61,7 +61,7 @@ impl World {
     /// Removes an identity as an operator does.
     pub(crate) fn evict(&mut self, identity: &Identity) {
         let now = self.oracle.conditions.now;
-        self.oracle.roll.evicted(identity, now);
+        self.oracle.membership.evicted(identity, now);
         let identity = identity.clone();
         self.probe(|probe| probe.evict(identity));
     }

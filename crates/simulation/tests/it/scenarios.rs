@@ -6,7 +6,7 @@ use waypost::model::Limits;
 use waypost_client::proto::Status;
 
 use waypost_simulation::{
-    Content, Identity, Link, Manner, Millis, Plan, REGISTRY, Subject, Terms, World,
+    Content, Identity, LeaseTerms, Link, Millis, Plan, REGISTRY, ReadingMode, Subject, World,
 };
 
 const NAMESPACE: &str = "alpha";
@@ -33,7 +33,7 @@ fn content(note: &str) -> Content {
 }
 
 fn register(world: &mut World, node: usize, id: usize) -> usize {
-    let terms = Terms { ttl_ms: TTL_MS, grace_ms: GRACE_MS };
+    let terms = LeaseTerms { ttl_ms: TTL_MS, grace_ms: GRACE_MS };
     // Every third takes no traffic, for one reason or another.
     let status = match id % 9 {
         2 => Status::Starting,
@@ -49,7 +49,7 @@ fn settled(plan: Plan, replicas_a_node: usize) -> World {
     let mut world = World::new(plan);
     for node in world.nodes() {
         world.view(node, NAMESPACE, &[SERVICE]);
-        world.watch(node, subject(), Manner::Prompt, 100);
+        world.watch(node, subject(), ReadingMode::Prompt, 100);
         for number in 0..replicas_a_node {
             register(&mut world, node, node * 100 + number);
         }
@@ -259,9 +259,9 @@ fn slow_and_lossy_link_loses_no_change() {
 fn late_reader_is_reset_by_a_snapshot() {
     let limits = Limits { log_changes_max: 24, ..Limits::default() };
     let mut world = settled(Plan { limits, ..plan(2) }, 3);
-    world.watch(2, subject(), Manner::Dozing { doze_max_ms: 60_000 }, 100);
-    world.watch(3, subject(), Manner::Dozing { doze_max_ms: 20_000 }, 100);
-    world.watch(3, subject(), Manner::Deaf, 100);
+    world.watch(2, subject(), ReadingMode::Pausing { pause_max_ms: 60_000 }, 100);
+    world.watch(3, subject(), ReadingMode::Pausing { pause_max_ms: 20_000 }, 100);
+    world.watch(3, subject(), ReadingMode::Stuck, 100);
     for round in 0..400 {
         let number = *world.replicas.keys().nth(round % 6).unwrap();
         world.update(number, content(&format!("{round} {}", "x".repeat(300))));
@@ -296,7 +296,7 @@ fn fenced_lease_changes_nothing() {
     // Another process takes the identity over; the first one takes it back, ever more slowly.
     let number = *world.replicas.keys().next().unwrap();
     let contested = world.replicas[&number].identity.clone();
-    let terms = Terms { ttl_ms: TTL_MS, grace_ms: GRACE_MS };
+    let terms = LeaseTerms { ttl_ms: TTL_MS, grace_ms: GRACE_MS };
     world.register(2, contested, terms, content("second"));
     for _ in 0..20 {
         run(&mut world, 2_000);
@@ -310,7 +310,7 @@ fn contended_instance_registers_again_at_once_after_a_partition() {
     let mut world = settled(plan(2), 1);
     let survivor = world.replicas_on(2).next().unwrap();
     let contested = world.replicas[&survivor].identity.clone();
-    let terms = Terms { ttl_ms: TTL_MS, grace_ms: GRACE_MS };
+    let terms = LeaseTerms { ttl_ms: TTL_MS, grace_ms: GRACE_MS };
     let rival = world.register(3, contested, terms, content("second"));
     run(&mut world, 30_000);
     // The later lease of an identity is the one that lives.

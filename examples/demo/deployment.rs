@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     Outcome,
     process::{Part, Process},
-    script::Act,
+    script::Action,
 };
 
 /// The longest start of a process.
@@ -25,7 +25,7 @@ pub(crate) const START_MAX: Duration = Duration::from_secs(30);
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// In the order in which they end: the directory after the processes that write to it.
-pub(crate) struct Stage {
+pub(crate) struct Deployment {
     /// By their ids.
     replicas: BTreeMap<String, Process>,
     /// Processes that drain.
@@ -41,7 +41,7 @@ pub(crate) struct Stage {
     directory: TempDir,
 }
 
-impl Stage {
+impl Deployment {
     /// A registry and a gateway, and no replicas.
     pub(crate) async fn set() -> Outcome<Self> {
         let directory = TempDir::new()?;
@@ -86,17 +86,17 @@ impl Stage {
         Ok(())
     }
 
-    pub(crate) async fn act(&mut self, act: Act) -> Outcome<()> {
+    pub(crate) async fn act(&mut self, act: Action) -> Outcome<()> {
         match act {
-            Act::Kill(id) => drop(self.take(id)?),
-            Act::Drain(id) => {
+            Action::Kill(id) => drop(self.take(id)?),
+            Action::Drain(id) => {
                 let process = self.take(id)?;
                 process.terminate()?;
                 self.leaving.push(process);
             }
-            Act::Start(id) => self.start(id)?,
-            Act::KillRegistry => self.registry = None,
-            Act::StartRegistry => {
+            Action::Start(id) => self.start(id)?,
+            Action::KillRegistry => self.registry = None,
+            Action::StartRegistry => {
                 let (registry, _) =
                     start_registry(self.directory.path(), self.registry_address).await?;
                 self.registry = Some(registry);

@@ -16,7 +16,7 @@ use waypost_gateway::{GatewayOptions, Running, TrustedProxies, start};
 use crate::{gateway::callers::Callers, support::client};
 
 /// A gateway, and the lines of its access log.
-pub(crate) struct Entrance {
+pub(crate) struct TestGateway {
     running: Running,
     lines: Lines,
     metrics: Option<PrometheusHandle>,
@@ -36,7 +36,7 @@ impl io::Write for Lines {
     }
 }
 
-impl Entrance {
+impl TestGateway {
     /// A gateway that finds services at the registry in the file, with the routes of another file.
     pub(crate) async fn start(registry: &Path, routes: Option<PathBuf>) -> Self {
         let lines = Lines::default();
@@ -63,7 +63,7 @@ impl Entrance {
             config: routes,
             client: client(registry).build().expect("a client"),
             trusted: TrustedProxies::default(),
-            name: "entrance".to_owned(),
+            name: "gateway".to_owned(),
             advertised: None,
             prometheus: metrics.clone(),
             access_log,
@@ -95,9 +95,9 @@ impl Entrance {
 }
 
 /// Waits until requests are served.
-pub(crate) async fn serving(entrance: &Entrance) {
+pub(crate) async fn serving(gateway: &TestGateway) {
     loop {
-        let callers = Callers::start(entrance.address(), 1, Duration::ZERO);
+        let callers = Callers::start(gateway.address(), 1, Duration::ZERO);
         sleep(Duration::from_millis(20)).await;
         if callers.stop().await.iter().any(|asked| !asked.failed()) {
             return;

@@ -22,7 +22,7 @@ pub(crate) enum Kind {
 
 /// A fault.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Act {
+pub(crate) enum Action {
     Kill(usize),
     /// Another process takes the place of one that was killed.
     Replace(usize),
@@ -36,9 +36,9 @@ pub(crate) enum Act {
 
 /// Acts in the order of their times.
 #[derive(Debug)]
-pub(crate) struct Storm {
+pub(crate) struct FaultPlan {
     kind: Kind,
-    pub(crate) acts: Vec<(Duration, Act)>,
+    pub(crate) acts: Vec<(Duration, Action)>,
 }
 
 /// In one round. Those of two rounds in a row are too few for the protection against mass expiry.
@@ -46,13 +46,13 @@ const LOSSES_MAX: usize = 4;
 /// Faults begin within this time.
 const SPAN_MS: u64 = 2_000;
 
-impl Storm {
+impl FaultPlan {
     pub(crate) fn random(random: &mut fastrand::Rng, round: usize, setting: &Setting) -> Self {
         let kind = match KINDS.get(round) {
             Some(kind) => *kind,
             None => KINDS[random.usize(..KINDS.len())],
         };
-        let mut storm = Self { kind, acts: Vec::new() };
+        let mut plan = Self { kind, acts: Vec::new() };
         let losses = match kind {
             Kind::Replicas => LOSSES_MAX,
             Kind::RegistryStops | Kind::RegistryDies => random.usize(..LOSSES_MAX),
@@ -64,50 +64,50 @@ impl Storm {
         for &replica in replicas.iter().take(losses) {
             let at = random.u64(..SPAN_MS);
             let (act, after) = match random.u8(..5) {
-                0 | 1 => (Act::Kill(replica), None),
-                2 => (Act::Kill(replica), Some((random.u64(..1_000), Act::Replace(replica)))),
+                0 | 1 => (Action::Kill(replica), None),
+                2 => (Action::Kill(replica), Some((random.u64(..1_000), Action::Replace(replica)))),
                 3 => {
                     let long = ttl_ms + random.u64(500..1_500);
-                    (Act::Stop(replica), Some((long, Act::Continue(replica))))
+                    (Action::Stop(replica), Some((long, Action::Continue(replica))))
                 }
                 _ => {
                     let short = random.u64(50..ttl_ms / 2);
-                    (Act::Stop(replica), Some((short, Act::Continue(replica))))
+                    (Action::Stop(replica), Some((short, Action::Continue(replica))))
                 }
             };
-            storm.add(at, act);
+            plan.add(at, act);
             if let Some((later, act)) = after {
-                storm.add(at + later, act);
+                plan.add(at + later, act);
             }
         }
         let at = random.u64(..SPAN_MS);
         match kind {
             Kind::Replicas => {}
             Kind::RegistryStops | Kind::RegistryStopsAlone => {
-                storm.add(at, Act::StopRegistry);
-                storm.add(at + random.u64(100..2 * ttl_ms), Act::ContinueRegistry);
+                plan.add(at, Action::StopRegistry);
+                plan.add(at + random.u64(100..2 * ttl_ms), Action::ContinueRegistry);
             }
             Kind::RegistryDies => {
-                storm.add(at, Act::KillRegistry);
-                storm.add(at + random.u64(..1_500), Act::StartRegistry);
+                plan.add(at, Action::KillRegistry);
+                plan.add(at + random.u64(..1_500), Action::StartRegistry);
             }
         }
-        storm.acts.sort_by_key(|(at, _)| *at);
-        storm
+        plan.acts.sort_by_key(|(at, _)| *at);
+        plan
     }
 
     /// The registry stops for a while; nothing else happens.
     pub(crate) fn standstill(time: Duration) -> Self {
-        let acts = vec![(Duration::ZERO, Act::StopRegistry), (time, Act::ContinueRegistry)];
+        let acts = vec![(Duration::ZERO, Action::StopRegistry), (time, Action::ContinueRegistry)];
         Self { kind: Kind::RegistryStopsAlone, acts }
     }
 
-    fn add(&mut self, at_ms: u64, act: Act) {
+    fn add(&mut self, at_ms: u64, act: Action) {
         self.acts.push((Duration::from_millis(at_ms), act));
     }
 }
 
-impl fmt::Display for Storm {
+impl fmt::Display for FaultPlan {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:?}:", self.kind)?;
         for (at, act) in &self.acts {

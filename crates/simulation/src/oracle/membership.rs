@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use waypost_client::proto::ChangeReason;
 
 use super::conditions::{Conditions, Moment};
-use crate::{journal::Identity, software::replica::Terms, time::Millis};
+use crate::{journal::Identity, software::replica::LeaseTerms, time::Millis};
 
 /// The longest time in which a client recovers from a fault: a request without response (5 s), the
 /// longest wait between attempts (5 s), another attempt.
@@ -24,15 +24,15 @@ const CONTEST_MEMORY_MS: Millis = 700_000;
 
 /// The end of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum Termination {
     /// Killed: its kernel closed the connections.
     Killed,
-    /// Vanished with its host: connections stay open.
-    Vanished,
+    /// PowerLost with its host: connections stay open.
+    PowerLost,
     /// Deregistered, with a response.
-    Left,
+    Deregistered,
     /// Deregistered, without a response.
-    LeftUnheard,
+    DeregisteredUnconfirmed,
 }
 
 #[derive(Debug)]
@@ -44,10 +44,10 @@ struct Holder {
 
 /// An identity that is or was held.
 #[derive(Debug)]
-struct Claim {
+struct IdentityRecord {
     holders: Vec<Holder>,
     /// The longest terms of its holders.
-    terms: Terms,
+    terms: LeaseTerms,
     /// The last event that gives other reasons for a removal: another holder, or an operator.
     unsettled: Moment,
     /// The same, without the last end.
@@ -57,25 +57,25 @@ struct Claim {
     /// The last renewal by an update, and so not over a stream.
     updated: Moment,
     /// The end of its last holder.
-    ended: Option<(Moment, End, usize)>,
+    ended: Option<(Moment, Termination, usize)>,
 }
 
 /// All identities with their holders.
 #[derive(Debug, Default)]
-pub(crate) struct Roll {
-    claims: BTreeMap<Identity, Claim>,
+pub(crate) struct Membership {
+    claims: BTreeMap<Identity, IdentityRecord>,
 }
 
-impl Roll {
+impl Membership {
     pub(crate) fn born(
         &mut self,
         identity: &Identity,
         process: usize,
         node: usize,
-        terms: Terms,
+        terms: LeaseTerms,
         now: Moment,
     ) {
-        let claim = self.claims.entry(identity.clone()).or_insert_with(|| Claim {
+        let claim = self.claims.entry(identity.clone()).or_insert_with(|| IdentityRecord {
             holders: Vec::new(),
             terms,
             unsettled: now,
@@ -94,7 +94,13 @@ impl Roll {
         }
     }
 
-    pub(crate) fn ended(&mut self, identity: &Identity, process: usize, end: End, now: Moment) {
+    pub(crate) fn ended(
+        &mut self,
+        identity: &Identity,
+        process: usize,
+        end: Termination,
+        now: Moment,
+    ) {
         let Some(claim) = self.claims.get_mut(identity) else { return };
         let node = claim.holders.iter().find(|holder| holder.process == process);
         let Some(node) = node.map(|holder| holder.node) else { return };
@@ -227,12 +233,12 @@ impl Roll {
     }
 }
 
-impl Claim {
+impl IdentityRecord {
     /// The time that a dead identity may stay, and its start.
     fn time_to_leave(
         &self,
         ended: Moment,
-        end: End,
+        end: Termination,
         node: usize,
         conditions: &Conditions,
     ) -> (Millis, Moment) {
@@ -249,9 +255,9 @@ impl Claim {
             && self.contested.is_none();
         match end {
             // What is another's by now is left to the other.
-            End::Left if told => (slack, since),
-            End::Killed if told => {
-                let Terms { ttl_ms, grace_ms } = self.terms;
+            Termination::Deregistered if told => (slack, since),
+            Termination::Killed if told => {
+                let LeaseTerms { ttl_ms, grace_ms } = self.terms;
                 (conditions.grace_ms(ttl_ms, grace_ms, ended.at) + slack, since)
             }
             _ => {
