@@ -151,7 +151,7 @@ impl Oracle {
                 match message {
                     WatchMessage::Idle => {}
                     WatchMessage::Snapshot(all) => {
-                        all.iter().for_each(|one| note(0, Identity::of(one)))
+                        all.iter().for_each(|one| note(0, Identity::of(one)));
                     }
                     WatchMessage::Changes(changes) => {
                         for change in changes {
