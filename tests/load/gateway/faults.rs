@@ -13,8 +13,8 @@ use waypost_testing::{process::RegistryProcess, seed::from_environment};
 use crate::{
     gateway::{
         callers::{Callers, RequestOutcome},
-        gateway::{TestGateway, serving},
         replica::Replica,
+        test_gateway::{TestGateway, serving},
     },
     support::{alone, serve},
 };

@@ -7,7 +7,7 @@
 
 mod callers;
 mod faults;
-mod gateway;
 mod replica;
 mod soak;
 mod spread;
+mod test_gateway;

@@ -12,8 +12,8 @@ use waypost_testing::{
 use crate::{
     gateway::{
         callers::Callers,
-        gateway::{TestGateway, serving},
         replica::Replica,
+        test_gateway::{TestGateway, serving},
     },
     support::{alone, serve},
 };

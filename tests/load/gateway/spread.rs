@@ -10,7 +10,7 @@ use tokio::{net::TcpListener, time::sleep};
 use waypost_client::{Client, Registered, Registration};
 
 use crate::{
-    gateway::{callers::Callers, gateway::TestGateway, replica::SERVICE},
+    gateway::{callers::Callers, replica::SERVICE, test_gateway::TestGateway},
     support::{alone, client, serve},
 };
 
