@@ -52,7 +52,7 @@ use waypost_testing::{
 };
 
 const SERVICE: &str = "greeter";
-/// The time that an instance takes to respond.
+/// The response time of an instance.
 const QUICK: Duration = Duration::from_millis(2);
 /// The time that a draining instance may take.
 const GRACE: Duration = Duration::from_secs(3);
@@ -143,7 +143,7 @@ fn client(registry: &RegistryProcess) -> Client {
     Client::new(registry.url()).unwrap()
 }
 
-/// A registry, a client of it, and the service that is called, with so many instances.
+/// A registry, a client of it, and the called service with `count` instances.
 async fn scene(count: usize) -> (RegistryProcess, Client, Vec<Greeting>, Service) {
     let registry = serve().start().await;
     let client = client(&registry);
@@ -207,7 +207,7 @@ async fn replacement(scale: &Scale) {
     }
 }
 
-/// For a moment there is no instance at all.
+/// For a moment there is no instance.
 async fn last_replaced() {
     println!(
         "the last instance is deregistered, and 200 ms later another one comes; calls wait for it"

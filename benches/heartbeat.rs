@@ -171,7 +171,7 @@ impl Filled {
     }
 }
 
-/// Watches services whose instances heartbeat, for as long as the process lives.
+/// Watches services whose instances heartbeat, until the process ends.
 async fn watch(process: &RegistryProcess, told: Arc<AtomicU64>) {
     let services = (0..50).map(|index| format!("service-{index}")).collect();
     let request = WatchRequest { services, ..WatchRequest::default() };

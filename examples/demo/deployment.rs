@@ -36,7 +36,7 @@ pub(crate) struct Deployment {
     admin_address: SocketAddr,
     /// None while it is away.
     registry: Option<Process>,
-    /// The same whenever it comes back.
+    /// The same after each restart.
     registry_address: SocketAddr,
     directory: TempDir,
 }
@@ -78,7 +78,7 @@ impl Deployment {
         })
     }
 
-    /// Starts a replica. Its id begins with the name of its service.
+    /// Starts a replica. The name of its service is the prefix of its id.
     pub(crate) fn start(&mut self, id: &str) -> Outcome<()> {
         let (service, _) = id.rsplit_once('-').ok_or("the id names no service")?;
         let process = Process::start(Part::Replica, [service, id, &self.registry_url()])?;

@@ -25,7 +25,7 @@ pub(crate) struct Figures {
     pub(crate) sent_again: u64,
     /// By the ids of replicas.
     pub(crate) replicas: BTreeMap<String, Replica>,
-    /// From the request to the end of its answer, in microseconds.
+    /// From the request to the end of its response, in microseconds.
     took: Histogram<u64>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Replica {
     pub(crate) errors: u64,
 }
 
-/// Whether a request may be repeated.
+/// The replay of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Idempotent,
@@ -82,7 +82,7 @@ impl Figures {
         self.replicas.get(id).copied().unwrap_or_default()
     }
 
-    /// The time that so large a share of the answers took at most, in milliseconds.
+    /// A quantile of the response times, in milliseconds.
     pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
         Duration::from_micros(self.took.value_at_quantile(share)).as_secs_f64() * 1e3
     }
@@ -96,7 +96,7 @@ impl Tally {
         Self { counted: Arc::new(Mutex::new(counted)), reading }
     }
 
-    /// A request was answered as it should be, by these replicas.
+    /// A request got the right response, from these replicas.
     pub(crate) fn answered(&self, kind: Kind, took: Duration, by: [&str; 2]) {
         self.count(kind, |figures| {
             figures.took.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));

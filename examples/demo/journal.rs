@@ -30,13 +30,13 @@ pub(crate) enum Event {
     Action(Action),
     /// An instance is in the registry's view.
     Joined(String),
-    /// Its status changed.
+    /// The status changed.
     Changed {
         id: String,
         status: &'static str,
     },
     Left(String),
-    /// A request was not answered as it should have been.
+    /// A request got a wrong response.
     Failed(String),
 }
 

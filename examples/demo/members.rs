@@ -26,7 +26,7 @@ impl Members {
         Ok(Self { services: [orders::SERVICE, prices::SERVICE].map(|name| client.service(name)) })
     }
 
-    /// Waits until so many instances of a service take traffic.
+    /// Waits until this number of instances of a service is in traffic.
     pub(crate) async fn wait_for(&self, service: &str, count: usize) -> Outcome<()> {
         let service = self.services.iter().find(|known| known.name() == service);
         let mut changes = service.ok_or("no such service")?.changes();

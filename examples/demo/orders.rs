@@ -1,4 +1,4 @@
-//! The service that requests are for: it asks the other one for each.
+//! The service that is requested: it calls the other one for each request.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ const PRICE_ATTEMPTS: u32 = 3;
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Order {
     pub(crate) number: u32,
-    /// The replica that answers.
+    /// The replica that responds.
     pub(crate) by: String,
     pub(crate) price: Price,
 }

@@ -21,7 +21,7 @@ pub(crate) struct Price {
     pub(crate) cents: u32,
     /// The replica that responded.
     pub(crate) by: String,
-    /// The request that it was asked for by, as it came to the gateway.
+    /// The request of the caller, as it came to the gateway.
     pub(crate) request_id: String,
 }
 

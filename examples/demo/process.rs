@@ -48,7 +48,7 @@ impl Part {
 /// Ends this process once its starter has ended, which closes its input.
 pub(crate) fn end_with_starter() {
     thread::spawn(|| {
-        // Nothing ever comes.
+        // The input never has data.
         let _ended = io::stdin().read_to_end(&mut Vec::new());
         process::exit(1);
     });
@@ -92,7 +92,7 @@ impl Process {
         Ok(self.child.try_wait()?.is_some())
     }
 
-    /// Asks it to end.
+    /// Sends SIGTERM.
     pub(crate) fn terminate(&self) -> io::Result<()> {
         Ok(kill_process(Pid::from_child(&self.child), Signal::TERM)?)
     }

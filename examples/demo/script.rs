@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 pub(crate) enum Action {
     /// `kill -9`, of a replica.
     Kill(&'static str),
-    /// A replica is asked to leave, as it is on SIGTERM.
+    /// A replica gets SIGTERM and drains.
     Drain(&'static str),
     Start(&'static str),
     /// `kill -9`, too.

@@ -30,9 +30,9 @@ const CALLERS: u32 = 20;
 /// The interval of each caller's requests. An unoptimized build takes several times as long.
 const CALL_INTERVAL: Duration =
     Duration::from_millis(if cfg!(debug_assertions) { 100 } else { 25 });
-/// No request takes so long, unless something is wrong.
+/// Longer than any request where all is well.
 const CALL_MAX: Duration = Duration::from_secs(10);
-/// One of so many requests is a POST.
+/// One of this number of requests is a POST.
 const POSTS: u32 = 5;
 
 pub(crate) struct Traffic {

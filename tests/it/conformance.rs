@@ -19,7 +19,7 @@ impl Subject for OverSocket {
         RegistryChannel::new(self.channel.clone().map_err(Into::into))
     }
 
-    /// The lease expires by itself: the watch of the check waits.
+    /// Returns at once: the server expires the lease, and the watch of the check waits.
     async fn expire(&self, _: &str, _: &str, _: &str) {}
 }
 

@@ -1,5 +1,5 @@
-//! Watchers that never read, in every way in which a peer can: they cost the server a bounded piece
-//! of memory each, and the reading ones nothing.
+//! Watchers that never read, in every way in which a peer can: each costs the server bounded memory
+//! and delays no other watcher.
 
 use std::{
     collections::BTreeMap,
@@ -54,11 +54,11 @@ const DELAY_MAX: Duration = Duration::from_millis(20);
 /// The way in which watchers are stuck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stuck {
-    /// They read their connections, but never give back the windows of their streams.
+    /// Watchers that read their connections, but never return the windows of their streams.
     KeepingWindows,
     /// The same, all on one connection.
     KeepingWindowsTogether,
-    /// Their windows are as wide as possible, and they read nothing from their sockets.
+    /// Watchers with the widest windows that read nothing from their sockets.
     Deaf,
     /// The same, all on one connection.
     DeafTogether,
@@ -174,7 +174,7 @@ impl StuckConnection {
         Self { requests, deaf }
     }
 
-    /// A watch that has been answered and is not read.
+    /// A watch whose response is not read.
     async fn watch(&mut self, server: &RegistryProcess) -> Incoming {
         let request =
             Request::post(format!("http://{}/waypost.v1.Discovery/Watch", server.address()))

@@ -28,7 +28,7 @@ const READS: [&str; 12] = [
     ".has(",
     "allowed(section, ",
 ];
-/// Code spans that begin so are paths in the repository.
+/// Prefixes of code spans that are paths in the repository.
 const FOLDERS: [&str; 9] = [
     "src/",
     "tests/",
@@ -90,7 +90,7 @@ fn sources() -> String {
     sources.replace("\\\"", "\"")
 }
 
-/// Returns what stands between each `begin` and the next `end`.
+/// Returns the text between each `begin` and the next `end`.
 fn between<'a>(text: &'a str, begin: &str, end: &str) -> Vec<&'a str> {
     text.split(begin).skip(1).filter_map(|rest| Some(rest.split_once(end)?.0)).collect()
 }

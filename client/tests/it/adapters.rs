@@ -18,7 +18,7 @@ use waypost_client::{
     HttpLayer, Instance, Registration, Service, Update, fake::Registry, proto::Status,
 };
 
-/// No wait of these tests comes near it, unless something is wrong.
+/// Longer than any wait of these tests where all is well.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An HTTP server, as an instance, that responds with its id and the request's `Host`.
@@ -132,7 +132,7 @@ async fn reqwest_resolves_a_service_and_skips_refused_connections() {
             Err(_) => failed += 1,
         }
     }
-    // All of its picks may have been the one that is gone; half of the first ones are.
+    // All of its picks may have been the lost one; half of the first ones are.
     assert!(failed <= 8, "{failed}");
 }
 

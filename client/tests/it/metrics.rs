@@ -55,7 +55,7 @@ fn picks_calls_and_ejections_are_counted() {
     assert_eq!(told["call_seconds success"], 1.0);
     let failures = told["call_seconds failure"];
     assert!(failures >= 10.0, "{told:?}");
-    // The two that go on, the good one, and two for each that failed.
+    // The two in flight, the successful one, and two for each failure.
     assert_eq!(told["picks_total"], 3.0 + 2.0 * failures);
     assert_eq!(told["picks_failed_total"], 1.0);
     drop(ongoing);

@@ -76,7 +76,7 @@ fn length(head: &str) -> usize {
     length.map_or(0, |length| length.parse().unwrap())
 }
 
-/// An instance that answers the path `/N` with the response that `respond` makes of `N`.
+/// An instance that responds to the path `/N` with `respond(N)`.
 async fn responding(respond: fn(usize) -> String) -> Instance {
     raw(move |_, mut stream| async move {
         loop {

@@ -15,7 +15,7 @@ use waypost_testing::greeter::{
     greeter_server::{Greeter, GreeterServer},
 };
 
-/// Paused time passes only while nothing else goes on: a wait that takes so long is one for ever.
+/// Paused time advances only while all tasks wait: a wait of this length is endless.
 const EVER: Duration = Duration::from_secs(3600);
 
 fn order(id: &str) -> Registration {
@@ -105,7 +105,7 @@ async fn processes_with_one_identity_take_it_over_ever_more_rarely() {
                 |state: &RegistrationState| matches!(state, RegistrationState::Registered { .. });
             *count += usize::from(leased(&a.borrow_and_update()) && leased(&b.borrow_and_update()));
         }
-        // Each waits from 30 s to 60 s before it takes it, once the first minutes are over.
+        // After the first minutes, each waits 30 s to 60 s before it takes the identity over.
         assert!(*count <= 3600 / 30 * 2 + 20, "hour {hour}: {count}");
     }
     assert_eq!(registry.instances("orders").len(), 1);
@@ -256,7 +256,7 @@ async fn instances_missing_after_a_restart_are_held() {
 #[tokio::test(start_paused = true)]
 async fn late_response_counts_as_lost() {
     let registry = Registry::new();
-    // Longer than a client waits for any answer.
+    // Longer than a client waits for any response.
     registry.delay(Duration::from_secs(7));
     let client = registry.client();
     let registering = client.register(Registration::new("orders", "10.0.0.1", 80));

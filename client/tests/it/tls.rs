@@ -1,4 +1,4 @@
-//! Calls over TLS: servers that prove to be of the service are called, others are not.
+//! Calls over TLS: only servers with a certificate for the service are called.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

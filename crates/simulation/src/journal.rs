@@ -1,4 +1,4 @@
-//! The journal of the software on the hosts, in order of time. A line has what was seen or done,
+//! The journal of the software on the hosts, in order of time. An entry has what was seen or done,
 //! never a judgement.
 
 use std::sync::{Arc, Mutex};
@@ -59,9 +59,9 @@ pub(crate) enum Event {
     Ended { reader: usize },
     /// A lease will run out.
     Lapsing(Lapse),
-    /// So many answers of the registry were as they have to be.
+    /// This number of responses of the registry was right.
     Answered { checks: u64 },
-    /// An answer of the registry was not as it has to be.
+    /// A response of the registry was wrong.
     Wrong(String),
 }
 

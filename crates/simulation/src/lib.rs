@@ -1,5 +1,5 @@
-//! A simulated world for the real server and the real client: simulated hosts, network and time in
-//! one thread, replayable from a seed, with an oracle that knows what has to be seen.
+//! A simulated world for the real server and the real client: hosts, network and time in one
+//! thread, replayable from a seed, with an oracle that checks everything seen.
 
 #![allow(
     clippy::disallowed_methods,

@@ -50,7 +50,7 @@ impl Machine {
         self.stopped_until = 0;
     }
 
-    /// True where its software runs in the step that begins now.
+    /// Returns whether its software runs in the step that starts now.
     pub(crate) fn runs(&self, now: Millis) -> bool {
         self.is_on() && self.stopped_until <= now
     }

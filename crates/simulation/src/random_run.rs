@@ -1,5 +1,5 @@
-//! A random run: times of chaos, in which everything that can happen to a registry and its users
-//! happens at random, and times of peace, in which everything has to come right.
+//! A random run: phases of chaos with random faults of the registry and its users, and phases of
+//! peace, in which everything must recover.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ pub struct Outcome {
     pub violation: Option<String>,
 }
 
-/// Runs a seed for so many simulated minutes, or until something is wrong.
+/// Runs a seed for a number of simulated minutes, or until a violation.
 pub fn run(seed: u64, minutes: u64) -> Outcome {
     let mut run = RandomRun::new(seed);
     run.tell(minutes * 60_000);

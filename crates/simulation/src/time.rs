@@ -1,10 +1,10 @@
-//! Simulated time: all hosts count the same milliseconds since the beginning, running or not.
+//! Simulated time: all hosts count the same milliseconds since the start, running or not.
 
 use std::{cell::Cell, time::Duration};
 
 use tokio::time::{Instant, advance, sleep_until};
 
-/// Milliseconds since the beginning of a simulation, or so many of them.
+/// Milliseconds since the start of a simulation, or a duration in milliseconds.
 pub type Millis = u64;
 
 /// The time that hosts run before packets travel.
@@ -44,7 +44,7 @@ impl HostClock {
         self.started_at + u64::try_from(millis).expect("a short simulation")
     }
 
-    /// Lets the host run from one time to another. Where it comes late to `from`, it stood still.
+    /// Runs the host from one time to another. A host that is late for `from` was stalled.
     pub(crate) async fn run(self, from: Millis, until: Millis) {
         let missed = from.saturating_sub(self.now());
         if missed > 0 {

@@ -77,7 +77,7 @@ impl RawClient {
     /// Opens a connection.
     ///
     /// # Panics
-    /// If the server takes no connection soon.
+    /// If the server accepts no connection soon.
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = soon("a connection", TcpStream::connect(address)).await.expect("connected");
         stream.set_nodelay(true).expect("an option of the socket");

@@ -25,7 +25,7 @@ pub fn identity(instance: &Instance) -> Identity {
 /// Opens a connection of its own to a server.
 ///
 /// # Panics
-/// If the server takes no connection soon.
+/// If the server accepts no connection soon.
 pub async fn connect(address: SocketAddr) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URI");
     let connected = soon("a connection", endpoint.tcp_nodelay(true).connect()).await;

@@ -1,4 +1,4 @@
-//! Numbers that a test takes from the environment: seeds to replay, lengths of longer runs.
+//! Numbers from the environment: seeds to replay, lengths of longer runs.
 
 use std::env;
 

@@ -27,7 +27,7 @@ use super::{
     words,
 };
 
-/// Longer than any of the tests takes.
+/// Longer than any of the tests.
 const TTL: Duration = Duration::from_secs(120);
 
 /// The responses of a registry.

@@ -70,7 +70,7 @@ async fn each_watcher_sees_each_change_of_its_service_once() {
     let words = "watch --watchers 6 --connections 2 --services 3 --instances 6 --duration 1s";
     let report = measured(words).await;
     check(&report, "watch");
-    // Each is seen by two watchers; both ends of the ratio are taken over the same time.
+    // Two watchers see each change; both sides of the ratio cover the same time.
     let (changes, told) = (figure(&report, "throughput").0, figure(&report, "told").0);
     assert!((told / changes - 2.0).abs() < 0.01, "{report}");
 }

@@ -1,4 +1,4 @@
-//! Services that are larger than one answer of the registry.
+//! Services that are larger than one response of the registry.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use waypost_client::{
 
 use super::support::{Server, finish, program};
 
-/// Registers so many instances with metadata of so many bytes each.
+/// Registers instances with `bytes` of metadata each.
 async fn register_large(server: &Server, count: usize, bytes: usize) {
     let channel = Endpoint::from_shared(server.url()).unwrap().connect().await.unwrap();
     let mut registry = RegistryClient::new(channel);

@@ -23,7 +23,7 @@ fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
 
-/// A watch that has begun: the marker that it needs to see is not one of `orders`.
+/// Starts a watch and waits for its marker, which is not one of `orders`.
 async fn watch_orders(server: &Server) -> (Running, Registered) {
     let marker = server.register(Registration::new("marker", "h", 1)).await;
     let mut watch = server.start_command(&["watch", "orders", "marker", "--output", "json"]);

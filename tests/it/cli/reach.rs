@@ -91,7 +91,7 @@ async fn watch_recovers_from_a_stalled_registry() {
     assert_eq!(watch.event().await["kind"], "REMOVED");
 }
 
-/// The URL of a registry that takes connections and never answers.
+/// The URL of a registry that accepts connections and never responds.
 fn silent() -> (StdListener, String) {
     let silent = StdListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
@@ -179,7 +179,7 @@ async fn fenced_process_stays_out_and_names_its_successor() {
     assert_eq!(watch.event().await["reason"], "DEREGISTERED");
     let back = watch.event().await;
     assert_eq!((&back["kind"], &back["instance"]["host"]), (&"ADDED".into(), &"10.0.0.1".into()));
-    // Where one was killed, the next one takes over at once.
+    // After a kill, the next one takes over at once.
     first.signal(Signal::KILL);
     let mut third = start("10.0.0.1:80");
     assert!(third.line().await.starts_with("registered orders/a"));

@@ -25,7 +25,7 @@ use waypost_client::{
 
 use self::registry::{Registry, next_removal};
 
-/// No wait of these tests comes near it, unless something is wrong.
+/// Longer than any wait of these tests where all is well.
 const PATIENCE: Duration = Duration::from_secs(30);
 const TTL: Duration = Duration::from_secs(1);
 
@@ -256,7 +256,7 @@ async fn instance_that_refuses_connections_fails_no_call() {
     let registry = Registry::start();
     let client = registry.client();
     let live = replica(true).await;
-    // Bound and never listened on: connecting is refused for as long as the socket lives.
+    // Bound and not listening: connections are refused while the socket exists.
     let dead = tokio::net::TcpSocket::new_v4().unwrap();
     dead.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let dead_port = dead.local_addr().unwrap().port();
@@ -272,7 +272,7 @@ async fn calls_succeed_while_the_registry_is_unreachable() {
     let client = registry.client();
     let live = replica(true).await;
     let _live = client.register(orders("live", live.port())).await.unwrap();
-    // Held: the view lives as long as a handle on it.
+    // Held, since a view lasts as long as its handles.
     let service = client.service("orders");
     until(&service, |snapshot| snapshot.len() == 1).await;
     registry.end().await;

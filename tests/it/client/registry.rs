@@ -89,7 +89,7 @@ impl Registry {
         self.builder().build().unwrap()
     }
 
-    /// Its address as processes take it.
+    /// The address as processes take it.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address.lock().unwrap().unwrap())
     }

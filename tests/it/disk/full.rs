@@ -25,7 +25,7 @@ const DISK_BYTES: u64 = 24 * 1024 * 1024;
 /// Kills while the disk is full, each with a little more or less room.
 const ROUNDS: usize = 8;
 const SPARE_BYTES_MAX: u64 = 256 * 1024;
-/// Registrations that are asked for at once.
+/// Registrations in flight at a time.
 const AT_ONCE: usize = 8;
 
 #[tokio::test]

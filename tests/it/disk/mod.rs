@@ -1,5 +1,5 @@
-//! The registry on a disk that is full, fails, or holds no store: refusals, their messages, and
-//! what goes on.
+//! The registry on a disk that is full, fails, or holds no store: refusals, their messages, and the
+//! requests that are still served.
 
 mod failing;
 mod full;
@@ -35,7 +35,7 @@ const FILE: &str = "registry.redb";
 const READS: [&str; 2] = ["", "waypost.v1.Discovery"];
 const WRITES: &str = "waypost.v1.Registry";
 
-/// A connection and what is asked over it.
+/// The stubs over one connection.
 #[derive(Clone)]
 struct Clients {
     registry: RegistryClient<Channel>,

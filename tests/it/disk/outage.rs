@@ -1,5 +1,5 @@
-//! Every outage of the store, whatever its cause: all writes are refused, everything else goes on,
-//! and the registry recovers without help.
+//! An outage of the store, of any cause: writes are refused, everything else is served, and the
+//! registry recovers without a restart.
 
 use std::time::{Duration, Instant};
 
@@ -115,7 +115,7 @@ impl Outage {
         assert!(!self.heartbeats.is_finished(), "no lease was unknown");
     }
 
-    /// Ends with its cause, which was taken away just now. Returns where the registry stands then.
+    /// Waits for the end, after its cause was removed. Returns the cursor of the registry then.
     pub(super) async fn end(mut self, server: &mut RegistryProcess) -> Cursor {
         let mended = Instant::now();
         assert_eq!(next_health(&mut self.writes).await, ServingStatus::Serving);

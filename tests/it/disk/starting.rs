@@ -33,9 +33,9 @@ use super::{Clients, READS, WRITES, is_refusal, next_health, on};
 const LOCK: &str = "lock";
 const SERVICES: [&str; 4] = ["carts", "orders", "stock", "users"];
 const INSTANCES_EACH: usize = 1_000;
-/// Registrations that are asked for at once.
+/// Registrations in flight at a time.
 const AT_ONCE: usize = 250;
-/// Answers that are looked at before the server may go on.
+/// Responses that are checked before the server may continue to start.
 const FIRST_ANSWERS: usize = 50;
 /// From the signal to the end of the process.
 const END_MAX: Duration = Duration::from_secs(5);
@@ -54,7 +54,7 @@ impl Hold {
         Self(lock)
     }
 
-    /// Lets the server go on, now and for as long as this is open.
+    /// Lets the server continue, as long as the file is open.
     fn end(self) -> File {
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).expect("flags");
         OpenOptions::new().read(true).custom_flags(flags).open(self.0).expect("a pipe")

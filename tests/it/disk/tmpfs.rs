@@ -42,7 +42,7 @@ impl SmallDisk {
         self.place.path().join("data")
     }
 
-    /// Leaves so much room.
+    /// Fills the disk except for `spare_bytes`.
     pub(super) fn fill(&self, spare_bytes: u64) {
         let mut filler = File::create(self.filler()).expect("a file");
         while room(self.place.path()) > spare_bytes {
@@ -54,7 +54,7 @@ impl SmallDisk {
         }
     }
 
-    /// Takes away what filled it.
+    /// Removes the filler.
     pub(super) fn make_room(&self) {
         fs::remove_file(self.filler()).expect("removed");
     }

@@ -116,7 +116,7 @@ async fn file_that_is_not_a_store_is_refused() {
         assert_eq!(fs::read(&file).expect("a file"), content, "it is left as it is");
     }
 
-    // Another program's, and no file at all.
+    // A file of another program, and something that is not a file.
     fs::remove_file(&file).expect("removed");
     let other = Database::create(&file).expect("made");
     drop(other);

@@ -1,4 +1,4 @@
-//! Leases end when they have to, neither sooner nor later.
+//! Leases expire in time, neither earlier nor much later.
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +34,7 @@ const LATE_MAX: Duration = Duration::from_millis(100);
 struct RenewedLease {
     lease: u64,
     ttl: Duration,
-    /// The last renewal that was answered well: when it was sent, and when its answer was there.
+    /// The last acknowledged renewal: when it was sent, and when its response came.
     sent: Instant,
     answered: Instant,
 }
@@ -56,8 +56,8 @@ async fn hold(
     RenewedLease { lease: answer.lease_id, ttl, sent, answered: Instant::now() }
 }
 
-/// Renews now and then. A renewal that comes too late, as this machine may have stood still, is no
-/// renewal.
+/// Renews a lease at these intervals. A renewal that comes too late, on a stalled machine, does not
+/// count.
 async fn renew(
     mut registry: RegistryClient<tonic::transport::Channel>,
     mut held: RenewedLease,

@@ -1,4 +1,4 @@
-//! Mass-expiry protection: leases that run out with many others are held.
+//! Mass-expiry protection: leases that expire with many others are held.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -66,7 +66,7 @@ fn status(change: &Change) -> Status {
     change.instance.as_ref().expect("an instance").status()
 }
 
-/// Takes in so many changes; the ids of the instances that were removed and of those that are held.
+/// Reads changes; returns the ids of the removed instances and of the held ones.
 async fn losses(follower: &mut Follower, count: usize) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut removed, mut held) = (BTreeSet::new(), BTreeSet::new());
     for change in follower.next_changes(count).await {
@@ -136,7 +136,7 @@ impl MassExpiry {
         let mut shop = Follower::ready(&mut discovery, watch_of_all("shop")).await;
         let mut elsewhere = Follower::ready(&mut discovery, watch_of_all("elsewhere")).await;
         let expiry = async {
-            // More than 30 % of the 40 are gone with the 13th.
+            // The 13th removal is more than 30 % of the 40.
             let (removed, held) = losses(&mut shop, 39).await;
             assert_eq!((removed.len(), held.len()), (13, 26));
             assert!(!removed.contains("00") && !held.contains("00"), "it heartbeats");
@@ -292,7 +292,7 @@ async fn broken_streams_count_for_protection() {
         }
     }
     assert_eq!((removed, suspects), (10, 10));
-    // They are not gone: each renewal is taken, and ends the suspicion.
+    // They are still registered: each renewal is accepted and ends the suspicion.
     let unknown = heartbeat(&server, leases).await;
     assert_eq!(unknown.len(), 10);
     let returned = shop.next_changes(10).await;

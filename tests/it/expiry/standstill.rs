@@ -1,4 +1,4 @@
-//! The server's own stop is not the instances' fault.
+//! A stall of the server extends leases: instances that heartbeat stay registered.
 
 use std::time::Duration;
 

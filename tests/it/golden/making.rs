@@ -34,7 +34,7 @@ use crate::{
 
 const LONG_MS: u64 = 300_000;
 const SHORT_MS: u64 = 1_000;
-/// So many that run out at once that the last of them are held.
+/// Leases that expire together; the last of them are held.
 const RUN_OUT: usize = 12;
 
 /// Makes the store, the same after an end in order, an image, and what has to come of each.
@@ -140,13 +140,13 @@ impl Maker {
         self.update(a_lease, "metadata", Instance { metadata, ..full() }).await;
         let b = instance_in("orders", &b.id, "eu-1b", "");
         self.update(0, "zone", b.clone()).await;
-        // Taken over, with the same content and with another.
+        // Takeovers with the same content and with another.
         self.register(b, LONG_MS).await;
         self.register(Instance { status: Status::Down.into(), port: 1, ..c }, LONG_MS / 2).await;
         self.leave().await;
     }
 
-    /// Removals for each of their reasons, and one that comes back.
+    /// Makes removals of each reason, and a registration after one.
     async fn leave(&mut self) {
         let (_, d_lease) = self.register(instance("orders", "d"), LONG_MS).await;
         self.register(instance("orders", "e"), LONG_MS).await;
@@ -168,7 +168,7 @@ impl Maker {
         self.until("default", gone).await;
     }
 
-    /// So many run out that protection holds the last of them.
+    /// Lets so many leases expire that protection holds the last of them.
     async fn run_out(&mut self) {
         for number in 0..RUN_OUT {
             let instance = instance("carts", &format!("h{number:02}"));

@@ -1,8 +1,8 @@
-//! Stores that earlier versions left, one of each format: this one serves them, and everything that
-//! was in them is there. What they held stands beside them as JSON.
+//! Stores and backups written by earlier versions, one of each format: the server reads their whole
+//! content, which `expected.json` beside them describes.
 //!
-//! They are never made anew, since they would prove nothing: `BLESS=1 cargo test --test it golden`
-//! makes a missing one of the present format.
+//! Must not be written again, since they would prove nothing: `BLESS=1 cargo test --test it golden`
+//! writes a missing one of the current format.
 
 mod making;
 mod record;

@@ -1,4 +1,4 @@
-//! Peers that speak something else, half of it, or nothing at all.
+//! Peers that use another protocol, send half a request, or send nothing.
 
 use bytes::Bytes;
 use http::Request;
@@ -164,7 +164,7 @@ async fn half_open_connections_delay_no_call() {
 async fn silent_connection_is_closed() {
     let limits = Limits { connections_max: 3, ..Limits::default() };
     let server = TestServer::start_with(limits).await;
-    // The server's own connection takes one place, these take the rest.
+    // The server's own connection counts as one; these are the rest.
     let silent = (open_socket(&server).await, open_socket(&server).await);
     let mut discovery = DiscoveryClient::new(connect(server.address()).await);
     let answer = soon("a place", resolve_all(&mut discovery, "kept")).await;
@@ -190,7 +190,7 @@ async fn many_resets_leave_other_connections_working() {
                     .header("content-type", "application/grpc")
                     .body(full(resolve_kept()))
                     .expect("a request");
-                // Some get as far as an answer, most are reset under way.
+                // Some get a response, most are reset before.
                 let cut = tokio::time::timeout(
                     std::time::Duration::from_micros(number * 20),
                     client.request(request),

@@ -126,7 +126,7 @@ async fn full_registry_refuses_new_instances_and_serves_the_others() {
         assert_eq!(quota_subjects(&refused), ["instances"]);
     }
     assert_eq!(server.status().await.revision, 10);
-    // Registered instances may be taken over, changed and removed; then there is room for one.
+    // Registered instances may register again, change and be removed; then one fits.
     let taken = register(&mut registry, Instance { port: 1, ..instance("orders", "7") }).await;
     let request = DeregisterRequest { lease_id: taken.lease_id, ..DeregisterRequest::default() };
     registry.deregister(request).await.expect("gone");

@@ -1,4 +1,4 @@
-//! grpcurl, which knows the server by reflection alone.
+//! grpcurl, which finds the services by reflection alone.
 
 use std::{
     env,

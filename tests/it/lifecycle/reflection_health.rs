@@ -12,7 +12,7 @@ use crate::support::TestServer;
 
 const SERVICES: [&str; 3] = ["waypost.v1.Admin", "waypost.v1.Discovery", "waypost.v1.Registry"];
 
-/// Asks one version of reflection one question.
+/// Sends one request to one version of reflection.
 macro_rules! ask {
     ($version:ident, $server:expr, $question:ident, $text:expr, $answer:ident) => {{
         use $version::{

@@ -60,7 +60,7 @@ async fn next_health(health: &mut Streaming<HealthCheckResponse>) -> Result<Serv
     Ok(message.status())
 }
 
-/// Everything that a server may find open when it is asked to end.
+/// All kinds of connections and streams that may be open at a shutdown.
 struct Open {
     watch: Follower,
     health: Streaming<HealthCheckResponse>,
@@ -168,7 +168,7 @@ async fn draining_server_refuses_new_connections_at_once() {
     // The listener is closed before the connections have ended, so that peers go elsewhere.
     let refused = async {
         while let Ok(mut stream) = TcpStream::connect(server.address()).await {
-            // What was taken in the last moment is closed, not left waiting.
+            // A connection accepted at the last moment is closed, not left waiting.
             let read = tokio::time::timeout(Duration::from_secs(1), stream.read(&mut [0; 1])).await;
             assert!(read.is_ok(), "a new connection is taken and left without an answer");
         }
@@ -203,7 +203,7 @@ async fn call_in_flight_finishes_and_no_new_one_starts() {
             .expect("a request");
     let mut other = client.clone();
     let in_flight = tokio::spawn(async move { client.request(request).await });
-    // Streams of a connection begin in order: once this one is answered, the other has begun.
+    // Streams of a connection start in order: after this response, the other has started.
     while parts.capacity() < 4 {
         tokio::task::yield_now().await;
     }

@@ -1,4 +1,4 @@
-//! Lookups page by page, and how large answers get.
+//! Lookups in pages, and the sizes of responses.
 
 use std::collections::BTreeMap;
 
@@ -66,7 +66,7 @@ fn metadata(entries: usize, bytes: usize) -> BTreeMap<String, String> {
     (0..entries).map(|number| (format!("key-{number:03}"), "v".repeat(bytes))).collect()
 }
 
-/// Registers so many instances with metadata of about so many bytes each.
+/// Registers instances with about `bytes` of metadata each.
 async fn register_large(server: &TestServer, count: usize, entries: usize, bytes: usize) {
     let mut registry = server.registry();
     for number in 0..count {

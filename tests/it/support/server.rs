@@ -37,7 +37,7 @@ impl TestServer {
         Self { address, channel: connect(address).await, stop, ended }
     }
 
-    /// Asks the server to stop; what it comes to.
+    /// Stops the server and returns its task.
     pub(crate) fn ask_to_stop(self) -> JoinHandle<Result<(), RunError>> {
         self.stop.send(()).expect("the server still runs");
         self.ended

@@ -133,7 +133,7 @@ fn concerns(request: &WatchRequest, instance: &Instance) -> bool {
 enum Pace {
     /// As fast as it can.
     Steady,
-    /// Not at all between the first message and the last write.
+    /// Never between the first message and the last write.
     Pausing,
     /// Closes after every few messages and resumes from its cursor.
     Returning,
@@ -209,7 +209,7 @@ async fn watchers_under_churn_end_with_the_state_of_the_registry() {
     for nth in 0..WATCHERS {
         let discovery = DiscoveryClient::new(narrow_channel(&server).await);
         let following = follow(discovery, nth, end.clone());
-        // Every fifth comes when half is written.
+        // Every fifth starts after half of the writes.
         if nth % 5 == 3 {
             late.push(following);
         } else {

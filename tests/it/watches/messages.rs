@@ -41,7 +41,7 @@ async fn large_snapshot_is_sent_in_parts_with_the_last_one_marked() {
     }
     assert!(parts >= 3, "{parts} part(s) for 10 MB");
     assert_eq!(follower.state, expected);
-    // What happens after the snapshot goes on from it.
+    // Changes after the snapshot continue from it.
     let marker = register(&mut registry, instance("one", "marker")).await;
     assert_eq!(follower.next_change().await.instance, marker.instance);
 }

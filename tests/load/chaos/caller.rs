@@ -34,9 +34,9 @@ const CALLS: usize = 2;
 /// The record of a caller.
 #[derive(Default)]
 pub(crate) struct Record {
-    /// The lives in the view.
+    /// The incarnations in the view.
     pub(crate) present: BTreeSet<Incarnation>,
-    /// The lives that left the view, with their times.
+    /// The incarnations that left the view, with their times.
     pub(crate) left: Vec<(Instant, Incarnation)>,
     /// The time of the latest pick of each.
     pub(crate) picked: BTreeMap<Incarnation, Instant>,

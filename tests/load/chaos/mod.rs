@@ -1,5 +1,5 @@
-//! Processes die, stop and come back, the registry's among them, while callers pick and call. An
-//! oracle that sent the signals, and so has the true state, judges all views.
+//! Processes are killed, stopped and restarted, the registry's among them, while callers pick and
+//! call. An oracle that has the true state, from the signals sent, judges all views.
 //!
 //! ```sh
 //! WAYPOST_CHAOS_SECONDS=600 cargo test --release --test load chaos -- --nocapture
@@ -52,7 +52,7 @@ async fn live_replicas_stay_and_dead_ones_leave_views_in_time() {
         world.judge().await;
         round += 1;
     }
-    // Replicas that were given up wrongly in the last round are gone by then.
+    // Replicas that were lost wrongly in the last round have expired by then.
     tokio::time::sleep(world.setting.ttl).await;
     world.judge().await;
     eprintln!("{} rounds in {:?}: {}", round, begun.elapsed(), world.summary);

@@ -97,7 +97,7 @@ async fn watch(port_file: &Path, record: &Mutex<Record>, stop: &AtomicBool) -> R
     let mut discovery = DiscoveryClient::new(channel);
     let mut follower = Follower::try_resume(&mut discovery, request, state).await?;
     while !stop.load(Ordering::Relaxed) {
-        // Cancel safe; so long at most, the end goes unnoticed.
+        // Cancel safe. The stop is noticed within this interval.
         let message = timeout(STOP_INTERVAL, follower.try_message());
         let Ok(message) = message.await else { continue };
         message?;

@@ -12,8 +12,8 @@ use crate::chaos::{
 
 /// The contract's tolerance beyond a TTL or a grace.
 pub(crate) const LATE_MAX: Duration = Duration::from_millis(100);
-/// The time that a registry which stood still gives to heartbeats that waited, and a little more
-/// for the moment before.
+/// The extension that a stalled registry grants to waiting heartbeats, and a little more for the
+/// moment before.
 const CATCH_UP: Duration = Duration::from_millis(100);
 /// Threads on the way of a removal that this machine may wake late: those of the wheel, the
 /// connection, the client and the caller; and the kernel's, which closes the sockets of a dead

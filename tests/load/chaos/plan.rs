@@ -12,9 +12,9 @@ pub(crate) const KINDS: [Kind; 4] =
 pub(crate) enum Kind {
     /// Replicas die and stop.
     Replicas,
-    /// So they do, and the registry stops for a while.
+    /// The same, and the registry is stopped for a while.
     RegistryStops,
-    /// So they do, and the registry is killed and begun anew.
+    /// The same, and the registry is killed and restarted.
     RegistryDies,
     /// Nothing else happens: no call may fail.
     RegistryStopsAlone,
@@ -24,7 +24,7 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Action {
     Kill(usize),
-    /// Another process takes the place of one that was killed.
+    /// Another process replaces one that was killed.
     Replace(usize),
     Stop(usize),
     Continue(usize),
@@ -43,7 +43,7 @@ pub(crate) struct FaultPlan {
 
 /// In one round. Those of two rounds in a row are too few for the protection against mass expiry.
 const LOSSES_MAX: usize = 4;
-/// Faults begin within this time.
+/// Faults start within this time.
 const SPAN_MS: u64 = 2_000;
 
 impl FaultPlan {

@@ -16,7 +16,7 @@ pub(crate) const SERVICE: &str = "orders";
 const LIFE: &str = "life";
 /// The environment variable with a replica's terms.
 const TERMS: &str = "CHAOS_REPLICA";
-/// The test that such a process is asked for.
+/// The test that is the main function of such a process.
 const MAIN: &str = "chaos::replica::replica_process";
 
 /// Names one life of one replica: each process has its own.

@@ -60,7 +60,7 @@ pub(crate) struct World {
     oracle: Oracle,
     /// The last time at which everything was complete and without faults.
     at_rest: Instant,
-    /// The outage of the registry that goes on.
+    /// The current outage of the registry.
     outage: Option<(Instant, OutageKind)>,
 }
 
@@ -220,7 +220,7 @@ impl World {
         self.oracle.losses.push(Loss { terms: terms.clone(), at, until: None, cause, settled });
     }
 
-    /// Starts a process in the place of one that is gone.
+    /// Starts a process in the place of a lost one.
     fn replace(&mut self, number: usize) {
         self.lives += 1;
         let terms = ReplicaConfig {

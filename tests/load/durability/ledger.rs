@@ -11,14 +11,14 @@ use crate::durability::{
     write::{Answer, Request, Write, content},
 };
 
-/// Leases of identities that are gone: the latest, so that a heartbeat takes them all.
+/// Latest leases of removed identities; few enough for one heartbeat.
 const GONE_MAX: usize = 10_000;
 
 /// An identity in the registry.
 #[derive(Debug)]
 pub(crate) struct IdentityState {
     pub(crate) instance: Instance,
-    /// Unknown where the answer to the registration did not come.
+    /// Unknown if the response to the registration was lost.
     pub(crate) lease: Option<u64>,
     /// The leases that take-overs ended.
     pub(crate) fenced: Vec<u64>,
@@ -29,7 +29,7 @@ pub(crate) struct IdentityState {
 pub(crate) enum Outcome {
     Kept,
     NotKept,
-    /// It makes no visible difference.
+    /// The write makes no visible difference.
     NoDifference,
 }
 
@@ -37,10 +37,10 @@ pub(crate) enum Outcome {
 #[derive(Default)]
 pub(crate) struct Ledger {
     pub(crate) states: BTreeMap<Identity, IdentityState>,
-    /// The leases of identities that are gone.
+    /// The leases of removed identities.
     pub(crate) gone: Vec<u64>,
     in_doubt: Option<Write>,
-    /// The highest position that was answered.
+    /// The highest acknowledged revision.
     pub(crate) revision: u64,
     /// Changes that took a revision.
     pub(crate) changes: u64,
@@ -59,7 +59,7 @@ impl Ledger {
         self.revision = cursor.revision;
     }
 
-    /// The connection broke before the answer.
+    /// The connection broke before the response.
     pub(crate) fn doubt(&mut self, write: Write) {
         self.in_doubt = Some(write);
     }
@@ -90,7 +90,7 @@ impl Ledger {
         outcome
     }
 
-    /// A write is there as a whole, lease and all, or not at all.
+    /// A write is visible completely, with its lease, or not at all.
     fn decide(&mut self, write: &Write, view: &View, unknown: &BTreeSet<u64>) -> Outcome {
         if write.refusal.is_some() {
             return Outcome::NoDifference;

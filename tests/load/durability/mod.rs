@@ -1,10 +1,11 @@
-//! The registry is killed under load, again and again, on one data directory: what it answered is
-//! there when it comes back, and nothing else is.
+//! The registry is killed under load and restarted on one data directory: acknowledged writes
+//! survive every kill, and refused ones never appear.
 //!
 //! ```sh
 //! WAYPOST_KILL_ROUNDS=1000 cargo test --test load durability -- --nocapture
 //! ```
-//! `WAYPOST_SEED` repeats the choices of an earlier run; how far a round gets is up to the machine.
+//! `WAYPOST_SEED` repeats the choices of an earlier run; the progress of a round is up to the
+//! machine.
 
 mod ledger;
 mod tally;

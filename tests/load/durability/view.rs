@@ -1,4 +1,4 @@
-//! Everything that a quiet registry shows, and where it stands.
+//! The whole state of a registry without writers, and its cursor.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! A watcher that never starts over: each time it goes on from where the kill left it.
+//! A watcher that never starts over: it resumes from its cursor after each kill.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use waypost_testing::watch::Follower;
 
 use crate::durability::{is_broken, view::View};
 
-/// A watcher, what it folded, and where it stands.
+/// A watcher with its folded state and its cursor.
 pub(crate) struct Watcher {
     request: WatchRequest,
     follower: Option<Follower>,
@@ -28,12 +28,12 @@ impl Watcher {
         Self { request, follower: None, changes: 0 }
     }
 
-    /// Its position, if it has one.
+    /// The cursor, if there is one.
     pub(crate) fn cursor(&self) -> Option<&Cursor> {
         self.follower.as_ref().and_then(|follower| follower.cursor.as_ref())
     }
 
-    /// Goes on, and compares what it folds with what a quiet registry shows.
+    /// Resumes, and compares the folded state with that of a registry without writers.
     pub(crate) async fn resume(&mut self, channel: Channel, view: &View) {
         let mut discovery = DiscoveryClient::new(channel);
         let before = self.follower.take();

@@ -21,9 +21,9 @@ use crate::{
 };
 
 const WRITERS: usize = 8;
-/// One start in so many is killed before another is let serve.
+/// One of this many starts is killed before it serves.
 const STARTS_A_KILL: u8 = 4;
-/// About as long as a start takes.
+/// The approximate duration of a start.
 const START_MS_MAX: u64 = 60;
 /// The time of load on the registry.
 const LOAD_MS_MIN: u64 = 5;

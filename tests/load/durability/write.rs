@@ -1,4 +1,4 @@
-//! One write: what is asked for, and what that makes of an identity.
+//! One write: the request, and its effect on an identity.
 
 use tonic::{Code, Status, transport::Channel};
 use waypost_client::proto::{

@@ -32,13 +32,13 @@ const STATUSES: [proto::Status; 4] =
     [proto::Status::Starting, proto::Status::Up, proto::Status::Draining, proto::Status::Down];
 const ZONES: [&str; 3] = ["", "eu-1", "eu-2"];
 
-/// A writer and what was answered to it.
+/// A writer and the responses that it got.
 pub(crate) struct Writer {
     number: usize,
     random: Rng,
     identities: Vec<Identity>,
     pub(crate) ledger: Ledger,
-    /// Writes that were begun: makes each content another.
+    /// The number of writes; makes each content unique.
     begun: u32,
     pub(crate) taken: u64,
     pub(crate) refused: u64,

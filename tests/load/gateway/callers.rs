@@ -37,7 +37,7 @@ impl RequestOutcome {
     }
 }
 
-/// Callers, until they are asked to stop.
+/// Callers that run until they are stopped.
 pub(crate) struct Callers {
     stop: Arc<AtomicBool>,
     callers: Vec<JoinHandle<Vec<RequestOutcome>>>,

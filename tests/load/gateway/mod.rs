@@ -1,5 +1,5 @@
-//! The gateway between callers and replicas that come and go, as callers see it. Replicas and the
-//! registry are processes of their own.
+//! The gateway between callers and replicas that start, drain and die, as callers see it. Replicas
+//! and the registry are processes of their own.
 //!
 //! ```sh
 //! WAYPOST_GATEWAY_SECONDS=60 cargo test --release --test load gateway -- --nocapture

@@ -26,11 +26,11 @@ pub(crate) const SERVICE: &str = "orders";
 /// The environment variable with a replica's terms: its id, and the file with the registry's
 /// address.
 const TERMS: &str = "GATEWAY_REPLICA";
-/// The test that such a process is asked for.
+/// The test that is the main function of such a process.
 const MAIN: &str = "gateway::replica::replica_process";
 /// The time of a draining replica to finish its requests.
 const LEAVING: Duration = Duration::from_secs(5);
-/// The longest that a request takes.
+/// The longest work of a request.
 const WORK_MAX_MS: u64 = 20;
 
 /// A running replica. Killed with this value.
@@ -100,7 +100,7 @@ async fn serve(terms: &str) {
     tokio::select! {
         _asked = terminate.recv() => {
             registered.drain_calls(&in_flight, LEAVING).await;
-            // The last answers are on their way.
+            // The last responses are still being sent.
             tokio::time::sleep(Duration::from_millis(50)).await;
             // A thread of the runtime still waits for input.
             std::process::exit(0);

@@ -22,7 +22,7 @@ const CALLERS: usize = 50;
 const SCANNERS: u64 = 16;
 /// The pause of good callers between two requests.
 const PAUSE: Duration = Duration::from_millis(40);
-/// From when on memory has to stay as it is; a third of shorter runs.
+/// The time after which memory may not grow; a third of shorter runs.
 const WARM_UP_MAX: Duration = Duration::from_secs(60);
 /// Growth of memory after the warm-up, at most.
 const GROWTH_MAX: u64 = 24 << 20;

@@ -1,4 +1,4 @@
-//! Callers that behave: all that they ask for is answered as it should be.
+//! Valid callers: every request gets the right response.
 
 use std::{
     sync::{Arc, atomic::Ordering},

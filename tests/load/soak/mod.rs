@@ -1,5 +1,5 @@
-//! A scanner at the registry's port beside good callers: none of their requests fails, and its own
-//! leave nothing behind.
+//! A scanner at the registry's port beside valid callers: none of their requests fails, and those
+//! of the scanner leave no state.
 //!
 //! ```sh
 //! WAYPOST_SOAK_SECONDS=600 cargo test --test load soak -- --nocapture
@@ -117,7 +117,7 @@ async fn scanner_fails_no_valid_request_and_leaves_no_state() {
     left_clean(&server, files).await;
 }
 
-/// Checks that everything the scanner named, opened and half closed is gone.
+/// Checks that nothing is left of what the scanner named, opened and half closed.
 async fn left_clean(server: &RegistryProcess, files: usize) {
     let given_up = Instant::now() + Duration::from_secs(30);
     loop {

@@ -43,7 +43,7 @@ enum Behavior {
     Answer,
     Fail(Status),
     Hang,
-    /// Answers once that is true.
+    /// Responds once the value is true.
     Wait(watch::Receiver<bool>),
 }
 
@@ -78,7 +78,7 @@ impl World {
         process
     }
 
-    /// A channel that knows of so many instances.
+    /// A channel with this number of instances.
     async fn channel(&self, instances: usize) -> BalancedChannel {
         let channel = self.client.channel("greeter");
         until_seen(channel.service(), instances).await;

@@ -88,7 +88,7 @@ async fn retries_stay_within_their_budget() {
         greet(&channel.clone()).await.unwrap_err();
     }
     let again = world.seen().len() - 200;
-    // 100 in reserve and a fifth of 200; and more the longer it takes.
+    // A reserve of 100, a fifth of 200, and a refill with time.
     let refilled = began.elapsed().as_secs() as usize * 30;
     assert!((100..=140 + refilled).contains(&again), "{again}");
 }

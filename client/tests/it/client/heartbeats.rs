@@ -10,7 +10,7 @@ fn many(client: &Client, count: usize) -> Vec<Registered> {
     (0..count).map(|id| client.register_in_background(registration(id))).collect()
 }
 
-/// Waits until each of them stands so.
+/// Waits until each of them is in a wanted state.
 async fn until_all(registered: &[Registered], wanted: fn(&RegistrationState) -> bool) {
     for registered in registered {
         soon(registered.state().wait_for(wanted)).await.unwrap();
@@ -91,7 +91,7 @@ fn end_of_a_runtime_ends_no_registration_of_another() {
         fake.until(|state| state.renewed.len() == 1).await;
         other
     });
-    // Nothing happens in the first one meanwhile, and then it is gone.
+    // The first runtime is idle meanwhile, and is then shut down.
     second.block_on(async {
         let _registered = soon(client.register(an_order())).await.unwrap();
         fake.until(|state| state.streams > 1 && state.renewed.len() == 2).await;

@@ -255,7 +255,7 @@ async fn update_does_not_return_an_earlier_refusal() {
         fake.alter(|state| state.refuses = None);
         soon(registered.update(Update::new().weight(round))).await.unwrap();
         assert_eq!(fake.state().instances["a"].weight, Some(round));
-        // Time to show that it lives on, so that the next loss is noticed at once.
+        // Renewals in between, so that the next loss is noticed at once.
         let heartbeats = fake.state().heartbeats;
         fake.until(|state| state.heartbeats > heartbeats + 2).await;
         if round > 3 {

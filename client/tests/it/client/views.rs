@@ -21,7 +21,7 @@ async fn view_follows_and_outlives_the_registry() {
     drop(process);
     assert!(orders.pick(&PickContext::new()).is_ok());
 
-    // It comes back with an empty memory, and only one of the two.
+    // The registry restarts with an empty memory, and only one of the two registers.
     let after = Fake::new();
     after.place("orders", "b", "b");
     let _process = after.serve(&network, "registry");

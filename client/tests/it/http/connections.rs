@@ -77,7 +77,7 @@ async fn connection_closed_by_its_instance_fails_no_request() {
     for number in 0..20 {
         let answer = channel.call(get("/")).await.unwrap();
         assert_eq!(text(answer).await, (number % 10).to_string());
-        // The end of the connection takes a moment to arrive.
+        // The end of the connection arrives a moment later.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -31,23 +31,23 @@ use tokio::{
 use tonic::body::Body;
 use waypost_client::{CallTimeout, HttpChannel, Instance, Policy, Service, proto::Status};
 
-/// No wait of these tests comes near it, unless something is wrong.
+/// Longer than any wait of these tests where all is well.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The act of an instance on a request.
 #[derive(Clone, Copy)]
 enum Behavior {
-    /// Answers with what it was sent.
+    /// Responds with what it was sent.
     Echo,
     /// Reports that it does not serve now.
     Unavailable,
     /// Reads the head, and closes the connection.
     Die,
-    /// Never answers.
+    /// Never responds.
     Hang,
-    /// Answers once it has all of the request.
+    /// Responds once it has the whole request.
     Read,
-    /// Takes so long, but for the path `/quick`.
+    /// Responds after a time, except for the path `/quick`.
     Slow(Duration),
 }
 

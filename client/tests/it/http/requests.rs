@@ -90,7 +90,7 @@ async fn unavailable_request_is_retried_at_another_instance() {
         let answer = again.call(post(b"body")).await.unwrap();
         assert_eq!(text(answer).await, "body");
     }
-    // Where it may not, the answer is passed on.
+    // Otherwise the response is returned.
     let mut alone = channel([served("c", Behavior::Unavailable, &log).await]);
     let answer = alone.call(post(b"body")).await.unwrap();
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);

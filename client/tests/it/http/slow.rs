@@ -128,7 +128,7 @@ async fn aborted_upload_does_not_count_against_the_instance() {
     }
 }
 
-/// So many calls at once, all of which are answered.
+/// Makes calls at the same time, all of which succeed.
 async fn all_answered(channel: &HttpChannel, calls: usize, limit: Duration) {
     let calls = (0..calls).map(|_| {
         let mut channel = channel.clone();
@@ -183,7 +183,7 @@ async fn uniformly_slow_instances_are_not_ejected() {
     let channel = service.http_channel().retry_idempotent(3);
     let limit = Duration::from_millis(1_200);
     all_answered(&channel, 1, limit).await;
-    // That is how long answers take, as is known from now on.
+    // Now the usual time of a response is known.
     let before = log.all().len();
     for _ in 0..4 {
         all_answered(&channel, 6, limit).await;

@@ -71,7 +71,7 @@ impl Network {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Waits for so many more attempts to connect.
+    /// Waits for this number of further attempts to connect.
     pub async fn until_asked(&self, more: usize) {
         let enough = self.connections() + more;
         while self.connections() < enough {

@@ -19,14 +19,14 @@ pub(crate) struct Wire {
 /// The keep-alive of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keeping {
-    /// Asks now and then whether the other end lives.
+    /// Sends keep-alive pings.
     Watchful,
-    /// Waits for as long as it takes.
+    /// Waits without a limit.
     Patient,
 }
 
 impl Wire {
-    /// Connects, with room for so many bytes that were not read.
+    /// Connects, with a window of unread bytes.
     #[expect(clippy::disallowed_methods, reason = "the process of a simulated host")]
     pub(crate) async fn open(process: &Process, window: u32, keeping: Keeping) -> Option<Self> {
         let stream = process.clone().connect().await.ok()?;

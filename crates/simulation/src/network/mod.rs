@@ -25,7 +25,7 @@ pub(crate) const REGISTRY_PORT: u16 = 7510;
 /// The registry's host.
 pub const REGISTRY: usize = 0;
 const FIRST_PORT: u16 = 10_000;
-/// Steps without an answer after which a segment is sent again: half a second.
+/// Steps without an acknowledgement after which a segment is sent again: half a second.
 const RETRANSMIT_STEPS: u32 = 25;
 /// Retransmissions after which a connection is given up: 16 s.
 const RETRANSMIT_MAX: u32 = 32;
@@ -37,7 +37,7 @@ const RECEIVE_BUFFER: usize = 256 * 1024;
 pub struct Link {
     /// Nothing gets through.
     pub cut: bool,
-    /// Packets wait until this ends, and then go on in their order.
+    /// Packets wait until the fault ends, and then travel in order.
     pub held: bool,
     /// The share of packets that are lost.
     pub loss_percent: u8,
@@ -187,7 +187,7 @@ impl Network {
         self.port
     }
 
-    /// Takes everything that the hosts sent in this step on its way, and delivers what arrives.
+    /// Sends the packets of this step on their way, and delivers those that arrive.
     pub(crate) fn travel(&mut self, now: Millis) {
         self.now = now;
         let mut sent = mem::take(&mut self.sent);

@@ -29,7 +29,7 @@ impl Process {
         self.killed.cancel();
     }
 
-    /// Connects to the registry, whatever name it is asked for.
+    /// Connects to the registry, whatever the name.
     pub(crate) async fn connect(self) -> io::Result<Socket> {
         if self.killed.is_cancelled() {
             return std::future::pending().await;
@@ -62,7 +62,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// The stream, for as long as the process lives.
+    /// The stream, until the process is killed.
     fn stream(&mut self, context: &mut Context<'_>) -> io::Result<Pin<&mut TcpStream>> {
         if self.killed.as_mut().poll(context).is_ready() {
             self.stream = None;

@@ -1,5 +1,5 @@
-//! The conditions of each host: since when it reaches the registry, and for how long the registry
-//! itself ran. Judges nothing.
+//! The conditions of each host: the time since it reaches the registry, and the time in which the
+//! registry itself ran.
 
 use crate::{
     network::REGISTRY,
@@ -18,7 +18,7 @@ pub(crate) struct Moment {
     pub(crate) at: Millis,
     /// Time in which the registry ran until then.
     pub(crate) run: Millis,
-    /// Times that the registry had stood still until then.
+    /// The number of stalls of the registry until then.
     pub(crate) standstills: u64,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Conditions {
     pub(crate) began: Moment,
     /// The registry's last return from a standstill, or from a crash that breaks connections.
     pub(crate) shaken: Moment,
-    /// For how long the registry has stood still.
+    /// The length of the current stall of the registry.
     still_ms: Millis,
     /// The moment at the end of each step.
     past: Vec<Moment>,
@@ -104,7 +104,7 @@ impl Conditions {
         self.hampered[host]
     }
 
-    /// True where a host has been well for so long.
+    /// Returns whether a host has been without faults for this time.
     pub(crate) fn is_well(&self, host: usize, for_ms: Millis) -> bool {
         self.now.at > self.hampered(host).at + for_ms
     }

@@ -1,5 +1,5 @@
-//! Everything that happened in one history of the registry, as the recorder saw it: the reference
-//! that all others are compared with.
+//! All changes of one history of the registry, as the recorder saw them: the reference that all
+//! watches and views are compared with.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -72,7 +72,7 @@ impl History {
         self.entries.get(usize::try_from(revision.checked_sub(1)?).ok()?)
     }
 
-    /// Takes in a change that the recorder saw. Returns the revisions that are complete by it.
+    /// Adds a change that the recorder saw. Returns the revisions that it completes.
     pub(crate) fn record(
         &mut self,
         change: Change,

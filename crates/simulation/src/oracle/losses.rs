@@ -1,4 +1,4 @@
-//! Counts the leases of each namespace that expired or lost their stream, and finds those that
+//! Counts the leases of each namespace that expired or lost their stream, and finds leases that
 //! mass-expiry protection held without a reason.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -1,5 +1,5 @@
-//! The processes that hold each identity: since when, and how they ended. From it follows which
-//! removals are wrong and which are overdue.
+//! The processes that hold each identity, with their start and their end: finds removals that are
+//! wrong or overdue.
 
 use std::collections::BTreeMap;
 
@@ -124,7 +124,7 @@ impl Membership {
         }
     }
 
-    /// An operator removed it; its holder comes back.
+    /// An operator removed it; its holder registers again.
     pub(crate) fn evicted(&mut self, identity: &Identity, now: Moment) {
         if let Some(claim) = self.claims.get_mut(identity) {
             claim.unsettle(now);
@@ -150,7 +150,7 @@ impl Membership {
             return Ok(());
         }
         let needed = claim.terms.ttl_ms + RECOVERY_MS;
-        // Time in which the registry stood still is no reason.
+        // Stalls of the registry are no reason.
         let passed = |since: Moment| conditions.now.run > since.run + needed;
         let unhampered = passed(claim.unsettled)
             && passed(conditions.hampered(holder.node))

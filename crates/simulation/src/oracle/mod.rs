@@ -1,5 +1,4 @@
-//! The oracle: it has the facts of all hosts in order of time, and finds what contradicts them. It
-//! never acts.
+//! The oracle: compares what hosts saw with the facts, in order of time. Never acts on the world.
 
 mod conditions;
 mod history;
@@ -39,7 +38,7 @@ const PROPAGATION_MS: Millis = 400;
 /// The number of changes in a violation's report.
 const RECENT: usize = 14;
 
-/// The histories of the registry's lives, by their names.
+/// The histories of the registry's starts, by their ids.
 pub(crate) type Histories = BTreeMap<String, History>;
 
 /// Something that must not be.
@@ -92,7 +91,7 @@ impl Oracle {
         self.recent.iter().map(String::as_str)
     }
 
-    /// The history that the registry lives in now.
+    /// The current history of the registry.
     pub(crate) fn present(&self) -> Option<&History> {
         self.histories.get(self.lives.last()?)
     }
@@ -115,7 +114,7 @@ impl Oracle {
         number
     }
 
-    /// Takes in a line of the journal.
+    /// Processes an entry of the journal.
     pub(crate) fn take(&mut self, entry: JournalEntry) {
         self.hash(&entry);
         match entry.event {

@@ -1,5 +1,5 @@
 //! Compares the views that the client crate shows with the reference: each is a state that the
-//! registry had, and none stays behind. Instances of a history that ended may be held for a while.
+//! registry had, and none lags. Instances of an earlier history may be held for a while.
 
 use std::collections::BTreeSet;
 
@@ -69,7 +69,7 @@ impl ViewRecord {
 }
 
 impl Oracle {
-    /// Looks at a view as it is now.
+    /// Checks a view in its current state.
     pub(crate) fn look_at_view(&mut self, record: &mut ViewRecord, view: Option<&Snapshot>) {
         let judged = match view {
             Some(view) => record.compare(view, &self.histories),

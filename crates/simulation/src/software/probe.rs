@@ -1,6 +1,6 @@
-//! Conversations with the registry over a link without faults, in which every response is certain
-//! beforehand: renewals, deadlines, fencing. A missing response, when the registry was ended, ends
-//! the conversation and proves nothing.
+//! Probes of the registry over a link without faults, in which every response is certain
+//! beforehand: renewals, deadlines, fencing. A missing response, after a kill of the registry, ends
+//! the probe and proves nothing.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::{
 /// The namespace of the instances that probes register.
 pub(crate) const NAMESPACE: &str = "probes";
 const WINDOW: u32 = 1024 * 1024;
-/// Longer than the registry ever stands still.
+/// Longer than any stall of the registry.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// The longest time to connect: the kernels do it.
 const OPENING_MAX: Duration = Duration::from_millis(100);
@@ -87,7 +87,7 @@ fn settled<T>(answer: Result<tonic::Response<T>, Status>) -> Answer<Result<T, Co
 
 impl Registry {
     async fn open(process: &Process) -> Answer<Self> {
-        // Not with the next life of the registry, which begins with the recorder alone.
+        // Not with the next start of the registry, which only the recorder reaches at first.
         let opened = timeout(OPENING_MAX, Wire::open(process, WINDOW, Keeping::Patient)).await;
         let wire = opened.map_err(broken)?.ok_or(Broken)?;
         Ok(Self { wire: wire.clone(), stub: RegistryClient::with_origin(wire, Wire::origin()) })
@@ -182,7 +182,7 @@ impl Probe {
     /// Takes an identity over and tries what the fenced lease still does.
     pub(crate) async fn fence(mut self) {
         let talk = timeout(PATIENCE, self.talk_of_fencing()).await;
-        // An answer that did not come means nothing.
+        // A missing response means nothing.
         let _broken = talk;
     }
 
@@ -237,7 +237,7 @@ impl Probe {
         }
     }
 
-    /// Asks how many instances of a namespace are held: so many, or there is no word of it.
+    /// Checks the number of held instances of a namespace in the status.
     pub(crate) async fn protection(self, namespace: String, held: u64) {
         let asked = async {
             let wire = Registry::open(&self.process).await?.wire;
@@ -251,7 +251,7 @@ impl Probe {
         }
     }
 
-    /// Releases what is held in a namespace, as an operator does: so many.
+    /// Releases the held instances of a namespace and checks their number.
     pub(crate) async fn release(self, namespace: String, held: u64) {
         let asked = async {
             let wire = Registry::open(&self.process).await?.wire;
@@ -309,7 +309,7 @@ impl Probe {
             };
             by_stream = matches!(renewal, Renewal::Stream);
             renewed = (began, self.clock.now());
-            // Where the registry stood still, the renewal may have come too late.
+            // If the registry was stalled, the renewal may have come too late.
             let in_time = wait_ms + 200 < ttl_ms && renewed.1 < began + 200;
             self.check("a lease that is renewed in time lives", &lives, lives || !in_time);
             if !lives {

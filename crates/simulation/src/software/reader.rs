@@ -17,7 +17,7 @@ use crate::{
     time::{HostClock, Millis},
 };
 
-/// A stream on which nothing came for so long is given up.
+/// A stream without messages for this time is closed.
 const SILENCE_MAX: Duration = Duration::from_secs(25);
 /// Room for what a prompt reader has not read.
 const WINDOW: u32 = 1024 * 1024;
@@ -48,17 +48,17 @@ impl Subject {
 /// The pace of a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadingMode {
-    /// At once; it is the reference for all others.
+    /// Reads at once; the reference for all others.
     Recording,
     /// At once.
     Prompt,
-    /// Now and then it looks away, for up to so long.
+    /// Pauses now and then, up to this time.
     Pausing { pause_max_ms: Millis },
     /// Watches without reading.
     Stuck,
 }
 
-/// A reader, as it is set to work.
+/// A reader of a watch.
 #[derive(Debug)]
 pub(crate) struct Reader {
     pub(crate) number: usize,
@@ -112,7 +112,7 @@ impl Reader {
         let mut stream = stream.into_inner();
         self.tell(Event::Opened { reader: self.number, resumed });
         if !resumed {
-            // From here on it stands nowhere until it has a snapshot.
+            // From here on it has no cursor until it has a snapshot.
             *cursor = None;
         }
         if self.mode == ReadingMode::Stuck {

@@ -1,5 +1,4 @@
-//! A process that keeps an instance registered with the real client. It obeys and reports; the
-//! oracle judges.
+//! A process that keeps an instance registered with the real client.
 
 use std::{
     sync::{Arc, Mutex},
@@ -53,7 +52,7 @@ struct Report {
 pub struct Replica {
     pub identity: Identity,
     pub(crate) node: usize,
-    /// The latest content that it wants.
+    /// The latest content that it registers.
     pub(crate) content: Content,
     /// True once it shall deregister.
     pub(crate) leaving: bool,
@@ -111,7 +110,7 @@ impl Replica {
             .weight(content.weight)
             .zone(&content.zone)
             .metadata([("note", &content.note)]);
-        // A process that waits long enough for the registry takes no more orders.
+        // A process that waits long for the registry accepts no more orders.
         if self.orders.try_send(Order::Update(update)).is_ok() {
             self.content = content;
         }

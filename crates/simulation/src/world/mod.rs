@@ -1,6 +1,8 @@
-//! Everything together: the registry's host, a recorder that nothing hampers, nodes with processes
-//! and watchers, and the network between them. Time goes on in steps, one host after the other, so
-//! that a seed and what is done in which step fix everything that happens.
+//! A simulated world: the registry's host, a recorder without faults, nodes with processes and
+//! watchers, and the network between them.
+//!
+//! Invariant: time advances in steps, one host after the other, so that a seed and the actions of
+//! each step determine everything that happens.
 
 mod faults;
 mod hosts;
@@ -75,7 +77,7 @@ pub struct World {
     pub(crate) network: Network,
     pub(crate) oracle: Oracle,
     pub(crate) faults: Faults,
-    /// By number; those that ended are gone.
+    /// The running replicas, by number.
     pub replicas: BTreeMap<usize, Replica>,
     pub(crate) watchers: Vec<Watcher>,
     machines: Vec<Machine>,
@@ -83,7 +85,7 @@ pub struct World {
     views: Vec<View>,
     replicas_ever: usize,
     probes_ever: u64,
-    /// Leases that their processes gave up for others, since the registry began.
+    /// Leases that their processes replaced by others, since the registry started.
     retired: Vec<u64>,
     steps: u64,
 }
@@ -135,7 +137,7 @@ impl World {
 
     // Time.
 
-    /// Lets so much time pass, or less where something is wrong.
+    /// Lets time pass, until a violation at most.
     pub fn run(&mut self, millis: Millis) {
         let until = self.now + millis;
         while self.now < until && self.oracle.violations.is_empty() {
@@ -321,7 +323,7 @@ impl World {
         self.watchers.push(Watcher { number, node, process, task });
     }
 
-    /// The raw watchers that can be ended, as [`Self::stop_watching`] takes them.
+    /// The raw watchers that can be stopped, by their index for [`Self::stop_watching`].
     pub(crate) fn watchers_on_nodes(&self) -> Vec<usize> {
         let nodes = self.watchers.iter().enumerate().filter(|(_, one)| one.node != RECORDER);
         nodes.map(|(index, _)| index).collect()

@@ -30,7 +30,7 @@ impl World {
         self.system(RECORDER).0.spawn(talk(probe));
     }
 
-    /// Asks for leases that have to be unknown.
+    /// Renews leases that must be unknown.
     pub fn probe_retired(&mut self) {
         if !self.retired.is_empty() {
             let leases = self.retired.clone();
@@ -46,7 +46,7 @@ impl World {
         self.probe(Probe::lapse);
     }
 
-    /// Asks how many instances of a namespace are held.
+    /// Checks how many instances of a namespace are held.
     pub fn probe_protection(&mut self, namespace: &str) {
         let (namespace, held) = (namespace.to_owned(), self.held(namespace) as u64);
         self.probe(|probe| probe.protection(namespace, held));

@@ -34,7 +34,7 @@ fn content(note: &str) -> Content {
 
 fn register(world: &mut World, node: usize, id: usize) -> usize {
     let terms = LeaseTerms { ttl_ms: TTL_MS, grace_ms: GRACE_MS };
-    // Every third takes no traffic, for one reason or another.
+    // Every third gets no traffic, for various reasons.
     let status = match id % 9 {
         2 => Status::Starting,
         5 => Status::Draining,
@@ -188,7 +188,7 @@ fn half_lost(hold_max_s: u64) -> World {
         world.set_links(node, "partition", &Link { cut: true, ..Link::default() });
     }
     run(&mut world, TTL_MS + 1_000);
-    // More than 30 % of 40 are too many: the first 12 or 13 go, the others are held.
+    // More than 30 % of 40 are too many: the first 12 or 13 are removed, the others held.
     let (members, held) = (world.members(NAMESPACE), world.held(NAMESPACE));
     assert!((27..=28).contains(&members), "{members} are there, {held} of them held");
     assert_eq!(held, members - 20, "all that are there and were lost are held");
@@ -293,7 +293,7 @@ fn fenced_lease_changes_nothing() {
         world.probe_fencing();
         run(&mut world, 500);
     }
-    // Another process takes the identity over; the first one takes it back, ever more slowly.
+    // Two processes take the identity from each other, ever more slowly.
     let number = *world.replicas.keys().next().unwrap();
     let contested = world.replicas[&number].identity.clone();
     let terms = LeaseTerms { ttl_ms: TTL_MS, grace_ms: GRACE_MS };
@@ -313,7 +313,7 @@ fn contended_instance_registers_again_at_once_after_a_partition() {
     let terms = LeaseTerms { ttl_ms: TTL_MS, grace_ms: GRACE_MS };
     let rival = world.register(3, contested, terms, content("second"));
     run(&mut world, 30_000);
-    // The later lease of an identity is the one that lives.
+    // The later lease of an identity is the active one.
     while world.replicas[&survivor].leases.last() < world.replicas[&rival].leases.last() {
         run(&mut world, 100);
     }

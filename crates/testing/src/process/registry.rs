@@ -227,7 +227,7 @@ impl RegistryProcess {
     /// Opens a connection to it.
     ///
     /// # Panics
-    /// If it takes no connection soon.
+    /// If it accepts no connection soon.
     pub async fn channel(&self) -> Channel {
         connect(self.address).await
     }

@@ -59,7 +59,7 @@ const FIELDS: [&str; 14] = [
     "no colon",
 ];
 
-/// Asks for services that do not exist, on one connection.
+/// Requests services that do not exist, on one connection.
 pub(super) async fn unknown_names(address: SocketAddr, rng: &mut Rng) -> io::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     for _ in 0..rng.u32(1..=REQUESTS_MAX) {

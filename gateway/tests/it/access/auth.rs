@@ -188,7 +188,7 @@ fn hex(text: &str) -> String {
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A route for one host that asks for a key, and nothing about the way by the service's name.
+/// A route for one host that requires a key; the implicit route has no rule.
 const BY_HOST: &str = "
     [auth.api_keys]
     file = 'api-keys.toml'

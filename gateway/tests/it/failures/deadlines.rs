@@ -65,7 +65,7 @@ async fn request_ends_at_the_deadline_of_its_caller() {
     assert_eq!(gateway.send(get("/hanging", "0")).await.status, 504);
 }
 
-/// Answers once it has all of a request.
+/// Responds once it has the whole request.
 async fn count(request: Request<Incoming>) -> Acted {
     let read = request.into_body().collect().await.map_err(|_| "the request breaks off")?;
     Ok(Response::new(full(read.to_bytes().len().to_string())))

@@ -8,7 +8,7 @@ use tonic::body::Body;
 
 use crate::support::{Answer, Gateway, act, full, orders, pieces, until, whole};
 
-/// Checks that an answer is a problem with a service, if it has one, and gives its line.
+/// Checks that a response is a problem document, and returns its access log line.
 async fn problem(
     gateway: &Gateway,
     answer: &Answer,
@@ -69,7 +69,7 @@ async fn missing_response_is_a_504() {
     until(async || {
         let answer = gateway.get("/v1").await;
         let line = problem(&gateway, &answer, 504, Some("orders")).await;
-        // It may have taken too long to find the instance.
+        // The search for the instance may have taken too long.
         (&line["instance"], &line["attempts"]) == (&"a".into(), &1.into())
     })
     .await;

@@ -14,7 +14,7 @@ async fn connect(gateway: &Gateway) -> TcpStream {
     stream
 }
 
-/// All that comes back until the connection ends.
+/// Everything received until the connection ends.
 async fn rest(mut stream: TcpStream) -> String {
     let mut bytes = Vec::new();
     soon(stream.read_to_end(&mut bytes)).await.unwrap();
@@ -29,7 +29,7 @@ async fn counted(gateway: &Gateway) -> u64 {
     line.map_or(0, |count| count.parse().unwrap())
 }
 
-/// An answer that must be a refusal: its status, and its id.
+/// The status and the id of a response that must be a refusal.
 fn refusal(answer: &str) -> (u16, String) {
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     let field = |name: &str| {

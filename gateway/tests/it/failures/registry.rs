@@ -1,4 +1,4 @@
-//! Requests go on, whatever becomes of the registry.
+//! Requests while the registry is unreachable or restarts.
 
 use crate::support::{Gateway, act, orders, soon, until};
 

@@ -133,7 +133,7 @@ async fn instance_at_its_limit_gets_no_request() {
     until(async || gateway.get("/v1").await.status == 200).await;
 }
 
-/// So many requests at once.
+/// Sends requests at the same time.
 async fn many(gateway: &Gateway, method: Method, path: &str, count: usize) -> Vec<Answer> {
     let requests = (0..count).map(|_| {
         let request = Request::builder().method(&method).uri(path).body(Body::empty()).unwrap();

@@ -15,12 +15,12 @@ use crate::support::Acted;
 pub const GREET: &str = "/greeter.Greeter/Greet";
 /// The same, again and again.
 pub const GREET_MANY: &str = "/greeter.Greeter/GreetMany";
-/// Each as it comes.
+/// The same for each request of a stream, as it comes.
 pub const GREET_EACH: &str = "/greeter.Greeter/GreetEach";
 
 type Greetings = Pin<Box<dyn Stream<Item = Result<GreetResponse, Status>> + Send>>;
 
-/// Greets callers with a name; refuses `nobody` at once, and `last` after a greeting.
+/// Greets names; refuses `nobody` at once, and `last` after a greeting.
 pub async fn greet(request: HttpRequest<Incoming>) -> Acted {
     let path = request.uri().path().to_owned();
     let request = request.map(Body::new);

@@ -19,7 +19,7 @@ use crate::{
     support::{Gateway, Instance, act, full, soon, until, whole},
 };
 
-/// A client that asks the gateway for this host.
+/// A client of the gateway with this host as its authority.
 async fn client(gateway: &Gateway, host: &str) -> Grpc<Channel> {
     let address = format!("http://{}", gateway.running.address());
     let endpoint = Endpoint::try_from(address).unwrap();
@@ -189,7 +189,7 @@ async fn deadline_is_enforced_and_propagated() {
     let gateway = Gateway::new("").await;
     let instance = gateway.instance("greeter", "a", act::hang).await;
     until(async || {
-        // By hand, as a client of tonic does not wait for the answer.
+        // By hand, since a client of tonic does not wait for the response.
         let request = HttpRequest::post(GREET).header("content-type", "application/grpc");
         let request = request.header("host", "greeter").header("grpc-timeout", "50m");
         let answer = gateway.http2().send(request.body(full(vec![0; 5])).unwrap()).await;

@@ -1,4 +1,4 @@
-//! Writes bytes to a socket and reads what comes back, with no opinion about HTTP of its own.
+//! Writes bytes to a socket and reads the response, without a library for HTTP.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -61,7 +61,7 @@ async fn read_to_end(read: &mut OwnedReadHalf, bytes: &mut Vec<u8>) -> bool {
     timeout(PATIENCE, read.read_to_end(bytes)).await.is_ok()
 }
 
-/// The statuses of all answers, without interim ones. The bodies that they come with hold none.
+/// The statuses of all responses, without interim ones. Their bodies contain no status line.
 pub fn statuses(bytes: &[u8]) -> Vec<u16> {
     let text = String::from_utf8_lossy(bytes);
     let lines = text.split("HTTP/1.").skip(1);

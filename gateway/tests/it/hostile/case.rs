@@ -3,11 +3,11 @@
 /// The response to a caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// One answer, after which the connection was closed, or the stream ended.
+    /// One response, after which the connection was closed or the stream ended.
     Answered(u16),
-    /// More than one answer, where there was one request: the last.
+    /// More than one response to one request: the status of the last.
     AnsweredAgain(u16),
-    /// No answer, but an end.
+    /// The end without a response.
     Cut,
     /// Neither.
     Open,

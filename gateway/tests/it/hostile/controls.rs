@@ -35,7 +35,7 @@ async fn ask(bytes: &[u8], answers: usize) -> (Vec<Seen>, Vec<u16>) {
     (upstream.take(), statuses(&read))
 }
 
-/// Asks for something that has to reach the instance with this target, and a body.
+/// Sends a request that must reach the instance with this target and body.
 async fn passes(bytes: impl AsRef<[u8]>, target: &str, body: &str) -> Seen {
     let (mut seen, statuses) = ask(bytes.as_ref(), 1).await;
     let said = String::from_utf8_lossy(bytes.as_ref());
@@ -213,7 +213,7 @@ async fn normalized_requests_are_forwarded_in_plain_form() {
     assert_eq!(seen.headers.get_all("content-length").iter().count(), 1);
 }
 
-/// RFC 9112, 6.3: the coding counts, the length is taken away, and the connection ends.
+/// RFC 9112, 6.3: the coding counts, the length is dropped, and the connection ends.
 #[tokio::test]
 async fn length_beside_a_coding_smuggles_nothing() {
     let smuggled = "GET /orders/smuggled HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";

@@ -44,7 +44,7 @@ impl Block {
             .field(":path", path)
     }
 
-    /// One field more, as it is spelled.
+    /// Adds a field with this exact spelling.
     pub fn field(mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
         // Literal, not indexed, with a new name.
         self.0.push(0);
@@ -122,14 +122,14 @@ async fn read_frame(read: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8, u32,
     Ok((head[3], stream, payload))
 }
 
-/// The first field of the first answer on a connection.
+/// The first field of the first response on a connection.
 fn status(block: &[u8]) -> u16 {
     // Before it the size of the table may change.
     let resized = block.iter().take_while(|byte| **byte & 0xe0 == 0x20).count();
     match block[resized..] {
         // Those that the static table holds.
         [index @ 0x88..=0x8e, ..] => [200, 204, 206, 304, 400, 404, 500][usize::from(index - 0x88)],
-        // Others, in digits.
+        // Other statuses, in digits.
         [0x48, len, ref rest @ ..] if len & 0x80 == 0 => digits(&rest[..usize::from(len)]),
         [0x48, len, ref rest @ ..] => digits(&decode_digits(&rest[..usize::from(len & 0x7f)])),
         _ => panic!("{block:x?} does not begin with a status"),

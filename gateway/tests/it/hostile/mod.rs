@@ -37,7 +37,7 @@ async fn judge(gateway: &Running, upstream: &Upstream, cases: &[Case]) {
         if !case.expected.covers(outcome) {
             surprises.push(format!("{}: {outcome:?} for {:?}", case.name, case.expected));
         }
-        // An instance may see how a body begins that turns out to be none.
+        // An instance may receive the start of a body that turns out to be invalid.
         let begun = after.begun > before.begun && case.expected != Expected::BodyCut;
         if begun || after.whole > before.whole {
             surprises.push(format!("{}: the instance was asked", case.name));

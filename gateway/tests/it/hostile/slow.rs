@@ -41,7 +41,7 @@ async fn dribble(write: &mut OwnedWriteHalf, bytes: &[u8]) {
         }
         sleep(PAUSE).await;
     }
-    // Nothing is left to send, or the peer is gone: read the rest.
+    // Nothing is left to send, or the peer has closed: read the rest.
     std::future::pending::<()>().await;
 }
 

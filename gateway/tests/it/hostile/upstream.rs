@@ -1,4 +1,4 @@
-//! An instance that answers everything and remembers what it was asked.
+//! An instance that responds to everything and records requests.
 
 use std::{
     convert::Infallible,
@@ -116,7 +116,7 @@ fn switched() -> Response<Answer> {
     answer
 }
 
-/// An answer without an end.
+/// An endless response.
 fn endless() -> Response<Answer> {
     let piece = || Ok(Frame::data(Bytes::from_static(&[b'a'; 64 * 1024])));
     Response::new(BodyExt::boxed(StreamBody::new(stream::repeat_with(piece))))

@@ -57,7 +57,7 @@ async fn head_in_pieces_is_read_completely() {
     let gateway = Gateway::new("").await;
     let instance = orders(&gateway).await;
     let mut stream = connect(&gateway).await;
-    // The second one begins with the first one, and ends after a rest would have begun.
+    // The second one starts with the first one, and ends after the idle time.
     let (begin, end) = ASKED.split_at(20);
     stream.write_all(&[ASKED, begin].concat()).await.unwrap();
     assert_eq!(heard(&mut stream).await.0, OK);

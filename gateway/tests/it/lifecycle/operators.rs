@@ -79,7 +79,7 @@ async fn all_services_of_the_routes_are_watched_from_the_start() {
     let names = ["cart", "orders", "payments", "prices", "search", "stock", "users"];
     let config = &routes_to(names);
     let gateway = Gateway::set_up(Setup { registry, config, ..Setup::default() }).await;
-    // Each is watched without a probe or a request; with them the service that is asked for first.
+    // Each is watched without a probe or a request, as is the first requested service.
     soon(gateway.registry.until(|registry| registry.watchers() > names.len())).await;
     until(async || gateway.operator("/health/ready").await.status == 200).await;
 }
@@ -91,7 +91,7 @@ async fn reload_keeps_readiness_and_watches_added_services() {
     let before = gateway.registry.watchers();
     gateway.registry.delay(Duration::from_secs(60 * 60));
     gateway.configure(&routes_to(["orders", "late-1", "late-2", "late-3"]));
-    // The registry answers none of the new watches, and the gateway stays ready.
+    // The registry responds to none of the new watches, and the gateway stays ready.
     until(async || gateway.get("/late-1").await.status == 503).await;
     assert_eq!(gateway.operator("/health/ready").await.status, 200);
     gateway.registry.restore();

@@ -96,7 +96,7 @@ async fn readiness_ends_with_the_drain() {
     soon(closing).await.unwrap();
 }
 
-/// A connection of HTTP/1.1, and requests on it: the head of each answer, whose body is empty.
+/// A connection of HTTP/1.1 for requests with empty responses: returns their heads.
 async fn ask(stream: &mut TcpStream) -> String {
     stream.write_all(b"GET /orders HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let mut head = Vec::new();

@@ -1,4 +1,4 @@
-//! Answers that are sent with fewer bytes.
+//! Compressed responses.
 
 use bytes::Bytes;
 use futures_util::stream;

@@ -99,7 +99,7 @@ async fn lax(_: Request<Incoming>) -> Acted {
     Ok(answer)
 }
 
-/// All values of the fields of CORS in an answer.
+/// All values of the CORS fields in a response.
 fn shared(answer: &Answer) -> Vec<String> {
     let fields = answer.headers.iter();
     let mut shared: Vec<_> = fields

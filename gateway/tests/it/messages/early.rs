@@ -140,7 +140,7 @@ async fn half_closed_caller_gets_its_response() {
 async fn closed_connection_cancels_its_call() {
     let gateway = Gateway::new("limits.timeout = '60s'").await;
     let (mut events, _release) = slow(&gateway).await;
-    // What is sent behind the request is not read before its answer has ended.
+    // Bytes behind the request are not read before its response has ended.
     for (reset, behind) in [(true, ""), (false, ""), (false, "\r\n"), (false, "GET /orders")] {
         let mut stream = TcpStream::connect(gateway.running.address()).await.unwrap();
         stream.write_all(b"GET /orders HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();

@@ -33,7 +33,7 @@ async fn fail(request: Request<Incoming>) -> Acted {
     Ok(response)
 }
 
-/// The status of a call that fails with details of so many bytes.
+/// The status of a call that fails with details of this size.
 async fn failed(client: &mut Grpc<Channel>, size: usize, late: bool) -> Status {
     client.ready().await.unwrap();
     let mut request = tonic::Request::new(GreetRequest::default());

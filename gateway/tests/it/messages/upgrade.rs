@@ -10,7 +10,7 @@ use tonic::body::Body;
 
 use crate::support::{Acted, Gateway, Instance, Setup, soon, whole};
 
-/// Takes a WebSocket, and gives its bytes back.
+/// Accepts a WebSocket and echoes its bytes.
 async fn take(mut request: Request<Incoming>) -> Acted {
     if !request.headers().contains_key(header::UPGRADE) {
         return Ok(Response::new(Body::empty()));
@@ -19,7 +19,7 @@ async fn take(mut request: Request<Incoming>) -> Acted {
     tokio::spawn(async move {
         let mut stream = TokioIo::new(upgrade.await.unwrap());
         let (mut read, mut write) = tokio::io::split(&mut stream);
-        // Until either side is gone.
+        // Until either side closes.
         let _ended = tokio::io::copy(&mut read, &mut write).await;
         let _gone = write.shutdown().await;
     });
@@ -38,7 +38,7 @@ fn asking() -> Request<Body> {
     request.body(Body::empty()).unwrap()
 }
 
-/// A WebSocket through a gateway whose requests may take so long when it ends.
+/// A WebSocket through a gateway with this drain time.
 async fn opened(drain: Duration) -> (Gateway, Instance, TokioIo<Upgraded>) {
     let gateway = Gateway::set_up(Setup { drain, ..Setup::default() }).await;
     let instance = gateway.instance("chat", "a", take).await;

@@ -7,7 +7,7 @@ use waypost_client::Registration;
 
 use crate::support::{Answer, Caller, Gateway, Instance, Setup, act, full, until, whole};
 
-/// An instance that answers with its id and the path that it is asked.
+/// An instance that responds with its id and the requested path.
 async fn named(
     gateway: &Gateway,
     id: &'static str,

@@ -36,7 +36,7 @@ async fn message(stream: &mut BufReader<TcpStream>) -> Option<(Vec<String>, Stri
     Some((lines, String::from_utf8(body).unwrap()))
 }
 
-/// An instance of `orders` that takes every target.
+/// An instance of `orders` that accepts every target.
 async fn raw_orders(gateway: &Gateway) -> Seen {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -64,7 +64,7 @@ async fn connect(gateway: &Gateway) -> BufReader<TcpStream> {
     BufReader::new(stream)
 }
 
-/// The status of the next answer on a connection.
+/// The status of the next response on a connection.
 async fn status(stream: &mut BufReader<TcpStream>) -> String {
     let (lines, _) = soon(message(stream)).await.expect("an answer");
     lines[0].split(' ').nth(1).unwrap().to_owned()
@@ -131,7 +131,7 @@ async fn head_in_pieces_is_encoded_as_one() {
     }
 }
 
-/// The start of a request is not certain behind others that came with it, and behind chunks.
+/// Behind pipelined requests and chunks, the start of a request is not certain.
 #[tokio::test]
 async fn bodies_are_never_encoded() {
     let gateway = Gateway::new("").await;

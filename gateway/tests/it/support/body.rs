@@ -15,7 +15,7 @@ use super::soon;
 /// The source of a body while it is sent; the body ends when this is dropped.
 type Feed = mpsc::Sender<Frame<Bytes>>;
 
-/// A body that is sent as it is fed.
+/// A body that is sent in pieces, as they are fed.
 pub fn fed() -> (Feed, Body) {
     let (feed, fed) = mpsc::channel(1);
     let fed = stream::unfold(fed, |mut fed| async move { Some((fed.recv().await?, fed)) });
@@ -28,7 +28,7 @@ pub fn frames(frames: impl Stream<Item = Frame<Bytes>> + Send + 'static) -> Body
     Body::new(StreamBody::new(frames).map_err(|never| match never {}))
 }
 
-/// A body of so many of the same piece.
+/// A body of `count` equal pieces.
 pub fn pieces(piece: &'static [u8], count: usize) -> Body {
     let piece = Frame::data(Bytes::from_static(piece));
     frames(stream::iter((0..count).map(move |_| Frame::data(piece.data_ref().unwrap().clone()))))

@@ -64,7 +64,7 @@ impl Caller {
     }
 }
 
-/// An answer that was read to its end.
+/// A response with its whole body.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -87,7 +87,7 @@ impl Answer {
     }
 }
 
-/// Reads an answer to its end.
+/// Reads a response to its end.
 pub async fn whole(answer: Response<Incoming>) -> Answer {
     let (head, body) = answer.into_parts();
     let (body, trailers) = read(body).await;

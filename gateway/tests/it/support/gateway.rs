@@ -114,7 +114,7 @@ impl Gateway {
         Caller::Http2(self.running.address())
     }
 
-    /// Sends a request in HTTP/1.1, and reads all of the answer.
+    /// Sends a request in HTTP/1.1 and reads the whole response.
     pub async fn send(&self, request: Request<Body>) -> Answer {
         whole(self.http1().send(request).await).await
     }
@@ -127,13 +127,13 @@ impl Gateway {
         self.send(Request::post(path).body(full(body)).unwrap()).await
     }
 
-    /// Asks as an operator.
+    /// Sends a request to the port of operators.
     pub async fn operator(&self, path: &str) -> Answer {
         let request = Request::get(path).body(Body::empty()).unwrap();
         whole(Caller::Http1(self.running.admin_address()).send(request).await).await
     }
 
-    /// Its access log, once it has so many lines; more are an error.
+    /// The access log, once it has `count` lines; more are an error.
     pub async fn told(&self, count: usize) -> Vec<Value> {
         until(async || self.lines.all().len() >= count).await;
         let lines = self.lines.all();

@@ -1,4 +1,4 @@
-//! Instances of services: small servers on loopback that note what comes to them.
+//! Instances of services: small servers on loopback that record requests.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use waypost_client::Registration;
 
 use super::until;
 
-/// An answer; or none, and the connection is closed.
+/// A response; an error closes the connection without one.
 pub type Acted = Result<Response<Body>, &'static str>;
 
 /// A request as an instance saw it.
@@ -54,7 +54,7 @@ impl Instance {
         Self { port, seen, _running: running }
     }
 
-    /// Its registration.
+    /// The registration of the instance.
     pub fn registration(&self, service: &str, id: &str) -> Registration {
         Registration::new(service, "127.0.0.1", self.port).id(id)
     }
@@ -68,7 +68,7 @@ impl Instance {
         self.seen().pop().expect("a request")
     }
 
-    /// Waits until so many requests came to it.
+    /// Waits until it has received `times` requests.
     pub async fn until_asked(&self, times: usize) {
         until(async || self.seen().len() >= times).await;
     }
@@ -102,7 +102,7 @@ async fn accept<F>(
     }
 }
 
-/// An instance of `orders` that answers with what it is sent, alone behind a gateway.
+/// The only instance of `orders` behind a gateway, which echoes requests.
 pub async fn orders(gateway: &super::Gateway) -> Instance {
     gateway.instance("orders", "a", act::echo).await
 }
@@ -113,7 +113,7 @@ pub mod act {
 
     use super::{Acted, Body, Incoming, Request, Response};
 
-    /// Answers with the body and the trailers that it is sent, as they come.
+    /// Responds with the request's body and trailers, as they come.
     pub async fn echo(request: Request<Incoming>) -> Acted {
         Ok(Response::new(Body::new(request.into_body())))
     }
@@ -123,7 +123,7 @@ pub mod act {
         ready(Err("closes the connection"))
     }
 
-    /// Never answers.
+    /// Never responds.
     pub async fn hang(_: Request<Incoming>) -> Acted {
         pending().await
     }

@@ -18,7 +18,7 @@ pub use self::{
     log::Lines,
 };
 
-/// No wait of these tests comes near it, unless something is wrong.
+/// Longer than any wait of these tests where all is well.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {

@@ -46,7 +46,7 @@ async fn instance_is_deregistered_at_a_signal() {
     }
 }
 
-/// A command that begins with SIGHUP ignored or not, whatever the tests began with.
+/// Starts a command that ignores SIGHUP or not, whatever the tests do.
 #[cfg(target_os = "linux")]
 async fn registered_with_hangup(server: &Server, action: &str) -> (Running, bool) {
     let mut command = Command::new("env");

@@ -18,7 +18,7 @@ use crate::cli::{
     watch_orders,
 };
 
-/// An HTTP/1.1 server that answers with a status line that can be changed, and records requests.
+/// An HTTP/1.1 server with a variable status line, which records requests.
 struct App {
     address: String,
     status: watch::Sender<&'static str>,
@@ -28,7 +28,7 @@ struct App {
 }
 
 impl App {
-    /// Answers `status`; nothing at all where that is empty.
+    /// The status line; no response if it is empty.
     async fn start(status: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();

@@ -199,7 +199,7 @@ async fn drain_ends_with_its_command() {
 #[tokio::test]
 async fn killed_wrapper_ends_its_command() {
     let server = Server::start().await;
-    // When it is up, and when it waits for the command to end. The registry is gone by then.
+    // While it is up, and while it waits for the command after the registry is stopped.
     for asked in [false, true] {
         let script = format!("trap 'echo asked' TERM; trap '' HUP INT; echo $$; {ON}");
         let mut register = registered(&server, &["--drain-time", "0s"], &script);

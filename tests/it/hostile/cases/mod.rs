@@ -129,7 +129,7 @@ pub(crate) fn entries(count: usize, value: &str) -> BTreeMap<String, String> {
     (0..count).map(|entry| (format!("key-{entry:02}"), value.to_owned())).collect()
 }
 
-/// Metadata of exactly so many bytes, each part within its limit.
+/// Metadata of exactly `bytes` bytes, each part within its limit.
 pub(crate) fn metadata_of(bytes: usize) -> BTreeMap<String, String> {
     let mut metadata = BTreeMap::new();
     let mut rest = bytes;
@@ -181,7 +181,7 @@ pub(crate) fn bytes(table: &mut Table) {
     table.raw("deep nesting", REGISTER, framed(&[0x7b; 10_000]), malformed(&["message"]));
 }
 
-/// The message with an unknown field that fills it up to so many bytes.
+/// The message with an unknown field that pads it to `bytes` bytes.
 pub(crate) fn padded(message: &[u8], bytes: usize) -> Vec<u8> {
     // Field 1000, its length in four bytes.
     let mut length = bytes - message.len() - 6;
