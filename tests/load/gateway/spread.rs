@@ -20,8 +20,8 @@ const WORK: Duration = Duration::from_millis(5);
 /// The least number of requests to all of them.
 const REQUESTS: usize = 15_000;
 
-/// When this process stalls, replicas with requests in flight look slow: a policy by latency
-/// rightly prefers the others for a while, which has nothing to do with equal shares.
+/// Routes by load. A stall of this process makes replicas with requests in flight look slow: a
+/// policy by latency would rightly prefer the others for a while.
 const BY_LOAD: &str = r#"
 implicit = true
 [[routes]]
@@ -32,7 +32,7 @@ strip = true
 policy = "least-request"
 "#;
 
-/// A replica in this process, that takes so long for each request.
+/// Starts a replica in this process that takes `work` for each request.
 async fn replica(client: &Client, id: String, work: Duration) -> Registered {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
     let port = listener.local_addr().expect("an address").port();
@@ -56,8 +56,8 @@ async fn replica(client: &Client, id: String, work: Duration) -> Registered {
     client.register(registration).await.expect("registered")
 }
 
-/// The number of requests to each replica by a gateway with these routes, where the first replica
-/// takes so long.
+/// Counts the requests that a gateway with these routes sends to each replica; the first replica
+/// takes `first` for each.
 async fn spread(first: Duration, routes: Option<PathBuf>) -> BTreeMap<String, usize> {
     let registry = serve().log("error").start().await;
     let client = client(&registry.port_file()).build().expect("a client");
@@ -97,7 +97,7 @@ async fn equal_replicas_get_equal_shares() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_replica_gets_little_traffic() {
     let _alone = alone().await;
-    let counts = spread(10 * WORK, None).await;
+    let counts = spread(40 * WORK, None).await;
     let fair = counts.values().sum::<usize>() / REPLICAS;
     let slow = counts.get("orders-00").copied().unwrap_or_default();
     assert!(slow * 5 < fair, "{slow} of {fair}");
