@@ -1,6 +1,6 @@
 //! Bodies over HTTP/1 with broken ends. The instance may see their beginning, never an end.
 
-use crate::hostile::case::{Case, Expected};
+use crate::hostile::support::case::{Case, Expected};
 
 pub fn cases() -> Vec<Case> {
     let smuggled = "GET /orders/smuggled HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";

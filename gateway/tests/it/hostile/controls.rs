@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::hostile::{
+use crate::hostile::support::{
     caller::{self, PATIENCE, statuses},
     case::{Case, Expected, Outcome},
     frames::{self, Block, END_HEADERS, END_STREAM, data, headers},

@@ -1,7 +1,7 @@
 //! Heads over HTTP/1 that must not be forwarded. Heads that the guard refuses come with their
 //! status; heads that hyper refuses first are here too, to detect when it no longer does.
 
-use crate::hostile::case::{Case, Expected};
+use crate::hostile::support::case::{Case, Expected};
 
 use Expected::{Refused, Status};
 

@@ -1,7 +1,7 @@
 //! Requests over HTTP/2 that must not be forwarded: above all those that would be something else
 //! over HTTP/1.1, which the instance gets.
 
-use crate::hostile::{
+use crate::hostile::support::{
     case::{Case, Expected},
     frames::{self, Block, END_HEADERS, END_STREAM, data, headers},
 };

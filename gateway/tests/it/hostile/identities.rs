@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use waypost_gateway::Running;
 
-use crate::hostile::{
+use crate::hostile::judge;
+use crate::hostile::support::{
     caller::hear,
     case::{
         Case,
@@ -21,7 +22,6 @@ use crate::hostile::{
     },
     frames::{self, Block, END_HEADERS, END_STREAM, headers},
     gateway::start_with,
-    judge,
     upstream::{Seen, Upstream},
 };
 

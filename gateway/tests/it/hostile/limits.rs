@@ -3,7 +3,7 @@
 use tempfile::TempDir;
 use waypost_gateway::Running;
 
-use crate::hostile::{
+use crate::hostile::support::{
     caller::{hear, speak},
     case::{Case, Expected, Outcome},
     frames::{self, Block, END_HEADERS, END_STREAM, data, headers},

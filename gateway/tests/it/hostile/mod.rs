@@ -3,21 +3,17 @@
 //! must.
 
 mod bodies;
-mod caller;
-mod case;
 mod controls;
-mod frames;
-mod gateway;
 mod heads;
 mod http2;
 mod identities;
 mod limits;
 mod slow;
-mod upstream;
+mod support;
 
-use self::case::{Case, Expected};
-use self::gateway::start;
-use self::upstream::Upstream;
+use self::support::case::{Case, Expected};
+use self::support::gateway::start;
+use self::support::upstream::Upstream;
 use waypost_gateway::Running;
 
 /// Speaks all cases to a gateway without a configuration.
@@ -32,7 +28,7 @@ async fn judge(gateway: &Running, upstream: &Upstream, cases: &[Case]) {
     let mut surprises = Vec::new();
     for case in cases {
         let before = upstream.counts();
-        let outcome = caller::speak(gateway.address(), case).await;
+        let outcome = support::caller::speak(gateway.address(), case).await;
         let after = upstream.counts();
         if !case.expected.covers(outcome) {
             surprises.push(format!("{}: {outcome:?} for {:?}", case.name, case.expected));

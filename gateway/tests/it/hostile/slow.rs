@@ -8,7 +8,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::hostile::{
+use crate::hostile::support::{
     caller,
     case::Outcome,
     frames::{self, Block},

@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::hostile::{caller::PATIENCE, case::Outcome};
+use crate::hostile::support::{caller::PATIENCE, case::Outcome};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;

@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::hostile::{
+use crate::hostile::support::{
     case::{Case, Outcome},
     frames,
 };
