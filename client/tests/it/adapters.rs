@@ -6,10 +6,7 @@ use axum::{Router, extract::Request, routing::get};
 use futures_util::{StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::{client::legacy::Client as HttpClient, rt::TokioExecutor};
-use tokio::{
-    net::{TcpListener, TcpSocket},
-    time::timeout,
-};
+use tokio::{net::TcpListener, time::timeout};
 use tower::{
     Layer, Service as _, ServiceExt, balance::p2c::Balance, discover::Change, load::Constant,
     service_fn,
@@ -17,6 +14,8 @@ use tower::{
 use waypost_client::{
     HttpLayer, Instance, Registration, Service, Update, fake::Registry, proto::Status,
 };
+
+use crate::support::{gone, instance};
 
 /// Longer than any wait of these tests where all is well.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,24 +30,6 @@ async fn served(id: &'static str) -> Instance {
     let app = Router::new().route("/who", get(answer));
     tokio::spawn(async move { axum::serve(listener, app).await });
     instance(id, address.port())
-}
-
-fn instance(id: &str, port: u16) -> Instance {
-    Instance {
-        service: "orders".into(),
-        id: id.into(),
-        host: "127.0.0.1".into(),
-        port: port.into(),
-        status: Status::Up.into(),
-        ..Instance::default()
-    }
-}
-
-/// An instance that accepts no connection. The socket keeps its port until it is dropped.
-fn gone() -> (Instance, TcpSocket) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    (instance("gone", socket.local_addr().unwrap().port()), socket)
 }
 
 #[tokio::test]

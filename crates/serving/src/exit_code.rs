@@ -1,8 +1,6 @@
-//! The exit codes of all programs; 0 is success.
+//! The exit codes of all programs. 0 is success; clap exits with 2 on invalid arguments.
 
 /// The program failed.
 pub const FAILED: u8 = 1;
-/// The arguments are invalid.
-pub const USAGE: u8 = 2;
 /// The configuration is invalid.
 pub const CONFIGURATION: u8 = 64;

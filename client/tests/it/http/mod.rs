@@ -26,10 +26,12 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpSocket},
+    net::TcpListener,
 };
 use tonic::body::Body;
-use waypost_client::{CallTimeout, HttpChannel, Instance, Policy, Service, proto::Status};
+use waypost_client::{CallTimeout, HttpChannel, Instance, Policy, Service};
+
+use crate::support::instance;
 
 /// Longer than any wait of these tests where all is well.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -142,24 +144,6 @@ async fn answer(
 
 fn status(status: StatusCode) -> Response<Body> {
     Response::builder().status(status).body(Body::empty()).unwrap()
-}
-
-fn instance(id: &str, port: u16) -> Instance {
-    Instance {
-        service: "orders".into(),
-        id: id.into(),
-        host: "127.0.0.1".into(),
-        port: port.into(),
-        status: Status::Up.into(),
-        ..Instance::default()
-    }
-}
-
-/// An instance that accepts no connection. The socket keeps its port until it is dropped.
-fn gone() -> (Instance, TcpSocket) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    (instance("gone", socket.local_addr().unwrap().port()), socket)
 }
 
 /// By turns, so that each instance gets its calls.

@@ -11,7 +11,8 @@ use tokio::{
 use tower::Service as _;
 use waypost_client::{CallTimeout, FailureKind, ServedBy, Service};
 
-use super::{Behavior, Log, PATIENCE, channel, get, gone, post, served, text, timed};
+use super::{Behavior, Log, PATIENCE, channel, get, post, served, text, timed};
+use crate::support::gone;
 
 #[tokio::test]
 async fn request_reaches_an_instance_unchanged() {
