@@ -12,10 +12,14 @@ struct Floors {
     floors: &'static [&'static [&'static str]],
 }
 
-const FLOORS: [Floors; 4] = [
+const FLOORS: [Floors; 5] = [
     Floors {
         root: "crates/core/src",
         floors: &[&["failpoint"], &["model"], &["registry"], &["testing"]],
+    },
+    Floors {
+        root: "crates/auth/src",
+        floors: &[&["unauthorized"], &["jwt"], &["callers", "policy"], &["certificate"]],
     },
     Floors {
         root: "src",

@@ -94,6 +94,6 @@ impl Unauthorized {
 }
 
 /// Builds a challenge; a plain `Bearer` if a header cannot have the text.
-pub(super) fn challenge(text: &str) -> HeaderValue {
+pub(crate) fn challenge(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
 }

@@ -5,12 +5,13 @@ use std::{fmt, path::Path, time::SystemTime};
 use http::{HeaderMap, header::AUTHORIZATION};
 use waypost_config::{Invalid, Section, value::boolean};
 
-use crate::{
-    AuthMethod, Identity, Unauthorized,
+use super::{
     api_keys::ApiKeys,
+    identity::{AuthMethod, Identity},
     identity_headers::{self, remove_forged},
     tokens::{self, Tokens},
 };
+use crate::Unauthorized;
 
 /// Identifies callers, as the table `[auth]` of a configuration sets it.
 ///

@@ -8,7 +8,8 @@ use std::{
 use serde::Deserialize;
 use serde_json::Number;
 
-use crate::{AuthMethod, Identity, Unauthorized};
+use super::identity::{AuthMethod, Identity};
+use crate::Unauthorized;
 
 /// The conditions on claims.
 #[derive(Default)]

@@ -13,10 +13,12 @@ use waypost_config::{
     value::{Value, invalid, nonempty_string, string},
 };
 
-use crate::{
-    AuthMethod, Identity, Unauthorized, identity_headers::is_identity_header,
+use super::{
+    identity::{AuthMethod, Identity},
+    identity_headers::is_identity_header,
     tokens::CREDENTIAL_BYTES_MAX,
 };
+use crate::Unauthorized;
 
 /// The valid API keys, and the header in which callers send them.
 pub(super) struct ApiKeys {

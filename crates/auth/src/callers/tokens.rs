@@ -19,10 +19,13 @@ use waypost_config::{
     value::{Value, duration, invalid, nonempty_string, string},
 };
 
-use crate::{
-    Identity, Unauthorized,
+use super::{
     claims::{Claims, Terms},
-    keys::{self, Key},
+    identity::Identity,
+};
+use crate::{
+    Unauthorized,
+    jwt::keys::{self, Key},
 };
 
 /// The greatest length of credentials, in bytes.

@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::Identity;
+use super::identity::Identity;
 
 const SUBJECT: HeaderName = HeaderName::from_static("x-waypost-subject");
 const SCOPES: HeaderName = HeaderName::from_static("x-waypost-scopes");

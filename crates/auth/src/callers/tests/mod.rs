@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use waypost_config::{ConfigErrors, parse};
 
-use super::{Authenticator, Identity, Unauthorized};
+use crate::{Authenticator, Identity, Unauthorized};
 
 /// The time of all tests, in seconds since 1970.
 const NOW: u64 = 1_800_000_000;

@@ -23,10 +23,10 @@ const KEYS_MAX: usize = 64;
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 
 /// A key and its algorithms.
-pub(super) struct Key {
-    pub(super) kid: Option<String>,
-    pub(super) algorithms: Vec<Algorithm>,
-    pub(super) key: DecodingKey,
+pub(crate) struct Key {
+    pub(crate) kid: Option<String>,
+    pub(crate) algorithms: Vec<Algorithm>,
+    pub(crate) key: DecodingKey,
 }
 
 /// A key of a set (RFC 7517, section 4; RFC 7518, section 6; RFC 8037, section 2).
@@ -54,7 +54,7 @@ enum UnusableKey {
 }
 
 /// Reads the keys of `[auth.jwt]`: those of the set, then the single ones. Never none.
-pub(super) fn read(section: &mut Section<'_>, directory: &Path) -> Result<Vec<Key>, Invalid> {
+pub(crate) fn read(section: &mut Section<'_>, directory: &Path) -> Result<Vec<Key>, Invalid> {
     if !section.has("jwks") && !section.has("keys") {
         return Err(section.error("jwks", "is missing, and so is keys: one of them is required"));
     }
