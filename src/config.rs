@@ -20,6 +20,9 @@ use waypost_serving::telemetry::LogFormat;
 
 use crate::model::{LeaseId, Limits, Name};
 
+/// With TLS callers prove their names, and without a policy no name may do anything.
+const TLS_WITHOUT_POLICY: &str = "--tls needs --policy, a file with the rights of those callers";
+
 /// The configuration of a server. [`Config::default`] serves on `127.0.0.1:7510`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -31,6 +34,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The storage backend.
     pub store: StoreKind,
+    /// The folder with `tls.crt`, `tls.key` and `ca.crt`; `None`: clear text.
+    pub tls: Option<PathBuf>,
     /// The log levels, in the filter syntax of `tracing-subscriber`.
     pub log: String,
     /// The log format; `None`: pretty on a terminal, else JSON.
@@ -46,6 +51,7 @@ impl Default for Config {
             port_file: None,
             data_dir: PathBuf::from("./waypost-data"),
             store: StoreKind::Disk,
+            tls: None,
             log: "info".to_owned(),
             log_format: None,
             limits: Limits::default(),
@@ -88,6 +94,8 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     /// `--store`, `WAYPOST_STORE`.
     pub store: Option<String>,
+    /// `--tls`, `WAYPOST_TLS`.
+    pub tls: Option<PathBuf>,
     /// `--log`, `WAYPOST_LOG`.
     pub log: Option<String>,
     /// `--log-format`, `WAYPOST_LOG_FORMAT`.
@@ -120,6 +128,7 @@ impl Config {
         let store = file.read("store", from_str);
         let data_dir = file.read("data_dir", from_str);
         let port_file = file.read("port_file", from_str);
+        let tls = file.read("tls", from_str);
         let log = file.read("log", log_filter);
         let log_format = file.read("log_format", from_str);
         let limits = file.table("limits", read_limits);
@@ -128,6 +137,7 @@ impl Config {
             port_file: port_file?,
             data_dir: data_dir?.unwrap_or(default.data_dir),
             store: store?.unwrap_or(default.store),
+            tls: tls?,
             log: log?.unwrap_or(default.log),
             log_format: log_format?,
             limits: limits?.unwrap_or(default.limits),
@@ -150,6 +160,10 @@ impl Config {
             }
         }
         self.port_file = overrides.port_file.or(self.port_file.take());
+        self.tls = overrides.tls.or(self.tls.take());
+        if self.tls.is_some() {
+            errors.push(TLS_WITHOUT_POLICY.to_owned());
+        }
         self.data_dir = overrides.data_dir.unwrap_or_else(|| self.data_dir.clone());
     }
 }
@@ -267,6 +281,17 @@ mod tests {
             assert!(shown.contains(expected), "{shown}, not {expected}");
         }
         assert_eq!(error.0.len(), 9, "{error}");
+    }
+
+    #[test]
+    fn tls_needs_a_policy() {
+        let tls = Some(PathBuf::from("identity"));
+        for loaded in [
+            load("", Overrides { tls, ..Overrides::default() }),
+            load("tls = 'identity'", Overrides::default()),
+        ] {
+            assert_eq!(loaded.expect_err("an error").0, [TLS_WITHOUT_POLICY]);
+        }
     }
 
     #[test]

@@ -33,6 +33,10 @@ pub(crate) struct ServeArguments {
     /// [default: disk].
     #[arg(long, value_name = "disk|memory|etcd", env = "WAYPOST_STORE")]
     store: Option<String>,
+    /// Identity folder with `tls.crt`, `tls.key` and `ca.crt`: the port speaks TLS only [default:
+    /// clear text].
+    #[arg(long, value_name = "DIR", env = "WAYPOST_TLS")]
+    tls: Option<PathBuf>,
     /// Log format [default: pretty on a terminal, else json].
     #[arg(long, value_name = "pretty|json", env = "WAYPOST_LOG_FORMAT")]
     log_format: Option<String>,
@@ -42,8 +46,9 @@ pub(crate) struct ServeArguments {
 }
 
 pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
-    let ServeArguments { config, listen, port_file, data_dir, store, log_format, log } = arguments;
-    let overrides = Overrides { config, listen, port_file, data_dir, store, log, log_format };
+    let ServeArguments { config, listen, port_file, data_dir, store, tls, log_format, log } =
+        arguments;
+    let overrides = Overrides { config, listen, port_file, data_dir, store, tls, log, log_format };
     let config = match Config::load(overrides) {
         Ok(config) => config,
         Err(errors) => {
