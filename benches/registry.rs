@@ -14,7 +14,7 @@ use waypost::{
         Content, Filter, Host, InstanceId, LeaseId, LeaseTerms, Limits, Metadata, Name, Parts,
         ServiceKey, Status, Tick, Version, WallTime,
     },
-    registry::{Command, Now, Outcome, Patch, Registry, Target},
+    registry::{Command, LeaseSeed, Now, Outcome, Patch, Registry, Target},
     store::MemoryStore,
 };
 use waypost_serving::tasks::Tasks;
@@ -76,7 +76,7 @@ fn turn(registry: &mut Registry, commands: impl IntoIterator<Item = Command>, mi
 
 /// A registry with instances, and their leases.
 fn filled(instances: usize) -> (Registry, Vec<LeaseId>) {
-    let mut registry = Registry::new(0, 7, &Limits::default());
+    let mut registry = Registry::new(0, LeaseSeed::repeatable(7), &Limits::default());
     let mut leases = Vec::with_capacity(instances);
     for first in (0..instances).step_by(A_TURN) {
         let mut plan = registry.plan(now(0));
@@ -100,7 +100,7 @@ fn register_100_000(bencher: Bencher<'_, '_>) {
         .counter(ItemsCount::new(count))
         .with_inputs(|| {
             let commands: Vec<_> = (0..count).map(register).collect();
-            (Registry::new(0, 7, &Limits::default()), commands)
+            (Registry::new(0, LeaseSeed::repeatable(7), &Limits::default()), commands)
         })
         .bench_local_values(|(mut registry, commands)| {
             let mut commands = commands.into_iter().peekable();
@@ -192,7 +192,15 @@ fn change_to_watches(bencher: Bencher<'_, '_>, watches: usize) {
     let runtime = Runtime::new().unwrap();
     let engine = runtime.block_on(async {
         let (tasks, (store, nothing)) = (Tasks::default(), MemoryStore::open());
-        Engine::start(store, nothing, &Limits::default(), Clock::start(), &tasks).unwrap()
+        Engine::start(
+            store,
+            nothing,
+            LeaseSeed::repeatable(1),
+            &Limits::default(),
+            Clock::start(),
+            &tasks,
+        )
+        .unwrap()
     });
     let (told, mut heard) = tokio::sync::mpsc::channel(watches);
     let tasks = Tasks::default();

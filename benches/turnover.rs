@@ -26,7 +26,7 @@ use waypost::{
         Content, Host, InstanceId, LeaseTerms, Limits, Metadata, Name, Parts, ServiceKey, Status,
         Version,
     },
-    registry::{Outcome, Target},
+    registry::{LeaseSeed, Outcome, Target},
     store::DiskStore,
 };
 use waypost_serving::tasks::Tasks;
@@ -66,7 +66,9 @@ fn fill(data: &Path, instances: u64, turnover: u64) {
     runtime.block_on(async {
         let (limits, tasks) = (Limits::default(), Tasks::default());
         let (store, loaded) = DiskStore::open(data, &limits).unwrap();
-        let engine = Engine::start(store, loaded, &limits, Clock::start(), &tasks).unwrap();
+        let engine =
+            Engine::start(store, loaded, LeaseSeed::repeatable(1), &limits, Clock::start(), &tasks)
+                .unwrap();
         for first in (0..instances).step_by(AT_ONCE as usize) {
             let indexes = first..instances.min(first + AT_ONCE);
             join_all(indexes.map(|index| replace(&engine, index, turnover))).await;

@@ -33,8 +33,8 @@ use crate::{
         Content, Cursor, HistoryId, InstanceId, LeaseTerms, Limits, Name, Revision, ServiceKey,
     },
     registry::{
-        ChangeLog, Command, LeaseTable, Outcome, Patch, ProtectedNamespace, Refusal, Registry,
-        Service, Target,
+        ChangeLog, Command, LeaseSeed, LeaseTable, Outcome, Patch, ProtectedNamespace, Refusal,
+        Registry, Service, Target,
     },
     store::{Backup, Store, StoreError, StoredState},
 };
@@ -116,19 +116,20 @@ pub struct EngineStatus {
 
 impl Engine {
     /// Starts from a store's state, on a thread of its own: a wave of expiries keeps a core busy
-    /// for a while and a store may block, and lookups must continue beside both.
+    /// for a while and a store may block, and lookups must continue beside both. Lease ids come
+    /// from `seed`.
     ///
     /// Errors: the thread can't be started.
     pub fn start<S: Store>(
         store: S,
         loaded: StoredState,
+        seed: LeaseSeed,
         limits: &Limits,
         clock: Clock,
         tasks: &Tasks,
     ) -> io::Result<Self> {
         let StoredState { history, restored } = loaded;
-        let (registry, log) =
-            Registry::restore(0, fastrand::u64(..), limits, restored, clock.tick());
+        let (registry, log) = Registry::restore(0, seed, limits, restored, clock.tick());
         let directory = Directory::default();
         for service in registry.services() {
             directory.put(Arc::clone(service));

@@ -80,7 +80,7 @@ mod tests {
         clock::Clock,
         engine::Engine,
         model::Limits,
-        registry::{Outcome, Target},
+        registry::{LeaseSeed, Outcome, Target},
         store::MemoryStore,
     };
 
@@ -89,7 +89,15 @@ mod tests {
         let tasks = Tasks::default();
         let limits = Limits::default();
         let (store, nothing) = MemoryStore::open();
-        let engine = Engine::start(store, nothing, &limits, Clock::start(), &tasks).unwrap();
+        let engine = Engine::start(
+            store,
+            nothing,
+            LeaseSeed::repeatable(1),
+            &limits,
+            Clock::start(),
+            &tasks,
+        )
+        .unwrap();
         let mut stream = engine.keep_alive();
         let mut lasting = Vec::new();
         for number in 0..3 * TRACKED_MIN {

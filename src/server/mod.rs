@@ -39,6 +39,7 @@ use crate::{
     config::{Config, StoreKind},
     engine::Engine,
     model::Limits,
+    registry::LeaseSeed,
     store::{DiskStore, MemoryStore, Store, StoreError, StoredState},
 };
 
@@ -64,6 +65,7 @@ pub struct Core {
     health: HealthReport,
     limits: Arc<Limits>,
     clock: Clock,
+    seed: LeaseSeed,
     tasks: Tasks,
 }
 
@@ -83,6 +85,9 @@ pub enum RunError {
     /// The store failed to open.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The system's random generator failed.
+    #[error("can't get random bytes from the system: {0}")]
+    Random(io::Error),
     /// Creating the engine's thread failed.
     #[error("can't start a thread: {0}")]
     Thread(io::Error),
@@ -118,7 +123,8 @@ impl Server {
     /// streams end with `UNAVAILABLE`, and calls in flight finish. Not cancel safe.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let Self { listener, address, config } = self;
-        let core = Core::new(config.limits.clone(), Clock::start()).await;
+        let seed = lease_seed().map_err(RunError::Random)?;
+        let core = Core::new(config.limits.clone(), Clock::start(), seed).await;
         let starting = async {
             match config.store {
                 StoreKind::Memory => {
@@ -157,8 +163,9 @@ impl Server {
 }
 
 impl Core {
-    /// Makes a server that is starting. Must be called in a tokio runtime.
-    pub async fn new(limits: Limits, clock: Clock) -> Self {
+    /// Makes a server that is starting, whose lease ids come from `seed`. Must be called in a tokio
+    /// runtime.
+    pub async fn new(limits: Limits, clock: Clock, seed: LeaseSeed) -> Self {
         let (early, health) = grpc::early_services().await;
         let stop = CancellationToken::new();
         Self {
@@ -168,6 +175,7 @@ impl Core {
             health,
             limits: Arc::new(limits),
             clock,
+            seed,
             tasks: Tasks::default(),
         }
     }
@@ -175,7 +183,7 @@ impl Core {
     /// Starts the engine on the contents of a store, and serves calls from here on. Must be called
     /// only once.
     pub async fn start<S: Store>(&self, store: S, loaded: StoredState) -> Result<(), RunError> {
-        let engine = Engine::start(store, loaded, &self.limits, self.clock, &self.tasks);
+        let engine = Engine::start(store, loaded, self.seed, &self.limits, self.clock, &self.tasks);
         let engine = engine.map_err(RunError::Thread)?;
         let failure = engine.store_failure();
         self.router.open(&engine, &self.limits);
@@ -229,4 +237,11 @@ impl Core {
         info!("stopped");
         ended
     }
+}
+
+/// Draws the seed of this process's lease ids from the system's random generator.
+fn lease_seed() -> io::Result<LeaseSeed> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    Ok(LeaseSeed::new(random))
 }

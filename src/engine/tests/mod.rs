@@ -26,7 +26,7 @@ use crate::{
     clock::Clock,
     engine::{Engine, Watch, WatchEvent, WatchScope, WatchedChange},
     model::{Change, ChangeKind, Cursor, Filter, LeaseId, Limits, RemovalReason, Revision},
-    registry::{Outcome, Patch, Target, Transition},
+    registry::{LeaseSeed, Outcome, Patch, Target, Transition},
     store::{Backup, MemoryStore, Store, StoreError},
 };
 
@@ -81,7 +81,8 @@ struct TestEngine {
 fn start_with(store: impl Store, limits: &Limits) -> TestEngine {
     let (clock, tasks) = (Clock::start(), Tasks::default());
     let (_, nothing) = MemoryStore::open();
-    let engine = Engine::start(store, nothing, limits, clock, &tasks).unwrap();
+    let engine =
+        Engine::start(store, nothing, LeaseSeed::repeatable(1), limits, clock, &tasks).unwrap();
     TestEngine { engine, clock, tasks }
 }
 

@@ -13,7 +13,7 @@ use waypost_core::testing::{content, id, key};
 use super::{tables::CHANGES, *};
 use crate::{
     model::{LeaseTerms, Tick, WallTime},
-    registry::{Command, Now, Registry, Target},
+    registry::{Command, LeaseSeed, Now, Registry, Target},
 };
 
 /// The content of a disk.
@@ -302,7 +302,7 @@ async fn batch_that_contradicts_the_stored_leases_is_rejected() {
         Command::Register { service: key("a"), id, content, terms }
     };
     let deregister = |id| Command::Deregister { target: Target::Identity(key("a"), id) };
-    let mut registry = Registry::new(0, 1, &Limits::default());
+    let mut registry = Registry::new(0, LeaseSeed::repeatable(1), &Limits::default());
     let added = transitions(&mut registry, ids().map(register).collect());
     let removed = transitions(&mut registry, ids().map(deregister).collect());
 

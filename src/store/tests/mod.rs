@@ -16,7 +16,7 @@ use crate::{
         Change, ChangeKind, Content, HistoryId, Instance, LeaseId, LeaseTerms, Limits, Metadata,
         Name, Status, Tick, WallTime,
     },
-    registry::{Command, Now, Patch, Registry, RestoredLease, Target, Transition},
+    registry::{Command, LeaseSeed, Now, Patch, Registry, RestoredLease, Target, Transition},
 };
 
 const CHANGES_MAX: usize = 64;
@@ -45,7 +45,8 @@ struct Workload {
 impl Workload {
     fn start(loaded: StoredState, seed: u64) -> Self {
         let history = loaded.history;
-        let (registry, _) = Registry::restore(0, seed, &limits(), loaded.restored, Tick(0));
+        let (registry, _) =
+            Registry::restore(0, LeaseSeed::repeatable(seed), &limits(), loaded.restored, Tick(0));
         Self {
             registry,
             history,
@@ -140,7 +141,8 @@ impl Workload {
     /// Compares a reopened store with the expected state, and continues from it.
     fn restart(&mut self, loaded: StoredState, seed: u64) {
         self.compare(&loaded);
-        let (registry, log) = Registry::restore(0, seed, &limits(), loaded.restored, Tick(0));
+        let (registry, log) =
+            Registry::restore(0, LeaseSeed::repeatable(seed), &limits(), loaded.restored, Tick(0));
         assert_eq!(registry.instances(), self.registry.instances());
         // Memory has at most as many as the limits allow.
         let kept = self.changes.len().min(CHANGES_MAX) as u64;

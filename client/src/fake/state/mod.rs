@@ -9,7 +9,9 @@ use waypost_core::{
         Cursor, Filter, HistoryId, InstanceId, LeaseId, LeaseTerms, Limits, Name, RemovalReason,
         Revision, ServiceKey, Tick, WallTime, page_token_after, services_in_page,
     },
-    registry::{AbsorbedChange, ChangeLog, Command, Due, Now, Outcome, Registry, Service, Target},
+    registry::{
+        AbsorbedChange, ChangeLog, Command, Due, LeaseSeed, Now, Outcome, Registry, Service, Target,
+    },
 };
 
 use super::convert::{self, RequestReader};
@@ -61,7 +63,7 @@ impl FakeState {
     pub(super) fn new(histories: u64) -> Self {
         let limits = Limits::default();
         Self {
-            registry: Registry::new(0, histories, &limits),
+            registry: Registry::new(0, LeaseSeed::repeatable(histories), &limits),
             log: ChangeLog::new(Revision::default(), limits.log_changes_max, limits.log_bytes_max),
             services: BTreeSet::new(),
             history: history(histories),

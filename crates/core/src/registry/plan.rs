@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     command::{Command, Outcome, Patch, Refusal, Target},
-    lease::{Due, LeaseState},
+    lease::{Due, Generations, LeaseState},
     state::{Now, Registry},
     transition::Transition,
 };
@@ -28,6 +28,8 @@ pub struct Plan<'a> {
     added: HashMap<(Arc<ServiceKey>, InstanceId), u32>,
     revision: Revision,
     grants: usize,
+    /// The generations of further grants; `None` before the first.
+    generations: Option<Generations>,
     /// The number of expired leases of each namespace in the plan.
     expired: HashMap<Name, u32>,
 }
@@ -56,6 +58,7 @@ impl<'a> Plan<'a> {
             added: HashMap::new(),
             revision: registry.revision,
             grants: 0,
+            generations: None,
             expired: HashMap::new(),
         }
     }
@@ -116,7 +119,9 @@ impl<'a> Plan<'a> {
         if self.registry.instances() + self.grants >= instances_max {
             return Err(Refusal::Full { instances_max });
         }
-        let lease = self.registry.leases.upcoming(self.grants);
+        let leases = &self.registry.leases;
+        let generations = self.generations.get_or_insert_with(|| leases.generations());
+        let lease = leases.upcoming(self.grants, generations);
         self.grants += 1;
         self.revision = self.revision.next();
         let instance = Arc::new(Instance {

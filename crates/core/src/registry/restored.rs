@@ -5,7 +5,7 @@
 use std::{collections::hash_map::Entry, sync::Arc};
 
 use super::{
-    lease::RestoredLease,
+    lease::{LeaseSeed, RestoredLease},
     log::ChangeLog,
     roster::{Member, Roster},
     state::{Registry, Service},
@@ -35,7 +35,7 @@ impl Registry {
     /// `seed` are as for [`Self::new`].
     pub fn restore(
         server: u8,
-        seed: u64,
+        seed: LeaseSeed,
         limits: &Limits,
         restored: RestoredState,
         now: Tick,

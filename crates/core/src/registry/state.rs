@@ -5,7 +5,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
-    lease::{Due, LeaseTable, Leases},
+    lease::{Due, LeaseSeed, LeaseTable, Leases},
     protection::{ProtectedNamespace, Protection},
     roster::Roster,
 };
@@ -44,9 +44,9 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Makes an empty registry. `server` and `seed` go into the lease ids: the number of this
-    /// server, and a random number that must differ between processes.
-    pub fn new(server: u8, seed: u64, limits: &Limits) -> Self {
+    /// Makes an empty registry. `server`, the number of this server, and `seed` go into the lease
+    /// ids.
+    pub fn new(server: u8, seed: LeaseSeed, limits: &Limits) -> Self {
         Self {
             services: HashMap::new(),
             leases: Leases::new(server, seed, limits.protection_hold_max),

@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use waypost::{
     clock::Clock,
     model::{Limits, WallTime},
+    registry::LeaseSeed,
     server::Core,
     store::MemoryStore,
 };
@@ -232,10 +233,11 @@ impl World {
         self.network.enter(REGISTRY);
         let limits = self.plan.limits.clone();
         let wall = WallTime(BEGINNING + self.now);
+        let seed = LeaseSeed::repeatable(self.random.u64(..));
         let (runtime, _) = self.system(REGISTRY);
         runtime.spawn(async move {
             let clock = Clock::simulated(wall);
-            let core = Core::new(limits, clock).await;
+            let core = Core::new(limits, clock, seed).await;
             let (store, loaded) = MemoryStore::open();
             core.start(store, loaded).await.expect("nothing is stored");
             let connections = incoming(port).await;

@@ -7,6 +7,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
     due::Due,
+    generations::{Generations, LeaseSeed},
     restored::RestoredLease,
     stalls::Stalls,
     table::{LeaseTable, Observed},
@@ -22,14 +23,14 @@ use crate::{
 pub(in crate::registry) struct Leases {
     table: Arc<LeaseTable>,
     slots: Vec<LeaseSlot>,
-    /// Free slots, the longest free first, so that generations take long to repeat.
+    /// Free slots, the longest free first, so that a slot takes long to be reused.
     free: VecDeque<u32>,
     wheel: ExpiryWheel,
     stalls: Stalls,
     /// The time for which an expired lease is held, in milliseconds.
     hold_ms: u32,
     server: u8,
-    seed: u64,
+    generations: Generations,
 }
 
 /// A slot: the instance of its lease, and the terms. A take-over keeps the slot and grants its next
@@ -49,10 +50,9 @@ struct LeaseSlot {
 }
 
 impl LeaseSlot {
-    /// Makes a free slot whose next lease has the generation after the given one.
-    fn free(generation: u64) -> Self {
-        Self { instance: None, ttl_ms: 0, grace_ms: 0, first_generation: generation, generation }
-    }
+    /// A slot that never had a lease.
+    const FREE: Self =
+        Self { instance: None, ttl_ms: 0, grace_ms: 0, first_generation: 0, generation: 0 };
 }
 
 /// The state of a lease.
@@ -67,7 +67,7 @@ pub(in crate::registry) enum LeaseState<'a> {
 }
 
 impl Leases {
-    pub(in crate::registry) fn new(server: u8, seed: u64, hold_max: Duration) -> Self {
+    pub(in crate::registry) fn new(server: u8, seed: LeaseSeed, hold_max: Duration) -> Self {
         Self {
             table: Arc::new(LeaseTable::new()),
             slots: Vec::new(),
@@ -76,7 +76,7 @@ impl Leases {
             stalls: Stalls::default(),
             hold_ms: millis(hold_max),
             server,
-            seed,
+            generations: Generations::new(seed),
         }
     }
 
@@ -110,16 +110,28 @@ impl Leases {
         self.table.lease_in(slot)
     }
 
-    /// Returns the lease of the `nth` grant from now, counted from 0.
-    pub(in crate::registry) fn upcoming(&self, nth: usize) -> LeaseId {
-        let (slot, generation) = match self.free.get(nth) {
-            Some(slot) => (*slot, self.slots[*slot as usize].generation.wrapping_add(1)),
-            None => {
-                let slot = (self.slots.len() + nth - self.free.len()) as u32;
-                (slot, scatter(self.seed, slot))
-            }
+    /// Returns a copy of the generations that follow, for [`Self::upcoming`].
+    pub(in crate::registry) fn generations(&self) -> Generations {
+        self.generations.clone()
+    }
+
+    /// Returns the lease of the `nth` grant from now, counted from 0. Takes its generation from a
+    /// copy of [`Self::generations`], from which those of the grants before it were taken.
+    pub(in crate::registry) fn upcoming(
+        &self,
+        nth: usize,
+        generations: &mut Generations,
+    ) -> LeaseId {
+        let slot = match self.free.get(nth) {
+            Some(slot) => *slot,
+            None => (self.slots.len() + nth - self.free.len()) as u32,
         };
-        self.lease(slot, generation)
+        self.lease(slot, generations.next(self.generation(slot)))
+    }
+
+    /// Returns the generation that was granted last in a slot; 0 without one.
+    fn generation(&self, slot: u32) -> u64 {
+        self.slots.get(slot as usize).map_or(0, |lease_slot| lease_slot.generation)
     }
 
     /// Returns the lease that supersedes the given one.
@@ -141,6 +153,7 @@ impl Leases {
         terms: LeaseTerms,
         now: Tick,
     ) {
+        self.generations.next(self.generation(lease.slot()));
         let lease_slot = LeaseSlot {
             instance: Some(instance),
             ttl_ms: millis(terms.ttl),
@@ -167,7 +180,7 @@ impl Leases {
         let slot = lease.slot();
         while self.slots.len() < slot as usize {
             let free = self.slots.len() as u32;
-            self.slots.push(LeaseSlot::free(scatter(self.seed, free)));
+            self.slots.push(LeaseSlot::FREE);
             self.free.push_back(free);
         }
         let suspect = instance.presence == Presence::Suspect;
@@ -337,15 +350,6 @@ fn millis(duration: Duration) -> u32 {
     u32::try_from(Tick(0).after(duration).0).unwrap_or(u32::MAX)
 }
 
-/// Returns the first generation of a slot, which differs between processes and slots (the finalizer
-/// of SplitMix64; Steele, Lea, Flood 2014).
-fn scatter(seed: u64, slot: u32) -> u64 {
-    let mut mixed = seed.wrapping_add(u64::from(slot).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (mixed ^ (mixed >> 31)) % LeaseId::GENERATIONS
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -366,9 +370,44 @@ mod tests {
         })
     }
 
+    fn next(leases: &Leases) -> LeaseId {
+        leases.upcoming(0, &mut leases.generations())
+    }
+
+    #[test]
+    fn lease_of_a_reused_slot_does_not_follow_from_the_one_before() {
+        let mut leases = Leases::new(0, LeaseSeed::repeatable(1), Duration::from_secs(600));
+        let mut steps = std::collections::BTreeSet::new();
+        let mut before = None;
+        for _ in 0..100 {
+            let lease = next(&leases);
+            leases.grant(lease, instance(), terms(5_000), Tick(0));
+            leases.end(lease.slot());
+            if let Some(before) = before.replace(lease.generation()) {
+                steps.insert(lease.generation().wrapping_sub(before) % LeaseId::GENERATIONS);
+            }
+        }
+        assert_eq!(steps.len(), 99, "each step differs");
+    }
+
+    #[test]
+    fn planned_leases_are_granted_as_planned() {
+        let mut leases = Leases::new(0, LeaseSeed::repeatable(1), Duration::from_secs(600));
+        for round in 0..3 {
+            let mut generations = leases.generations();
+            let planned: Vec<_> =
+                (0..4).map(|nth| leases.upcoming(nth, &mut generations)).collect();
+            for lease in &planned {
+                assert_eq!(next(&leases), *lease, "round {round}");
+                leases.grant(*lease, instance(), terms(5_000), Tick(0));
+            }
+            leases.end(planned[1].slot());
+        }
+    }
+
     #[test]
     fn generations_wrap_and_skip_lease_0() {
-        let mut leases = Leases::new(0, 1, Duration::from_secs(600));
+        let mut leases = Leases::new(0, LeaseSeed::repeatable(1), Duration::from_secs(600));
         let last = LeaseId::new(0, LeaseId::GENERATIONS - 1, 0);
         leases.grant(last, instance(), terms(5_000), Tick(0));
         let next = leases.successor(last);
@@ -379,14 +418,13 @@ mod tests {
         leases.end(0);
         assert!(matches!(leases.state(last), LeaseState::Unknown));
         assert!(matches!(leases.state(next), LeaseState::Unknown));
-        assert_eq!(leases.upcoming(0), LeaseId::new(0, 2, 0));
     }
 
     #[test]
     fn longest_free_slot_is_reused_first() {
-        let mut leases = Leases::new(0, 1, Duration::from_secs(600));
+        let mut leases = Leases::new(0, LeaseSeed::repeatable(1), Duration::from_secs(600));
         for slot in 0..4 {
-            let lease = leases.upcoming(0);
+            let lease = next(&leases);
             assert_eq!(lease.slot(), slot);
             leases.grant(lease, instance(), terms(5_000), Tick(0));
         }
@@ -394,15 +432,17 @@ mod tests {
             leases.end(slot);
         }
         assert_eq!(leases.active(), 1);
-        let slots: Vec<_> = (0..5).map(|nth| leases.upcoming(nth).slot()).collect();
+        let mut generations = leases.generations();
+        let slots: Vec<_> =
+            (0..5).map(|nth| leases.upcoming(nth, &mut generations).slot()).collect();
         assert_eq!(slots, [2, 0, 3, 4, 5]);
     }
 
     #[test]
     fn part_of_a_millisecond_of_ttl_counts_as_one() {
         let terms = LeaseTerms { ttl: Duration::from_micros(1_000_001), ..terms(0) };
-        let mut leases = Leases::new(0, 1, Duration::from_secs(600));
-        let lease = leases.upcoming(0);
+        let mut leases = Leases::new(0, LeaseSeed::repeatable(1), Duration::from_secs(600));
+        let lease = next(&leases);
         leases.grant(lease, instance(), terms, Tick(0));
         assert_eq!(leases.take_due(Tick(1_001), 10).0, []);
         let reason = RemovalReason::Expired;
@@ -411,8 +451,8 @@ mod tests {
 
     #[test]
     fn stalls_do_not_count_against_leases() {
-        let mut leases = Leases::new(0, 1, Duration::from_secs(600));
-        let lease = leases.upcoming(0);
+        let mut leases = Leases::new(0, LeaseSeed::repeatable(1), Duration::from_secs(600));
+        let lease = next(&leases);
         leases.grant(lease, instance(), terms(1_000), Tick(500));
         leases.record_stall(Tick(100), Tick(400));
         leases.record_stall(Tick(450), Tick(600));
@@ -426,8 +466,8 @@ mod tests {
 
     #[test]
     fn stream_found_broken_after_a_stall_leaves_time_for_a_heartbeat() {
-        let mut leases = Leases::new(0, 1, Duration::from_secs(600));
-        let lease = leases.upcoming(0);
+        let mut leases = Leases::new(0, LeaseSeed::repeatable(1), Duration::from_secs(600));
+        let lease = next(&leases);
         let disconnect_grace = Duration::from_millis(20);
         let terms = LeaseTerms { disconnect_grace, ..terms(9_000) };
         leases.grant(lease, instance(), terms, Tick(0));
@@ -446,9 +486,9 @@ mod tests {
 
     #[test]
     fn visits_are_bounded_and_the_rest_remains_due() {
-        let mut leases = Leases::new(0, 1, Duration::from_secs(600));
+        let mut leases = Leases::new(0, LeaseSeed::repeatable(1), Duration::from_secs(600));
         for _ in 0..10 {
-            leases.grant(leases.upcoming(0), instance(), terms(1_000), Tick(0));
+            leases.grant(next(&leases), instance(), terms(1_000), Tick(0));
         }
         let (first, more) = leases.take_due(Tick(2_000), 4);
         assert_eq!((first.len(), more), (4, true));

@@ -3,6 +3,7 @@
 //! wheel.
 
 mod due;
+mod generations;
 mod leases;
 mod renewal;
 mod restored;
@@ -11,6 +12,8 @@ mod table;
 mod wheel;
 
 pub use due::Due;
+pub(super) use generations::Generations;
+pub use generations::LeaseSeed;
 pub(super) use leases::{LeaseState, Leases};
 pub use renewal::StreamId;
 pub use restored::RestoredLease;

@@ -29,6 +29,11 @@ impl Stamp {
         Self((lease.generation() << (Self::TIME_BITS + 3)) | renewed_at.0.min(Self::TIME))
     }
 
+    /// Returns whether the stamps of two generations have the same part of them.
+    pub(super) fn have_equal_generations(one: u64, other: u64) -> bool {
+        (one ^ other) << (Self::TIME_BITS + 3) == 0
+    }
+
     #[inline]
     pub(super) fn renewed_at(self) -> Tick {
         Tick(self.0 & Self::TIME)

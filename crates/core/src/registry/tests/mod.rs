@@ -12,7 +12,7 @@ mod trial;
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Command, Due, Now, Outcome, Patch, Refusal, Registry, Target};
+use super::{Command, Due, LeaseSeed, Now, Outcome, Patch, Refusal, Registry, Target};
 use crate::{
     model::{Change, Content, LeaseId, Limits, RemovalReason, Tick, WallTime},
     testing::{id, key, terms},
@@ -24,6 +24,7 @@ const HOLD_MS: u64 = 3_000;
 /// An empty registry with room for `instances_max` instances.
 fn registry(server: u8, seed: u64, instances_max: usize) -> Registry {
     let protection_hold_max = Duration::from_millis(HOLD_MS);
+    let seed = LeaseSeed::repeatable(seed);
     Registry::new(server, seed, &Limits { instances_max, protection_hold_max, ..Limits::default() })
 }
 
