@@ -172,8 +172,8 @@ async fn snapshot_during_the_removal_of_a_service_is_exact() {
     let _evicted = shared.log.write().append(change, Revision(1));
     let key = Arc::clone(&service.key);
     let roster = crate::registry::Roster::default();
-    let revision = Revision(2);
-    shared.directory.put(Arc::new(crate::registry::Service { key, roster, revision }));
+    let (revision, number) = (Revision(2), service.number);
+    shared.directory.put(Arc::new(crate::registry::Service { key, roster, revision, number }));
     let subjects = WatchScope::Namespace(name("n"));
     let mut watch = test.engine.watch(subjects, Filter::default(), None);
     let (captured, capture) = std::sync::mpsc::sync_channel(1);

@@ -4,11 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    roster::{Member, Roster},
-    state::{Registry, Service},
-    transition::Transition,
-};
+use super::{roster::Member, state::Registry, transition::Transition};
 use crate::model::{Change, ChangeKind, Presence, Revision, Tick};
 
 /// The change that an absorbed transition made, as watchers see it.
@@ -28,7 +24,8 @@ impl Registry {
         let slot = transition.slot();
         match transition {
             Transition::Added { instance, lease, terms } => {
-                self.leases.grant(lease, instance, terms, now);
+                let service = self.service_or_new(&instance.service, Revision::default()).number;
+                self.leases.grant(lease, service, instance, terms, now);
             }
             Transition::TakenOver { instance, lease, terms, .. } => {
                 self.leases.supersede(lease, instance, terms, now);
@@ -54,12 +51,7 @@ impl Registry {
     /// Applies a change to the service of the instance, whose lease has the given slot. Returns the
     /// revision of the service's change before.
     fn store(&mut self, change: &Change, slot: u32) -> Revision {
-        let key = &change.instance.service;
-        let service = self.services.entry(Arc::clone(key)).or_insert_with(|| {
-            let revision = Revision::default();
-            Arc::new(Service { key: Arc::clone(key), roster: Roster::default(), revision })
-        });
-        let service = Arc::make_mut(service);
+        let service = self.service_or_new(&change.instance.service, Revision::default());
         let previous = std::mem::replace(&mut service.revision, change.revision());
         match &change.kind {
             ChangeKind::Added | ChangeKind::Updated { .. } => {

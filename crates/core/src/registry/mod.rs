@@ -22,7 +22,7 @@ mod transition;
 pub use absorb::AbsorbedChange;
 pub use command::{Command, Outcome, Patch, Refusal, Target};
 pub use encoding::SharedEncoding;
-pub use lease::{Due, LeaseSeed, LeaseTable, RestoredLease, StreamId};
+pub use lease::{Due, LeaseSeed, LeaseTable, RestoredLease, ServiceNumber, StreamId};
 pub use log::{ChangeLog, LogEntry};
 pub use plan::Plan;
 pub use protection::{ExpiryShare, ProtectedNamespace};

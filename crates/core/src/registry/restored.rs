@@ -2,15 +2,15 @@
 //!
 //! Pure.
 
-use std::{collections::hash_map::Entry, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     lease::{LeaseSeed, RestoredLease},
     log::ChangeLog,
-    roster::{Member, Roster},
-    state::{Registry, Service},
+    roster::Member,
+    state::Registry,
 };
-use crate::model::{Change, Limits, Revision, ServiceKey, Tick};
+use crate::model::{Change, Limits, Revision, Tick};
 
 /// The contents of a store.
 #[derive(Debug, Default)]
@@ -41,6 +41,8 @@ impl Registry {
         now: Tick,
     ) -> (Self, ChangeLog) {
         let mut registry = Self::new(server, seed, limits);
+        // The last change of a new service may be as late as the floor of the log, so that no watch
+        // from before the floor continues.
         let floor = restored.floor();
         registry.revision = restored.revision;
         let mut log = ChangeLog::new(floor, limits.log_changes_max, limits.log_bytes_max);
@@ -53,26 +55,13 @@ impl Registry {
             let (slot, instance) = (restored.lease.slot(), Arc::clone(&restored.instance));
             let service = registry.service_or_new(&instance.service, floor);
             service.roster.insert(Member { instance: Arc::clone(&instance), slot });
-            registry.leases.restore(restored, now);
+            let number = service.number;
+            registry.leases.restore(restored, number, now);
             registry.protection.restore(&instance, slot, now);
         }
         // A service without instances is kept only while the log holds its last change.
         let floor = log.floor();
         registry.services.retain(|_, s| !s.roster.is_empty() || s.revision > floor);
         (registry, log)
-    }
-
-    /// Returns the service, or a new one. The last change of a new one may be as late as the floor
-    /// of the log, so that no watch from before the floor continues.
-    fn service_or_new(&mut self, key: &Arc<ServiceKey>, floor: Revision) -> &mut Service {
-        let service = match self.services.entry(Arc::clone(key)) {
-            Entry::Occupied(service) => service.into_mut(),
-            Entry::Vacant(entry) => {
-                let key = Arc::clone(key);
-                let roster = Roster::default();
-                entry.insert(Arc::new(Service { key, roster, revision: floor }))
-            }
-        };
-        Arc::make_mut(service)
     }
 }

@@ -2,10 +2,14 @@
 //!
 //! Pure.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
-    lease::{Due, LeaseSeed, LeaseTable, Leases},
+    lease::{Due, LeaseSeed, LeaseTable, Leases, ServiceNumber},
     protection::{ProtectedNamespace, Protection},
     roster::Roster,
 };
@@ -29,6 +33,8 @@ pub struct Service {
     pub roster: Roster,
     /// The revision of the last change to one of them.
     pub revision: Revision,
+    /// The number that the lease table has for it.
+    pub number: ServiceNumber,
 }
 
 /// The instances of all services, and their leases.
@@ -36,6 +42,8 @@ pub struct Service {
 pub struct Registry {
     /// Includes services without instances while the log may hold their last removal.
     pub(super) services: HashMap<Arc<ServiceKey>, Arc<Service>>,
+    /// The number of the service that was added last.
+    latest_number: ServiceNumber,
     pub(super) leases: Leases,
     pub(super) protection: Protection,
     pub(super) revision: Revision,
@@ -49,6 +57,7 @@ impl Registry {
     pub fn new(server: u8, seed: LeaseSeed, limits: &Limits) -> Self {
         Self {
             services: HashMap::new(),
+            latest_number: ServiceNumber::default(),
             leases: Leases::new(server, seed, limits.protection_hold_max),
             protection: Protection::default(),
             revision: Revision::default(),
@@ -115,6 +124,27 @@ impl Registry {
         for due in due_leases {
             self.leases.reinstate(*due, now);
         }
+    }
+
+    /// Returns the service, or a new one, whose last change has the given revision.
+    pub(super) fn service_or_new(
+        &mut self,
+        key: &Arc<ServiceKey>,
+        revision: Revision,
+    ) -> &mut Service {
+        let service = match self.services.entry(Arc::clone(key)) {
+            Entry::Occupied(service) => service.into_mut(),
+            Entry::Vacant(entry) => {
+                self.latest_number = self.latest_number.next();
+                entry.insert(Arc::new(Service {
+                    key: Arc::clone(key),
+                    roster: Roster::default(),
+                    revision,
+                    number: self.latest_number,
+                }))
+            }
+        };
+        Arc::make_mut(service)
     }
 
     /// Drops a service without instances once the log has evicted its last change. Returns whether

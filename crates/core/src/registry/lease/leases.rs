@@ -9,6 +9,7 @@ use super::{
     due::Due,
     generations::{Generations, LeaseSeed},
     restored::RestoredLease,
+    service_number::ServiceNumber,
     stalls::Stalls,
     table::{LeaseTable, Observed},
     wheel::ExpiryWheel,
@@ -149,6 +150,7 @@ impl Leases {
     pub(in crate::registry) fn grant(
         &mut self,
         lease: LeaseId,
+        service: ServiceNumber,
         instance: Arc<Instance>,
         terms: LeaseTerms,
         now: Tick,
@@ -169,13 +171,18 @@ impl Leases {
             debug_assert_eq!(freed, Some(lease.slot()), "leases are granted in order");
             self.slots[slot] = lease_slot;
         }
-        self.table.grant(lease, now);
+        self.table.grant(lease, service, now);
         self.wheel.insert(lease.slot(), now.after(terms.ttl));
     }
 
     /// Restores a lease, renewed as of `now`. Leases must come in the order of their slots, before
     /// any grant.
-    pub(in crate::registry) fn restore(&mut self, restored: RestoredLease, now: Tick) {
+    pub(in crate::registry) fn restore(
+        &mut self,
+        restored: RestoredLease,
+        service: ServiceNumber,
+        now: Tick,
+    ) {
         let RestoredLease { instance, lease, first_generation, terms } = restored;
         let slot = lease.slot();
         while self.slots.len() < slot as usize {
@@ -191,7 +198,7 @@ impl Leases {
             first_generation,
             generation: lease.generation(),
         });
-        self.table.grant(lease, now);
+        self.table.grant(lease, service, now);
         if suspect {
             self.hold(slot, now);
         } else {
@@ -212,7 +219,7 @@ impl Leases {
         lease_slot.ttl_ms = millis(terms.ttl);
         lease_slot.grace_ms = millis(terms.disconnect_grace);
         lease_slot.generation = lease.generation();
-        self.table.grant(lease, now);
+        self.table.supersede(lease, now);
         self.wheel.remove(lease.slot());
         self.wheel.insert(lease.slot(), now.after(terms.ttl));
     }
@@ -358,6 +365,8 @@ mod tests {
         testing::{content, id, key, terms},
     };
 
+    const SERVICE: ServiceNumber = ServiceNumber(1);
+
     fn instance() -> Arc<Instance> {
         Arc::new(Instance {
             service: Arc::new(key("s")),
@@ -381,7 +390,7 @@ mod tests {
         let mut before = None;
         for _ in 0..100 {
             let lease = next(&leases);
-            leases.grant(lease, instance(), terms(5_000), Tick(0));
+            leases.grant(lease, SERVICE, instance(), terms(5_000), Tick(0));
             leases.end(lease.slot());
             if let Some(before) = before.replace(lease.generation()) {
                 steps.insert(lease.generation().wrapping_sub(before) % LeaseId::GENERATIONS);
@@ -399,7 +408,7 @@ mod tests {
                 (0..4).map(|nth| leases.upcoming(nth, &mut generations)).collect();
             for lease in &planned {
                 assert_eq!(next(&leases), *lease, "round {round}");
-                leases.grant(*lease, instance(), terms(5_000), Tick(0));
+                leases.grant(*lease, SERVICE, instance(), terms(5_000), Tick(0));
             }
             leases.end(planned[1].slot());
         }
@@ -409,7 +418,7 @@ mod tests {
     fn generations_wrap_and_skip_lease_0() {
         let mut leases = Leases::new(0, LeaseSeed::repeatable(1), Duration::from_secs(600));
         let last = LeaseId::new(0, LeaseId::GENERATIONS - 1, 0);
-        leases.grant(last, instance(), terms(5_000), Tick(0));
+        leases.grant(last, SERVICE, instance(), terms(5_000), Tick(0));
         let next = leases.successor(last);
         assert_eq!(next, LeaseId::new(0, 1, 0), "generation 0 of slot 0 would be lease 0");
         leases.supersede(next, instance(), terms(5_000), Tick(0));
@@ -426,7 +435,7 @@ mod tests {
         for slot in 0..4 {
             let lease = next(&leases);
             assert_eq!(lease.slot(), slot);
-            leases.grant(lease, instance(), terms(5_000), Tick(0));
+            leases.grant(lease, SERVICE, instance(), terms(5_000), Tick(0));
         }
         for slot in [2, 0, 3] {
             leases.end(slot);
@@ -443,7 +452,7 @@ mod tests {
         let terms = LeaseTerms { ttl: Duration::from_micros(1_000_001), ..terms(0) };
         let mut leases = Leases::new(0, LeaseSeed::repeatable(1), Duration::from_secs(600));
         let lease = next(&leases);
-        leases.grant(lease, instance(), terms, Tick(0));
+        leases.grant(lease, SERVICE, instance(), terms, Tick(0));
         assert_eq!(leases.take_due(Tick(1_001), 10).0, []);
         let reason = RemovalReason::Expired;
         assert_eq!(leases.take_due(Tick(1_024), 10).0, [Due::Expired { lease, reason }]);
@@ -453,7 +462,7 @@ mod tests {
     fn stalls_do_not_count_against_leases() {
         let mut leases = Leases::new(0, LeaseSeed::repeatable(1), Duration::from_secs(600));
         let lease = next(&leases);
-        leases.grant(lease, instance(), terms(1_000), Tick(500));
+        leases.grant(lease, SERVICE, instance(), terms(1_000), Tick(500));
         leases.record_stall(Tick(100), Tick(400));
         leases.record_stall(Tick(450), Tick(600));
         leases.record_stall(Tick(700), Tick(3_700));
@@ -470,7 +479,7 @@ mod tests {
         let lease = next(&leases);
         let disconnect_grace = Duration::from_millis(20);
         let terms = LeaseTerms { disconnect_grace, ..terms(9_000) };
-        leases.grant(lease, instance(), terms, Tick(0));
+        leases.grant(lease, SERVICE, instance(), terms, Tick(0));
         let table = leases.table();
         let (first, second) = (table.open_stream(), table.open_stream());
         assert!(table.renew_over(first, lease, Tick(1_000)));
@@ -488,7 +497,7 @@ mod tests {
     fn visits_are_bounded_and_the_rest_remains_due() {
         let mut leases = Leases::new(0, LeaseSeed::repeatable(1), Duration::from_secs(600));
         for _ in 0..10 {
-            leases.grant(next(&leases), instance(), terms(1_000), Tick(0));
+            leases.grant(next(&leases), SERVICE, instance(), terms(1_000), Tick(0));
         }
         let (first, more) = leases.take_due(Tick(2_000), 4);
         assert_eq!((first.len(), more), (4, true));

@@ -13,7 +13,10 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::renewal::{RenewalSource, Stamp, StreamId};
+use super::{
+    renewal::{RenewalSource, Stamp, StreamId},
+    service_number::ServiceNumber,
+};
 use crate::{
     failpoint,
     model::{LeaseId, Tick},
@@ -43,6 +46,15 @@ struct AtomicSlot {
     stamp: AtomicU64,
     /// The call or stream of the last renewal, as a [`RenewalSource`].
     source: AtomicU64,
+    /// The service of the lease, as a [`ServiceNumber`].
+    service: AtomicU64,
+}
+
+impl AtomicSlot {
+    #[inline]
+    fn service(&self) -> ServiceNumber {
+        ServiceNumber(self.service.load(Ordering::Acquire))
+    }
 }
 
 /// A lease as the owner read it. It can be sealed unless it was renewed since.
@@ -86,21 +98,57 @@ impl LeaseTable {
     /// Linearizable: after `true`, the owner reads this renewal.
     #[inline]
     pub fn renew(&self, lease: LeaseId, now: Tick) -> bool {
-        self.renew_by(lease, now, RenewalSource::CALL)
+        self.renew_by(lease, now, RenewalSource::CALL, |_| true)
+    }
+
+    /// Like [`Self::renew`], if `allowed` returns true for the service of the lease. A lease that
+    /// is not allowed is left as if it were not active.
+    #[inline]
+    pub fn renew_if(
+        &self,
+        lease: LeaseId,
+        now: Tick,
+        mut allowed: impl FnMut(ServiceNumber) -> bool,
+    ) -> bool {
+        self.renew_by(lease, now, RenewalSource::CALL, |slot| allowed(slot.service()))
     }
 
     /// Like [`Self::renew`], over a stream. If the stream breaks before the next renewal, the lease
     /// expires after its grace.
     #[inline]
     pub fn renew_over(&self, stream: StreamId, lease: LeaseId, now: Tick) -> bool {
-        self.renew_by(lease, now, RenewalSource::over(stream))
+        self.renew_by(lease, now, RenewalSource::over(stream), |_| true)
     }
 
-    fn renew_by(&self, lease: LeaseId, now: Tick, source: RenewalSource) -> bool {
+    /// Like [`Self::renew_over`], with the condition of [`Self::renew_if`].
+    #[inline]
+    pub fn renew_over_if(
+        &self,
+        stream: StreamId,
+        lease: LeaseId,
+        now: Tick,
+        mut allowed: impl FnMut(ServiceNumber) -> bool,
+    ) -> bool {
+        self.renew_by(lease, now, RenewalSource::over(stream), |slot| allowed(slot.service()))
+    }
+
+    #[inline]
+    fn renew_by(
+        &self,
+        lease: LeaseId,
+        now: Tick,
+        source: RenewalSource,
+        allowed: impl FnOnce(&AtomicSlot) -> bool,
+    ) -> bool {
         let Some(slot_state) = self.slot_state(lease.slot()) else { return false };
         let fences = !failpoint::planted("no-fence");
         let lease = if fences { lease } else { self.lease_in(lease.slot()).unwrap_or(lease) };
         if slot_state.lease.load(Ordering::Acquire) != lease.bits() || lease.bits() == 0 {
+            return false;
+        }
+        // If the slot got another lease since, this may be the service of that one. Then the stamp
+        // is that lease's, too, and is not open to this one.
+        if !allowed(slot_state) {
             return false;
         }
         // The source before the stamp: a reader of the new stamp also reads the new source.
@@ -126,6 +174,14 @@ impl LeaseTable {
                 Err(stamp) => seen = Stamp(stamp),
             }
         }
+    }
+
+    /// Returns the service of the lease in a slot, or of the last one that was; `None` if there
+    /// never was one.
+    pub fn service_in(&self, slot: u32) -> Option<ServiceNumber> {
+        let slot_state = self.slot_state(slot)?;
+        let service = slot_state.service();
+        (service != ServiceNumber::default()).then_some(service)
     }
 
     /// Returns whether a lease is active.
@@ -182,8 +238,8 @@ impl LeaseTable {
         Observed { stamp: Stamp(stamp), broken_at: RenewalSource(source).broken_at() }
     }
 
-    /// Puts a lease into its slot. The lease before can't be renewed from here on.
-    pub(super) fn grant(&self, lease: LeaseId, now: Tick) {
+    /// Puts a lease into its slot, which has none.
+    pub(super) fn grant(&self, lease: LeaseId, service: ServiceNumber, now: Tick) {
         let Some(segment) = self.segments.get(lease.slot() as usize / SEGMENT_SLOTS) else {
             return;
         };
@@ -191,6 +247,15 @@ impl LeaseTable {
             std::iter::repeat_with(AtomicSlot::default).take(SEGMENT_SLOTS).collect()
         });
         let Some(slot_state) = slots.get(lease.slot() as usize % SEGMENT_SLOTS) else { return };
+        // Before the stamp: a renewal that reads the new service also reads the new stamp.
+        slot_state.service.store(service.0, Ordering::Release);
+        self.supersede(lease, now);
+    }
+
+    /// Puts the next lease of an identity into its slot. The lease before can't be renewed from
+    /// here on.
+    pub(super) fn supersede(&self, lease: LeaseId, now: Tick) {
+        let Some(slot_state) = self.slot_state(lease.slot()) else { return };
         slot_state.source.store(RenewalSource::CALL.0, Ordering::Release);
         // The stamp before the lease: a concurrent renewal of the old lease fails its exchange.
         slot_state.stamp.store(Stamp::new(lease, now).0, Ordering::Release);
@@ -246,16 +311,18 @@ impl LeaseTable {
 mod tests {
     use super::*;
 
+    const SERVICE: ServiceNumber = ServiceNumber(1);
+
     #[test]
     fn only_the_lease_in_the_slot_renews() {
         let table = LeaseTable::new();
         let first = LeaseId::new(0, 41, 7);
         let second = LeaseId::new(0, 42, 7);
         assert!(!table.renew(first, Tick(5)));
-        table.grant(first, Tick(10));
+        table.grant(first, SERVICE, Tick(10));
         assert!(table.renew(first, Tick(20)));
         assert_eq!(table.observe(7).renewed_at(), Tick(20));
-        table.grant(second, Tick(30));
+        table.grant(second, SERVICE, Tick(30));
         assert!(!table.renew(first, Tick(40)));
         assert_eq!(table.observe(7).renewed_at(), Tick(30));
         assert!(table.renew(second, Tick(50)));
@@ -268,7 +335,7 @@ mod tests {
     fn renewal_never_moves_a_lease_back() {
         let table = LeaseTable::new();
         let lease = LeaseId::new(0, 1, 0);
-        table.grant(lease, Tick(10));
+        table.grant(lease, SERVICE, Tick(10));
         assert!(table.renew(lease, Tick(30)));
         assert!(table.renew(lease, Tick(20)));
         assert_eq!(table.observe(0).renewed_at(), Tick(30));
@@ -278,7 +345,7 @@ mod tests {
     fn sealed_lease_is_closed_until_it_is_unsealed() {
         let table = LeaseTable::new();
         let lease = LeaseId::new(0, 1, 0);
-        table.grant(lease, Tick(10));
+        table.grant(lease, SERVICE, Tick(10));
         let before = table.observe(0);
         assert!(table.renew(lease, Tick(10)));
         assert!(!table.seal(lease, before), "renewed since, in the same millisecond");
@@ -292,7 +359,7 @@ mod tests {
     fn held_lease_is_due_once_after_its_first_renewal() {
         let table = LeaseTable::new();
         let lease = LeaseId::new(0, 1, 0);
-        table.grant(lease, Tick(10));
+        table.grant(lease, SERVICE, Tick(10));
         assert!(table.seal(lease, table.observe(0)));
         table.hold(0, Tick(50));
         let observed = table.observe(0);
@@ -311,7 +378,7 @@ mod tests {
     #[test]
     fn unknown_ids_renew_nothing() {
         let table = LeaseTable::new();
-        table.grant(LeaseId::new(0, 1, 0), Tick(0));
+        table.grant(LeaseId::new(0, 1, 0), SERVICE, Tick(0));
         for bits in [0, 1, u64::MAX, 1 << 24, 1 << 63] {
             let lease = LeaseId::from_bits(bits);
             assert_eq!(table.renew(lease, Tick(1)), bits == 1 << 24, "{bits}");
@@ -323,7 +390,7 @@ mod tests {
         for round in 0..2_000 {
             let table = LeaseTable::new();
             let lease = LeaseId::new(0, round, 0);
-            table.grant(lease, Tick(10));
+            table.grant(lease, SERVICE, Tick(10));
             let observed = table.observe(0);
             let (renewed, sealed) = std::thread::scope(|scope| {
                 let renewal = scope.spawn(|| table.renew(lease, Tick(20)));
@@ -339,7 +406,7 @@ mod tests {
         let table = LeaseTable::new();
         let lease = LeaseId::new(0, 1, 0);
         let (first, second) = (table.open_stream(), table.open_stream());
-        table.grant(lease, Tick(10));
+        table.grant(lease, SERVICE, Tick(10));
         table.break_stream(first, lease, Tick(11));
         assert_eq!(table.observe(0).broken_at, None, "never renewed over it");
         assert!(table.renew_over(first, lease, Tick(12)));
@@ -354,5 +421,61 @@ mod tests {
         assert_eq!(table.observe(0).broken_at, None, "any renewal ends it");
         table.break_stream(second, LeaseId::new(0, 2, 0), Tick(18));
         assert_eq!(table.take_broken(), []);
+    }
+
+    #[test]
+    fn lease_that_is_not_allowed_is_left_as_if_it_were_not_active() {
+        let table = LeaseTable::new();
+        let (lease, stream) = (LeaseId::new(0, 1, 0), table.open_stream());
+        table.grant(lease, SERVICE, Tick(10));
+        let refuse = |service| {
+            assert_eq!(service, SERVICE);
+            false
+        };
+        assert!(!table.renew_if(lease, Tick(20), refuse));
+        assert!(!table.renew_over_if(stream, lease, Tick(20), refuse));
+        assert_eq!(table.observe(0).renewed_at(), Tick(10));
+        table.break_stream(stream, lease, Tick(30));
+        assert_eq!(table.observe(0).broken_at, None, "the stream never renewed it");
+        assert!(table.renew_over_if(stream, lease, Tick(40), |_| true));
+        assert_eq!(table.observe(0).renewed_at(), Tick(40));
+        assert_eq!((table.service_in(0), table.service_in(1)), (Some(SERVICE), None));
+    }
+
+    #[test]
+    fn condition_sees_the_service_of_the_lease_that_it_renews() {
+        const ROUNDS: u64 = 3_000_000;
+        let table = LeaseTable::new();
+        let lease = |round: u64| LeaseId::new(0, round + 1, 0);
+        let service = |round: u64| ServiceNumber(1 + round % 2);
+        table.grant(lease(0), service(0), Tick(0));
+        let (present, mut renewed) = (AtomicU64::new(0), 0);
+        std::thread::scope(|scope| {
+            let renewals = scope.spawn(|| {
+                loop {
+                    let round = present.load(Ordering::Acquire);
+                    let mut seen = None;
+                    let allow = |service| {
+                        seen = Some(service);
+                        true
+                    };
+                    if table.renew_if(lease(round), Tick(1), allow) {
+                        assert_eq!(seen, Some(service(round)), "round {round}");
+                        renewed += 1;
+                    }
+                    if round == ROUNDS {
+                        return;
+                    }
+                }
+            });
+            for round in 1..=ROUNDS {
+                table.end(0);
+                // Before the grant, so that renewals meet every state of the slot.
+                present.store(round, Ordering::Release);
+                table.grant(lease(round), service(round), Tick(0));
+            }
+            renewals.join().expect("each renewal sees its service");
+        });
+        assert!(renewed > 0);
     }
 }
