@@ -17,7 +17,7 @@ const CLAUSES: [&str; 24] = [
     "there", "for",
 ];
 /// Names of the past, each with the word that took its place.
-const RETIRED: [(&str, &str); 32] = [
+const RETIRED: [(&str, &str); 31] = [
     ("Pulse", "Heartbeats"),
     ("Seat", "StreamHandle"),
     ("Homing", "Failback"),
@@ -29,7 +29,6 @@ const RETIRED: [(&str, &str); 32] = [
     ("RanOut", "Expired"),
     ("Standing", "a state"),
     ("Verdict", "Due, Retryability"),
-    ("Sight", "Observed"),
     ("Crowd", "TaskSet"),
     ("Bell", "WakeFlag"),
     ("Outlet", "SendBuffer"),

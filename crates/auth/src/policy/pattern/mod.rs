@@ -1,0 +1,18 @@
+//! Patterns of the policy: of principals, and of namespaces and services.
+//!
+//! `principal` matches a caller and captures names from it; `target` fills them into the namespace
+//! and service of `on`; `name` is one part of the outcome.
+//! Pure. Invariant: a pattern matches a text in one way at most, in linear time.
+
+mod name;
+mod principal;
+mod target;
+
+pub(super) use name::NamePart;
+pub(super) use principal::{Captures, PatternError, PrincipalPattern};
+pub(super) use target::{TargetError, TargetPattern};
+
+/// Returns whether a placeholder can take the character.
+fn is_taken(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
+}
