@@ -13,7 +13,8 @@ const SOURCES: [&str; 4] = ["src", "client/src", "gateway/src", "crates"];
 const CONFIGURATION: &str = "docs/operations/configuration.md";
 const LIMITS: &str = "docs/operations/limits.md";
 /// The code that reads the gateway's configuration, and the methods that take a key.
-const GATEWAY_KEYS: [&str; 2] = ["gateway/src/config", "crates/auth/src"];
+const GATEWAY_KEYS: [&str; 3] =
+    ["gateway/src/config", "crates/auth/src/callers", "crates/auth/src/jwt"];
 const READS: [&str; 12] = [
     ".read(",
     ".required(",

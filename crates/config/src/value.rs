@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU32,
     ops::{Bound, RangeBounds},
     str::FromStr,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use toml::de::DeValue;
@@ -117,6 +117,17 @@ pub fn positive_duration(value: Value<'_>) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// Reads a time in UTC, as TOML or a string has it.
+///
+/// # Errors
+/// The value is not such a time.
+pub fn utc_time(value: Value<'_>) -> Result<SystemTime, String> {
+    let text = value.as_datetime().map(ToString::to_string);
+    let text = text.or_else(|| value.as_str().map(str::to_owned)).unwrap_or_default();
+    let time = humantime::parse_rfc3339(&text);
+    time.map_err(|_| "must be a time in UTC, such as 2027-01-01T00:00:00Z".to_owned())
+}
+
 /// Reads a number of bytes: an integer, or a string with a unit.
 ///
 /// # Errors
@@ -219,6 +230,18 @@ mod tests {
         {
             let message = read(text, positive_duration).expect_err(text);
             assert!(message.contains("must be"), "{message}");
+        }
+    }
+
+    #[test]
+    fn time_is_in_utc() {
+        let expected = SystemTime::UNIX_EPOCH + Duration::from_secs(1_798_761_600);
+        for text in ["2027-01-01T00:00:00Z", "'2027-01-01T00:00:00Z'"] {
+            assert_eq!(read(text, utc_time), Ok(expected), "{text}");
+        }
+        for text in ["2027-01-01", "2027-01-01T00:00:00", "2027-01-01T00:00:00+01:00", "1", "''"] {
+            let message = read(text, utc_time).expect_err(text);
+            assert_eq!(message, "must be a time in UTC, such as 2027-01-01T00:00:00Z");
         }
     }
 

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 use sha2::{Digest, Sha256};
 use waypost_config::{
     Invalid, Section,
-    value::{Value, invalid, nonempty_string, string},
+    value::{Value, invalid, nonempty_string, string, utc_time},
 };
 
 use super::{
@@ -111,7 +111,7 @@ fn read_key(section: &mut Section<'_>) -> Result<([u8; 32], ApiKey), Invalid> {
     let id = section.required("id", nonempty_string);
     let digest = section.required("sha256", digest);
     let scopes = section.list("scopes", string);
-    let expires = section.read("expires", timestamp);
+    let expires = section.read("expires", utc_time);
     Ok((
         digest?,
         ApiKey {
@@ -126,14 +126,6 @@ fn header_name(value: Value<'_>) -> Result<HeaderName, String> {
     let text = string(value)?;
     let name = text.parse().ok().filter(|name| name != AUTHORIZATION && !is_identity_header(name));
     name.ok_or_else(|| invalid(&text, &"must be the name of a header that can have an API key"))
-}
-
-/// Reads a time as TOML or a string has it.
-fn timestamp(value: Value<'_>) -> Result<SystemTime, String> {
-    let text = value.as_datetime().map(ToString::to_string);
-    let text = text.or_else(|| value.as_str().map(str::to_owned)).unwrap_or_default();
-    let time = humantime::parse_rfc3339(&text);
-    time.map_err(|_| "must be a time in UTC, such as 2027-01-01T00:00:00Z".to_owned())
 }
 
 /// Reads a digest from its 64 hexadecimal digits. The value is not repeated in the message: it may

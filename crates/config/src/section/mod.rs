@@ -199,6 +199,25 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Reads one value, or each value of an array, which must be there and not be empty.
+    ///
+    /// # Errors
+    /// As of [`list`](Self::list), and if the key is missing or the array is empty.
+    pub fn required_one_or_more<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(Value<'_>) -> Result<T, String>,
+    ) -> Result<Vec<T>, Invalid> {
+        let values = match self.table.get(key) {
+            Some(value) if value.get_ref().is_array() => self.list(key, read)?,
+            _ => self.read(key, read)?.map(|value| vec![value]),
+        };
+        match values {
+            Some(values) if values.is_empty() => Err(self.error(key, "must not be empty")),
+            values => values.ok_or_else(|| self.error(key, "is missing")),
+        }
+    }
+
     /// Reads a table of strings.
     ///
     /// # Errors
@@ -235,7 +254,7 @@ impl<'a> Section<'a> {
     pub fn tables<T>(
         &mut self,
         key: &'static str,
-        read: impl Fn(&mut Section<'_>) -> T,
+        mut read: impl FnMut(&mut Section<'_>) -> T,
     ) -> Result<Vec<T>, Invalid> {
         let Some(value) = self.value(key) else { return Ok(Vec::new()) };
         let Some(values) = value.get_ref().as_array() else {
@@ -247,6 +266,26 @@ impl<'a> Section<'a> {
         for (index, value) in values.iter().enumerate() {
             let path = format!("{}[{index}]", self.path_of(key));
             tables.extend(self.within(value, path, |section| Ok(read(section))));
+        }
+        Ok(tables)
+    }
+
+    /// Reads each table of a table whose keys are names, such as `[issuer.NAME]`; omits values that
+    /// are not tables, whose errors are recorded.
+    ///
+    /// # Errors
+    /// The value is not a table, which is recorded.
+    pub fn named_tables<T>(
+        &mut self,
+        key: &'static str,
+        mut read: impl FnMut(&str, &mut Section<'_>) -> T,
+    ) -> Result<Vec<T>, Invalid> {
+        let Some(value) = self.value(key) else { return Ok(Vec::new()) };
+        let table = self.table_of(value, self.path_of(key))?;
+        let mut tables = Vec::new();
+        for (name, value) in table {
+            let path = format!("{}.{}", self.path_of(key), name.get_ref().escape_debug());
+            tables.extend(self.within(value, path, |section| Ok(read(name.get_ref(), section))));
         }
         Ok(tables)
     }

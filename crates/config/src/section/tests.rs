@@ -48,6 +48,41 @@ fn one_value_stands_for_a_list() {
 }
 
 #[test]
+fn required_value_stands_for_a_list_that_is_not_empty() {
+    let read = |file: &mut Section<'_>| file.required_one_or_more("names", string);
+    assert_eq!(parse("names = 'a'", read), Ok(vec!["a".to_owned()]));
+    assert_eq!(parse("names = ['a', 'b']", read).map(|names| names.len()), Ok(2));
+    assert_eq!(errors("", read), "line 1: names: is missing");
+    assert_eq!(errors("names = []", read), "line 1: names: must not be empty");
+    let shown = errors("names = [\n'a',\n1]", read);
+    assert_eq!(shown, "line 3: names[1]: must be a string, and is of type integer");
+}
+
+#[test]
+fn tables_can_be_keyed_by_free_names() {
+    let read = |file: &mut Section<'_>| {
+        let read = file.named_tables("issuer", |name, issuer| {
+            issuer.required("url", string).map(|url| format!("{name}={url}"))
+        })?;
+        read.into_iter().collect::<Result<Vec<_>, _>>()
+    };
+    assert_eq!(parse("", read), Ok(vec![]));
+    let text = "[issuer.b]\nurl = '1'\n[issuer.'a/']\nurl = '2'";
+    let mut found = parse(text, read).expect("valid");
+    found.sort();
+    assert_eq!(found, ["a/=2", "b=1"]);
+    let shown = errors("[issuer]\nb = 1\n[issuer.\"a\\n\"]\nkey = 2", read);
+    let expected = "line 2: issuer.b: must be a table, and is of type integer\n\
+                    line 3: issuer.a\\n.url: is missing\n\
+                    line 4: issuer.a\\n.key: is no known key";
+    assert_eq!(shown, expected);
+    assert_eq!(
+        errors("issuer = 1", read),
+        "line 1: issuer: must be a table, and is of type integer"
+    );
+}
+
+#[test]
 fn errors_of_nested_tables_have_their_paths() {
     let read = |file: &mut Section<'_>| {
         let routes = file.tables("routes", |route| {
