@@ -19,7 +19,13 @@ const FLOORS: [Floors; 5] = [
     },
     Floors {
         root: "crates/auth/src",
-        floors: &[&["unauthorized"], &["jwt"], &["callers", "policy"], &["certificate"]],
+        floors: &[
+            &["unauthorized"],
+            &["jwt"],
+            &["callers", "policy"],
+            &["certificate", "tls"],
+            &["testing"],
+        ],
     },
     Floors {
         root: "src",

@@ -4,7 +4,7 @@
 //! caller of a request, and replaces the caller's credentials by the identity. [`policy`] has the
 //! rights of a registry's callers, [`tls`] a program's identity folder, and [`certificate`] the
 //! certificates of callers. The folders, from the top: `callers`, those of a gateway; `tls`;
-//! `certificate`; `policy`; `jwt`, signed tokens and their keys; and the reasons to reject
+//! `certificate`; `policy`; [`jwt`], signed tokens and their keys; and the reasons to reject
 //! credentials, `unauthorized`.
 //! Pure, but for the files that the configuration names: the caller passes the time in.
 //!
@@ -12,9 +12,11 @@
 
 mod callers;
 pub mod certificate;
-mod jwt;
+pub mod jwt;
 #[allow(dead_code, unused_imports, reason = "for the reader of policies, which follows")]
 pub mod policy;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod tls;
 mod unauthorized;
 

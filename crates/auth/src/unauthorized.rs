@@ -3,6 +3,9 @@
 use http::HeaderValue;
 use thiserror::Error;
 
+/// The greatest length of credentials, in bytes.
+pub(crate) const CREDENTIAL_BYTES_MAX: usize = 8 << 10;
+
 /// The reason why credentials are rejected; the response is a 401. Safe for callers and logs.
 ///
 /// ```
@@ -57,6 +60,9 @@ pub enum Unauthorized {
     /// No `sub`, or an empty one.
     #[error("the token has no subject")]
     NoSubject,
+    /// `sub` has a character that is not printable ASCII, and a name must be.
+    #[error("the token's subject is not printable ASCII")]
+    UnusableSubject,
     /// No `exp`.
     #[error("the token has no expiry")]
     NoExpiry,

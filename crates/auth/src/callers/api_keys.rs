@@ -16,9 +16,8 @@ use waypost_config::{
 use super::{
     identity::{AuthMethod, Identity},
     identity_headers::is_identity_header,
-    tokens::CREDENTIAL_BYTES_MAX,
 };
-use crate::Unauthorized;
+use crate::{Unauthorized, unauthorized::CREDENTIAL_BYTES_MAX};
 
 /// The valid API keys, and the header in which callers send them.
 pub(super) struct ApiKeys {

@@ -1,3 +1,21 @@
-//! Signed tokens (JWT), and the `keys` that verify them.
+//! Signed tokens (JWT, RFC 7519, as compact JWS, RFC 7515), verified with ring.
+//!
+//! From the bottom: `algorithm`; `der` and `pem`, the encodings of public keys; `key`, one key;
+//! `jwk`, sets of keys; `token`, the parts of a token; `keys`, which verify a token's signature;
+//! `claims`, and the conditions on them; `verifier`, all of it for the tokens of one issuer.
+//! Pure.
+//!
+//! Invariant: a token can only choose among the given keys, by their ids, and among the algorithms
+//! of that key.
 
+pub(crate) mod algorithm;
+pub(crate) mod claims;
+mod der;
+pub(crate) mod jwk;
+pub(crate) mod key;
 pub(crate) mod keys;
+pub(crate) mod pem;
+mod token;
+mod verifier;
+
+pub use verifier::{VerifiedToken, Verifier};

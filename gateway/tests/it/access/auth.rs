@@ -4,10 +4,10 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderName, Request, Response, request::Builder};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
-use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tonic::body::Body;
+use waypost_auth::testing::SigningKey;
 
 use crate::support::{Answer, Gateway, Instance, Setup, act, frames, full, orders, whole};
 
@@ -48,8 +48,8 @@ async fn guarded() -> (Gateway, Instance) {
 }
 
 fn token(claims: &Value) -> String {
-    let key = EncodingKey::from_secret(SECRET.as_bytes());
-    format!("Bearer {}", encode(&Header::default(), claims, &key).unwrap())
+    let key = SigningKey::secret(SECRET.as_bytes());
+    format!("Bearer {}", key.token(&json!({ "alg": "HS256", "typ": "JWT" }), claims))
 }
 
 fn of_ann() -> String {

@@ -7,10 +7,10 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use waypost_auth::testing::SigningKey;
 use waypost_gateway::Running;
 
 use crate::hostile::judge;
@@ -124,10 +124,7 @@ fn claims(changes: Value) -> Value {
 }
 
 fn signed(header: &Value, claims: &Value, secret: &[u8]) -> String {
-    let message = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
-    let key = EncodingKey::from_secret(secret);
-    let signature = crypto::sign(message.as_bytes(), &key, Algorithm::HS256).unwrap();
-    format!("{message}.{signature}")
+    SigningKey::secret(secret).token_of_texts("HS256", &header.to_string(), &claims.to_string())
 }
 
 /// A token that holds, but for these changes.

@@ -3,10 +3,10 @@
 use std::fs;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::Algorithm;
 use serde_json::json;
 
-use super::{P256, RSA, authenticator, hex, jwk, key, load, load_in, with, without};
+use super::{authenticator, hex, load, load_in, with, without};
+use crate::testing::SigningKey;
 
 const INVALID: &str = "[auth]
 miss = 1
@@ -104,8 +104,8 @@ fn assert_set_error(set: &str, error: &str) {
 
 #[test]
 fn jwk_set_without_usable_keys_is_an_error() {
-    let good = jwk(Algorithm::ES256, &key(Algorithm::ES256, P256), "p");
-    let rsa = jwk(Algorithm::RS256, &key(Algorithm::RS256, RSA), "r");
+    let good = SigningKey::p256().jwk("ES256", "p");
+    let rsa = SigningKey::rsa().jwk("RS256", "r");
     for set in ["no JSON", "{}", &json!([good]).to_string()] {
         assert_set_error(set, "is not a JSON object");
     }
@@ -120,8 +120,8 @@ fn jwk_set_without_usable_keys_is_an_error() {
 
 #[test]
 fn jwk_set_with_an_invalid_key_is_an_error() {
-    let good = jwk(Algorithm::ES256, &key(Algorithm::ES256, P256), "p");
-    let rsa = jwk(Algorithm::RS256, &key(Algorithm::RS256, RSA), "r");
+    let good = SigningKey::p256().jwk("ES256", "p");
+    let rsa = SigningKey::rsa().jwk("RS256", "r");
     let x = &good["x"];
     let even = rsa["n"].as_str().and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
     let mut even = even.expect("a modulus");

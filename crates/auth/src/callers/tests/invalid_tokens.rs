@@ -3,14 +3,15 @@
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
 use super::{
-    NOW, OTHER_RSA, P256, RSA, RSA_PUBLIC, SECRET, authenticator, bearer, claims, key, now, signed,
-    signed_texts, token, token_of, with, without,
+    NOW, SECRET, authenticator, bearer, claims, now, signed, token, token_of, with, without,
 };
-use crate::Unauthorized;
+use crate::{
+    Unauthorized,
+    testing::{RSA_PUBLIC, SigningKey},
+};
 
 /// The header of a token by the key `h`.
 const HEADER: &str = "{\"alg\":\"HS256\",\"kid\":\"h\"}";
@@ -27,7 +28,7 @@ fn parts() -> [String; 3] {
 
 /// A token of these texts by the key `h`.
 fn of_texts(header: &str, claims: &str) -> String {
-    signed_texts(header, claims, Algorithm::HS256, &EncodingKey::from_secret(SECRET))
+    SigningKey::secret(SECRET).token_of_texts("HS256", header, claims)
 }
 
 /// A token with valid claims but for these.
@@ -106,12 +107,11 @@ fn bad_algorithms() -> Vec<Case> {
         let header = json!({ "alg": name, "typ": "JWT" }).to_string();
         format!("{}.{payload}.", URL_SAFE_NO_PAD.encode(header))
     };
-    let rsa = key(Algorithm::RS256, RSA);
-    let rs = |alg: &str, kid: &str| {
-        signed(&json!({ "alg": alg, "kid": kid }), &claims(), Algorithm::RS256, &rsa)
-    };
+    let rsa = SigningKey::rsa();
+    let rs =
+        |alg: &str, kid: &str| signed(&json!({ "alg": alg, "kid": kid }), &claims(), "RS256", &rsa);
     let es_header = json!({ "alg": "ES256", "kid": "r" });
-    let es = signed(&es_header, &claims(), Algorithm::ES256, &key(Algorithm::ES256, P256));
+    let es = signed(&es_header, &claims(), "ES256", &SigningKey::p256());
     vec![
         ("none", none("none"), No::AlgorithmNotAllowed),
         ("None", none("None"), No::AlgorithmNotAllowed),
@@ -133,8 +133,8 @@ fn bad_algorithms() -> Vec<Case> {
 
 /// A token that is signed with a public key, as if that were a secret.
 fn by_public_key(kid: &Value) -> String {
-    let secret = EncodingKey::from_secret(RSA_PUBLIC.as_bytes());
-    signed(&json!({ "alg": "HS256", "kid": kid }), &claims(), Algorithm::HS256, &secret)
+    let secret = SigningKey::secret(RSA_PUBLIC.as_bytes());
+    signed(&json!({ "alg": "HS256", "kid": kid }), &claims(), "HS256", &secret)
 }
 
 fn bad_signatures() -> Vec<Case> {
@@ -142,12 +142,12 @@ fn bad_signatures() -> Vec<Case> {
     let [header, payload, signature] = parts();
     let message = format!("{header}.{payload}");
     let header_of_r = json!({ "alg": "RS256", "kid": "r" });
-    let other_rsa = key(Algorithm::RS256, OTHER_RSA);
-    let by_other_rsa = signed(&header_of_r, &claims(), Algorithm::RS256, &other_rsa);
-    let own_key = EncodingKey::from_secret(&[9; 32]);
+    let other_rsa = SigningKey::other_rsa();
+    let by_other_rsa = signed(&header_of_r, &claims(), "RS256", &other_rsa);
+    let own_key = SigningKey::secret(&[9; 32]);
     let own_jwk = json!({ "kty": "oct", "k": URL_SAFE_NO_PAD.encode([9; 32]) });
     let embedded = json!({ "alg": "HS256", "jwk": own_jwk });
-    let embedded = signed(&embedded, &claims(), Algorithm::HS256, &own_key);
+    let embedded = signed(&embedded, &claims(), "HS256", &own_key);
     let root = URL_SAFE_NO_PAD.encode(with(claims(), json!({ "sub": "root" })).to_string());
     let truncated = &signature[..signature.len() / 2];
     vec![

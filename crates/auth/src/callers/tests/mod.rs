@@ -12,31 +12,24 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use jsonwebtoken::{Algorithm, EncodingKey, crypto, jwk::Jwk};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use waypost_config::{ConfigErrors, parse};
 
-use crate::{Authenticator, Identity, Unauthorized};
+use crate::{
+    Authenticator, Identity, Unauthorized,
+    testing::{
+        ED25519_PUBLIC, P256_PUBLIC, P384_PUBLIC, RSA_PRIVATE, RSA_PUBLIC, SigningKey,
+        WEAK_RSA_PUBLIC,
+    },
+};
 
 /// The time of all tests, in seconds since 1970.
 const NOW: u64 = 1_800_000_000;
 
 const SECRET: &[u8] = b"a secret of more than thirty-two bytes";
-const RSA: &str = include_str!("testdata/rsa.key.pem");
-const RSA_PUBLIC: &str = include_str!("testdata/rsa.pub.pem");
-const OTHER_RSA: &str = include_str!("testdata/other-rsa.key.pem");
-const WEAK_RSA_PUBLIC: &str = include_str!("testdata/weak-rsa.pub.pem");
-const P256: &str = include_str!("testdata/p256.key.pem");
-const P256_PUBLIC: &str = include_str!("testdata/p256.pub.pem");
-const P384: &str = include_str!("testdata/p384.key.pem");
-const P384_PUBLIC: &str = include_str!("testdata/p384.pub.pem");
-const ED25519: &str = include_str!("testdata/ed25519.key.pem");
-const ED25519_PUBLIC: &str = include_str!("testdata/ed25519.pub.pem");
-
 const CONFIG: &str = "
 [auth.jwt]
 jwks = 'keys.json'
@@ -55,23 +48,6 @@ fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(NOW)
 }
 
-fn key(algorithm: Algorithm, pem: &str) -> EncodingKey {
-    let pem = pem.as_bytes();
-    let key = match algorithm {
-        Algorithm::ES256 | Algorithm::ES384 => EncodingKey::from_ec_pem(pem),
-        Algorithm::EdDSA => EncodingKey::from_ed_pem(pem),
-        _ => EncodingKey::from_rsa_pem(pem),
-    };
-    key.expect("a key for tests")
-}
-
-fn jwk(algorithm: Algorithm, key: &EncodingKey, kid: &str) -> Value {
-    let jwk = Jwk::from_encoding_key(key, algorithm).expect("a key for tests");
-    let mut jwk = serde_json::to_value(jwk).expect("a key is JSON");
-    jwk["kid"] = kid.into();
-    jwk
-}
-
 fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -79,11 +55,11 @@ fn hex(bytes: &[u8]) -> String {
 fn files() -> TempDir {
     let dir = tempfile::tempdir().expect("a directory");
     let set = json!({ "keys": [
-        jwk(Algorithm::ES256, &key(Algorithm::ES256, P256), "p256"),
-        jwk(Algorithm::ES384, &key(Algorithm::ES384, P384), "p384"),
-        jwk(Algorithm::PS256, &key(Algorithm::PS256, OTHER_RSA), "ps"),
-        jwk(Algorithm::EdDSA, &key(Algorithm::EdDSA, ED25519), "ed"),
-        jwk(Algorithm::HS384, &EncodingKey::from_secret(&[7; 48]), "oct"),
+        SigningKey::p256().jwk("ES256", "p256"),
+        SigningKey::p384().jwk("ES384", "p384"),
+        SigningKey::other_rsa().jwk("PS256", "ps"),
+        SigningKey::ed25519().jwk("EdDSA", "ed"),
+        SigningKey::secret(&[7; 48]).jwk("HS384", "oct"),
         { "kty": "RSA", "use": "enc", "kid": "for something else" },
         { "kty": "of the future" },
     ] });
@@ -102,7 +78,7 @@ fn files() -> TempDir {
         ("h.secret", &secret),
         ("short.secret", b"short\n"),
         ("r.pem", RSA_PUBLIC.as_bytes()),
-        ("r.key", RSA.as_bytes()),
+        ("r.key", RSA_PRIVATE.as_bytes()),
         ("weak.pem", WEAK_RSA_PUBLIC.as_bytes()),
         ("p256.pem", P256_PUBLIC.as_bytes()),
         ("p384.pem", P384_PUBLIC.as_bytes()),
@@ -150,22 +126,15 @@ fn without(mut object: Value, name: &str) -> Value {
     object
 }
 
-/// A token of these texts.
-fn signed_texts(header: &str, claims: &str, algorithm: Algorithm, key: &EncodingKey) -> String {
-    let message = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
-    let signature = crypto::sign(message.as_bytes(), key, algorithm).expect("a signature");
-    format!("{message}.{signature}")
-}
-
-/// A token with this header, whatever the key and algorithm are.
-fn signed(header: &Value, claims: &Value, algorithm: Algorithm, key: &EncodingKey) -> String {
-    signed_texts(&header.to_string(), &claims.to_string(), algorithm, key)
+/// A token with this header, by this algorithm of the key, whichever the header names.
+fn signed(header: &Value, claims: &Value, algorithm: &str, key: &SigningKey) -> String {
+    key.token_of_texts(algorithm, &header.to_string(), &claims.to_string())
 }
 
 /// A token of the key `h`.
 fn token_of(header: Value, claims: &Value) -> String {
     let header = with(json!({ "alg": "HS256", "typ": "JWT", "kid": "h" }), header);
-    signed(&header, claims, Algorithm::HS256, &EncodingKey::from_secret(SECRET))
+    signed(&header, claims, "HS256", &SigningKey::secret(SECRET))
 }
 
 fn token(claims: &Value) -> String {

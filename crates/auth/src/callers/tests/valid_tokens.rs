@@ -3,29 +3,28 @@
 use std::fs;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
 use super::{
-    CONFIG, ED25519, NOW, OTHER_RSA, P256, P384, RSA, SECRET, authenticator, bearer, claims,
-    headers, identify, jwk, key, load, load_in, now, signed, token, token_of, with, without,
+    CONFIG, NOW, SECRET, authenticator, bearer, claims, headers, identify, load, load_in, now,
+    signed, token, token_of, with, without,
 };
-use crate::{AuthMethod, Unauthorized};
+use crate::{AuthMethod, Unauthorized, testing::SigningKey};
 
 #[test]
 fn token_of_each_key_type_is_accepted() {
     let authenticator = authenticator();
     for (algorithm, kid, key) in [
-        (Algorithm::HS256, json!("h"), EncodingKey::from_secret(SECRET)),
-        (Algorithm::HS384, json!("oct"), EncodingKey::from_secret(&[7; 48])),
-        (Algorithm::RS256, json!("r"), key(Algorithm::RS256, RSA)),
-        (Algorithm::PS256, json!("ps"), key(Algorithm::PS256, OTHER_RSA)),
-        (Algorithm::ES256, json!("p256"), key(Algorithm::ES256, P256)),
-        (Algorithm::ES384, json!("p384"), key(Algorithm::ES384, P384)),
-        (Algorithm::EdDSA, json!("ed"), key(Algorithm::EdDSA, ED25519)),
+        ("HS256", json!("h"), SigningKey::secret(SECRET)),
+        ("HS384", json!("oct"), SigningKey::secret(&[7; 48])),
+        ("RS256", json!("r"), SigningKey::rsa()),
+        ("PS256", json!("ps"), SigningKey::other_rsa()),
+        ("ES256", json!("p256"), SigningKey::p256()),
+        ("ES384", json!("p384"), SigningKey::p384()),
+        ("EdDSA", json!("ed"), SigningKey::ed25519()),
         // By whichever key it is.
-        (Algorithm::EdDSA, Value::Null, key(Algorithm::EdDSA, ED25519)),
-        (Algorithm::RS256, Value::Null, key(Algorithm::RS256, RSA)),
+        ("EdDSA", Value::Null, SigningKey::ed25519()),
+        ("RS256", Value::Null, SigningKey::rsa()),
     ] {
         let header = json!({ "alg": algorithm, "kid": kid });
         let token = signed(&header, &claims(), algorithm, &key);
@@ -39,23 +38,23 @@ fn token_of_each_key_type_is_accepted() {
 
 #[test]
 fn jwk_without_alg_verifies_all_algorithms_of_its_type() {
-    let rsa = without(jwk(Algorithm::RS256, &key(Algorithm::RS256, RSA), "r"), "alg");
+    let rsa = without(SigningKey::rsa().jwk("RS256", "r"), "alg");
     let secret = json!({ "kty": "oct", "kid": "s", "k": URL_SAFE_NO_PAD.encode([7; 48]) });
     let dir = tempfile::tempdir().expect("a directory");
     let set = json!({ "keys": [rsa, secret] }).to_string();
     fs::write(dir.path().join("set.json"), set).expect("a file");
     let authenticator =
         load_in(dir.path(), "[auth.jwt]\njwks = 'set.json'").expect("a configuration");
-    let (rsa, secret) = (key(Algorithm::RS256, RSA), EncodingKey::from_secret(&[7; 48]));
+    let (rsa, secret) = (SigningKey::rsa(), SigningKey::secret(&[7; 48]));
     let refused = Err(Unauthorized::AlgorithmNotAllowed);
     for (algorithm, kid, key, expected) in [
-        (Algorithm::RS384, "r", &rsa, Ok(())),
-        (Algorithm::PS512, "r", &rsa, Ok(())),
-        (Algorithm::HS256, "r", &secret, refused),
-        (Algorithm::HS256, "s", &secret, Ok(())),
-        (Algorithm::HS384, "s", &secret, Ok(())),
+        ("RS384", "r", &rsa, Ok(())),
+        ("PS512", "r", &rsa, Ok(())),
+        ("HS256", "r", &secret, refused),
+        ("HS256", "s", &secret, Ok(())),
+        ("HS384", "s", &secret, Ok(())),
         // It is too short for it.
-        (Algorithm::HS512, "s", &secret, refused),
+        ("HS512", "s", &secret, refused),
     ] {
         let token = signed(&json!({ "alg": algorithm, "kid": kid }), &claims(), algorithm, key);
         let taken = authenticator.identify(&bearer(&token), now());
@@ -120,7 +119,7 @@ fn configured_algorithms_restrict_the_keys() {
     let refused = authenticator.identify(&bearer(&token(&claims())), now());
     assert_eq!(refused, Err(Unauthorized::UnknownKey));
     let header = json!({ "alg": "ES256", "kid": "p256" });
-    let token = signed(&header, &claims(), Algorithm::ES256, &key(Algorithm::ES256, P256));
+    let token = signed(&header, &claims(), "ES256", &SigningKey::p256());
     assert!(authenticator.identify(&bearer(&token), now()).is_ok());
 }
 

@@ -1,4 +1,4 @@
-//! The claims of a token whose signature is valid, and the conditions on them.
+//! The claims of a token whose signature is valid, and the conditions on them. Pure.
 
 use std::{
     collections::BTreeSet,
@@ -6,33 +6,45 @@ use std::{
 };
 
 use serde::Deserialize;
-use serde_json::Number;
+use serde_json::{Number, Value};
 
-use super::identity::{AuthMethod, Identity};
 use crate::Unauthorized;
 
 /// The conditions on claims.
 #[derive(Default)]
-pub(super) struct Terms {
+pub(crate) struct Terms {
     /// `None`: not checked.
-    pub(super) issuers: Option<Vec<String>>,
+    pub(crate) issuers: Option<Vec<String>>,
     /// `None`: not checked.
-    pub(super) audiences: Option<Vec<String>>,
+    pub(crate) audiences: Option<Vec<String>>,
     /// The allowed difference between the clocks of issuer and verifier.
-    pub(super) leeway: Duration,
+    pub(crate) leeway: Duration,
 }
 
 /// The claims that are checked or used (RFC 7519, section 4.1; scopes: RFC 8693, section 4.2).
 #[derive(Deserialize)]
-pub(super) struct Claims {
+pub(crate) struct Claims {
     sub: Option<String>,
     iss: Option<String>,
     aud: Option<OneOrMany>,
     exp: Option<NumericDate>,
     nbf: Option<NumericDate>,
+    /// Of any type, since no decision depends on it.
+    jti: Option<Value>,
     scope: Option<OneOrMany>,
     /// The name of `scope` at some issuers; used without a `scope`.
     scp: Option<OneOrMany>,
+}
+
+/// The claims of a token that is valid.
+pub(crate) struct ValidClaims {
+    /// Never empty.
+    pub(crate) subject: String,
+    pub(crate) issuer: Option<String>,
+    /// The time since 1970.
+    pub(crate) expiry: Duration,
+    pub(crate) id: Option<String>,
+    pub(crate) scopes: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -48,8 +60,12 @@ enum OneOrMany {
 struct NumericDate(Duration);
 
 impl Terms {
-    /// Returns the caller's identity, if the claims are valid at `now`.
-    pub(super) fn accept(&self, claims: Claims, now: SystemTime) -> Result<Identity, Unauthorized> {
+    /// Returns the claims, if they are valid at `now`.
+    pub(crate) fn accept(
+        &self,
+        claims: Claims,
+        now: SystemTime,
+    ) -> Result<ValidClaims, Unauthorized> {
         // A clock before 1970 is wrong: every token counts as expired.
         let now = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::MAX);
         let NumericDate(expiry) = claims.exp.ok_or(Unauthorized::NoExpiry)?;
@@ -60,7 +76,7 @@ impl Terms {
             return Err(Unauthorized::NotYetValid);
         }
         if let Some(issuers) = &self.issuers
-            && !claims.iss.is_some_and(|issuer| issuers.contains(&issuer))
+            && !claims.iss.as_ref().is_some_and(|issuer| issuers.contains(issuer))
         {
             return Err(Unauthorized::WrongIssuer);
         }
@@ -73,8 +89,12 @@ impl Terms {
         }
         let subject = claims.sub.filter(|subject| !subject.is_empty());
         let subject = subject.ok_or(Unauthorized::NoSubject)?;
+        let id = match claims.jti {
+            Some(Value::String(id)) => Some(id),
+            _ => None,
+        };
         let scopes = claims.scope.or(claims.scp).map(OneOrMany::scopes).unwrap_or_default();
-        Ok(Identity { subject, scopes, method: AuthMethod::Jwt })
+        Ok(ValidClaims { subject, issuer: claims.iss, expiry, id, scopes })
     }
 }
 
