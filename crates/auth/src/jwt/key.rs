@@ -103,7 +103,7 @@ impl Material {
         }
     }
 
-    fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+    pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         let by = |verification: &'static dyn VerificationAlgorithm, key: &[u8]| {
             UnparsedPublicKey::new(verification, key).verify(message, signature).is_ok()
         };

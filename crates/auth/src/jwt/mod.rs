@@ -1,6 +1,6 @@
 //! Signed tokens (JWT, RFC 7519, as compact JWS, RFC 7515), verified with ring.
 //!
-//! From the bottom: `algorithm`; `der` and `pem`, the encodings of public keys; `key`, one key;
+//! From the bottom: `algorithm`; `key`, one key; `pem`, the encodings of public keys;
 //! `jwk`, sets of keys; `token`, the parts of a token; `keys`, which verify a token's signature;
 //! `claims`, and the conditions on them; `verifier`, all of it for the tokens of one issuer.
 //! Pure.
@@ -10,7 +10,6 @@
 
 pub(crate) mod algorithm;
 pub(crate) mod claims;
-mod der;
 pub(crate) mod jwk;
 pub(crate) mod key;
 pub(crate) mod keys;
