@@ -19,14 +19,15 @@
 //! ```
 //!
 //! The floors, from the bottom, each importing downward only: [`model`] and [`registry`] (the crate
-//! `waypost-core`), then [`store`] and [`clock`], then [`engine`], [`api`], [`server`] with
-//! [`config`], and [`cli`] on top.
+//! `waypost-core`), then [`store`], [`clock`] and [`pki`], then [`engine`], [`api`], [`server`]
+//! with [`config`], and [`cli`] on top.
 
 pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;
+pub mod pki;
 mod protobuf;
 pub mod server;
 pub mod store;

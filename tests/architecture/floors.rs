@@ -32,7 +32,7 @@ const FLOORS: [Floors; 5] = [
         root: "src",
         floors: &[
             &["model", "registry"],
-            &["protobuf", "clock"],
+            &["protobuf", "clock", "pki"],
             &["store"],
             &["engine"],
             &["api"],

@@ -53,24 +53,22 @@ impl TargetPattern {
         Some((self.namespace.fill(captures)?, self.service.fill(captures)?))
     }
 
-    /// Returns the pattern `*/*`.
-    pub(in crate::policy) fn everything() -> Self {
-        let any = || NamePattern::Fixed(NamePart::Any);
-        Self { namespace: any(), service: any() }
-    }
-
+    /// Returns whether the pattern is `*/*`.
     pub(in crate::policy) fn is_everything(&self) -> bool {
-        *self == Self::everything()
+        let any = NamePattern::Fixed(NamePart::Any);
+        self.namespace == any && self.service == any
     }
 
     pub(in crate::policy) fn needs_namespace(&self) -> bool {
-        let parts = [&self.namespace, &self.service];
-        parts.into_iter().any(|part| matches!(part, NamePattern::Namespace(_)))
+        [&self.namespace, &self.service]
+            .into_iter()
+            .any(|part| matches!(part, NamePattern::Namespace(_)))
     }
 
     pub(in crate::policy) fn needs_service(&self) -> bool {
-        let parts = [&self.namespace, &self.service];
-        parts.into_iter().any(|part| matches!(part, NamePattern::Service(_)))
+        [&self.namespace, &self.service]
+            .into_iter()
+            .any(|part| matches!(part, NamePattern::Service(_)))
     }
 }
 
