@@ -13,7 +13,6 @@
 mod callers;
 pub mod certificate;
 pub mod jwt;
-#[allow(dead_code, unused_imports, reason = "for the reader of policies, which follows")]
 pub mod policy;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -21,12 +21,10 @@ use super::{
     authentication::{Authentication, Unauthenticated, Via},
     principal::Principal,
 };
+use crate::unauthorized::CREDENTIAL_BYTES_MAX;
 
 /// The text that every static token begins with.
 pub(super) const TOKEN_PREFIX: &str = "waypost_";
-
-/// The greatest length of a token, in bytes.
-const TOKEN_BYTES_MAX: usize = 8 << 10;
 
 /// A new static token. `Debug` shows nothing of it.
 pub struct NewToken(String);
@@ -124,7 +122,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Unauthenticate
     let (scheme, token) = value.split_once(' ').ok_or(Unauthenticated::TokenInvalid)?;
     let token = token.trim_start_matches(' ');
     let is_bearer = scheme.eq_ignore_ascii_case("bearer");
-    let has_form = (1..=TOKEN_BYTES_MAX).contains(&token.len())
+    let has_form = (1..=CREDENTIAL_BYTES_MAX).contains(&token.len())
         && token.bytes().all(|byte| byte.is_ascii_graphic());
     if is_bearer && has_form { Ok(Some(token)) } else { Err(Unauthenticated::TokenInvalid) }
 }

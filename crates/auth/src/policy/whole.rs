@@ -10,20 +10,21 @@ use waypost_core::model::Name;
 use super::{
     authentication::{Authentication, Unauthenticated},
     grants::Grants,
+    issuer::{self, Issuer},
     limits::{Limits, PrincipalLimits},
-    principal::Principal,
+    principal::{ANONYMOUS, Principal},
     rule::Rule,
     token::{self, StaticTokens, TOKEN_PREFIX},
 };
 
 /// A valid policy.
-#[derive(Default)]
 pub struct Policy {
     pub(super) is_enforced: bool,
     pub(super) sha256: [u8; 32],
     /// In the order of the file.
     pub(super) rules: Vec<Rule>,
     pub(super) tokens: StaticTokens,
+    pub(super) issuers: Vec<Issuer>,
     pub(super) limits: Limits,
     pub(super) revoked: Revoked,
     pub(super) files: Vec<PathBuf>,
@@ -74,7 +75,8 @@ impl Policy {
     pub fn admits_without_certificate(&self) -> bool {
         let patterns = || self.rules.iter().flat_map(|rule| &rule.who);
         !self.tokens.is_empty()
-            || patterns().any(|pattern| pattern.as_str() == Principal::anonymous().as_str())
+            || !self.issuers.is_empty()
+            || patterns().any(|pattern| pattern.as_str() == ANONYMOUS)
     }
 
     /// Authenticates the caller of a request by its bearer token; `None` without `authorization`.
@@ -102,7 +104,7 @@ impl Policy {
         let authentication = if token.starts_with(TOKEN_PREFIX) {
             self.tokens.authenticate(token, now)?
         } else {
-            return Err(Unauthenticated::TokenInvalid);
+            issuer::authenticate(&self.issuers, token, now)?
         };
         if self.revokes(&authentication.principal) {
             return Err(Unauthenticated::Revoked);

@@ -2,7 +2,7 @@
 //!
 //! Pure. An IPv4-mapped IPv6 address is judged as the IPv4 address that it names.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 use thiserror::Error;
@@ -112,14 +112,16 @@ fn is_below(name: &str, suffix: &str) -> bool {
             .all(|(one, other)| one.eq_ignore_ascii_case(other))
 }
 
-impl HostRule {
-    pub(in crate::policy) fn parse(text: &str) -> Result<Self, HostRuleError> {
+impl FromStr for HostRule {
+    type Err = HostRuleError;
+
+    fn from_str(text: &str) -> Result<Self, HostRuleError> {
         if text == "peer" {
             return Ok(Self::Peer);
         }
         let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
         if let Some(network) = network {
-            return Self::network(network);
+            return checked_network(network).map(Self::Network);
         }
         let (name, is_below) = match text.strip_prefix("*.") {
             Some(name) => (name, true),
@@ -134,15 +136,15 @@ impl HostRule {
             (true, true) => Ok(Self::DnsBelow(format!(".{}", name.to_ascii_lowercase()).into())),
         }
     }
+}
 
-    fn network(network: IpNet) -> Result<Self, HostRuleError> {
-        if network != network.trunc() {
-            return Err(HostRuleError::BitsAfterPrefix(network.trunc()));
-        }
-        match network.addr() {
-            IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => Err(HostRuleError::Mapped),
-            _ => Ok(Self::Network(network)),
-        }
+fn checked_network(network: IpNet) -> Result<IpNet, HostRuleError> {
+    if network != network.trunc() {
+        return Err(HostRuleError::BitsAfterPrefix(network.trunc()));
+    }
+    match network.addr() {
+        IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => Err(HostRuleError::Mapped),
+        _ => Ok(network),
     }
 }
 

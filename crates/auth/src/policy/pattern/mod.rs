@@ -9,8 +9,8 @@ mod principal;
 mod target;
 
 pub(super) use name::NamePart;
-pub(super) use principal::{Captures, PatternError, PrincipalPattern};
-pub(super) use target::{TargetError, TargetPattern};
+pub(super) use principal::{Captures, PrincipalPattern};
+pub(super) use target::{TargetPattern, name_part};
 
 /// Returns whether a placeholder can take the character.
 fn is_taken(byte: u8) -> bool {

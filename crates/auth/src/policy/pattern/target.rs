@@ -53,22 +53,24 @@ impl TargetPattern {
         Some((self.namespace.fill(captures)?, self.service.fill(captures)?))
     }
 
-    /// Returns whether the pattern is `*/*`.
+    /// Returns the pattern `*/*`.
+    pub(in crate::policy) fn everything() -> Self {
+        let any = || NamePattern::Fixed(NamePart::Any);
+        Self { namespace: any(), service: any() }
+    }
+
     pub(in crate::policy) fn is_everything(&self) -> bool {
-        let any = NamePattern::Fixed(NamePart::Any);
-        self.namespace == any && self.service == any
+        *self == Self::everything()
     }
 
     pub(in crate::policy) fn needs_namespace(&self) -> bool {
-        [&self.namespace, &self.service]
-            .into_iter()
-            .any(|part| matches!(part, NamePattern::Namespace(_)))
+        let parts = [&self.namespace, &self.service];
+        parts.into_iter().any(|part| matches!(part, NamePattern::Namespace(_)))
     }
 
     pub(in crate::policy) fn needs_service(&self) -> bool {
-        [&self.namespace, &self.service]
-            .into_iter()
-            .any(|part| matches!(part, NamePattern::Service(_)))
+        let parts = [&self.namespace, &self.service];
+        parts.into_iter().any(|part| matches!(part, NamePattern::Service(_)))
     }
 }
 
