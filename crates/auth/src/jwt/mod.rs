@@ -18,3 +18,6 @@ mod token;
 mod verifier;
 
 pub use verifier::{VerifiedToken, Verifier};
+
+#[cfg(test)]
+mod tests;

@@ -66,9 +66,10 @@ impl<'a> Token<'a> {
 /// Decodes a part of a token: base64url of a JSON object. Rejects duplicate names, since readers
 /// differ in which one they use.
 fn read<T: DeserializeOwned>(part: &str) -> Option<T> {
-    let json = URL_SAFE_NO_PAD.decode(part).ok()?;
+    // serde_json skips members that nothing reads, whether they are UTF-8 or not.
+    let json = String::from_utf8(URL_SAFE_NO_PAD.decode(part).ok()?).ok()?;
     // serde would read a list as the fields of the type, in their order.
-    json.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(&json).ok())?
+    json.trim_ascii_start().starts_with('{').then(|| serde_json::from_str(&json).ok())?
 }
 
 /// Returns true for a field with any value.
