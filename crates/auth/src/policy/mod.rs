@@ -1,6 +1,6 @@
 //! The policy: which caller may do which action on which services.
 //!
-//! From the top: `file`, its reader; `whole`, the policy with its `rule`s, static `token`s,
+//! From the top: `explanation` and `record`, decisions for operators; `file`, the reader; `whole`, the policy with its `rule`s, static `token`s,
 //! `issuer`s and `limits`; `grants`, the
 //! rights of one principal, at which each use is decided; `pattern`; and the nouns `authentication`,
 //! `principal` and `action`.
@@ -55,20 +55,27 @@
 
 mod action;
 mod authentication;
+mod explanation;
 mod file;
 mod grants;
 mod issuer;
 mod limits;
 mod pattern;
 mod principal;
+mod record;
 mod rule;
 mod token;
 mod whole;
 
 pub use action::{Action, Scope, UnknownAction};
 pub use authentication::{Authentication, Unauthenticated, Via};
+pub use explanation::{Explanation, PrincipalState, RuleMatch, RuleOutcome};
 pub use grants::{Denied, Grant, Grants, HostRefusal, RegisterDenied, RuleLine, Sight};
 pub use limits::PrincipalLimits;
 pub use principal::{InvalidPrincipal, Principal};
+pub use record::{InvalidRecord, RecordedUse};
 pub use token::{NewToken, NoRandomness};
 pub use whole::Policy;
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! Pure.
 
 use waypost_config::value::{Value, invalid};
+use waypost_core::model::Name;
 
 use super::text;
 use crate::policy::{
@@ -16,6 +17,7 @@ const UNKNOWN_FORM: &str =
     "must be spiffe://DOMAIN/PATH, dns/NAME, token/NAME, ISSUER/SUB or anonymous";
 const SPIFFE_FORM: &str = "must be spiffe://DOMAIN/PATH, with the domain in lower case, of letters, \
                            digits, '.', '_' and '-' in parts that are not empty, '.' or '..'";
+const TOKEN_FORM: &str = "must be token/NAME, with the name of a [[token]]";
 const DNS_FORM: &str = "must be dns/NAME, with the name in lower case";
 
 /// The tokens and issuers that principals can be of; `None` if they are invalid themselves.
@@ -50,8 +52,10 @@ impl Names<'_> {
     fn check_form(&self, text: &str) -> Result<(), String> {
         // A placeholder stands for characters that are valid everywhere.
         let filled = text.replace("{namespace}", "x").replace("{service}", "x").replace('*', "x");
-        let form = if filled == ANONYMOUS || filled.starts_with("token/") {
+        let form = if filled == ANONYMOUS {
             Ok(())
+        } else if let Some(name) = filled.strip_prefix("token/") {
+            name.parse::<Name>().map(|_| ()).map_err(|_| TOKEN_FORM)
         } else if let Some(id) = filled.strip_prefix("spiffe://") {
             if is_spiffe(id) { Ok(()) } else { Err(SPIFFE_FORM) }
         } else if let Some(name) = filled.strip_prefix("dns/") {
@@ -67,7 +71,7 @@ impl Names<'_> {
             return Err(UNKNOWN_FORM.to_owned());
         };
         let is_named = |issuers: &[Issuer]| issuers.iter().any(|issuer| *issuer.name == *name);
-        if subject.is_empty() || !name.bytes().all(is_in_name) {
+        if subject.is_empty() || name.is_empty() || !name.bytes().all(is_in_name) {
             Err(UNKNOWN_FORM.to_owned())
         } else if self.issuers.is_none_or(is_named) {
             Ok(())

@@ -123,17 +123,14 @@ impl FromStr for HostRule {
         if let Some(network) = network {
             return checked_network(network).map(Self::Network);
         }
-        let (name, is_below) = match text.strip_prefix("*.") {
-            Some(name) => (name, true),
-            None => (text, false),
-        };
-        let name = name.strip_suffix('.').unwrap_or(name);
-        // The parser refuses all that could be read as an address, too.
-        let is_name = Host::parse(name, DNS_BYTES_MAX).is_ok() && name.parse::<IpAddr>().is_err();
-        match (is_name, is_below) {
-            (false, _) => Err(HostRuleError::Unknown),
-            (true, false) => Ok(Self::Dns(name.to_ascii_lowercase().into())),
-            (true, true) => Ok(Self::DnsBelow(format!(".{}", name.to_ascii_lowercase()).into())),
+        let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+        let below = name.strip_prefix('*').filter(|suffix| suffix.starts_with('.'));
+        // A host of these must be valid. It is no address, which was parsed above.
+        let host = below.map_or_else(|| name.clone(), |suffix| format!("x{suffix}"));
+        match (Host::parse(&host, DNS_BYTES_MAX), below) {
+            (Err(_), _) => Err(HostRuleError::Unknown),
+            (Ok(_), Some(suffix)) => Ok(Self::DnsBelow(suffix.into())),
+            (Ok(_), None) => Ok(Self::Dns(name.into())),
         }
     }
 }

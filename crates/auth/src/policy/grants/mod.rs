@@ -110,6 +110,18 @@ impl Grants {
         targets.iter().find(allows).map(|target| target.line).ok_or(Denied)
     }
 
+    /// Returns the line of the first rule that allows an action on some services of a namespace.
+    ///
+    /// # Errors
+    /// No rule allows it on any.
+    pub fn decide_any(&self, action: Action, namespace: &Name) -> Result<RuleLine, Denied> {
+        let Rights::Rules { targets, .. } = &self.0 else { return Ok(RuleLine::BUILT_IN) };
+        let allows = |target: &&Target| {
+            target.actions.contains(action) && target.namespace.includes(namespace)
+        };
+        targets.iter().find(allows).map(|target| target.line).ok_or(Denied)
+    }
+
     /// Returns the line of the first rule that allows to register an instance of a service at a
     /// host, for a caller that calls from the address `peer`.
     ///
@@ -172,7 +184,7 @@ impl Grants {
 }
 
 impl Target {
-    fn includes(&self, scope: Scope<'_>) -> bool {
+    pub(super) fn includes(&self, scope: Scope<'_>) -> bool {
         match scope {
             Scope::Service(key) => {
                 self.service.includes(&key.service) && self.namespace.includes(&key.namespace)
@@ -184,7 +196,7 @@ impl Target {
         }
     }
 
-    fn describe(&self) -> Grant {
+    pub(super) fn describe(&self) -> Grant {
         let hosts = self.hosts.as_ref();
         Grant {
             line: self.line,
