@@ -1,7 +1,7 @@
 //! Serves connections, each in its own task, until the server stops and they have ended. Sets the
 //! limits of HTTP; the router handles the requests.
 
-use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt};
 use http::Request;
@@ -13,21 +13,37 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     select,
+    sync::Semaphore,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use waypost_serving::tasks::TaskSet;
 
-use super::calls::Calls;
+use super::{
+    calls::Calls,
+    door::{Door, End, Stranger},
+};
 use crate::api::Router;
 
 /// The interval of HTTP/2 pings on an idle connection, and the time to wait for a response.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// The bytes of a request's header fields, by HTTP/2's count.
+const HEADER_LIST_MAX: u32 = 16 * 1024;
+/// Streams that the peer has reset and that were not handled yet; at more, the connection ends.
+const PENDING_RESETS_MAX: usize = 20;
+/// Streams that were reset here for errors of the peer; at more, the connection ends.
+const LOCAL_RESETS_MAX: usize = 1024;
+/// The time to send the responses under way on a connection whose credentials were refused.
+const REFUSED_MAX: Duration = Duration::from_secs(1);
 
 /// The parameters of all connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {
     pub(crate) router: Arc<Router>,
+    pub(crate) door: Door,
+    /// Connections at a time; further ones wait.
+    pub(crate) connections_max: usize,
     /// Concurrent calls on one connection.
     pub(crate) streams_max: usize,
     /// Stops new connections and requests; calls in flight finish.
@@ -37,45 +53,63 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Accepts connections until `incoming` ends or `stop` is cancelled, and serves them until the
-    /// last one has ended.
-    pub(crate) async fn serve<I>(self, incoming: impl Stream<Item = io::Result<I>>)
-    where
+    /// Accepts connections, each with the address of its peer, until `incoming` ends or `stop` is
+    /// cancelled, and serves them until the last one has ended.
+    pub(crate) async fn serve<I>(
+        self,
+        incoming: impl Stream<Item = io::Result<(I, Option<SocketAddr>)>>,
+    ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let connections = TaskSet::default();
+        let permits = Arc::new(Semaphore::new(self.connections_max.min(Semaphore::MAX_PERMITS)));
         {
             // Dropped at the end of this block, which closes the listener.
             let mut incoming = pin!(incoming);
-            while let Some(Some(stream)) = self.stop.run_until_cancelled(incoming.next()).await {
-                match stream {
-                    Ok(stream) => connections.spawn("connection", self.clone().serve_one(stream)),
-                    Err(error) => debug!(%error, "accepting a connection failed"),
-                }
+            while let Some(Some(arrived)) = self.stop.run_until_cancelled(incoming.next()).await {
+                let (stream, peer) = match arrived {
+                    Ok(arrived) => arrived,
+                    Err(error) => {
+                        debug!(%error, "accepting a connection failed");
+                        continue;
+                    }
+                };
+                let permit = Arc::clone(&permits).acquire_owned();
+                let Some(Ok(permit)) = self.stop.run_until_cancelled(permit).await else { break };
+                let stranger = self.door.arrive(peer.map(|peer| peer.ip()));
+                let serving = self.clone().serve_one(stream, peer, stranger);
+                connections.spawn("connection", async move {
+                    serving.await;
+                    drop(permit);
+                });
             }
         }
         connections.ended().await;
     }
 
-    async fn serve_one<I>(self, stream: I)
+    /// Opens a connection, and serves it to its end.
+    async fn serve_one<I>(self, stream: I, peer: Option<SocketAddr>, stranger: Stranger)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { router, streams_max, stop, cut } = self;
         // Child tokens, as all waiters of one token share a lock.
-        let (stop, cut) = (stop.child_token(), cut.child_token());
-        let calls = Calls::default();
-        let mut server = auto::Builder::new(calls.clone());
-        // The timer bounds the head of an HTTP/1 request. A peer that closed its side still gets
-        // its response.
-        server.http1().timer(TokioTimer::new()).half_close(true);
-        server
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(u32::try_from(streams_max).ok())
-            .keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE);
+        let (stop, cut) = (self.stop.child_token(), self.cut.child_token());
+        let mut closing = stranger.closing();
+        let opened = select! {
+            biased;
+            opened = self.door.open(stream, &stranger) => opened,
+            end = &mut closing => return debug!(?peer, ?end, "closing a stranger"),
+            () = stop.cancelled() => return,
+        };
+        let stream = match opened {
+            Ok(opened) => opened.stream,
+            Err(error) => return debug!(?peer, %error, "connection failed"),
+        };
+        let Self { router, streams_max, .. } = self;
+        let (calls, acquaintance) = (Calls::default(), stranger.acquaintance());
+        let server = server(&calls, streams_max);
         let service = service_fn(|request: Request<Incoming>| {
+            acquaintance.known();
             let response = router.respond(request);
             async { Ok::<_, Infallible>(response.await) }
         });
@@ -85,7 +119,18 @@ impl Connections {
             select! {
                 biased;
                 ended = connection.as_mut() => return ended,
+                end = &mut closing => {
+                    debug!(?peer, ?end, "closing a stranger");
+                    if end == End::Refused {
+                        connection.as_mut().graceful_shutdown();
+                        let _sent = timeout(REFUSED_MAX, connection).await;
+                    }
+                    return Ok(());
+                }
                 () = stop.cancelled() => {
+                    if !acquaintance.is_open() {
+                        return Ok(());
+                    }
                     connection.as_mut().graceful_shutdown();
                     // The router has closed without waking the streams.
                     open.poll_all();
@@ -94,11 +139,30 @@ impl Connections {
             select! {
                 biased;
                 ended = connection => ended,
+                _ = closing => Ok(()),
                 () = cut.cancelled() => Ok(()),
             }
         };
         if let Err(error) = calls.run(connection).await {
-            debug!(%error, "connection failed");
+            debug!(?peer, %error, "connection failed");
         }
     }
+}
+
+/// Makes the server of a connection, with the limits of HTTP.
+fn server(calls: &Calls, streams_max: usize) -> auto::Builder<Calls> {
+    let mut server = auto::Builder::new(calls.clone());
+    // The timer bounds the head of an HTTP/1 request. A peer that closed its side still gets its
+    // response.
+    server.http1().timer(TokioTimer::new()).half_close(true);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(u32::try_from(streams_max).ok())
+        .max_header_list_size(HEADER_LIST_MAX)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(LOCAL_RESETS_MAX)
+        .keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE);
+    server
 }

@@ -2,15 +2,17 @@
 
 mod calls;
 mod connections;
+#[allow(dead_code, unused_imports, reason = "for the gate, which reports to it soon")]
+mod door;
 
 use std::{
     future::Future,
     io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::pin,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use futures_util::Stream;
@@ -23,12 +25,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use waypost_auth::tls::{ClientAuth, IdentityFolder, InvalidIdentity};
 use waypost_serving::{
     listener, port_file,
     tasks::{self, Tasks},
 };
 
-use self::connections::Connections;
+use self::{
+    connections::Connections,
+    door::{Door, KnownBy, TlsCell, TlsContext},
+};
 
 use crate::{
     api::{
@@ -43,6 +49,8 @@ use crate::{
     store::{DiskStore, MemoryStore, Store, StoreError, StoredState},
 };
 
+/// Strangers at a time, in a server whose limit of connections is large.
+const STRANGERS_MAX: usize = 16 * 1024;
 /// The time from the request to stop until open connections are closed.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(8);
 
@@ -63,6 +71,7 @@ pub struct Core {
     /// Keeps the engine's mailbox open until the end.
     engine: OnceLock<Engine>,
     health: HealthReport,
+    tls: Arc<TlsCell>,
     limits: Arc<Limits>,
     clock: Clock,
     seed: LeaseSeed,
@@ -88,6 +97,9 @@ pub enum RunError {
     /// The system's random generator failed.
     #[error("can't get random bytes from the system: {0}")]
     Random(io::Error),
+    /// The identity folder is invalid.
+    #[error("invalid identity, {} error(s):\n  {}", .0.len(), lines(.0))]
+    Identity(Vec<InvalidIdentity>),
     /// Creating the engine's thread failed.
     #[error("can't start a thread: {0}")]
     Thread(io::Error),
@@ -124,7 +136,11 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let Self { listener, address, config } = self;
         let seed = lease_seed().map_err(RunError::Random)?;
-        let core = Core::new(config.limits.clone(), Clock::start(), seed).await;
+        let clock = Clock::start();
+        let core = Core::new(config.limits.clone(), clock, seed).await;
+        if let Some(directory) = &config.tls {
+            core.tls.replace(tls_context(directory, clock).map_err(RunError::Identity)?);
+        }
         let starting = async {
             match config.store {
                 StoreKind::Memory => {
@@ -162,6 +178,21 @@ impl Server {
     }
 }
 
+/// Reads an identity folder. Callers without a certificate are refused in the handshake.
+fn tls_context(directory: &Path, clock: Clock) -> Result<TlsContext, Vec<InvalidIdentity>> {
+    let now = UNIX_EPOCH + Duration::from_millis(clock.wall().0);
+    let folder = IdentityFolder::read(directory, now)?;
+    if folder.key_is_exposed() {
+        warn!(directory = %directory.display(), "every user of this machine can read tls.key");
+    }
+    Ok(TlsContext::new(&folder, ClientAuth::Demanded))
+}
+
+/// The errors, each on a line.
+fn lines(errors: &[InvalidIdentity]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
+}
+
 impl Core {
     /// Makes a server that is starting, whose lease ids come from `seed`. Must be called in a tokio
     /// runtime.
@@ -173,6 +204,7 @@ impl Core {
             stop,
             engine: OnceLock::new(),
             health,
+            tls: Arc::default(),
             limits: Arc::new(limits),
             clock,
             seed,
@@ -200,19 +232,23 @@ impl Core {
         Ok(())
     }
 
-    /// Like [`Server::run`], over the given connections.
+    /// Like [`Server::run`], over the given connections, each with the address of its peer.
     pub async fn run<I>(
         &self,
-        incoming: impl Stream<Item = io::Result<I>> + Send,
+        incoming: impl Stream<Item = io::Result<(I, Option<SocketAddr>)>> + Send,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), RunError>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (stop, cut) = (self.stop.clone(), CancellationToken::new());
-        let incoming = listener::limit(incoming, self.limits.connections_max, stop.clone());
+        let connections_max = self.limits.connections_max;
+        let known_by = if self.tls.current().is_some() { KnownBy::Gate } else { KnownBy::Opening };
+        let strangers_max = STRANGERS_MAX.min(connections_max / 2);
         let connections = Connections {
             router: Arc::clone(&self.router),
+            door: Door::new(Arc::clone(&self.tls), known_by, strangers_max),
+            connections_max,
             streams_max: self.limits.streams_max,
             stop,
             cut: cut.clone(),

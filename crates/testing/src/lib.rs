@@ -11,6 +11,7 @@
     reason = "tests fail by panicking, read the clock and run tasks as users would"
 )]
 
+pub mod authority;
 pub mod calls;
 pub mod conformance;
 pub mod figures;

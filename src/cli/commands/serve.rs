@@ -80,6 +80,10 @@ async fn serve(config: Config) -> ExitCode {
     };
     match server.run(stop).await {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error @ RunError::Identity(_)) => {
+            fail(&error);
+            ExitCode::from(exit_code::CONFIGURATION)
+        }
         // It never served: report on standard error, where the program was started.
         Err(error @ (RunError::Store(_) | RunError::Thread(_) | RunError::PortFile { .. })) => {
             fail(&error)

@@ -4,6 +4,7 @@
 use std::{
     future::Future,
     io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -132,10 +133,12 @@ impl AsyncWrite for Taken {
 }
 
 /// The connections that arrive at a port of the host that this runs on.
-pub(crate) async fn incoming(port: u16) -> impl Stream<Item = io::Result<Taken>> + Send {
+pub(crate) async fn incoming(
+    port: u16,
+) -> impl Stream<Item = io::Result<(Taken, Option<SocketAddr>)>> + Send {
     let listener = TcpListener::bind(("0.0.0.0", port)).await.expect("the port is free");
     stream::unfold(listener, async |listener| {
-        let taken = listener.accept().await.map(|(stream, _)| Taken(stream));
+        let taken = listener.accept().await.map(|(stream, _)| (Taken(stream), None));
         Some((taken, listener))
     })
 }

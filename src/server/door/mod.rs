@@ -1,0 +1,101 @@
+//! The door of the port: it tells TLS from clear text by the first byte, makes the handshake, and
+//! bounds the connections on which nothing was allowed yet.
+//!
+//! In the order of a connection: `strangers` counts it; `handshake` or `clear_text` answers its
+//! first bytes; `stream` is what the server reads then. `tls_cell` has the credentials of new
+//! connections.
+//!
+//! Invariant: with TLS, no byte of a caller that speaks clear text is interpreted.
+
+mod clear_text;
+mod handshake;
+mod strangers;
+mod stream;
+mod tls_cell;
+
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
+
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+use waypost_auth::certificate::PeerCertificate;
+
+use self::{handshake::handshake, strangers::Strangers};
+pub(crate) use self::{
+    strangers::{Acquaintance, End, KnownBy, Stranger},
+    stream::DoorStream,
+    tls_cell::{TlsCell, TlsContext},
+};
+
+/// The time for a handshake.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+
+/// The door of a listener. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    tls: Arc<TlsCell>,
+    strangers: Strangers,
+}
+
+/// A connection past the door.
+pub(crate) struct Opened<I> {
+    pub(crate) stream: DoorStream<I>,
+    /// The certificate that the caller proved in the handshake.
+    pub(crate) certificate: Option<Arc<PeerCertificate>>,
+}
+
+/// The reason why a connection did not pass the door.
+#[derive(Debug, Error)]
+pub(crate) enum DoorError {
+    /// The caller closed its connection, or it broke, before its first byte.
+    #[error("connection ended before its first byte")]
+    Silent,
+    /// The first byte is not that of a handshake.
+    #[error("clear text on a port that speaks TLS only")]
+    ClearText,
+    /// The handshake failed.
+    #[error("TLS handshake failed: {0}")]
+    Handshake(io::Error),
+    /// The handshake took over [`HANDSHAKE_MAX`].
+    #[error("TLS handshake took over {HANDSHAKE_MAX:?}")]
+    Timeout,
+}
+
+impl Door {
+    /// Makes a door that lets `strangers_max` strangers in at a time.
+    pub(crate) fn new(tls: Arc<TlsCell>, known_by: KnownBy, strangers_max: usize) -> Self {
+        Self { tls, strangers: Strangers::new(known_by, strangers_max) }
+    }
+
+    /// Counts a new connection as a stranger, and closes an older one at the limit.
+    pub(crate) fn arrive(&self, address: Option<IpAddr>) -> Stranger {
+        self.strangers.arrive(address)
+    }
+
+    /// Opens a connection: by a handshake where there are credentials for TLS, else as it is.
+    /// Not cancel safe: bytes that were read are lost.
+    pub(crate) async fn open<I>(
+        &self,
+        stream: I,
+        stranger: &Stranger,
+    ) -> Result<Opened<I>, DoorError>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let acquaintance = stranger.acquaintance();
+        let Some(tls) = self.tls.current() else {
+            let stream = DoorStream::clear_text(stream, acquaintance);
+            return Ok(Opened { stream, certificate: None });
+        };
+        // Boxed, so that the task of a connection has no room for a handshake.
+        let handshake = Box::pin(handshake(stream, &tls));
+        let (stream, certificate) =
+            timeout(HANDSHAKE_MAX, handshake).await.map_err(|_| DoorError::Timeout)??;
+        Ok(Opened { stream: DoorStream::tls(stream, acquaintance), certificate })
+    }
+}
+
+#[cfg(test)]
+mod tests;
