@@ -25,7 +25,7 @@ use super::{
 /// assert_eq!(policy.decide_again(&orders), Ok(RuleLine(1)));
 /// let whole = RecordedUse::parse("dns/a", "discover", Some("other"), None)?;
 /// assert_eq!(policy.decide_again(&whole), Err(Denied));
-/// # Ok::<(), waypost_auth::policy::InvalidRecord>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedUse {
