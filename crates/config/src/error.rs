@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// All errors of a configuration, in the order of the file. Displayed one a line.
+/// The errors of a configuration, in the order of the file: all, or the first that were found, and
+/// the number of the others. Displayed one a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
@@ -61,18 +62,24 @@ impl fmt::Display for ConfigError {
     }
 }
 
+/// The greatest number of errors that are reported of one file.
+const ERRORS_MAX: usize = 1_000;
+
 /// Collects the errors of one file.
 #[derive(Debug)]
 pub(crate) struct ErrorCollector {
     /// The offset of each line's end, in bytes.
     line_ends: Vec<usize>,
+    /// At most [`ERRORS_MAX`].
     errors: Vec<ConfigError>,
+    /// The number of errors after these.
+    omitted: usize,
 }
 
 impl ErrorCollector {
     pub(crate) fn new(text: &str) -> Self {
         let line_ends = text.match_indices('\n').map(|(end, _)| end).collect();
-        Self { line_ends, errors: Vec::new() }
+        Self { line_ends, errors: Vec::new(), omitted: 0 }
     }
 
     /// Returns the line that contains an offset.
@@ -86,8 +93,12 @@ impl ErrorCollector {
         path: impl Into<String>,
         message: impl Into<String>,
     ) -> Invalid {
-        let line = offset.map(|offset| self.line(offset));
-        self.errors.push(ConfigError { line, path: path.into(), message: message.into() });
+        if self.errors.len() < ERRORS_MAX {
+            let line = offset.map(|offset| self.line(offset));
+            self.errors.push(ConfigError { line, path: path.into(), message: message.into() });
+        } else {
+            self.omitted += 1;
+        }
         Invalid
     }
 
@@ -95,6 +106,9 @@ impl ErrorCollector {
     pub(crate) fn finish<T>(self, read: Result<T, Invalid>) -> Result<T, ConfigErrors> {
         let mut errors = self.errors;
         errors.sort_by_key(|error| error.line);
+        if self.omitted > 0 {
+            errors.push(ConfigError::of_file(format!("and {} more errors", self.omitted)));
+        }
         match read {
             Ok(value) if errors.is_empty() => Ok(value),
             _ => Err(ConfigErrors(errors)),
@@ -115,6 +129,17 @@ mod tests {
         let errors = errors.finish(Ok(())).expect_err("three");
         let text = "d: is missing\nline 1: is no file\nline 4: routes[0].c: must be a string";
         assert_eq!(errors.to_string(), text);
+    }
+
+    #[test]
+    fn errors_are_bounded() {
+        let mut errors = ErrorCollector::new("");
+        for _ in 0..ERRORS_MAX + 7 {
+            let _ = errors.record(Some(0), "a", "is no known key");
+        }
+        let ConfigErrors(errors) = errors.finish(Ok(())).expect_err("many");
+        assert_eq!(errors.len(), ERRORS_MAX + 1);
+        assert_eq!(errors[ERRORS_MAX].to_string(), "and 7 more errors");
     }
 
     #[test]
