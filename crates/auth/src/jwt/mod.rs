@@ -17,6 +17,7 @@ pub(crate) mod pem;
 mod token;
 mod verifier;
 
+pub(crate) use verifier::LEEWAY;
 pub use verifier::{VerifiedToken, Verifier};
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::{Unauthorized, unauthorized::CREDENTIAL_BYTES_MAX};
 const SET_BYTES_MAX: usize = 1 << 20;
 
 /// The allowed difference between the clocks of issuer and verifier.
-const LEEWAY: Duration = Duration::from_secs(30);
+pub(crate) const LEEWAY: Duration = Duration::from_secs(30);
 
 /// The last second that can be written as a date: the end of the year 9999.
 const EXPIRY_MAX: Duration = Duration::from_secs(253_402_300_799);

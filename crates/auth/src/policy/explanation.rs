@@ -92,7 +92,7 @@ impl Policy {
     pub fn state(&self, principal: &Principal) -> PrincipalState {
         let text = principal.as_str();
         let is_known = if text.starts_with("token/") {
-            self.tokens.principals().any(|known| known == principal)
+            self.tokens.principals().contains(principal)
         } else if principal.is_anonymous()
             || ["spiffe://", "dns/"].iter().any(|start| text.starts_with(start))
         {

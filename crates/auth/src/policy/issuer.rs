@@ -2,10 +2,7 @@
 //!
 //! Pure: the caller passes the time and the keys in.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, SystemTime},
-};
+use std::{path::PathBuf, time::SystemTime};
 
 use super::{
     authentication::{Authentication, Unauthenticated, Via},
@@ -13,11 +10,8 @@ use super::{
 };
 use crate::{
     Unauthorized,
-    jwt::{VerifiedToken, Verifier},
+    jwt::{LEEWAY, VerifiedToken, Verifier},
 };
-
-/// The time for which a token is accepted after its `exp`.
-const LEEWAY: Duration = Duration::from_secs(30);
 
 /// The greatest length of a `jti` that audit records have, in bytes.
 const TOKEN_ID_BYTES_MAX: usize = 256;

@@ -1,8 +1,8 @@
 //! The policy: which caller may do which action on which services.
 //!
-//! From the top: `explanation` and `record`, decisions for operators; `file`, the reader; `whole`, the policy with its `rule`s, static `token`s,
-//! `issuer`s and `limits`; `grants`, the
-//! rights of one principal, at which each use is decided; `pattern`; and the nouns `authentication`,
+//! From the top: `explanation` and `record`, decisions for operators; `file`, the reader; `whole`,
+//! the policy with its `rule`s, static `token`s, `issuer`s and `limits`; `grants`, the rights of
+//! one principal, by which each use is decided; `pattern`; and the nouns `authentication`,
 //! `principal` and `action`.
 //! Pure, but for the files that the policy names: the caller passes the time in.
 //!

@@ -4,7 +4,7 @@
 //! keeps digests alone.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt::{self, Write},
     time::SystemTime,
 };
@@ -67,10 +67,14 @@ impl fmt::Debug for NewToken {
     }
 }
 
-/// The static tokens of a policy, by SHA-256. The time of a lookup may depend on a digest's first
-/// bytes, which reveals no token: a caller finds another token with these bytes only by trying.
+/// The static tokens of a policy.
 #[derive(Default)]
-pub(super) struct StaticTokens(HashMap<[u8; 32], StaticToken>);
+pub(super) struct StaticTokens {
+    /// By SHA-256. The time of a lookup may depend on a digest's first bytes, which reveals no
+    /// token: a caller finds another token with these bytes only by trying.
+    by_sha256: HashMap<[u8; 32], StaticToken>,
+    principals: HashSet<Principal>,
+}
 
 pub(super) struct StaticToken {
     pub(super) name: Box<str>,
@@ -82,15 +86,17 @@ pub(super) struct StaticToken {
 impl StaticTokens {
     /// Adds a token; `false` if its digest is that of another one.
     pub(super) fn insert(&mut self, sha256: [u8; 32], token: StaticToken) -> bool {
-        self.0.insert(sha256, token).is_none()
+        self.principals.insert(token.principal.clone());
+        self.by_sha256.insert(sha256, token).is_none()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_sha256.is_empty()
     }
 
-    pub(super) fn principals(&self) -> impl Iterator<Item = &Principal> {
-        self.0.values().map(|token| &token.principal)
+    /// The principals of all tokens.
+    pub(super) fn principals(&self) -> &HashSet<Principal> {
+        &self.principals
     }
 
     pub(super) fn authenticate(
@@ -98,7 +104,8 @@ impl StaticTokens {
         text: &str,
         now: SystemTime,
     ) -> Result<Authentication, Unauthenticated> {
-        let token = self.0.get(&sha256(text.as_bytes())).ok_or(Unauthenticated::TokenInvalid)?;
+        let token =
+            self.by_sha256.get(&sha256(text.as_bytes())).ok_or(Unauthenticated::TokenInvalid)?;
         if token.expires.is_some_and(|expires| now >= expires) {
             return Err(Unauthenticated::CredentialsExpired);
         }

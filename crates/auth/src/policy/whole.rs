@@ -122,7 +122,7 @@ impl Policy {
         Grants::of_rules(!principal.is_anonymous(), targets)
     }
 
-    /// Returns the limits of a principal: those of the first `[[limit]]` that fits, or the defaults.
+    /// Returns the limits of a principal: of the first `[[limit]]` that fits, or the defaults.
     #[must_use]
     pub fn principal_limits(&self, principal: &Principal) -> PrincipalLimits {
         self.limits.of_principal(principal)

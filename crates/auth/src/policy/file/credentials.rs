@@ -22,7 +22,7 @@ use crate::policy::{
 const NAME_BYTES_MAX: usize = 128;
 
 /// The greatest number of issuers: a signed token is tried with each.
-const ISSUERS_MAX: usize = 16;
+pub(super) const ISSUERS_MAX: usize = 16;
 
 /// The greatest length of a file with keys, in bytes.
 const KEYS_BYTES_MAX: u64 = 1 << 20;
@@ -31,18 +31,18 @@ const KEYS_BYTES_MAX: u64 = 1 << 20;
 const RESERVED: [&str; 4] = ["anonymous", "dns", "spiffe", "token"];
 
 pub(super) fn tokens(file: &mut Section<'_>) -> Result<StaticTokens, Invalid> {
-    let (mut tokens, mut names) = (StaticTokens::default(), HashSet::new());
+    let mut tokens = StaticTokens::default();
     let read = file.tables("token", |section| {
         let name = section.required("name", name);
         let sha256 = section.required("sha256", digest);
         let expires = section.read("expires", utc_time);
         let name = name?;
-        if !names.insert(name.clone()) {
+        let principal = Principal::parse(&format!("token/{name}"));
+        let principal = principal.map_err(|error| section.error("name", error.to_string()))?;
+        if tokens.principals().contains(&principal) {
             let message = format!("'{name}' is the name of another token");
             return Err(section.error("name", message));
         }
-        let principal = Principal::parse(&format!("token/{name}"));
-        let principal = principal.map_err(|error| section.error("name", error.to_string()))?;
         let token = StaticToken { name: name.as_str().into(), principal, expires: expires? };
         match tokens.insert(sha256?, token) {
             true => Ok(()),

@@ -12,7 +12,7 @@ mod rules;
 use std::{
     fs::File,
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use waypost_config::{
@@ -57,6 +57,21 @@ impl Policy {
         let shown = path.display().to_string();
         let bytes = read_file(path, &shown, FILE_BYTES_MAX).map_err(ConfigError::of_file)?;
         Self::parse(decode(&bytes)?, path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// Returns the key files that a text names, even if it is no valid policy: a change of one of
+    /// them may make it valid.
+    #[must_use]
+    pub fn key_files(text: &str, directory: &Path) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let _ = parse(text, |file| {
+            file.named_tables("issuer", |_, issuer| {
+                let keys = issuer.read("keys", string).ok().flatten();
+                files.extend(keys.map(|keys| directory.join(keys)));
+            })
+        });
+        files.truncate(credentials::ISSUERS_MAX);
+        files
     }
 
     fn read_from(file: &mut Section<'_>, directory: &Path) -> Result<Self, Invalid> {

@@ -8,7 +8,7 @@ use waypost_core::model::Name;
 use super::text;
 use crate::policy::{
     issuer::Issuer,
-    pattern::PrincipalPattern,
+    pattern::{PrincipalPattern, is_in_name},
     principal::{ANONYMOUS, Principal},
     token::StaticTokens,
 };
@@ -81,18 +81,17 @@ impl Names<'_> {
     }
 
     fn check_token(&self, pattern: &PrincipalPattern) -> Result<(), String> {
-        let fits = |principal: &Principal| pattern.captures(principal.as_str()).is_some();
-        let is_known = |tokens: &StaticTokens| tokens.principals().any(fits);
+        let fits = |known: &Principal| pattern.captures(known.as_str()).is_some();
+        let is_known = |tokens: &StaticTokens| match pattern.literal() {
+            Some(principal) => tokens.principals().contains(principal),
+            None => tokens.principals().iter().any(fits),
+        };
         if !pattern.as_str().starts_with("token/") || self.tokens.is_none_or(is_known) {
             Ok(())
         } else {
             Err("is no token of this policy: there is no [[token]] of this name".to_owned())
         }
     }
-}
-
-fn is_in_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
 }
 
 /// Returns whether a text is `DOMAIN/PATH` of a SPIFFE ID.

@@ -12,7 +12,7 @@ pub(super) use name::NamePart;
 pub(super) use principal::{Captures, PrincipalPattern};
 pub(super) use target::{TargetPattern, name_part};
 
-/// Returns whether a placeholder can take the character.
-fn is_taken(byte: u8) -> bool {
+/// Returns whether a character can be in a name, so that a placeholder takes it.
+pub(super) fn is_in_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
 }

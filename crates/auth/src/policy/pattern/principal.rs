@@ -8,7 +8,7 @@ use std::fmt;
 use thiserror::Error;
 use waypost_core::model::Name;
 
-use super::is_taken;
+use super::is_in_name;
 use crate::policy::principal::{InvalidPrincipal, Principal};
 
 /// A pattern of principals.
@@ -61,7 +61,10 @@ impl PrincipalPattern {
             }
             let (piece, length) = placeholder_of(placeholder)?;
             rest = &placeholder[length..];
-            if rest.bytes().next().is_some_and(|next| is_taken(next) || matches!(next, b'*' | b'{'))
+            if rest
+                .bytes()
+                .next()
+                .is_some_and(|next| is_in_name(next) || matches!(next, b'*' | b'{'))
             {
                 return Err(PatternError::Undelimited);
             }
@@ -84,7 +87,7 @@ impl PrincipalPattern {
                 rest = rest.strip_prefix(&**literal)?;
                 continue;
             }
-            let end = rest.bytes().position(|byte| !is_taken(byte)).unwrap_or(rest.len());
+            let end = rest.bytes().position(|byte| !is_in_name(byte)).unwrap_or(rest.len());
             let (taken, after) =
                 rest.split_at_checked(end).filter(|(taken, _)| !taken.is_empty())?;
             match piece {
@@ -99,6 +102,12 @@ impl PrincipalPattern {
 
     pub(in crate::policy) fn as_str(&self) -> &str {
         self.text.as_str()
+    }
+
+    /// Returns the only principal that fits, if the pattern has no placeholder.
+    pub(in crate::policy) fn literal(&self) -> Option<&Principal> {
+        let is_literal = |piece: &Piece| matches!(piece, Piece::Literal(_));
+        self.pieces.iter().all(is_literal).then_some(&self.text)
     }
 
     pub(in crate::policy) fn has_namespace(&self) -> bool {

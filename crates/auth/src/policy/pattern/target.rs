@@ -7,7 +7,7 @@
 use thiserror::Error;
 use waypost_core::model::Name;
 
-use super::{Captures, NamePart, is_taken};
+use super::{Captures, NamePart, is_in_name};
 
 /// A pattern of services, with places for captures.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl NamePattern {
         }
         let begins_a_name = literal.starts_with(|first: char| first.is_ascii_alphanumeric())
             && literal.len() < Name::BYTES_MAX
-            && literal.bytes().all(is_taken);
+            && literal.bytes().all(is_in_name);
         if !literal.is_empty() && !begins_a_name {
             return None;
         }
