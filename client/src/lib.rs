@@ -83,12 +83,33 @@
 //! calls change the health of an instance. An outage removes no instance, and an ejected instance
 //! stays a member.
 //!
+//! **Security**: a registry with TLS has the scheme `https`, and [`Builder::credentials`] sets what
+//! both sides prove: certificates in an [identity folder](Credentials::folder), a
+//! [token](TokenFile), or both. They are followed while the client runs, and new ones cost no watch
+//! and no lease. A registry that refuses them is [`RegistryState::Denied`]: views stay, and
+//! everything is tried again when the credentials change.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use waypost_client::{Client, Credentials};
+//!
+//! let client = Client::builder()
+//!     .registry("https://registry.internal:7510")
+//!     .credentials(Credentials::folder("/var/run/waypost/tls")?)
+//!     .build()?;
+//! # drop(client);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! **Testing** a program needs no registry: [`Service::fixed`] is a service with given instances,
 //! and the feature `fake` has a registry in memory that a test controls.
 //!
 //! # Features
 //!
-//! - `tonic`, the only default: [`BalancedChannel`].
+//! - `tonic`, a default: [`BalancedChannel`].
+//! - `tls`, a default: TLS to the registry, and to instances. Without it, a client reaches only
+//!   registries without TLS, and can send them a token on the same machine.
 //! - `tower`: `PickLayer` picks an instance for each request of any type, and `Service::discover`
 //!   gives tower's balancers a stream of changes.
 //! - `http`: `HttpChannel` is a [`BalancedChannel`] for requests of plain HTTP; `HttpLayer` picks
@@ -100,7 +121,6 @@
 //!   gauges `…_calls_in_flight`, `…_view_stale_seconds` (as of the last attempt to reach the
 //!   registry); histograms `…_call_seconds` (also labelled `outcome`) and `…_propagation_seconds`
 //!   (from a registration, by the registry's wall clock, to the client's view).
-//! - `tls`: calls to instances over TLS.
 //! - `fake`: a registry in memory, for tests.
 
 // Code that only channels use is not marked item by item.
@@ -114,6 +134,7 @@ mod builder;
 mod channel;
 mod client;
 pub mod correlation;
+mod credentials;
 mod endpoint;
 #[cfg(feature = "fake")]
 pub mod fake;
@@ -149,6 +170,9 @@ pub use channel::{BalancedChannel, CallTimeout, Grpc, Http, Protocol, RawTarget,
 #[cfg(feature = "http")]
 pub use channel::{FailureKind, HttpChannel, HttpChannelError, HttpFuture};
 pub use client::Client;
+#[cfg(feature = "tls")]
+pub use credentials::FolderError;
+pub use credentials::{Credentials, Token, TokenError, TokenFile, TokenSource};
 pub use endpoint::{Outcome, Snapshot};
 pub use proto::{Filter, Instance};
 pub use registration::{

@@ -45,7 +45,8 @@ const FLOORS: [Floors; 5] = [
         root: "client/src",
         floors: &[
             &["proto", "correlation", "runtime"],
-            &["metrics", "transport"],
+            &["credentials", "metrics"],
+            &["transport"],
             &["endpoint", "registry"],
             &["balance", "registration"],
             &["view"],

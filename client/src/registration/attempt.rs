@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{spec::Registration, state::DeregisterError};
 use crate::{
     proto::{DeregisterRequest, Instance, RegisterResponse, registry_client::RegistryClient},
-    registry::{RegistryLink, RequestFailure, Retryability},
+    registry::{CredentialState, RegistryLink, RequestFailure, Retryability},
     runtime::clock,
 };
 
@@ -94,20 +94,27 @@ pub(crate) async fn deregister(
         });
         let failure = match clock::within(left, requested).await {
             Some(Ok(_)) => return Ok(()),
-            Some(Err(failure)) => failure.status,
+            Some(Err(failure)) => failure,
             None => return Err(DeregisterError::Unreachable(RegistryLink::timeout_status())),
         };
         // Expired, or held by another process: either way it is not ours.
-        if matches!(failure.code(), Code::NotFound | Code::FailedPrecondition) {
+        if matches!(failure.status.code(), Code::NotFound | Code::FailedPrecondition) {
             return Ok(());
         }
-        let after = match Retryability::of(&failure) {
-            Retryability::Fatal(refusal) => return Err(DeregisterError::Refused(refusal)),
+        let after = match Retryability::of(&failure.status) {
             Retryability::Retry { after } => after,
+            Retryability::Denied(_)
+                if link.credentials_of(&failure) == CredentialState::Renewed =>
+            {
+                None
+            }
+            Retryability::Denied(refusal) | Retryability::Fatal(refusal) => {
+                return Err(DeregisterError::Refused(refusal));
+            }
         };
         let delay = backoff.delay(fastrand::f64(), after);
         if clock::now() + delay >= give_up {
-            return Err(DeregisterError::Unreachable(failure));
+            return Err(DeregisterError::Unreachable(failure.status));
         }
         clock::sleep(delay).await;
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     proto::{Instance, UpdateResponse, registry_client::RegistryClient},
-    registry::{Refusal, RegistryLink, RequestFailure, Retryability, message},
+    registry::{CredentialState, Refusal, RegistryLink, RequestFailure, Retryability, message},
     runtime::clock,
 };
 
@@ -73,24 +73,19 @@ impl Updater {
                     stopped => return Some(stopped),
                 }
             };
-            let RequestFailure { peer, status } =
-                match self.send(update, lease_id, superseded).await? {
-                    Ok(response) => {
-                        self.store(lease_id, response.instance);
-                        return Some(Ok(()));
-                    }
-                    Err(failure) => failure,
-                };
-            match Retryability::of(&status) {
-                Retryability::Retry { after } => {
-                    tracing::debug!(
-                        peer = &*peer,
-                        reason = message(&status),
-                        "update failed, retrying"
-                    );
-                    let pause = clock::sleep(backoff.delay(fastrand::f64(), after));
-                    superseded.run_until_cancelled(pause).await?;
+            let failure = match self.send(update, lease_id, superseded).await? {
+                Ok(response) => {
+                    self.store(lease_id, response.instance);
+                    return Some(Ok(()));
                 }
+                Err(failure) => failure,
+            };
+            let after = match Retryability::of(&failure.status) {
+                Retryability::Retry { after } => after,
+                Retryability::Denied(refusal) => match self.link.credentials_of(&failure) {
+                    CredentialState::Renewed => None,
+                    CredentialState::Refused => return Some(Err(refusal.into())),
+                },
                 Retryability::Fatal(Refusal {
                     code: Code::NotFound | Code::FailedPrecondition,
                     ..
@@ -99,9 +94,14 @@ impl Updater {
                     if let Err(error) = superseded.run_until_cancelled(leased).await? {
                         return Some(Err(error));
                     }
+                    continue;
                 }
                 Retryability::Fatal(refusal) => return Some(Err(refusal.into())),
-            }
+            };
+            let (peer, reason) = (&*failure.peer, message(&failure.status));
+            tracing::debug!(peer, reason, "update failed, retrying");
+            let pause = clock::sleep(backoff.delay(fastrand::f64(), after));
+            superseded.run_until_cancelled(pause).await?;
         }
     }
 

@@ -88,6 +88,9 @@ pub(crate) fn message(status: &Status) -> &str {
 pub(crate) enum Retryability {
     /// A retry may succeed, here or elsewhere; not before `after`, if it is set.
     Retry { after: Option<Duration> },
+    /// The registry does not accept the credentials. A retry succeeds once they are renewed, or the
+    /// registry knows them.
+    Denied(Refusal),
     /// A retry can't succeed.
     Fatal(Refusal),
 }
@@ -103,6 +106,7 @@ impl Retryability {
             | Code::Internal => Self::Retry {
                 after: status.get_details_retry_info().and_then(|retry| retry.retry_delay),
             },
+            Code::Unauthenticated => Self::Denied(Refusal::of(status)),
             _ => Self::Fatal(Refusal::of(status)),
         }
     }
@@ -191,6 +195,12 @@ mod tests {
         assert!(refusal.violations.is_empty());
         let status = Status::with_details(Code::Unavailable, "no", garbage);
         assert!(matches!(Retryability::of(&status), Retryability::Retry { after: None }));
+    }
+
+    #[test]
+    fn refused_credentials_are_no_refusal_for_ever() {
+        let denied = Retryability::of(&Status::unauthenticated("no"));
+        assert!(matches!(denied, Retryability::Denied(refusal) if refusal.message == "no"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 ///     match &*state.borrow_and_update() {
 ///         RegistryState::Connected { peer } => println!("connected to {peer}"),
 ///         RegistryState::Unreachable { reason, .. } => println!("registry unreachable: {reason}"),
+///         RegistryState::Denied { reason, .. } => println!("credentials refused: {reason}"),
 ///         _ => {}
 ///     }
 /// }
@@ -39,6 +40,14 @@ pub enum RegistryState {
         /// The time of the first failure.
         since: Instant,
         /// The reason of the first failure.
+        reason: Arc<str>,
+    },
+    /// The registry does not accept the credentials, or there is no token to send. The client
+    /// retries as soon as they change, and otherwise with a backoff of up to 30 s. Views stay.
+    Denied {
+        /// The time of the first refusal.
+        since: Instant,
+        /// The reason of the first refusal.
         reason: Arc<str>,
     },
 }

@@ -1,4 +1,6 @@
-//! URLs of a registry: `http://host:port` and nothing else. Pure.
+//! URLs of a registry: `https://host:port` or `http://host:port`, and nothing else. Pure.
+
+use std::net::IpAddr;
 
 use http::{
     Uri,
@@ -14,7 +16,7 @@ pub(crate) enum UrlError {
     ZoneId,
     #[error(transparent)]
     Syntax(#[from] InvalidUri),
-    #[error("it does not start with http://")]
+    #[error("it does not start with http:// or https://")]
     Scheme,
     #[error("it has no host")]
     NoHost,
@@ -32,7 +34,7 @@ pub(crate) fn parse_url(url: &str) -> Result<Uri, UrlError> {
         return Err(UrlError::ZoneId);
     }
     let uri: Uri = url.parse()?;
-    if uri.scheme() != Some(&Scheme::HTTP) {
+    if uri.scheme() != Some(&Scheme::HTTP) && uri.scheme() != Some(&Scheme::HTTPS) {
         return Err(UrlError::Scheme);
     }
     let authority = uri.authority().ok_or(UrlError::NoHost)?;
@@ -49,6 +51,22 @@ pub(crate) fn parse_url(url: &str) -> Result<Uri, UrlError> {
         return Err(UrlError::Path);
     }
     Ok(uri)
+}
+
+/// Returns whether the connection is encrypted.
+pub(crate) fn is_https(uri: &Uri) -> bool {
+    uri.scheme() == Some(&Scheme::HTTPS)
+}
+
+/// Returns whether the host is this machine by its address, or `localhost`. Any other name may
+/// resolve to another machine.
+pub(crate) fn is_loopback(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    address.map_or_else(
+        |_| host.eq_ignore_ascii_case("localhost"),
+        |address| address.to_canonical().is_loopback(),
+    )
 }
 
 /// Returns whether the host is an IPv6 address with a zone (RFC 6874). `Uri` can't parse one.
@@ -68,7 +86,9 @@ mod tests {
         for url in [
             "",
             "127.0.0.1:7510",
-            "https://127.0.0.1:7510",
+            "ftp://127.0.0.1:7510",
+            "https://127.0.0.1",
+            "https://user@127.0.0.1:7510",
             "http://127.0.0.1",
             "http://127.0.0.1:0",
             "http://127.0.0.1:7510/registry",
@@ -101,8 +121,34 @@ mod tests {
 
     #[test]
     fn urls_with_host_and_port_are_accepted() {
-        for url in ["http://127.0.0.1:7510", "http://[::1]:7510/", "http://registry.internal:80"] {
-            assert!(parse_url(url).is_ok(), "{url}");
+        for url in [
+            "http://127.0.0.1:7510",
+            "http://[::1]:7510/",
+            "http://registry.internal:80",
+            "https://registry.internal:7510",
+        ] {
+            assert_eq!(is_https(&parse_url(url).unwrap()), url.starts_with("https"), "{url}");
+        }
+    }
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for (host, expected) in [
+            ("127.0.0.1", true),
+            ("127.8.9.1", true),
+            ("[::1]", true),
+            ("[::ffff:127.0.0.1]", true),
+            ("localhost", true),
+            ("LOCALHOST", true),
+            ("0.0.0.0", false),
+            ("[::]", false),
+            ("10.0.0.1", false),
+            ("registry.localhost", false),
+            ("localhost.example", false),
+            ("127.0.0.1.example", false),
+        ] {
+            let uri = parse_url(&format!("http://{host}:7510")).unwrap();
+            assert_eq!(is_loopback(&uri), expected, "{host}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The clock. Only this file reads time. No decision depends on the wall clock, so its steps change
-//! nothing; tests can pause the monotonic one.
+//! The clock. Only this file reads time. Decisions depend on the monotonic clock, which tests can
+//! pause. The wall clock decides only when a connection moves to renewed credentials.
 
-#[cfg(feature = "metrics")]
+#[cfg(any(feature = "metrics", feature = "tls"))]
 use std::time::SystemTime;
 use std::{future::Future, time::Duration};
 
@@ -15,8 +15,8 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Returns the wall-clock time, which may step. For display and metrics only.
-#[cfg(feature = "metrics")]
+/// Returns the wall-clock time, which may step. For display, metrics and the ends of certificates.
+#[cfg(any(feature = "metrics", feature = "tls"))]
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub(crate) fn wall_now() -> SystemTime {
     SystemTime::now()

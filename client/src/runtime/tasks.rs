@@ -19,6 +19,11 @@ pub(crate) fn spawn(name: &'static str, task: impl Future<Output = ()> + Send + 
     tokio::spawn(watched.instrument(tracing::debug_span!("waypost", task = name)));
 }
 
+/// Returns whether tasks can be spawned here.
+pub(crate) fn is_in_runtime() -> bool {
+    tokio::runtime::Handle::try_current().is_ok()
+}
+
 /// Runs `work`, which may block, on the runtime's blocking threads. Returns `None` if it panicked
 /// or the runtime ended first. If the future is dropped, the work goes on.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]

@@ -12,18 +12,24 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, Uri, header, uri};
+use http::{
+    HeaderValue, Request, Response, Uri, header,
+    uri::{self, Scheme},
+};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::TokioTimer;
 use tonic::{Status, body::Body};
 
 use super::{
-    connector::Connector,
+    connector::{ByteStream, Connector},
     response_limits::{HEADER_LIST_MAX, InvalidResponse},
 };
-use crate::runtime::{
-    clock,
-    tasks::{self, Executor},
+use crate::{
+    credentials::{ActiveCredentials, TokenError},
+    runtime::{
+        clock,
+        tasks::{self, Executor},
+    },
 };
 
 const USER_AGENT: &str = concat!("waypost-client/", env!("CARGO_PKG_VERSION"));
@@ -40,6 +46,24 @@ pub(crate) struct Dialer {
     pub(crate) keep_alive_timeout: Duration,
     /// The scheme and authority of requests, if they are not the address.
     pub(crate) origin: Option<Uri>,
+    /// The scheme of addresses.
+    pub(crate) scheme: Scheme,
+    pub(crate) opening: Opening,
+    /// The credentials that requests carry. For the registry alone, never for instances.
+    pub(crate) credentials: Option<Arc<ActiveCredentials>>,
+}
+
+/// The moment from which a connection is open.
+#[derive(Clone, Debug)]
+pub(crate) enum Opening {
+    /// The client has sent its side of the handshake.
+    Sent,
+    /// The server has sent a byte, after it has judged the client's certificate.
+    #[cfg(feature = "tls")]
+    FirstByte {
+        /// The name that the server proves.
+        server: Arc<str>,
+    },
 }
 
 /// An error of connecting.
@@ -81,6 +105,9 @@ impl Default for Dialer {
             keep_alive_interval: Duration::from_secs(5),
             keep_alive_timeout: Duration::from_secs(2),
             origin: None,
+            scheme: Scheme::HTTP,
+            opening: Opening::Sent,
+            credentials: None,
         }
     }
 }
@@ -109,11 +136,34 @@ impl Dialer {
     }
 
     async fn handshake(&self, address: Uri) -> Result<Connection, ConnectError> {
-        let stream = self
-            .connector
-            .open(address.clone())
-            .await
-            .map_err(|source| ConnectError::Refused { address: address.clone(), source })?;
+        // Read first: later ones make the connection outdated.
+        let credentials_version =
+            self.credentials.as_ref().map_or(0, |credentials| credentials.current_version());
+        let refused = |source| ConnectError::Refused { address: address.clone(), source };
+        let stream = self.connector.open(address.clone()).await.map_err(refused)?;
+        let requests = match &self.opening {
+            Opening::Sent => self.start_http2(stream, &address).await?,
+            #[cfg(feature = "tls")]
+            Opening::FirstByte { server } => {
+                let (stream, first_read) = super::first_read::FirstRead::new(stream);
+                let requests = self.start_http2(Box::new(stream), &address).await?;
+                let closed = |_| ConnectError::Closed { address: address.to_string().into() };
+                let reason = |error| super::registry_tls::in_words(error, server).into();
+                first_read.await.map_err(closed)?.map_err(|error| refused(reason(error)))?;
+                requests
+            }
+        };
+        let origin = self.origin.clone().unwrap_or_else(|| address.clone());
+        let (address, credentials) = (Arc::new(address), self.credentials.clone());
+        Ok(Connection { requests, address, origin, credentials, credentials_version })
+    }
+
+    /// Starts HTTP/2 on a stream, and the task that drives it.
+    async fn start_http2(
+        &self,
+        stream: Box<dyn ByteStream>,
+        address: &Uri,
+    ) -> Result<http2::SendRequest<Body>, ConnectError> {
         let (requests, connection) = http2::Builder::new(Executor)
             .timer(TokioTimer::new())
             .keep_alive_interval(self.keep_alive_interval)
@@ -131,8 +181,7 @@ impl Dialer {
                 tracing::debug!(%error, "connection ended");
             }
         });
-        let origin = self.origin.clone().unwrap_or_else(|| address.clone());
-        Ok(Connection { requests, address: Arc::new(address), origin })
+        Ok(requests)
     }
 }
 
@@ -144,9 +193,18 @@ pub(crate) struct Connection {
     address: Arc<Uri>,
     /// The scheme and authority of requests.
     origin: Uri,
+    credentials: Option<Arc<ActiveCredentials>>,
+    /// The version of the credentials with which it was opened.
+    credentials_version: u64,
 }
 
 impl Connection {
+    /// Returns whether the credentials have changed since it was opened.
+    pub(crate) fn is_outdated(&self) -> bool {
+        let credentials = self.credentials.as_ref();
+        credentials.is_some_and(|active| active.current_version() > self.credentials_version)
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.requests.is_closed()
     }
@@ -197,8 +255,8 @@ impl Connection {
 pub(crate) type CallFuture =
     Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-/// Lets generated clients call the registry over the connection. A failed connection gives a
-/// response with status `UNAVAILABLE`.
+/// Lets generated clients call the registry over the connection, with its token. A failed
+/// connection gives a response with status `UNAVAILABLE`.
 impl tower::Service<Request<Body>> for Connection {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -208,9 +266,14 @@ impl tower::Service<Request<Body>> for Connection {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let connection = self.clone();
         Box::pin(async move {
+            if let Some(credentials) = &connection.credentials
+                && let Err(error) = credentials.authorize(request.headers_mut())
+            {
+                return Ok(no_token_status(&error).into_http());
+            }
             let address = Arc::clone(&connection.address);
             Ok(match connection.send(request).await {
                 Ok(response) => response.map(Body::new),
@@ -244,6 +307,11 @@ fn is_invalid_response(error: &hyper::Error) -> bool {
 
 fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
     error.source().and_then(|source| source.downcast_ref())
+}
+
+/// The status of a call to the registry that has no token.
+fn no_token_status(error: &TokenError) -> Status {
+    Status::unauthenticated(format!("no request was sent without a token: {error}"))
 }
 
 /// The status of a call that no peer has begun to serve.

@@ -44,6 +44,13 @@ impl SharedConnection {
         }
     }
 
+    /// Opens another connection in place of the present one. Calls on that go on.
+    pub(crate) async fn replace(&self, dialer: &Dialer, address: &str) -> Result<(), ConnectError> {
+        let fresh = dial(dialer, address).await?;
+        self.connection.store(Arc::new(OnceCell::new_with(Some(fresh))));
+        Ok(())
+    }
+
     async fn attempt(
         &self,
         dialer: &Dialer,
@@ -82,7 +89,8 @@ impl SharedConnection {
 }
 
 async fn dial(dialer: &Dialer, address: &str) -> Result<Connection, ConnectError> {
-    let uri: Uri = format!("http://{address}").parse().map_err(|source| ConnectError::Address {
+    let uri = format!("{}://{address}", dialer.scheme);
+    let uri: Uri = uri.parse().map_err(|source| ConnectError::Address {
         address: address.into(),
         source: Arc::new(source),
     })?;

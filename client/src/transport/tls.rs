@@ -10,12 +10,12 @@ use tokio_rustls::{
     rustls::{
         self, ClientConfig, ConfigBuilder, RootCertStore,
         client::WantsClientCert,
-        crypto::ring,
-        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+        pki_types::{PrivateKeyDer, ServerName, pem::PemObject},
     },
 };
 
 use super::{connection::Dialer, connector::Connector};
+use crate::credentials::tls::{certificates, client_config};
 
 /// TLS settings for calls to instances: trusted roots, the name that instances must prove, and this
 /// client's identity. TLS 1.2 and 1.3, by rustls.
@@ -176,24 +176,12 @@ impl fmt::Debug for Tls {
 fn builder(
     roots: &Arc<RootCertStore>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error> {
-    // Named, so that it does not depend on the providers of other crates in the process.
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider);
-    Ok(builder.with_safe_default_protocol_versions()?.with_root_certificates(Arc::clone(roots)))
+    Ok(client_config()?.with_root_certificates(Arc::clone(roots)))
 }
 
 fn for_http2(mut config: ClientConfig) -> Arc<ClientConfig> {
     config.alpn_protocols = vec![b"h2".to_vec()];
     Arc::new(config)
-}
-
-fn certificates(
-    pem: &[u8],
-    bad: impl Fn(&dyn fmt::Display) -> TlsError,
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let found = found.map_err(|error| bad(&error))?;
-    if found.is_empty() { Err(bad(&"none found")) } else { Ok(found) }
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use super::{
 use crate::{
     proto::{WatchRequest, WatchResponse, discovery_client::DiscoveryClient},
     registry::{
-        Outage, REQUEST_TIMEOUT, RegistryConnection, RegistryLink, RequestFailure, Retryability,
-        message,
+        CredentialChanges, Outage, REQUEST_TIMEOUT, RegistryConnection, RegistryLink,
+        RequestFailure, Retryability, denied_backoff, denied_delay, message,
     },
     runtime::{
         backoff::Backoff,
@@ -67,6 +67,22 @@ enum WatchEnd {
     Violation(WatchViolation),
 }
 
+/// The delays between the attempts of one watch.
+struct WatchWaits {
+    retry: Backoff,
+    /// While the credentials are refused.
+    denied: Backoff,
+    outage: Outage,
+    credentials: CredentialChanges,
+}
+
+/// The time of the next attempt.
+enum NextAttempt {
+    After(Duration),
+    /// As soon as the credentials change, or after this.
+    WithCredentials(Duration),
+}
+
 impl fmt::Display for WatchEnd {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -96,20 +112,30 @@ impl Watcher {
 
     async fn watch_forever(self) {
         let mut cache = self.restore().await;
-        let mut backoff = self.link.backoff();
-        let mut outage = Outage::default();
+        let mut waits = WatchWaits {
+            retry: self.link.backoff(),
+            denied: denied_backoff(),
+            outage: Outage::default(),
+            credentials: self.link.credentials(),
+        };
         loop {
             let began = clock::now();
-            let (peer, end) = self.watch_once(&mut cache, &mut outage).await;
+            waits.credentials.mark_unchanged();
+            let (peer, end) = self.watch_once(&mut cache, &mut waits.outage).await;
             let ended = clock::now();
             cache.disconnected(ended);
             self.published.mark_stale(ended);
             // Only a stream that lasted proves that the registry works.
-            if ended >= began + backoff.cap() {
-                backoff.reset();
+            if ended >= began + waits.retry.cap() {
+                waits.retry.reset();
+                waits.denied.reset();
             }
-            let delay = self.next_delay(&peer, &end, &mut backoff, &mut outage);
-            clock::sleep(delay).await;
+            match self.next_attempt(&peer, &end, &mut waits) {
+                NextAttempt::After(delay) => clock::sleep(delay).await,
+                NextAttempt::WithCredentials(delay) => {
+                    let _ = clock::within(delay, waits.credentials.changed()).await;
+                }
+            }
         }
     }
 
@@ -132,11 +158,11 @@ impl Watcher {
 
     /// Follows one stream, and those that it moves to. Returns why it ended, and the address.
     async fn watch_once(&self, cache: &mut Cache, outage: &mut Outage) -> (Arc<str>, WatchEnd) {
-        // Subscribed before an address is chosen, so that no failback after that is missed.
-        let failbacks = self.link.failbacks();
+        // Subscribed before an address is chosen, so that no move after that is missed.
+        let moves = self.link.moves();
         let mut connection = match self.link.connect().await {
             Ok(connection) => connection,
-            Err(RequestFailure { peer, status }) => {
+            Err(RequestFailure { peer, status, .. }) => {
                 return (peer, WatchEnd::Status(Box::new(status)));
             }
         };
@@ -146,7 +172,7 @@ impl Watcher {
                     let (namespace, service) = (&self.namespace, &self.service);
                     tracing::info!(namespace, service, peer = &*connection.peer, "watching again");
                 }
-                self.follow(&mut connection, stream, failbacks, cache).await
+                self.follow(&mut connection, stream, moves, cache).await
             }
             Err(end) => end,
         };
@@ -155,11 +181,9 @@ impl Watcher {
     }
 
     fn report_end(&self, connection: &RegistryConnection, end: &WatchEnd) {
-        // A refusal is no fault of the connection, which others use.
-        if end.retryability().is_retryable() {
-            self.link.fail_with(connection, &end.to_string());
-        } else {
-            self.link.mark_connected(connection);
+        match end {
+            WatchEnd::Status(status) => self.link.report_failure(connection, status),
+            end => self.link.fail_with(connection, &end.to_string()),
         }
     }
 
@@ -181,12 +205,13 @@ impl Watcher {
         Ok(opened.map_err(|status| WatchEnd::Status(Box::new(status)))?.into_inner())
     }
 
-    /// Follows a stream until it ends. During a failback it moves to the primary registry.
+    /// Follows a stream until it ends. It moves to the primary registry after a failback, and to a
+    /// connection with renewed credentials.
     async fn follow(
         &self,
         connection: &mut RegistryConnection,
         mut stream: Streaming<WatchResponse>,
-        mut failbacks: watch::Receiver<u64>,
+        mut moves: watch::Receiver<u64>,
         cache: &mut Cache,
     ) -> WatchEnd {
         let mut last_message_at = clock::now();
@@ -206,10 +231,9 @@ impl Watcher {
                     }
                     self.link.mark_connected(connection);
                 }
-                Ok(()) = failbacks.changed() => {
-                    if !connection.is_primary() {
-                        move_at = Some(clock::now() + self.link.failback_delay(fastrand::f64()));
-                    }
+                Ok(()) = moves.changed() => {
+                    let delay = self.link.move_delay(connection, fastrand::f64());
+                    move_at = delay.map(|delay| clock::now() + delay.of_watch()).or(move_at);
                 }
                 () = clock::sleep_until(wake) => {
                     let now = clock::now();
@@ -218,22 +242,23 @@ impl Watcher {
                         return WatchEnd::Silent;
                     }
                     if move_at.take_if(|at| *at <= now).is_some()
-                        && let Some((primary, moved)) = self.fail_back(cache).await
+                        && let Some((next, moved)) = self.move_stream(connection, cache).await
                     {
-                        (*connection, stream, last_message_at) = (primary, moved, clock::now());
+                        (*connection, stream, last_message_at) = (next, moved, clock::now());
                     }
                 }
             }
         }
     }
 
-    /// Opens a stream at the primary registry that continues the present one, which stays open
-    /// until then: if the primary fails again, nothing is lost.
-    async fn fail_back(
+    /// Opens a stream on the connection that succeeds the present one. It continues the present
+    /// stream, which stays open until then: if the next one fails, nothing is lost.
+    async fn move_stream(
         &self,
+        present: &RegistryConnection,
         cache: &mut Cache,
     ) -> Option<(RegistryConnection, Streaming<WatchResponse>)> {
-        let connection = self.link.connect().await.ok().filter(RegistryConnection::is_primary)?;
+        let connection = self.link.connect().await.ok().filter(|next| next.succeeds(present))?;
         match self.open(&connection, cache).await {
             Ok(stream) => {
                 // The rest of a partial snapshot would have come over the previous stream.
@@ -300,34 +325,36 @@ impl Watcher {
         self.published.publish(view);
     }
 
-    /// Logs the end of a stream. Returns the delay before the next attempt.
-    fn next_delay(
-        &self,
-        peer: &str,
-        end: &WatchEnd,
-        backoff: &mut Backoff,
-        outage: &mut Outage,
-    ) -> Duration {
+    /// Logs the end of a stream. Returns the time of the next attempt.
+    fn next_attempt(&self, peer: &str, end: &WatchEnd, waits: &mut WatchWaits) -> NextAttempt {
         let (namespace, service) = (&self.namespace, &self.service);
         match end.retryability() {
             Retryability::Retry { after } => {
                 // Once for each outage: further attempts add nothing.
                 let what = "can't watch the service, retrying";
-                if outage.begin() {
+                if waits.outage.begin() {
                     tracing::warn!(namespace, service, peer, reason = %end, "{what}");
                 } else {
                     tracing::debug!(namespace, service, peer, reason = %end, "{what}");
                 }
-                backoff.delay(fastrand::f64(), after)
+                NextAttempt::After(waits.retry.delay(fastrand::f64(), after))
+            }
+            Retryability::Denied(refusal) => {
+                // The link has logged it once, for all watches.
+                tracing::debug!(namespace, service, peer, reason = %end, "watch denied, retrying");
+                self.published.set_refusal(refusal);
+                let renewed = waits.credentials.since_marked();
+                let delay = denied_delay(&mut waits.denied, renewed, fastrand::f64());
+                NextAttempt::WithCredentials(delay)
             }
             Retryability::Fatal(refusal) => {
-                outage.end();
+                waits.outage.end();
                 let reason = refusal.to_string();
                 if self.published.set_refusal(refusal) {
                     let what = "the registry refused the watch";
                     tracing::warn!(namespace, service, peer, reason, "{what}");
                 }
-                REFUSED_WAIT.mul_f64(0.5 + fastrand::f64() / 2.0)
+                NextAttempt::After(REFUSED_WAIT.mul_f64(0.5 + fastrand::f64() / 2.0))
             }
         }
     }

@@ -9,6 +9,7 @@ mod adapters;
 mod calls;
 mod client;
 mod conformance;
+mod credentials;
 mod http;
 mod metrics;
 mod outage;

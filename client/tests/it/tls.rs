@@ -1,23 +1,14 @@
 //! Calls over TLS: only servers with a certificate for the service are called.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::{
     io::{DuplexStream, copy_bidirectional},
     net::{TcpListener, TcpStream},
     sync::mpsc,
 };
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        RootCertStore, ServerConfig,
-        crypto::ring,
-        pki_types::{PrivateKeyDer, pem::PemObject},
-        server::WebPkiClientVerifier,
-    },
-};
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status};
 use waypost_client::{BalancedChannel, Client, Tls, TlsError};
@@ -27,52 +18,7 @@ use waypost_testing::greeter::{
     greeter_server::{Greeter, GreeterServer},
 };
 
-use crate::support::{Fake, Network, Process};
-
-/// A certificate authority.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    /// A certificate for a name, and its key.
-    fn vouch(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
-        (params.signed_by(&key, &self.0).unwrap(), key)
-    }
-
-    /// A server with a certificate for a name, which asks for a client certificate of `clients`, if
-    /// given.
-    fn serves(&self, name: &str, clients: Option<&Self>) -> TlsAcceptor {
-        let (certificate, key) = self.vouch(name);
-        let provider = Arc::new(ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
-        let builder = builder.with_safe_default_protocol_versions().unwrap();
-        let builder = match clients {
-            None => builder.with_no_client_auth(),
-            Some(clients) => {
-                let mut roots = RootCertStore::empty();
-                roots.add(clients.0.der().clone()).unwrap();
-                let roots = Arc::new(roots);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-                builder.with_client_cert_verifier(verifier.build().unwrap())
-            }
-        };
-        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
-        let mut config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        TlsAcceptor::from(Arc::new(config))
-    }
-}
+use crate::support::{Authority, Fake, Network, Process, Vouched, acceptor};
 
 /// Responds with the authority of the call.
 struct Replica;
@@ -139,7 +85,7 @@ async fn greet(tls: Tls, address: SocketAddr) -> Result<String, Status> {
 #[tokio::test]
 async fn instance_with_the_name_of_its_service_is_trusted_at_any_address() {
     let authority = Authority::new();
-    let address = serve(authority.serves("greeter", None)).await;
+    let address = serve(acceptor(&authority.vouch("greeter"), &[])).await;
     let tls = Tls::new(authority.pem().as_bytes()).unwrap();
     assert_eq!(greet(tls, address).await.unwrap(), "hello you");
 }
@@ -148,7 +94,7 @@ async fn instance_with_the_name_of_its_service_is_trusted_at_any_address() {
 async fn instance_with_another_name_is_not_called() {
     let authority = Authority::new();
     for name in ["orders", "10.0.0.1"] {
-        let address = serve(authority.serves(name, None)).await;
+        let address = serve(acceptor(&authority.vouch(name), &[])).await;
         let tls = Tls::new(authority.pem().as_bytes()).unwrap();
         let status = greet(tls, address).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable);
@@ -159,7 +105,7 @@ async fn instance_with_another_name_is_not_called() {
 #[tokio::test]
 async fn expected_name_can_be_configured() {
     let authority = Authority::new();
-    let address = serve(authority.serves("backends.internal", None)).await;
+    let address = serve(acceptor(&authority.vouch("backends.internal"), &[])).await;
     let tls = Tls::new(authority.pem().as_bytes()).unwrap();
     let named = tls.clone().server_name("backends.internal").unwrap();
     assert_eq!(greet(named, address).await.unwrap(), "hello you");
@@ -168,7 +114,7 @@ async fn expected_name_can_be_configured() {
 
 #[tokio::test]
 async fn untrusted_instance_is_not_called() {
-    let address = serve(Authority::new().serves("greeter", None)).await;
+    let address = serve(acceptor(&Authority::new().vouch("greeter"), &[])).await;
     let tls = Tls::new(Authority::new().pem().as_bytes()).unwrap();
     let status = greet(tls, address).await.unwrap_err();
     assert!(status.message().contains("certificate"), "{status:?}");
@@ -177,10 +123,9 @@ async fn untrusted_instance_is_not_called() {
 #[tokio::test]
 async fn client_certificate_is_sent_on_request() {
     let authority = Authority::new();
-    let address = serve(authority.serves("greeter", Some(&authority))).await;
+    let address = serve(acceptor(&authority.vouch("greeter"), &[&authority])).await;
     let nameless = Tls::new(authority.pem().as_bytes()).unwrap();
-    let (certificate, key) = authority.vouch("caller");
-    let (certificate, key) = (certificate.pem(), key.serialize_pem());
+    let Vouched { certificate, key } = authority.vouch("caller");
     let known = nameless.clone().identity(certificate.as_bytes(), key.as_bytes()).unwrap();
     assert_eq!(greet(known, address).await.unwrap(), "hello you");
     assert_eq!(greet(nameless, address).await.unwrap_err().code(), Code::Unavailable);
@@ -191,15 +136,13 @@ fn invalid_certificate_key_and_name_are_refused() {
     let authority = Authority::new();
     let pem = authority.pem();
     let tls = Tls::new(pem.as_bytes()).unwrap();
-    let (certificate, key) = authority.vouch("caller");
-    let (_, another) = authority.vouch("caller");
-    let (certificate, key) = (certificate.pem(), key.serialize_pem());
+    let Vouched { certificate, key } = authority.vouch("caller");
+    let another = authority.vouch("caller").key;
     let damaged = pem.replacen('M', "!", 1);
     for roots in ["", "no PEM", &key, &damaged, "-----BEGIN CERTIFICATE-----\nAAAA\n"] {
         let refused = Tls::new(roots.as_bytes());
         assert!(matches!(refused, Err(TlsError::BadRoots { .. })), "{roots:?}");
     }
-    let another = another.serialize_pem();
     for (chain, key) in [("", &*key), (&certificate, ""), (&certificate, &another), (&key, &key)] {
         let refused = tls.clone().identity(chain.as_bytes(), key.as_bytes());
         assert!(matches!(refused, Err(TlsError::BadIdentity { .. })));

@@ -35,14 +35,14 @@ impl CurrentStream {
         if stream.broken.is_cancelled() {
             return;
         }
-        let peer = match stream.connection.get() {
+        let failure = match stream.connection.get() {
             Some(connection) => {
-                self.link.fail(connection);
-                Arc::clone(&connection.peer)
+                self.link.report_stream_failure(connection, &status);
+                connection.failure(status)
             }
-            None => Arc::default(),
+            None => RequestFailure { peer: Arc::default(), status, credentials_version: 0 },
         };
-        self.close(stream, StreamBreak::failed(RequestFailure { peer, status }));
+        self.close(stream, StreamBreak::failed(failure));
     }
 
     pub(super) fn close(&self, stream: &Arc<HeartbeatStream>, broken: StreamBreak) {

@@ -39,16 +39,16 @@ impl StreamTask {
 
     async fn connect_and_drive(&self) {
         let Self { current, stream } = self;
-        // Subscribed before an address is chosen, so that no failback after that is missed.
-        let failbacks = current.link.failbacks();
+        // Subscribed before an address is chosen, so that no move after that is missed.
+        let moves = current.link.moves();
         let connection = match current.link.connect().await {
             Ok(connection) => stream.connection.get_or_init(|| connection),
             Err(failure) => return current.close(stream, StreamBreak::failed(failure)),
         };
         stream.advance(StreamPhase::Opening);
-        match Box::pin(drive(&current.link, connection, stream, failbacks)).await {
+        match Box::pin(drive(&current.link, connection, stream, moves)).await {
             DriveEnd::Failed(status) => current.fail(stream, status),
-            DriveEnd::Failback(bidi) => {
+            DriveEnd::Moved(bidi) => {
                 current.close(stream, StreamBreak::Moved);
                 // Until all have renewed over another stream: the registry must not take the end of
                 // this one for theirs.
@@ -66,7 +66,8 @@ impl Drop for StreamTask {
     fn drop(&mut self) {
         let peer = Arc::default();
         let status = Status::unavailable("the stream has ended with its runtime");
-        self.current.close(&self.stream, StreamBreak::failed(RequestFailure { peer, status }));
+        let failure = RequestFailure { peer, status, credentials_version: 0 };
+        self.current.close(&self.stream, StreamBreak::failed(failure));
     }
 }
 
@@ -76,15 +77,15 @@ type BidiStream = (mpsc::Sender<KeepAliveRequest>, Streaming<KeepAliveResponse>)
 /// The end of a stream.
 enum DriveEnd {
     Failed(Status),
-    /// Heartbeats move back to the primary registry.
-    Failback(Box<BidiStream>),
+    /// Heartbeats move to another connection.
+    Moved(Box<BidiStream>),
 }
 
 /// The next event after a response.
 enum StreamEvent {
     Pending(Vec<PendingHeartbeat>),
     Failed(Status),
-    Failback,
+    Move,
 }
 
 /// Sends pending heartbeats and receives the responses, one message at a time: heartbeats that
@@ -93,7 +94,7 @@ async fn drive(
     link: &RegistryLink,
     connection: &RegistryConnection,
     stream: &HeartbeatStream,
-    mut failbacks: watch::Receiver<u64>,
+    mut moves: watch::Receiver<u64>,
 ) -> DriveEnd {
     let (requests, outgoing) = mpsc::channel(1);
     let mut sent = stream.take_pending();
@@ -119,17 +120,19 @@ async fn drive(
                     biased;
                     status = wait_end(&mut responses) => return StreamEvent::Failed(status),
                     due = stream.next_pending() => return StreamEvent::Pending(due),
-                    Ok(()) = failbacks.changed(), if !connection.is_primary() => {
-                        move_at = Some(clock::now() + link.failback_delay(fastrand::f64()));
+                    Ok(()) = moves.changed() => {
+                        let delay = link.move_delay(connection, fastrand::f64());
+                        let at = delay.map(|delay| clock::now() + delay.of_heartbeats());
+                        move_at = at.or(move_at);
                     }
-                    () = sleep_until_some(move_at) => return StreamEvent::Failback,
+                    () = sleep_until_some(move_at) => return StreamEvent::Move,
                 }
             }
         };
         sent = match coming.await {
             StreamEvent::Pending(due) => due,
             StreamEvent::Failed(status) => return DriveEnd::Failed(status),
-            StreamEvent::Failback => return DriveEnd::Failback(Box::new((requests, responses))),
+            StreamEvent::Move => return DriveEnd::Moved(Box::new((requests, responses))),
         };
         // The previous request was answered, so there is room unless the stream has ended.
         if requests.try_send(request(&sent)).is_err() {

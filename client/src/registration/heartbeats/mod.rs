@@ -124,6 +124,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        registry::AddressDialer,
         runtime::backoff::Backoff,
         transport::{Connector, Dialer},
     };
@@ -145,8 +146,8 @@ mod tests {
         let address = Uri::from_static("http://registry:7510");
         (
             Heartbeats::new(RegistryLink::new(
-                &[address],
-                dialer,
+                vec![AddressDialer { uri: address, dialer }],
+                None,
                 backoff,
                 Duration::from_secs(15),
             )),

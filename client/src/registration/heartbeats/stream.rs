@@ -42,7 +42,7 @@ pub(crate) enum StreamBreak {
         /// one stream, instead of one attempt after the other.
         random: f64,
     },
-    /// Heartbeats move back to the primary registry.
+    /// Heartbeats move to another connection.
     Moved,
 }
 

@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use crate::runtime::{backoff::Backoff, clock::Instant};
+use crate::{
+    registry::{CredentialState, denied_backoff, denied_delay},
+    runtime::{backoff::Backoff, clock::Instant},
+};
 
 /// The time that a lease must last to end a conflict over the identity: until then each loss of it
 /// delays the next registration longer.
@@ -54,6 +57,10 @@ pub(crate) struct Lease {
     reconnect: Backoff,
     /// Between registrations that the registry refuses.
     refused: Backoff,
+    /// Between attempts with credentials that the registry refuses.
+    denied: Backoff,
+    /// The time of the refusal whose delay is under way.
+    denied_at: Option<Instant>,
     /// Between losses to another holder of the identity, and between lookups of it.
     conflict: Backoff,
     /// True if the last lease was lost within a heartbeat interval.
@@ -116,6 +123,8 @@ impl Lease {
             stream: StreamState::Closed { open_at: now },
             reconnect,
             refused: Backoff::new(Duration::from_secs(5), Duration::from_secs(60)),
+            denied: denied_backoff(),
+            denied_at: None,
             conflict: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
             lost_early: false,
         }
@@ -157,6 +166,7 @@ impl Lease {
 
     /// A heartbeat was sent, the first of a stream or another.
     pub(crate) fn heartbeat_sent(&mut self, now: Instant) {
+        self.denied_at = None;
         let first = matches!(self.stream, StreamState::Closed { .. });
         self.stream = StreamState::Awaiting { sent_at: now, first };
     }
@@ -164,6 +174,7 @@ impl Lease {
     /// A response came; `unknown` are the leases that are not active.
     pub(crate) fn heartbeat_answered(&mut self, unknown: &[u64], now: Instant) {
         let StreamState::Awaiting { sent_at, first } = self.stream else { return };
+        self.denied.reset();
         self.stream = StreamState::Idle { beat_at: sent_at + self.heartbeat_timeout() };
         // Only a stream that lasted proves that the registry works. Otherwise streams that fail
         // after one response would be opened again and again without a delay.
@@ -254,6 +265,8 @@ impl Lease {
         self.granted_at = now;
         self.lost = None;
         self.refused.reset();
+        self.denied.reset();
+        self.denied_at = None;
         // Renewed over the stream at once: the registry ties a lease to the stream that renewed it
         // last.
         self.stream = match self.stream {
@@ -284,6 +297,34 @@ impl Lease {
     pub(crate) fn refused(&mut self, now: Instant, random: f64) {
         let at = now + self.refused.delay(0.5 + random / 2.0, None);
         self.lost = Some(Lost { at, next: Recovery::Register });
+    }
+
+    /// The registry refused the credentials, of a request or of the stream. `random` is from 0 to
+    /// 1.
+    pub(crate) fn denied(&mut self, credentials: CredentialState, now: Instant, random: f64) {
+        let delay = denied_delay(&mut self.denied, credentials, random);
+        self.denied_at = Some(now);
+        self.attempt_at(now + delay);
+    }
+
+    /// Returns whether the next attempt waits for other credentials.
+    pub(crate) fn waits_for_credentials(&self) -> bool {
+        self.denied_at.is_some()
+    }
+
+    /// The credentials changed, or may have: an attempt that waits for others is made.
+    pub(crate) fn credentials_changed(&mut self, now: Instant) {
+        if self.denied_at.take().is_some() {
+            self.attempt_at(now);
+        }
+    }
+
+    /// Sets the time of the next attempt after a failed one.
+    fn attempt_at(&mut self, at: Instant) {
+        match &mut self.lost {
+            Some(lost) => lost.at = at,
+            None => self.stream = StreamState::Closed { open_at: at },
+        }
     }
 
     /// The desired instance changed: a registration that was refused may succeed now.

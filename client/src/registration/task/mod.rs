@@ -24,10 +24,13 @@ use crate::{
         registry_client::RegistryClient,
     },
     registry::{
-        Outage, REQUEST_TIMEOUT, Refusal, RegistryLink, RequestFailure, Retryability, message,
+        CredentialChanges, CredentialState, Outage, REQUEST_TIMEOUT, Refusal, RegistryLink,
+        RequestFailure, Retryability, message,
     },
     runtime::clock,
 };
+
+const HOLDER_UNKNOWN: &str = "can't look up the other holder of the id, retrying";
 
 /// The state of the task.
 pub(crate) struct RegistrationTask {
@@ -42,6 +45,7 @@ pub(crate) struct RegistrationTask {
     stream: Option<StreamHandle>,
     attempt: RegisterAttempt,
     outage: Outage,
+    credentials: CredentialChanges,
     /// The caller that waits for the first response, if there is one: it gets a refusal.
     first_response: Option<oneshot::Sender<Result<(), RegisterError>>>,
     stop: CancellationToken,
@@ -61,7 +65,7 @@ impl RegistrationTask {
         let (desired_changes, lost_lease) =
             (shared.desired.subscribe(), shared.lost_lease.subscribe());
         let lease = Lease::new(clock::now(), link.backoff());
-        let (stream, outage) = (None, Outage::default());
+        let (stream, outage, credentials) = (None, Outage::default(), link.credentials());
         Self {
             link,
             heartbeats,
@@ -72,6 +76,7 @@ impl RegistrationTask {
             stream,
             attempt,
             outage,
+            credentials,
             first_response,
             stop,
         }
@@ -109,6 +114,9 @@ impl RegistrationTask {
             Ok(()) = self.lost_lease.changed() => {
                 let lost = *self.lost_lease.borrow_and_update();
                 self.note_loss(|lease, now| lease.mark_lost(lost, now));
+            }
+            () = self.credentials.changed(), if self.lease.waits_for_credentials() => {
+                self.lease.credentials_changed(clock::now());
             }
             () = clock::sleep_until(until) => {}
         }
@@ -173,9 +181,13 @@ impl RegistrationTask {
         let StreamBreak::Failed { failure, random } = broken else {
             return self.lease.stream_moved(clock::now());
         };
-        let after = pause(&failure.status);
-        self.report_failure(failure, "heartbeat stream lost, reconnecting");
-        self.lease.stream_failed(clock::now(), *random, after);
+        let what = "heartbeat stream lost, reconnecting";
+        if let Retryability::Denied(_) = Retryability::of(&failure.status) {
+            self.denied(failure, what, *random);
+        } else {
+            self.report_failure(failure, what);
+            self.lease.stream_failed(clock::now(), *random, pause(&failure.status));
+        }
         if let Some(lease_id) = self.lease.id() {
             self.set_state(RegistrationState::Retrying { lease_id });
         }
@@ -195,6 +207,13 @@ impl RegistrationTask {
             Err(failure) => match failure.status.code() {
                 Code::NotFound => LossCause::NotFound,
                 Code::FailedPrecondition => LossCause::Fenced,
+                Code::Unauthenticated => {
+                    return self.denied(
+                        &failure,
+                        "can't query the lost lease yet, retrying",
+                        random,
+                    );
+                }
                 _ => {
                     self.report_failure(&failure, "can't query the lost lease yet, retrying");
                     return self.lease.unreachable(now, random, pause(&failure.status));
@@ -223,12 +242,10 @@ impl RegistrationTask {
             }
             Err(failure) => match Retryability::of(&failure.status) {
                 Retryability::Retry { after } => {
-                    self.report_failure(
-                        &failure,
-                        "can't look up the other holder of the id, retrying",
-                    );
+                    self.report_failure(&failure, HOLDER_UNKNOWN);
                     return self.lease.unreachable(now, random, after);
                 }
+                Retryability::Denied(_) => return self.denied(&failure, HOLDER_UNKNOWN, random),
                 Retryability::Fatal(refusal) => {
                     let reason = refusal.to_string();
                     let Instance { namespace, service, id, .. } = &*wanted;
@@ -292,12 +309,30 @@ impl RegistrationTask {
                 self.report_failure(&failure, what);
                 self.lease.unreachable(now, fastrand::f64(), after);
             }
+            Retryability::Denied(refusal) => {
+                self.outage.end();
+                let credentials = self.link.credentials_of(&failure);
+                self.lease.denied(credentials, now, fastrand::f64());
+                // Renewed ones may be accepted: their refusal is the one to report.
+                if credentials == CredentialState::Refused {
+                    self.report_refusal(&failure.peer, refusal);
+                }
+            }
             Retryability::Fatal(refusal) => {
                 self.outage.end();
                 self.lease.refused(now, fastrand::f64());
                 self.report_refusal(&failure.peer, refusal);
             }
         }
+    }
+
+    /// The registry refused the credentials of a renewal or a query.
+    fn denied(&mut self, failure: &RequestFailure, what: &str, random: f64) {
+        let credentials = self.link.credentials_of(failure);
+        if credentials == CredentialState::Refused {
+            self.report_failure(failure, what);
+        }
+        self.lease.denied(credentials, clock::now(), random);
     }
 
     /// The registry confirmed `sent`.
@@ -375,8 +410,8 @@ impl RegistrationTask {
     }
 
     /// Logs a failure once for each outage; further attempts add nothing.
-    fn report_failure(&mut self, RequestFailure { peer, status }: &RequestFailure, what: &str) {
-        let (peer, reason) = (&**peer, message(status));
+    fn report_failure(&mut self, failure: &RequestFailure, what: &str) {
+        let (peer, reason) = (&*failure.peer, message(&failure.status));
         let desired = self.shared.desired.borrow();
         let Instance { namespace, service, id, .. } = &desired.instance;
         if self.outage.begin() {
@@ -414,7 +449,7 @@ impl Drop for RegistrationTask {
 fn pause(status: &Status) -> Option<Duration> {
     match Retryability::of(status) {
         Retryability::Retry { after } => after,
-        Retryability::Fatal(_) => Some(REQUEST_TIMEOUT),
+        Retryability::Denied(_) | Retryability::Fatal(_) => Some(REQUEST_TIMEOUT),
     }
 }
 

@@ -1,60 +1,7 @@
 //! Log lines of outages.
 
-use std::{sync::LazyLock, time::Duration};
-
 use super::{an_order, client, registry, soon};
-use crate::support::{Fake, Network};
-
-/// The log lines, at `info` and above.
-#[derive(Clone, Default)]
-struct Logs(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
-
-impl std::io::Write for Logs {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Logs {
-    /// Logs of this thread, which the client works in, go here.
-    fn here() -> (Self, tracing::subscriber::DefaultGuard) {
-        // With a single subscriber, a line that is logged first on a thread without one is disabled
-        // everywhere.
-        static SECOND: LazyLock<tracing::Dispatch> = LazyLock::new(|| {
-            let subscriber = tracing_subscriber::fmt().with_writer(std::io::sink);
-            subscriber.with_max_level(tracing::Level::INFO).finish().into()
-        });
-        LazyLock::force(&SECOND);
-        let logs = Self::default();
-        let writer = logs.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_max_level(tracing::Level::INFO)
-            .with_writer(move || writer.clone())
-            .finish();
-        (logs, tracing::subscriber::set_default(subscriber))
-    }
-
-    /// The lines with all of these parts.
-    fn with(&self, parts: &[&str]) -> usize {
-        let logs = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        logs.lines().filter(|line| parts.iter().all(|part| line.contains(part))).count()
-    }
-
-    async fn until(&self, parts: &[&str]) {
-        soon(async {
-            while self.with(parts) == 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await;
-    }
-}
+use crate::support::{Fake, Logs, Network};
 
 const HERE: &str = "peer=\"registry:7510\"";
 

@@ -1,6 +1,8 @@
 //! Requests to the registry: one of its addresses is in use, the next one after a failure, and the
-//! primary one again once it works. Never waits between attempts and never repeats a request: both
-//! are up to the callers.
+//! primary one again once it works; connections move when the `credentials` change. Never waits
+//! between attempts and never repeats a request: both are up to the callers.
+
+mod credentials;
 
 use std::{
     future::Future,
@@ -16,9 +18,11 @@ use tonic::Status;
 use super::{
     failback::{Failback, PRIMARY},
     refusal::{Retryability, message},
+    renewal::RenewalPlan,
     state::RegistryState,
 };
 use crate::{
+    credentials::ActiveCredentials,
     proto::{HeartbeatRequest, registry_client::RegistryClient},
     runtime::{backoff::Backoff, clock, tasks},
     transport::{Connection, Dialer, SharedConnection},
@@ -34,15 +38,45 @@ pub(crate) struct RegistryLink {
     addresses: Box<[Address]>,
     choice: Mutex<AddressChoice>,
     failback_interval: Duration,
-    dialer: Dialer,
+    credentials: Option<Arc<ActiveCredentials>>,
+    renewal: Mutex<RenewalState>,
     backoff: Backoff,
     state: watch::Sender<RegistryState>,
-    /// Counts the recoveries of the primary address.
-    failbacks: watch::Sender<u64>,
+    /// Counts the recoveries of the primary address, and the moves to renewed credentials.
+    moves: watch::Sender<u64>,
     this: Weak<Self>,
     /// Stops the background tasks.
     ended: CancellationToken,
     _end: DropGuard,
+}
+
+/// The time in which the watches of a client move to renewed credentials. Heartbeats follow.
+const RENEWAL_SPREAD: Duration = Duration::from_secs(1);
+
+/// The delay before a stream moves to another connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum MoveDelay {
+    /// Back to the primary address.
+    Failback(Duration),
+    /// To a connection with renewed credentials.
+    Renewal(Duration),
+}
+
+impl MoveDelay {
+    /// The delay of a watch.
+    pub(crate) fn of_watch(self) -> Duration {
+        match self {
+            Self::Failback(delay) | Self::Renewal(delay) => delay,
+        }
+    }
+
+    /// The delay of heartbeats: watches have moved first.
+    pub(crate) fn of_heartbeats(self) -> Duration {
+        match self {
+            Self::Failback(delay) => delay,
+            Self::Renewal(_) => RENEWAL_SPREAD,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -52,10 +86,26 @@ struct AddressChoice {
     probe_task: Weak<()>,
 }
 
+/// The plan to move to renewed credentials.
+#[derive(Debug)]
+struct RenewalState {
+    plan: RenewalPlan,
+    /// Lives as long as the task that follows the credentials.
+    task: Weak<()>,
+}
+
 #[derive(Debug)]
 struct Address {
     authority: Arc<str>,
+    /// Dials over TLS if the URL has `https`.
+    dialer: Dialer,
     connection: SharedConnection,
+}
+
+/// How a link dials an address.
+pub(crate) struct AddressDialer {
+    pub(crate) uri: Uri,
+    pub(crate) dialer: Dialer,
 }
 
 /// A connection to one of the addresses.
@@ -65,6 +115,8 @@ pub(crate) struct RegistryConnection {
     /// The address.
     pub(crate) peer: Arc<str>,
     index: usize,
+    /// The version of the credentials that requests carry at the least.
+    credentials_version: u64,
 }
 
 /// The failure of a request, and the address where it failed.
@@ -73,12 +125,22 @@ pub(crate) struct RequestFailure {
     /// The address.
     pub(crate) peer: Arc<str>,
     pub(crate) status: Status,
+    /// The version of the credentials that the request carried.
+    pub(crate) credentials_version: u64,
 }
 
 impl RegistryConnection {
-    /// Returns whether this is the primary address.
-    pub(crate) fn is_primary(&self) -> bool {
-        self.index == PRIMARY
+    /// Returns whether streams of `other` move here: it is the primary address, or another
+    /// connection to the same one.
+    pub(crate) fn succeeds(&self, other: &Self) -> bool {
+        let is_failback = self.index == PRIMARY && other.index != PRIMARY;
+        is_failback || (self.index == other.index && !self.transport.is(&other.transport))
+    }
+
+    /// The failure of a request or stream on this connection.
+    pub(crate) fn failure(&self, status: Status) -> RequestFailure {
+        let peer = Arc::clone(&self.peer);
+        RequestFailure { peer, status, credentials_version: self.credentials_version }
     }
 }
 
@@ -87,19 +149,17 @@ impl RegistryLink {
     /// clients of a registry spread over its addresses, and over those left when one fails. The
     /// failed primary address is probed after `failback_interval` at the earliest.
     pub(crate) fn new(
-        addresses: &[Uri],
-        dialer: Dialer,
+        addresses: Vec<AddressDialer>,
+        credentials: Option<Arc<ActiveCredentials>>,
         backoff: Backoff,
         failback_interval: Duration,
     ) -> Arc<Self> {
-        let mut addresses: Box<[_]> = addresses
-            .iter()
-            .filter_map(Uri::authority)
-            .map(|authority| Address {
-                authority: authority.as_str().into(),
-                connection: SharedConnection::default(),
-            })
-            .collect();
+        let address = |AddressDialer { uri, dialer }: AddressDialer| {
+            let authority = uri.authority()?.as_str().into();
+            let dialer = Dialer { credentials: credentials.clone(), ..dialer };
+            Some(Address { authority, dialer, connection: SharedConnection::default() })
+        };
+        let mut addresses: Box<[_]> = addresses.into_iter().filter_map(address).collect();
         fastrand::shuffle(&mut addresses);
         let failback = Failback::new(addresses.len(), failback_interval);
         let ended = CancellationToken::new();
@@ -107,10 +167,11 @@ impl RegistryLink {
             addresses,
             choice: Mutex::new(AddressChoice { failback, probe_task: Weak::new() }),
             failback_interval,
-            dialer,
+            credentials,
+            renewal: Mutex::new(RenewalState { plan: RenewalPlan::new(), task: Weak::new() }),
             backoff,
             state: watch::Sender::new(RegistryState::Idle),
-            failbacks: watch::Sender::new(0),
+            moves: watch::Sender::new(0),
             this: Weak::clone(this),
             _end: ended.clone().drop_guard(),
             ended,
@@ -127,43 +188,52 @@ impl RegistryLink {
         self.state.subscribe()
     }
 
-    /// Changes when the primary address has recovered: streams at other addresses move there, each
-    /// after a [delay](Self::failback_delay).
-    pub(crate) fn failbacks(&self) -> watch::Receiver<u64> {
-        self.failbacks.subscribe()
+    /// Changes when streams have another connection to move to, each after a
+    /// [delay](Self::move_delay): the primary address has recovered, or the credentials were
+    /// renewed.
+    pub(crate) fn moves(&self) -> watch::Receiver<u64> {
+        self.moves.subscribe()
     }
 
-    /// The delay before a stream moves back: clients return to a registry that has just
-    /// started, and each may bring many streams. `random` is from 0 to 1.
-    pub(crate) fn failback_delay(&self, random: f64) -> Duration {
-        (self.failback_interval / 3).mul_f64(random.clamp(0.0, 1.0))
+    /// The delay before a stream on `connection` moves; `None` if it stays. Clients return to a
+    /// registry that has just started, and each may bring many streams. `random` is from 0 to 1.
+    pub(crate) fn move_delay(
+        &self,
+        connection: &RegistryConnection,
+        random: f64,
+    ) -> Option<MoveDelay> {
+        if self.choice().failback.current() != connection.index {
+            let delay = (self.failback_interval / 3).mul_f64(random.clamp(0.0, 1.0));
+            return (connection.index != PRIMARY).then_some(MoveDelay::Failback(delay));
+        }
+        let present = self.addresses[connection.index].connection.current()?;
+        let is_renewed = !present.is(&connection.transport);
+        is_renewed.then(|| MoveDelay::Renewal(RENEWAL_SPREAD.mul_f64(random.clamp(0.0, 1.0))))
     }
 
     /// Returns a connection to the address in use. If connecting fails, the next address is in use.
     /// Cancel safe.
     pub(crate) async fn connect(&self) -> Result<RegistryConnection, RequestFailure> {
+        self.follow_credentials();
         self.connect_to(self.current()).await
     }
 
     async fn connect_to(&self, index: usize) -> Result<RegistryConnection, RequestFailure> {
         let address = &self.addresses[index];
         let peer = Arc::clone(&address.authority);
-        match address.connection.connect(&self.dialer, &address.authority).await {
-            Ok(transport) => Ok(RegistryConnection { transport, peer, index }),
+        // Read first: a change meanwhile is one after the request.
+        let credentials_version = self.credentials_version();
+        match address.connection.connect(&address.dialer, &address.authority).await {
+            Ok(transport) => Ok(RegistryConnection { transport, peer, index, credentials_version }),
             Err(error) => {
                 let status = Status::unavailable(error.to_string());
                 self.mark_failed(index, message(&status));
-                Err(RequestFailure { peer, status })
+                Err(RequestFailure { peer, status, credentials_version })
             }
         }
     }
 
     /// Discards a connection whose stream failed, and moves on to the next address.
-    pub(crate) fn fail(&self, connection: &RegistryConnection) {
-        self.fail_with(connection, "a stream failed");
-    }
-
-    /// As [`fail`](Self::fail), with a reason.
     pub(crate) fn fail_with(&self, connection: &RegistryConnection, reason: &str) {
         self.addresses[connection.index].connection.discard(&connection.transport);
         self.mark_failed(connection.index, reason);
@@ -214,13 +284,29 @@ impl RegistryLink {
         let response = clock::within(REQUEST_TIMEOUT, request).await;
         let response = response.unwrap_or_else(|| Err(Self::timeout_status()));
         match &response {
-            Err(status) if Retryability::of(status).is_retryable() => {
-                self.fail_with(connection, message(status));
-            }
-            _ => self.mark_connected(connection),
+            Err(status) => self.report_failure(connection, status),
+            Ok(_) => self.mark_connected(connection),
         }
-        let failure = |status| RequestFailure { peer: Arc::clone(&connection.peer), status };
-        response.map(tonic::Response::into_inner).map_err(failure)
+        response.map(tonic::Response::into_inner).map_err(|status| connection.failure(status))
+    }
+
+    /// Takes note of a request or stream that failed with `status`.
+    pub(crate) fn report_failure(&self, connection: &RegistryConnection, status: &Status) {
+        match Retryability::of(status) {
+            Retryability::Retry { .. } => self.fail_with(connection, message(status)),
+            Retryability::Denied(_) => self.deny(connection, message(status)),
+            // A refusal is no fault of the connection, which others use.
+            Retryability::Fatal(_) => self.mark_connected(connection),
+        }
+    }
+
+    /// As [`report_failure`](Self::report_failure), for a stream of heartbeats: a registry that
+    /// ends one for any other reason than the credentials may work at another address.
+    pub(crate) fn report_stream_failure(&self, connection: &RegistryConnection, status: &Status) {
+        match Retryability::of(status) {
+            Retryability::Denied(_) => self.deny(connection, message(status)),
+            _ => self.fail_with(connection, "a stream failed"),
+        }
     }
 
     /// The status of a request that timed out.
@@ -272,7 +358,7 @@ impl RegistryLink {
                 if was_elsewhere {
                     tracing::info!(peer = &**peer, "primary registry recovered, failing back");
                 }
-                self.failbacks.send_modify(|count| *count += 1);
+                self.moves.send_modify(|count| *count += 1);
             }
             Err(status) => {
                 choice.failback.probe_failed(clock::now(), fastrand::f64());
@@ -288,7 +374,7 @@ impl RegistryLink {
 
     async fn heartbeat_primary(&self) -> Result<(), Status> {
         let address = &self.addresses[PRIMARY];
-        let connected = address.connection.connect(&self.dialer, &address.authority).await;
+        let connected = address.connection.connect(&address.dialer, &address.authority).await;
         let connection = connected.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut registry = RegistryClient::new(connection.clone());
         let heartbeat = Box::pin(registry.heartbeat(HeartbeatRequest::default()));

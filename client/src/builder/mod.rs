@@ -1,17 +1,24 @@
 //! The builder of a client: its settings, their defaults and bounds. Building does no I/O and needs
 //! no runtime.
 
+mod addresses;
+mod error;
+
 use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
 
 use http::Uri;
 use tower::Service as TowerService;
 
+use self::addresses::{active, address_dialer};
+pub use self::error::BuildError;
+
 #[cfg(feature = "tls")]
 use crate::transport::Tls;
 use crate::{
     client::{Client, Inner},
+    credentials::Credentials,
     registration::Heartbeats,
-    registry::{self, RegistryLink},
+    registry::RegistryLink,
     runtime::backoff::Backoff,
     transport::{Connector, Dialer},
     view::ViewDir,
@@ -26,35 +33,12 @@ const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The shortest backoff; without one, clients would flood the registry.
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
 
-/// An error of building a client.
-///
-/// ```
-/// use waypost_client::{BuildError, Client};
-///
-/// let Err(BuildError::BadUrl { url, reason }) = Client::new("10.0.0.1:7510").map(drop) else {
-///     unreachable!("it lacks http://");
-/// };
-/// assert_eq!(url, "10.0.0.1:7510");
-/// assert!(!reason.is_empty());
-/// ```
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// A URL of the registry is not of the form `http://host:port`.
-    #[error("{url:?} is not the URL of a registry: {reason}")]
-    BadUrl {
-        /// The URL.
-        url: String,
-        /// The reason.
-        reason: String,
-    },
-}
-
 impl Client {
     /// Creates a client of the registry at `registry`, with all defaults.
     ///
     /// # Errors
-    /// [`BuildError::BadUrl`] for anything but `http://host:port`.
+    /// [`BuildError::BadUrl`] for anything but `http://host:port`. A registry at
+    /// `https://host:port` needs [credentials](Builder::credentials).
     ///
     /// ```
     /// use waypost_client::Client;
@@ -87,6 +71,7 @@ impl Client {
             registries: Vec::new(),
             namespace: String::new(),
             dialer: Dialer::default(),
+            credentials: None,
             #[cfg(feature = "tls")]
             tls: None,
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(5)),
@@ -123,6 +108,7 @@ pub struct Builder {
     registries: Vec<String>,
     namespace: String,
     dialer: Dialer,
+    credentials: Option<Credentials>,
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
     backoff: Backoff,
@@ -132,7 +118,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Adds an address of the registry, `http://host:port`. Each client starts with a random one,
+    /// Adds an address of the registry, `https://host:port`, or `http://host:port` for one without
+    /// TLS. Each client starts with a random one,
     /// its primary. If one fails, the client uses the next one, until the primary responds again
     /// ([`Self::failback_interval`]). The host is an IP address (IPv6 in brackets) or a DNS name,
     /// which is resolved for each connection. Default: `http://127.0.0.1:7510` only.
@@ -150,6 +137,31 @@ impl Builder {
     /// ```
     pub fn registry(mut self, url: impl Into<String>) -> Self {
         self.registries.push(url.into());
+        self
+    }
+
+    /// Sets what this client and the registry prove to each other. An address with `https` needs
+    /// the CA certificates of an [identity folder](Credentials::folder). Credentials are sent to
+    /// the registry alone, over TLS or to an address of this machine. Default: none.
+    ///
+    /// ```no_run
+    /// use waypost_client::{Client, Credentials, TokenFile};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::builder()
+    ///     .registry("https://registry.internal:7510")
+    ///     .credentials(Credentials::folder("/etc/waypost/tls")?)
+    ///     .build()?;
+    /// // Behind a proxy on this machine, which has the certificates.
+    /// let behind_proxy = Client::builder()
+    ///     .credentials(Credentials::default().token(TokenFile::open("/etc/waypost/token")?))
+    ///     .build()?;
+    /// # drop((client, behind_proxy));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
         self
     }
 
@@ -299,9 +311,9 @@ impl Builder {
     }
 
     /// Connects to the registry and to instances with `connector` instead of over TCP. It is called
-    /// with an `http` URI whose host and port are the address. For simulated networks, or sockets
-    /// with special options. Over TCP it should set `TCP_NODELAY`, as the default one does: without
-    /// it, a call may take 40 ms longer.
+    /// with an `http` URI whose host and port are the address; TLS comes on top of it. For
+    /// simulated networks, or sockets with special options. Over TCP it should set `TCP_NODELAY`,
+    /// as the default one does: without it, a call may take 40 ms longer.
     ///
     /// ```
     /// use hyper_util::rt::TokioIo;
@@ -332,7 +344,8 @@ impl Builder {
     }
 
     /// Connects to instances over TLS (feature `tls`), on top of the [connector](Self::connector)
-    /// or TCP. Connections to the registry stay as they are. Default: no TLS.
+    /// or TCP. Connections to the registry have [settings](Self::credentials) of their own.
+    /// Default: no TLS.
     ///
     /// ```no_run
     /// use waypost_client::{Client, Tls};
@@ -352,22 +365,29 @@ impl Builder {
     /// Builds the client, which does not connect yet.
     ///
     /// # Errors
-    /// [`BuildError::BadUrl`] for a URL that is not `http://host:port`.
+    /// [`BuildError::BadUrl`] for a URL that is not `https://host:port` or `http://host:port`,
+    /// [`BuildError::ClearText`] for credentials and a URL with `http` of another machine,
+    /// [`BuildError::NoRoots`] for a URL with `https` and no CA certificates, and
+    /// [`BuildError::BadServerId`].
     ///
     /// ```
-    /// use waypost_client::Client;
+    /// use waypost_client::{BuildError, Client, Credentials, Token};
     ///
     /// assert!(Client::builder().build().is_ok());
     /// assert!(Client::builder().registry("registry").build().is_err());
+    /// let token = Token::new("waypost_2c26b46b68ffc68f").expect("it is visible ASCII");
+    /// let builder = Client::builder().credentials(Credentials::default().token(token));
+    /// let refused = builder.registry("http://10.0.0.1:7510").build();
+    /// assert!(matches!(refused, Err(BuildError::ClearText { .. })));
     /// ```
     pub fn build(mut self) -> Result<Client, BuildError> {
         if self.registries.is_empty() {
             self.registries.push(REGISTRY_DEFAULT.to_owned());
         }
-        let addresses: Vec<Uri> =
-            self.registries.iter().map(|url| registry_uri(url)).collect::<Result<_, _>>()?;
-        let dialer = self.dialer.clone();
-        let link = RegistryLink::new(&addresses, dialer, self.backoff, self.failback_interval);
+        let credentials = self.credentials.take().map(active).transpose()?;
+        let address = |url: &String| address_dialer(&self.dialer, url, credentials.as_ref());
+        let addresses: Vec<_> = self.registries.iter().map(address).collect::<Result<_, _>>()?;
+        let link = RegistryLink::new(addresses, credentials, self.backoff, self.failback_interval);
         Ok(Client {
             inner: Arc::new(Inner {
                 heartbeats: Heartbeats::new(Arc::clone(&link)),
@@ -384,14 +404,9 @@ impl Builder {
     }
 }
 
-fn registry_uri(url: &str) -> Result<Uri, BuildError> {
-    registry::parse_url(url)
-        .map_err(|error| BuildError::BadUrl { url: url.to_owned(), reason: error.to_string() })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{addresses::registry_uri, *};
 
     #[test]
     fn defaults_are_as_documented() {
