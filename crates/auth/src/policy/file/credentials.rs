@@ -10,7 +10,7 @@ use waypost_config::{
 };
 use waypost_core::model::Name;
 
-use super::{names::Names, read_file, text};
+use super::{KEYS_BYTES_MAX, ReadFile, check_file, names::Names, text};
 use crate::policy::{
     issuer::Issuer,
     principal::Principal,
@@ -23,9 +23,6 @@ const NAME_BYTES_MAX: usize = 128;
 
 /// The greatest number of issuers: a signed token is tried with each.
 pub(super) const ISSUERS_MAX: usize = 16;
-
-/// The greatest length of a file with keys, in bytes.
-const KEYS_BYTES_MAX: u64 = 1 << 20;
 
 /// Names of issuers that would give principals of other credentials.
 const RESERVED: [&str; 4] = ["anonymous", "dns", "spiffe", "token"];
@@ -52,10 +49,14 @@ pub(super) fn tokens(file: &mut Section<'_>) -> Result<StaticTokens, Invalid> {
     read.into_iter().collect::<Result<(), _>>().map(|()| tokens)
 }
 
-pub(super) fn issuers(file: &mut Section<'_>, directory: &Path) -> Result<Vec<Issuer>, Invalid> {
+pub(super) fn issuers(
+    file: &mut Section<'_>,
+    directory: &Path,
+    read: ReadFile<'_>,
+) -> Result<Vec<Issuer>, Invalid> {
     let mut urls = HashSet::new();
     let issuers = file.named_tables("issuer", |name, section| {
-        let issuer = read_issuer(name, section, directory)?;
+        let issuer = read_issuer(name, section, directory, read)?;
         if !urls.insert(issuer.url.clone()) {
             return Err(section.error("issuer", "is that of another issuer"));
         }
@@ -67,7 +68,12 @@ pub(super) fn issuers(file: &mut Section<'_>, directory: &Path) -> Result<Vec<Is
     }
 }
 
-fn read_issuer(name: &str, section: &mut Section<'_>, directory: &Path) -> Result<Issuer, Invalid> {
+fn read_issuer(
+    name: &str,
+    section: &mut Section<'_>,
+    directory: &Path,
+    read: ReadFile<'_>,
+) -> Result<Issuer, Invalid> {
     let is_valid = Name::parse(name, NAME_BYTES_MAX).is_ok() && !RESERVED.contains(&name);
     let url = section.required("issuer", nonempty_string);
     let audience = section.required("audience", nonempty_string);
@@ -82,7 +88,7 @@ fn read_issuer(name: &str, section: &mut Section<'_>, directory: &Path) -> Resul
     }
     let (url, keys) = (url?, keys?);
     let path = directory.join(&keys);
-    let bytes = read_file(&path, &keys, KEYS_BYTES_MAX);
+    let bytes = check_file(read(&path), &keys, KEYS_BYTES_MAX);
     let bytes = bytes.map_err(|reason| section.error("keys", reason))?;
     Issuer::new(name, url, audience?, path, &bytes).map_err(|reasons| {
         for reason in reasons {

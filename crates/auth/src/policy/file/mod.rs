@@ -26,8 +26,14 @@ use super::{
     whole::Policy,
 };
 
+/// Reads the bytes of a file.
+type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
+
 /// The greatest length of a policy, in bytes.
 const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// The greatest length of a file with keys, in bytes.
+const KEYS_BYTES_MAX: u64 = 1 << 20;
 
 /// The greatest number of tables `[[allow]]`, and of tables `[[limit]]`.
 const RULES_MAX: usize = 4096;
@@ -42,10 +48,23 @@ impl Policy {
     /// # Errors
     /// All errors of the text and of the key files, each with its line in the text.
     pub fn parse(text: &str, directory: &Path) -> Result<Self, ConfigErrors> {
+        Self::parse_with(text, directory, &|path| read_file(path, KEYS_BYTES_MAX))
+    }
+
+    /// Parses the text of a policy, with another reader of key files: one that has read them
+    /// together with the text. See [`key_files`](Self::key_files).
+    ///
+    /// # Errors
+    /// As of [`parse`](Self::parse).
+    pub fn parse_with(
+        text: &str,
+        directory: &Path,
+        read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+    ) -> Result<Self, ConfigErrors> {
         if text.len() as u64 > FILE_BYTES_MAX {
             return Err(ConfigError::of_file(too_long("the policy", FILE_BYTES_MAX)).into());
         }
-        parse(text, |file| Self::read_from(file, directory))
+        parse(text, |file| Self::read_from(file, directory, read))
             .map(|policy| Self { sha256: sha256(text.as_bytes()), ..policy })
     }
 
@@ -54,8 +73,9 @@ impl Policy {
     /// # Errors
     /// As of [`parse`](Self::parse), and if the file cannot be read or is not UTF-8.
     pub fn read(path: &Path) -> Result<Self, ConfigErrors> {
-        let shown = path.display().to_string();
-        let bytes = read_file(path, &shown, FILE_BYTES_MAX).map_err(ConfigError::of_file)?;
+        let read = read_file(path, FILE_BYTES_MAX);
+        let bytes = check_file(read, &path.display().to_string(), FILE_BYTES_MAX)
+            .map_err(ConfigError::of_file)?;
         Self::parse(decode(&bytes)?, path.parent().unwrap_or(Path::new("")))
     }
 
@@ -74,10 +94,14 @@ impl Policy {
         files
     }
 
-    fn read_from(file: &mut Section<'_>, directory: &Path) -> Result<Self, Invalid> {
+    fn read_from(
+        file: &mut Section<'_>,
+        directory: &Path,
+        read: ReadFile<'_>,
+    ) -> Result<Self, Invalid> {
         let is_enforced = file.read("enforce", boolean);
         let tokens = credentials::tokens(file);
-        let issuers = credentials::issuers(file, directory);
+        let issuers = credentials::issuers(file, directory, read);
         let names = Names { tokens: tokens.as_ref().ok(), issuers: issuers.as_deref().ok() };
         let revoked = credentials::revoked(file, &names);
         let rules = rules::read(file, &names);
@@ -96,14 +120,16 @@ impl Policy {
     }
 }
 
-/// Reads a file of a bounded length. Errors have the name that is `shown`.
-fn read_file(path: &Path, shown: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    match read() {
+/// Reads a file, but for what comes after one byte too many.
+fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Checks what was read of a file. Errors have the name that is `shown`.
+fn check_file(read: io::Result<Vec<u8>>, shown: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
+    match read {
         Ok(bytes) if bytes.len() as u64 > bytes_max => Err(too_long(shown, bytes_max)),
         Ok(bytes) => Ok(bytes),
         Err(error) => Err(format!("cannot read {shown}: {error}")),

@@ -1,4 +1,4 @@
-//! The rights of one principal: made once a session from the policy, asked at each use.
+//! The rights of one principal: made once a session from the policy, used for each decision.
 //!
 //! `host` judges the hosts of registrations, `sight` is a namespace as the principal sees it.
 //! Pure. Invariant: a decision allocates nothing, and depends on names alone, never on the

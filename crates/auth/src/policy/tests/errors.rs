@@ -262,6 +262,9 @@ fn issuers_have_public_keys() {
     check(&empty, &["line 3: issuer.k8s.audience: must not be empty"]);
     let policy = Policy::parse(&one, directory.path()).expect("a policy");
     assert_eq!(policy.files(), [directory.path().join("keys.json")]);
+    let set = fs::read(directory.path().join("keys.json")).expect("keys");
+    let policy = Policy::parse_with(&one, "x".as_ref(), &|_| Ok(set.clone())).expect("a policy");
+    assert_eq!(policy.files(), ["x/keys.json".as_ref() as &std::path::Path]);
     let invalid = issuer("k8s", "none.json") + "[[allow]]";
     assert_eq!(Policy::key_files(&invalid, directory.path()), [directory.path().join("none.json")]);
     assert!(Policy::key_files("issuer = ", directory.path()).is_empty());
