@@ -4,14 +4,20 @@ use std::{error::Error, io, process::ExitStatus};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
+use waypost_auth::policy::NoRandomness;
 use waypost_bench::BenchError;
 use waypost_client::{DeregisterError, Refusal, RegisterError};
+use waypost_config::ConfigErrors;
+use waypost_serving::exit_code::{CONFIGURATION, FAILED};
 
 use super::{
     escape::escape,
     exit::{NOT_FOUND, NOT_RUNNABLE, exit_code},
 };
-use crate::store::{BackupError, StoreError};
+use crate::{
+    pki::PkiError,
+    store::{BackupError, StoreError},
+};
 
 /// The error of a command. Its text is what the user sees.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +44,17 @@ pub(crate) enum CommandError {
     Store(#[from] StoreError),
     #[error("{}", escape(&.0.to_string()))]
     Bench(#[from] BenchError),
+    #[error("{}", escape(&.0.to_string()))]
+    Pki(#[from] PkiError),
+    /// The list is printed, and each error.
+    #[error("some certificates can't be used; see the errors above")]
+    BadCertificates,
+    #[error("can't make a token: {0}")]
+    NoRandomness(#[from] NoRandomness),
+    #[error("{}", invalid_policy(.file, .errors))]
+    InvalidPolicy { file: String, errors: ConfigErrors },
+    #[error("{file}: has no audit records of decisions")]
+    NoRecords { file: String },
     /// The report is printed and shows the errors.
     #[error("the run found errors; see the report above")]
     BenchErrors,
@@ -69,7 +86,8 @@ impl CommandError {
             Self::Command(status) => exit_code(*status),
             Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => NOT_FOUND,
             Self::Spawn { .. } => NOT_RUNNABLE,
-            _ => 1,
+            Self::InvalidPolicy { .. } => CONFIGURATION,
+            _ => FAILED,
         }
     }
 
@@ -173,6 +191,16 @@ fn root(error: &(dyn Error + 'static)) -> String {
         root = source;
     }
     root.to_string()
+}
+
+/// Formats the errors of a policy, one a line, as the server does for its configuration.
+fn invalid_policy(file: &str, errors: &ConfigErrors) -> String {
+    let lines: String = errors
+        .0
+        .iter()
+        .map(|error| format!("\n  {file}: {}", escape(&error.to_string())))
+        .collect();
+    format!("invalid policy, {} error(s):{lines}", errors.0.len())
 }
 
 #[cfg(test)]

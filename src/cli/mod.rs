@@ -1,14 +1,17 @@
 //! The command line: parses the arguments, runs the command, and maps its result to an exit code.
 //!
-//! `register/` and `watch/` are commands with parts of their own, `commands/` all others. Below
-//! them: `arguments`, `remote`, `signals`, then `output/`, `error`, `exit` and `escape`.
+//! `register/`, `watch/`, `credentials/` (certificates and tokens) and `policy/` are commands with
+//! parts of their own, `commands/` all others. Below them: `arguments`, `remote`, `signals`, then
+//! `output/`, `error`, `exit` and `escape`.
 
 mod arguments;
 mod commands;
+mod credentials;
 mod error;
 mod escape;
 mod exit;
 mod output;
+mod policy;
 mod register;
 mod remote;
 mod signals;
@@ -24,6 +27,7 @@ use self::{
         backup, bench, check, deregister, drain, instances, release, restore, serve, services,
         status,
     },
+    credentials::{ca, token},
     error::CommandError,
     output::{fail, print_notice},
     register::launch,
@@ -52,6 +56,9 @@ enum CliCommand {
     Backup(backup::BackupArguments),
     Restore(restore::RestoreArguments),
     Check(check::CheckArguments),
+    Ca(ca::CaArguments),
+    Token(token::TokenArguments),
+    Policy(policy::PolicyArguments),
     Bench(Box<bench::BenchArguments>),
     #[command(hide = true)]
     Launch(launch::LaunchArguments),
@@ -72,6 +79,9 @@ pub fn run() -> ExitCode {
         CliCommand::Backup(arguments) => block_on(backup::run(arguments)),
         CliCommand::Restore(arguments) => exit(restore::run(&arguments)),
         CliCommand::Check(arguments) => exit(check::run(&arguments)),
+        CliCommand::Ca(arguments) => exit(ca::run(arguments)),
+        CliCommand::Token(arguments) => exit(token::run(&arguments)),
+        CliCommand::Policy(arguments) => exit(policy::run(&arguments)),
         CliCommand::Bench(arguments) => block_on_all_cores(bench::run(*arguments)),
         CliCommand::Launch(arguments) => launch::run(arguments),
     }

@@ -34,13 +34,15 @@ pub struct CertificateAuthority {
     certificates: String,
 }
 
-/// The three files of an identity folder, in PEM. The key is secret.
+/// A certificate with its key. Secret.
 pub struct IssuedIdentity {
-    /// The certificate.
+    /// The content of the certificate.
+    pub details: CertificateDetails,
+    /// The certificate, in PEM.
     pub certificate: String,
-    /// The private key.
+    /// The private key, in PEM.
     pub key: String,
-    /// The certificates of the authorities to trust.
+    /// The certificates of the authorities to trust, in PEM.
     pub authorities: String,
 }
 
@@ -127,6 +129,7 @@ impl CertificateAuthority {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(IssuedIdentity {
+            details: details_of(certificate.der())?,
             certificate: certificate.pem(),
             key: key.serialize_pem(),
             authorities: self.certificates.clone(),

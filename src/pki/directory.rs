@@ -54,6 +54,15 @@ pub struct CertificateEntry {
     pub certificate: Result<CertificateDetails, PkiError>,
 }
 
+/// An identity folder into which a certificate was issued.
+#[derive(Debug)]
+pub struct IssuedFolder {
+    /// The folder.
+    pub path: PathBuf,
+    /// The new certificate.
+    pub certificate: CertificateDetails,
+}
+
 impl PkiDirectory {
     /// Refers to a directory, which need not exist.
     #[must_use]
@@ -142,19 +151,26 @@ impl PkiDirectory {
     ///
     /// # Errors
     /// Those of [`renew`](Self::renew).
-    pub fn renew_initial(&self, hosts: &[Host], now: SystemTime) -> Result<(), PkiError> {
+    pub fn renew_initial(
+        &self,
+        hosts: &[Host],
+        now: SystemTime,
+    ) -> Result<[IssuedFolder; 2], PkiError> {
         let present = self.present_hosts()?;
-        self.renew(&server(hosts, present), now)?;
-        self.renew(&CertificateHolder::Operator(admin()), now)?;
-        Ok(())
+        let server = self.renew(&server(hosts, present), now)?;
+        Ok([server, self.renew(&CertificateHolder::Operator(admin()), now)?])
     }
 
-    /// Issues a certificate into a folder that is not there yet. Returns the folder.
+    /// Issues a certificate into a folder that is not there yet.
     ///
     /// # Errors
     /// [`PkiError::Exists`]; [`PkiError::Invalid`] for a damaged authority; those of
     /// [`CertificateAuthority::issue`]; a file can't be read or written.
-    pub fn issue(&self, holder: &CertificateHolder, now: SystemTime) -> Result<PathBuf, PkiError> {
+    pub fn issue(
+        &self,
+        holder: &CertificateHolder,
+        now: SystemTime,
+    ) -> Result<IssuedFolder, PkiError> {
         let folder = self.folder(holder);
         if exists(&folder)? {
             return Err(PkiError::Exists(folder));
@@ -167,21 +183,25 @@ impl PkiDirectory {
         create_folders(above)?;
         publish(staged, &folder)?;
         sync_folder(above)?;
-        Ok(folder)
+        Ok(IssuedFolder { path: folder, certificate: files.details })
     }
 
-    /// Replaces the certificate and key in a folder, or issues the first ones. Returns the folder.
+    /// Replaces the certificate and key in a folder, or issues the first ones.
     ///
     /// # Errors
     /// Those of [`issue`](Self::issue).
-    pub fn renew(&self, holder: &CertificateHolder, now: SystemTime) -> Result<PathBuf, PkiError> {
+    pub fn renew(
+        &self,
+        holder: &CertificateHolder,
+        now: SystemTime,
+    ) -> Result<IssuedFolder, PkiError> {
         let folder = self.folder(holder);
         if !exists(&folder)? {
             return self.issue(holder, now);
         }
         let files = self.authority()?.issue(holder, now)?;
         replace_identity(&folder, &files)?;
-        Ok(folder)
+        Ok(IssuedFolder { path: folder, certificate: files.details })
     }
 
     /// Reads all certificates: the authority's, then those of all identity folders.

@@ -18,7 +18,7 @@ mod tests;
 
 pub use authority::{CertificateAuthority, IssuedIdentity};
 pub use details::CertificateDetails;
-pub use directory::{CertificateEntry, PkiDirectory};
+pub use directory::{CertificateEntry, IssuedFolder, PkiDirectory};
 pub use error::PkiError;
 pub use holder::{CertificateHolder, InvalidTrustDomain, TrustDomain};
 pub use policy::policy;

@@ -136,7 +136,7 @@ fn renewal_replaces_certificates_and_keeps_the_authority_the_hosts_and_the_polic
 fn renewal_makes_a_folder_that_is_missing() {
     let (_place, directory, _) = created();
     let operator = CertificateHolder::Operator("alice".parse().unwrap());
-    let folder = directory.renew(&operator, now()).unwrap();
+    let folder = directory.renew(&operator, now()).unwrap().path;
     assert!(folder.ends_with("operators/alice"), "{folder:?}");
     fs::remove_dir_all(directory.server()).unwrap();
     directory.renew_initial(&[], now()).unwrap();
@@ -199,7 +199,7 @@ fn missing_and_damaged_authorities_are_named() {
 #[test]
 fn identity_folders_are_those_that_programs_read() {
     let (_place, directory, _) = created();
-    let workload = directory.issue(&orders(), now()).unwrap();
+    let workload = directory.issue(&orders(), now()).unwrap().path;
     for folder in [directory.server(), directory.admin(), workload] {
         let read = IdentityFolder::read(&folder, now());
         let identity = read.unwrap_or_else(|errors| panic!("{errors:?}"));
@@ -212,7 +212,7 @@ fn principals_are_those_of_the_ids() {
     let (_place, directory, _) = created();
     let operator = CertificateHolder::Operator("alice".parse().unwrap());
     for holder in [orders(), operator, CertificateHolder::Server { hosts: Vec::new() }] {
-        let folder = directory.renew(&holder, now()).unwrap();
+        let folder = directory.renew(&holder, now()).unwrap().path;
         let peer = PeerCertificate::read(&[details(&folder).der]);
         let id = holder.spiffe_id(&TrustDomain::default()).unwrap();
         assert_eq!(peer.principal().unwrap().as_str(), id);

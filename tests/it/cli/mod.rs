@@ -2,9 +2,11 @@
 
 mod backup;
 mod bench;
+mod certificates;
 mod large;
 mod lists;
 mod operator;
+mod policy;
 mod reach;
 mod refusals;
 mod register;

@@ -58,6 +58,9 @@ async fn help_describes_every_command() {
         ("register", "while this program or a command runs", "128 + n"),
         ("watch", "until SIGINT or SIGTERM", "PRESENT"),
         ("instances", "in every status", "JSON shows the values"),
+        ("ca", "Create a certificate authority", "show"),
+        ("token", "Make static tokens", "new"),
+        ("policy", "Check a policy, and explain its decisions", "explain"),
     ];
     for (command, summary, detail) in cases {
         let help = finish(&mut program([command, "--help"])).await;

@@ -1,0 +1,107 @@
+//! The records of an audit file: one JSON object a line.
+//!
+//! Invariant: a line of any length takes bounded memory, and one that is no record is counted and
+//! passed over: logs have other lines, and the last one may be cut off.
+
+use std::io::{self, BufRead, Read};
+
+use serde::Deserialize;
+
+/// The greatest length of a line, in bytes.
+const LINE_BYTES_MAX: u64 = 64 << 10;
+
+/// The fields of a record that decisions depend on.
+#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub(super) struct AuditRecord {
+    pub(super) principal: String,
+    pub(super) action: String,
+    pub(super) namespace: Option<String>,
+    pub(super) service: Option<String>,
+    pub(super) outcome: String,
+    pub(super) reason: Option<String>,
+    /// The number of equal calls that the record stands for.
+    pub(super) count: Option<u64>,
+}
+
+/// Reads the records of calls.
+pub(super) struct AuditRecords<R> {
+    lines: R,
+    others: u64,
+}
+
+impl<R: BufRead> AuditRecords<R> {
+    pub(super) fn new(lines: R) -> Self {
+        Self { lines, others: 0 }
+    }
+
+    /// The number of lines that are no records of calls.
+    pub(super) fn others(&self) -> u64 {
+        self.others
+    }
+
+    /// Reads the next record of a decision.
+    pub(super) fn next(&mut self) -> io::Result<Option<AuditRecord>> {
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = self.lines.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+            if read == 0 {
+                return Ok(None);
+            }
+            if read as u64 == LINE_BYTES_MAX && !line.ends_with(b"\n") {
+                self.lines.skip_until(b'\n')?;
+                self.others += 1;
+                continue;
+            }
+            match serde_json::from_slice::<AuditRecord>(&line) {
+                Ok(record) if !record.principal.is_empty() && !record.action.is_empty() => {
+                    return Ok(Some(record));
+                }
+                _ => self.others += 1,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &[u8]) -> (Vec<AuditRecord>, u64) {
+        let mut records = AuditRecords::new(text);
+        let mut found = Vec::new();
+        while let Some(record) = records.next().unwrap() {
+            found.push(record);
+        }
+        (found, records.others())
+    }
+
+    #[test]
+    fn records_of_calls_are_read_and_other_lines_counted() {
+        let text = concat!(
+            r#"{"time":"2026-11-30T20:00:00Z","kind":"call","principal":"token/ci","via":"token","#,
+            r#""action":"register","namespace":"shop","service":"orders","outcome":"denied","#,
+            r#""reason":"NOT_ALLOWED","rule":null,"count":3}"#,
+            "\n",
+            r#"{"kind":"trust","epoch":2}"#,
+            "\nhello\n\n",
+            r#"{"principal":"dns/a","action":"status","outcome":"allowed","namespace":null}"#,
+            "\n",
+            r#"{"principal":"dns/a","act"#,
+        );
+        let (found, others) = read(text.as_bytes());
+        assert_eq!((found.len(), others), (2, 4));
+        assert_eq!((found[0].count, found[0].service.as_deref()), (Some(3), Some("orders")));
+        assert_eq!(found[1].namespace, None);
+    }
+
+    #[test]
+    fn long_lines_are_passed_over() {
+        let record = r#"{"principal":"a","action":"probe","outcome":"allowed"}"#;
+        let text = [&"x".repeat(1 << 20), record, &"[".repeat(1 << 17)].join("\n");
+        let (found, others) = read(text.as_bytes());
+        assert_eq!((found.len(), others), (1, 2));
+        assert_eq!(read(b""), (Vec::new(), 0));
+    }
+}
