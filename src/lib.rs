@@ -19,10 +19,11 @@
 //! ```
 //!
 //! The floors, from the bottom, each importing downward only: [`model`] and [`registry`] (the crate
-//! `waypost-core`), then [`store`], [`clock`] and [`pki`], then [`engine`], [`api`], [`server`]
-//! with [`config`], and [`cli`] on top.
+//! `waypost-core`), then [`clock`] and [`pki`], [`store`] and [`auth`], then [`engine`], [`api`],
+//! [`server`] with [`config`], and [`cli`] on top.
 
 pub mod api;
+pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -33,7 +33,7 @@ const FLOORS: [Floors; 5] = [
         floors: &[
             &["model", "registry"],
             &["protobuf", "clock", "pki"],
-            &["store"],
+            &["store", "auth"],
             &["engine"],
             &["api"],
             &["config"],
