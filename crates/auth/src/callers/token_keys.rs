@@ -9,7 +9,7 @@ use waypost_config::{
 
 use crate::jwt::{
     algorithm::{Algorithm, KeyType},
-    jwk::{self, Allowed},
+    jwk::{self, SetKind},
     key::{Key, Material},
     keys::Keys,
     pem::public_key,
@@ -44,7 +44,7 @@ pub(super) fn read(section: &mut Section<'_>, directory: &Path) -> Result<Keys, 
 }
 
 fn read_set(json: &[u8], section: &mut Section<'_>) -> Result<Vec<Key>, Invalid> {
-    jwk::read_set(json, Allowed::All).map_err(|errors| {
+    jwk::read_set(json, SetKind::Any).map_err(|errors| {
         for error in errors {
             section.error("jwks", error);
         }

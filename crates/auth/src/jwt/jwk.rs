@@ -9,11 +9,11 @@ use super::{
     key::{Key, Material, TOO_SHORT, secret_bytes_min},
 };
 
-/// The kinds of keys that a set may have.
+/// A kind of sets: the keys that one may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Allowed {
+pub(crate) enum SetKind {
     /// Public keys and secrets.
-    All,
+    Any,
     /// Public keys alone; a secret or a private key is an error.
     Public,
 }
@@ -45,7 +45,7 @@ enum UnusableKey {
 }
 
 /// Reads the keys of a set that are for signatures. Returns all errors; none has a part of a key.
-pub(crate) fn read_set(json: &[u8], allowed: Allowed) -> Result<Vec<Key>, Vec<String>> {
+pub(crate) fn read_set(json: &[u8], kind: SetKind) -> Result<Vec<Key>, Vec<String>> {
     let set: Option<Value> = serde_json::from_slice(json).ok();
     let Some(Value::Array(set)) = set.and_then(|mut set| Some(set.get_mut("keys")?.take())) else {
         return Err(vec!["is not a JSON object with a list of keys".to_owned()]);
@@ -54,7 +54,7 @@ pub(crate) fn read_set(json: &[u8], allowed: Allowed) -> Result<Vec<Key>, Vec<St
     for (index, value) in set.into_iter().enumerate() {
         let read = serde_json::from_value(value)
             .map_err(|_| UnusableKey::Invalid("is not a JSON Web Key"));
-        match read.and_then(|jwk: Jwk| jwk.key(allowed)) {
+        match read.and_then(|jwk: Jwk| jwk.key(kind)) {
             Ok(key) if keys.iter().any(|other| key.conflicts(other)) => {
                 errors.push(format!("keys[{index}]: its kid is that of another key"));
             }
@@ -67,8 +67,8 @@ pub(crate) fn read_set(json: &[u8], allowed: Allowed) -> Result<Vec<Key>, Vec<St
 }
 
 impl Jwk {
-    fn key(self, allowed: Allowed) -> Result<Key, UnusableKey> {
-        if allowed == Allowed::Public {
+    fn key(self, kind: SetKind) -> Result<Key, UnusableKey> {
+        if kind == SetKind::Public {
             self.require_public()?;
         }
         let signs = self.purpose.as_deref().is_none_or(|purpose| purpose == "sig")

@@ -1,7 +1,7 @@
 //! The keys of which one has signed a token. Pure.
 //! Invariant: there is at least one key, and at most [`KEYS_MAX`].
 
-use super::{algorithm::Algorithm, claims::Claims, key::Key, token::Token};
+use super::{algorithm::Algorithm, claims::Claims, key::Key, token::SignedToken};
 use crate::Unauthorized;
 
 /// The greatest number of keys: a token without a key id is tried with each.
@@ -33,13 +33,13 @@ impl Keys {
 
     /// Returns the claims of a token that one of the keys has signed.
     pub(crate) fn claims(&self, token: &str) -> Result<Claims, Unauthorized> {
-        let token = Token::parse(token)?;
+        let token = SignedToken::parse(token)?;
         self.verify(&token)?;
         token.claims()
     }
 
     /// Checks that one of the possible keys has signed the token.
-    fn verify(&self, token: &Token<'_>) -> Result<(), Unauthorized> {
+    fn verify(&self, token: &SignedToken<'_>) -> Result<(), Unauthorized> {
         let algorithm: Algorithm =
             token.alg.parse().map_err(|()| Unauthorized::AlgorithmNotAllowed)?;
         // A token without a key id may be any key's.

@@ -9,7 +9,7 @@ use serde::{
 use crate::Unauthorized;
 
 /// A token whose signature is not verified yet.
-pub(super) struct Token<'a> {
+pub(super) struct SignedToken<'a> {
     /// The name of the algorithm, and the id of the key.
     pub(super) alg: String,
     pub(super) kid: Option<String>,
@@ -38,7 +38,7 @@ struct Header {
     zip: bool,
 }
 
-impl<'a> Token<'a> {
+impl<'a> SignedToken<'a> {
     pub(super) fn parse(text: &'a str) -> Result<Self, Unauthorized> {
         let (message, signature) = text.rsplit_once('.').ok_or(Unauthorized::MalformedToken)?;
         let (header, claims) = message.split_once('.').ok_or(Unauthorized::MalformedToken)?;

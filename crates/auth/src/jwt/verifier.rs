@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     claims::Terms,
-    jwk::{Allowed, read_set},
+    jwk::{SetKind, read_set},
     keys::Keys,
 };
 use crate::{Unauthorized, unauthorized::CREDENTIAL_BYTES_MAX};
@@ -80,7 +80,7 @@ impl Verifier {
         if bytes.len() > SET_BYTES_MAX {
             return Err(vec!["is larger than 1 MiB".to_owned()]);
         }
-        let keys = read_set(bytes, Allowed::Public)?;
+        let keys = read_set(bytes, SetKind::Public)?;
         let keys = Keys::new(keys).map_err(|error| vec![error])?;
         let (issuers, audiences) = (Some(vec![issuer]), Some(vec![audience]));
         Ok(Self { keys, terms: Terms { issuers, audiences, leeway: LEEWAY } })
