@@ -125,7 +125,8 @@ impl PkiDirectory {
         let admin = authority.issue(&CertificateHolder::Operator(admin()), now)?;
         let is_new = !exists(&self.path)?;
         create_folders(&self.path)?;
-        let write = || {
+        let mut published = Vec::new();
+        let mut write = || {
             let staging = create_staging(&self.path)?;
             let staged = |name: &str| staging.path().join(name);
             create_identity(&staged(SERVER), &server)?;
@@ -134,14 +135,19 @@ impl PkiDirectory {
             create_file(&staged(AUTHORITIES), authority.certificates(), FileMode::Public)?;
             create_file(&staged(AUTHORITY_KEY), &authority.key(), FileMode::Secret)?;
             for name in names {
-                publish(staged(name), &self.path.join(name))?;
+                let path = self.path.join(name);
+                publish(staged(name), &path)?;
+                published.push(path);
             }
             sync_folder(&self.path)
         };
         let written = write();
-        if written.is_err() && is_new {
-            // Removes an empty directory only.
-            let _ = fs::remove_dir(&self.path);
+        if written.is_err() {
+            remove(&published);
+            if is_new {
+                // Removes an empty directory only.
+                let _ = fs::remove_dir(&self.path);
+            }
         }
         written
     }
@@ -261,6 +267,14 @@ impl PkiDirectory {
         }
         let present = read_certificates(path)?.swap_remove(0).hosts;
         Ok(present.iter().filter_map(|host| Host::parse(host, HOST_BYTES_MAX).ok()).collect())
+    }
+}
+
+/// Removes files and folders that this process has just created.
+fn remove(paths: &[PathBuf]) {
+    for path in paths {
+        // The error that led here is the one to report.
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod directories;
+mod handshakes;
 mod malformed;
 
 use std::time::{Duration, SystemTime};
