@@ -13,7 +13,7 @@ const LINE_BYTES_MAX: u64 = 64 << 10;
 /// The fields of a record that decisions depend on.
 #[derive(Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default)]
-pub(super) struct AuditRecord {
+pub(super) struct RecordedCall {
     pub(super) principal: String,
     pub(super) action: String,
     pub(super) namespace: Option<String>,
@@ -41,7 +41,7 @@ impl<R: BufRead> AuditRecords<R> {
     }
 
     /// Reads the next record of a decision.
-    pub(super) fn next(&mut self) -> io::Result<Option<AuditRecord>> {
+    pub(super) fn next(&mut self) -> io::Result<Option<RecordedCall>> {
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -54,7 +54,7 @@ impl<R: BufRead> AuditRecords<R> {
                 self.others += 1;
                 continue;
             }
-            match serde_json::from_slice::<AuditRecord>(&line) {
+            match serde_json::from_slice::<RecordedCall>(&line) {
                 Ok(record) if !record.principal.is_empty() && !record.action.is_empty() => {
                     return Ok(Some(record));
                 }
@@ -68,7 +68,7 @@ impl<R: BufRead> AuditRecords<R> {
 mod tests {
     use super::*;
 
-    fn read(text: &[u8]) -> (Vec<AuditRecord>, u64) {
+    fn read(text: &[u8]) -> (Vec<RecordedCall>, u64) {
         let mut records = AuditRecords::new(text);
         let mut found = Vec::new();
         while let Some(record) = records.next().unwrap() {

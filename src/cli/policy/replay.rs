@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, process::ExitCode};
 use serde::Serialize;
 use waypost_auth::policy::{Action, Grant, Grants, Policy, RecordedUse};
 
-use super::{record::AuditRecord, target::TargetArgument};
+use super::{record::RecordedCall, target::TargetArgument};
 use crate::cli::{
     error::CommandError,
     output::{OutputFormat, Table, print, print_json, print_notice},
@@ -73,7 +73,7 @@ impl<'a> PolicyReplay<'a> {
     }
 
     /// Makes a recorded decision again.
-    pub(super) fn decide<'r>(&mut self, record: &'r AuditRecord) {
+    pub(super) fn decide<'r>(&mut self, record: &'r RecordedCall) {
         let some = |text: &'r Option<String>| text.as_deref().filter(|text| !text.is_empty());
         let (namespace, service) = (some(&record.namespace), some(&record.service));
         let recorded = RecordedUse::parse(&record.principal, &record.action, namespace, service);
@@ -172,7 +172,7 @@ impl<'a> PolicyReplay<'a> {
 }
 
 /// Returns the decision that was made. `None` if the policy made none.
-fn outcome(record: &AuditRecord) -> Option<&'static str> {
+fn outcome(record: &RecordedCall) -> Option<&'static str> {
     match (record.outcome.as_str(), record.reason.as_deref()) {
         // The policy had allowed it.
         ("allowed" | "limited" | "failed", _) => Some(ALLOWED),
