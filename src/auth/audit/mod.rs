@@ -134,7 +134,7 @@ impl AuditLog {
             return;
         }
         let lost_before = self.losses.take();
-        let waiting = Waiting { record, at: self.clock.now(), lost_before };
+        let waiting = Waiting { record: record.bounded(), at: self.clock.now(), lost_before };
         if self.waiting.try_send(waiting).is_err() {
             self.losses.count(1);
             self.losses.give_back(lost_before + 1);

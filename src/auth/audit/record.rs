@@ -7,6 +7,10 @@ use waypost_auth::policy::{Action, Principal, RuleLine, Via};
 
 use crate::model::{InstanceId, Name};
 
+/// The greatest length of ids that come from outside, in bytes: a queue of records has to be
+/// bounded in bytes, too.
+const ID_BYTES_MAX: usize = 128;
+
 /// A kind of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AuditKind {
@@ -43,7 +47,7 @@ pub struct AuditRecord {
     /// The kind of the caller's credential.
     pub via: Option<Via>,
     /// The first 16 hex digits of the certificate's SHA-256, the token's name, or the `jti`. Cut at
-    /// 128 bytes where it is written.
+    /// 128 bytes.
     pub credential: Option<Arc<str>>,
     /// The address that the connection came from.
     pub peer: Option<SocketAddr>,
@@ -69,7 +73,7 @@ pub struct AuditRecord {
     pub epoch: Option<u64>,
     /// The revision that a write made.
     pub revision: Option<u64>,
-    /// The id that correlates the call with other log lines. Cut at 128 bytes where it is written.
+    /// The id that correlates the call with other log lines. Cut at 128 bytes.
     pub correlation_id: Option<Box<str>>,
 }
 
@@ -108,6 +112,21 @@ impl AuditRecord {
         }
     }
 
+    /// Cuts the ids that come from outside at their greatest length.
+    pub(super) fn bounded(mut self) -> Self {
+        if let Some(id) = &mut self.correlation_id
+            && id.len() > ID_BYTES_MAX
+        {
+            *id = cut(id).into();
+        }
+        if let Some(id) = &mut self.credential
+            && id.len() > ID_BYTES_MAX
+        {
+            *id = cut(id).into();
+        }
+        self
+    }
+
     /// Returns whether the caller did not prove who it is.
     pub(super) fn is_of_stranger(&self) -> bool {
         self.outcome == AuditOutcome::Unauthenticated
@@ -144,5 +163,29 @@ impl AuditOutcome {
             Self::Limited => "limited",
             Self::Failed => "failed",
         }
+    }
+}
+
+fn cut(id: &str) -> &str {
+    &id[..id.floor_char_boundary(ID_BYTES_MAX)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_from_outside_are_cut_between_characters() {
+        let of = |id: &str| {
+            let (correlation_id, credential) = (Some(id.into()), Some(id.into()));
+            let record = AuditRecord::new(AuditKind::Call, AuditOutcome::Allowed);
+            let record = AuditRecord { correlation_id, credential, ..record }.bounded();
+            assert_eq!(record.correlation_id.as_deref(), record.credential.as_deref());
+            record.correlation_id.map(String::from)
+        };
+        assert_eq!(of(&"x".repeat(16_000)), Some("x".repeat(128)));
+        assert_eq!(of(&"x".repeat(128)), Some("x".repeat(128)));
+        let euros = "\u{20ac}".repeat(50);
+        assert_eq!(of(&euros), Some("\u{20ac}".repeat(42)));
     }
 }
