@@ -50,7 +50,7 @@ pub(super) fn run(arguments: &CheckPolicyArguments) -> Result<ExitCode, CommandE
         if replay.decisions() == 0 {
             return Err(CommandError::NoRecords { file });
         }
-        return replay.report(records.others(), *output);
+        return replay.report(records.malformed(), *output);
     }
     let sha256 = policy.sha256().iter().map(|byte| format!("{byte:02x}")).collect();
     let key_files = policy.files().iter().map(|file| shown(file)).collect();

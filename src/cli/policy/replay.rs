@@ -59,6 +59,8 @@ const DENIED: &str = "denied";
 
 /// The reason of a registration that is refused for its host.
 const HOST_NOT_ALLOWED: &str = "HOST_NOT_ALLOWED";
+/// The reason of a call that needs a right, and came without credentials.
+const NO_CREDENTIALS: &str = "NO_CREDENTIALS";
 /// The reason of a request that is refused before the policy is asked.
 const WRONG_AUTHORITY: &str = "WRONG_AUTHORITY";
 
@@ -76,7 +78,12 @@ impl<'a> PolicyReplay<'a> {
     pub(super) fn decide<'r>(&mut self, record: &'r RecordedCall) {
         let some = |text: &'r Option<String>| text.as_deref().filter(|text| !text.is_empty());
         let (namespace, service) = (some(&record.namespace), some(&record.service));
-        let recorded = RecordedUse::parse(&record.principal, &record.action, namespace, service);
+        let principal = match record.principal.as_str() {
+            // Without credentials there is no name, and a rule for `anonymous` can allow it.
+            "" if record.reason.as_deref() == Some(NO_CREDENTIALS) => "anonymous",
+            principal => principal,
+        };
+        let recorded = RecordedUse::parse(principal, &record.action, namespace, service);
         let (Ok(recorded), Some(before)) = (recorded, outcome(record)) else { return };
         let count = record.count.unwrap_or(1).max(1);
         self.decisions = self.decisions.saturating_add(count);
@@ -113,12 +120,12 @@ impl<'a> PolicyReplay<'a> {
     /// Prints the changes. The exit code is 1 if there are any.
     pub(super) fn report(
         &self,
-        others: u64,
+        malformed: u64,
         output: OutputFormat,
     ) -> Result<ExitCode, CommandError> {
         let Self { decisions, changed, undecided, .. } = *self;
-        if others > 0 {
-            print_notice(&format_args!("passed over {others} lines that record no decision"));
+        if malformed > 0 {
+            print_notice(&format_args!("passed over {malformed} lines that are not JSON"));
         }
         if undecided > 0 {
             print_notice(&format_args!(
@@ -178,7 +185,7 @@ fn outcome(record: &RecordedCall) -> Option<&'static str> {
         ("allowed" | "limited" | "failed", _) => Some(ALLOWED),
         ("denied", Some(WRONG_AUTHORITY)) => None,
         // So is `anonymous` refused where it lacks the right.
-        ("denied", _) | ("unauthenticated", Some("NO_CREDENTIALS")) => Some(DENIED),
+        ("denied", _) | ("unauthenticated", Some(NO_CREDENTIALS)) => Some(DENIED),
         _ => None,
     }
 }

@@ -133,28 +133,34 @@ async fn explain_names_the_line() {
     }
 }
 
+/// A line of an audit file.
+fn record(action: &str, service: &str, outcome: &str, count: Option<u64>) -> String {
+    let mut record = json!({"time": "2026-11-30T20:00:00Z", "kind": "call", "via": "certificate",
+        "principal": ORDERS, "action": action, "namespace": "shop", "service": service,
+        "outcome": outcome, "epoch": 1});
+    if let Some(count) = count {
+        record["count"] = count.into();
+    }
+    format!("{record}\n")
+}
+
 #[tokio::test]
 async fn replay_shows_the_decisions_that_would_change() {
     let place = place().await;
-    let record = |action: &str, service: &str, outcome: &str, count: Option<u64>| {
-        let mut record = json!({"time": "2026-11-30T20:00:00Z", "kind": "call", "via": "certificate",
-            "principal": ORDERS, "action": action, "namespace": "shop", "service": service,
-            "outcome": outcome, "epoch": 1});
-        if let Some(count) = count {
-            record["count"] = count.into();
-        }
-        format!("{record}\n")
-    };
     let same = record("register", "orders", "allowed", None)
         + &record("register", "payments", "denied", Some(7))
-        + "{\"kind\":\"trust\",\"epoch\":2}\n"
+        + "{\"kind\":\"trust\",\"epoch\":2}\n{\"kind\":\"call\",\n"
         + &record("register", "orders", "limited", None)
         + &record("register", "orders", "unauthenticated", None);
     fs::write(place.path().join("audit"), &same).unwrap();
     let check = ["policy", "check", "policy.toml", "--replay", "audit"];
     let replayed = run(&place, &check).await;
     assert_eq!((replayed.code, replayed.stdout.as_str()), (0, "9 decisions, none would change\n"));
-    assert!(replayed.stderr.contains("passed over 1 lines"), "{}", replayed.stderr);
+    assert!(
+        replayed.stderr.contains("passed over 1 lines that are not JSON"),
+        "{}",
+        replayed.stderr
+    );
 
     let changed = record("register", "payments", "allowed", Some(3))
         + &record("discover", "payments", "denied", None)
@@ -182,6 +188,21 @@ async fn replay_shows_the_decisions_that_would_change() {
     run(&place, &check).await.refused("audit: has no audit records of decisions");
     fs::remove_file(place.path().join("audit")).unwrap();
     run(&place, &check).await.refused("audit: No such file");
+}
+
+#[tokio::test]
+async fn replay_decides_calls_without_credentials_as_anonymous() {
+    let place = place().await;
+    let check = ["policy", "check", "policy.toml", "--replay", "audit"];
+    let anonymous = json!({"kind": "call", "action": "discover", "namespace": "shop",
+        "service": "orders", "outcome": "unauthenticated", "reason": "NO_CREDENTIALS"});
+    fs::write(place.path().join("audit"), anonymous.to_string()).unwrap();
+    assert_eq!(run(&place, &check).await.stdout, "1 decisions, none would change\n");
+    let rule = "\n[[allow]]\nwho = 'anonymous'\nmay = 'discover'\non = 'shop/*'\n";
+    let path = place.path().join("open.toml");
+    fs::write(path, fs::read_to_string(place.path().join("policy.toml")).unwrap() + rule).unwrap();
+    let (code, opened) = json(&place, &["policy", "check", "open.toml", "--replay", "audit"]).await;
+    assert_eq!((code, &opened["changes"][0]["principal"]), (1, &json!("anonymous")));
 }
 
 #[tokio::test]
