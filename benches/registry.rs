@@ -8,8 +8,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use divan::{Bencher, black_box, counter::ItemsCount};
 use tokio::runtime::Runtime;
 use waypost::{
+    auth::{Caller, WatchedServices},
     clock::Clock,
-    engine::{Engine, WatchEvent, WatchScope},
+    engine::{Engine, WatchEvent},
     model::{
         Content, Filter, Host, InstanceId, LeaseId, LeaseTerms, Limits, Metadata, Name, Parts,
         ServiceKey, Status, Tick, Version, WallTime,
@@ -205,9 +206,10 @@ fn change_to_watches(bencher: Bencher<'_, '_>, watches: usize) {
     let (told, mut heard) = tokio::sync::mpsc::channel(watches);
     let tasks = Tasks::default();
     for _ in 0..watches {
-        let subjects = WatchScope::Services([Arc::new(service(0))].into());
+        let subjects = WatchedServices::Services([Arc::new(service(0))].into());
+        let permit = Caller::unrestricted().watch(subjects).unwrap();
         let _runtime = runtime.enter();
-        let mut watch = engine.watch(subjects, Filter::default(), None);
+        let mut watch = engine.watch(permit, Filter::default(), None);
         let told = told.clone();
         tasks.spawn("watch", async move {
             loop {
@@ -230,7 +232,8 @@ fn change_to_watches(bencher: Bencher<'_, '_>, watches: usize) {
             let id = InstanceId::parse(&format!("instance-{index}"), 256).unwrap();
             index = (index + 1) % A_SERVICE;
             let content = Content::from(&Parts { weight: fastrand::u32(..), ..parts(index) });
-            engine.register(service(0), id, content, TERMS).await.unwrap();
+            let permit = Caller::unrestricted().register(service(0), &content.host()).unwrap();
+            engine.register(permit, id, content, TERMS).await.unwrap();
             all_heard().await;
         });
     });

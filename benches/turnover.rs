@@ -20,13 +20,14 @@ use futures_util::future::join_all;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use waypost::{
+    auth::Caller,
     clock::Clock,
     engine::Engine,
     model::{
         Content, Host, InstanceId, LeaseTerms, Limits, Metadata, Name, Parts, ServiceKey, Status,
         Version,
     },
-    registry::{LeaseSeed, Outcome, Target},
+    registry::{LeaseSeed, Outcome},
     store::DiskStore,
 };
 use waypost_serving::tasks::Tasks;
@@ -83,8 +84,8 @@ async fn replace(engine: &Engine, index: u64, turnover: u64) {
     let service = ServiceKey { namespace: name("default".to_owned()), service: name(like.service) };
     let id = |turnover| InstanceId::parse(&format!("{}-{turnover}", like.id), 256).unwrap();
     if turnover > 0 {
-        let target = Target::Identity(service.clone(), id(turnover - 1));
-        engine.deregister(target).await.unwrap();
+        let permit = Caller::unrestricted().operate(service.clone()).unwrap();
+        engine.deregister(permit, id(turnover - 1)).await.unwrap();
     }
     let content = Content::from(&Parts {
         host: Host::parse(&like.host, 253).unwrap(),
@@ -97,7 +98,8 @@ async fn replace(engine: &Engine, index: u64, turnover: u64) {
         metadata: Metadata::new(&like.metadata.into_iter().collect()),
     });
     let terms = LeaseTerms { ttl: TTL, disconnect_grace: Duration::from_secs(3) };
-    let registered = engine.register(service, id(turnover), content, terms).await.unwrap();
+    let permit = Caller::unrestricted().register(service, &content.host()).unwrap();
+    let registered = engine.register(permit, id(turnover), content, terms).await.unwrap();
     assert!(matches!(registered, Outcome::Registered { .. }));
 }
 

@@ -36,6 +36,10 @@ pub struct Config {
     pub store: StoreKind,
     /// The folder with `tls.crt`, `tls.key` and `ca.crt`; `None`: clear text.
     pub tls: Option<PathBuf>,
+    /// The file with the rights of callers; `None`: every caller may do everything.
+    pub policy: Option<PathBuf>,
+    /// Lets everyone in who reaches the port, on any address.
+    pub insecure: bool,
     /// The log levels, in the filter syntax of `tracing-subscriber`.
     pub log: String,
     /// The log format; `None`: pretty on a terminal, else JSON.
@@ -52,6 +56,8 @@ impl Default for Config {
             data_dir: PathBuf::from("./waypost-data"),
             store: StoreKind::Disk,
             tls: None,
+            policy: None,
+            insecure: false,
             log: "info".to_owned(),
             log_format: None,
             limits: Limits::default(),
@@ -96,6 +102,10 @@ pub struct Overrides {
     pub store: Option<String>,
     /// `--tls`, `WAYPOST_TLS`.
     pub tls: Option<PathBuf>,
+    /// `--policy`, `WAYPOST_POLICY`.
+    pub policy: Option<PathBuf>,
+    /// `--insecure`.
+    pub insecure: bool,
     /// `--log`, `WAYPOST_LOG`.
     pub log: Option<String>,
     /// `--log-format`, `WAYPOST_LOG_FORMAT`.
@@ -129,6 +139,7 @@ impl Config {
         let data_dir = file.read("data_dir", from_str);
         let port_file = file.read("port_file", from_str);
         let tls = file.read("tls", from_str);
+        let policy = file.read("policy", from_str);
         let log = file.read("log", log_filter);
         let log_format = file.read("log_format", from_str);
         let limits = file.table("limits", read_limits);
@@ -138,6 +149,8 @@ impl Config {
             data_dir: data_dir?.unwrap_or(default.data_dir),
             store: store?.unwrap_or(default.store),
             tls: tls?,
+            policy: policy?,
+            insecure: false,
             log: log?.unwrap_or(default.log),
             log_format: log_format?,
             limits: limits?.unwrap_or(default.limits),
@@ -161,7 +174,9 @@ impl Config {
         }
         self.port_file = overrides.port_file.or(self.port_file.take());
         self.tls = overrides.tls.or(self.tls.take());
-        if self.tls.is_some() {
+        self.policy = overrides.policy.or(self.policy.take());
+        self.insecure = overrides.insecure;
+        if self.tls.is_some() && self.policy.is_none() {
             errors.push(TLS_WITHOUT_POLICY.to_owned());
         }
         self.data_dir = overrides.data_dir.unwrap_or_else(|| self.data_dir.clone());

@@ -17,9 +17,14 @@ use waypost_serving::correlation::correlation_id;
 
 use super::{
     grpc::{EarlyServices, GrpcApi},
-    http::{dated, not_found},
+    http::{dated, not_found, refused},
 };
-use crate::{clock::Clock, engine::Engine, model::Limits};
+use crate::{
+    auth::{AccessError, Caller},
+    clock::Clock,
+    engine::Engine,
+    model::Limits,
+};
 
 /// All protocols of the port: before the engine runs, while it runs, and after.
 #[derive(Debug)]
@@ -47,20 +52,26 @@ impl Router {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Responds to a request. Every error is a response.
-    pub fn respond<B>(
+    /// Responds to a request of a caller. Every error is a response.
+    pub(crate) fn respond<B>(
         &self,
+        caller: Result<Caller, AccessError>,
         request: Request<B>,
     ) -> impl Future<Output = Response<Body>> + Send + use<B>
     where
         B: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
     {
         let (span, clock) = (request_span(&request), self.clock);
-        let call = GrpcApi::accepts(&request).then(|| self.grpc.call(request));
+        let call = if GrpcApi::accepts(&request) {
+            Ok(self.grpc.call(caller, request))
+        } else {
+            Err(caller.err())
+        };
         let response = async move {
             let response = match call {
-                Some(call) => call.await,
-                None => not_found(),
+                Ok(call) => call.await,
+                Err(Some(reason)) => refused(&reason),
+                Err(None) => not_found(),
             };
             dated(response, clock)
         };

@@ -1,3 +1,28 @@
-//! The rights of callers: what they did and were refused, in the `audit` log.
+//! Access: the identity of each caller, and the decision on each of its acts.
+//!
+//! From the top: [`Gate`] identifies callers; [`Caller`] decides, and makes the [`Permit`]s that
+//! the engine takes; `session` is what a caller is judged by; [`TrustCell`] the version of the
+//! policy in force; `audit` records what callers did and were refused. The decisions themselves are
+//! in `waypost_auth::policy`.
 
 pub mod audit;
+mod caller;
+mod error;
+mod gate;
+mod origin;
+mod permit;
+mod session;
+mod tls;
+mod trust;
+
+pub(crate) use caller::LeaseRights;
+pub use caller::{Caller, WatchedServices};
+pub use error::{AccessError, AccessObject, ActionName};
+pub(crate) use gate::ConnectionGate;
+pub use gate::{Gate, HostCheck, Peer};
+pub use permit::{
+    CopyStore, DiscoverService, ListNamespace, OperateService, Permit, ReadStatus, RegisterService,
+    ReleaseNamespace, WatchScope,
+};
+pub(crate) use tls::TlsContext;
+pub use trust::{Trust, TrustCell};

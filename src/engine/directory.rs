@@ -12,10 +12,11 @@ use std::{
 
 use dashmap::DashMap;
 use parking_lot::RwLock;
+use waypost_auth::policy::Sight;
 
 use crate::{
     model::{Name, ServiceKey},
-    registry::Service,
+    registry::{Service, ServiceNumber},
 };
 
 /// The directory of services.
@@ -28,6 +29,8 @@ pub(super) struct Directory {
     names: RwLock<BTreeMap<Name, BTreeSet<Name>>>,
     /// The number of these services.
     listed: AtomicUsize,
+    /// The names of all services in the directory, by the numbers that leases have for them.
+    keys: DashMap<ServiceNumber, Arc<ServiceKey>>,
 }
 
 /// A service and its instances, in numbers.
@@ -51,7 +54,11 @@ impl Directory {
     pub(super) fn put(&self, service: Arc<Service>) {
         let is_listed = !service.roster.is_empty();
         let key = Arc::clone(&service.key);
+        let number = service.number;
         let before = self.services.insert(Arc::clone(&key), service);
+        if before.as_ref().is_none_or(|before| before.number != number) {
+            self.keys.insert(number, Arc::clone(&key));
+        }
         let was_listed = before.is_some_and(|before| !before.roster.is_empty());
         match (was_listed, is_listed) {
             (false, true) => self.list(&key),
@@ -62,7 +69,15 @@ impl Directory {
 
     /// Removes a service without instances.
     pub(super) fn forget(&self, key: &ServiceKey) {
-        self.services.remove(key);
+        if let Some((_, service)) = self.services.remove(key) {
+            self.keys.remove(&service.number);
+        }
+    }
+
+    /// Returns the name of the service with a number.
+    #[expect(clippy::disallowed_methods, reason = "the guard is held while an `Arc` is cloned")]
+    pub(super) fn key(&self, number: ServiceNumber) -> Option<Arc<ServiceKey>> {
+        self.keys.get(&number).map(|key| Arc::clone(&key))
     }
 
     fn list(&self, key: &ServiceKey) {
@@ -93,19 +108,21 @@ impl Directory {
         names.get(namespace).into_iter().flatten().cloned().collect()
     }
 
-    /// Returns the services of at most `count` names of a namespace from after `after`, and the
-    /// last of these names if there may be more. Omits a service whose last instance was removed
-    /// meanwhile.
+    /// Returns the services of at most `count` visible names of a namespace from after `after`, and
+    /// the last of these names if there may be more. Omits a service whose last instance was
+    /// removed meanwhile.
     pub(super) fn page(
         &self,
         namespace: &Name,
+        sight: &Sight,
         after: Option<&Name>,
         count: usize,
     ) -> (Vec<ServiceSummary>, Option<Name>) {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let names: Vec<Name> = match self.names.read().get(namespace) {
             Some(services) => {
-                services.range((from, Bound::Unbounded)).take(count).cloned().collect()
+                let following = services.range((from, Bound::Unbounded));
+                following.filter(|name| sight.includes(name)).take(count).cloned().collect()
             }
             None => Vec::new(),
         };

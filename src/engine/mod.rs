@@ -25,13 +25,15 @@ use waypost_serving::tasks::Tasks;
 
 pub use directory::ServiceSummary;
 pub use renewals::KeepAlive;
-pub use watch::{Watch, WatchEvent, WatchScope, WatchedChange};
+pub use watch::{Watch, WatchEvent, WatchedChange};
 
 use crate::{
-    clock::Clock,
-    model::{
-        Content, Cursor, HistoryId, InstanceId, LeaseTerms, Limits, Name, Revision, ServiceKey,
+    auth::{
+        Caller, CopyStore, DiscoverService, ListNamespace, OperateService, Permit, ReadStatus,
+        RegisterService, ReleaseNamespace, WatchScope,
     },
+    clock::Clock,
+    model::{Content, Cursor, HistoryId, InstanceId, LeaseId, LeaseTerms, Limits, Name, Revision},
     registry::{
         ChangeLog, Command, LeaseSeed, LeaseTable, Outcome, Patch, ProtectedNamespace, Refusal,
         Registry, Service, Target,
@@ -63,6 +65,9 @@ struct PublishedState {
     log: RwLock<ChangeLog>,
     /// The published revision: every change up to it is in the log and in the directory.
     published: AtomicU64,
+    /// The revision at which the present policy came into force. Namespace watches of a part
+    /// resume from later cursors alone.
+    sight_floor: AtomicU64,
     instances: AtomicUsize,
     watches: AtomicUsize,
     /// Sorted by namespace.
@@ -142,6 +147,7 @@ impl Engine {
             directory,
             log: RwLock::new(log),
             published: AtomicU64::new(registry.revision().0),
+            sight_floor: AtomicU64::new(registry.revision().0),
             instances: AtomicUsize::new(registry.instances()),
             watches: AtomicUsize::new(0),
             protected: RwLock::new(registry.protected()),
@@ -157,31 +163,78 @@ impl Engine {
     /// Registers an instance. If the future is dropped, the registration is made entirely or not.
     pub async fn register(
         &self,
-        service: ServiceKey,
+        permit: Permit<RegisterService>,
         id: InstanceId,
         content: Content,
         terms: LeaseTerms,
     ) -> Result<Outcome, EngineError> {
+        let service = permit.into_act().into_service();
         self.submit(Command::Register { service, id, content, terms }).await
     }
 
-    /// Updates an instance. An update by lease also renews the lease.
-    pub async fn update(&self, target: Target, patch: Patch) -> Result<Outcome, EngineError> {
-        if let Target::Lease(lease) = target {
-            // The plan refuses an inactive lease, with the reason.
-            self.shared.leases.renew(lease, self.shared.clock.tick());
-        }
+    /// Updates an instance by its identity.
+    pub async fn update(
+        &self,
+        permit: Permit<OperateService>,
+        id: InstanceId,
+        patch: Patch,
+    ) -> Result<Outcome, EngineError> {
+        let target = Target::Identity(permit.into_act().into_service(), id);
         self.submit(Command::Update { target, patch }).await
     }
 
-    /// Removes an instance.
-    pub async fn deregister(&self, target: Target) -> Result<Outcome, EngineError> {
+    /// Updates the instance of a lease, and renews the lease.
+    pub async fn update_leased(
+        &self,
+        caller: &Caller,
+        lease: LeaseId,
+        patch: Patch,
+    ) -> Result<Outcome, EngineError> {
+        let own = self.own_lease(caller, lease);
+        // The plan refuses an inactive lease, with the reason.
+        self.shared.leases.renew(own, self.shared.clock.tick());
+        let target = Target::Lease(own);
+        self.submit(Command::Update { target, patch }).await.map_err(|error| of_lease(error, lease))
+    }
+
+    /// Removes an instance by its identity.
+    pub async fn deregister(
+        &self,
+        permit: Permit<OperateService>,
+        id: InstanceId,
+    ) -> Result<Outcome, EngineError> {
+        let target = Target::Identity(permit.into_act().into_service(), id);
         self.submit(Command::Deregister { target }).await
+    }
+
+    /// Removes the instance of a lease.
+    pub async fn deregister_leased(
+        &self,
+        caller: &Caller,
+        lease: LeaseId,
+    ) -> Result<Outcome, EngineError> {
+        let target = Target::Lease(self.own_lease(caller, lease));
+        self.submit(Command::Deregister { target }).await.map_err(|error| of_lease(error, lease))
+    }
+
+    /// Returns a lease of a service that the caller may register; of another one the lease that
+    /// never exists. Either takes the same way through the engine and the same time, so that the
+    /// response does not show whether the lease exists.
+    fn own_lease(&self, caller: &Caller, lease: LeaseId) -> LeaseId {
+        let mut rights = caller.lease_rights();
+        let PublishedState { leases, directory, .. } = &*self.shared;
+        // A slot that gets another service's lease from here on makes this lease unknown.
+        let allowed = rights.is_unrestricted()
+            || leases
+                .service_in(lease.slot())
+                .is_some_and(|service| rights.allow(service, |number| directory.key(number)));
+        if allowed { lease } else { LeaseId::NONE }
     }
 
     /// Removes all instances that protection holds in a namespace. Not cancel safe: if dropped, it
     /// may have removed some of them.
-    pub async fn release(&self, namespace: Name) -> Result<Outcome, EngineError> {
+    pub async fn release(&self, permit: Permit<ReleaseNamespace>) -> Result<Outcome, EngineError> {
+        let namespace = permit.into_act().into_namespace();
         let mut released = 0;
         loop {
             let count_max = RELEASE_BATCH_MAX;
@@ -197,7 +250,7 @@ impl Engine {
     }
 
     /// Starts a backup of the state at the last answered write or later. Cancel safe.
-    pub async fn backup(&self) -> Result<Backup, EngineError> {
+    pub async fn backup(&self, _permit: Permit<CopyStore>) -> Result<Backup, EngineError> {
         self.request(Request::Backup).await
     }
 
@@ -219,38 +272,39 @@ impl Engine {
         response.await.unwrap_or(Err(EngineError::Stopped))
     }
 
-    /// Renews leases as of now, and returns the inactive ones. Yields at intervals, so that a large
-    /// heartbeat does not delay other tasks. Cancel safe.
-    pub async fn renew(&self, leases: &[u64]) -> Vec<u64> {
-        let now = self.shared.clock.tick();
-        renewals::renew_each(leases, |lease| self.shared.leases.renew(lease, now)).await
+    /// Renews leases as of now. Returns those that are not active, or not of a service that the
+    /// caller may register. Yields at intervals, so that a large heartbeat does not delay other
+    /// tasks. Cancel safe.
+    pub async fn renew(&self, caller: &Caller, leases: &[u64]) -> Vec<u64> {
+        renewals::renew_each(&self.shared, caller, None, leases).await
     }
 
-    /// Opens a stream that renews leases.
-    pub fn keep_alive(&self) -> KeepAlive {
-        KeepAlive::open(Arc::clone(&self.shared))
+    /// Opens a stream that renews leases of the caller.
+    pub fn keep_alive(&self, caller: Caller) -> KeepAlive {
+        KeepAlive::open(Arc::clone(&self.shared), caller)
     }
 
     /// Returns a service and the cursor at which it is exact. Includes every write answered before.
-    pub fn service(&self, key: &ServiceKey) -> (Option<Arc<Service>>, Cursor) {
+    pub fn service(&self, permit: &Permit<DiscoverService>) -> (Option<Arc<Service>>, Cursor) {
         // The revision first: the directory has all changes up to it.
         let published = self.shared.published();
-        let service = self.shared.directory.service(key);
+        let service = self.shared.directory.service(permit.act().service());
         let revision =
             service.as_ref().map_or(published, |service| published.max(service.revision));
         (service, self.cursor(revision))
     }
 
-    /// Returns at most `count` services of a namespace with instances, sorted by name, from after
-    /// `after`; the name to continue after, if there may be more; and the cursor.
+    /// Returns at most `count` visible services of a namespace with instances, sorted by name, from
+    /// after `after`; the name to continue after, if there may be more; and the cursor.
     pub fn services(
         &self,
-        namespace: &Name,
+        permit: &Permit<ListNamespace>,
         after: Option<&Name>,
         count: usize,
     ) -> (Vec<ServiceSummary>, Option<Name>, Cursor) {
         let cursor = self.cursor(self.shared.published());
-        let (page, last) = self.shared.directory.page(namespace, after, count);
+        let list = permit.act();
+        let (page, last) = self.shared.directory.page(list.namespace(), list.sight(), after, count);
         (page, last, cursor)
     }
 
@@ -261,15 +315,24 @@ impl Engine {
     /// Outside a tokio runtime, whose timer the watch uses.
     pub fn watch(
         &self,
-        subjects: WatchScope,
+        permit: Permit<WatchScope>,
         filter: crate::model::Filter,
         resume: Option<Cursor>,
     ) -> Watch {
-        Watch::open(Arc::clone(&self.shared), subjects, filter, resume)
+        Watch::open(Arc::clone(&self.shared), permit.into_act(), filter, resume)
+    }
+
+    /// Puts another policy into force by `replace`. The cursors of namespaces that were seen in
+    /// part have no meaning under it.
+    pub(crate) fn replace_policy(&self, replace: impl FnOnce()) {
+        // No cursor is good between the two: it may be of either policy.
+        self.shared.sight_floor.store(u64::MAX, Ordering::Release);
+        replace();
+        self.shared.sight_floor.store(self.shared.published().0, Ordering::Release);
     }
 
     /// Returns the registry's status.
-    pub fn status(&self) -> EngineStatus {
+    pub fn status(&self, _permit: &Permit<ReadStatus>) -> EngineStatus {
         // One lock after the other, never two at once.
         let store_failure = self.shared.store_failure.borrow().clone();
         let protected = self.shared.protected.read().clone();
@@ -292,6 +355,14 @@ impl Engine {
     /// Returns the cursor of a revision.
     pub fn cursor(&self, revision: Revision) -> Cursor {
         Cursor { history: self.shared.history, revision }
+    }
+}
+
+/// Names the caller's lease in a refusal, which may be of the lease that never exists.
+fn of_lease(error: EngineError, lease: LeaseId) -> EngineError {
+    match error {
+        EngineError::Refused(Refusal::NoSuchLease(_)) => Refusal::NoSuchLease(lease).into(),
+        other => other,
     }
 }
 

@@ -17,7 +17,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{PublishedState, signals::Waiter};
 use crate::{
-    model::{Change, Cursor, Filter, Name, Revision, ServiceKey, Visibility},
+    auth::{Permit, WatchScope, WatchedServices},
+    model::{Change, Cursor, Filter, Revision, ServiceKey, Visibility},
     registry::{LogEntry, RosterChunk, Service},
 };
 
@@ -30,15 +31,6 @@ const SCAN_MAX: usize = 4096;
 /// The bytes of instances after which an event is full. Unread events wait in the stream's buffers,
 /// a whole event at a time: this bounds the memory of each slow reader.
 const EVENT_BYTES_MAX: usize = 64 * 1024;
-
-/// The services that a watch covers.
-#[derive(Debug, Clone)]
-pub enum WatchScope {
-    /// Every service of a namespace.
-    Namespace(Name),
-    /// These services, which need not exist.
-    Services(HashSet<Arc<ServiceKey>>),
-}
 
 /// An open watch.
 #[derive(Debug)]
@@ -58,12 +50,21 @@ pub struct Watch {
 enum WatchPhase {
     /// The next event starts a snapshot.
     NeedsSnapshot,
-    /// A snapshot is in progress: its remaining chunks.
-    Snapshot(vec::IntoIter<Arc<RosterChunk>>),
+    /// A snapshot is in progress: its remaining chunks, and what follows.
+    Snapshot(vec::IntoIter<Arc<RosterChunk>>, AfterSnapshot),
     /// The watch resumed and has sent no event yet.
     Resumed,
     /// The watch follows the log.
     Following,
+}
+
+/// What follows a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AfterSnapshot {
+    /// The changes after it.
+    Changes,
+    /// Another one: the scope has changed meanwhile.
+    Snapshot,
 }
 
 /// An event of a watch.
@@ -101,9 +102,12 @@ impl Watch {
         resume: Option<Cursor>,
     ) -> Self {
         let published = shared.published();
+        let is_part = matches!(&subjects, WatchScope::Namespace(_, sight) if !sight.is_whole());
+        let sight_floor = Revision(shared.sight_floor.load(Ordering::Acquire));
         let resumed = resume.filter(|cursor| {
             cursor.history == shared.history
                 && cursor.revision <= published
+                && (!is_part || cursor.revision > sight_floor)
                 && cursor.revision >= shared.log.read().floor()
         });
         let idle_at = shared.clock.after(IDLE_INTERVAL);
@@ -117,9 +121,38 @@ impl Watch {
         Self { subscription, filter, cursor, phase, idle_at, idle }
     }
 
+    /// Returns what the caller asked to watch.
+    pub fn subjects(&self) -> WatchedServices {
+        match &self.subscription.subjects {
+            WatchScope::Namespace(namespace, _) => WatchedServices::Namespace(namespace.clone()),
+            WatchScope::Services(keys) => WatchedServices::Services(keys.clone()),
+        }
+    }
+
     /// Returns the filter, which readers of snapshots apply.
     pub fn filter(&self) -> &Filter {
         &self.filter
+    }
+
+    /// Replaces the scope by the one of a permit of the same subjects, made at a later epoch. If
+    /// the visible part of a namespace has changed, a snapshot of the new part follows; one in
+    /// progress first ends with those of its instances that are still visible.
+    pub fn set_scope(&mut self, permit: Permit<WatchScope>) {
+        let scope = permit.into_act();
+        if scope == self.subscription.subjects {
+            return;
+        }
+        self.phase = match std::mem::replace(&mut self.phase, WatchPhase::NeedsSnapshot) {
+            WatchPhase::Snapshot(rest, _) => {
+                let is_visible = |chunk: &Arc<RosterChunk>| {
+                    chunk.instances().next().is_some_and(|first| scope.includes(&first.service))
+                };
+                let rest: Vec<_> = rest.filter(is_visible).collect();
+                WatchPhase::Snapshot(rest.into_iter(), AfterSnapshot::Snapshot)
+            }
+            _ => WatchPhase::NeedsSnapshot,
+        };
+        self.subscription.subjects = scope;
     }
 
     /// Waits for the next event. Returns it with the cursor after it. Cancel safe: a dropped future
@@ -157,7 +190,7 @@ impl Watch {
     fn ready(&mut self) -> Option<WatchEvent> {
         match &mut self.phase {
             WatchPhase::NeedsSnapshot => Some(self.begin_snapshot()),
-            WatchPhase::Snapshot(_) => Some(self.snapshot_part()),
+            WatchPhase::Snapshot(..) => Some(self.snapshot_part()),
             WatchPhase::Resumed => {
                 self.phase = WatchPhase::Following;
                 Some(self.follow().unwrap_or(WatchEvent::Idle))
@@ -171,12 +204,12 @@ impl Watch {
         let chunks: Vec<_> =
             services.values().flat_map(|service| service.roster.chunks().iter().cloned()).collect();
         self.cursor = revision;
-        self.phase = WatchPhase::Snapshot(chunks.into_iter());
+        self.phase = WatchPhase::Snapshot(chunks.into_iter(), AfterSnapshot::Changes);
         self.snapshot_part()
     }
 
     fn snapshot_part(&mut self) -> WatchEvent {
-        let WatchPhase::Snapshot(rest) = &mut self.phase else { return WatchEvent::Idle };
+        let WatchPhase::Snapshot(rest, after) = &mut self.phase else { return WatchEvent::Idle };
         let mut bytes = 0;
         let mut chunks = Vec::new();
         while bytes < EVENT_BYTES_MAX
@@ -187,7 +220,10 @@ impl Watch {
         }
         let last = rest.len() == 0;
         if last {
-            self.phase = WatchPhase::Following;
+            self.phase = match after {
+                AfterSnapshot::Changes => WatchPhase::Following,
+                AfterSnapshot::Snapshot => WatchPhase::NeedsSnapshot,
+            };
         }
         WatchEvent::Snapshot { chunks, last }
     }
@@ -241,7 +277,9 @@ impl Subscription {
     fn open(shared: Arc<PublishedState>, subjects: WatchScope) -> Self {
         let waiter = shared.signals.waiter();
         match &subjects {
-            WatchScope::Namespace(namespace) => shared.signals.join_namespace(namespace, &waiter),
+            WatchScope::Namespace(namespace, _) => {
+                shared.signals.join_namespace(namespace, &waiter);
+            }
             WatchScope::Services(keys) => {
                 for key in keys {
                     shared.signals.join_service(key, &waiter);
@@ -250,13 +288,6 @@ impl Subscription {
         }
         shared.watches.fetch_add(1, Ordering::Relaxed);
         Self { shared, subjects, waiter }
-    }
-
-    fn concerns(&self, key: &Arc<ServiceKey>) -> bool {
-        match &self.subjects {
-            WatchScope::Namespace(namespace) => key.namespace == *namespace,
-            WatchScope::Services(keys) => keys.contains(key),
-        }
     }
 
     /// Captures the watched services at one revision.
@@ -272,10 +303,9 @@ impl Subscription {
             // To the end of the log: the directory may already have a change that is not published
             // yet, or may have dropped a service that lost its last instance.
             let end = Revision(u64::MAX);
-            let read =
-                self.shared.log.read().scan(read_from, end, usize::MAX, |change| {
-                    self.concerns(&change.instance.service)
-                });
+            let read = self.shared.log.read().scan(read_from, end, usize::MAX, |change| {
+                self.subjects.includes(&change.instance.service)
+            });
             let Some((entries, _)) = read else {
                 // The log dropped changes of this round.
                 read_from = self.shared.published();
@@ -298,9 +328,10 @@ impl Subscription {
     fn read_all(&self) -> BTreeMap<Arc<ServiceKey>, Arc<Service>> {
         let mut captured = BTreeMap::new();
         match &self.subjects {
-            WatchScope::Namespace(namespace) => {
+            WatchScope::Namespace(namespace, sight) => {
                 let key = |service| ServiceKey::shared(namespace.clone(), service);
-                let names = self.shared.directory.names(namespace);
+                let mut names = self.shared.directory.names(namespace);
+                names.retain(|name| sight.includes(name));
                 let keys: Vec<_> = names.into_iter().map(key).collect();
                 self.read_into(&mut captured, keys.iter());
             }
@@ -350,7 +381,7 @@ impl Subscription {
                 return Some(fit_event(entries, published));
             }
         }
-        let wanted = |change: &Change| self.concerns(&change.instance.service);
+        let wanted = |change: &Change| self.subjects.includes(&change.instance.service);
         let (entries, read_to) = log.scan(after, published, SCAN_MAX, wanted)?;
         Some(fit_event(entries, read_to))
     }
@@ -393,7 +424,7 @@ fn fit_event(mut entries: Vec<Arc<LogEntry>>, read_to: Revision) -> (Vec<Arc<Log
 impl Drop for Subscription {
     fn drop(&mut self) {
         match &self.subjects {
-            WatchScope::Namespace(namespace) => {
+            WatchScope::Namespace(namespace, _) => {
                 self.shared.signals.leave_namespace(namespace, &self.waiter);
             }
             WatchScope::Services(keys) => {

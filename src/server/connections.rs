@@ -1,10 +1,12 @@
 //! Serves connections, each in its own task, until the server stops and they have ended. Sets the
 //! limits of HTTP; the router handles the requests.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
+};
 
 use futures_util::{Stream, StreamExt};
-use http::Request;
+use http::{Request, Response};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -17,14 +19,18 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 use tracing::debug;
 use waypost_serving::tasks::TaskSet;
 
 use super::{
     calls::Calls,
-    door::{Door, End, Stranger},
+    door::{Acquaintance, Door, End, Opened, Stranger, visited},
 };
-use crate::api::Router;
+use crate::{
+    api::Router,
+    auth::{AccessError, ConnectionGate, Gate, Peer},
+};
 
 /// The interval of HTTP/2 pings on an idle connection, and the time to wait for a response.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -42,6 +48,7 @@ const REFUSED_MAX: Duration = Duration::from_secs(1);
 pub(crate) struct Connections {
     pub(crate) router: Arc<Router>,
     pub(crate) door: Door,
+    pub(crate) gate: Gate,
     /// Connections at a time; further ones wait.
     pub(crate) connections_max: usize,
     /// Concurrent calls on one connection.
@@ -101,16 +108,16 @@ impl Connections {
             end = &mut closing => return debug!(?peer, ?end, "closing a stranger"),
             () = stop.cancelled() => return,
         };
-        let stream = match opened {
-            Ok(opened) => opened.stream,
+        let Opened { stream, certificate } = match opened {
+            Ok(opened) => opened,
             Err(error) => return debug!(?peer, %error, "connection failed"),
         };
-        let Self { router, streams_max, .. } = self;
+        let Self { router, gate, streams_max, .. } = self;
+        let gate = gate.connect(Peer { address: peer, certificate });
         let (calls, acquaintance) = (Calls::default(), stranger.acquaintance());
         let server = server(&calls, streams_max);
         let service = service_fn(|request: Request<Incoming>| {
-            acquaintance.known();
-            let response = router.respond(request);
+            let response = respond(&router, &gate, acquaintance, request);
             async { Ok::<_, Infallible>(response.await) }
         });
         let open = calls.clone();
@@ -127,6 +134,7 @@ impl Connections {
                     }
                     return Ok(());
                 }
+                () = certificate_end(&gate, &open) => connection.as_mut().graceful_shutdown(),
                 () = stop.cancelled() => {
                     if !acquaintance.is_open() {
                         return Ok(());
@@ -145,6 +153,49 @@ impl Connections {
         };
         if let Err(error) = calls.run(connection).await {
             debug!(?peer, %error, "connection failed");
+        }
+    }
+}
+
+/// Identifies the caller of a request, and responds. The connection of a caller that is allowed
+/// nothing does not stay.
+fn respond(
+    router: &Router,
+    gate: &ConnectionGate,
+    acquaintance: &Arc<Acquaintance>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Response<Body>> + Send + use<> {
+    let caller = gate.identify(&request);
+    let visitor = match &caller {
+        Ok(caller) if caller.is_known() => {
+            acquaintance.known();
+            None
+        }
+        Ok(_) => Some(Arc::clone(acquaintance)),
+        Err(AccessError::Unauthenticated(_)) => {
+            acquaintance.refused();
+            None
+        }
+        Err(_) => None,
+    };
+    let response = router.respond(caller, request);
+    async {
+        let response = response.await;
+        match visitor {
+            Some(visitor) => visited(response, &visitor),
+            None => response,
+        }
+    }
+}
+
+/// Polls the open streams of a connection whenever a caller may have lost a right, so that they
+/// end. Ready once the certificate of the connection is not accepted any more.
+async fn certificate_end(gate: &ConnectionGate, calls: &Calls) {
+    loop {
+        gate.changed().await;
+        calls.poll_all();
+        if gate.has_ended() {
+            return;
         }
     }
 }

@@ -1,18 +1,20 @@
 //! The assembly of the server: it binds, starts the engine, serves, and shuts down in order.
 
+mod access;
 mod calls;
 mod connections;
-#[allow(dead_code, unused_imports, reason = "for the gate, which reports to it soon")]
 mod door;
+mod follow;
+mod trust_files;
 
 use std::{
     future::Future,
     io,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     pin::pin,
     sync::{Arc, OnceLock},
-    time::{Duration, UNIX_EPOCH},
+    time::Duration,
 };
 
 use futures_util::Stream;
@@ -25,7 +27,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use waypost_auth::tls::{ClientAuth, IdentityFolder, InvalidIdentity};
 use waypost_serving::{
     listener, port_file,
     tasks::{self, Tasks},
@@ -33,7 +34,9 @@ use waypost_serving::{
 
 use self::{
     connections::Connections,
-    door::{Door, KnownBy, TlsCell, TlsContext},
+    door::{Door, KnownBy},
+    follow::Follower,
+    trust_files::TrustFiles,
 };
 
 use crate::{
@@ -41,8 +44,9 @@ use crate::{
         Router,
         grpc::{self, HealthReport},
     },
+    auth::{Gate, TrustCell},
     clock::Clock,
-    config::{Config, StoreKind},
+    config::{Config, InvalidConfig, StoreKind},
     engine::Engine,
     model::Limits,
     registry::LeaseSeed,
@@ -60,6 +64,8 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     config: Config,
+    clock: Clock,
+    gate: Gate,
 }
 
 /// A server without a network. [`Server`] runs it over TCP, a simulation over its own.
@@ -71,21 +77,27 @@ pub struct Core {
     /// Keeps the engine's mailbox open until the end.
     engine: OnceLock<Engine>,
     health: HealthReport,
-    tls: Arc<TlsCell>,
+    gate: Gate,
     limits: Arc<Limits>,
     clock: Clock,
     seed: LeaseSeed,
     tasks: Tasks,
 }
 
-/// Listening on the address failed.
+/// The reason why a server did not start.
 #[derive(Debug, Error)]
-#[error("can't listen on {address}: {source}")]
-pub struct BindError {
-    /// The address.
-    pub address: SocketAddr,
-    /// The cause.
-    pub source: io::Error,
+pub enum BindError {
+    /// The policy or the identity folder is invalid, or the configuration would let strangers in.
+    #[error(transparent)]
+    Configuration(#[from] InvalidConfig),
+    /// Listening on the address failed.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: io::Error,
+    },
 }
 
 /// The reason why a server ended early.
@@ -97,9 +109,6 @@ pub enum RunError {
     /// The system's random generator failed.
     #[error("can't get random bytes from the system: {0}")]
     Random(io::Error),
-    /// The identity folder is invalid.
-    #[error("invalid identity, {} error(s):\n  {}", .0.len(), lines(.0))]
-    Identity(Vec<InvalidIdentity>),
     /// Creating the engine's thread failed.
     #[error("can't start a thread: {0}")]
     Thread(io::Error),
@@ -117,12 +126,15 @@ pub enum RunError {
 }
 
 impl Server {
-    /// Listens on the configured address. Must be called in a tokio runtime.
+    /// Reads the policy and the identity folder, and listens on the configured address. Must be
+    /// called in a tokio runtime.
     pub fn bind(config: Config) -> Result<Self, BindError> {
+        let clock = Clock::start();
+        let gate = access::gate(&config, clock)?;
         let address = config.listen;
         let (listener, address) =
-            listener::bind(address).map_err(|source| BindError { address, source })?;
-        Ok(Self { listener, address, config })
+            listener::bind(address).map_err(|source| BindError::Listen { address, source })?;
+        Ok(Self { listener, address, config, clock, gate })
     }
 
     /// Returns the address that it listens on; for port 0, with the port that was chosen.
@@ -134,13 +146,12 @@ impl Server {
     /// shuts down within 8 s: health reports that nothing serves, no new connections are accepted,
     /// streams end with `UNAVAILABLE`, and calls in flight finish. Not cancel safe.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Self { listener, address, config } = self;
+        let Self { listener, address, config, clock, gate } = self;
         let seed = lease_seed().map_err(RunError::Random)?;
-        let clock = Clock::start();
-        let core = Core::new(config.limits.clone(), clock, seed).await;
-        if let Some(directory) = &config.tls {
-            core.tls.replace(tls_context(directory, clock).map_err(RunError::Identity)?);
-        }
+        let core = Core::new(config.limits.clone(), clock, seed, gate.clone()).await;
+        let report = access::report(config.insecure, gate, core.tasks.stop().clone());
+        core.tasks.spawn("access report", report);
+        let followed = TrustFiles::of(&config).zip(core.gate.trust().map(Arc::clone));
         let starting = async {
             match config.store {
                 StoreKind::Memory => {
@@ -153,6 +164,9 @@ impl Server {
                     let (store, loaded) = tasks::block(open).await?;
                     core.start(store, loaded).await?;
                 }
+            }
+            if let Some((files, trust)) = followed {
+                core.follow(files, trust);
             }
             if let Some(path) = config.port_file {
                 let written = port_file::write(&path, &[address]);
@@ -178,25 +192,10 @@ impl Server {
     }
 }
 
-/// Reads an identity folder. Callers without a certificate are refused in the handshake.
-fn tls_context(directory: &Path, clock: Clock) -> Result<TlsContext, Vec<InvalidIdentity>> {
-    let now = UNIX_EPOCH + Duration::from_millis(clock.wall().0);
-    let folder = IdentityFolder::read(directory, now)?;
-    if folder.key_is_exposed() {
-        warn!(directory = %directory.display(), "every user of this machine can read tls.key");
-    }
-    Ok(TlsContext::new(&folder, ClientAuth::Demanded))
-}
-
-/// The errors, each on a line.
-fn lines(errors: &[InvalidIdentity]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
-}
-
 impl Core {
     /// Makes a server that is starting, whose lease ids come from `seed`. Must be called in a tokio
     /// runtime.
-    pub async fn new(limits: Limits, clock: Clock, seed: LeaseSeed) -> Self {
+    pub async fn new(limits: Limits, clock: Clock, seed: LeaseSeed, gate: Gate) -> Self {
         let (early, health) = grpc::early_services().await;
         let stop = CancellationToken::new();
         Self {
@@ -204,7 +203,7 @@ impl Core {
             stop,
             engine: OnceLock::new(),
             health,
-            tls: Arc::default(),
+            gate,
             limits: Arc::new(limits),
             clock,
             seed,
@@ -232,6 +231,14 @@ impl Core {
         Ok(())
     }
 
+    /// Follows the files that callers are judged by, once the engine runs.
+    fn follow(&self, files: TrustFiles, trust: Arc<TrustCell>) {
+        if let Some(engine) = self.engine.get() {
+            let follower = Follower { files, trust, engine: engine.clone(), clock: self.clock };
+            self.tasks.spawn("policy", follower.run(self.tasks.stop().clone()));
+        }
+    }
+
     /// Like [`Server::run`], over the given connections, each with the address of its peer.
     pub async fn run<I>(
         &self,
@@ -243,11 +250,13 @@ impl Core {
     {
         let (stop, cut) = (self.stop.clone(), CancellationToken::new());
         let connections_max = self.limits.connections_max;
-        let known_by = if self.tls.current().is_some() { KnownBy::Gate } else { KnownBy::Opening };
+        let trust = self.gate.trust().map(Arc::clone);
+        let known_by = if trust.is_some() { KnownBy::Gate } else { KnownBy::Opening };
         let strangers_max = STRANGERS_MAX.min(connections_max / 2);
         let connections = Connections {
             router: Arc::clone(&self.router),
-            door: Door::new(Arc::clone(&self.tls), known_by, strangers_max),
+            door: Door::new(trust, known_by, strangers_max),
+            gate: self.gate.clone(),
             connections_max,
             streams_max: self.limits.streams_max,
             stop,

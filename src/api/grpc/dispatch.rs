@@ -22,25 +22,16 @@ use super::{
     deadline::{grpc_timeout, within},
     early::EarlyServices,
     error,
+    methods::{Family, Method, Need, Responses},
     services::{CallFuture, RegistryServices},
-    stream::{OpenedWatch, StreamEnd},
+    stream::{OpenedWatch, StreamAccess, StreamEnd},
 };
-use crate::{clock::Clock, engine::Engine, model::Limits};
-
-/// The path of health, which is served while the server shuts down.
-const HEALTH: &str = "/grpc.health.v1.Health/";
-
-/// The path of reflection. It reads its next request before it finds that the caller is gone, so
-/// its requests must be ended too.
-const REFLECTION: &str = "/grpc.reflection.";
-
-/// The other methods with response streams, which shutting down ends.
-const STREAMS: [&str; 4] = [
-    "/grpc.health.v1.Health/Watch",
-    "/waypost.v1.Discovery/Watch",
-    "/waypost.v1.Registry/KeepAlive",
-    "/waypost.v1.Admin/Backup",
-];
+use crate::{
+    auth::{AccessError, Caller},
+    clock::Clock,
+    engine::Engine,
+    model::Limits,
+};
 
 /// All gRPC services of the port.
 #[derive(Debug)]
@@ -75,16 +66,18 @@ impl GrpcApi {
         let _once = self.registry.set(RegistryServices::new(engine, limits, clock));
     }
 
-    /// Calls the method that the request names, within the deadline that it sets.
+    /// Calls the method that the request names, within the deadline that it sets, for the caller
+    /// that the gate identified.
     pub(in crate::api) fn call<B>(
         &self,
+        caller: Result<Caller, AccessError>,
         request: Request<B>,
     ) -> impl Future<Output = Response<Body>> + Send + use<B>
     where
         B: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
     {
         let timeout = grpc_timeout(request.headers());
-        let dispatched = self.dispatch(request);
+        let dispatched = self.dispatch(caller, request);
         async move {
             let (call, end) = match dispatched {
                 Dispatched::Refused(refusal) => return refusal,
@@ -102,32 +95,52 @@ impl GrpcApi {
         }
     }
 
-    fn dispatch<B>(&self, request: Request<B>) -> Dispatched
+    fn dispatch<B>(
+        &self,
+        caller: Result<Caller, AccessError>,
+        mut request: Request<B>,
+    ) -> Dispatched
     where
         B: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
     {
-        let path = request.uri().path();
-        let is_health = path.starts_with(HEALTH);
-        if self.closed.load(Ordering::Acquire) && !is_health {
+        let method = Method::of(request.uri().path());
+        // A method that does not exist is refused to the unknown like one that does.
+        let need = method.map_or(Need::Known, |method| method.need);
+        let checked = caller.and_then(|caller| need.check(&caller).map(|()| caller));
+        let caller = match checked {
+            Ok(caller) => caller,
+            Err(error) => return Dispatched::Refused(error::refused_access(&error).into_http()),
+        };
+        let Some(Method { family, need, responses }) = method else {
+            return Dispatched::Refused(error::no_such_method().into_http());
+        };
+        if self.closed.load(Ordering::Acquire) && family != Family::Health {
             return Dispatched::Refused(error::draining().into_http());
         }
-        if path.starts_with(REFLECTION) {
-            let end = StreamEnd::new(&self.closed);
-            let request = request.map(|body| end.of_requests(Body::new(body)));
-            return Dispatched::Stream(Box::pin(self.early.0.clone().call(request)), end);
-        }
-        let streams = STREAMS.contains(&path);
-        let call = if is_health {
-            Box::pin(self.early.0.clone().call(request))
-        } else if let Some(registry) = self.registry.get() {
-            registry.call(request)
-        } else {
-            return Dispatched::Refused(error::starting().into_http());
+        let end = || StreamEnd::new(&self.closed, StreamAccess::new(caller.clone(), need));
+        let call = match (family, self.registry.get()) {
+            (Family::Health, _) => Box::pin(self.early.0.clone().call(request)),
+            (Family::Reflection, _) => {
+                let end = end();
+                let request = request.map(|body| end.of_requests(Body::new(body)));
+                return Dispatched::Stream(Box::pin(self.early.0.clone().call(request)), end);
+            }
+            (Family::Registry, None) => {
+                return Dispatched::Refused(error::starting().into_http());
+            }
+            (Family::Registry, Some(registry)) => {
+                let end = end();
+                request.extensions_mut().insert(caller);
+                let call = registry.call(request);
+                return match responses {
+                    Responses::One => Dispatched::Unary(call),
+                    Responses::Stream => Dispatched::Stream(call, end),
+                };
+            }
         };
-        if streams {
-            Dispatched::Stream(call, StreamEnd::new(&self.closed))
-        } else {
-            Dispatched::Unary(call)
+        match responses {
+            Responses::One => Dispatched::Unary(call),
+            Responses::Stream => Dispatched::Stream(call, end()),
         }
     }
 }

@@ -1,13 +1,22 @@
 //! Maps every error of the engine to its gRPC status.
 
-use std::time::Duration;
+use std::{collections::HashMap, fmt::Display, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::message::{RESPONSE_BYTES_MAX, unavailable};
-use crate::{engine::EngineError, registry::Refusal, store::StoreError};
+use crate::{
+    auth::{AccessError, AccessObject},
+    engine::EngineError,
+    registry::Refusal,
+    store::StoreError,
+};
 
+/// The domain of error details.
+const DOMAIN: &str = "waypost.v1";
+/// The most characters of a name in the details.
+const NAME_CHARS_MAX: usize = 256;
 /// The retry delay while the server starts.
 const START_RETRY: Duration = Duration::from_millis(100);
 /// The retry delay while the server is overloaded.
@@ -19,7 +28,7 @@ const OUTAGE_RETRY: Duration = Duration::from_secs(1);
 pub(super) fn status(error: EngineError) -> Status {
     let message = error.to_string();
     match error {
-        EngineError::Refused(refusal) => refused(&refusal, message),
+        EngineError::Refused(refusal) => refused_command(&refusal, message),
         EngineError::Overloaded(_) => unavailable(message, OVERLOAD_RETRY),
         EngineError::Store(StoreError::Full(_)) => {
             let mut details = ErrorDetails::with_quota_failure_violation("disk", message.clone());
@@ -31,7 +40,7 @@ pub(super) fn status(error: EngineError) -> Status {
     }
 }
 
-fn refused(refusal: &Refusal, message: String) -> Status {
+fn refused_command(refusal: &Refusal, message: String) -> Status {
     match refusal {
         Refusal::NoSuchInstance { .. } | Refusal::NoSuchLease(_) => Status::not_found(message),
         Refusal::Fenced(lease) => {
@@ -48,6 +57,64 @@ fn refused(refusal: &Refusal, message: String) -> Status {
             Status::with_error_details(Code::ResourceExhausted, message, details)
         }
     }
+}
+
+/// The status of a caller that is refused.
+pub(super) fn refused_access(error: &AccessError) -> Status {
+    let mut metadata = HashMap::new();
+    let mut insert = |key: &str, value: &dyn Display| {
+        metadata.insert(key.to_owned(), shortened(&value.to_string()));
+    };
+    let code = match error {
+        AccessError::Unauthenticated(_) => Code::Unauthenticated,
+        AccessError::WrongAuthority => Code::PermissionDenied,
+        AccessError::NotAllowed { principal, action, object } => {
+            insert("principal", principal);
+            insert("action", action);
+            match object {
+                AccessObject::Server => {}
+                AccessObject::Namespace(namespace) => insert("namespace", namespace),
+                AccessObject::Service(service) => {
+                    insert("namespace", &service.namespace);
+                    insert("service", &service.service);
+                }
+            }
+            Code::PermissionDenied
+        }
+        AccessError::HostNotAllowed { principal, service, .. } => {
+            insert("principal", principal);
+            insert("action", &"register");
+            insert("namespace", &service.namespace);
+            insert("service", &service.service);
+            Code::PermissionDenied
+        }
+    };
+    let details = ErrorDetails::with_error_info(error.reason(), DOMAIN, metadata);
+    Status::with_error_details(code, error.to_string(), details)
+}
+
+/// As [`refused_access`], for `map_err`.
+#[expect(clippy::needless_pass_by_value, reason = "the argument of map_err")]
+pub(super) fn refused(error: AccessError) -> Status {
+    refused_access(&error)
+}
+
+/// Cuts a text that could make the details too large for the usual limits of headers.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(NAME_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// The status of a method that the port does not have.
+pub(super) fn no_such_method() -> Status {
+    Status::unimplemented("")
+}
+
+/// The status of a call whose caller the gate did not identify: a bug.
+pub(super) fn unidentified() -> Status {
+    Status::internal("the caller of the request is not identified")
 }
 
 /// The status while the server loads its store.

@@ -6,6 +6,7 @@ mod dispatch;
 mod early;
 mod error;
 pub(crate) mod message;
+mod methods;
 pub(crate) mod proto;
 mod services;
 mod stream;

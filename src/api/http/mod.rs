@@ -7,11 +7,38 @@ use std::{
 
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, DATE},
+    header::{CONTENT_TYPE, DATE, WWW_AUTHENTICATE},
 };
+use serde_json::json;
 use tonic::body::Body;
 
-use crate::clock::Clock;
+use crate::{auth::AccessError, clock::Clock};
+
+/// Makes the problem document of a caller that is refused.
+pub(super) fn refused(error: &AccessError) -> Response<Body> {
+    let status = match error {
+        AccessError::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+        AccessError::NotAllowed { .. } | AccessError::HostNotAllowed { .. } => {
+            StatusCode::FORBIDDEN
+        }
+        AccessError::WrongAuthority => StatusCode::MISDIRECTED_REQUEST,
+    };
+    let title = status.canonical_reason().unwrap_or_default();
+    let document = json!({
+        "title": title,
+        "status": status.as_u16(),
+        "detail": error.to_string(),
+        "reason": error.reason(),
+    });
+    let mut response = Response::new(Body::new(format!("{document}\n")));
+    *response.status_mut() = status;
+    let problem = HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(CONTENT_TYPE, problem);
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
 
 /// Makes a problem document (RFC 9457): the port serves only gRPC.
 pub(super) fn not_found() -> Response<Body> {

@@ -11,7 +11,7 @@ use waypost_serving::{exit_code, signals, telemetry};
 use crate::{
     cli::output::fail,
     config::{Config, Overrides},
-    server::{RunError, Server},
+    server::{BindError, RunError, Server},
 };
 
 /// Run the registry.
@@ -37,6 +37,12 @@ pub(crate) struct ServeArguments {
     /// clear text].
     #[arg(long, value_name = "DIR", env = "WAYPOST_TLS")]
     tls: Option<PathBuf>,
+    /// Policy file: which callers may do what [default: none, every caller may do everything].
+    #[arg(long, value_name = "FILE", env = "WAYPOST_POLICY")]
+    policy: Option<PathBuf>,
+    /// Let everyone in who reaches the port, on any address. Never where strangers can.
+    #[arg(long)]
+    insecure: bool,
     /// Log format [default: pretty on a terminal, else json].
     #[arg(long, value_name = "pretty|json", env = "WAYPOST_LOG_FORMAT")]
     log_format: Option<String>,
@@ -46,9 +52,30 @@ pub(crate) struct ServeArguments {
 }
 
 pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
-    let ServeArguments { config, listen, port_file, data_dir, store, tls, log_format, log } =
-        arguments;
-    let overrides = Overrides { config, listen, port_file, data_dir, store, tls, log, log_format };
+    let ServeArguments {
+        config,
+        listen,
+        port_file,
+        data_dir,
+        store,
+        tls,
+        policy,
+        insecure,
+        log_format,
+        log,
+    } = arguments;
+    let overrides = Overrides {
+        config,
+        listen,
+        port_file,
+        data_dir,
+        store,
+        tls,
+        policy,
+        insecure,
+        log,
+        log_format,
+    };
     let config = match Config::load(overrides) {
         Ok(config) => config,
         Err(errors) => {
@@ -76,14 +103,14 @@ async fn serve(config: Config) -> ExitCode {
         };
     let server = match Server::bind(config) {
         Ok(server) => server,
+        Err(BindError::Configuration(errors)) => {
+            fail(&errors);
+            return ExitCode::from(exit_code::CONFIGURATION);
+        }
         Err(error) => return fail(&error),
     };
     match server.run(stop).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error @ RunError::Identity(_)) => {
-            fail(&error);
-            ExitCode::from(exit_code::CONFIGURATION)
-        }
         // It never served: report on standard error, where the program was started.
         Err(error @ (RunError::Store(_) | RunError::Thread(_) | RunError::PortFile { .. })) => {
             fail(&error)

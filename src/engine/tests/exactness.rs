@@ -15,10 +15,12 @@ use tokio::{
 use waypost_core::testing::{content, id, key, name, terms, weight, zone};
 
 use super::{
-    TestStore, follower::Follower, in_zone, named, small_log, start, start_with, with_seeds_async,
+    TestStore, follower::Follower, in_zone, may_register, may_watch, named, small_log, start,
+    start_with, with_seeds_async,
 };
 use crate::{
-    engine::{Engine, EngineError, WatchEvent, WatchScope},
+    auth::WatchedServices,
+    engine::{Engine, EngineError, WatchEvent},
     model::{Change, ChangeKind, Filter, Instance, RemovalReason, Revision},
     registry::{Outcome, Target},
 };
@@ -43,10 +45,12 @@ async fn write(engine: Engine, mut random: Rng, count: usize) {
             0..=2 => {
                 // Some TTLs are so short that they pass during the test.
                 let terms = terms(if random.bool() { 3_600_000 } else { random.u64(1..40) });
-                engine.register(service, instance, content(random.u16(1..3)), terms).await
+                engine
+                    .register(may_register(service), instance, content(random.u16(1..3)), terms)
+                    .await
             }
-            3..=5 => engine.update(target, patch).await,
-            _ => engine.deregister(target).await,
+            3..=5 => engine.update_target(target, patch).await,
+            _ => engine.deregister_target(target).await,
         };
         match done {
             Ok(Outcome::Registered { lease, instance, revision }) => {
@@ -85,7 +89,7 @@ async fn follow_writers(random: &mut Rng, log_changes_max: usize) -> Vec<Followe
     let (ended, end) = watch::channel(None);
     let mut followers = JoinSet::new();
     for _ in 0..3 {
-        let namespace = || WatchScope::Namespace(name("n"));
+        let namespace = || WatchedServices::Namespace(name("n"));
         let followed = [
             (namespace(), Filter::default()),
             (namespace(), in_zone("z")),
@@ -128,20 +132,23 @@ async fn snapshots_of_a_changing_namespace_are_exact() {
                 for round in 0..600 {
                     let service = key(&format!("n/{writer}-{}", round % 3));
                     let identity = Target::Identity(service.clone(), id("i"));
-                    let done = engine.register(service, id("i"), content(1), terms(60_000)).await;
+                    let done = engine
+                        .register(may_register(service), id("i"), content(1), terms(60_000))
+                        .await;
                     assert!(done.is_ok());
-                    assert!(engine.deregister(identity).await.is_ok());
+                    assert!(engine.deregister_target(identity).await.is_ok());
                 }
             });
         }
         let mut reading = JoinSet::new();
         for _ in 0..3 {
-            let subjects = WatchScope::Namespace(name("n"));
+            let subjects = WatchedServices::Namespace(name("n"));
             let mut follower = Follower::new(&test, &store.committed, subjects, Filter::default());
             reading.spawn(async move {
                 while follower.cursor < Revision(3_600) {
                     let subjects = follower.subjects.clone();
-                    follower.watch = follower.engine.watch(subjects, Filter::default(), None);
+                    follower.watch =
+                        follower.engine.watch(may_watch(subjects), Filter::default(), None);
                     follower.receive().await;
                     yield_now().await;
                 }
@@ -174,8 +181,8 @@ async fn snapshot_during_the_removal_of_a_service_is_exact() {
     let roster = crate::registry::Roster::default();
     let (revision, number) = (Revision(2), service.number);
     shared.directory.put(Arc::new(crate::registry::Service { key, roster, revision, number }));
-    let subjects = WatchScope::Namespace(name("n"));
-    let mut watch = test.engine.watch(subjects, Filter::default(), None);
+    let subjects = WatchedServices::Namespace(name("n"));
+    let mut watch = test.engine.watch(may_watch(subjects), Filter::default(), None);
     let (captured, capture) = std::sync::mpsc::sync_channel(1);
     std::thread::scope(|scope| {
         scope.spawn(move || captured.send(watch.next().now_or_never()));

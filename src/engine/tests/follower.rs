@@ -8,9 +8,10 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, task::yield_now};
 use waypost_core::testing::{Identity, fold, identity};
 
-use super::TestEngine;
+use super::{TestEngine, may_watch};
 use crate::{
-    engine::{Engine, Watch, WatchEvent, WatchScope, WatchedChange},
+    auth::WatchedServices,
+    engine::{Engine, Watch, WatchEvent, WatchedChange},
     model::{Change, Filter, Instance, Revision, ServiceKey},
 };
 
@@ -18,7 +19,7 @@ use crate::{
 pub(super) struct Follower {
     pub(super) engine: Engine,
     pub(super) watch: Watch,
-    pub(super) subjects: WatchScope,
+    pub(super) subjects: WatchedServices,
     pub(super) filter: Filter,
     pub(super) cursor: Revision,
     /// The folded state, and the parts of an incomplete snapshot.
@@ -36,12 +37,12 @@ impl Follower {
     pub(super) fn new(
         test: &TestEngine,
         committed: &Arc<Mutex<Vec<Change>>>,
-        subjects: WatchScope,
+        subjects: WatchedServices,
         filter: Filter,
     ) -> Self {
         let engine = test.engine.clone();
         Self {
-            watch: engine.watch(subjects.clone(), filter.clone(), None),
+            watch: engine.watch(may_watch(subjects.clone()), filter.clone(), None),
             engine,
             subjects,
             filter,
@@ -114,8 +115,8 @@ impl Follower {
 
     fn concerns(&self, key: &ServiceKey) -> bool {
         match &self.subjects {
-            WatchScope::Namespace(namespace) => key.namespace == *namespace,
-            WatchScope::Services(keys) => keys.contains(key),
+            WatchedServices::Namespace(namespace) => key.namespace == *namespace,
+            WatchedServices::Services(keys) => keys.contains(key),
         }
     }
 
@@ -148,7 +149,7 @@ impl Follower {
         let (subjects, filter) = (self.subjects.clone(), self.filter.clone());
         // The connection takes an incomplete snapshot with it.
         self.parts = None;
-        self.watch = self.engine.watch(subjects, filter, Some(cursor));
+        self.watch = self.engine.watch(may_watch(subjects), filter, Some(cursor));
     }
 
     /// Receives events at a random pace until the last revision.

@@ -9,6 +9,7 @@ use super::{
     SeenEvent, TestStore, changes, next_event, snapshot, start, start_with, with_seeds_async,
 };
 use crate::{
+    auth::Caller,
     model::Limits,
     registry::{Patch, Target},
 };
@@ -25,7 +26,10 @@ async fn instance_expires_between_its_ttl_and_100_ms_later() {
             assert_eq!(next_event(&mut watch).await.0, snapshot(&["a"]));
             for _ in 0..random.u8(..4) {
                 sleep(Duration::from_millis(random.u64(..ttl_ms))).await;
-                assert_eq!(test.engine.renew(&[lease.bits()]).await, [0_u64; 0]);
+                assert_eq!(
+                    test.engine.renew(&Caller::unrestricted(), &[lease.bits()]).await,
+                    [0_u64; 0]
+                );
             }
             let renewed_at = test.clock.tick().0;
             let mut seen = next_event(&mut watch).await.0;
@@ -35,7 +39,10 @@ async fn instance_expires_between_its_ttl_and_100_ms_later() {
             assert_eq!(seen, changes([("expired", "a")]), "round {round}");
             let lived_ms = test.clock.tick().0 - renewed_at;
             assert!((ttl_ms..=ttl_ms + 100).contains(&lived_ms), "{lived_ms} of {ttl_ms} ms");
-            assert_eq!(test.engine.renew(&[lease.bits()]).await, [lease.bits()]);
+            assert_eq!(
+                test.engine.renew(&Caller::unrestricted(), &[lease.bits()]).await,
+                [lease.bits()]
+            );
         }
     })
     .await;
@@ -52,7 +59,7 @@ async fn renewal_averts_an_expiry_that_waits_for_the_store() {
     store.fail(true);
     sleep(Duration::from_secs(7)).await;
     assert_eq!(test.ids("s"), ["kept", "lost"]);
-    assert_eq!(test.engine.renew(&[kept.bits()]).await, [0_u64; 0]);
+    assert_eq!(test.engine.renew(&Caller::unrestricted(), &[kept.bits()]).await, [0_u64; 0]);
     store.fail(false);
     let recovered_at = test.clock.tick().0;
     assert_eq!(next_event(&mut watch).await, (changes([("expired", "lost")]), 3));
@@ -87,7 +94,10 @@ async fn leases_are_renewed_during_a_long_commit() {
     let heartbeats = async {
         for _ in 0..10 {
             sleep(Duration::from_millis(500)).await;
-            assert_eq!(test.engine.renew(&[lease.bits()]).await, [0_u64; 0]);
+            assert_eq!(
+                test.engine.renew(&Caller::unrestricted(), &[lease.bits()]).await,
+                [0_u64; 0]
+            );
         }
     };
     futures_util::join!(test.register("s", "b", 60_000), heartbeats);
@@ -101,7 +111,7 @@ async fn update_by_lease_renews_it() {
     for _ in 0..5 {
         sleep(Duration::from_millis(1_500)).await;
         // Also one that changes nothing.
-        assert!(test.engine.update(Target::Lease(lease), Patch::default()).await.is_ok());
+        assert!(test.engine.update_target(Target::Lease(lease), Patch::default()).await.is_ok());
     }
     sleep(Duration::from_millis(1_500)).await;
     // An operator's update does not renew.
@@ -118,5 +128,5 @@ async fn renewal_returns_each_inactive_lease() {
     let mut leases = vec![live.bits(); 10_000];
     leases[5_000] = fenced.bits();
     leases[9_999] = 0;
-    assert_eq!(test.engine.renew(&leases).await, [fenced.bits(), 0]);
+    assert_eq!(test.engine.renew(&Caller::unrestricted(), &leases).await, [fenced.bits(), 0]);
 }

@@ -19,13 +19,19 @@ use std::{
 use fastrand::Rng;
 use parking_lot::Mutex;
 use tokio::{task::yield_now, time::sleep};
-use waypost_core::testing::{content, id, key, seeds, terms};
+use waypost_core::testing::{content, id, key, name, seeds, terms};
 use waypost_serving::tasks::Tasks;
 
 use crate::{
+    auth::{
+        Caller, DiscoverService, ListNamespace, Permit, ReadStatus, RegisterService, WatchScope,
+        WatchedServices,
+    },
     clock::Clock,
-    engine::{Engine, Watch, WatchEvent, WatchScope, WatchedChange},
-    model::{Change, ChangeKind, Cursor, Filter, LeaseId, Limits, RemovalReason, Revision},
+    engine::{Engine, EngineError, Watch, WatchEvent, WatchedChange},
+    model::{
+        Change, ChangeKind, Cursor, Filter, LeaseId, Limits, RemovalReason, Revision, ServiceKey,
+    },
     registry::{LeaseSeed, Outcome, Patch, Target, Transition},
     store::{Backup, MemoryStore, Store, StoreError},
 };
@@ -97,7 +103,10 @@ fn small_log(log_changes_max: usize) -> Limits {
 impl TestEngine {
     async fn register(&self, service: &str, instance: &str, ttl_ms: u64) -> (LeaseId, Revision) {
         let content = content(1);
-        let done = self.engine.register(key(service), id(instance), content, terms(ttl_ms)).await;
+        let done = self
+            .engine
+            .register(may_register(key(service)), id(instance), content, terms(ttl_ms))
+            .await;
         match done {
             Ok(Outcome::Registered { lease, revision, .. }) => (lease, revision),
             other => panic!("not registered: {other:?}"),
@@ -105,27 +114,27 @@ impl TestEngine {
     }
 
     async fn update(&self, service: &str, instance: &str, patch: Patch) -> Revision {
-        match self.engine.update(of(service, instance), patch).await {
+        match self.engine.update_target(of(service, instance), patch).await {
             Ok(Outcome::Updated { revision, .. }) => revision,
             other => panic!("not updated: {other:?}"),
         }
     }
 
     async fn deregister(&self, service: &str, instance: &str) -> Revision {
-        match self.engine.deregister(of(service, instance)).await {
+        match self.engine.deregister_target(of(service, instance)).await {
             Ok(Outcome::Deregistered { revision }) => revision,
             other => panic!("not deregistered: {other:?}"),
         }
     }
 
     fn ids(&self, service: &str) -> Vec<String> {
-        let (found, _) = self.engine.service(&key(service));
+        let (found, _) = self.engine.service(&may_discover(service));
         let roster = found.map(|service| service.roster.clone()).unwrap_or_default();
         roster.instances().map(|instance| instance.id.to_string()).collect()
     }
 
     fn revision(&self) -> Revision {
-        self.engine.status().cursor.revision
+        self.engine.status(&may_read_status()).cursor.revision
     }
 
     fn cursor(&self, revision: u64) -> Option<Cursor> {
@@ -133,20 +142,62 @@ impl TestEngine {
     }
 
     fn watch(&self, services: &[&str]) -> Watch {
-        self.engine.watch(named(services), Filter::default(), None)
+        self.engine.watch(may_watch(named(services)), Filter::default(), None)
     }
 
     fn resume(&self, services: &[&str], cursor: Option<Cursor>) -> Watch {
-        self.engine.watch(named(services), Filter::default(), cursor)
+        self.engine.watch(may_watch(named(services)), Filter::default(), cursor)
     }
+}
+
+impl Engine {
+    async fn update_target(&self, target: Target, patch: Patch) -> Result<Outcome, EngineError> {
+        let caller = Caller::unrestricted();
+        match target {
+            Target::Lease(lease) => self.update_leased(&caller, lease, patch).await,
+            Target::Identity(service, id) => {
+                self.update(caller.operate(service).unwrap(), id, patch).await
+            }
+        }
+    }
+
+    async fn deregister_target(&self, target: Target) -> Result<Outcome, EngineError> {
+        let caller = Caller::unrestricted();
+        match target {
+            Target::Lease(lease) => self.deregister_leased(&caller, lease).await,
+            Target::Identity(service, id) => {
+                self.deregister(caller.operate(service).unwrap(), id).await
+            }
+        }
+    }
+}
+
+fn may_register(service: ServiceKey) -> Permit<RegisterService> {
+    Caller::unrestricted().register(service, &content(1).host()).unwrap()
+}
+
+fn may_discover(service: &str) -> Permit<DiscoverService> {
+    Caller::unrestricted().discover(key(service)).unwrap()
+}
+
+fn may_list(namespace: &str) -> Permit<ListNamespace> {
+    Caller::unrestricted().list(name(namespace)).unwrap()
+}
+
+fn may_watch(subjects: WatchedServices) -> Permit<WatchScope> {
+    Caller::unrestricted().watch(subjects).unwrap()
+}
+
+fn may_read_status() -> Permit<ReadStatus> {
+    Caller::unrestricted().read_status().unwrap()
 }
 
 fn of(service: &str, instance: &str) -> Target {
     Target::Identity(key(service), id(instance))
 }
 
-fn named(services: &[&str]) -> WatchScope {
-    WatchScope::Services(services.iter().map(|service| Arc::new(key(service))).collect())
+fn named(services: &[&str]) -> WatchedServices {
+    WatchedServices::Services(services.iter().map(|service| Arc::new(key(service))).collect())
 }
 
 fn in_zone(zone: &str) -> Filter {

@@ -7,10 +7,12 @@ use tokio::time::{sleep, timeout};
 use waypost_core::testing::{id, key, name, parts, terms, weight, zone};
 
 use super::{
-    SeenEvent, changes, in_zone, named, next_event, small_log, snapshot, start, start_with,
+    SeenEvent, changes, in_zone, may_read_status, may_register, may_watch, named, next_event,
+    small_log, snapshot, start, start_with,
 };
 use crate::{
-    engine::{WatchEvent, WatchScope},
+    auth::WatchedServices,
+    engine::WatchEvent,
     model::{Content, Filter, Metadata, Parts, Revision},
     store::MemoryStore,
 };
@@ -38,8 +40,8 @@ async fn watch_of_a_namespace_has_all_its_services() {
     test.register("n/s", "a", 60_000).await;
     test.register("n/t", "b", 60_000).await;
     test.register("m/s", "x", 60_000).await;
-    let subjects = WatchScope::Namespace(name("n"));
-    let mut watch = test.engine.watch(subjects, Filter::default(), None);
+    let subjects = WatchedServices::Namespace(name("n"));
+    let mut watch = test.engine.watch(may_watch(subjects), Filter::default(), None);
     assert_eq!(next_event(&mut watch).await, (snapshot(&["a", "b"]), 3));
     test.register("n/new", "c", 60_000).await;
     test.register("m/new", "y", 60_000).await;
@@ -49,9 +51,9 @@ async fn watch_of_a_namespace_has_all_its_services() {
 
 #[tokio::test(start_paused = true)]
 async fn waiting_watch_wakes_for_a_change() {
-    for subjects in [named(&["n/s", "n/t"]), WatchScope::Namespace(name("n"))] {
+    for subjects in [named(&["n/s", "n/t"]), WatchedServices::Namespace(name("n"))] {
         let test = start();
-        let mut watch = test.engine.watch(subjects, Filter::default(), None);
+        let mut watch = test.engine.watch(may_watch(subjects), Filter::default(), None);
         assert_eq!(next_event(&mut watch).await, (snapshot(&[]), 0));
         let write = async { test.register("n/s", "a", 9_000).await };
         let (seen, _) = futures_util::join!(next_event(&mut watch), write);
@@ -89,7 +91,7 @@ async fn quiet_watch_has_an_idle_event_within_10_s() {
 async fn watch_without_matches_has_an_idle_event_within_10_s() {
     let test = start();
     test.register("s", "a", 3_600_000).await;
-    let mut watch = test.engine.watch(named(&["s"]), in_zone("z"), None);
+    let mut watch = test.engine.watch(may_watch(named(&["s"])), in_zone("z"), None);
     assert_eq!(next_event(&mut watch).await, (snapshot(&[]), 1));
     let writes = async {
         for round in 0..150 {
@@ -113,7 +115,7 @@ async fn instances_enter_and_leave_a_filter() {
     test.register("s", "a", 60_000).await;
     test.register("s", "b", 60_000).await;
     test.update("s", "a", zone("z")).await;
-    let mut watch = test.engine.watch(named(&["s"]), in_zone("z"), None);
+    let mut watch = test.engine.watch(may_watch(named(&["s"])), in_zone("z"), None);
     assert_eq!(next_event(&mut watch).await, (snapshot(&["a"]), 3));
     test.update("s", "b", weight(1)).await;
     test.update("s", "b", zone("z")).await;
@@ -142,12 +144,12 @@ async fn dropped_wait_loses_nothing() {
 async fn watches_are_counted_while_they_are_open() {
     let test = start();
     let first = test.watch(&["s", "t"]);
-    let subjects = WatchScope::Namespace(name("n"));
-    let second = test.engine.watch(subjects, Filter::default(), None);
-    assert_eq!(test.engine.status().watches, 2);
+    let subjects = WatchedServices::Namespace(name("n"));
+    let second = test.engine.watch(may_watch(subjects), Filter::default(), None);
+    assert_eq!(test.engine.status(&may_read_status()).watches, 2);
     drop(first);
     drop(second);
-    assert_eq!(test.engine.status().watches, 0);
+    assert_eq!(test.engine.status(&may_read_status()).watches, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,7 +159,12 @@ async fn large_state_and_many_changes_take_several_events() {
         let entries = BTreeMap::from([("k".to_owned(), "x".repeat(4_000))]);
         let metadata = Metadata::new(&entries);
         let content = Content::from(&Parts { metadata, ..parts(1) });
-        test.engine.register(key("s"), id(&format!("i{n:04}")), content, terms(60_000))
+        test.engine.register(
+            may_register(key("s")),
+            id(&format!("i{n:04}")),
+            content,
+            terms(60_000),
+        )
     };
     let mut follower = test.watch(&["s"]);
     assert_eq!(next_event(&mut follower).await, (snapshot(&[]), 0));

@@ -11,7 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 use waypost_auth::certificate::PeerCertificate;
 
-use super::{DoorError, clear_text, tls_cell::TlsContext};
+use super::{DoorError, clear_text};
+use crate::auth::TlsContext;
 
 /// The first byte of a connection that speaks TLS: the type of a record with a handshake message.
 pub(super) const HANDSHAKE_RECORD: u8 = 0x16;

@@ -2,8 +2,7 @@
 //! bounds the connections on which nothing was allowed yet.
 //!
 //! In the order of a connection: `strangers` counts it; `handshake` or `clear_text` answers its
-//! first bytes; `stream` is what the server reads then. `tls_cell` has the credentials of new
-//! connections.
+//! first bytes; `stream` is what the server reads then.
 //!
 //! Invariant: with TLS, no byte of a caller that speaks clear text is interpreted.
 
@@ -11,7 +10,7 @@ mod clear_text;
 mod handshake;
 mod strangers;
 mod stream;
-mod tls_cell;
+mod visitor;
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
@@ -22,11 +21,13 @@ use tokio::{
 };
 use waypost_auth::certificate::PeerCertificate;
 
+use crate::auth::TrustCell;
+
 use self::{handshake::handshake, strangers::Strangers};
 pub(crate) use self::{
     strangers::{Acquaintance, End, KnownBy, Stranger},
     stream::DoorStream,
-    tls_cell::{TlsCell, TlsContext},
+    visitor::visited,
 };
 
 /// The time for a handshake.
@@ -35,7 +36,8 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// The door of a listener. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Door {
-    tls: Arc<TlsCell>,
+    /// The source of the credentials; `None`: the port speaks clear text.
+    trust: Option<Arc<TrustCell>>,
     strangers: Strangers,
 }
 
@@ -65,8 +67,12 @@ pub(crate) enum DoorError {
 
 impl Door {
     /// Makes a door that lets `strangers_max` strangers in at a time.
-    pub(crate) fn new(tls: Arc<TlsCell>, known_by: KnownBy, strangers_max: usize) -> Self {
-        Self { tls, strangers: Strangers::new(known_by, strangers_max) }
+    pub(crate) fn new(
+        trust: Option<Arc<TrustCell>>,
+        known_by: KnownBy,
+        strangers_max: usize,
+    ) -> Self {
+        Self { trust, strangers: Strangers::new(known_by, strangers_max) }
     }
 
     /// Counts a new connection as a stranger, and closes an older one at the limit.
@@ -85,7 +91,7 @@ impl Door {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let acquaintance = stranger.acquaintance();
-        let Some(tls) = self.tls.current() else {
+        let Some(tls) = self.trust.as_ref().and_then(|trust| trust.current().tls.clone()) else {
             let stream = DoorStream::clear_text(stream, acquaintance);
             return Ok(Opened { stream, certificate: None });
         };

@@ -2,6 +2,7 @@
 
 use std::{
     net::IpAddr,
+    path::Path,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
@@ -11,12 +12,19 @@ use tokio::{
     time,
 };
 use tokio_rustls::rustls::pki_types::ServerName;
-use waypost_auth::tls::{ClientAuth, IdentityFolder};
+use waypost_auth::{
+    policy::Policy,
+    tls::{ClientAuth, IdentityFolder},
+};
 use waypost_testing::{authority::TestAuthority, seed::seed};
 
-use crate::clock::Clock;
+use crate::{
+    auth::{TlsContext, TrustCell},
+    clock::Clock,
+    model::WallTime,
+};
 
-use super::{Door, DoorError, DoorStream, End, KnownBy, Opened, Stranger, TlsCell, TlsContext};
+use super::{Door, DoorError, End, KnownBy, Opened, Stranger};
 
 const SERVER: &str = "registry.test";
 const CALLER: &str = "spiffe://test/orders";
@@ -28,12 +36,13 @@ fn context(authority: &TestAuthority, client_auth: ClientAuth) -> TlsContext {
     TlsContext::new(&IdentityFolder::read(directory.path(), now).unwrap(), client_auth)
 }
 
+fn no_rules() -> Policy {
+    Policy::parse("", Path::new("")).unwrap()
+}
+
 fn door_with(context: Option<TlsContext>, known_by: KnownBy) -> Door {
-    let cell = TlsCell::default();
-    if let Some(context) = context {
-        cell.replace(context);
-    }
-    Door::new(Arc::new(cell), known_by, 4)
+    let trust = context.map(|tls| Arc::new(TrustCell::new(no_rules(), Some(tls), WallTime(0))));
+    Door::new(trust, known_by, 4)
 }
 
 fn clear_text_door() -> Door {
@@ -171,7 +180,8 @@ async fn new_connections_use_new_credentials_at_once() {
     let of_old = old.connector(Some(&old_caller));
     let of_new = new.connector(Some(&new_caller));
     shake_hands(&door, &of_old).await.unwrap();
-    door.tls.replace(context(&new, ClientAuth::Demanded));
+    let trust = door.trust.as_ref().unwrap();
+    trust.replace(no_rules(), Some(context(&new, ClientAuth::Demanded)), WallTime(1));
     shake_hands(&door, &of_new).await.unwrap();
     let (near, far) = duplex(64 * 1024);
     let stranger = door.arrive(None);

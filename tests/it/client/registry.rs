@@ -17,7 +17,7 @@ use waypost_client::{
 use waypost_testing::{registry::watch_of, watch::Follower};
 
 /// The name that clients use.
-const NAME: &str = "registry";
+const NAME: &str = "registry.localhost";
 
 pub(crate) struct Registry {
     config: Config,

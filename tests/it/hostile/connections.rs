@@ -60,17 +60,20 @@ fn resolve_kept() -> Bytes {
 async fn http_1_requests_get_http_1_responses() {
     let server = populated().await;
     for (request, expected) in [
-        ("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", "HTTP/1.1 404"),
+        ("GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", "HTTP/1.1 404"),
         ("GET /metrics HTTP/1.0\r\n\r\n", "HTTP/1.0 404"),
-        ("HEAD / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", "HTTP/1.1 404"),
+        ("HEAD / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", "HTTP/1.1 404"),
         (
-            "POST /waypost.v1.Discovery/Resolve HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+            "POST /waypost.v1.Discovery/Resolve HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
              content-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
             "HTTP/1.1 404",
         ),
-        ("BREW /pot HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", "HTTP/1.1 404"),
-        ("GET /../../etc/passwd HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", "HTTP/1.1 404"),
-        ("GET / HTTP/1.1\r\nhost: a\r\nbroken header\r\n\r\n", "HTTP/1.1 400"),
+        ("BREW /pot HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", "HTTP/1.1 404"),
+        (
+            "GET /../../etc/passwd HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 404",
+        ),
+        ("GET / HTTP/1.1\r\nhost: localhost\r\nbroken header\r\n\r\n", "HTTP/1.1 400"),
         ("GET / HTTP/9.9\r\n\r\n", "HTTP/1.1 "),
     ] {
         let answer = answer_to(&server, request.as_bytes()).await;
@@ -83,7 +86,7 @@ async fn http_1_requests_get_http_1_responses() {
 #[tokio::test]
 async fn http_1_response_names_the_protocol_of_the_port() {
     let server = populated().await;
-    let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let answer = answer_to(&server, request).await;
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.contains("application/problem+json"), "{answer}");
@@ -93,7 +96,7 @@ async fn http_1_response_names_the_protocol_of_the_port() {
 #[tokio::test]
 async fn endless_http_1_header_is_refused() {
     let server = populated().await;
-    let mut request = b"GET / HTTP/1.1\r\nhost: a\r\n".to_vec();
+    let mut request = b"GET / HTTP/1.1\r\nhost: localhost\r\n".to_vec();
     for number in 0..20_000 {
         request.extend(format!("header-{number}: {}\r\n", "x".repeat(50)).bytes());
     }

@@ -132,7 +132,7 @@ impl Open {
 /// True where the server serves a new connection.
 async fn serves(address: std::net::SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect(address).await else { return false };
-    let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let _sent = stream.write_all(request).await;
     let mut answer = Vec::new();
     let _reset = soon("the end of a connection", stream.read_to_end(&mut answer)).await;

@@ -37,12 +37,12 @@ impl Default for PrincipalLimits {
 
 /// The limits of the policy, in the order of the file: the first that fits holds.
 #[derive(Debug, Default)]
-pub(super) struct Limits {
+pub(super) struct PolicyLimits {
     pub(super) of_principals: Vec<(PrincipalPattern, PrincipalLimits)>,
     pub(super) of_namespaces: Vec<(NamePart, usize)>,
 }
 
-impl Limits {
+impl PolicyLimits {
     pub(super) fn of_principal(&self, principal: &Principal) -> PrincipalLimits {
         let mut limits = self.of_principals.iter();
         let fits = limits.find(|(pattern, _)| pattern.captures(principal.as_str()).is_some());

@@ -11,7 +11,7 @@ use super::{
     authentication::{Authentication, Unauthenticated},
     grants::Grants,
     issuer::{self, Issuer},
-    limits::{Limits, PrincipalLimits},
+    limits::{PolicyLimits, PrincipalLimits},
     principal::{ANONYMOUS, Principal},
     rule::Rule,
     token::{self, StaticTokens, TOKEN_PREFIX},
@@ -25,7 +25,7 @@ pub struct Policy {
     pub(super) rules: Vec<Rule>,
     pub(super) tokens: StaticTokens,
     pub(super) issuers: Vec<Issuer>,
-    pub(super) limits: Limits,
+    pub(super) limits: PolicyLimits,
     pub(super) revoked: Revoked,
     pub(super) files: Vec<PathBuf>,
 }

@@ -22,6 +22,9 @@ impl LeaseId {
     /// The number of generations of a slot, modulo which they count.
     pub const GENERATIONS: u64 = 1 << Self::GENERATION_BITS;
 
+    /// The id that no lease ever has.
+    pub const NONE: Self = Self(0);
+
     /// Makes the id of a generation of a slot. Bits beyond the width of a part are cut off.
     pub fn new(server: u8, generation: u64, slot: u32) -> Self {
         let server = u64::from(server) << (Self::SLOT_BITS + Self::GENERATION_BITS);

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use fastrand::Rng;
 use tokio::task::AbortHandle;
 use waypost::{
+    auth::{Gate, HostCheck},
     clock::Clock,
     model::{Limits, WallTime},
     registry::LeaseSeed,
@@ -237,7 +238,8 @@ impl World {
         let (runtime, _) = self.system(REGISTRY);
         runtime.spawn(async move {
             let clock = Clock::simulated(wall);
-            let core = Core::new(limits, clock, seed).await;
+            let gate = Gate::open(clock, HostCheck::None);
+            let core = Core::new(limits, clock, seed, gate).await;
             let (store, loaded) = MemoryStore::open();
             core.start(store, loaded).await.expect("nothing is stored");
             let connections = incoming(port).await;

@@ -6,6 +6,7 @@ use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status};
 use waypost_serving::tasks;
 
+use super::caller_of;
 use crate::{
     api::grpc::{
         error,
@@ -47,9 +48,10 @@ impl AdminApi {
 impl Admin for AdminApi {
     async fn get_status(
         &self,
-        _request: Request<proto::GetStatusRequest>,
+        request: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::GetStatusResponse>, Status> {
-        let status = self.engine.status();
+        let permit = caller_of(&request)?.read_status().map_err(error::refused)?;
+        let status = self.engine.status(&permit);
         Ok(Response::new(proto::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             history_id: status.cursor.history.to_string(),
@@ -69,11 +71,13 @@ impl Admin for AdminApi {
         &self,
         request: Request<proto::ReleaseProtectionRequest>,
     ) -> Result<Response<proto::ReleaseProtectionResponse>, Status> {
+        let caller = caller_of(&request)?;
         let mut parser = RequestParser::new(&self.limits);
         let Some(namespace) = parser.namespace("namespace", &request.into_inner().namespace) else {
             return Err(parser.violations.into_status());
         };
-        let released = self.engine.release(namespace).await.map_err(error::status)?;
+        let permit = caller.release(namespace).map_err(error::refused)?;
+        let released = self.engine.release(permit).await.map_err(error::status)?;
         let Outcome::Released { count, revision } = released else {
             return Err(error::mismatch());
         };
@@ -87,9 +91,10 @@ impl Admin for AdminApi {
 
     async fn backup(
         &self,
-        _request: Request<proto::BackupRequest>,
+        request: Request<proto::BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
-        let image = self.engine.backup().await.map_err(error::status)?;
+        let permit = caller_of(&request)?.copy_store().map_err(error::refused)?;
+        let image = self.engine.backup(permit).await.map_err(error::status)?;
         // Each piece is read after the one before was sent.
         let pieces = stream::unfold(Some(image), async |image| {
             let mut image = image?;

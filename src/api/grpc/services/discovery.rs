@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use futures_util::stream::{self, Empty};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, metadata::MetadataValue};
+use waypost_auth::policy::Sight;
 
+use super::caller_of;
 use crate::{
     api::grpc::{
         error,
@@ -15,7 +17,8 @@ use crate::{
         proto::{self, discovery_server::Discovery},
         stream::OpenedWatch,
     },
-    engine::{Engine, ServiceSummary, WatchScope},
+    auth::{WatchScope, WatchedServices},
+    engine::{Engine, ServiceSummary},
     model::{Limits, services_in_page},
 };
 
@@ -37,6 +40,7 @@ impl Discovery for DiscoveryApi {
         &self,
         request: Request<proto::ResolveRequest>,
     ) -> Result<Response<ResolveResponse>, Status> {
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
         let mut parser = RequestParser::new(&self.limits);
         let key = parser.service("", &request.namespace, &request.service);
@@ -47,7 +51,8 @@ impl Discovery for DiscoveryApi {
         };
         let selection =
             if request.all_statuses { StatusSelection::All } else { StatusSelection::Serving };
-        let (service, cursor) = self.engine.service(&key);
+        let permit = caller.discover(key).map_err(error::refused)?;
+        let (service, cursor) = self.engine.service(&permit);
         let service = service.as_deref();
         let response = match page {
             None => ResolveResponse::whole(service, &filter, selection, cursor)
@@ -61,6 +66,7 @@ impl Discovery for DiscoveryApi {
         &self,
         request: Request<proto::ListServicesRequest>,
     ) -> Result<Response<proto::ListServicesResponse>, Status> {
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
         let mut parser = RequestParser::new(&self.limits);
         let namespace = parser.namespace("namespace", &request.namespace);
@@ -73,12 +79,16 @@ impl Discovery for DiscoveryApi {
             return Err(parser.violations.into_status());
         };
         let size = services_in_page(request.page_size);
-        let (page, last, cursor) = self.engine.services(&namespace, after.as_ref(), size);
-        Ok(Response::new(proto::ListServicesResponse {
+        let permit = caller.list(namespace).map_err(error::refused)?;
+        let sight = permit.act().sight().clone();
+        let (page, last, cursor) = self.engine.services(&permit, after.as_ref(), size);
+        let mut response = Response::new(proto::ListServicesResponse {
             next_page_token: last.map(|last| last.to_string()).unwrap_or_default(),
             services: page.iter().map(summary_to_wire).collect(),
             cursor: Some(cursor_to_wire(cursor)),
-        }))
+        });
+        mark_part(&mut response, &sight);
+        Ok(response)
     }
 
     type WatchStream = Empty<Result<WatchResponse, Status>>;
@@ -87,6 +97,7 @@ impl Discovery for DiscoveryApi {
         &self,
         request: Request<proto::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
         let mut parser = RequestParser::new(&self.limits);
         let namespace = parser.namespace("namespace", &request.namespace);
@@ -96,17 +107,27 @@ impl Discovery for DiscoveryApi {
             return Err(parser.violations.into_status());
         };
         let subjects = if services.is_empty() {
-            WatchScope::Namespace(namespace)
+            WatchedServices::Namespace(namespace)
         } else {
-            WatchScope::Services(services.into_iter().map(Arc::new).collect())
+            WatchedServices::Services(services.into_iter().map(Arc::new).collect())
         };
         let resume = request.resume.as_ref().and_then(cursor_from_wire);
+        let permit = caller.watch(subjects).map_err(error::refused)?;
         // The dispatcher replaces the body by that of the watch.
         let mut response = Response::new(stream::empty());
-        response
-            .extensions_mut()
-            .insert(OpenedWatch::new(self.engine.watch(subjects, filter, resume)));
+        if let WatchScope::Namespace(_, sight) = permit.act() {
+            mark_part(&mut response, sight);
+        }
+        let watch = self.engine.watch(permit, filter, resume);
+        response.extensions_mut().insert(OpenedWatch::new(watch, caller));
         Ok(response)
+    }
+}
+
+/// Marks a response that has only the visible services of a namespace.
+fn mark_part<T>(response: &mut Response<T>, sight: &Sight) {
+    if !sight.is_whole() {
+        response.metadata_mut().insert("waypost-visible", MetadataValue::from_static("part"));
     }
 }
 

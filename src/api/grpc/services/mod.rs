@@ -13,10 +13,19 @@ use tonic::{Status, body::Body, codegen::StdError, server::NamedService};
 use tower::Service;
 
 use self::{admin::AdminApi, discovery::DiscoveryApi, registry::RegistryApi};
-use super::proto::{
-    admin_server::AdminServer, discovery_server::DiscoveryServer, registry_server::RegistryServer,
+use super::{
+    error,
+    proto::{
+        admin_server::AdminServer, discovery_server::DiscoveryServer,
+        registry_server::RegistryServer,
+    },
 };
-use crate::{clock::Clock, engine::Engine, model::Limits};
+use crate::{auth::Caller, clock::Clock, engine::Engine, model::Limits};
+
+/// Returns the caller that the gate identified.
+fn caller_of<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
+    request.extensions().get().cloned().ok_or_else(error::unidentified)
+}
 
 /// A running call.
 pub(super) type CallFuture =

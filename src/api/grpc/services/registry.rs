@@ -5,6 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::caller_of;
 use crate::{
     api::grpc::{
         error,
@@ -17,7 +18,7 @@ use crate::{
     clock::Clock,
     engine::{Engine, KeepAlive},
     model::{Content, InstanceId, LeaseTerms, Limits, Revision, ServiceKey},
-    registry::Outcome,
+    registry::{Outcome, Target},
 };
 
 #[derive(Debug)]
@@ -73,6 +74,7 @@ impl Registry for RegistryApi {
         &self,
         request: Request<proto::RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
         let mut parser = RequestParser::new(&self.limits);
         let read = match &request.instance {
@@ -86,7 +88,9 @@ impl Registry for RegistryApi {
         let (Some((service, id, content)), Some(terms)) = (read, terms) else {
             return Err(parser.violations.into_status());
         };
-        let registered = self.engine.register(service, id, content, terms).await;
+        let permit = caller.register(service, &content.host());
+        let permit = permit.map_err(error::refused)?;
+        let registered = self.engine.register(permit, id, content, terms).await;
         let Outcome::Registered { instance, lease, revision } =
             registered.map_err(error::status)?
         else {
@@ -105,9 +109,10 @@ impl Registry for RegistryApi {
         &self,
         request: Request<proto::HeartbeatRequest>,
     ) -> Result<Response<proto::HeartbeatResponse>, Status> {
+        let caller = caller_of(&request)?;
         let leases = request.into_inner().lease_ids;
         check_count(&self.limits, &leases)?;
-        let unknown_lease_ids = self.engine.renew(&leases).await;
+        let unknown_lease_ids = self.engine.renew(&caller, &leases).await;
         Ok(Response::new(proto::HeartbeatResponse { unknown_lease_ids }))
     }
 
@@ -123,9 +128,10 @@ impl Registry for RegistryApi {
             stream: KeepAlive,
             limits: Arc<Limits>,
         }
+        let caller = caller_of(&request)?;
         let renewals = RenewalStream {
             requests: request.into_inner(),
-            stream: self.engine.keep_alive(),
+            stream: self.engine.keep_alive(caller),
             limits: Arc::clone(&self.limits),
         };
         // One response for each request, after the one before was sent. An error ends the stream.
@@ -147,6 +153,7 @@ impl Registry for RegistryApi {
         &self,
         request: Request<proto::UpdateRequest>,
     ) -> Result<Response<UpdateResponse>, Status> {
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
         let proto::UpdateRequest { lease_id, namespace, service, id, instance, update_mask } =
             request;
@@ -157,7 +164,14 @@ impl Registry for RegistryApi {
         else {
             return Err(parser.violations.into_status());
         };
-        let updated = self.engine.update(target, patch).await.map_err(error::status)?;
+        let updated = match target {
+            Target::Lease(lease) => self.engine.update_leased(&caller, lease, patch).await,
+            Target::Identity(service, id) => {
+                let permit = caller.operate(service).map_err(error::refused)?;
+                self.engine.update(permit, id, patch).await
+            }
+        };
+        let updated = updated.map_err(error::status)?;
         let Outcome::Updated { instance, revision } = updated else {
             return Err(error::mismatch());
         };
@@ -171,12 +185,20 @@ impl Registry for RegistryApi {
         &self,
         request: Request<proto::DeregisterRequest>,
     ) -> Result<Response<proto::DeregisterResponse>, Status> {
+        let caller = caller_of(&request)?;
         let proto::DeregisterRequest { lease_id, namespace, service, id } = request.into_inner();
         let mut parser = RequestParser::new(&self.limits);
         let Some(target) = parser.target(lease_id, &namespace, &service, &id) else {
             return Err(parser.violations.into_status());
         };
-        let removed = self.engine.deregister(target).await.map_err(error::status)?;
+        let removed = match target {
+            Target::Lease(lease) => self.engine.deregister_leased(&caller, lease).await,
+            Target::Identity(service, id) => {
+                let permit = caller.operate(service).map_err(error::refused)?;
+                self.engine.deregister(permit, id).await
+            }
+        };
+        let removed = removed.map_err(error::status)?;
         let Outcome::Deregistered { revision } = removed else { return Err(error::mismatch()) };
         Ok(Response::new(proto::DeregisterResponse { cursor: self.cursor(revision) }))
     }

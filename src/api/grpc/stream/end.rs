@@ -1,5 +1,5 @@
-//! Ends open streams: responses with `UNAVAILABLE` when the server shuts down, requests when the
-//! caller no longer reads the responses.
+//! Ends open streams: responses with `UNAVAILABLE` when the server shuts down, and with the reason
+//! when the caller has lost its right; requests when the caller no longer reads the responses.
 
 use std::{
     future::Future,
@@ -17,13 +17,14 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::{Status, body::Body};
 
-use super::send_buffer::SendBuffer;
+use super::{access::StreamAccess, send_buffer::SendBuffer};
 use crate::api::grpc::error;
 
 /// The end of both directions of one stream.
 pub(in crate::api::grpc) struct StreamEnd {
     /// Ends the responses.
     closed: Arc<AtomicBool>,
+    access: StreamAccess,
     /// Ends the requests, once the responses are dropped.
     unread: CancellationToken,
 }
@@ -38,22 +39,23 @@ struct EndingBody {
 /// The direction of a body, with what ends it.
 enum Direction {
     /// From the server. Dropping it ends the requests.
-    Responses { closed: Arc<AtomicBool>, _unread: DropGuard },
+    Responses { closed: Arc<AtomicBool>, access: StreamAccess, _unread: DropGuard },
     /// From the client.
     Requests { unread: Pin<Box<WaitForCancellationFutureOwned>> },
 }
 
 impl StreamEnd {
-    /// An end of responses when `closed` is set. Setting it wakes no stream: each must be polled.
-    pub(in crate::api::grpc) fn new(closed: &Arc<AtomicBool>) -> Self {
-        Self { closed: Arc::clone(closed), unread: CancellationToken::new() }
+    /// An end of responses when `closed` is set or `access` ends. Neither wakes the stream: it must
+    /// be polled.
+    pub(in crate::api::grpc) fn new(closed: &Arc<AtomicBool>, access: StreamAccess) -> Self {
+        Self { closed: Arc::clone(closed), access, unread: CancellationToken::new() }
     }
 
     /// The responses' body, with a bounded send buffer.
     pub(in crate::api::grpc) fn of_responses(self, body: Body) -> Body {
         let body = Body::new(SendBuffer::new(body));
-        let direction =
-            Direction::Responses { closed: self.closed, _unread: self.unread.drop_guard() };
+        let Self { closed, access, unread } = self;
+        let direction = Direction::Responses { closed, access, _unread: unread.drop_guard() };
         Body::new(EndingBody { body, direction, ended: false })
     }
 
@@ -72,16 +74,18 @@ impl Direction {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match self {
             Self::Responses { closed, .. } if !closed.load(Ordering::Acquire) => Poll::Pending,
-            Self::Responses { .. } => {
-                let mut trailers = HeaderMap::new();
-                let added = error::draining().add_header(&mut trailers);
-                Poll::Ready(added.is_ok().then(|| Ok(Frame::trailers(trailers))))
-            }
+            Self::Responses { .. } => Poll::Ready(last_frame(&error::draining())),
             Self::Requests { unread } => {
                 unread.as_mut().poll(context).map(|()| Some(Err(error::draining())))
             }
         }
     }
+}
+
+/// The trailers that end the responses with a status.
+pub(super) fn last_frame(status: &Status) -> Option<Result<Frame<Bytes>, Status>> {
+    let mut trailers = HeaderMap::new();
+    status.add_header(&mut trailers).is_ok().then(|| Ok(Frame::trailers(trailers)))
 }
 
 impl HttpBody for EndingBody {
@@ -94,6 +98,13 @@ impl HttpBody for EndingBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.ended {
             return Poll::Ready(None);
+        }
+        // Before the frames: they may never cease.
+        if let Direction::Responses { access, .. } = &mut self.direction
+            && let Err(reason) = access.check()
+        {
+            self.ended = true;
+            return Poll::Ready(last_frame(&error::refused_access(&reason)));
         }
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             return Poll::Ready(frame);

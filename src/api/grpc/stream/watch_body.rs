@@ -15,31 +15,56 @@ use parking_lot::Mutex;
 use prost::Message;
 use tonic::{Status, body::Body};
 
-use crate::{api::grpc::message::WatchResponse, engine::Watch};
+use super::end::last_frame;
+use crate::{
+    api::grpc::{error, message::WatchResponse},
+    auth::{AccessError, Caller},
+    engine::Watch,
+};
 
 /// The prefix of each gRPC message: a compression flag and the length.
 const PREFIX_BYTES: usize = 5;
 
 /// A watch in the extensions of the response with which the method returns it to the dispatcher.
 #[derive(Clone)]
-pub(in crate::api::grpc) struct OpenedWatch(Arc<Mutex<Option<Watch>>>);
+pub(in crate::api::grpc) struct OpenedWatch(Arc<Mutex<Option<WatchBody>>>);
 
 impl OpenedWatch {
-    pub(in crate::api::grpc) fn new(watch: Watch) -> Self {
-        Self(Arc::new(Mutex::new(Some(watch))))
+    pub(in crate::api::grpc) fn new(watch: Watch, caller: Caller) -> Self {
+        let epoch = caller.epoch();
+        Self(Arc::new(Mutex::new(Some(WatchBody { watch, caller, epoch, ended: false }))))
     }
 
     /// Makes the watch in the response's extensions its body, if there is one.
     pub(in crate::api::grpc) fn as_body(mut response: Response<Body>) -> Response<Body> {
-        match response.extensions_mut().remove().and_then(|Self(watch)| watch.lock().take()) {
-            Some(watch) => response.map(|_empty| Body::new(WatchBody(watch))),
+        match response.extensions_mut().remove().and_then(|Self(body)| body.lock().take()) {
+            Some(body) => response.map(|_empty| Body::new(body)),
             None => response,
         }
     }
 }
 
-/// A body that never ends by itself.
-struct WatchBody(Watch);
+/// A body that ends when the caller may no longer discover what it watches.
+struct WatchBody {
+    watch: Watch,
+    caller: Caller,
+    /// The epoch that the watch's scope is of.
+    epoch: u64,
+    ended: bool,
+}
+
+impl WatchBody {
+    /// Gives the watch the scope that the caller may discover at the present epoch.
+    fn meet_epoch(&mut self) -> Result<(), AccessError> {
+        let epoch = self.caller.epoch();
+        if epoch != self.epoch {
+            let permit = self.caller.watch(self.watch.subjects())?;
+            self.watch.set_scope(permit);
+            self.epoch = epoch;
+        }
+        Ok(())
+    }
+}
 
 impl HttpBody for WatchBody {
     type Data = Bytes;
@@ -49,8 +74,15 @@ impl HttpBody for WatchBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let (event, cursor) = ready!(self.0.poll_next(context));
-        let message = WatchResponse::new(&event, self.0.filter(), cursor);
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if let Err(reason) = self.meet_epoch() {
+            self.ended = true;
+            return Poll::Ready(last_frame(&error::refused_access(&reason)));
+        }
+        let (event, cursor) = ready!(self.watch.poll_next(context));
+        let message = WatchResponse::new(&event, self.watch.filter(), cursor);
         Poll::Ready(Some(Ok(Frame::data(framed(&message)))))
     }
 }

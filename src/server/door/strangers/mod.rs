@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use self::table::{Origin, Table};
 pub(crate) use self::{
-    acquaintance::Acquaintance,
+    acquaintance::{Acquaintance, Visit},
     closing::{Closing, End},
 };
 

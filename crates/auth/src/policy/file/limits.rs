@@ -7,7 +7,7 @@ use waypost_config::{
 
 use super::{list, names::Names, tables};
 use crate::policy::{
-    limits::{Limits, PrincipalLimits},
+    limits::{PolicyLimits, PrincipalLimits},
     pattern::{NamePart, PrincipalPattern, name_part},
 };
 
@@ -17,8 +17,8 @@ enum Limit {
     OfNamespace(NamePart, usize),
 }
 
-pub(super) fn read(file: &mut Section<'_>, names: &Names<'_>) -> Result<Limits, Invalid> {
-    let mut limits = Limits::default();
+pub(super) fn read(file: &mut Section<'_>, names: &Names<'_>) -> Result<PolicyLimits, Invalid> {
+    let mut limits = PolicyLimits::default();
     for limit in tables(file, "limit", |section| read_limit(section, names))? {
         match limit {
             Limit::OfPrincipals(who, limit) => {

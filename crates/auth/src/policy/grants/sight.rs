@@ -17,7 +17,8 @@ pub struct Sight {
 
 impl Sight {
     /// Builds a sight of all services.
-    pub(super) fn whole() -> Self {
+    #[must_use]
+    pub fn whole() -> Self {
         Self { parts: None }
     }
 

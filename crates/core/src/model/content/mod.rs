@@ -94,6 +94,11 @@ impl Content {
         }
     }
 
+    /// Copies the host.
+    pub fn host(&self) -> Host {
+        Host::from_valid(self.view().host)
+    }
+
     /// Copies the parts.
     pub fn parts(&self) -> Parts {
         let view = self.view();

@@ -1,0 +1,188 @@
+//! The gate of the server: it identifies the caller of each request, once for a credential on a
+//! connection.
+
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+
+use http::{HeaderValue, Request, header::AUTHORIZATION};
+use parking_lot::Mutex;
+use tokio::{select, sync::Notify, time::sleep_until};
+use waypost_auth::{certificate::PeerCertificate, policy::Unauthenticated};
+
+use super::{
+    caller::Caller,
+    error::AccessError,
+    origin,
+    session::{Credential, Session},
+    trust::TrustCell,
+};
+use crate::clock::Clock;
+
+/// The credentials that one connection may use at a time: a proxy brings those of several callers.
+/// Beyond, the oldest is judged again when it is used next.
+const SESSIONS_MAX: usize = 64;
+
+/// The gate of the server.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    clock: Clock,
+    /// `None`: no policy, every caller may do everything.
+    trust: Option<Arc<TrustCell>>,
+    hosts: HostCheck,
+}
+
+/// The requests that a listener takes, by the host that they name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostCheck {
+    /// Those to this machine: clear text on loopback.
+    Local,
+    /// All.
+    None,
+}
+
+/// The peer of a connection.
+#[derive(Debug, Clone, Default)]
+pub struct Peer {
+    /// The address; `None` in a simulation.
+    pub address: Option<SocketAddr>,
+    /// The certificate that it proved in the handshake.
+    pub certificate: Option<Arc<PeerCertificate>>,
+}
+
+/// The identities of one connection.
+pub(crate) struct ConnectionGate {
+    gate: Gate,
+    peer: Peer,
+    /// The caller without a token.
+    base: Caller,
+    /// The callers by the values of `authorization`, the latest last.
+    by_token: Mutex<Vec<(HeaderValue, Caller)>>,
+    /// Notified when a caller is added, whose identity may end before all others.
+    added: Notify,
+}
+
+impl Gate {
+    /// A gate that lets every caller do everything.
+    pub fn open(clock: Clock, hosts: HostCheck) -> Self {
+        Self { clock, trust: None, hosts }
+    }
+
+    /// A gate that judges callers.
+    pub fn new(clock: Clock, trust: Arc<TrustCell>, hosts: HostCheck) -> Self {
+        Self { clock, trust: Some(trust), hosts }
+    }
+
+    /// Returns what callers are judged by; `None` without a policy.
+    pub fn trust(&self) -> Option<&Arc<TrustCell>> {
+        self.trust.as_ref()
+    }
+
+    /// Makes the gate of one connection.
+    pub(crate) fn connect(&self, peer: Peer) -> ConnectionGate {
+        let base = match &self.trust {
+            None => Caller::unrestricted(),
+            Some(trust) => {
+                let credential = match &peer.certificate {
+                    Some(certificate) => Credential::Certificate(Arc::clone(certificate)),
+                    None => Credential::Anonymous,
+                };
+                self.caller(trust, credential, &peer)
+            }
+        };
+        ConnectionGate {
+            gate: self.clone(),
+            peer,
+            base,
+            by_token: Mutex::default(),
+            added: Notify::new(),
+        }
+    }
+
+    fn caller(&self, trust: &Arc<TrustCell>, credential: Credential, peer: &Peer) -> Caller {
+        let address = peer.address.map(|address| address.ip().to_canonical());
+        Caller::new(Session::start(Arc::clone(trust), self.clock, credential, address))
+    }
+}
+
+impl ConnectionGate {
+    /// Identifies the caller of a request.
+    ///
+    /// Errors: the request is not for this machine, or its credentials are invalid.
+    pub(crate) fn identify<B>(&self, request: &Request<B>) -> Result<Caller, AccessError> {
+        if self.gate.hosts == HostCheck::Local && !origin::is_local(request) {
+            return Err(AccessError::WrongAuthority);
+        }
+        let Some(trust) = &self.gate.trust else { return Ok(self.base.clone()) };
+        let mut tokens = request.headers().get_all(AUTHORIZATION).iter();
+        let caller = match (tokens.next(), tokens.next()) {
+            (None, _) => self.base.clone(),
+            (Some(token), None) => self.with_token(trust, token),
+            (Some(_), Some(_)) => return Err(Unauthenticated::GivenTwice.into()),
+        };
+        caller.check()?;
+        Ok(caller)
+    }
+
+    fn with_token(&self, trust: &Arc<TrustCell>, token: &HeaderValue) -> Caller {
+        let mut by_token = self.by_token.lock();
+        let found = by_token.iter().rev().find(|(value, _)| value == token);
+        if let Some((_, caller)) = found {
+            return caller.clone();
+        }
+        let mut token = token.clone();
+        token.set_sensitive(true);
+        let credential = Credential::Token(token.clone(), self.peer.certificate.clone());
+        let caller = self.gate.caller(trust, credential, &self.peer);
+        if caller.is_identified() {
+            if by_token.len() >= SESSIONS_MAX {
+                by_token.remove(0);
+            }
+            by_token.push((token, caller.clone()));
+            self.added.notify_one();
+        }
+        caller
+    }
+
+    /// Returns whether the certificate of the connection is not accepted any more, so that its peer
+    /// must connect anew.
+    pub(crate) fn has_ended(&self) -> bool {
+        let ended = Err(AccessError::Unauthenticated(Unauthenticated::CertificateNamesNobody));
+        let checked = self.base.check();
+        self.peer.certificate.is_some() && checked.is_err() && checked != ended
+    }
+
+    /// Returns the time until the next of the identities ends.
+    fn next_deadline(&self) -> Option<Duration> {
+        let base = self.base.time_left();
+        let by_token = self.by_token.lock();
+        by_token.iter().filter_map(|(_, caller)| caller.time_left()).chain(base).min()
+    }
+
+    /// Waits until a caller of this connection may have lost its identity or a right: at a new
+    /// epoch, and at the end of a credential. Cancel safe.
+    pub(crate) async fn changed(&self) {
+        let Some(trust) = &self.gate.trust else { return std::future::pending().await };
+        let mut epochs = trust.epochs();
+        epochs.mark_unchanged();
+        loop {
+            let next = self.next_deadline();
+            let deadline = async {
+                match next {
+                    Some(left) => sleep_until(self.gate.clock.after(left)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            select! {
+                // The sender lives as long as the gate.
+                _ = epochs.changed() => return,
+                () = deadline => return,
+                () = self.added.notified() => {}
+            }
+        }
+    }
+}
+
+impl fmt::Debug for ConnectionGate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ConnectionGate").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,83 @@
+//! Follows the files that callers are judged by: reads all of them again when the content of one
+//! changes, and at SIGHUP, and puts them into force as a whole, or not.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{select, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use waypost_config::reload::Hangup;
+use waypost_serving::tasks;
+
+use super::trust_files::{TrustContents, TrustFiles};
+use crate::{auth::TrustCell, clock::Clock, engine::Engine};
+
+/// The interval in which the files are read.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The time for which all files must stay as they are before they are judged.
+const SETTLE_TIME: Duration = Duration::from_millis(100);
+/// The longest wait for files to settle, in settle times. Beyond, they are judged as they are.
+const SETTLES_MAX: u32 = 5;
+
+/// The follower of the files.
+pub(super) struct Follower {
+    pub(super) files: TrustFiles,
+    pub(super) trust: Arc<TrustCell>,
+    pub(super) engine: Engine,
+    pub(super) clock: Clock,
+}
+
+impl Follower {
+    /// Follows the files until `stop` is cancelled. Judges those at the start once more: they may
+    /// have changed since the version in force was read.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let mut hangup = Hangup::new();
+        let mut judged = None;
+        loop {
+            let requested = select! {
+                () = stop.cancelled() => return,
+                () = hangup.received() => true,
+                () = sleep(INTERVAL) => false,
+            };
+            let seen = self.read().await;
+            if !requested && judged.as_ref() == Some(&seen) {
+                continue;
+            }
+            let settled = self.settle(seen).await;
+            self.judge(&settled);
+            judged = Some(settled);
+        }
+    }
+
+    async fn read(&self) -> TrustContents {
+        let files = self.files.clone();
+        tasks::block(move || files.read()).await
+    }
+
+    /// Reads the files again until two reads are the same.
+    async fn settle(&self, mut seen: TrustContents) -> TrustContents {
+        for _ in 0..SETTLES_MAX {
+            sleep(SETTLE_TIME).await;
+            let again = self.read().await;
+            if again == seen {
+                break;
+            }
+            seen = again;
+        }
+        seen
+    }
+
+    /// Puts the files into force, or logs their errors.
+    fn judge(&self, contents: &TrustContents) {
+        match self.files.judge(contents, self.clock.wall()) {
+            Ok((policy, tls)) => {
+                let enforced = policy.is_enforced();
+                self.engine.replace_policy(|| self.trust.replace(policy, tls, self.clock.wall()));
+                info!(epoch = self.trust.epoch(), enforced, "policy and certificates in force");
+            }
+            Err(errors) => {
+                error!(%errors, "invalid policy or certificates, keeping the previous ones");
+            }
+        }
+    }
+}
