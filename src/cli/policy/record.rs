@@ -65,7 +65,16 @@ impl<R: BufRead> AuditRecords<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use waypost_auth::policy::{Action, Principal};
+    use waypost_serving::tasks::Tasks;
+
     use super::*;
+    use crate::{
+        auth::audit::{AuditDestination, AuditKind, AuditLog, AuditOutcome, AuditRecord},
+        clock::Clock,
+    };
 
     fn read(text: &[u8]) -> (Vec<RecordedCall>, u64) {
         let mut records = AuditRecords::new(text);
@@ -102,5 +111,37 @@ mod tests {
         let (found, malformed) = read(text.as_bytes());
         assert_eq!((found.len(), malformed), (1, 2));
         assert_eq!(read(b""), (Vec::new(), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn records_that_the_server_writes_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, tasks) = (directory.path().join("audit"), Tasks::default());
+        let destination = AuditDestination::File(path.clone());
+        let log = AuditLog::start(destination, &tasks, Clock::start()).unwrap();
+        for outcome in [AuditOutcome::Allowed, AuditOutcome::Denied, AuditOutcome::Denied] {
+            log.record(AuditRecord {
+                principal: Some(Principal::parse("token/ci").unwrap()),
+                action: Some(Action::Register),
+                namespace: Some("shop".parse().unwrap()),
+                service: Some("orders".parse().unwrap()),
+                reason: (outcome == AuditOutcome::Denied).then_some("NOT_ALLOWED"),
+                ..AuditRecord::new(AuditKind::Call, outcome)
+            });
+        }
+        log.record(AuditRecord::new(AuditKind::Trust, AuditOutcome::Failed));
+        assert!(tasks.join(Duration::from_secs(1)).await);
+        let (found, malformed) = read(&std::fs::read(path).unwrap());
+        let expected = |outcome: &str, reason: Option<&str>, count| RecordedCall {
+            principal: "token/ci".to_owned(),
+            action: "register".to_owned(),
+            namespace: Some("shop".to_owned()),
+            service: Some("orders".to_owned()),
+            outcome: outcome.to_owned(),
+            reason: reason.map(str::to_owned),
+            count,
+        };
+        let denied = expected("denied", Some("NOT_ALLOWED"), Some(2));
+        assert_eq!((found, malformed), (vec![expected("allowed", None, None), denied], 0));
     }
 }
