@@ -10,6 +10,7 @@ mod policy;
 mod reach;
 mod refusals;
 mod register;
+mod secured;
 mod support;
 mod watch;
 
