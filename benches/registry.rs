@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use divan::{Bencher, black_box, counter::ItemsCount};
 use tokio::runtime::Runtime;
 use waypost::{
-    auth::{Caller, WatchedServices},
+    auth::{Caller, WatchTarget},
     clock::Clock,
     engine::{Engine, WatchEvent},
     model::{
@@ -206,7 +206,7 @@ fn change_to_watches(bencher: Bencher<'_, '_>, watches: usize) {
     let (told, mut heard) = tokio::sync::mpsc::channel(watches);
     let tasks = Tasks::default();
     for _ in 0..watches {
-        let subjects = WatchedServices::Services([Arc::new(service(0))].into());
+        let subjects = WatchTarget::Services([Arc::new(service(0))].into());
         let permit = Caller::unrestricted().watch(subjects).unwrap();
         let _runtime = runtime.enter();
         let mut watch = engine.watch(permit, Filter::default(), None);

@@ -20,7 +20,7 @@ use super::{
     http::{dated, not_found, refused},
 };
 use crate::{
-    auth::{AccessError, Caller},
+    auth::{AccessError, Caller, Gate},
     clock::Clock,
     engine::Engine,
     model::Limits,
@@ -42,8 +42,8 @@ impl Router {
     }
 
     /// Serves the registry from here on.
-    pub fn open(&self, engine: &Engine, limits: &Arc<Limits>) {
-        self.grpc.open(engine, limits, self.clock);
+    pub fn open(&self, engine: &Engine, limits: &Arc<Limits>, gate: &Gate) {
+        self.grpc.open(engine, limits, self.clock, gate);
     }
 
     /// Refuses calls from here on. An open stream ends when it is polled next, which its connection

@@ -28,9 +28,17 @@ const DECIDED_MAX: usize = 4_096;
 #[derive(Debug, Clone)]
 pub struct Caller(Option<Arc<Session>>);
 
+/// The identity of a caller, with its rights at an epoch.
+#[derive(Debug)]
+pub(crate) struct CallerIdentity {
+    pub(crate) authentication: Authentication,
+    pub(crate) grants: Grants,
+    pub(crate) epoch: u64,
+}
+
 /// The scope of a namespace watch, or the services that it names.
 #[derive(Debug, Clone)]
-pub enum WatchedServices {
+pub enum WatchTarget {
     /// All services of a namespace that the caller may discover.
     Namespace(Name),
     /// These services.
@@ -139,15 +147,15 @@ impl Caller {
     }
 
     /// Allows to watch services.
-    pub fn watch(&self, subjects: WatchedServices) -> Result<Permit<WatchScope>, AccessError> {
+    pub fn watch(&self, subjects: WatchTarget) -> Result<Permit<WatchScope>, AccessError> {
         let scope = match subjects {
-            WatchedServices::Services(keys) => {
+            WatchTarget::Services(keys) => {
                 for key in &keys {
                     self.decide(Action::Discover, Scope::Service(key))?;
                 }
                 WatchScope::Services(keys)
             }
-            WatchedServices::Namespace(namespace) => {
+            WatchTarget::Namespace(namespace) => {
                 let sight = self.sight(&namespace)?;
                 WatchScope::Namespace(namespace, sight)
             }
@@ -194,6 +202,14 @@ impl Caller {
         let judgement = session.judgement();
         let valid = valid(session, &judgement);
         valid.is_ok_and(|(authentication, _)| !authentication.principal.is_anonymous())
+    }
+
+    /// Returns the identity; `None` without a policy, or if it is not valid.
+    pub(crate) fn identity(&self) -> Option<CallerIdentity> {
+        let session = self.0.as_ref()?;
+        let judgement = session.judgement();
+        let (authentication, grants) = valid(session, &judgement).ok()?.clone();
+        Some(CallerIdentity { authentication, grants, epoch: judgement.epoch })
     }
 
     /// Returns whether the credentials were accepted.

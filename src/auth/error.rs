@@ -17,7 +17,10 @@ pub enum AccessError {
     #[error(transparent)]
     Unauthenticated(#[from] Unauthenticated),
     /// The caller is known, and no rule allows the act.
-    #[error("{} may not {action} {object}: no rule of the policy allows it", shortened(principal))]
+    #[error(
+        "{} lacks the right to {action} {object}: no rule of the policy gives it",
+        shortened(principal)
+    )]
     NotAllowed {
         /// The caller.
         principal: Principal,
@@ -61,7 +64,14 @@ pub enum AccessObject {
 
 impl std::fmt::Display for ActionName {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(self.0.name())
+        formatter.write_str(match self.0 {
+            Action::Probe => "probe",
+            Action::Discover => "discover",
+            Action::Register => "register",
+            Action::Operate => "operate on",
+            Action::Status => "read the status of",
+            Action::Backup => "copy the store of",
+        })
     }
 }
 

@@ -76,6 +76,12 @@ impl Gate {
         self.trust.as_ref()
     }
 
+    /// Returns whether callers from other machines may do what no policy allows.
+    pub fn is_insecure(&self) -> bool {
+        let is_enforced = |trust: &Arc<TrustCell>| trust.current().policy.is_enforced();
+        self.hosts == HostCheck::None && !self.trust.as_ref().is_some_and(is_enforced)
+    }
+
     /// Makes the gate of one connection.
     pub(crate) fn connect(&self, peer: Peer) -> ConnectionGate {
         let base = match &self.trust {

@@ -15,8 +15,8 @@ mod session;
 mod tls;
 mod trust;
 
-pub(crate) use caller::LeaseRights;
-pub use caller::{Caller, WatchedServices};
+pub use caller::{Caller, WatchTarget};
+pub(crate) use caller::{CallerIdentity, LeaseRights};
 pub use error::{AccessError, AccessObject, ActionName};
 pub(crate) use gate::ConnectionGate;
 pub use gate::{Gate, HostCheck, Peer};

@@ -3,9 +3,12 @@
 //!
 //! Invariant: no decision mixes two epochs.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
@@ -35,6 +38,13 @@ pub struct TrustCell {
     /// The epoch of `current`, or the one before it.
     epoch: AtomicU64,
     epochs: watch::Sender<u64>,
+}
+
+impl Trust {
+    /// Returns the end of the server's own certificate; `None` if the port speaks clear text.
+    pub(crate) fn certificate_expires(&self) -> Option<SystemTime> {
+        self.tls.as_ref().map(|tls| tls.lifetime().not_after)
+    }
 }
 
 impl TrustCell {

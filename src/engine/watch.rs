@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{PublishedState, signals::Waiter};
 use crate::{
-    auth::{Permit, WatchScope, WatchedServices},
+    auth::{Permit, WatchScope, WatchTarget},
     model::{Change, Cursor, Filter, Revision, ServiceKey, Visibility},
     registry::{LogEntry, RosterChunk, Service},
 };
@@ -122,10 +122,10 @@ impl Watch {
     }
 
     /// Returns what the caller asked to watch.
-    pub fn subjects(&self) -> WatchedServices {
+    pub fn subjects(&self) -> WatchTarget {
         match &self.subscription.subjects {
-            WatchScope::Namespace(namespace, _) => WatchedServices::Namespace(namespace.clone()),
-            WatchScope::Services(keys) => WatchedServices::Services(keys.clone()),
+            WatchScope::Namespace(namespace, _) => WatchTarget::Namespace(namespace.clone()),
+            WatchScope::Services(keys) => WatchTarget::Services(keys.clone()),
         }
     }
 

@@ -149,7 +149,7 @@ impl Server {
         let Self { listener, address, config, clock, gate } = self;
         let seed = lease_seed().map_err(RunError::Random)?;
         let core = Core::new(config.limits.clone(), clock, seed, gate.clone()).await;
-        let report = access::report(config.insecure, gate, core.tasks.stop().clone());
+        let report = access::report(config.insecure, gate, clock, core.tasks.stop().clone());
         core.tasks.spawn("access report", report);
         let followed = TrustFiles::of(&config).zip(core.gate.trust().map(Arc::clone));
         let starting = async {
@@ -217,7 +217,7 @@ impl Core {
         let engine = Engine::start(store, loaded, self.seed, &self.limits, self.clock, &self.tasks);
         let engine = engine.map_err(RunError::Thread)?;
         let failure = engine.store_failure();
-        self.router.open(&engine, &self.limits);
+        self.router.open(&engine, &self.limits, &self.gate);
         let _once = self.engine.set(engine);
         self.health.serving().await;
         let follow = self.health.clone().follow(failure);

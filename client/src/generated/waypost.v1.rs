@@ -936,6 +936,32 @@ pub struct GetStatusResponse {
     /// is tried again every second.
     #[prost(string, tag = "11")]
     pub store_failure: ::prost::alloc::string::String,
+    /// The policy in force, and the server's own certificate.
+    #[prost(message, optional, tag = "12")]
+    pub access: ::core::option::Option<Access>,
+}
+/// What callers are judged by.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Access {
+    /// The number of the version of policy and certificates in force, counted from the start of the
+    /// server; 0 without a policy, when every caller may do everything.
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    /// The time since which this version is in force, by the server's wall clock.
+    #[prost(message, optional, tag = "2")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// The SHA-256 of the policy file, in lower-case hexadecimal.
+    #[prost(string, tag = "3")]
+    pub policy_sha256: ::prost::alloc::string::String,
+    /// Set if the policy is enforced. Otherwise calls that it does not allow are let through.
+    #[prost(bool, tag = "4")]
+    pub enforced: bool,
+    /// Set if callers from other machines may do what no policy allows (`--insecure`).
+    #[prost(bool, tag = "5")]
+    pub insecure: bool,
+    /// The end of the server's own certificate; missing if the port speaks clear text.
+    #[prost(message, optional, tag = "6")]
+    pub certificate_expires: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Mass-expiry protection at work in one namespace. It begins when more than 30 % of the leases that
 /// lived when a window began (or of all that lived within it, where they became more), and at least
@@ -988,6 +1014,45 @@ pub struct BackupResponse {
     /// The bytes, up to 1 MiB a piece.
     #[prost(bytes = "vec", tag = "1")]
     pub chunk: ::prost::alloc::vec::Vec<u8>,
+}
+/// Asks for the identity of the caller.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoAmIRequest {}
+/// The identity of the caller and its rights.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WhoAmIResponse {
+    /// The principal, such as `spiffe://prod.example/ns/shop/sa/orders` or `token/ci`; empty if the
+    /// server has no policy.
+    #[prost(string, tag = "1")]
+    pub principal: ::prost::alloc::string::String,
+    /// The kind of the credential: `certificate`, `token` or `jwt`; empty if the server has no policy.
+    #[prost(string, tag = "2")]
+    pub via: ::prost::alloc::string::String,
+    /// The end of the credential, with the time that clocks may differ; missing if it has none.
+    #[prost(message, optional, tag = "3")]
+    pub expires: ::core::option::Option<::prost_types::Timestamp>,
+    /// The rights, in the order of the policy.
+    #[prost(message, repeated, tag = "4")]
+    pub grants: ::prost::alloc::vec::Vec<Grant>,
+    /// The number of the version of the policy that gave them; 0 if the server has no policy.
+    #[prost(uint64, tag = "5")]
+    pub epoch: u64,
+}
+/// A right of a caller.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Grant {
+    /// The actions: `probe`, `discover`, `register`, `operate`, `status`, `backup`.
+    #[prost(string, repeated, tag = "1")]
+    pub actions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The services, as NAMESPACE/SERVICE with `*` for the rest of a name: `shop/orders`, `shop/*`.
+    #[prost(string, tag = "2")]
+    pub on: ::prost::alloc::string::String,
+    /// The hosts at which instances may be registered: `peer`, networks, DNS names; empty: at all.
+    #[prost(string, repeated, tag = "3")]
+    pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The line of the rule in the policy file; 0 for rights that no rule gives.
+    #[prost(uint32, tag = "4")]
+    pub rule: u32,
 }
 /// Generated client implementations.
 pub mod admin_client {
@@ -1150,6 +1215,28 @@ pub mod admin_client {
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("waypost.v1.Admin", "Backup"));
             self.inner.server_streaming(req, path, codec).await
+        }
+        /// The identity of the caller and its rights, as the policy in force gives them. Every known caller
+        /// may call it.
+        ///
+        /// Errors: `UNAUTHENTICATED` without credentials, where the server has a policy.
+        pub async fn who_am_i(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WhoAmIRequest>,
+        ) -> std::result::Result<tonic::Response<super::WhoAmIResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/waypost.v1.Admin/WhoAmI");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("waypost.v1.Admin", "WhoAmI"));
+            self.inner.unary(req, path, codec).await
         }
     }
 }

@@ -27,7 +27,7 @@ use super::{
     stream::{OpenedWatch, StreamAccess, StreamEnd},
 };
 use crate::{
-    auth::{AccessError, Caller},
+    auth::{AccessError, Caller, Gate},
     clock::Clock,
     engine::Engine,
     model::Limits,
@@ -62,8 +62,14 @@ impl GrpcApi {
     }
 
     /// Serves the registry from here on. Only the first call has an effect.
-    pub(in crate::api) fn open(&self, engine: &Engine, limits: &Arc<Limits>, clock: Clock) {
-        let _once = self.registry.set(RegistryServices::new(engine, limits, clock));
+    pub(in crate::api) fn open(
+        &self,
+        engine: &Engine,
+        limits: &Arc<Limits>,
+        clock: Clock,
+        gate: &Gate,
+    ) {
+        let _once = self.registry.set(RegistryServices::new(engine, limits, clock, gate));
     }
 
     /// Calls the method that the request names, within the deadline that it sets, for the caller

@@ -70,7 +70,7 @@ pub(super) fn refused_access(error: &AccessError) -> Status {
         AccessError::WrongAuthority => Code::PermissionDenied,
         AccessError::NotAllowed { principal, action, object } => {
             insert("principal", principal);
-            insert("action", action);
+            insert("action", &action.0.name());
             match object {
                 AccessObject::Server => {}
                 AccessObject::Namespace(namespace) => insert("namespace", namespace),

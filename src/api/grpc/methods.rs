@@ -63,6 +63,7 @@ impl Method {
             "/waypost.v1.Discovery/Watch" => (Registry, Discover, Stream),
             "/waypost.v1.Admin/GetStatus" => (Registry, Known, One),
             "/waypost.v1.Admin/ReleaseProtection" => (Registry, Known, One),
+            "/waypost.v1.Admin/WhoAmI" => (Registry, Known, One),
             "/waypost.v1.Admin/Backup" => (Registry, Backup, Stream),
             "/grpc.health.v1.Health/Check" => (Health, Probe, One),
             "/grpc.health.v1.Health/List" => (Health, Probe, One),

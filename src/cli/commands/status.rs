@@ -6,7 +6,7 @@ use anstyle::AnsiColor;
 use clap::Args;
 use prost_types::Timestamp;
 use serde::Serialize;
-use waypost_client::proto::{GetStatusRequest, GetStatusResponse, Protection};
+use waypost_client::proto::{Access, GetStatusRequest, GetStatusResponse, Protection};
 
 use crate::{
     cli::{
@@ -40,6 +40,17 @@ struct StatusJson<'a> {
     store_failure: Option<&'a str>,
     protection: Vec<ProtectionJson<'a>>,
     started_at: Option<String>,
+    access: AccessJson<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct AccessJson<'a> {
+    epoch: u64,
+    since: Option<String>,
+    policy_sha256: &'a str,
+    enforced: bool,
+    insecure: bool,
+    certificate_expires: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -81,7 +92,33 @@ fn record(status: &GetStatusResponse) -> StatusJson<'_> {
         store_failure: Some(status.store_failure.as_str()).filter(|why| !why.is_empty()),
         protection: protection.collect(),
         started_at: status.started_at.as_ref().map(Timestamp::to_string),
+        access: access_record(status.access.as_ref()),
     }
+}
+
+/// An earlier server reports nothing, and has no policy.
+fn access_record(access: Option<&Access>) -> AccessJson<'_> {
+    let time = |time: &Option<Timestamp>| time.as_ref().map(Timestamp::to_string);
+    AccessJson {
+        epoch: access.map_or(0, |access| access.epoch),
+        since: access.and_then(|access| time(&access.since)),
+        policy_sha256: access.map_or("", |access| &access.policy_sha256),
+        enforced: access.is_some_and(|access| access.enforced),
+        insecure: access.is_some_and(|access| access.insecure),
+        certificate_expires: access.and_then(|access| time(&access.certificate_expires)),
+    }
+}
+
+/// Returns a line about the policy, with a warning if strangers may do everything.
+fn format_policy(access: &Access) -> TableCell {
+    let Access { epoch, policy_sha256, enforced, insecure, .. } = access;
+    let digest = policy_sha256.get(..12).unwrap_or(policy_sha256);
+    let text = match (epoch, enforced) {
+        (0, _) => "none: every caller may do everything".to_owned(),
+        (_, true) => format!("enforced, version {epoch}, sha256 {digest}…"),
+        (_, false) => format!("not enforced, version {epoch}, sha256 {digest}…"),
+    };
+    if *insecure { TableCell::styled(text, AnsiColor::Red.on_default()) } else { text.into() }
 }
 
 fn table(status: &GetStatusResponse, now: WallTime) -> Table<2> {
@@ -100,6 +137,12 @@ fn table(status: &GetStatusResponse, now: WallTime) -> Table<2> {
         row("", TableCell::styled(why, AnsiColor::Red.on_default()));
     }
     row("started", format_start(status.started_at, now).into());
+    if let Some(access) = &status.access {
+        row("policy", format_policy(access));
+        if let Some(expires) = &access.certificate_expires {
+            row("certificate", format!("until {expires}").into());
+        }
+    }
     for protection in &status.protection {
         row(
             "protection",

@@ -19,7 +19,7 @@ use super::{
     start_with, with_seeds_async,
 };
 use crate::{
-    auth::WatchedServices,
+    auth::WatchTarget,
     engine::{Engine, EngineError, WatchEvent},
     model::{Change, ChangeKind, Filter, Instance, RemovalReason, Revision},
     registry::{Outcome, Target},
@@ -89,7 +89,7 @@ async fn follow_writers(random: &mut Rng, log_changes_max: usize) -> Vec<Followe
     let (ended, end) = watch::channel(None);
     let mut followers = JoinSet::new();
     for _ in 0..3 {
-        let namespace = || WatchedServices::Namespace(name("n"));
+        let namespace = || WatchTarget::Namespace(name("n"));
         let followed = [
             (namespace(), Filter::default()),
             (namespace(), in_zone("z")),
@@ -142,7 +142,7 @@ async fn snapshots_of_a_changing_namespace_are_exact() {
         }
         let mut reading = JoinSet::new();
         for _ in 0..3 {
-            let subjects = WatchedServices::Namespace(name("n"));
+            let subjects = WatchTarget::Namespace(name("n"));
             let mut follower = Follower::new(&test, &store.committed, subjects, Filter::default());
             reading.spawn(async move {
                 while follower.cursor < Revision(3_600) {
@@ -181,7 +181,7 @@ async fn snapshot_during_the_removal_of_a_service_is_exact() {
     let roster = crate::registry::Roster::default();
     let (revision, number) = (Revision(2), service.number);
     shared.directory.put(Arc::new(crate::registry::Service { key, roster, revision, number }));
-    let subjects = WatchedServices::Namespace(name("n"));
+    let subjects = WatchTarget::Namespace(name("n"));
     let mut watch = test.engine.watch(may_watch(subjects), Filter::default(), None);
     let (captured, capture) = std::sync::mpsc::sync_channel(1);
     std::thread::scope(|scope| {

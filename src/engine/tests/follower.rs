@@ -10,7 +10,7 @@ use waypost_core::testing::{Identity, fold, identity};
 
 use super::{TestEngine, may_watch};
 use crate::{
-    auth::WatchedServices,
+    auth::WatchTarget,
     engine::{Engine, Watch, WatchEvent, WatchedChange},
     model::{Change, Filter, Instance, Revision, ServiceKey},
 };
@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct Follower {
     pub(super) engine: Engine,
     pub(super) watch: Watch,
-    pub(super) subjects: WatchedServices,
+    pub(super) subjects: WatchTarget,
     pub(super) filter: Filter,
     pub(super) cursor: Revision,
     /// The folded state, and the parts of an incomplete snapshot.
@@ -37,7 +37,7 @@ impl Follower {
     pub(super) fn new(
         test: &TestEngine,
         committed: &Arc<Mutex<Vec<Change>>>,
-        subjects: WatchedServices,
+        subjects: WatchTarget,
         filter: Filter,
     ) -> Self {
         let engine = test.engine.clone();
@@ -115,8 +115,8 @@ impl Follower {
 
     fn concerns(&self, key: &ServiceKey) -> bool {
         match &self.subjects {
-            WatchedServices::Namespace(namespace) => key.namespace == *namespace,
-            WatchedServices::Services(keys) => keys.contains(key),
+            WatchTarget::Namespace(namespace) => key.namespace == *namespace,
+            WatchTarget::Services(keys) => keys.contains(key),
         }
     }
 

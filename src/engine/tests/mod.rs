@@ -25,7 +25,7 @@ use waypost_serving::tasks::Tasks;
 use crate::{
     auth::{
         Caller, DiscoverService, ListNamespace, Permit, ReadStatus, RegisterService, WatchScope,
-        WatchedServices,
+        WatchTarget,
     },
     clock::Clock,
     engine::{Engine, EngineError, Watch, WatchEvent, WatchedChange},
@@ -184,7 +184,7 @@ fn may_list(namespace: &str) -> Permit<ListNamespace> {
     Caller::unrestricted().list(name(namespace)).unwrap()
 }
 
-fn may_watch(subjects: WatchedServices) -> Permit<WatchScope> {
+fn may_watch(subjects: WatchTarget) -> Permit<WatchScope> {
     Caller::unrestricted().watch(subjects).unwrap()
 }
 
@@ -196,8 +196,8 @@ fn of(service: &str, instance: &str) -> Target {
     Target::Identity(key(service), id(instance))
 }
 
-fn named(services: &[&str]) -> WatchedServices {
-    WatchedServices::Services(services.iter().map(|service| Arc::new(key(service))).collect())
+fn named(services: &[&str]) -> WatchTarget {
+    WatchTarget::Services(services.iter().map(|service| Arc::new(key(service))).collect())
 }
 
 fn in_zone(zone: &str) -> Filter {

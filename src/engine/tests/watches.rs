@@ -11,7 +11,7 @@ use super::{
     small_log, snapshot, start, start_with,
 };
 use crate::{
-    auth::WatchedServices,
+    auth::WatchTarget,
     engine::WatchEvent,
     model::{Content, Filter, Metadata, Parts, Revision},
     store::MemoryStore,
@@ -40,7 +40,7 @@ async fn watch_of_a_namespace_has_all_its_services() {
     test.register("n/s", "a", 60_000).await;
     test.register("n/t", "b", 60_000).await;
     test.register("m/s", "x", 60_000).await;
-    let subjects = WatchedServices::Namespace(name("n"));
+    let subjects = WatchTarget::Namespace(name("n"));
     let mut watch = test.engine.watch(may_watch(subjects), Filter::default(), None);
     assert_eq!(next_event(&mut watch).await, (snapshot(&["a", "b"]), 3));
     test.register("n/new", "c", 60_000).await;
@@ -51,7 +51,7 @@ async fn watch_of_a_namespace_has_all_its_services() {
 
 #[tokio::test(start_paused = true)]
 async fn waiting_watch_wakes_for_a_change() {
-    for subjects in [named(&["n/s", "n/t"]), WatchedServices::Namespace(name("n"))] {
+    for subjects in [named(&["n/s", "n/t"]), WatchTarget::Namespace(name("n"))] {
         let test = start();
         let mut watch = test.engine.watch(may_watch(subjects), Filter::default(), None);
         assert_eq!(next_event(&mut watch).await, (snapshot(&[]), 0));
@@ -144,7 +144,7 @@ async fn dropped_wait_loses_nothing() {
 async fn watches_are_counted_while_they_are_open() {
     let test = start();
     let first = test.watch(&["s", "t"]);
-    let subjects = WatchedServices::Namespace(name("n"));
+    let subjects = WatchTarget::Namespace(name("n"));
     let second = test.engine.watch(may_watch(subjects), Filter::default(), None);
     assert_eq!(test.engine.status(&may_read_status()).watches, 2);
     drop(first);

@@ -4,6 +4,7 @@ use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status};
+use waypost_auth::policy::{Grant, Grants};
 use waypost_serving::tasks;
 
 use super::caller_of;
@@ -13,6 +14,7 @@ use crate::{
         message::{RequestParser, cursor_to_wire, time_to_wire},
         proto::{self, admin_server::Admin},
     },
+    auth::{CallerIdentity, Gate},
     clock::Clock,
     engine::Engine,
     model::{Limits, WallTime},
@@ -25,11 +27,12 @@ pub(super) struct AdminApi {
     limits: Arc<Limits>,
     clock: Clock,
     started_at: WallTime,
+    gate: Gate,
 }
 
 impl AdminApi {
-    pub(super) fn new(engine: Engine, limits: Arc<Limits>, clock: Clock) -> Self {
-        Self { engine, limits, clock, started_at: clock.wall() }
+    pub(super) fn new(engine: Engine, limits: Arc<Limits>, clock: Clock, gate: Gate) -> Self {
+        Self { engine, limits, clock, started_at: clock.wall(), gate }
     }
 
     fn protection_to_wire(&self, protected: &ProtectedNamespace) -> proto::Protection {
@@ -42,6 +45,32 @@ impl AdminApi {
             why: why.to_string(),
         }
     }
+}
+
+fn access_to_wire(gate: &Gate) -> proto::Access {
+    let insecure = gate.is_insecure();
+    let Some(trust) = gate.trust().map(|trust| trust.current()) else {
+        return proto::Access { insecure, ..proto::Access::default() };
+    };
+    let hexadecimal = |bytes: [u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    proto::Access {
+        epoch: trust.epoch,
+        since: Some(time_to_wire(trust.since)),
+        policy_sha256: hexadecimal(trust.policy.sha256()),
+        enforced: trust.policy.is_enforced(),
+        insecure,
+        certificate_expires: trust.certificate_expires().map(Into::into),
+    }
+}
+
+fn grants_to_wire(grants: &Grants) -> Vec<proto::Grant> {
+    let to_wire = |grant: Grant| proto::Grant {
+        actions: grant.actions.iter().map(|action| action.name().to_owned()).collect(),
+        on: grant.on,
+        hosts: grant.hosts.unwrap_or_default(),
+        rule: grant.line.0,
+    };
+    grants.describe().into_iter().map(to_wire).collect()
 }
 
 #[tonic::async_trait]
@@ -64,6 +93,26 @@ impl Admin for AdminApi {
             store_failure: status.store_failure.map(|error| error.to_string()).unwrap_or_default(),
             protection: status.protected.iter().map(|p| self.protection_to_wire(p)).collect(),
             started_at: Some(time_to_wire(self.started_at)),
+            access: Some(access_to_wire(&self.gate)),
+        }))
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<proto::WhoAmIRequest>,
+    ) -> Result<Response<proto::WhoAmIResponse>, Status> {
+        let Some(CallerIdentity { authentication, grants, epoch }) =
+            caller_of(&request)?.identity()
+        else {
+            let grants = grants_to_wire(&Grants::unrestricted());
+            return Ok(Response::new(proto::WhoAmIResponse { grants, ..Default::default() }));
+        };
+        Ok(Response::new(proto::WhoAmIResponse {
+            principal: authentication.principal.to_string(),
+            via: authentication.via.name().to_owned(),
+            expires: authentication.ends.map(Into::into),
+            grants: grants_to_wire(&grants),
+            epoch,
         }))
     }
 

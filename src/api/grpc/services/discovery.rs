@@ -17,7 +17,7 @@ use crate::{
         proto::{self, discovery_server::Discovery},
         stream::OpenedWatch,
     },
-    auth::{WatchScope, WatchedServices},
+    auth::{WatchScope, WatchTarget},
     engine::{Engine, ServiceSummary},
     model::{Limits, services_in_page},
 };
@@ -107,9 +107,9 @@ impl Discovery for DiscoveryApi {
             return Err(parser.violations.into_status());
         };
         let subjects = if services.is_empty() {
-            WatchedServices::Namespace(namespace)
+            WatchTarget::Namespace(namespace)
         } else {
-            WatchedServices::Services(services.into_iter().map(Arc::new).collect())
+            WatchTarget::Services(services.into_iter().map(Arc::new).collect())
         };
         let resume = request.resume.as_ref().and_then(cursor_from_wire);
         let permit = caller.watch(subjects).map_err(error::refused)?;

@@ -20,7 +20,12 @@ use super::{
         registry_server::RegistryServer,
     },
 };
-use crate::{auth::Caller, clock::Clock, engine::Engine, model::Limits};
+use crate::{
+    auth::{Caller, Gate},
+    clock::Clock,
+    engine::Engine,
+    model::Limits,
+};
 
 /// Returns the caller that the gate identified.
 fn caller_of<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
@@ -45,11 +50,11 @@ impl fmt::Debug for RegistryServices {
 }
 
 impl RegistryServices {
-    pub(super) fn new(engine: &Engine, limits: &Arc<Limits>, clock: Clock) -> Self {
+    pub(super) fn new(engine: &Engine, limits: &Arc<Limits>, clock: Clock, gate: &Gate) -> Self {
         let bytes_max = limits.message_bytes_max;
         let registry = RegistryApi::new(engine.clone(), Arc::clone(limits), clock);
         let discovery = DiscoveryApi::new(engine.clone(), Arc::clone(limits));
-        let admin = AdminApi::new(engine.clone(), Arc::clone(limits), clock);
+        let admin = AdminApi::new(engine.clone(), Arc::clone(limits), clock, gate.clone());
         Self {
             registry: RegistryServer::new(registry).max_decoding_message_size(bytes_max),
             discovery: DiscoveryServer::new(discovery).max_decoding_message_size(bytes_max),
