@@ -13,6 +13,7 @@ use crate::{
     balance::Policy,
     registration::{Heartbeats, RegisterError, Registered, Registration},
     registry::{RegistryLink, RegistryState},
+    registry_channel::RegistryChannel,
     service::{Service, WatchedServices},
     transport::Dialer,
     view::{ViewDir, Watcher},
@@ -205,6 +206,23 @@ impl Client {
     #[must_use]
     pub fn registry_state(&self) -> watch::Receiver<RegistryState> {
         self.inner.link.state()
+    }
+
+    /// Returns a channel to the registry itself, for programs that use its protocol.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), waypost_client::BuildError> {
+    /// use waypost_client::{Client, proto::discovery_client::DiscoveryClient};
+    ///
+    /// let client = Client::new("http://127.0.0.1:7510")?;
+    /// let discovery = DiscoveryClient::new(client.registry());
+    /// # drop(discovery);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn registry(&self) -> RegistryChannel {
+        RegistryChannel::new(Arc::clone(&self.inner.link))
     }
 
     /// Returns a channel to the service `name`, for clients that tonic generates. Short for

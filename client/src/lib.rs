@@ -142,6 +142,7 @@ mod metrics;
 pub mod proto;
 mod registration;
 mod registry;
+mod registry_channel;
 mod runtime;
 mod service;
 mod transport;
@@ -180,6 +181,7 @@ pub use registration::{
     OngoingCall, RegisterError, Registered, Registration, RegistrationState, Update, UpdateError,
 };
 pub use registry::{FieldViolation, Refusal, RegistryState};
+pub use registry_channel::{RegistryChannel, RegistryChannelError};
 pub use service::{Changes, ReadyError, Service};
 #[cfg(feature = "tls")]
 pub use transport::{Tls, TlsError};

@@ -48,7 +48,7 @@ const FLOORS: [Floors; 5] = [
             &["credentials", "metrics"],
             &["transport"],
             &["endpoint", "registry"],
-            &["balance", "registration"],
+            &["balance", "registration", "registry_channel"],
             &["view"],
             &["service"],
             &["adapters", "channel"],

@@ -11,7 +11,7 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use tokio::sync::watch;
 
 #[cfg(feature = "tls")]
-use super::tls::{IdentityFolder, InvalidServerId, ServerId, TlsIdentity};
+use super::tls::{FollowedFolder, InvalidServerId, ServerId, TlsIdentity};
 use super::{
     settings::Credentials,
     token::{Token, TokenError, TokenSource},
@@ -25,7 +25,7 @@ const UNKNOWN_LEFT: Duration = Duration::from_secs(180);
 /// The credentials in force. Shared by a client's connections to the registry.
 pub(crate) struct ActiveCredentials {
     #[cfg(feature = "tls")]
-    folder: Option<Arc<IdentityFolder>>,
+    folder: Option<Arc<FollowedFolder>>,
     #[cfg(feature = "tls")]
     server_id: Option<ServerId>,
     token: Option<Arc<dyn TokenSource>>,

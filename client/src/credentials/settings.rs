@@ -4,7 +4,7 @@
 use std::{fmt, sync::Arc};
 
 #[cfg(feature = "tls")]
-use super::tls::{FolderError, IdentityFolder};
+use super::tls::{FolderError, FollowedFolder};
 use super::token::TokenSource;
 
 /// Proof to the registry who this client is, and to the client that it talks to its registry.
@@ -39,7 +39,7 @@ use super::token::TokenSource;
 #[derive(Clone, Default)]
 pub struct Credentials {
     #[cfg(feature = "tls")]
-    pub(super) folder: Option<Arc<IdentityFolder>>,
+    pub(super) folder: Option<Arc<FollowedFolder>>,
     #[cfg(feature = "tls")]
     pub(super) server_id: Option<String>,
     pub(super) token: Option<Arc<dyn TokenSource>>,
@@ -61,7 +61,7 @@ impl Credentials {
     /// [`FolderError`] names the file and the reason.
     #[cfg(feature = "tls")]
     pub fn folder(path: impl Into<std::path::PathBuf>) -> Result<Self, FolderError> {
-        let folder = IdentityFolder::open(path.into())?;
+        let folder = FollowedFolder::open(path.into())?;
         Ok(Self { folder: Some(Arc::new(folder)), ..Self::default() })
     }
 

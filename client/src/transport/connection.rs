@@ -48,14 +48,14 @@ pub(crate) struct Dialer {
     pub(crate) origin: Option<Uri>,
     /// The scheme of addresses.
     pub(crate) scheme: Scheme,
-    pub(crate) opening: Opening,
+    pub(crate) opening: OpenMoment,
     /// The credentials that requests carry. For the registry alone, never for instances.
     pub(crate) credentials: Option<Arc<ActiveCredentials>>,
 }
 
 /// The moment from which a connection is open.
 #[derive(Clone, Debug)]
-pub(crate) enum Opening {
+pub(crate) enum OpenMoment {
     /// The client has sent its side of the handshake.
     Sent,
     /// The server has sent a byte, after it has judged the client's certificate.
@@ -106,7 +106,7 @@ impl Default for Dialer {
             keep_alive_timeout: Duration::from_secs(2),
             origin: None,
             scheme: Scheme::HTTP,
-            opening: Opening::Sent,
+            opening: OpenMoment::Sent,
             credentials: None,
         }
     }
@@ -128,6 +128,21 @@ pub(crate) enum SendError {
     InvalidResponse(InvalidResponse),
 }
 
+impl SendError {
+    /// The reason, for a user who knows the address.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Connect(ConnectError::Refused { source, .. }) => {
+                root_cause(&**source).to_string()
+            }
+            Self::Connect(error) => error.to_string(),
+            Self::Unsent => "the connection accepted no request".to_owned(),
+            Self::ConnectionLost(error) | Self::Stale(error) => root_cause(&**error).to_string(),
+            Self::InvalidResponse(reason) => reason.to_string(),
+        }
+    }
+}
+
 impl Dialer {
     /// Connects to `address`, an `http` URI. Cancel safe: nothing stays behind.
     pub(crate) async fn open(&self, address: Uri) -> Result<Connection, ConnectError> {
@@ -142,9 +157,9 @@ impl Dialer {
         let refused = |source| ConnectError::Refused { address: address.clone(), source };
         let stream = self.connector.open(address.clone()).await.map_err(refused)?;
         let requests = match &self.opening {
-            Opening::Sent => self.start_http2(stream, &address).await?,
+            OpenMoment::Sent => self.start_http2(stream, &address).await?,
             #[cfg(feature = "tls")]
-            Opening::FirstByte { server } => {
+            OpenMoment::FirstByte { server } => {
                 let (stream, first_read) = super::first_read::FirstRead::new(stream);
                 let requests = self.start_http2(Box::new(stream), &address).await?;
                 let closed = |_| ConnectError::Closed { address: address.to_string().into() };
@@ -241,6 +256,20 @@ impl Connection {
         Ok(response)
     }
 
+    /// Sends a request to the registry, with the token. Without one, the response has the status of
+    /// a registry that refuses the credentials.
+    pub(crate) async fn send_authorized(
+        self,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, SendError> {
+        if let Some(credentials) = &self.credentials
+            && let Err(error) = credentials.authorize(request.headers_mut())
+        {
+            return Ok(no_token_status(&error).into_http());
+        }
+        Ok(self.send(request).await?.map(Body::new))
+    }
+
     fn target(&self, path: &Uri) -> Uri {
         let mut parts = uri::Parts::default();
         parts.scheme = self.origin.scheme().cloned();
@@ -266,17 +295,12 @@ impl tower::Service<Request<Body>> for Connection {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let connection = self.clone();
         Box::pin(async move {
-            if let Some(credentials) = &connection.credentials
-                && let Err(error) = credentials.authorize(request.headers_mut())
-            {
-                return Ok(no_token_status(&error).into_http());
-            }
             let address = Arc::clone(&connection.address);
-            Ok(match connection.send(request).await {
-                Ok(response) => response.map(Body::new),
+            Ok(match connection.send_authorized(request).await {
+                Ok(response) => response,
                 Err(SendError::Connect(error)) => {
                     Status::unavailable(error.to_string()).into_http()
                 }

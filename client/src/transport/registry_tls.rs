@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 
 use super::{
-    connection::{Dialer, Opening},
+    connection::{Dialer, OpenMoment},
     connector::Connector,
 };
 use crate::credentials::{ActiveCredentials, tls::TlsFailure};
@@ -42,7 +42,7 @@ pub(crate) fn secure(
     Some(Dialer {
         connector: Connector::new(connector),
         scheme: Scheme::HTTPS,
-        opening: Opening::FirstByte { server: expected },
+        opening: OpenMoment::FirstByte { server: expected },
         ..dialer.clone()
     })
 }

@@ -12,13 +12,16 @@ use tokio_rustls::TlsAcceptor;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status};
 use waypost_client::{BalancedChannel, Client, Tls, TlsError};
-use waypost_testing::greeter::{
-    GreetRequest, GreetResponse,
-    greeter_client::GreeterClient,
-    greeter_server::{Greeter, GreeterServer},
+use waypost_testing::{
+    authority::{TestAuthority, server_tls},
+    greeter::{
+        GreetRequest, GreetResponse,
+        greeter_client::GreeterClient,
+        greeter_server::{Greeter, GreeterServer},
+    },
 };
 
-use crate::support::{Authority, Fake, Network, Process, Vouched, acceptor};
+use crate::support::{Fake, Network, Process};
 
 /// Responds with the authority of the call.
 struct Replica;
@@ -84,17 +87,17 @@ async fn greet(tls: Tls, address: SocketAddr) -> Result<String, Status> {
 
 #[tokio::test]
 async fn instance_with_the_name_of_its_service_is_trusted_at_any_address() {
-    let authority = Authority::new();
-    let address = serve(acceptor(&authority.vouch("greeter"), &[])).await;
+    let authority = TestAuthority::new("ca");
+    let address = serve(server_tls(&authority.issue("greeter"), &[])).await;
     let tls = Tls::new(authority.pem().as_bytes()).unwrap();
     assert_eq!(greet(tls, address).await.unwrap(), "hello you");
 }
 
 #[tokio::test]
 async fn instance_with_another_name_is_not_called() {
-    let authority = Authority::new();
+    let authority = TestAuthority::new("ca");
     for name in ["orders", "10.0.0.1"] {
-        let address = serve(acceptor(&authority.vouch(name), &[])).await;
+        let address = serve(server_tls(&authority.issue(name), &[])).await;
         let tls = Tls::new(authority.pem().as_bytes()).unwrap();
         let status = greet(tls, address).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable);
@@ -104,8 +107,8 @@ async fn instance_with_another_name_is_not_called() {
 
 #[tokio::test]
 async fn expected_name_can_be_configured() {
-    let authority = Authority::new();
-    let address = serve(acceptor(&authority.vouch("backends.internal"), &[])).await;
+    let authority = TestAuthority::new("ca");
+    let address = serve(server_tls(&authority.issue("backends.internal"), &[])).await;
     let tls = Tls::new(authority.pem().as_bytes()).unwrap();
     let named = tls.clone().server_name("backends.internal").unwrap();
     assert_eq!(greet(named, address).await.unwrap(), "hello you");
@@ -114,18 +117,19 @@ async fn expected_name_can_be_configured() {
 
 #[tokio::test]
 async fn untrusted_instance_is_not_called() {
-    let address = serve(acceptor(&Authority::new().vouch("greeter"), &[])).await;
-    let tls = Tls::new(Authority::new().pem().as_bytes()).unwrap();
+    let address = serve(server_tls(&TestAuthority::new("other").issue("greeter"), &[])).await;
+    let tls = Tls::new(TestAuthority::new("ca").pem().as_bytes()).unwrap();
     let status = greet(tls, address).await.unwrap_err();
     assert!(status.message().contains("certificate"), "{status:?}");
 }
 
 #[tokio::test]
 async fn client_certificate_is_sent_on_request() {
-    let authority = Authority::new();
-    let address = serve(acceptor(&authority.vouch("greeter"), &[&authority])).await;
+    let authority = TestAuthority::new("ca");
+    let address = serve(server_tls(&authority.issue("greeter"), &[&authority])).await;
     let nameless = Tls::new(authority.pem().as_bytes()).unwrap();
-    let Vouched { certificate, key } = authority.vouch("caller");
+    let (certificate, key) = authority.issue("caller");
+    let (certificate, key) = (certificate.pem(), key.serialize_pem());
     let known = nameless.clone().identity(certificate.as_bytes(), key.as_bytes()).unwrap();
     assert_eq!(greet(known, address).await.unwrap(), "hello you");
     assert_eq!(greet(nameless, address).await.unwrap_err().code(), Code::Unavailable);
@@ -133,11 +137,12 @@ async fn client_certificate_is_sent_on_request() {
 
 #[test]
 fn invalid_certificate_key_and_name_are_refused() {
-    let authority = Authority::new();
+    let authority = TestAuthority::new("ca");
     let pem = authority.pem();
     let tls = Tls::new(pem.as_bytes()).unwrap();
-    let Vouched { certificate, key } = authority.vouch("caller");
-    let another = authority.vouch("caller").key;
+    let (certificate, key) = authority.issue("caller");
+    let (certificate, key) = (certificate.pem(), key.serialize_pem());
+    let another = authority.issue("caller").1.serialize_pem();
     let damaged = pem.replacen('M', "!", 1);
     for roots in ["", "no PEM", &key, &damaged, "-----BEGIN CERTIFICATE-----\nAAAA\n"] {
         let refused = Tls::new(roots.as_bytes());

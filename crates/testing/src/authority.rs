@@ -1,4 +1,4 @@
-//! A certificate authority for tests: identity folders, and TLS from a caller's side.
+//! A certificate authority for tests: identity folders, and TLS from both sides.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::SystemTime};
 
@@ -8,11 +8,12 @@ use rcgen::{
 };
 use tempfile::TempDir;
 use tokio_rustls::{
-    TlsConnector,
+    TlsAcceptor, TlsConnector,
     rustls::{
-        ClientConfig, RootCertStore,
+        ClientConfig, RootCertStore, ServerConfig,
         crypto::ring,
         pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+        server::WebPkiClientVerifier,
     },
 };
 
@@ -51,6 +52,12 @@ impl TestAuthority {
         })
     }
 
+    /// Issues a certificate that ends at a time.
+    #[must_use]
+    pub fn issue_until(&self, name: &str, end: SystemTime) -> (Certificate, KeyPair) {
+        self.issue_with(name, |params| params.not_after = end.into())
+    }
+
     fn issue_with(
         &self,
         name: &str,
@@ -76,18 +83,20 @@ impl TestAuthority {
         directory
     }
 
+    /// Makes an identity folder with this authority's certificate alone.
+    #[must_use]
+    pub fn folder_of_roots(&self) -> TempDir {
+        let directory = tempfile::tempdir().expect("a directory");
+        write(directory.path(), "ca.crt", &self.pem());
+        directory
+    }
+
     /// Writes the files of an identity folder.
     pub fn write_folder(&self, directory: &Path, identity: &(Certificate, KeyPair)) {
         let (certificate, key) = identity;
-        for (name, text) in [
-            ("tls.crt", certificate.pem()),
-            ("tls.key", key.serialize_pem()),
-            ("ca.crt", self.pem()),
-        ] {
-            let path = directory.join(name);
-            fs::write(&path, text).expect("written");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a mode");
-        }
+        write(directory, "tls.crt", &certificate.pem());
+        write(directory, "tls.key", &key.serialize_pem());
+        write(directory, "ca.crt", &self.pem());
     }
 
     /// Makes the TLS of a caller that trusts this authority, with a certificate or without one.
@@ -109,6 +118,38 @@ impl TestAuthority {
         config.alpn_protocols = vec![b"h2".to_vec()];
         TlsConnector::from(Arc::new(config))
     }
+}
+
+/// Makes the TLS of a server. It demands certificates of `callers` where there are any, and asks
+/// for none otherwise.
+#[must_use]
+pub fn server_tls(identity: &(Certificate, KeyPair), callers: &[&TestAuthority]) -> TlsAcceptor {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("versions");
+    let builder = if callers.is_empty() {
+        builder.with_no_client_auth()
+    } else {
+        let mut roots = RootCertStore::empty();
+        for authority in callers {
+            roots.add(authority.0.der().clone()).expect("a root");
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        builder.with_client_cert_verifier(verifier.build().expect("roots"))
+    };
+    let (certificate, key) = identity;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let config = builder.with_single_cert(vec![certificate.der().clone()], key);
+    let mut config = config.expect("a key that fits");
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+fn write(directory: &Path, name: &str, text: &str) {
+    let path = directory.join(name);
+    fs::write(&path, text).expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a mode");
 }
 
 fn key() -> KeyPair {

@@ -24,7 +24,7 @@ const ROOTS: &str = "ca.crt";
 const FILE_BYTES_MAX: usize = 4 << 20;
 
 /// A folder that is followed by content.
-pub(crate) struct IdentityFolder {
+pub(crate) struct FollowedFolder {
     path: PathBuf,
     current: ArcSwap<TlsIdentity>,
     /// The digest of the content that was judged last.
@@ -45,7 +45,7 @@ impl PartialEq for FolderContent {
     }
 }
 
-impl IdentityFolder {
+impl FollowedFolder {
     /// Reads the folder for the first time. Blocks.
     pub(crate) fn open(path: PathBuf) -> Result<Self, FolderError> {
         let content = FolderContent::read(&path);
@@ -86,9 +86,9 @@ impl IdentityFolder {
     }
 }
 
-impl fmt::Debug for IdentityFolder {
+impl fmt::Debug for FollowedFolder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("IdentityFolder").field("path", &self.path).finish_non_exhaustive()
+        formatter.debug_struct("FollowedFolder").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -184,7 +184,7 @@ mod tests {
     fn an_incomplete_or_invalid_folder_is_refused_at_the_start() {
         let directory = tempfile::tempdir().unwrap();
         let folder = directory.path();
-        let open = || IdentityFolder::open(folder.to_owned()).map(drop);
+        let open = || FollowedFolder::open(folder.to_owned()).map(drop);
         let whole = pems();
         let [chain, key, roots] = &whole;
         let other = pems();
@@ -224,7 +224,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_owned();
         write(&path, &pems());
-        let folder = IdentityFolder::open(path.clone()).unwrap();
+        let folder = FollowedFolder::open(path.clone()).unwrap();
         let first = folder.current();
         folder.poll().await;
         let next = pems();

@@ -13,7 +13,7 @@ mod server_id;
 pub use self::folder_error::FolderError;
 pub(crate) use self::{
     failure::TlsFailure,
-    folder::IdentityFolder,
+    folder::FollowedFolder,
     identity::TlsIdentity,
     pem::{certificates, client_config},
     server_id::{InvalidServerId, ServerId},

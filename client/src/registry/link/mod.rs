@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use http::Uri;
+use http::{Request, Response, Uri};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::Status;
+use tonic::{Status, body::Body};
 
 use super::{
     failback::{Failback, PRIMARY},
@@ -25,7 +25,7 @@ use crate::{
     credentials::ActiveCredentials,
     proto::{HeartbeatRequest, registry_client::RegistryClient},
     runtime::{backoff::Backoff, clock, tasks},
-    transport::{Connection, Dialer, SharedConnection},
+    transport::{ConnectError, Connection, Dialer, SendError, SharedConnection},
 };
 
 /// The longest that a single request to the registry may take.
@@ -219,18 +219,34 @@ impl RegistryLink {
     }
 
     async fn connect_to(&self, index: usize) -> Result<RegistryConnection, RequestFailure> {
-        let address = &self.addresses[index];
-        let peer = Arc::clone(&address.authority);
+        let peer = Arc::clone(&self.addresses[index].authority);
         // Read first: a change meanwhile is one after the request.
         let credentials_version = self.credentials_version();
-        match address.connection.connect(&address.dialer, &address.authority).await {
+        match self.open(index).await {
             Ok(transport) => Ok(RegistryConnection { transport, peer, index, credentials_version }),
             Err(error) => {
                 let status = Status::unavailable(error.to_string());
-                self.mark_failed(index, message(&status));
                 Err(RequestFailure { peer, status, credentials_version })
             }
         }
+    }
+
+    async fn open(&self, index: usize) -> Result<Connection, ConnectError> {
+        let address = &self.addresses[index];
+        let opened = address.connection.connect(&address.dialer, &address.authority).await;
+        opened.inspect_err(|error| self.mark_failed(index, &error.to_string()))
+    }
+
+    /// Sends a request of a generated client over the connection in use. Cancel safe.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
+        self.follow_credentials();
+        let index = self.current();
+        let connection = self.open(index).await.map_err(SendError::Connect)?;
+        let sent = connection.clone().send_authorized(request).await;
+        sent.inspect_err(|error| {
+            self.addresses[index].connection.discard(&connection);
+            self.mark_failed(index, &error.reason());
+        })
     }
 
     /// Discards a connection whose stream failed, and moves on to the next address.

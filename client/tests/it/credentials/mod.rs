@@ -11,18 +11,9 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use tokio::time::timeout;
 use waypost_client::{Client, Credentials, Registered, Registration, RegistryState};
 
-use crate::support::{Authority, Vouched};
-
 /// Waits within bounds: a test that hangs fails.
 async fn soon<T>(wait: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(30), wait).await.expect("it takes too long")
-}
-
-/// An identity folder.
-fn folder(authority: &Authority, own: Option<&Vouched>) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    authority.write_folder(folder.path(), own);
-    folder
 }
 
 fn credentials(folder: &Path) -> Credentials {

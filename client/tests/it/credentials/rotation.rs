@@ -1,16 +1,22 @@
 //! Renewed certificates under load: no call fails, no watch begins anew, no lease is lost, and the
 //! clients do not move together. `WAYPOST_ROTATION_ROUNDS` makes it longer.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
+use rcgen::{Certificate, KeyPair};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use waypost_client::{Client, Registered, Registration, RegistrationState, RegistryState};
+use waypost_testing::authority::{TestAuthority, server_tls};
 
-use super::{client, credentials, folder, soon};
-use crate::support::{Authority, Door, Logs, Vouched, acceptor};
+use super::{client, credentials, soon};
+use crate::support::{Door, Logs};
 
 const HOST: &str = "127.0.0.1";
 const CLIENTS: usize = 8;
@@ -25,11 +31,16 @@ fn rounds() -> usize {
     std::env::var("WAYPOST_ROTATION_ROUNDS").map_or(2, |rounds| rounds.parse().unwrap())
 }
 
+/// A certificate that is replaced soon.
+fn brief(authority: &TestAuthority) -> (Certificate, KeyPair) {
+    authority.issue_until("orders", SystemTime::now() + LEFT)
+}
+
 /// Replaces the files as cert-manager does: all of them at once, by a link.
-fn swap(folder: &Path, round: usize, authority: &Authority, own: &Vouched) {
+fn swap(folder: &Path, round: usize, authority: &TestAuthority) {
     let data = folder.join(format!("data-{round}"));
     fs::create_dir(&data).unwrap();
-    authority.write_folder(&data, Some(own));
+    authority.write_folder(&data, &brief(authority));
     let link = folder.join("next");
     std::os::unix::fs::symlink(&data, &link).unwrap();
     fs::rename(&link, folder.join("tls")).unwrap();
@@ -76,14 +87,14 @@ impl Loaded {
 
 #[tokio::test]
 async fn renewed_certificates_cost_nothing() {
-    let authority = Authority::new();
+    let authority = TestAuthority::new("ca");
     let door = Door::new();
-    let tls = || acceptor(&authority.vouch(HOST), &[&authority]);
+    let tls = || server_tls(&authority.issue(HOST), &[&authority]);
     let address = door.listen(tls()).await;
     let (mut folders, mut clients) = (Vec::new(), Vec::new());
     for number in 0..CLIENTS {
         let folder = tempfile::tempdir().unwrap();
-        swap(folder.path(), 0, &authority, &authority.vouch_briefly("orders", LEFT));
+        swap(folder.path(), 0, &authority);
         let client = client(address, credentials(&folder.path().join("tls")));
         clients.push(Loaded::start(client, number).await);
         folders.push(folder);
@@ -93,7 +104,7 @@ async fn renewed_certificates_cost_nothing() {
         // The server's certificate changes, too: new connections prove the new one.
         door.renew(tls());
         for folder in &folders {
-            swap(folder.path(), round, &authority, &authority.vouch_briefly("orders", LEFT));
+            swap(folder.path(), round, &authority);
         }
         let end = Instant::now() + Duration::from_secs(5);
         let mut loads = JoinSet::new();
@@ -126,18 +137,20 @@ async fn renewed_certificates_cost_nothing() {
 #[tokio::test]
 async fn a_folder_with_a_foreign_key_changes_nothing_and_is_logged_once() {
     let (logs, _guard) = Logs::here();
-    let authority = Authority::new();
+    let authority = TestAuthority::new("ca");
     let door = Door::new();
-    let address = door.listen(acceptor(&authority.vouch(HOST), &[&authority])).await;
-    let folder = folder(&authority, Some(&authority.vouch_briefly("orders", LEFT)));
+    let address = door.listen(server_tls(&authority.issue(HOST), &[&authority])).await;
+    let folder = tempfile::tempdir().unwrap();
+    authority.write_folder(folder.path(), &brief(&authority));
     let client = client(address, credentials(folder.path()));
     let loaded = Loaded::start(client, 0).await;
-    fs::write(folder.path().join("tls.key"), authority.vouch("orders").key).unwrap();
+    let foreign = authority.issue("orders").1.serialize_pem();
+    fs::write(folder.path().join("tls.key"), foreign).unwrap();
     logs.until(&["ERROR", "invalid identity folder", "does not fit"]).await;
     sleep(Duration::from_secs(3)).await;
     assert_eq!((logs.with(&["ERROR"]), door.counts().opened), (1, 1));
     // The next whole folder is taken.
-    authority.write_folder(folder.path(), Some(&authority.vouch("orders")));
+    authority.write_folder(folder.path(), &authority.issue("orders"));
     soon(async {
         while door.counts().opened < 2 || door.counts().open > 1 {
             sleep(Duration::from_millis(20)).await;

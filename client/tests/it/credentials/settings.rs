@@ -1,9 +1,7 @@
 //! Settings that would send credentials where they do not belong are refused.
 
 use waypost_client::{BuildError, Client, Credentials, Token};
-
-use super::folder;
-use crate::support::Authority;
+use waypost_testing::authority::TestAuthority;
 
 fn build(url: &str, credentials: Option<Credentials>) -> Result<(), BuildError> {
     let builder = Client::builder().registry(url);
@@ -19,8 +17,8 @@ fn token() -> Credentials {
 
 #[test]
 fn credentials_go_over_tls_or_to_this_machine() {
-    let authority = Authority::new();
-    let folder = folder(&authority, Some(&authority.vouch("orders")));
+    let authority = TestAuthority::new("ca");
+    let folder = authority.folder("orders");
     let identity = || Credentials::folder(folder.path()).unwrap();
     for url in ["http://127.0.0.1:7510", "http://[::1]:7510", "http://localhost:7510"] {
         assert!(build(url, Some(token())).is_ok(), "{url}");
@@ -50,8 +48,8 @@ fn https_needs_certificates_to_trust() {
 
 #[test]
 fn an_invalid_server_id_is_refused() {
-    let authority = Authority::new();
-    let folder = folder(&authority, None);
+    let authority = TestAuthority::new("ca");
+    let folder = authority.folder_of_roots();
     let credentials = |id: &str| Credentials::folder(folder.path()).unwrap().server_id(id);
     let valid = credentials("spiffe://prod.example/waypost");
     assert!(build("https://registry:7510", Some(valid)).is_ok());
