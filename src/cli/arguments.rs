@@ -1,30 +1,59 @@
-//! Arguments that several commands share, and the parsers of their values. Pure: everything past
-//! here is valid.
+//! Arguments that several commands share, and the parsers of their values. Everything past here is
+//! valid; only the files of credentials are read.
 
 use std::{fmt, net::Ipv6Addr, path::PathBuf, str::FromStr};
 
 use clap::Args;
-use waypost_client::proto::Filter;
+use waypost_client::{Credentials, TokenFile, proto::Filter};
 
-use super::{output::OutputFormat, remote::RegistryUrl};
+use super::{
+    error::CommandError,
+    output::OutputFormat,
+    remote::{RegistryAccess, RegistryUrl},
+};
 use crate::model::Host;
+
+/// The registry where the arguments name none: with an identity folder, and without.
+const REGISTRY_DEFAULT_TLS: &str = "https://127.0.0.1:7510";
+const REGISTRY_DEFAULT: &str = "http://127.0.0.1:7510";
 
 /// The registry and the output format.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RegistryArguments {
-    /// Registry URL, http://HOST:PORT; several addresses, separated by commas, are tried in this
-    /// order.
-    #[arg(
-        long = "registry",
-        value_name = "URL",
-        env = "WAYPOST_REGISTRY",
-        default_value = "http://127.0.0.1:7510",
-        global = true
-    )]
-    pub(crate) url: RegistryUrl,
+    /// Registry URL, https://HOST:PORT, or http://HOST:PORT for one without TLS; several addresses,
+    /// separated by commas, are tried in this order [default: http://127.0.0.1:7510, with --tls
+    /// https://127.0.0.1:7510].
+    #[arg(long = "registry", value_name = "URL", env = "WAYPOST_REGISTRY", global = true)]
+    url: Option<RegistryUrl>,
+    /// Identity folder for connections to the registry: ca.crt, and tls.crt with tls.key unless a
+    /// token names the caller.
+    #[arg(long, value_name = "DIR", env = "WAYPOST_TLS", global = true)]
+    tls: Option<PathBuf>,
+    /// File with the token that requests carry.
+    #[arg(long, value_name = "FILE", env = "WAYPOST_TOKEN_FILE", global = true)]
+    token_file: Option<PathBuf>,
     /// Output format.
     #[arg(long, value_enum, default_value = "table", global = true)]
     pub(crate) output: OutputFormat,
+}
+
+impl RegistryArguments {
+    /// Returns the registry with its credentials. Reads the files.
+    pub(crate) fn access(&self) -> Result<RegistryAccess, CommandError> {
+        let default = if self.tls.is_some() { REGISTRY_DEFAULT_TLS } else { REGISTRY_DEFAULT };
+        let url = self.url.clone().unwrap_or_else(|| default.parse().expect("a valid URL"));
+        let mut credentials = None;
+        if let Some(folder) = &self.tls {
+            let read = Credentials::folder(folder);
+            credentials = Some(read.map_err(|error| CommandError::configuration(&error))?);
+        }
+        if let Some(file) = &self.token_file {
+            let token = TokenFile::open(file);
+            let token = token.map_err(|error| CommandError::configuration(&error))?;
+            credentials = Some(credentials.unwrap_or_default().token(token));
+        }
+        RegistryAccess::new(url, credentials)
+    }
 }
 
 /// The data directory and the output format.

@@ -1,6 +1,6 @@
 //! The error of a command, as one line for its user. Never contains unescaped bytes of a peer.
 
-use std::{error::Error, io, process::ExitStatus};
+use std::{error::Error, fmt, io, process::ExitStatus};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -28,9 +28,15 @@ pub(crate) enum CommandError {
     /// Every address failed, each with an error that another address might not return.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     AllAddresses(Vec<Self>),
+    /// The arguments do not fit each other, or a file that they name is invalid.
+    #[error("{0}")]
+    Configuration(String),
     /// The registry refused the request.
     #[error("{message}")]
     Refused { code: Code, message: String },
+    /// The registry responds, and does not serve.
+    #[error("the registry does not serve")]
+    NotServing,
     /// The response violates the protocol.
     #[error("invalid response from the registry: {0}")]
     InvalidResponse(&'static str),
@@ -86,9 +92,14 @@ impl CommandError {
             Self::Command(status) => exit_code(*status),
             Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => NOT_FOUND,
             Self::Spawn { .. } => NOT_RUNNABLE,
-            Self::InvalidPolicy { .. } => CONFIGURATION,
+            Self::Configuration(_) | Self::InvalidPolicy { .. } => CONFIGURATION,
             _ => FAILED,
         }
+    }
+
+    /// Converts an error in the credentials for the registry.
+    pub(crate) fn configuration(error: &impl fmt::Display) -> Self {
+        Self::Configuration(escape(&error.to_string()))
     }
 
     /// Combines the transient errors of all addresses into one.

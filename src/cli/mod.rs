@@ -24,8 +24,8 @@ use tokio::runtime::Builder;
 
 use self::{
     commands::{
-        backup, bench, check, deregister, drain, instances, release, restore, serve, services,
-        status,
+        backup, bench, check, deregister, drain, health, instances, release, restore, serve,
+        services, status,
     },
     credentials::{ca, token},
     error::CommandError,
@@ -53,6 +53,7 @@ enum CliCommand {
     Drain(drain::DrainArguments),
     Release(release::ReleaseArguments),
     Status(status::StatusArguments),
+    Health(health::HealthArguments),
     Backup(backup::BackupArguments),
     Restore(restore::RestoreArguments),
     Check(check::CheckArguments),
@@ -76,6 +77,7 @@ pub fn run() -> ExitCode {
         CliCommand::Drain(arguments) => block_on(drain::run(arguments)),
         CliCommand::Release(arguments) => block_on(release::run(arguments)),
         CliCommand::Status(arguments) => block_on(status::run(arguments)),
+        CliCommand::Health(arguments) => block_on(health::run(arguments)),
         CliCommand::Backup(arguments) => block_on(backup::run(arguments)),
         CliCommand::Restore(arguments) => exit(restore::run(&arguments)),
         CliCommand::Check(arguments) => exit(check::run(&arguments)),

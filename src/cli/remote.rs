@@ -4,12 +4,9 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use tokio::time::timeout;
-use tonic::{
-    Response, Status, Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Response, Status, Streaming};
 use waypost_client::{
-    BuildError, Client,
+    BuildError, Builder, Client, Credentials, RegistryChannel,
     proto::{
         admin_client::AdminClient, discovery_client::DiscoveryClient,
         registry_client::RegistryClient,
@@ -21,41 +18,16 @@ use super::error::CommandError;
 /// The timeout of a request at one address, connecting included.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Sends an HTTP/2 ping after this long without a frame, and closes the connection if no response
-/// arrives in time. Same values as in the client crate.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// The largest accepted response: a service with very many instances.
 const MESSAGE_MAX: usize = 256 * 1024 * 1024;
 
-/// The registry's addresses: `http://host:port`, or several of these separated by commas.
+/// The registry's addresses: `https://host:port` or `http://host:port`, or several of these
+/// separated by commas.
 #[derive(Clone, Debug)]
 pub(crate) struct RegistryUrl {
     text: String,
     /// At least one.
-    addresses: Vec<RegistryAddress>,
-}
-
-#[derive(Clone, Debug)]
-struct RegistryAddress {
-    url: String,
-    endpoint: Endpoint,
-}
-
-impl RegistryUrl {
-    /// Returns the first address.
-    pub(crate) fn first(&self) -> &str {
-        &self.addresses[0].url
-    }
-
-    /// Builds a client, which survives outages of the registry.
-    pub(crate) fn client(&self, namespace: &str) -> Client {
-        let builder = Client::builder().namespace(namespace);
-        let builder =
-            self.addresses.iter().fold(builder, |builder, address| builder.registry(&address.url));
-        builder.build().expect("the URLs were checked when they were parsed")
-    }
+    addresses: Vec<String>,
 }
 
 impl fmt::Display for RegistryUrl {
@@ -68,61 +40,106 @@ impl FromStr for RegistryUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let addresses: Result<_, _> = text.split(',').map(|url| url.trim().parse()).collect();
+        let addresses: Result<_, _> =
+            text.split(',').map(|url| parse_address(url.trim())).collect();
         Ok(Self { text: text.to_owned(), addresses: addresses? })
     }
 }
 
-impl FromStr for RegistryAddress {
-    type Err = String;
+/// Accepts the URLs that the client accepts.
+fn parse_address(url: &str) -> Result<String, String> {
+    match Client::new(url) {
+        // The certificates come with the other arguments.
+        Ok(_) | Err(BuildError::NoRoots { .. }) => Ok(url.to_owned()),
+        Err(BuildError::BadUrl { reason, .. }) => Err(reason),
+        Err(other) => Err(other.to_string()),
+    }
+}
 
-    fn from_str(url: &str) -> Result<Self, Self::Err> {
-        // All commands accept the URLs that the client accepts.
-        Client::new(url).map_err(|error| match error {
-            BuildError::BadUrl { reason, .. } => reason,
-            other => other.to_string(),
-        })?;
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| error.to_string())?;
-        let endpoint = endpoint
-            .connect_timeout(REQUEST_TIMEOUT)
-            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .keep_alive_while_idle(true);
-        Ok(Self { url: url.to_owned(), endpoint })
+/// The registry's addresses, and the credentials for them. The client accepts both.
+#[derive(Clone, Debug)]
+pub(crate) struct RegistryAccess {
+    url: RegistryUrl,
+    credentials: Option<Credentials>,
+}
+
+impl RegistryAccess {
+    /// Fails if the credentials can't be used with these addresses.
+    pub(crate) fn new(
+        url: RegistryUrl,
+        credentials: Option<Credentials>,
+    ) -> Result<Self, CommandError> {
+        let access = Self { url, credentials };
+        match access.builder(&access.url.addresses).build() {
+            Ok(_) => Ok(access),
+            Err(error) => Err(CommandError::configuration(&error)),
+        }
+    }
+
+    /// Returns the first address.
+    pub(crate) fn first(&self) -> &str {
+        &self.url.addresses[0]
+    }
+
+    /// Builds a client, which survives outages of the registry.
+    pub(crate) fn client(&self, namespace: &str) -> Client {
+        let builder = self.builder(&self.url.addresses).namespace(namespace);
+        builder.build().expect("it was checked when it was created")
+    }
+
+    /// A new connection to the address with this index.
+    fn channel(&self, index: usize) -> RegistryChannel {
+        let address = &self.url.addresses[index..=index];
+        let builder = self.builder(address).connect_timeout(REQUEST_TIMEOUT);
+        builder.build().expect("it was checked when it was created").registry()
+    }
+
+    fn builder(&self, addresses: &[String]) -> Builder {
+        let builder = addresses.iter().fold(Client::builder(), Builder::registry);
+        match &self.credentials {
+            Some(credentials) => builder.credentials(credentials.clone()),
+            None => builder,
+        }
+    }
+}
+
+impl fmt::Display for RegistryAccess {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.url.fmt(formatter)
     }
 }
 
 /// The registry at one of its addresses. Connects at the first request.
 #[derive(Clone, Debug)]
 pub(crate) struct RemoteRegistry {
-    url: RegistryUrl,
+    access: RegistryAccess,
     /// The address in use.
     index: usize,
-    channel: Channel,
+    channel: RegistryChannel,
 }
 
 impl RemoteRegistry {
-    /// Starts with the first address. Must be called in a tokio runtime.
-    pub(crate) fn new(url: RegistryUrl) -> Self {
-        let channel = url.addresses[0].endpoint.connect_lazy();
-        Self { url, index: 0, channel }
+    /// Starts with the first address.
+    pub(crate) fn new(access: RegistryAccess) -> Self {
+        let channel = access.channel(0);
+        Self { access, index: 0, channel }
     }
 
     /// Switches to the next address over a new connection: the previous one may be dead without
     /// having been closed.
     pub(crate) fn use_next_address(&mut self) {
-        self.index = (self.index + 1) % self.url.addresses.len();
-        self.channel = self.url.addresses[self.index].endpoint.connect_lazy();
+        self.index = (self.index + 1) % self.access.url.addresses.len();
+        self.channel = self.access.channel(self.index);
     }
 
     /// Sends a request to the current address, and after a transient error to the next one. Each
     /// attempt may take [`REQUEST_TIMEOUT`].
     pub(crate) async fn call<T>(
         &mut self,
-        request: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
+        request: impl AsyncFn(RegistryChannel) -> Result<Response<T>, Status>,
     ) -> Result<T, CommandError> {
         let mut errors = Vec::new();
-        for _ in 0..self.url.addresses.len() {
+        for _ in 0..self.access.url.addresses.len() {
             match self.attempt(&request).await {
                 Err(error) if error.is_transient() => errors.push(error),
                 result => return result,
@@ -134,7 +151,7 @@ impl RemoteRegistry {
 
     async fn attempt<T>(
         &self,
-        request: &impl AsyncFn(Channel) -> Result<Response<T>, Status>,
+        request: &impl AsyncFn(RegistryChannel) -> Result<Response<T>, Status>,
     ) -> Result<T, CommandError> {
         let response = timeout(REQUEST_TIMEOUT, request(self.channel.clone())).await;
         let response = response.map_err(|_| self.timed_out())?;
@@ -164,18 +181,18 @@ impl RemoteRegistry {
     }
 
     fn address(&self) -> &str {
-        &self.url.addresses[self.index].url
+        &self.access.url.addresses[self.index]
     }
 }
 
-pub(crate) fn registry(channel: Channel) -> RegistryClient<Channel> {
+pub(crate) fn registry(channel: RegistryChannel) -> RegistryClient<RegistryChannel> {
     RegistryClient::new(channel)
 }
 
-pub(crate) fn discovery(channel: Channel) -> DiscoveryClient<Channel> {
+pub(crate) fn discovery(channel: RegistryChannel) -> DiscoveryClient<RegistryChannel> {
     DiscoveryClient::new(channel).max_decoding_message_size(MESSAGE_MAX)
 }
 
-pub(crate) fn admin(channel: Channel) -> AdminClient<Channel> {
+pub(crate) fn admin(channel: RegistryChannel) -> AdminClient<RegistryChannel> {
     AdminClient::new(channel)
 }

@@ -48,7 +48,7 @@ struct BackupJson {
 pub(crate) async fn run(arguments: BackupArguments) -> Result<(), CommandError> {
     let BackupArguments { file, registry } = arguments;
     let mut signals = SignalListener::listen()?;
-    let mut remote = RemoteRegistry::new(registry.url);
+    let mut remote = RemoteRegistry::new(registry.access()?);
     let (contents, bytes) = select! {
         biased;
         _ = signals.next() => return Err(CommandError::Interrupted),

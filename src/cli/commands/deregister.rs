@@ -42,7 +42,7 @@ pub(crate) async fn run(arguments: DeregisterArguments) -> Result<(), CommandErr
         service: service.clone(),
         id: id.clone(),
     };
-    let mut remote = RemoteRegistry::new(arguments.registry.url);
+    let mut remote = RemoteRegistry::new(arguments.registry.access()?);
     let response =
         remote.call(async |channel| registry(channel).deregister(request.clone()).await).await?;
     let cursor = response.cursor;

@@ -45,7 +45,7 @@ pub(crate) async fn run(arguments: DrainArguments) -> Result<(), CommandError> {
         instance: Some(Instance { status: Status::Draining.into(), ..Instance::default() }),
         update_mask: Some(FieldMask { paths: vec!["status".to_owned()] }),
     };
-    let mut remote = RemoteRegistry::new(arguments.registry.url);
+    let mut remote = RemoteRegistry::new(arguments.registry.access()?);
     let UpdateResponse { instance, cursor } =
         remote.call(async |channel| registry(channel).update(request.clone()).await).await?;
     let instance = instance.ok_or(CommandError::InvalidResponse("the instance is missing"))?;

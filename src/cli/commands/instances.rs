@@ -35,7 +35,7 @@ pub(crate) struct InstancesArguments {
 }
 
 pub(crate) async fn run(arguments: InstancesArguments) -> Result<(), CommandError> {
-    let mut remote = RemoteRegistry::new(arguments.registry.url);
+    let mut remote = RemoteRegistry::new(arguments.registry.access()?);
     let request = ResolveRequest {
         namespace: arguments.namespace.namespace,
         service: arguments.service,

@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod deregister;
 pub(crate) mod drain;
+pub(crate) mod health;
 pub(crate) mod instances;
 pub(crate) mod release;
 pub(crate) mod restore;

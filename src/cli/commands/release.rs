@@ -31,7 +31,7 @@ struct ReleaseJson {
 
 pub(crate) async fn run(arguments: ReleaseArguments) -> Result<(), CommandError> {
     let ReleaseArguments { namespace, registry } = arguments;
-    let mut remote = RemoteRegistry::new(registry.url);
+    let mut remote = RemoteRegistry::new(registry.access()?);
     let request = ReleaseProtectionRequest { namespace: namespace.clone() };
     let ReleaseProtectionResponse { evicted, cursor } = remote
         .call(async |channel| admin(channel).release_protection(request.clone()).await)

@@ -32,7 +32,7 @@ struct ServiceJson<'a> {
 }
 
 pub(crate) async fn run(arguments: ServicesArguments) -> Result<(), CommandError> {
-    let mut remote = RemoteRegistry::new(arguments.registry.url);
+    let mut remote = RemoteRegistry::new(arguments.registry.access()?);
     let services = list(&mut remote, arguments.namespace.namespace).await?;
     match arguments.registry.output {
         OutputFormat::Json => print_json(&services.iter().map(record).collect::<Vec<_>>()),

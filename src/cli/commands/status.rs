@@ -63,7 +63,7 @@ struct ProtectionJson<'a> {
 }
 
 pub(crate) async fn run(arguments: StatusArguments) -> Result<(), CommandError> {
-    let mut remote = RemoteRegistry::new(arguments.registry.url);
+    let mut remote = RemoteRegistry::new(arguments.registry.access()?);
     let status =
         remote.call(async |channel| admin(channel).get_status(GetStatusRequest {}).await).await?;
     match arguments.registry.output {

@@ -15,7 +15,7 @@ use crate::cli::{
     error::CommandError,
     escape::escape,
     output::{InstanceJson, OutputFormat, address, json_line, print_notice, write},
-    remote::{REQUEST_TIMEOUT, RegistryUrl},
+    remote::{REQUEST_TIMEOUT, RegistryAccess},
 };
 
 /// The time that an attempt to register may take after a stop request. Cutting it off at once could
@@ -24,7 +24,7 @@ const LAST_ATTEMPT_MAX: Duration = Duration::from_secs(1);
 
 /// An instance to register, and how.
 pub(crate) struct InstanceLifecycle {
-    pub(crate) url: RegistryUrl,
+    pub(crate) access: RegistryAccess,
     pub(crate) output: OutputFormat,
     pub(crate) namespace: String,
     pub(crate) registration: Registration,
@@ -102,7 +102,10 @@ impl InstanceLifecycle {
         let mut registering = pin!(self.attempt());
         let slow = async {
             sleep(REQUEST_TIMEOUT).await;
-            print_notice(&format_args!("the registry at {} does not respond; retrying", self.url));
+            print_notice(&format_args!(
+                "the registry at {} does not respond; retrying",
+                self.access
+            ));
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -117,7 +120,7 @@ impl InstanceLifecycle {
     }
 
     async fn attempt(&self) -> Result<Registered, RegisterError> {
-        let client = self.url.client(&self.namespace);
+        let client = self.access.client(&self.namespace);
         let registration = self.registration.clone();
         match &self.ready {
             Some(check) => client.register(registration.ready_when(check.clone().success())).await,
@@ -160,7 +163,7 @@ impl InstanceLifecycle {
                 RegistrationState::Retrying { .. } if was_registered => {
                     print_notice(&format_args!(
                         "can't reach the registry at {}; retrying",
-                        self.url
+                        self.access
                     ));
                 }
                 RegistrationState::Lost => {

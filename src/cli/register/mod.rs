@@ -138,7 +138,7 @@ impl From<InitialStatus> for proto::Status {
 pub(crate) async fn run(mut arguments: RegisterArguments) -> Result<ExitCode, CommandError> {
     let command = std::mem::take(&mut arguments.command);
     let lifecycle = InstanceLifecycle {
-        url: arguments.registry.url.clone(),
+        access: arguments.registry.access()?,
         output: arguments.registry.output,
         namespace: arguments.namespace.namespace.clone(),
         ready: arguments.ready.take(),

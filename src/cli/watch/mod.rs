@@ -70,7 +70,7 @@ pub(crate) async fn run(arguments: WatchArguments) -> Result<(), CommandError> {
     let stop = signals::stop().map_err(CommandError::Signals)?;
     let output = arguments.registry.output;
     let mut watch = WatchSession {
-        remote: RemoteRegistry::new(arguments.registry.url),
+        remote: RemoteRegistry::new(arguments.registry.access()?),
         namespace: arguments.namespace.namespace,
         services: arguments.services,
         filter: arguments.filter.into(),

@@ -3,6 +3,7 @@
 mod backup;
 mod bench;
 mod certificates;
+mod credentials;
 mod large;
 mod lists;
 mod operator;

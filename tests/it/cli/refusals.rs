@@ -30,12 +30,13 @@ async fn unreachable_registry_is_reported() {
     port.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let url = format!("http://{}", port.local_addr().unwrap());
     let reason = format!("can't reach the registry at {url}: Connection refused");
-    let commands: [&[&str]; 5] = [
+    let commands: [&[&str]; 6] = [
         &["services"],
         &["instances", "orders"],
         &["drain", "orders", "a"],
         &["deregister", "orders", "a"],
         &["status"],
+        &["health"],
     ];
     for command in commands {
         run(&url, command).await.refused(&reason);
