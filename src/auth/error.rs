@@ -18,7 +18,7 @@ pub enum AccessError {
     Unauthenticated(#[from] Unauthenticated),
     /// The caller is known, and no rule allows the act.
     #[error(
-        "{} lacks the right to {action} {object}: no rule of the policy gives it",
+        "{} may not {action} {object}: no rule of the policy allows it",
         shortened(principal)
     )]
     NotAllowed {
