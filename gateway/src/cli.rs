@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
-use waypost_client::{BuildError, Client};
+use waypost_client::{BuildError, Client, Credentials, FolderError, TokenError, TokenFile};
 use waypost_serving::{
     exit_code, port_file, signals,
     telemetry::{self, LogFormat},
@@ -16,6 +16,9 @@ use waypost_serving::{
 
 use crate::{Advertised, GatewayOptions, StartError, TrustedProxies, start};
 
+/// The registry where the arguments name none: with an identity folder, and without.
+const REGISTRY_DEFAULT_TLS: &str = "https://127.0.0.1:7510";
+const REGISTRY_DEFAULT: &str = "http://127.0.0.1:7510";
 /// The time after which an idle series of metrics is dropped: instances come and go.
 const METRICS_IDLE_MAX: Duration = Duration::from_secs(15 * 60);
 /// The buckets of times, in seconds.
@@ -45,15 +48,17 @@ struct GatewayArguments {
         default_value = "127.0.0.1:8081"
     )]
     admin_listen: SocketAddr,
-    /// Registry URL; several in the order of preference
-    #[arg(
-        long,
-        env = "WAYPOST_REGISTRY",
-        value_name = "URL",
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:7510"
-    )]
+    /// Registry URL, https://HOST:PORT, or http://HOST:PORT for one without TLS; several with commas
+    /// between them [default: http://127.0.0.1:7510, with --tls https://127.0.0.1:7510]
+    #[arg(long, env = "WAYPOST_REGISTRY", value_name = "URL", value_delimiter = ',')]
     registry: Vec<String>,
+    /// Identity folder for connections to the registry: ca.crt, and tls.crt with tls.key unless a
+    /// token names the gateway; followed while it changes
+    #[arg(long, env = "WAYPOST_TLS", value_name = "DIR")]
+    tls: Option<PathBuf>,
+    /// File with the token for the registry; followed while it changes
+    #[arg(long, env = "WAYPOST_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Namespace of the services
     #[arg(long, env = "WAYPOST_NAMESPACE", value_name = "NAME", default_value = "default")]
     namespace: String,
@@ -127,6 +132,10 @@ enum AccessLogTo {
 enum GatewayError {
     #[error("--registry: {0}")]
     Client(#[from] BuildError),
+    #[error("--tls: {0}")]
+    Tls(#[from] FolderError),
+    #[error("--token-file: {0}")]
+    Token(#[from] TokenError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("can't write the bound addresses to {}: {source}", .path.display())]
@@ -145,6 +154,8 @@ impl GatewayError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Client(_)
+            | Self::Tls(_)
+            | Self::Token(_)
             | Self::Log(_)
             | Self::Start(StartError::Config(_) | StartError::Name(_)) => exit_code::CONFIGURATION,
             _ => exit_code::FAILED,
@@ -204,8 +215,16 @@ fn options(
     access_log: Option<Box<dyn io::Write + Send>>,
 ) -> Result<GatewayOptions, GatewayError> {
     let mut client = Client::builder().namespace(&arguments.namespace);
-    for registry in &arguments.registry {
+    let registries = match (arguments.registry.is_empty(), &arguments.tls) {
+        (false, _) => arguments.registry,
+        (true, None) => vec![REGISTRY_DEFAULT.to_owned()],
+        (true, Some(_)) => vec![REGISTRY_DEFAULT_TLS.to_owned()],
+    };
+    for registry in &registries {
         client = client.registry(registry);
+    }
+    if let Some(credentials) = credentials(arguments.tls, arguments.token_file)? {
+        client = client.credentials(credentials);
     }
     if let Some(directory) = &arguments.view_dir {
         client = client.view_dir(directory);
@@ -225,6 +244,19 @@ fn options(
         head_timeout: arguments.head_timeout,
         body_silence_max: arguments.body_silence_max,
         drain: arguments.drain,
+    })
+}
+
+/// Reads the credentials for the registry; `None` without any.
+fn credentials(
+    tls: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+) -> Result<Option<Credentials>, GatewayError> {
+    let folder = tls.map(Credentials::folder).transpose()?;
+    let token = token_file.map(TokenFile::open).transpose()?;
+    Ok(match token {
+        Some(token) => Some(folder.unwrap_or_default().token(token)),
+        None => folder,
     })
 }
 

@@ -31,6 +31,9 @@ async fn invalid_configuration_exits_with_64_and_is_printed_once() {
         (["--config", file], "implicitly"),
         (["--config", missing.to_str().unwrap()], "missing.toml"),
         (["--registry", "nonsense"], "nonsense"),
+        (["--registry", "https://127.0.0.1:1"], "needs CA certificates"),
+        (["--tls", directory.path().to_str().unwrap()], "ca.crt"),
+        (["--token-file", missing.to_str().unwrap()], "missing.toml"),
         (["--name", "two words"], "name"),
         (["--log", "="], "--log"),
     ] {
