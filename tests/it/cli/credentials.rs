@@ -63,7 +63,9 @@ async fn commands_reach_a_registry_over_tls() {
     let tls = server_tls(&authority.issue("127.0.0.1"), &[&authority]);
     let front = TlsFront::before(server.address(), tls).await;
     let folder = authority.folder("spiffe://prod.example/operators/me");
-    for command in [&["status"][..], &["health"], &["services"], &["instances", "orders"]] {
+    for command in
+        [&["status"][..], &["health"], &["whoami"], &["services"], &["instances", "orders"]]
+    {
         let finished = front.run(folder.path(), command).await;
         assert_eq!((finished.code, finished.stderr.as_str()), (0, ""), "{command:?}");
     }
