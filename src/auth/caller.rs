@@ -95,6 +95,21 @@ impl Caller {
         }
     }
 
+    /// Checks that the caller may discover some service, before its request is read.
+    pub(crate) fn check_discovery(&self) -> Result<(), AccessError> {
+        let Some(session) = &self.0 else { return Ok(()) };
+        let judgement = session.judgement();
+        match valid(session, &judgement) {
+            Ok((authentication, grants))
+                if authentication.principal.is_anonymous() && !grants.gives(Action::Discover) =>
+            {
+                refuse(&judgement, Unauthenticated::NoCredentials.into())
+            }
+            Ok(_) => Ok(()),
+            Err(reason) => refuse(&judgement, reason.into()),
+        }
+    }
+
     /// Allows to register an instance of a service at a host.
     pub fn register(
         &self,
@@ -210,6 +225,11 @@ impl Caller {
         let judgement = session.judgement();
         let (authentication, grants) = valid(session, &judgement).ok()?.clone();
         Some(CallerIdentity { authentication, grants, epoch: judgement.epoch })
+    }
+
+    /// Returns whether no call or stream has this caller.
+    pub(super) fn is_unused(&self) -> bool {
+        self.0.as_ref().is_some_and(|session| Arc::strong_count(session) == 1)
     }
 
     /// Returns whether the credentials were accepted.

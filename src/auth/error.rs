@@ -17,10 +17,7 @@ pub enum AccessError {
     #[error(transparent)]
     Unauthenticated(#[from] Unauthenticated),
     /// The caller is known, and no rule allows the act.
-    #[error(
-        "{} may not {action} {object}: no rule of the policy allows it",
-        shortened(principal)
-    )]
+    #[error("{} may not {action} {object}: no rule of the policy allows it", shortened(principal))]
     NotAllowed {
         /// The caller.
         principal: Principal,

@@ -1,11 +1,15 @@
 //! The gate of the server: it identifies the caller of each request, once for a credential on a
 //! connection.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, header::AUTHORIZATION};
 use parking_lot::Mutex;
-use tokio::{select, sync::Notify, time::sleep_until};
+use tokio::{
+    select,
+    sync::{Notify, watch},
+    time::sleep_until,
+};
 use waypost_auth::{certificate::PeerCertificate, policy::Unauthenticated};
 
 use super::{
@@ -17,8 +21,9 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// The credentials that one connection may use at a time: a proxy brings those of several callers.
-/// Beyond, the oldest is judged again when it is used next.
+/// The credentials that a connection has sessions for: a proxy brings those of several callers.
+/// Beyond, the oldest without an open call is judged again when it is used next. The others are as
+/// many as the connection has streams.
 const SESSIONS_MAX: usize = 64;
 
 /// The gate of the server.
@@ -139,8 +144,10 @@ impl ConnectionGate {
         let credential = Credential::Token(token.clone(), self.peer.certificate.clone());
         let caller = self.gate.caller(trust, credential, &self.peer);
         if caller.is_identified() {
-            if by_token.len() >= SESSIONS_MAX {
-                by_token.remove(0);
+            if by_token.len() >= SESSIONS_MAX
+                && let Some(unused) = by_token.iter().position(|(_, caller)| caller.is_unused())
+            {
+                by_token.remove(unused);
             }
             by_token.push((token, caller.clone()));
             self.added.notify_one();
@@ -163,25 +170,36 @@ impl ConnectionGate {
         by_token.iter().filter_map(|(_, caller)| caller.time_left()).chain(base).min()
     }
 
-    /// Waits until a caller of this connection may have lost its identity or a right: at a new
-    /// epoch, and at the end of a credential. Cancel safe.
-    pub(crate) async fn changed(&self) {
-        let Some(trust) = &self.gate.trust else { return std::future::pending().await };
-        let mut epochs = trust.epochs();
-        epochs.mark_unchanged();
+    /// Returns the changes of rights from here on.
+    pub(crate) fn changes(&self) -> RightChanges<'_> {
+        RightChanges { gate: self, epochs: self.gate.trust.as_ref().map(|trust| trust.epochs()) }
+    }
+}
+
+/// The moments at which a caller of a connection may have lost its identity or a right.
+pub(crate) struct RightChanges<'a> {
+    gate: &'a ConnectionGate,
+    /// `None` without a policy.
+    epochs: Option<watch::Receiver<u64>>,
+}
+
+impl RightChanges<'_> {
+    /// Waits for the next one: a new epoch, or the end of a credential. Cancel safe.
+    pub(crate) async fn next(&mut self) {
+        let Some(epochs) = &mut self.epochs else { return pending().await };
         loop {
-            let next = self.next_deadline();
+            let next = self.gate.next_deadline();
             let deadline = async {
                 match next {
-                    Some(left) => sleep_until(self.gate.clock.after(left)).await,
-                    None => std::future::pending().await,
+                    Some(left) => sleep_until(self.gate.gate.clock.after(left)).await,
+                    None => pending().await,
                 }
             };
             select! {
                 // The sender lives as long as the gate.
                 _ = epochs.changed() => return,
                 () = deadline => return,
-                () = self.added.notified() => {}
+                () = self.gate.added.notified() => {}
             }
         }
     }

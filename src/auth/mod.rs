@@ -18,7 +18,7 @@ mod trust;
 pub use caller::{Caller, WatchTarget};
 pub(crate) use caller::{CallerIdentity, LeaseRights};
 pub use error::{AccessError, AccessObject, ActionName};
-pub(crate) use gate::ConnectionGate;
+pub(crate) use gate::{ConnectionGate, RightChanges};
 pub use gate::{Gate, HostCheck, Peer};
 pub use permit::{
     CopyStore, DiscoverService, ListNamespace, OperateService, Permit, ReadStatus, RegisterService,

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     api::Router,
-    auth::{AccessError, ConnectionGate, Gate, Peer},
+    auth::{AccessError, ConnectionGate, Gate, Peer, RightChanges},
 };
 
 /// The interval of HTTP/2 pings on an idle connection, and the time to wait for a response.
@@ -120,7 +120,8 @@ impl Connections {
             let response = respond(&router, &gate, acquaintance, request);
             async { Ok::<_, Infallible>(response.await) }
         });
-        let open = calls.clone();
+        // Before the first stream, so that it meets every later change.
+        let (open, changes) = (calls.clone(), gate.changes());
         let connection = async {
             let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
             select! {
@@ -134,7 +135,7 @@ impl Connections {
                     }
                     return Ok(());
                 }
-                () = certificate_end(&gate, &open) => connection.as_mut().graceful_shutdown(),
+                () = certificate_end(&gate, changes, &open) => connection.as_mut().graceful_shutdown(),
                 () = stop.cancelled() => {
                     if !acquaintance.is_open() {
                         return Ok(());
@@ -190,9 +191,9 @@ fn respond(
 
 /// Polls the open streams of a connection whenever a caller may have lost a right, so that they
 /// end. Ready once the certificate of the connection is not accepted any more.
-async fn certificate_end(gate: &ConnectionGate, calls: &Calls) {
+async fn certificate_end(gate: &ConnectionGate, mut changes: RightChanges<'_>, calls: &Calls) {
     loop {
-        gate.changed().await;
+        changes.next().await;
         calls.poll_all();
         if gate.has_ended() {
             return;

@@ -119,7 +119,10 @@ fn example_of_the_configuration_has_the_defaults() {
     let fields = format!("{:?}", Config::default());
     for (key, _) in fields.split(", ").filter_map(|field| field.split_once(": ")) {
         let key = key.rsplit(' ').next().unwrap();
-        assert!(example.contains(&format!("{key} = ")) || matches!(key, "limits" | "insecure"), "{key}");
+        assert!(
+            example.contains(&format!("{key} = ")) || matches!(key, "limits" | "insecure"),
+            "{key}"
+        );
     }
 }
 

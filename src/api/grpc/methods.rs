@@ -84,7 +84,7 @@ impl Need {
         match self {
             Self::Probe => caller.check_probe(),
             Self::Known => caller.check_known(),
-            Self::Discover => caller.check(),
+            Self::Discover => caller.check_discovery(),
             Self::Backup => caller.copy_store().map(drop),
         }
     }

@@ -160,6 +160,17 @@ impl Grants {
         Sight::of(visible.map(|target| target.service.clone()))
     }
 
+    /// Returns whether an action is allowed on some service.
+    #[must_use]
+    pub fn gives(&self, action: Action) -> bool {
+        match &self.0 {
+            Rights::Unrestricted => true,
+            Rights::Rules { targets, .. } => {
+                targets.iter().any(|target| target.actions.contains(action))
+            }
+        }
+    }
+
     /// Returns whether an action is allowed on every service.
     #[must_use]
     pub fn is_unrestricted(&self, action: Action) -> bool {
