@@ -1,18 +1,20 @@
 //! Calls the greeters in turn, and prints which one responded. Greeters may come and go.
 //!
 //! ```sh
-//! caller --registry http://127.0.0.1:7510 --name greeter [--count N] [--interval-ms N]
+//! caller --registry http://127.0.0.1:7510 --name greeter [--count N] [--interval-ms N] [--secure FOLDER]
 //! ```
 //! Ends by itself after `--count` calls, with exit code 1 where any of them failed.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::{collections::BTreeMap, env, error::Error, process::ExitCode, time::Duration};
 
-use waypost_client::Client;
+use waypost_client::{Client, Credentials};
 use waypost_testing::greeter::{GreetRequest, greeter_client::GreeterClient};
 
 struct Flags {
     registry: String,
+    /// The identity folder for a registry with TLS.
+    secure: Option<String>,
     name: String,
     count: Option<u64>,
     interval: Duration,
@@ -21,6 +23,7 @@ struct Flags {
 fn flags() -> Result<Flags, Box<dyn Error>> {
     let mut flags = Flags {
         registry: env::var("WAYPOST_REGISTRY").unwrap_or("http://127.0.0.1:7510".into()),
+        secure: None,
         name: "greeter".into(),
         count: None,
         interval: Duration::from_millis(500),
@@ -30,6 +33,7 @@ fn flags() -> Result<Flags, Box<dyn Error>> {
         let value = words.next().ok_or(format!("{flag} needs a value"))?;
         match flag.as_str() {
             "--registry" => flags.registry = value,
+            "--secure" => flags.secure = Some(value),
             "--name" => flags.name = value,
             "--count" => flags.count = Some(value.parse()?),
             "--interval-ms" => flags.interval = Duration::from_millis(value.parse()?),
@@ -39,10 +43,20 @@ fn flags() -> Result<Flags, Box<dyn Error>> {
     Ok(flags)
 }
 
+/// A client in clear text, or over TLS with the certificate in a folder.
+fn client(registry: String, secure: Option<String>) -> Result<Client, Box<dyn Error>> {
+    let builder = Client::builder().registry(registry);
+    Ok(match secure {
+        Some(folder) => builder.credentials(Credentials::folder(folder)?).build()?,
+        None => builder.build()?,
+    })
+}
+
 #[tokio::main]
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let flags = flags()?;
-    let mut greeter = GreeterClient::new(Client::new(flags.registry)?.channel(&flags.name));
+    let mut greeter =
+        GreeterClient::new(client(flags.registry, flags.secure)?.channel(&flags.name));
     let mut answers: BTreeMap<String, u64> = BTreeMap::new();
     let mut failed = 0_u64;
     let mut call = 0;

@@ -2,7 +2,7 @@
 //! it drains first, so that callers stop picking it and open calls finish.
 //!
 //! ```sh
-//! greeter --registry http://127.0.0.1:7510 --name greeter --listen 127.0.0.1:0 [--id ID]
+//! greeter --registry http://127.0.0.1:7510 --name greeter --listen 127.0.0.1:0 [--id ID] [--secure FOLDER]
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -11,7 +11,7 @@ use std::{env, error::Error, time::Duration};
 use tokio::{net::TcpListener, signal::unix};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, service::LayerExt, transport::Server};
-use waypost_client::{Client, InFlight, Registration};
+use waypost_client::{Client, Credentials, InFlight, Registration};
 use waypost_testing::greeter::{
     GreetRequest, GreetResponse,
     greeter_server::{Greeter, GreeterServer},
@@ -37,6 +37,8 @@ impl Greeter for English {
 
 struct Flags {
     registry: String,
+    /// The identity folder for a registry with TLS.
+    secure: Option<String>,
     name: String,
     listen: String,
     id: Option<String>,
@@ -45,6 +47,7 @@ struct Flags {
 fn flags() -> Result<Flags, String> {
     let mut flags = Flags {
         registry: env::var("WAYPOST_REGISTRY").unwrap_or("http://127.0.0.1:7510".into()),
+        secure: None,
         name: "greeter".into(),
         listen: "127.0.0.1:0".into(),
         id: None,
@@ -54,6 +57,7 @@ fn flags() -> Result<Flags, String> {
         let value = words.next().ok_or(format!("{flag} needs a value"))?;
         match flag.as_str() {
             "--registry" => flags.registry = value,
+            "--secure" => flags.secure = Some(value),
             "--name" => flags.name = value,
             "--listen" => flags.listen = value,
             "--id" => flags.id = Some(value),
@@ -61,6 +65,15 @@ fn flags() -> Result<Flags, String> {
         }
     }
     Ok(flags)
+}
+
+/// A client in clear text, or over TLS with the certificate in a folder.
+fn client(registry: String, secure: Option<String>) -> Result<Client, Box<dyn Error>> {
+    let builder = Client::builder().registry(registry);
+    Ok(match secure {
+        Some(folder) => builder.credentials(Credentials::folder(folder)?).build()?,
+        None => builder.build()?,
+    })
 }
 
 #[tokio::main]
@@ -73,7 +86,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if let Some(id) = flags.id {
         registration = registration.id(id);
     }
-    let registered = Client::new(flags.registry)?.register(registration).await?;
+    let registered = client(flags.registry, flags.secure)?.register(registration).await?;
     let instance = registered.instance();
     println!("registered {} {} at {address}", instance.service, instance.id);
 

@@ -13,8 +13,11 @@ use std::{
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
+use waypost_client::Client;
+
 use crate::{
     Outcome,
+    access::{self, Access},
     process::{Part, Process},
     script::Action,
 };
@@ -38,31 +41,33 @@ pub(crate) struct Deployment {
     registry: Option<Process>,
     /// The same after each restart.
     registry_address: SocketAddr,
+    access: Access,
     directory: TempDir,
 }
 
 impl Deployment {
     /// A registry and a gateway, and no replicas.
-    pub(crate) async fn set() -> Outcome<Self> {
-        let directory = TempDir::new()?;
+    pub(crate) async fn set(directory: TempDir, access: Access) -> Outcome<Self> {
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (registry, registry_address) = start_registry(directory.path(), anywhere).await?;
+        let (registry, registry_address) =
+            start_registry(directory.path(), anywhere, &access).await?;
         let port_file = directory.path().join("gateway");
-        let mut gateway = Process::start(
-            Part::Gateway,
-            [
-                "--listen",
-                &anywhere.to_string(),
-                "--admin-listen",
-                &anywhere.to_string(),
-                "--registry",
-                &format!("http://{registry_address}"),
-                "--log",
-                "error",
-                "--port-file",
-                &port_file.to_string_lossy(),
-            ],
-        )?;
+        let mut arguments: Vec<PathBuf> = vec![
+            "--listen".into(),
+            anywhere.to_string().into(),
+            "--admin-listen".into(),
+            anywhere.to_string().into(),
+            "--registry".into(),
+            format!("{}://{registry_address}", access.scheme()).into(),
+            "--log".into(),
+            "error".into(),
+            "--port-file".into(),
+            port_file.clone(),
+        ];
+        if let Some(folder) = access.of_workload("gateway")? {
+            arguments.extend(["--tls".into(), folder]);
+        }
+        let mut gateway = Process::start(Part::Gateway, arguments)?;
         let said = said(&mut gateway, &port_file).await?;
         let (gateway_address, admin_address) =
             said.trim().split_once('\n').ok_or("the gateway says one address")?;
@@ -74,6 +79,7 @@ impl Deployment {
             gateway,
             registry: Some(registry),
             registry_address,
+            access,
             directory,
         })
     }
@@ -81,7 +87,10 @@ impl Deployment {
     /// Starts a replica. The name of its service is the prefix of its id.
     pub(crate) fn start(&mut self, id: &str) -> Outcome<()> {
         let (service, _) = id.rsplit_once('-').ok_or("the id names no service")?;
-        let process = Process::start(Part::Replica, [service, id, &self.registry_url()])?;
+        let mut arguments: Vec<PathBuf> =
+            vec![service.into(), id.into(), self.registry_url().into()];
+        arguments.extend(self.access.of_workload(service)?);
+        let process = Process::start(Part::Replica, arguments)?;
         self.replicas.insert(id.to_owned(), process);
         Ok(())
     }
@@ -98,7 +107,8 @@ impl Deployment {
             Action::KillRegistry => self.registry = None,
             Action::StartRegistry => {
                 let (registry, _) =
-                    start_registry(self.directory.path(), self.registry_address).await?;
+                    start_registry(self.directory.path(), self.registry_address, &self.access)
+                        .await?;
                 self.registry = Some(registry);
             }
         }
@@ -119,13 +129,24 @@ impl Deployment {
     }
 
     pub(crate) fn registry_url(&self) -> String {
-        format!("http://{}", self.registry_address)
+        format!("{}://{}", self.access.scheme(), self.registry_address)
+    }
+
+    /// A client that may do everything.
+    pub(crate) fn client(&self) -> Outcome<Client> {
+        access::client(&self.registry_url(), self.access.of_operator().as_deref())
     }
 
     /// A title for the picture.
     pub(crate) fn title(&self) -> String {
-        let (gateway, registry) = (self.gateway_address, self.registry_address);
+        let (gateway, registry) = (self.gateway_address, self.registry_url());
         format!("a gateway at http://{gateway}, over the registry at {registry}")
+    }
+
+    fn grpcurl_access(&self) -> String {
+        let Some(folder) = self.access.of_operator() else { return "-plaintext".to_owned() };
+        let file = |name: &str| folder.join(name).display().to_string();
+        format!("-cacert {} -cert {} -key {}", file("ca.crt"), file("tls.crt"), file("tls.key"))
     }
 
     /// Commands to try meanwhile; lines that fit a terminal.
@@ -135,18 +156,22 @@ impl Deployment {
         [
             format!("  curl -i http://{gateway}/orders/7"),
             format!("  curl http://{admin}/health/ready; curl http://{admin}/metrics"),
-            r#"  grpcurl -plaintext -d '{"service":"orders"}' \"#.to_owned(),
+            format!(r#"  grpcurl {} -d '{{"service":"orders"}}' \"#, self.grpcurl_access()),
             format!("    {registry} waypost.v1.Discovery/Resolve"),
         ]
     }
 }
 
 /// Starts the registry with what it kept in `directory`, if there is something; where it listens.
-async fn start_registry(directory: &Path, listen: SocketAddr) -> Outcome<(Process, SocketAddr)> {
+async fn start_registry(
+    directory: &Path,
+    listen: SocketAddr,
+    access: &Access,
+) -> Outcome<(Process, SocketAddr)> {
     let port_file = directory.join("registry");
     // Of the one before.
     let _gone = fs::remove_file(&port_file);
-    let arguments: [PathBuf; 9] = [
+    let mut arguments: Vec<PathBuf> = vec![
         "serve".into(),
         "--listen".into(),
         listen.to_string().into(),
@@ -157,6 +182,7 @@ async fn start_registry(directory: &Path, listen: SocketAddr) -> Outcome<(Proces
         "--port-file".into(),
         port_file.clone(),
     ];
+    arguments.extend(access.of_registry());
     let mut registry = Process::start(Part::Registry, &arguments)?;
     let address = said(&mut registry, &port_file).await?.trim().parse()?;
     Ok((registry, address))

@@ -7,6 +7,7 @@
 //! ```sh
 //! cargo run --release --example demo
 //! cargo run --release --example demo -- --hold
+//! cargo run --release --example demo -- --secure
 //! ```
 #![allow(
     clippy::disallowed_methods,
@@ -14,6 +15,7 @@
     reason = "a program that shows others, with a clock and tasks of its own"
 )]
 
+mod access;
 mod access_log;
 mod deployment;
 mod figures;
@@ -35,12 +37,14 @@ use std::{
 };
 
 use clap::Parser;
+use tempfile::TempDir;
 use tokio::{
     signal::ctrl_c,
     time::{interval, sleep_until},
 };
 
 use crate::{
+    access::Access,
     deployment::Deployment,
     figures::Tally,
     journal::Journal,
@@ -70,6 +74,9 @@ struct Arguments {
     /// Stay until Ctrl-C, and print what to try meanwhile.
     #[arg(long)]
     hold: bool,
+    /// Reach the registry over TLS alone, each process by a certificate of its own.
+    #[arg(long)]
+    secure: bool,
 }
 
 fn main() -> ExitCode {
@@ -97,7 +104,7 @@ async fn show(arguments: &Arguments) -> ExitCode {
 
 /// All of it, from the registry's start to the summary; what requests came to.
 async fn perform(arguments: &Arguments) -> Outcome<Tally> {
-    let (mut deployment, members) = set().await?;
+    let (mut deployment, members) = set(arguments).await?;
     let (tally, journal) = (Tally::new(READING), Journal::begin(Instant::now()));
     let _following = members.follow(&journal);
     let _reading = access_log::follow(deployment.access_log()?, &tally)?;
@@ -129,9 +136,11 @@ async fn perform(arguments: &Arguments) -> Outcome<Tally> {
 }
 
 /// Starts all processes of the beginning.
-async fn set() -> Outcome<(Deployment, Members)> {
-    let mut deployment = Deployment::set().await?;
-    let members = Members::new(&deployment.registry_url())?;
+async fn set(arguments: &Arguments) -> Outcome<(Deployment, Members)> {
+    let directory = TempDir::new()?;
+    let access = if arguments.secure { Access::secure(directory.path())? } else { Access::Open };
+    let mut deployment = Deployment::set(directory, access).await?;
+    let members = Members::new(&deployment.client()?);
     // Called services start before their callers.
     for (service, replicas) in [(prices::SERVICE, 2), (orders::SERVICE, 15)] {
         for number in 1..=replicas {

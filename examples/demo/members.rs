@@ -21,9 +21,8 @@ pub(crate) struct Members {
 pub(crate) type Statuses = BTreeMap<String, Status>;
 
 impl Members {
-    pub(crate) fn new(registry: &str) -> Outcome<Self> {
-        let client = Client::new(registry)?;
-        Ok(Self { services: [orders::SERVICE, prices::SERVICE].map(|name| client.service(name)) })
+    pub(crate) fn new(client: &Client) -> Self {
+        Self { services: [orders::SERVICE, prices::SERVICE].map(|name| client.service(name)) }
     }
 
     /// Waits until this number of instances of a service is in traffic.

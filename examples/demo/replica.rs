@@ -1,15 +1,15 @@
 //! A replica's process: serves HTTP, keeps itself registered, and drains on SIGTERM without failing
 //! a request.
 
-use std::{env, process::ExitCode, time::Duration};
+use std::{env, path::Path, process::ExitCode, time::Duration};
 
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use waypost_client::{Client, InFlight, Registration, correlation::CorrelationLayer};
+use waypost_client::{InFlight, Registration, correlation::CorrelationLayer};
 
-use crate::{Outcome, orders, prices};
+use crate::{Outcome, access, orders, prices};
 
 /// Short, as the demonstration is: how long the registry waits for a silent replica, and for one
 /// whose connection broke.
@@ -18,13 +18,16 @@ const DISCONNECT_GRACE: Duration = Duration::from_secs(1);
 /// The longest time of a drain.
 const LEAVING_MAX: Duration = Duration::from_secs(10);
 
-/// Serves with the arguments: service, replica id, registry.
+/// Serves with the arguments: service, replica id, registry, and an identity folder if it needs one.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
     let served = match &words[..] {
-        [service, id, registry] => Box::pin(serve(service, id, registry)).await,
-        _ => Err("SERVICE ID REGISTRY".into()),
+        [service, id, registry] => Box::pin(serve(service, id, registry, None)).await,
+        [service, id, registry, folder] => {
+            Box::pin(serve(service, id, registry, Some(folder.as_ref()))).await
+        }
+        _ => Err("SERVICE ID REGISTRY [FOLDER]".into()),
     };
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,9 +38,9 @@ pub(crate) async fn run() -> ExitCode {
     }
 }
 
-async fn serve(service: &str, id: &str, registry: &str) -> Outcome<()> {
+async fn serve(service: &str, id: &str, registry: &str, folder: Option<&Path>) -> Outcome<()> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let client = Client::new(registry)?;
+    let client = access::client(registry, folder)?;
     let router = match service {
         orders::SERVICE => {
             let prices = client.service(prices::SERVICE);
