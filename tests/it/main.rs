@@ -22,6 +22,7 @@ mod expiry;
 mod golden;
 mod hostile;
 mod lifecycle;
+mod security;
 mod semantics;
 mod support;
 mod watches;

@@ -52,10 +52,16 @@ impl TestAuthority {
         })
     }
 
-    /// Issues a certificate that ends at a time.
+    /// Issues a certificate that ends at a time, to the second.
     #[must_use]
     pub fn issue_until(&self, name: &str, end: SystemTime) -> (Certificate, KeyPair) {
         self.issue_with(name, |params| params.not_after = end.into())
+    }
+
+    /// Issues a certificate that has a common name alone, which names no caller.
+    #[must_use]
+    pub fn issue_nameless(&self) -> (Certificate, KeyPair) {
+        self.issue_with("spiffe://test/none", |params| params.subject_alt_names.clear())
     }
 
     fn issue_with(

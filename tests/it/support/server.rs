@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::{sync::oneshot, task::JoinHandle};
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use waypost::{Config, Server, config::StoreKind, model::Limits, server::RunError};
 use waypost_client::proto::{
     GetStatusRequest, GetStatusResponse, admin_client::AdminClient,
@@ -27,6 +27,14 @@ impl TestServer {
     pub(crate) async fn start_with(limits: Limits) -> Self {
         let listen = "127.0.0.1:0".parse().expect("an address");
         let config = Config { listen, limits, store: StoreKind::Memory, ..Config::default() };
+        let mut server = Self::start_config(config);
+        server.channel = connect(server.address).await;
+        server
+    }
+
+    /// Starts a server with TLS or a policy, or both. Its own connection has no credentials, and
+    /// is opened by its first call.
+    pub(crate) fn start_config(config: Config) -> Self {
         let server = Server::bind(config).expect("the server binds");
         let address = server.address();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -34,7 +42,8 @@ impl TestServer {
             // Dropped or sent: both mean that the test is over.
             let _asked = stopped.await;
         }));
-        Self { address, channel: connect(address).await, stop, ended }
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URI");
+        Self { address, channel: endpoint.connect_lazy(), stop, ended }
     }
 
     /// Stops the server and returns its task.

@@ -1,0 +1,5 @@
+//! The promises of the access model: the rights of each caller, the time until a change is in force,
+//! and that no broken file changes anything.
+
+mod modes;
+mod support;
