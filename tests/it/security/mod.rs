@@ -1,5 +1,6 @@
 //! The promises of the access model: the rights of each caller, the time until a change is in force,
 //! and that no broken file changes anything.
 
+mod matrix;
 mod modes;
 mod support;

@@ -118,12 +118,13 @@ impl RawCaller {
     ) -> io::Result<Answer> {
         let request = self.request(path, body);
         let response = soon("a response", self.respond(request)).await?;
-        let answer = soon("the rest of a response", read(response, reading)).await;
-        if reading == Reading::FirstMessage && self.protocol == Protocol::Http1 {
-            // The rest of the stream is on the way.
+        let answer = soon("the rest of a response", read(response, reading)).await?;
+        let has_rest = reading == Reading::FirstMessage || answer.status.code() != Code::Ok;
+        if self.protocol == Protocol::Http1 && has_rest {
+            // The rest of the stream is on the way, or the body was not read.
             self.disconnect();
         }
-        answer
+        Ok(answer)
     }
 
     fn request(&self, path: &str, body: Bytes) -> Request<RawBody> {

@@ -1,6 +1,7 @@
 //! Servers with a policy and TLS, and callers with credentials.
 
 mod caller;
+mod issuer;
 mod place;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use tower::service_fn;
 use waypost_testing::wait::soon;
 
 pub(crate) use caller::{Answer, Protocol, RawCaller, Reading};
+pub(crate) use issuer::{after, jwt, jwt_by};
 pub(crate) use place::{Place, serve, static_token, token_table};
 
 /// Adds a token to each call.

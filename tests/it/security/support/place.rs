@@ -16,7 +16,7 @@ use waypost_testing::{authority::TestAuthority, process::read_port_file, wait::u
 use crate::support::TestServer;
 
 /// The issuer `k8s` of [`Place`]'s policies.
-const ISSUER: &str = "https://issuer.test";
+pub(super) const ISSUER: &str = "https://issuer.test";
 
 /// The directory.
 pub(crate) struct Place {
