@@ -2,6 +2,8 @@
 //! get in by an explicit flag alone.
 
 use std::{
+    fmt,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
@@ -11,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use waypost_auth::{certificate::Lifetime, policy::Policy};
 
-use super::trust_files::TrustFiles;
+use super::trust_files::{TrustContents, TrustFiles};
 use crate::{
     auth::{Gate, HostCheck, Trust, TrustCell},
     clock::Clock,
@@ -21,42 +23,75 @@ use crate::{
 /// The interval of warnings of a server that lets strangers in.
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
+/// The settings that decide which policies may be in force.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AccessMode {
+    listen: SocketAddr,
+    has_tls: bool,
+    insecure: bool,
+}
+
+/// The files that callers are judged by, with the contents that were judged at the start.
+pub(super) struct JudgedFiles {
+    pub(super) files: TrustFiles,
+    pub(super) contents: TrustContents,
+    pub(super) mode: AccessMode,
+}
+
+impl fmt::Debug for JudgedFiles {
+    /// Omits the contents, which have a key.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("JudgedFiles").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
 /// Reads the files that callers are judged by, checks that the whole configuration lets no stranger
 /// in, and makes the gate.
 ///
 /// Errors: all of the files, or the combination of settings.
-pub(super) fn gate(config: &Config, clock: Clock) -> Result<Gate, InvalidConfig> {
-    let judge = |files: TrustFiles| files.judge(&files.read(), clock.wall());
-    let read = TrustFiles::of(config).map(judge).transpose()?;
-    check_mode(config, read.as_ref().map(|(policy, _)| policy))?;
-    let hosts = if config.listen.ip().is_loopback() && config.tls.is_none() {
+pub(super) fn gate(
+    config: &Config,
+    clock: Clock,
+) -> Result<(Gate, Option<JudgedFiles>), InvalidConfig> {
+    let mode = AccessMode {
+        listen: config.listen,
+        has_tls: config.tls.is_some(),
+        insecure: config.insecure,
+    };
+    let hosts = if config.listen.ip().is_loopback() && !mode.has_tls {
         HostCheck::Local
     } else {
         HostCheck::None
     };
-    Ok(match read {
-        Some((policy, tls)) => {
-            Gate::new(clock, Arc::new(TrustCell::new(policy, tls, clock.wall())), hosts)
-        }
-        None => Gate::open(clock, hosts),
-    })
+    let Some(files) = TrustFiles::of(config) else {
+        mode.check(None)?;
+        return Ok((Gate::open(clock, hosts), None));
+    };
+    let contents = files.read();
+    let (policy, tls) = files.judge(&contents, clock.wall())?;
+    mode.check(Some(&policy))?;
+    let trust = Arc::new(TrustCell::new(policy, tls, clock.wall()));
+    Ok((Gate::new(clock, trust, hosts), Some(JudgedFiles { files, contents, mode })))
 }
 
-fn check_mode(config: &Config, policy: Option<&Policy>) -> Result<(), InvalidConfig> {
-    let is_enforced = policy.is_some_and(Policy::is_enforced);
-    if config.listen.ip().is_loopback() || config.insecure || (config.tls.is_some() && is_enforced)
-    {
-        return Ok(());
+impl AccessMode {
+    /// Checks that a policy lets no stranger in.
+    pub(super) fn check(self, policy: Option<&Policy>) -> Result<(), InvalidConfig> {
+        let is_enforced = policy.is_some_and(Policy::is_enforced);
+        if self.listen.ip().is_loopback() || self.insecure || (self.has_tls && is_enforced) {
+            return Ok(());
+        }
+        let reason = if self.has_tls {
+            "a policy with `enforce = false` refuses no caller"
+        } else {
+            "without TLS, everyone on the way can read and change what callers send"
+        };
+        Err(InvalidConfig(vec![format!(
+            "--listen {} is not loopback: {reason}. Make certificates and a policy by `waypost ca \
+             init`, or listen on loopback behind a proxy, or let everyone in by --insecure",
+            self.listen
+        )]))
     }
-    let reason = match config.tls {
-        None => "without TLS, everyone on the way can read and change what callers send",
-        Some(_) => "a policy with `enforce = false` refuses no caller",
-    };
-    Err(InvalidConfig(vec![format!(
-        "--listen {} is not loopback: {reason}. Make certificates and a policy by `waypost ca \
-         init`, or listen on loopback behind a proxy, or let everyone in by --insecure",
-        config.listen
-    )]))
 }
 
 /// Logs which callers the server lets in. Then warns: each hour if these are strangers, each day if

@@ -9,7 +9,7 @@ use tracing::{error, info};
 use waypost_config::reload::Hangup;
 use waypost_serving::tasks;
 
-use super::trust_files::{TrustContents, TrustFiles};
+use super::{access::JudgedFiles, trust_files::TrustContents};
 use crate::{auth::TrustCell, clock::Clock, engine::Engine};
 
 /// The interval in which the files are read.
@@ -21,18 +21,16 @@ const SETTLES_MAX: u32 = 5;
 
 /// The follower of the files.
 pub(super) struct Follower {
-    pub(super) files: TrustFiles,
+    pub(super) files: JudgedFiles,
     pub(super) trust: Arc<TrustCell>,
     pub(super) engine: Engine,
     pub(super) clock: Clock,
 }
 
 impl Follower {
-    /// Follows the files until `stop` is cancelled. Judges those at the start once more: they may
-    /// have changed since the version in force was read.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    /// Follows the files until `stop` is cancelled.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut hangup = Hangup::new();
-        let mut judged = None;
         loop {
             let requested = select! {
                 () = stop.cancelled() => return,
@@ -40,17 +38,16 @@ impl Follower {
                 () = sleep(INTERVAL) => false,
             };
             let seen = self.read().await;
-            if !requested && judged.as_ref() == Some(&seen) {
+            if !requested && self.files.contents == seen {
                 continue;
             }
-            let settled = self.settle(seen).await;
-            self.judge(&settled);
-            judged = Some(settled);
+            self.files.contents = self.settle(seen).await;
+            self.judge();
         }
     }
 
     async fn read(&self) -> TrustContents {
-        let files = self.files.clone();
+        let files = self.files.files.clone();
         tasks::block(move || files.read()).await
     }
 
@@ -68,8 +65,11 @@ impl Follower {
     }
 
     /// Puts the files into force, or logs their errors.
-    fn judge(&self, contents: &TrustContents) {
-        match self.files.judge(contents, self.clock.wall()) {
+    fn judge(&self) {
+        let JudgedFiles { files, contents, mode } = &self.files;
+        let judged = files.judge(contents, self.clock.wall());
+        let judged = judged.and_then(|judged| mode.check(Some(&judged.0)).map(|()| judged));
+        match judged {
             Ok((policy, tls)) => {
                 let enforced = policy.is_enforced();
                 self.engine.replace_policy(|| self.trust.replace(policy, tls, self.clock.wall()));

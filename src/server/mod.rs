@@ -33,10 +33,10 @@ use waypost_serving::{
 };
 
 use self::{
+    access::JudgedFiles,
     connections::Connections,
     door::{Door, KnownBy},
     follow::Follower,
-    trust_files::TrustFiles,
 };
 
 use crate::{
@@ -66,6 +66,8 @@ pub struct Server {
     config: Config,
     clock: Clock,
     gate: Gate,
+    /// `None` without a policy.
+    files: Option<JudgedFiles>,
 }
 
 /// A server without a network. [`Server`] runs it over TCP, a simulation over its own.
@@ -130,11 +132,11 @@ impl Server {
     /// called in a tokio runtime.
     pub fn bind(config: Config) -> Result<Self, BindError> {
         let clock = Clock::start();
-        let gate = access::gate(&config, clock)?;
+        let (gate, files) = access::gate(&config, clock)?;
         let address = config.listen;
         let (listener, address) =
             listener::bind(address).map_err(|source| BindError::Listen { address, source })?;
-        Ok(Self { listener, address, config, clock, gate })
+        Ok(Self { listener, address, config, clock, gate, files })
     }
 
     /// Returns the address that it listens on; for port 0, with the port that was chosen.
@@ -146,12 +148,12 @@ impl Server {
     /// shuts down within 8 s: health reports that nothing serves, no new connections are accepted,
     /// streams end with `UNAVAILABLE`, and calls in flight finish. Not cancel safe.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Self { listener, address, config, clock, gate } = self;
+        let Self { listener, address, config, clock, gate, files } = self;
         let seed = lease_seed().map_err(RunError::Random)?;
         let core = Core::new(config.limits.clone(), clock, seed, gate.clone()).await;
         let report = access::report(config.insecure, gate, clock, core.tasks.stop().clone());
         core.tasks.spawn("access report", report);
-        let followed = TrustFiles::of(&config).zip(core.gate.trust().map(Arc::clone));
+        let followed = files.zip(core.gate.trust().map(Arc::clone));
         let starting = async {
             match config.store {
                 StoreKind::Memory => {
@@ -232,7 +234,7 @@ impl Core {
     }
 
     /// Follows the files that callers are judged by, once the engine runs.
-    fn follow(&self, files: TrustFiles, trust: Arc<TrustCell>) {
+    fn follow(&self, files: JudgedFiles, trust: Arc<TrustCell>) {
         if let Some(engine) = self.engine.get() {
             let follower = Follower { files, trust, engine: engine.clone(), clock: self.clock };
             self.tasks.spawn("policy", follower.run(self.tasks.stop().clone()));
