@@ -10,6 +10,7 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -74,6 +75,22 @@ enum Sender {
     Two(http2::SendRequest<RawBody>),
 }
 
+/// The reason why no response came.
+#[derive(Debug, Error)]
+enum CallError {
+    #[error(transparent)]
+    Connect(#[from] io::Error),
+    #[error("{0:?}")]
+    Http(#[from] hyper::Error),
+}
+
+impl CallError {
+    /// Returns whether the request was not sent.
+    fn is_canceled(&self) -> bool {
+        matches!(self, Self::Http(error) if error.is_canceled())
+    }
+}
+
 impl RawCaller {
     pub(crate) fn new(address: SocketAddr, protocol: Protocol, tls: Option<TlsConnector>) -> Self {
         let authority = address.to_string();
@@ -116,8 +133,15 @@ impl RawCaller {
         body: Bytes,
         reading: Reading,
     ) -> io::Result<Answer> {
-        let request = self.request(path, body);
-        let response = soon("a response", self.respond(request)).await?;
+        let response = match soon("a response", self.respond(path, &body)).await {
+            // The server closed a connection of HTTP/1.1 before it got the request.
+            Err(error) if error.is_canceled() && self.protocol == Protocol::Http1 => {
+                self.disconnect();
+                soon("a response", self.respond(path, &body)).await
+            }
+            response => response,
+        };
+        let response = response.map_err(io::Error::other)?;
         let answer = soon("the rest of a response", read(response, reading)).await?;
         let has_rest = reading == Reading::FirstMessage || answer.status.code() != Code::Ok;
         if self.protocol == Protocol::Http1 && has_rest {
@@ -147,7 +171,12 @@ impl RawCaller {
         request.body(full(body)).expect("a request")
     }
 
-    async fn respond(&mut self, request: Request<RawBody>) -> io::Result<http::Response<Incoming>> {
+    async fn respond(
+        &mut self,
+        path: &str,
+        body: &Bytes,
+    ) -> Result<http::Response<Incoming>, CallError> {
+        let request = self.request(path, body.clone());
         let is_ready = match &mut self.sender {
             None => false,
             Some(Sender::One(sender)) => sender.ready().await.is_ok(),
@@ -156,11 +185,10 @@ impl RawCaller {
         if !is_ready {
             self.sender = Some(self.connect().await?);
         }
-        match self.sender.as_mut().expect("connected") {
-            Sender::One(sender) => sender.send_request(request).await,
-            Sender::Two(sender) => sender.send_request(request).await,
-        }
-        .map_err(io::Error::other)
+        Ok(match self.sender.as_mut().expect("connected") {
+            Sender::One(sender) => sender.send_request(request).await?,
+            Sender::Two(sender) => sender.send_request(request).await?,
+        })
     }
 
     async fn connect(&self) -> io::Result<Sender> {
