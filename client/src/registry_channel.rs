@@ -8,10 +8,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::body::Body;
 
-use crate::{registry::RegistryLink, transport::SendError};
+use crate::{credentials::TokenError, registry::RegistryLink, transport::SendError};
 
 /// A channel to the registry, for the stubs in [`proto`](crate::proto). Requests go over the
 /// client's connection, with its credentials. After a failure the next request goes to the next
@@ -54,6 +56,37 @@ impl RegistryChannel {
     pub(crate) fn new(link: Arc<RegistryLink>) -> Self {
         Self { link }
     }
+
+    /// Opens a byte stream of its own to the registry, with TLS and the client's certificate if the
+    /// URL has `https`. For programs that speak HTTP/2 themselves, such as load generators. Cancel
+    /// safe.
+    ///
+    /// # Errors
+    /// Connecting failed.
+    pub async fn open_stream(
+        &self,
+    ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, RegistryChannelError> {
+        let opened = self.link.open_stream().await;
+        opened.map(TokioIo::new).map_err(|error| SendError::Connect(error).into())
+    }
+
+    /// The header `authorization` of a request on such a stream; `None` without a token.
+    ///
+    /// # Errors
+    /// The source has no token at present.
+    pub fn authorization(&self) -> Result<Option<HeaderValue>, TokenError> {
+        let mut headers = HeaderMap::new();
+        if let Some(credentials) = self.link.active_credentials() {
+            credentials.authorize(&mut headers)?;
+        }
+        Ok(headers.remove(AUTHORIZATION))
+    }
+}
+
+impl From<SendError> for RegistryChannelError {
+    fn from(error: SendError) -> Self {
+        Self { reason: error.reason().into_boxed_str() }
+    }
 }
 
 impl tower::Service<Request<Body>> for RegistryChannel {
@@ -67,9 +100,7 @@ impl tower::Service<Request<Body>> for RegistryChannel {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let link = Arc::clone(&self.link);
-        let failure =
-            |error: SendError| RegistryChannelError { reason: error.reason().into_boxed_str() };
-        Box::pin(async move { link.send(request).await.map_err(failure) })
+        Box::pin(async move { Ok(link.send(request).await?) })
     }
 }
 

@@ -88,7 +88,7 @@ impl RegistryAccess {
     }
 
     /// A new connection to the address with this index.
-    fn channel(&self, index: usize) -> RegistryChannel {
+    pub(crate) fn channel(&self, index: usize) -> RegistryChannel {
         let address = &self.url.addresses[index..=index];
         let builder = self.builder(address).connect_timeout(REQUEST_TIMEOUT);
         builder.build().expect("it was checked when it was created").registry()

@@ -150,6 +150,19 @@ impl Dialer {
         opened.unwrap_or(Err(ConnectError::Timeout { address, limit: self.connect_timeout }))
     }
 
+    /// Opens a byte stream to `address`, for a caller that speaks HTTP/2 itself. Cancel safe.
+    pub(crate) async fn open_stream(
+        &self,
+        address: Uri,
+    ) -> Result<Box<dyn ByteStream>, ConnectError> {
+        let opened =
+            clock::within(self.connect_timeout, self.connector.open(address.clone())).await;
+        match opened {
+            Some(opened) => opened.map_err(|source| ConnectError::Refused { address, source }),
+            None => Err(ConnectError::Timeout { address, limit: self.connect_timeout }),
+        }
+    }
+
     async fn handshake(&self, address: Uri) -> Result<Connection, ConnectError> {
         // Read first: later ones make the connection outdated.
         let credentials_version =

@@ -14,15 +14,13 @@ mod shared_connection;
 #[cfg(feature = "tls")]
 mod tls;
 
-#[cfg(feature = "fake")]
-pub(crate) use self::connector::ByteStream;
 #[cfg(feature = "tls")]
 pub(crate) use self::registry_tls::secure;
 #[cfg(feature = "tls")]
 pub use self::tls::{Tls, TlsError};
 pub(crate) use self::{
     connection::{ConnectError, Connection, Dialer, SendError},
-    connector::Connector,
+    connector::{ByteStream, Connector},
     response_limits::{FIELDS_BYTES_MAX, FIELDS_MAX, InvalidResponse, unify_content_length},
-    shared_connection::SharedConnection,
+    shared_connection::{SharedConnection, address_uri},
 };

@@ -89,10 +89,14 @@ impl SharedConnection {
 }
 
 async fn dial(dialer: &Dialer, address: &str) -> Result<Connection, ConnectError> {
+    dialer.open(address_uri(dialer, address)?).await
+}
+
+/// The URI of an address, with the scheme of its connections.
+pub(crate) fn address_uri(dialer: &Dialer, address: &str) -> Result<Uri, ConnectError> {
     let uri = format!("{}://{address}", dialer.scheme);
-    let uri: Uri = uri.parse().map_err(|source| ConnectError::Address {
+    uri.parse().map_err(|source| ConnectError::Address {
         address: address.into(),
         source: Arc::new(source),
-    })?;
-    dialer.open(uri).await
+    })
 }

@@ -6,7 +6,7 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     /// The URL is not supported.
-    #[error("{url}: expected http://host:port")]
+    #[error("{url}: expected https://host:port or http://host:port")]
     Url {
         /// The given URL.
         url: String,

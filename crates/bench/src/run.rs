@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use waypost_client::RegistryChannel;
+
 use crate::{
     arguments::{LoadArguments, RunOptions, Workload},
     error::BenchError,
@@ -21,15 +23,17 @@ use crate::{
 
 /// Runs a workload and returns its report; `None` for the limit's server. `program` serves the
 /// registry (`program serve`) and the limit (`program bench limit`); `url` is the registry if none
-/// is started. A dropped future leaves no process; instances in another registry expire with their
+/// is started, and `registry` the way to it. A dropped future leaves no process; instances in another registry expire with their
 /// TTL.
 pub async fn run(
     arguments: LoadArguments,
     url: &str,
+    registry: RegistryChannel,
     program: PathBuf,
 ) -> Result<Option<Report>, BenchError> {
     let LoadArguments { workload, setting } = arguments;
-    let run = BenchRun { setting, url, program: &program, progress: RunProgress::default() };
+    let progress = RunProgress::default();
+    let run = BenchRun { setting, url, registry, program: &program, progress };
     let report = match workload {
         Workload::Limit(arguments) => return limit::serve(&arguments).await.map(|()| None),
         Workload::Register(load) => run.measure(&load).await,
@@ -47,6 +51,7 @@ pub async fn run(
 struct BenchRun<'a> {
     setting: RunOptions,
     url: &'a str,
+    registry: RegistryChannel,
     program: &'a Path,
     progress: RunProgress,
 }
@@ -79,7 +84,7 @@ impl BenchRun<'_> {
             })
             .await?
         } else {
-            BenchServer::running(self.url)?
+            BenchServer::running(self.url, self.registry.clone())?
         };
         Ok(self.target(load, system.name(), *system, server))
     }

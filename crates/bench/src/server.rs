@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -12,6 +13,7 @@ use http::{Uri, uri::Authority};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
+use waypost_client::RegistryChannel;
 
 use crate::{
     error::BenchError,
@@ -39,7 +41,15 @@ pub(crate) struct ServerProgram {
 pub(crate) struct BenchServer {
     address: Mutex<ServerAddress>,
     own: Mutex<Option<SpawnedServer>>,
-    is_own: bool,
+    /// The way to a running registry; none to a server that was started for the run.
+    registry: Option<RunningRegistry>,
+}
+
+/// A running registry: how connections reach it.
+#[derive(Clone, Debug)]
+struct RunningRegistry {
+    channel: RegistryChannel,
+    scheme: &'static str,
 }
 
 /// The current address and process of a server.
@@ -66,19 +76,24 @@ impl Drop for SpawnedServer {
 }
 
 impl BenchServer {
-    /// Uses a running server.
-    pub(crate) fn running(url: &str) -> Result<Self, BenchError> {
+    /// Uses a running server at `url`, which `channel` leads to.
+    pub(crate) fn running(url: &str, channel: RegistryChannel) -> Result<Self, BenchError> {
         let bad = || BenchError::Url { url: url.to_owned() };
         let uri: Uri = url.parse().map_err(|_| bad())?;
         let authority = uri.authority().filter(|it| it.port().is_some()).ok_or_else(bad)?.clone();
-        if uri.scheme_str() != Some("http") || !matches!(uri.path(), "" | "/") {
+        let scheme = match uri.scheme_str() {
+            Some("http") => "http",
+            Some("https") => "https",
+            _ => return Err(bad()),
+        };
+        if !matches!(uri.path(), "" | "/") {
             return Err(bad());
         }
         let pid = authority.as_str().parse::<SocketAddr>().ok().and_then(listening_on);
         Ok(Self {
             address: Mutex::new(ServerAddress { authority, pid }),
             own: Mutex::new(None),
-            is_own: false,
+            registry: Some(RunningRegistry { channel, scheme }),
         })
     }
 
@@ -90,7 +105,7 @@ impl BenchServer {
         let (child, authority) = launch(&program, directory.path()).await?;
         let address = ServerAddress { authority, pid: Some(child.id()) };
         let own = SpawnedServer { child, program, directory };
-        Ok(Self { address: Mutex::new(address), own: Mutex::new(Some(own)), is_own: true })
+        Ok(Self { address: Mutex::new(address), own: Mutex::new(Some(own)), registry: None })
     }
 
     /// Kills the server and starts it again from its data. Returns the time from the kill to the
@@ -126,7 +141,21 @@ impl BenchServer {
 
     /// Returns whether the server was started for the run.
     pub(crate) fn is_own(&self) -> bool {
-        self.is_own
+        self.registry.is_none()
+    }
+
+    /// Opens a connection that counts received bytes.
+    pub(crate) async fn connect(
+        &self,
+        received_bytes: &Arc<AtomicU64>,
+    ) -> Result<BenchConnection, BenchError> {
+        let authority = self.authority();
+        match &self.registry {
+            None => BenchConnection::open(&authority, received_bytes).await,
+            Some(RunningRegistry { channel, scheme }) => {
+                BenchConnection::open_registry(channel, &authority, scheme, received_bytes).await
+            }
+        }
     }
 
     /// Returns the size of its data directory.
@@ -227,10 +256,13 @@ mod tests {
 
     #[test]
     fn urls_without_a_server_are_rejected() {
-        assert!(BenchServer::running("http://127.0.0.1:7510").is_ok());
-        assert!(BenchServer::running("http://registry:7510/").is_ok());
-        for bad in ["", "127.0.0.1:7510", "http://127.0.0.1", "https://h:1", "http://h:1/x"] {
-            assert!(matches!(BenchServer::running(bad), Err(BenchError::Url { .. })), "{bad}");
+        let client = waypost_client::Client::new("http://127.0.0.1:7510").unwrap();
+        let running = |url| BenchServer::running(url, client.registry());
+        for url in ["http://127.0.0.1:7510", "http://registry:7510/", "https://h:1"] {
+            assert!(running(url).is_ok(), "{url}");
+        }
+        for bad in ["", "127.0.0.1:7510", "http://127.0.0.1", "ftp://h:1", "http://h:1/x"] {
+            assert!(matches!(running(bad), Err(BenchError::Url { .. })), "{bad}");
         }
     }
 }

@@ -55,7 +55,7 @@ impl LoadTarget {
     ) -> Result<Arc<[BenchConnection]>, BenchError> {
         let mut open = Vec::with_capacity(connections);
         for _ in 0..connections {
-            open.push(BenchConnection::open(&self.server.authority(), received_bytes).await?);
+            open.push(self.server.connect(received_bytes).await?);
         }
         Ok(open.into())
     }

@@ -28,12 +28,13 @@ pub(crate) struct BenchArguments {
 pub(crate) async fn run(arguments: BenchArguments) -> Result<(), CommandError> {
     let BenchArguments { bench, registry } = arguments;
     let access = registry.access()?;
+    let channel = access.channel(0);
     let program = env::current_exe().map_err(CommandError::CurrentProgram)?;
     let mut signals = SignalListener::listen()?;
     let report = select! {
         biased;
         _ = signals.next() => return Err(CommandError::Interrupted),
-        report = waypost_bench::run(bench, access.first(), program) => report?,
+        report = waypost_bench::run(bench, access.first(), channel, program) => report?,
     };
     let Some(report) = report else { return Ok(()) };
     match registry.output {

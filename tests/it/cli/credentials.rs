@@ -77,6 +77,20 @@ async fn commands_reach_a_registry_over_tls() {
 }
 
 #[tokio::test]
+async fn a_registry_is_measured_over_tls() {
+    let server = Server::start().await;
+    let authority = TestAuthority::new("ca");
+    let tls = server_tls(&authority.issue("127.0.0.1"), &[&authority]);
+    let front = TlsFront::before(server.address(), tls).await;
+    let folder = authority.folder("spiffe://prod.example/operators/me");
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = program(["bench", "register", "--instances", "50", "--rounds", "1"]);
+    bench.env("WAYPOST_REGISTRY", &front.url).env("WAYPOST_TLS", folder.path());
+    let finished = finish(bench.current_dir(directory.path())).await;
+    assert_eq!(finished.code, 0, "{}{}", finished.stdout, finished.stderr);
+}
+
+#[tokio::test]
 async fn a_refused_handshake_is_explained() {
     let server = Server::start().await;
     let authority = TestAuthority::new("ca");

@@ -25,7 +25,9 @@ use crate::{
     credentials::ActiveCredentials,
     proto::{HeartbeatRequest, registry_client::RegistryClient},
     runtime::{backoff::Backoff, clock, tasks},
-    transport::{ConnectError, Connection, Dialer, SendError, SharedConnection},
+    transport::{
+        ByteStream, ConnectError, Connection, Dialer, SendError, SharedConnection, address_uri,
+    },
 };
 
 /// The longest that a single request to the registry may take.
@@ -235,6 +237,19 @@ impl RegistryLink {
         let address = &self.addresses[index];
         let opened = address.connection.connect(&address.dialer, &address.authority).await;
         opened.inspect_err(|error| self.mark_failed(index, &error.to_string()))
+    }
+
+    /// Opens a byte stream of its own to the address in use. Cancel safe.
+    pub(crate) async fn open_stream(&self) -> Result<Box<dyn ByteStream>, ConnectError> {
+        self.follow_credentials();
+        let address = &self.addresses[self.current()];
+        let uri = address_uri(&address.dialer, &address.authority)?;
+        address.dialer.open_stream(uri).await
+    }
+
+    /// The credentials of requests.
+    pub(crate) fn active_credentials(&self) -> Option<&ActiveCredentials> {
+        self.credentials.as_deref()
     }
 
     /// Sends a request of a generated client over the connection in use. Cancel safe.

@@ -7,10 +7,12 @@ use std::{
 };
 
 use tokio::time::{Instant, sleep};
+use tonic::Code;
 use tracing::Level;
 use waypost_client::{
     Client, Credentials, RegisterError, RegistrationState, RegistryState, Token, TokenError,
     TokenFile, TokenSource,
+    proto::{ListServicesRequest, discovery_client::DiscoveryClient},
 };
 
 use super::an_order;
@@ -179,6 +181,24 @@ async fn registering_with_refused_credentials_fails_with_the_reason() {
         |state: &RegistrationState| matches!(state, RegistrationState::Registered { .. });
     let registering = state.wait_for(is_registered);
     tokio::time::timeout(Duration::from_secs(31), registering).await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_channel_to_the_registry_carries_the_token() {
+    let door = Door::new();
+    door.admit(&["first"]);
+    let source = Changing::new("first");
+    let channel = client(&door, source.clone()).registry();
+    let mut discovery = DiscoveryClient::new(channel.clone());
+    discovery.list_services(ListServicesRequest::default()).await.unwrap();
+    source.set("second");
+    let refused = discovery.list_services(ListServicesRequest::default()).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::Unauthenticated, "the token is not known")
+    );
+    assert_eq!(channel.authorization().unwrap().unwrap(), "Bearer second");
+    assert_eq!(door.counts().tokens, ["Bearer first", "Bearer second"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,12 +16,16 @@ use h2::{
 };
 use http::{
     HeaderMap, HeaderValue, Method, Request, Uri, Version,
-    header::{CONTENT_TYPE, TE},
+    header::{AUTHORIZATION, CONTENT_TYPE, TE},
     uri::Authority,
 };
 use prost::Message;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_util::io::InspectReader;
+use waypost_client::RegistryChannel;
 
 use crate::error::{BenchCallError, BenchError};
 
@@ -59,10 +63,18 @@ pub(crate) fn frame(message: &impl Message) -> Bytes {
 pub(crate) struct BenchConnection {
     requests: SendRequest<Bytes>,
     authority: Authority,
+    /// The scheme of requests, and the token that they carry.
+    scheme: &'static str,
+    authorization: Option<HeaderValue>,
 }
 
+/// The byte stream of a connection.
+trait BenchStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> BenchStream for T {}
+
 impl BenchConnection {
-    /// Connects. Adds received bytes to `received_bytes`.
+    /// Connects to a server that was started for the run. Adds received bytes to `received_bytes`.
     pub(crate) async fn open(
         authority: &Authority,
         received_bytes: &Arc<AtomicU64>,
@@ -70,6 +82,33 @@ impl BenchConnection {
         let failure = |source| BenchError::Connect { address: authority.to_string(), source };
         let stream = TcpStream::connect(authority.as_str()).await.map_err(failure)?;
         stream.set_nodelay(true).map_err(failure)?;
+        Self::start(Box::new(stream), authority, "http", received_bytes).await
+    }
+
+    /// Connects to a running registry, with its TLS and credentials.
+    pub(crate) async fn open_registry(
+        registry: &RegistryChannel,
+        authority: &Authority,
+        scheme: &'static str,
+        received_bytes: &Arc<AtomicU64>,
+    ) -> Result<Self, BenchError> {
+        let address = || authority.to_string();
+        let failure = |error| BenchError::Connect { address: address(), source: error };
+        let stream = registry.open_stream().await;
+        let stream = stream.map_err(|error| failure(io::Error::other(error)))?;
+        let authorization = registry.authorization();
+        let authorization = authorization.map_err(|error| failure(io::Error::other(error)))?;
+        let connection = Self::start(Box::new(stream), authority, scheme, received_bytes).await?;
+        Ok(Self { authorization, ..connection })
+    }
+
+    async fn start(
+        stream: Box<dyn BenchStream>,
+        authority: &Authority,
+        scheme: &'static str,
+        received_bytes: &Arc<AtomicU64>,
+    ) -> Result<Self, BenchError> {
+        let failure = |source| BenchError::Connect { address: authority.to_string(), source };
         let received_bytes = Arc::clone(received_bytes);
         let stream = InspectReader::new(stream, move |read: &[u8]| {
             received_bytes.fetch_add(read.len() as u64, Ordering::Relaxed);
@@ -83,7 +122,7 @@ impl BenchConnection {
             .map_err(|error| failure(io::Error::other(error)))?;
         // Its calls receive the error.
         tokio::spawn(async move { drop(connection.await) });
-        Ok(Self { requests, authority: authority.clone() })
+        Ok(Self { requests, authority: authority.clone(), scheme, authorization: None })
     }
 
     /// Makes a unary call. A dropped future resets it.
@@ -129,7 +168,7 @@ impl BenchConnection {
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = Uri::builder()
-            .scheme("http")
+            .scheme(self.scheme)
             .authority(self.authority.clone())
             .path_and_query(path)
             .build()
@@ -137,6 +176,9 @@ impl BenchConnection {
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
+        if let Some(authorization) = &self.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
         Ok(requests.send_request(request, false)?)
     }
 }
