@@ -116,6 +116,11 @@ impl Gate {
 }
 
 impl ConnectionGate {
+    /// Returns whether the certificate of the connection has proved an identity.
+    pub(crate) fn has_certified_caller(&self) -> bool {
+        self.peer.certificate.is_some() && self.base.is_known()
+    }
+
     /// Identifies the caller of a request.
     ///
     /// Errors: the request is not for this machine, or its credentials are invalid.

@@ -15,7 +15,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     select,
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ use waypost_serving::tasks::TaskSet;
 
 use super::{
     calls::Calls,
-    door::{Acquaintance, Door, End, Opened, Stranger, visited},
+    door::{Acquaintance, Closing, Door, End, Opened, Stranger, visited},
 };
 use crate::{
     api::Router,
@@ -84,44 +84,63 @@ impl Connections {
                 let permit = Arc::clone(&permits).acquire_owned();
                 let Some(Ok(permit)) = self.stop.run_until_cancelled(permit).await else { break };
                 let stranger = self.door.arrive(peer.map(|peer| peer.ip()));
-                let serving = self.clone().serve_one(stream, peer, stranger);
-                connections.spawn("connection", async move {
-                    serving.await;
-                    drop(permit);
-                });
+                let serving = self.clone().serve_one(stream, peer, stranger, permit);
+                connections.spawn("connection", serving);
             }
         }
         connections.ended().await;
     }
 
-    /// Opens a connection, and serves it to its end.
-    async fn serve_one<I>(self, stream: I, peer: Option<SocketAddr>, stranger: Stranger)
+    /// Opens a connection; `None`: it can't be, which is logged, or the server stops.
+    async fn open<I>(
+        &self,
+        stream: I,
+        peer: Option<SocketAddr>,
+        stranger: &Stranger,
+        closing: &mut Closing,
+    ) -> Option<Opened<I>>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        // Child tokens, as all waiters of one token share a lock.
-        let (stop, cut) = (self.stop.child_token(), self.cut.child_token());
-        let mut closing = stranger.closing();
         let opened = select! {
             biased;
-            opened = self.door.open(stream, &stranger) => opened,
-            end = &mut closing => return debug!(?peer, ?end, "closing a stranger"),
-            () = stop.cancelled() => return,
+            opened = self.door.open(stream, stranger) => opened,
+            end = closing => {
+                debug!(?peer, ?end, "closing a stranger");
+                return None;
+            }
+            () = self.stop.cancelled() => return None,
         };
-        let Opened { stream, certificate } = match opened {
-            Ok(opened) => opened,
-            Err(error) => return debug!(?peer, %error, "connection failed"),
-        };
-        let Self { router, gate, streams_max, .. } = self;
-        let gate = gate.connect(Peer { address: peer, certificate });
+        opened.inspect_err(|error| debug!(?peer, %error, "connection failed")).ok()
+    }
+
+    /// Opens a connection, and serves it to its end.
+    async fn serve_one<I>(
+        self,
+        stream: I,
+        peer: Option<SocketAddr>,
+        stranger: Stranger,
+        _permit: OwnedSemaphorePermit,
+    ) where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut closing = stranger.closing();
+        // Child tokens, as all waiters of one token share a lock.
+        let (stop, cut) = (self.stop.child_token(), self.cut.child_token());
+        let opened = self.open(stream, peer, &stranger, &mut closing).await;
+        let Some(Opened { stream, certificate }) = opened else { return };
+        let gate = self.gate.connect(Peer { address: peer, certificate });
         let (calls, acquaintance) = (Calls::default(), stranger.acquaintance());
-        let server = server(&calls, streams_max);
+        if gate.has_certified_caller() {
+            acquaintance.known();
+        }
         let service = service_fn(|request: Request<Incoming>| {
-            let response = respond(&router, &gate, acquaintance, request);
+            let response = respond(&self.router, &gate, acquaintance, request);
             async { Ok::<_, Infallible>(response.await) }
         });
         // Before the first stream, so that it meets every later change.
         let (open, changes) = (calls.clone(), gate.changes());
+        let server = server(&calls, self.streams_max);
         let connection = async {
             let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
             select! {
@@ -152,9 +171,9 @@ impl Connections {
                 () = cut.cancelled() => Ok(()),
             }
         };
-        if let Err(error) = calls.run(connection).await {
-            debug!(?peer, %error, "connection failed");
-        }
+        // Pinned here, as the future that runs it would reserve room for it twice.
+        let ended = calls.run(pin!(connection)).await;
+        let _ended = ended.inspect_err(|error| debug!(?peer, %error, "connection failed"));
     }
 }
 

@@ -25,4 +25,5 @@ mod durability;
 mod gateway;
 mod slow_watchers;
 mod soak;
+mod strangers;
 mod support;

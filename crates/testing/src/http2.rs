@@ -7,7 +7,10 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tonic::{Code, Status};
 
 use crate::wait::soon;
@@ -81,15 +84,26 @@ impl RawClient {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = soon("a connection", TcpStream::connect(address)).await.expect("connected");
         stream.set_nodelay(true).expect("an option of the socket");
+        Self::over(stream, address).await.expect("HTTP/2")
+    }
+
+    /// Begins HTTP/2 on a stream to an address, which may be that of TLS.
+    ///
+    /// # Errors
+    /// The stream is closed.
+    pub async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        address: SocketAddr,
+    ) -> hyper::Result<Self> {
         let handshake = http2::Builder::new(TokioExecutor::new())
             .max_header_list_size(HEADER_BYTES_MAX)
             .handshake(TokioIo::new(stream));
-        let (sender, connection) = soon("a handshake", handshake).await.expect("HTTP/2");
+        let (sender, connection) = soon("a handshake", handshake).await?;
         tokio::spawn(async move {
             // Its error shows in the responses.
             let _ended = connection.await;
         });
-        Self { sender, address }
+        Ok(Self { sender, address })
     }
 
     /// Sends a gRPC request with a body of any bytes.

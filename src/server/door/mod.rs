@@ -25,7 +25,7 @@ use crate::auth::TrustCell;
 
 use self::{handshake::handshake, strangers::Strangers};
 pub(crate) use self::{
-    strangers::{Acquaintance, End, KnownBy, Stranger},
+    strangers::{Acquaintance, Closing, End, KnownBy, Stranger},
     stream::DoorStream,
     visitor::visited,
 };

@@ -19,12 +19,19 @@ use super::{
 /// Bytes that end the opening: HTTP/2's preface and the head of the first frame.
 const OPENING_BYTES: usize = 24 + 9;
 
+/// Bytes that a stranger may send until something is allowed to it: more than five heads of
+/// requests with a credential each.
+const STRANGER_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of a stranger after which its task yields: a flood of small frames delays no other
+/// connection for long, and the gate sees a request before its whole body is read.
+const STRANGER_BYTES_AT_ONCE: usize = 16 * 1024;
+
 /// A connection, in clear text or by TLS.
 #[derive(Debug)]
 pub(crate) struct DoorStream<I> {
     bytes: Transport<I>,
-    /// Present until enough bytes have arrived.
-    opening: Option<Opening>,
+    /// Present until the caller is known.
+    counter: Option<StrangerBytes>,
     /// True after the first write.
     wrote: bool,
 }
@@ -35,11 +42,43 @@ enum Transport<I> {
     Tls(Box<TlsStream<FirstByte<I>>>),
 }
 
-/// The state of a connection that has not sent its opening bytes.
+/// The bytes of a connection whose caller is not known.
 #[derive(Debug)]
-struct Opening {
+struct StrangerBytes {
     acquaintance: Arc<Acquaintance>,
     bytes: usize,
+    /// Those since the task has yielded.
+    at_once: usize,
+}
+
+/// The state of a connection after a read.
+enum Counted {
+    Stranger,
+    Known,
+    TooMuch,
+}
+
+impl StrangerBytes {
+    fn add(&mut self, count: usize) -> Counted {
+        let was_open = self.bytes >= OPENING_BYTES;
+        self.bytes += count;
+        self.at_once += count;
+        if !was_open && self.bytes >= OPENING_BYTES {
+            self.acquaintance.opened();
+        }
+        if self.acquaintance.is_known() {
+            return Counted::Known;
+        }
+        if self.bytes <= STRANGER_BYTES_MAX {
+            return Counted::Stranger;
+        }
+        if !self.acquaintance.has_visits() {
+            return Counted::TooMuch;
+        }
+        // An allowed call is under way: from its end on, the caller has as much again.
+        self.bytes = OPENING_BYTES;
+        Counted::Stranger
+    }
 }
 
 impl<I> DoorStream<I> {
@@ -52,9 +91,14 @@ impl<I> DoorStream<I> {
     }
 
     fn new(bytes: Transport<I>, acquaintance: &Arc<Acquaintance>) -> Self {
-        let opening = Opening { acquaintance: Arc::clone(acquaintance), bytes: 0 };
-        Self { bytes, opening: Some(opening), wrote: false }
+        let acquaintance = Arc::clone(acquaintance);
+        let counter = StrangerBytes { acquaintance, bytes: 0, at_once: 0 };
+        Self { bytes, counter: Some(counter), wrote: false }
     }
+}
+
+fn invalid(reason: &'static str) -> Poll<io::Result<()>> {
+    Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, reason)))
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for DoorStream<I> {
@@ -64,24 +108,31 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for DoorStream<I> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(counter) = &mut this.counter
+            && counter.at_once >= STRANGER_BYTES_AT_ONCE
+            && !counter.acquaintance.is_known()
+        {
+            counter.at_once = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let read = match &mut this.bytes {
             Transport::ClearText(stream) => Pin::new(stream).poll_read(context, buffer),
             Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         };
-        let Some(opening) = &mut this.opening else { return read };
+        let Some(counter) = &mut this.counter else { return read };
         let new = &buffer.filled()[before..];
-        if opening.bytes == 0
+        if counter.bytes == 0
             && new.first() == Some(&HANDSHAKE_RECORD)
             && matches!(this.bytes, Transport::ClearText(_))
         {
-            let reason = "TLS on a port that speaks clear text only";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, reason)));
+            return invalid("TLS on a port that speaks clear text only");
         }
-        opening.bytes += new.len();
-        if opening.bytes >= OPENING_BYTES {
-            opening.acquaintance.opened();
-            this.opening = None;
+        match counter.add(new.len()) {
+            Counted::Stranger => {}
+            Counted::Known => this.counter = None,
+            Counted::TooMuch => return invalid("a stranger sent over 128 KiB"),
         }
         read
     }

@@ -127,6 +127,26 @@ async fn clear_text_passes_unchanged() {
     }
 }
 
+#[tokio::test]
+async fn stranger_may_send_128_kib() {
+    for (known, visiting, passes) in
+        [(false, false, false), (true, false, true), (false, true, true)]
+    {
+        let door = door_with(None, KnownBy::Gate);
+        let (near, mut far) = duplex(256 * 1024);
+        far.write_all(&[b'a'; 128 * 1024 + 1]).await.unwrap();
+        let stranger = door.arrive(None);
+        let mut stream = door.open(near, &stranger).await.unwrap().stream;
+        let mut bytes = vec![0; 128 * 1024];
+        stream.read_exact(&mut bytes).await.unwrap();
+        if known {
+            stranger.acquaintance().known();
+        }
+        let _visit = visiting.then(|| stranger.acquaintance().visit());
+        assert_eq!(stream.read_u8().await.is_ok(), passes, "{known} {visiting}");
+    }
+}
+
 /// Makes both sides of a handshake. Returns the server's and the result of the caller's.
 async fn shake_hands(
     door: &Door,

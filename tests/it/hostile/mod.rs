@@ -2,6 +2,7 @@
 
 mod cases;
 mod connections;
+mod handshakes;
 mod limits;
 mod mutations;
 mod refusals;

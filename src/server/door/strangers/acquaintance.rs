@@ -120,7 +120,13 @@ impl Acquaintance {
         self.state.load(Ordering::Acquire)
     }
 
-    pub(super) fn has_visits(&self) -> bool {
+    /// Returns whether the caller is known.
+    pub(in super::super) fn is_known(&self) -> bool {
+        self.state() == KNOWN
+    }
+
+    /// Returns whether an allowed call is under way.
+    pub(in super::super) fn has_visits(&self) -> bool {
         self.visits.load(Ordering::Acquire) > 0
     }
 
