@@ -48,8 +48,8 @@ struct GatewayArguments {
         default_value = "127.0.0.1:8081"
     )]
     admin_listen: SocketAddr,
-    /// Registry URL, https://HOST:PORT, or http://HOST:PORT for one without TLS; several with commas
-    /// between them [default: http://127.0.0.1:7510, with --tls https://127.0.0.1:7510]
+    /// Registry URL, https://HOST:PORT, or http://HOST:PORT for one without TLS; several with
+    /// commas between them [default: http://127.0.0.1:7510, with --tls https://127.0.0.1:7510]
     #[arg(long, env = "WAYPOST_REGISTRY", value_name = "URL", value_delimiter = ',')]
     registry: Vec<String>,
     /// Identity folder for connections to the registry: ca.crt, and tls.crt with tls.key unless a

@@ -23,8 +23,8 @@ use crate::{
 
 /// Runs a workload and returns its report; `None` for the limit's server. `program` serves the
 /// registry (`program serve`) and the limit (`program bench limit`); `url` is the registry if none
-/// is started, and `registry` the way to it. A dropped future leaves no process; instances in another registry expire with their
-/// TTL.
+/// is started, and `registry` the way to it. A dropped future leaves no process; instances in
+/// another registry expire with their TTL.
 pub async fn run(
     arguments: LoadArguments,
     url: &str,

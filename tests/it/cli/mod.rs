@@ -2,7 +2,6 @@
 
 mod backup;
 mod bench;
-mod certificates;
 mod credentials;
 mod large;
 mod lists;

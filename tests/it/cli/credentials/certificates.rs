@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::support::{Finished, PROGRAM, finish, program};
+use crate::cli::support::{Finished, PROGRAM, finish, program};
 
 /// A directory in which commands run.
 struct Place(TempDir);

@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use waypost_client::Registration;
 use waypost_testing::authority::{TestAuthority, server_tls};
 
-use super::{
+use crate::cli::{
     REGISTER,
     support::{Finished, Running, Server, finish, program, run},
 };
