@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 use waypost_auth::certificate::PeerCertificate;
 
-use super::{DoorError, clear_text};
+use super::{DoorError, clear_text, linger::linger};
 use crate::auth::TlsContext;
 
 /// The first byte of a connection that speaks TLS: the type of a record with a handshake message.
@@ -31,7 +31,14 @@ where
         return Err(DoorError::ClearText);
     }
     let stream = FirstByte { first: Some(first), stream };
-    let stream = tls.acceptor().accept(stream).await.map_err(DoorError::Handshake)?;
+    let stream = match tls.acceptor().accept(stream).into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, stream)) => {
+            // The caller of TLS 1.3 sends requests before it reads that it is refused.
+            linger(stream).await;
+            return Err(DoorError::Handshake(error));
+        }
+    };
     let certificates = stream.get_ref().1.peer_certificates();
     let certificate = certificates.map(|chain| Arc::new(tls.roots().accepted(chain)));
     Ok((stream, certificate))

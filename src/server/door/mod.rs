@@ -2,12 +2,13 @@
 //! bounds the connections on which nothing was allowed yet.
 //!
 //! In the order of a connection: `strangers` counts it; `handshake` or `clear_text` answers its
-//! first bytes; `stream` is what the server reads then.
+//! first bytes; `linger` ends the refused; `stream` is what the server reads then.
 //!
 //! Invariant: with TLS, no byte of a caller that speaks clear text is interpreted.
 
 mod clear_text;
 mod handshake;
+mod linger;
 mod strangers;
 mod stream;
 mod visitor;
