@@ -57,8 +57,14 @@ impl IdentityFolder {
         let (Ok((chain, lifetime)), Ok(key), Ok((authorities, authority_lifetimes))) =
             (&certificate, &key, &authorities)
         else {
+            // Where only the authorities are invalid, the key is still checked.
+            let own = certificate.as_ref().ok().zip(key.as_ref().ok());
+            let mismatch = own.and_then(|((chain, _), key)| certified_key(files, chain, key).err());
             let errors = [certificate.err(), key.err(), authorities.err()];
-            return Err(errors.into_iter().flatten().flatten().collect());
+            return Err(mismatch
+                .into_iter()
+                .chain(errors.into_iter().flatten().flatten())
+                .collect());
         };
         let certified = certified_key(files, chain, key);
         let path = files.directory.join("ca.crt");
