@@ -1,6 +1,6 @@
 //! A caller of any method, over HTTP/2 or HTTP/1.1, in clear text or over TLS.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, Version, header};
@@ -14,6 +14,7 @@ use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    time::sleep,
 };
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 use tonic::{Code, Status};
@@ -23,6 +24,8 @@ use waypost_testing::{
 };
 
 use super::reason;
+
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The protocol of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +122,18 @@ impl RawCaller {
     /// Closes the connection.
     pub(crate) fn disconnect(&mut self) {
         self.sender = None;
+    }
+
+    /// Waits until the server has closed the connection.
+    pub(crate) async fn closed(&mut self) {
+        let is_open = |sender: &Option<Sender>| match sender {
+            None => false,
+            Some(Sender::One(sender)) => !sender.is_closed(),
+            Some(Sender::Two(sender)) => !sender.is_closed(),
+        };
+        while is_open(&self.sender) {
+            sleep(POLL_INTERVAL).await;
+        }
     }
 
     /// Calls a method with one message.

@@ -3,6 +3,7 @@
 mod caller;
 mod issuer;
 mod place;
+mod tenant;
 
 use std::net::SocketAddr;
 
@@ -22,6 +23,7 @@ use waypost_testing::wait::soon;
 pub(crate) use caller::{Answer, Protocol, RawCaller, Reading};
 pub(crate) use issuer::{after, jwt, jwt_by};
 pub(crate) use place::{Place, serve, static_token, token_table};
+pub(crate) use tenant::{Tenant, end_of};
 
 /// Adds a token to each call.
 #[derive(Clone, Debug)]

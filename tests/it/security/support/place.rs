@@ -39,10 +39,10 @@ impl Place {
         let tls = directory.path().join("tls");
         fs::create_dir(&tls).expect("a directory");
         authority.write_folder(&tls, &authority.issue("127.0.0.1"));
-        let keys = json!({ "keys": [SigningKey::p256().jwk("ES256", "a")] });
-        fs::write(directory.path().join("keys.json"), keys.to_string()).expect("written");
-        fs::write(directory.path().join("policy.toml"), policy).expect("written");
-        Self { directory, authority }
+        let place = Self { directory, authority };
+        place.write_keys();
+        place.write_file("policy.toml", policy);
+        place
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -62,9 +62,20 @@ impl Place {
         let issuer = format!(
             "\n[issuer.k8s]\nissuer = '{ISSUER}'\naudience = 'waypost'\nkeys = 'keys.json'\n"
         );
-        let beside = self.path().join("policy.new");
-        fs::write(&beside, format!("{text}{issuer}")).expect("written");
-        fs::rename(beside, self.policy()).expect("renamed");
+        self.write_file("policy.toml", &format!("{text}{issuer}"));
+    }
+
+    /// Replaces a file, whole.
+    pub(crate) fn write_file(&self, name: &str, text: &str) {
+        let beside = self.path().join("new");
+        fs::write(&beside, text).expect("written");
+        fs::rename(beside, self.path().join(name)).expect("renamed");
+    }
+
+    /// Writes the keys of the issuer.
+    pub(crate) fn write_keys(&self) {
+        let keys = json!({ "keys": [SigningKey::p256().jwk("ES256", "a")] });
+        self.write_file("keys.json", &keys.to_string());
     }
 
     fn config(&self, data: &str) -> Config {
