@@ -4,4 +4,5 @@
 mod leases;
 mod matrix;
 mod modes;
+mod sight;
 mod support;
