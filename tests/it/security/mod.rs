@@ -7,3 +7,4 @@ mod matrix;
 mod modes;
 mod sight;
 mod support;
+mod whole;
