@@ -1,7 +1,8 @@
 //! Calls the greeters in turn, and prints which one responded. Greeters may come and go.
 //!
 //! ```sh
-//! caller --registry http://127.0.0.1:7510 --name greeter [--count N] [--interval-ms N] [--secure FOLDER]
+//! caller --registry http://127.0.0.1:7510 --name greeter [--count N] [--interval-ms N] \
+//!     [--secure FOLDER]
 //! ```
 //! Ends by itself after `--count` calls, with exit code 1 where any of them failed.
 #![allow(clippy::print_stdout, clippy::print_stderr)]

@@ -2,7 +2,8 @@
 //! it drains first, so that callers stop picking it and open calls finish.
 //!
 //! ```sh
-//! greeter --registry http://127.0.0.1:7510 --name greeter --listen 127.0.0.1:0 [--id ID] [--secure FOLDER]
+//! greeter --registry http://127.0.0.1:7510 --name greeter --listen 127.0.0.1:0 [--id ID] \
+//!     [--secure FOLDER]
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 

@@ -18,7 +18,8 @@ const DISCONNECT_GRACE: Duration = Duration::from_secs(1);
 /// The longest time of a drain.
 const LEAVING_MAX: Duration = Duration::from_secs(10);
 
-/// Serves with the arguments: service, replica id, registry, and an identity folder if it needs one.
+/// Serves with the arguments: service, replica id, registry, and an identity folder if it needs
+/// one.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();

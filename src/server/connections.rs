@@ -5,7 +5,7 @@ use std::{
     convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
 };
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use http::{Request, Response};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -25,7 +25,7 @@ use waypost_serving::tasks::TaskSet;
 
 use super::{
     calls::Calls,
-    door::{Acquaintance, Closing, Door, End, Opened, Stranger, visited},
+    door::{Acquaintance, Closing, Door, DoorStream, End, Opened, Stranger, visited},
 };
 use crate::{
     api::Router,
@@ -91,14 +91,15 @@ impl Connections {
         connections.ended().await;
     }
 
-    /// Opens a connection; `None`: it can't be, which is logged, or the server stops.
+    /// Opens a connection, and makes its gate; `None`: it can't be opened, which is logged, or the
+    /// server stops.
     async fn open<I>(
         &self,
         stream: I,
         peer: Option<SocketAddr>,
         stranger: &Stranger,
         closing: &mut Closing,
-    ) -> Option<Opened<I>>
+    ) -> Option<(DoorStream<I>, ConnectionGate)>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -111,7 +112,13 @@ impl Connections {
             }
             () = self.stop.cancelled() => return None,
         };
-        opened.inspect_err(|error| debug!(?peer, %error, "connection failed")).ok()
+        let opened = opened.inspect_err(|error| debug!(?peer, %error, "connection failed"));
+        let Opened { stream, certificate } = opened.ok()?;
+        let gate = self.gate.connect(Peer { address: peer, certificate });
+        if gate.has_certified_caller() {
+            stranger.acquaintance().known();
+        }
+        Some((stream, gate))
     }
 
     /// Opens a connection, and serves it to its end.
@@ -128,12 +135,8 @@ impl Connections {
         // Child tokens, as all waiters of one token share a lock.
         let (stop, cut) = (self.stop.child_token(), self.cut.child_token());
         let opened = self.open(stream, peer, &stranger, &mut closing).await;
-        let Some(Opened { stream, certificate }) = opened else { return };
-        let gate = self.gate.connect(Peer { address: peer, certificate });
+        let Some((stream, gate)) = opened else { return };
         let (calls, acquaintance) = (Calls::default(), stranger.acquaintance());
-        if gate.has_certified_caller() {
-            acquaintance.known();
-        }
         let service = service_fn(|request: Request<Incoming>| {
             let response = respond(&self.router, &gate, acquaintance, request);
             async { Ok::<_, Infallible>(response.await) }
@@ -143,27 +146,29 @@ impl Connections {
         let server = server(&calls, self.streams_max);
         let connection = async {
             let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-            select! {
-                biased;
-                ended = connection.as_mut() => return ended,
-                end = &mut closing => {
-                    debug!(?peer, ?end, "closing a stranger");
-                    if end == End::Refused {
-                        connection.as_mut().graceful_shutdown();
-                        let _sent = timeout(REFUSED_MAX, connection).await;
-                    }
-                    return Ok(());
-                }
-                () = certificate_end(&gate, changes, &open) => connection.as_mut().graceful_shutdown(),
-                () = stop.cancelled() => {
-                    if !acquaintance.is_open() {
+            let mut certificate_ends = pin!(certificate_end(&gate, changes, &open).fuse());
+            loop {
+                select! {
+                    biased;
+                    ended = connection.as_mut() => return ended,
+                    end = &mut closing => {
+                        debug!(?peer, ?end, "closing a stranger");
+                        if end == End::Refused {
+                            connection.as_mut().graceful_shutdown();
+                            let _sent = timeout(REFUSED_MAX, connection).await;
+                        }
                         return Ok(());
                     }
-                    connection.as_mut().graceful_shutdown();
-                    // The router has closed without waking the streams.
-                    open.poll_all();
+                    () = certificate_ends.as_mut() => connection.as_mut().graceful_shutdown(),
+                    () = stop.cancelled() => break,
                 }
             }
+            if !acquaintance.is_open() {
+                return Ok(());
+            }
+            connection.as_mut().graceful_shutdown();
+            // The router has closed without waking the streams.
+            open.poll_all();
             select! {
                 biased;
                 ended = connection => ended,

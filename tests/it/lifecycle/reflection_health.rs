@@ -67,7 +67,7 @@ async fn both_versions_of_reflection_list_the_services() {
 async fn both_versions_of_reflection_describe_the_services() {
     let server = TestServer::start().await;
     for (service, methods) in [
-        ("waypost.v1.Admin", vec!["Backup", "GetStatus", "ReleaseProtection"]),
+        ("waypost.v1.Admin", vec!["Backup", "GetStatus", "ReleaseProtection", "WhoAmI"]),
         ("waypost.v1.Discovery", vec!["ListServices", "Resolve", "Watch"]),
         ("waypost.v1.Registry", vec!["Deregister", "Heartbeat", "KeepAlive", "Register", "Update"]),
     ] {
