@@ -4,6 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 use tonic::{Code, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -24,6 +25,8 @@ const LONG: u64 = 300_000;
 /// machine gets as much again and more.
 const IN_FORCE_MAX: Duration = Duration::from_secs(10);
 const END_MAX: Duration = Duration::from_secs(5);
+const CONNECTIONS: usize = 50;
+const WATCHES_EACH: usize = 20;
 const EVERYTHING: &str = "['discover', 'register']";
 const WORKLOAD: &str = "spiffe://test/ns/shop/sa/orders";
 
@@ -88,6 +91,30 @@ async fn stream_that_lost_its_right_ends() {
     ci.register("orders", "b", LONG, 0).await;
     let seen = soon("a change", whole.message()).await.expect("the stream goes on");
     assert!(seen.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_streams_end_at_once() {
+    let place = Place::new(&policy(&allow("token/ci", "'discover'")));
+    let server = serve(place.clear_text()).await;
+    let admin = Tenant::connect(&server, "admin").await;
+    admin.register("orders", "a", LONG, LONG).await;
+    let mut watches = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let ci = Tenant::connect(&server, "ci").await;
+        for service in [&["orders"][..], &[]].into_iter().cycle().take(WATCHES_EACH) {
+            watches.push(ci.watch(service).await.expect("a watch"));
+        }
+    }
+    let count = watches.len();
+    // Read while the policy changes, as their callers would.
+    let ends = tokio::spawn(join_all(
+        watches.into_iter().map(|mut watch| async move { outcome(&end_of(&mut watch).await) }),
+    ));
+    let in_force = change(&place, &admin, &policy("")).await;
+    assert!(ends.await.expect("no panic").iter().all(|end| *end == denied()));
+    let what = format!("policy in force to the end of {count} watches");
+    print_within(&what, in_force.elapsed(), END_MAX);
 }
 
 /// Opens each kind of stream as `ci`; ends when all of them have. Returns how they did.
