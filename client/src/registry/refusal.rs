@@ -103,9 +103,11 @@ impl Retryability {
             | Code::Cancelled
             | Code::Aborted
             | Code::Unknown
-            | Code::Internal => Self::Retry {
-                after: status.get_details_retry_info().and_then(|retry| retry.retry_delay),
-            },
+            | Code::Internal => Self::Retry { after: retry_info(status) },
+            // Over a limit that the caller is below again after a while.
+            Code::ResourceExhausted if retry_info(status).is_some() => {
+                Self::Retry { after: retry_info(status) }
+            }
             Code::Unauthenticated => Self::Denied(Refusal::of(status)),
             _ => Self::Fatal(Refusal::of(status)),
         }
@@ -114,6 +116,11 @@ impl Retryability {
     pub(crate) fn is_retryable(&self) -> bool {
         matches!(self, Self::Retry { .. })
     }
+}
+
+/// Returns the delay that the registry names.
+fn retry_info(status: &Status) -> Option<Duration> {
+    status.get_details_retry_info().and_then(|retry| retry.retry_delay)
 }
 
 impl Refusal {
@@ -201,6 +208,15 @@ mod tests {
     fn refused_credentials_are_no_refusal_for_ever() {
         let denied = Retryability::of(&Status::unauthenticated("no"));
         assert!(matches!(denied, Retryability::Denied(refusal) if refusal.message == "no"));
+    }
+
+    #[test]
+    fn limit_with_a_delay_is_no_refusal_for_ever() {
+        let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(2)));
+        let status = Status::with_error_details(Code::ResourceExhausted, "slower", details);
+        let retryability = Retryability::of(&status);
+        assert!(matches!(retryability, Retryability::Retry { after: Some(after) }
+            if after.as_secs() == 2));
     }
 
     #[test]
