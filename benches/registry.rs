@@ -61,6 +61,7 @@ fn register(index: usize) -> Command {
         id: InstanceId::parse(&format!("0190c5c2-7c1f-7a5e-9b1d-{index:012}"), 256).unwrap(),
         content: Content::from(&parts(index)),
         terms: TERMS,
+        instances_max: None,
     }
 }
 
@@ -232,7 +233,7 @@ fn change_to_watches(bencher: Bencher<'_, '_>, watches: usize) {
             let id = InstanceId::parse(&format!("instance-{index}"), 256).unwrap();
             index = (index + 1) % A_SERVICE;
             let content = Content::from(&Parts { weight: fastrand::u32(..), ..parts(index) });
-            let permit = Caller::unrestricted().register(service(0), &content.host()).unwrap();
+            let permit = Caller::unrestricted().register(service(0), &id, &content.host()).unwrap();
             engine.register(permit, id, content, TERMS).await.unwrap();
             all_heard().await;
         });

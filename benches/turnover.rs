@@ -84,8 +84,9 @@ async fn replace(engine: &Engine, index: u64, turnover: u64) {
     let service = ServiceKey { namespace: name("default".to_owned()), service: name(like.service) };
     let id = |turnover| InstanceId::parse(&format!("{}-{turnover}", like.id), 256).unwrap();
     if turnover > 0 {
-        let permit = Caller::unrestricted().operate(service.clone()).unwrap();
-        engine.deregister(permit, id(turnover - 1)).await.unwrap();
+        let id = id(turnover - 1);
+        let permit = Caller::unrestricted().operate(service.clone(), &id).unwrap();
+        engine.deregister(permit, id).await.unwrap();
     }
     let content = Content::from(&Parts {
         host: Host::parse(&like.host, 253).unwrap(),
@@ -98,8 +99,9 @@ async fn replace(engine: &Engine, index: u64, turnover: u64) {
         metadata: Metadata::new(&like.metadata.into_iter().collect()),
     });
     let terms = LeaseTerms { ttl: TTL, disconnect_grace: Duration::from_secs(3) };
-    let permit = Caller::unrestricted().register(service, &content.host()).unwrap();
-    let registered = engine.register(permit, id(turnover), content, terms).await.unwrap();
+    let id = id(turnover);
+    let permit = Caller::unrestricted().register(service, &id, &content.host()).unwrap();
+    let registered = engine.register(permit, id, content, terms).await.unwrap();
     assert!(matches!(registered, Outcome::Registered { .. }));
 }
 

@@ -40,6 +40,8 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     /// Lets everyone in who reaches the port, on any address.
     pub insecure: bool,
+    /// The file of audit records; `None`: they go to the log, if there is a policy.
+    pub audit: Option<PathBuf>,
     /// The log levels, in the filter syntax of `tracing-subscriber`.
     pub log: String,
     /// The log format; `None`: pretty on a terminal, else JSON.
@@ -58,6 +60,7 @@ impl Default for Config {
             tls: None,
             policy: None,
             insecure: false,
+            audit: None,
             log: "info".to_owned(),
             log_format: None,
             limits: Limits::default(),
@@ -106,6 +109,8 @@ pub struct Overrides {
     pub policy: Option<PathBuf>,
     /// `--insecure`.
     pub insecure: bool,
+    /// `--audit`, `WAYPOST_AUDIT`.
+    pub audit: Option<PathBuf>,
     /// `--log`, `WAYPOST_LOG`.
     pub log: Option<String>,
     /// `--log-format`, `WAYPOST_LOG_FORMAT`.
@@ -140,6 +145,7 @@ impl Config {
         let port_file = file.read("port_file", from_str);
         let tls = file.read("tls", from_str);
         let policy = file.read("policy", from_str);
+        let audit = file.read("audit", from_str);
         let log = file.read("log", log_filter);
         let log_format = file.read("log_format", from_str);
         let limits = file.table("limits", read_limits);
@@ -151,6 +157,7 @@ impl Config {
             tls: tls?,
             policy: policy?,
             insecure: false,
+            audit: audit?,
             log: log?.unwrap_or(default.log),
             log_format: log_format?,
             limits: limits?.unwrap_or(default.limits),
@@ -176,6 +183,7 @@ impl Config {
         self.tls = overrides.tls.or(self.tls.take());
         self.policy = overrides.policy.or(self.policy.take());
         self.insecure = overrides.insecure;
+        self.audit = overrides.audit.or(self.audit.take());
         if self.tls.is_some() && self.policy.is_none() {
             errors.push(TLS_WITHOUT_POLICY.to_owned());
         }

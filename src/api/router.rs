@@ -20,7 +20,7 @@ use super::{
     http::{dated, not_found, refused},
 };
 use crate::{
-    auth::{AccessError, Caller, Gate},
+    auth::{Caller, Gate, GateRefusal},
     clock::Clock,
     engine::Engine,
     model::Limits,
@@ -55,7 +55,7 @@ impl Router {
     /// Responds to a request of a caller. Every error is a response.
     pub(crate) fn respond<B>(
         &self,
-        caller: Result<Caller, AccessError>,
+        caller: Result<Caller, GateRefusal>,
         request: Request<B>,
     ) -> impl Future<Output = Response<Body>> + Send + use<B>
     where
@@ -65,7 +65,7 @@ impl Router {
         let call = if GrpcApi::accepts(&request) {
             Ok(self.grpc.call(caller, request))
         } else {
-            Err(caller.err())
+            Err(caller.err().map(|refusal| refusal.of_call(None, request.headers())))
         };
         let response = async move {
             let response = match call {

@@ -2,9 +2,15 @@
 //!
 //! Pure. The texts are fixed but for the names in them: no part of a credential can be in them.
 
+use std::time::Duration;
+
 use thiserror::Error;
 use waypost_auth::policy::{Action, Principal, Unauthenticated};
 
+use super::{
+    audit::AuditOutcome,
+    quota::{OverLimit, PrincipalLimit},
+};
 use crate::model::{Name, ServiceKey};
 
 /// The most bytes of a principal in a message.
@@ -35,6 +41,16 @@ pub enum AccessError {
         service: ServiceKey,
         /// The reason.
         reason: String,
+    },
+    /// The caller is over a limit of its own.
+    #[error("{} is over its limit of {limit}", shortened(principal))]
+    Limited {
+        /// The caller.
+        principal: Principal,
+        /// The limit.
+        limit: PrincipalLimit,
+        /// The time after which there is room again, or may be.
+        retry: Duration,
     },
     /// A request to loopback that names another host, or comes from a page of one.
     #[error(
@@ -89,6 +105,34 @@ fn shortened(principal: &Principal) -> &str {
 }
 
 impl AccessError {
+    /// The refusal of a principal that is over a limit.
+    pub(super) fn over_limit(principal: &Principal, over: OverLimit) -> Self {
+        let OverLimit { limit, retry } = over;
+        Self::Limited { principal: principal.clone(), limit, retry }
+    }
+
+    /// Returns the name of the gRPC status.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::Unauthenticated(_) => "UNAUTHENTICATED",
+            Self::Limited { .. } => "RESOURCE_EXHAUSTED",
+            Self::NotAllowed { .. } | Self::HostNotAllowed { .. } | Self::WrongAuthority => {
+                "PERMISSION_DENIED"
+            }
+        }
+    }
+
+    /// Returns what the audit log has of it.
+    pub(super) fn outcome(&self) -> AuditOutcome {
+        match self {
+            Self::Unauthenticated(_) => AuditOutcome::Unauthenticated,
+            Self::Limited { .. } => AuditOutcome::Limited,
+            Self::NotAllowed { .. } | Self::HostNotAllowed { .. } | Self::WrongAuthority => {
+                AuditOutcome::Denied
+            }
+        }
+    }
+
     /// Returns the reason as a machine reads it, in upper case.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -96,6 +140,7 @@ impl AccessError {
             Self::NotAllowed { .. } => "NOT_ALLOWED",
             Self::HostNotAllowed { .. } => "HOST_NOT_ALLOWED",
             Self::WrongAuthority => "WRONG_AUTHORITY",
+            Self::Limited { limit, .. } => limit.reason(),
         }
     }
 }

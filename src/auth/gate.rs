@@ -3,17 +3,18 @@
 
 use std::{fmt, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, Request, header::AUTHORIZATION};
 use parking_lot::Mutex;
 use tokio::{
     select,
     sync::{Notify, watch},
     time::sleep_until,
 };
-use tracing::warn;
+use tracing::debug;
 use waypost_auth::{certificate::PeerCertificate, policy::Unauthenticated};
 
 use super::{
+    audit::{AuditLog, AuditTrail},
     caller::Caller,
     error::AccessError,
     origin,
@@ -34,6 +35,14 @@ pub struct Gate {
     /// `None`: no policy, every caller may do everything.
     trust: Option<Arc<TrustCell>>,
     hosts: HostCheck,
+    audit: Option<AuditLog>,
+}
+
+/// A request that the gate refuses.
+#[derive(Debug)]
+pub(crate) struct GateRefusal {
+    caller: Caller,
+    error: AccessError,
 }
 
 /// The requests that a listener takes, by the host that they name.
@@ -69,12 +78,23 @@ pub(crate) struct ConnectionGate {
 impl Gate {
     /// A gate that lets every caller do everything.
     pub fn open(clock: Clock, hosts: HostCheck) -> Self {
-        Self { clock, trust: None, hosts }
+        Self { clock, trust: None, hosts, audit: None }
     }
 
     /// A gate that judges callers.
     pub fn new(clock: Clock, trust: Arc<TrustCell>, hosts: HostCheck) -> Self {
-        Self { clock, trust: Some(trust), hosts }
+        Self { clock, trust: Some(trust), hosts, audit: None }
+    }
+
+    /// Records into an audit log from here on.
+    #[must_use]
+    pub fn with_audit(self, audit: AuditLog) -> Self {
+        Self { audit: Some(audit), ..self }
+    }
+
+    /// Returns the audit log.
+    pub(crate) fn audit(&self) -> Option<&AuditLog> {
+        self.audit.as_ref()
     }
 
     /// Returns what callers are judged by; `None` without a policy.
@@ -90,14 +110,18 @@ impl Gate {
 
     /// Makes the gate of one connection.
     pub(crate) fn connect(&self, peer: Peer) -> ConnectionGate {
+        let trail = match &self.audit {
+            None => AuditTrail::nothing(),
+            Some(log) => AuditTrail::of_connection(log.clone(), peer.address),
+        };
         let base = match &self.trust {
-            None => Caller::unrestricted(),
+            None => Caller::unjudged(trail),
             Some(trust) => {
                 let credential = match &peer.certificate {
                     Some(certificate) => Credential::Certificate(Arc::clone(certificate)),
                     None => Credential::Anonymous,
                 };
-                self.caller(trust, credential, &peer)
+                self.caller(trust, credential, &peer, trail)
             }
         };
         ConnectionGate {
@@ -109,9 +133,29 @@ impl Gate {
         }
     }
 
-    fn caller(&self, trust: &Arc<TrustCell>, credential: Credential, peer: &Peer) -> Caller {
+    fn caller(
+        &self,
+        trust: &Arc<TrustCell>,
+        credential: Credential,
+        peer: &Peer,
+        trail: AuditTrail,
+    ) -> Caller {
         let address = peer.address.map(|address| address.ip().to_canonical());
-        Caller::new(Session::start(Arc::clone(trust), self.clock, credential, address))
+        let session = Session::start(Arc::clone(trust), self.clock, credential, address);
+        Caller::new(session, trail)
+    }
+}
+
+impl GateRefusal {
+    /// Returns whether the caller did not prove who it is.
+    pub(crate) fn is_unauthenticated(&self) -> bool {
+        matches!(self.error, AccessError::Unauthenticated(_))
+    }
+
+    /// Records the refusal of a call, by the method's name, and returns the reason.
+    pub(crate) fn of_call(self, method: Option<&'static str>, headers: &HeaderMap) -> AccessError {
+        self.caller.of_call(method, headers).record_refusal(&self.error);
+        self.error
     }
 }
 
@@ -124,9 +168,9 @@ impl ConnectionGate {
     /// Identifies the caller of a request.
     ///
     /// Errors: the request is not for this machine, or its credentials are invalid.
-    pub(crate) fn identify<B>(&self, request: &Request<B>) -> Result<Caller, AccessError> {
+    pub(crate) fn identify<B>(&self, request: &Request<B>) -> Result<Caller, GateRefusal> {
         if self.gate.hosts == HostCheck::Local && !origin::is_local(request) {
-            return Err(AccessError::WrongAuthority);
+            return Err(self.unjudged(AccessError::WrongAuthority));
         }
         let Some(trust) = &self.gate.trust else { return Ok(self.base.clone()) };
         let mut tokens = request.headers().get_all(AUTHORIZATION).iter();
@@ -135,17 +179,23 @@ impl ConnectionGate {
             (Some(token), None) => self.with_token(trust, token),
             (Some(_), Some(_)) => self.given_twice(trust)?,
         };
-        caller.check()?;
-        Ok(caller)
+        match caller.check().and_then(|()| caller.take_connection()) {
+            Ok(()) => Ok(caller),
+            Err(error) => Err(GateRefusal { caller, error }),
+        }
+    }
+
+    /// The refusal of a request before its caller is judged.
+    fn unjudged(&self, error: AccessError) -> GateRefusal {
+        GateRefusal { caller: Caller::unjudged(self.base.trail().clone()), error }
     }
 
     /// Refuses two tokens. Where the policy is not enforced, they count as none.
-    fn given_twice(&self, trust: &TrustCell) -> Result<Caller, AccessError> {
-        let error = AccessError::Unauthenticated(Unauthenticated::GivenTwice);
+    fn given_twice(&self, trust: &TrustCell) -> Result<Caller, GateRefusal> {
         if trust.current().policy.is_enforced() {
-            return Err(error);
+            return Err(self.unjudged(Unauthenticated::GivenTwice.into()));
         }
-        warn!(reason = error.reason(), %error, "policy not enforced, request let through");
+        debug!("policy not enforced, request with two tokens let through");
         Ok(self.base.clone())
     }
 
@@ -158,7 +208,7 @@ impl ConnectionGate {
         let mut token = token.clone();
         token.set_sensitive(true);
         let credential = Credential::Token(token.clone(), self.peer.certificate.clone());
-        let caller = self.gate.caller(trust, credential, &self.peer);
+        let caller = self.gate.caller(trust, credential, &self.peer, self.base.trail().clone());
         if caller.is_identified() {
             if by_token.len() >= SESSIONS_MAX
                 && let Some(unused) = by_token.iter().position(|(_, caller)| caller.is_unused())

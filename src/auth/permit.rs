@@ -1,21 +1,32 @@
 //! Permits: proofs that a caller may do an act. The engine takes a permit with the act in it, so
 //! that a handler can neither forget the decision nor act on something else.
 //!
-//! Pure. Invariant: only a [`Caller`](super::Caller) makes permits.
+//! Invariant: only a [`Caller`](super::Caller) makes permits.
 
 use std::{collections::HashSet, sync::Arc};
 
 use waypost_auth::policy::Sight;
 
+use super::{audit::AuditTrail, quota::WatchSlot};
 use crate::model::{Name, ServiceKey};
 
 /// The proof that a caller may do the act `A`.
 #[derive(Debug)]
-pub struct Permit<A>(A);
+pub struct Permit<A> {
+    act: A,
+    /// Gets what the act did.
+    trail: AuditTrail,
+    /// Counts the watch that it opens.
+    slot: Option<WatchSlot>,
+}
 
 /// Registering an instance of a service.
 #[derive(Debug)]
-pub struct RegisterService(pub(super) ServiceKey);
+pub struct RegisterService {
+    pub(super) service: ServiceKey,
+    /// The instances that the namespace may have.
+    pub(super) instances_max: Option<usize>,
+}
 
 /// Changing or removing an instance of a service by its identity.
 #[derive(Debug)]
@@ -54,24 +65,42 @@ pub enum WatchScope {
 }
 
 impl<A> Permit<A> {
-    pub(super) fn new(act: A) -> Self {
-        Self(act)
+    pub(super) fn new(act: A, trail: AuditTrail) -> Self {
+        Self { act, trail, slot: None }
+    }
+
+    /// Holds the slot of a watch.
+    pub(super) fn holding(self, slot: Option<WatchSlot>) -> Self {
+        Self { slot, ..self }
     }
 
     /// Returns the act.
     pub(crate) fn act(&self) -> &A {
-        &self.0
+        &self.act
     }
 
     /// Returns the act.
     pub(crate) fn into_act(self) -> A {
-        self.0
+        self.act
+    }
+
+    /// Returns the act, and the way of its record.
+    pub(crate) fn into_parts(self) -> (A, AuditTrail) {
+        (self.act, self.trail)
     }
 }
 
 impl RegisterService {
-    pub(crate) fn into_service(self) -> ServiceKey {
-        self.0
+    /// Returns the service, and the instances that its namespace may have.
+    pub(crate) fn into_parts(self) -> (ServiceKey, Option<usize>) {
+        (self.service, self.instances_max)
+    }
+}
+
+impl Permit<WatchScope> {
+    /// Returns the scope, and the slot of the watch.
+    pub(crate) fn into_watch(self) -> (WatchScope, Option<WatchSlot>) {
+        (self.act, self.slot)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     fmt,
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
@@ -16,10 +16,15 @@ use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use parking_lot::Mutex;
 use waypost_auth::{
     certificate::PeerCertificate,
-    policy::{Authentication, Grants, Principal, Unauthenticated, Via},
+    policy::{Authentication, Grants, Policy, Principal, Unauthenticated, Via},
 };
 
-use super::trust::{Trust, TrustCell};
+use super::{
+    audit::{AuditKind, AuditOutcome, AuditRecord},
+    error::AccessError,
+    quota::{ConnectionSlot, PrincipalQuota},
+    trust::{Trust, TrustCell},
+};
 use crate::{clock::Clock, model::Tick, registry::ServiceNumber};
 
 /// A credential on a connection.
@@ -32,6 +37,8 @@ pub(super) struct Session {
     judgement: ArcSwap<Judgement>,
     /// The decisions on leases. Locked for a part of a heartbeat at a time.
     pub(super) leases: Mutex<LeaseMemory>,
+    /// Counts the connection, once it is used.
+    pub(super) connection: OnceLock<ConnectionSlot>,
 }
 
 /// What a session proves its identity with.
@@ -53,6 +60,9 @@ pub(super) struct Judgement {
     pub(super) outcome: Result<(Authentication, Grants), Unauthenticated>,
     /// The end of the credential.
     pub(super) deadline: Option<Tick>,
+    /// The limits of the identity.
+    pub(super) quota: Option<PrincipalQuota>,
+    pub(super) policy: Arc<Policy>,
 }
 
 /// What follows from a decision against a caller.
@@ -83,7 +93,7 @@ impl Session {
         let now = clock.now();
         let began = (now.tick, SystemTime::UNIX_EPOCH + Duration::from_millis(now.wall.0));
         let version = trust.current();
-        let judgement = judge(&version, &credential, began.0, began.1);
+        let judgement = judge((&trust, &version), &credential, began.0, began.1);
         Self {
             trust,
             clock,
@@ -92,6 +102,7 @@ impl Session {
             peer,
             judgement: ArcSwap::from_pointee(judgement),
             leases: Mutex::default(),
+            connection: OnceLock::new(),
         }
     }
 
@@ -104,14 +115,49 @@ impl Session {
         let version = self.trust.current();
         let tick = self.clock.tick();
         let since = Duration::from_millis(tick.0.saturating_sub(self.began.0.0));
-        let judged = Arc::new(judge(&version, &self.credential, tick, self.began.1 + since));
+        let judged =
+            Arc::new(judge((&self.trust, &version), &self.credential, tick, self.began.1 + since));
         self.judgement.store(Arc::clone(&judged));
         judged
+    }
+
+    /// Returns the record of its start; `None` without a credential.
+    pub(super) fn opening_record(&self) -> Option<AuditRecord> {
+        let judgement = self.judgement();
+        let record = |outcome| AuditRecord {
+            epoch: Some(judgement.epoch),
+            ..AuditRecord::new(AuditKind::Session, outcome)
+        };
+        let (via, credential) = match &self.credential {
+            Credential::Anonymous => return None,
+            Credential::Token(..) => (None, None),
+            Credential::Certificate(certificate) => {
+                (Some(Via::Certificate), Some(fingerprint(certificate.sha256()).into()))
+            }
+        };
+        Some(match &judgement.outcome {
+            Ok((authentication, _)) => AuditRecord {
+                principal: Some(authentication.principal.clone()),
+                via: Some(authentication.via),
+                credential: authentication.credential.as_deref().map(Into::into),
+                ..record(AuditOutcome::Allowed)
+            },
+            Err(reason) => {
+                let error = AccessError::from(*reason);
+                let (code, reason) = (Some(error.code()), Some(error.reason()));
+                AuditRecord { via, credential, code, reason, ..record(error.outcome()) }
+            }
+        })
     }
 
     /// Returns the epoch in force.
     pub(super) fn epoch(&self) -> u64 {
         self.trust.epoch()
+    }
+
+    /// Returns the present time of the clock.
+    pub(super) fn tick(&self) -> Tick {
+        self.clock.tick()
     }
 
     /// Returns the time until a deadline; `None` after it.
@@ -135,7 +181,12 @@ impl fmt::Debug for Session {
     }
 }
 
-fn judge(trust: &Trust, credential: &Credential, tick: Tick, now: SystemTime) -> Judgement {
+fn judge(
+    (cell, trust): (&TrustCell, &Trust),
+    credential: &Credential,
+    tick: Tick,
+    now: SystemTime,
+) -> Judgement {
     let policy = &trust.policy;
     let authentication = authenticate(trust, credential, now);
     let outcome = authentication.map(|authentication| {
@@ -154,7 +205,12 @@ fn judge(trust: &Trust, credential: &Credential, tick: Tick, now: SystemTime) ->
         Tick(tick.after(left).0 + 1)
     });
     let enforcement = if policy.is_enforced() { Enforcement::Refuse } else { Enforcement::LogOnly };
-    Judgement { epoch: trust.epoch, enforcement, outcome, deadline }
+    let quota = outcome.as_ref().ok().map(|(authentication, _)| {
+        let principal = &authentication.principal;
+        cell.quotas().of(principal, policy.principal_limits(principal), tick)
+    });
+    let policy = Arc::clone(policy);
+    Judgement { epoch: trust.epoch, enforcement, outcome, deadline, quota, policy }
 }
 
 /// Returns the first 16 hexadecimal digits of a certificate's SHA-256.

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use waypost_auth::policy::Policy;
 
-use super::tls::TlsContext;
+use super::{quota::Quotas, tls::TlsContext};
 use crate::model::WallTime;
 
 /// One version of what callers are judged by.
@@ -38,6 +38,8 @@ pub struct TrustCell {
     /// The epoch of `current`, or the one before it.
     epoch: AtomicU64,
     epochs: watch::Sender<u64>,
+    /// What principals use, through all versions.
+    quotas: Quotas,
 }
 
 impl Trust {
@@ -56,6 +58,7 @@ impl TrustCell {
             current: ArcSwap::from_pointee(trust),
             epoch: AtomicU64::new(1),
             epochs: watch::Sender::new(1),
+            quotas: Quotas::default(),
         }
     }
 
@@ -77,6 +80,11 @@ impl TrustCell {
         self.current.store(Arc::new(Trust { epoch, since, policy, tls }));
         self.epoch.store(epoch, Ordering::Release);
         self.epochs.send_replace(epoch);
+    }
+
+    /// Returns what principals use.
+    pub(super) fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// Watches the epoch.

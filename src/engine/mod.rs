@@ -29,8 +29,8 @@ pub use watch::{Watch, WatchEvent, WatchedChange};
 
 use crate::{
     auth::{
-        Caller, CopyStore, DiscoverService, ListNamespace, OperateService, Permit, ReadStatus,
-        RegisterService, ReleaseNamespace, WatchScope,
+        AccessError, AuditTrail, Caller, CopyStore, DiscoverService, ListNamespace, OperateService,
+        Permit, ReadStatus, RegisterService, ReleaseNamespace, WatchScope,
     },
     clock::Clock,
     model::{Content, Cursor, HistoryId, InstanceId, LeaseId, LeaseTerms, Limits, Name, Revision},
@@ -43,6 +43,9 @@ use crate::{
 use directory::Directory;
 use signals::Signals;
 use worker::{Reply, Request, Worker};
+
+/// The `reason` of records of registrations in a full namespace.
+const TOO_MANY_INSTANCES: &str = "TOO_MANY_INSTANCES";
 
 /// The most suspects that one command removes: bounds the size of a commit.
 const RELEASE_BATCH_MAX: usize = 1024;
@@ -86,6 +89,9 @@ impl PublishedState {
 /// The error of an engine request.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EngineError {
+    /// The caller is over a limit of its own.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The registry refused the command.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -168,8 +174,10 @@ impl Engine {
         content: Content,
         terms: LeaseTerms,
     ) -> Result<Outcome, EngineError> {
-        let service = permit.into_act().into_service();
-        self.submit(Command::Register { service, id, content, terms }).await
+        let (act, trail) = permit.into_parts();
+        let (service, instances_max) = act.into_parts();
+        let command = Command::Register { service, id, content, terms, instances_max };
+        self.submit(command, &trail).await
     }
 
     /// Updates an instance by its identity.
@@ -179,8 +187,9 @@ impl Engine {
         id: InstanceId,
         patch: Patch,
     ) -> Result<Outcome, EngineError> {
-        let target = Target::Identity(permit.into_act().into_service(), id);
-        self.submit(Command::Update { target, patch }).await
+        let (act, trail) = permit.into_parts();
+        let target = Target::Identity(act.into_service(), id);
+        self.submit(Command::Update { target, patch }, &trail).await
     }
 
     /// Updates the instance of a lease, and renews the lease.
@@ -193,8 +202,10 @@ impl Engine {
         let own = self.own_lease(caller, lease);
         // The plan refuses an inactive lease, with the reason.
         self.shared.leases.renew(own, self.shared.clock.tick());
+        caller.take_write()?;
         let target = Target::Lease(own);
-        self.submit(Command::Update { target, patch }).await.map_err(|error| of_lease(error, lease))
+        let updated = self.submit(Command::Update { target, patch }, caller.trail()).await;
+        updated.map_err(|error| of_lease(error, lease))
     }
 
     /// Removes an instance by its identity.
@@ -203,8 +214,9 @@ impl Engine {
         permit: Permit<OperateService>,
         id: InstanceId,
     ) -> Result<Outcome, EngineError> {
-        let target = Target::Identity(permit.into_act().into_service(), id);
-        self.submit(Command::Deregister { target }).await
+        let (act, trail) = permit.into_parts();
+        let target = Target::Identity(act.into_service(), id);
+        self.submit(Command::Deregister { target }, &trail).await
     }
 
     /// Removes the instance of a lease.
@@ -214,32 +226,34 @@ impl Engine {
         lease: LeaseId,
     ) -> Result<Outcome, EngineError> {
         let target = Target::Lease(self.own_lease(caller, lease));
-        self.submit(Command::Deregister { target }).await.map_err(|error| of_lease(error, lease))
+        caller.take_write()?;
+        let removed = self.submit(Command::Deregister { target }, caller.trail()).await;
+        removed.map_err(|error| of_lease(error, lease))
     }
 
     /// Returns a lease of a service that the caller may register; of another one the lease that
     /// never exists. Either takes the same way through the engine and the same time, so that the
     /// response does not show whether the lease exists.
     fn own_lease(&self, caller: &Caller, lease: LeaseId) -> LeaseId {
-        let mut rights = caller.lease_rights();
+        if !caller.judges_leases() {
+            return lease;
+        }
         let PublishedState { leases, directory, .. } = &*self.shared;
         // A slot that gets another service's lease from here on makes this lease unknown.
-        let allowed = rights.is_unrestricted()
-            || leases
-                .service_in(lease.slot())
-                .is_some_and(|service| rights.allow(service, |number| directory.key(number)));
-        if allowed { lease } else { LeaseId::NONE }
+        let service = leases.service_in(lease.slot()).and_then(|number| directory.key(number));
+        if caller.may_change_lease_of(service.as_deref()) { lease } else { LeaseId::NONE }
     }
 
     /// Removes all instances that protection holds in a namespace. Not cancel safe: if dropped, it
     /// may have removed some of them.
     pub async fn release(&self, permit: Permit<ReleaseNamespace>) -> Result<Outcome, EngineError> {
-        let namespace = permit.into_act().into_namespace();
+        let (act, trail) = permit.into_parts();
+        let namespace = act.into_namespace();
         let mut released = 0;
         loop {
             let count_max = RELEASE_BATCH_MAX;
             let command = Command::Release { namespace: namespace.clone(), count_max };
-            match self.submit(command).await? {
+            match self.submit(command, &trail).await? {
                 Outcome::Released { count, .. } if count == count_max => released += count,
                 Outcome::Released { count, revision } => {
                     return Ok(Outcome::Released { count: released + count, revision });
@@ -254,8 +268,23 @@ impl Engine {
         self.request(Request::Backup).await
     }
 
-    async fn submit(&self, command: Command) -> Result<Outcome, EngineError> {
-        self.request(|reply| Request::Change(command, reply)).await
+    /// Changes the registry, and adds what changed to the record of the call.
+    async fn submit(&self, command: Command, trail: &AuditTrail) -> Result<Outcome, EngineError> {
+        let outcome = self.request(|reply| Request::Change(command, reply)).await;
+        if let Err(EngineError::Refused(Refusal::NamespaceFull { .. })) = &outcome {
+            trail.limited(TOO_MANY_INSTANCES);
+        }
+        let outcome = outcome?;
+        match &outcome {
+            Outcome::Registered { instance, revision, .. }
+            | Outcome::Updated { instance, revision }
+            | Outcome::Deregistered { instance, revision } => {
+                trail.changed(Some(instance), *revision);
+            }
+            Outcome::Released { revision, .. } => trail.changed(None, *revision),
+            Outcome::Enforced => {}
+        }
+        Ok(outcome)
     }
 
     async fn request<T>(
@@ -319,7 +348,7 @@ impl Engine {
         filter: crate::model::Filter,
         resume: Option<Cursor>,
     ) -> Watch {
-        Watch::open(Arc::clone(&self.shared), permit.into_act(), filter, resume)
+        Watch::open(Arc::clone(&self.shared), permit.into_watch(), filter, resume)
     }
 
     /// Puts another policy into force by `replace`. The cursors of namespaces that were seen in

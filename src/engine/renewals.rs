@@ -143,7 +143,7 @@ mod tests {
             let id = id(&format!("i{number}"));
             let outcome = {
                 let content = content(1);
-                let permit = caller.register(key("n/s"), &content.host()).unwrap();
+                let permit = caller.register(key("n/s"), &id, &content.host()).unwrap();
                 engine.register(permit, id, content, terms(60_000)).await
             };
             let Ok(Outcome::Registered { lease, .. }) = outcome else { panic!("{outcome:?}") };

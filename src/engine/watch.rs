@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{PublishedState, signals::Waiter};
 use crate::{
-    auth::{Permit, WatchScope, WatchTarget},
+    auth::{Permit, WatchScope, WatchSlot, WatchTarget},
     model::{Change, Cursor, Filter, Revision, ServiceKey, Visibility},
     registry::{LogEntry, RosterChunk, Service},
 };
@@ -44,6 +44,8 @@ pub struct Watch {
     idle_at: Instant,
     /// A timer for that time or earlier: it is reset when it fires, not with each event.
     idle: Pin<Box<Sleep>>,
+    /// Counts the watch for its caller.
+    _slot: Option<WatchSlot>,
 }
 
 #[derive(Debug)]
@@ -97,7 +99,7 @@ pub enum WatchedChange {
 impl Watch {
     pub(super) fn open(
         shared: Arc<PublishedState>,
-        subjects: WatchScope,
+        (subjects, slot): (WatchScope, Option<WatchSlot>),
         filter: Filter,
         resume: Option<Cursor>,
     ) -> Self {
@@ -118,7 +120,7 @@ impl Watch {
             None => (published, WatchPhase::NeedsSnapshot),
         };
         let idle = Box::pin(sleep_until(idle_at));
-        Self { subscription, filter, cursor, phase, idle_at, idle }
+        Self { subscription, filter, cursor, phase, idle_at, idle, _slot: slot }
     }
 
     /// Returns what the caller asked to watch.

@@ -15,7 +15,7 @@ use waypost_auth::{certificate::Lifetime, policy::Policy};
 
 use super::trust_files::{TrustContents, TrustFiles};
 use crate::{
-    auth::{Gate, HostCheck, Trust, TrustCell},
+    auth::{Gate, HostCheck, Trust, TrustCell, audit::AuditLog},
     clock::Clock,
     config::{Config, InvalidConfig},
 };
@@ -107,7 +107,8 @@ pub(super) async fn report(insecure: bool, gate: Gate, clock: Clock, stop: Cance
     while stop.run_until_cancelled(hours.tick()).await.is_some() {
         match gate.trust().map(|trust| trust.current()) {
             Some(trust) if !trust.policy.is_enforced() => {
-                warn!("policy not enforced: requests that it refuses are let through");
+                let let_through = gate.audit().map(AuditLog::let_through);
+                warn!(let_through, "policy not enforced: requests that it refuses are let through");
             }
             None if insecure => {
                 warn!("--insecure: everyone who reaches this port may do everything");

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     api::Router,
-    auth::{AccessError, ConnectionGate, Gate, Peer, RightChanges},
+    auth::{ConnectionGate, Gate, Peer, RightChanges},
 };
 
 /// The interval of HTTP/2 pings on an idle connection, and the time to wait for a response.
@@ -197,7 +197,7 @@ fn respond(
             None
         }
         Ok(_) => Some(Arc::clone(acquaintance)),
-        Err(AccessError::Unauthenticated(_)) => {
+        Err(refusal) if refusal.is_unauthenticated() => {
             acquaintance.refused();
             None
         }

@@ -9,8 +9,12 @@ use tracing::{error, info};
 use waypost_config::reload::Hangup;
 use waypost_serving::tasks;
 
-use super::{access::JudgedFiles, trust_files::TrustContents};
-use crate::{auth::TrustCell, clock::Clock, engine::Engine};
+use super::{access::JudgedFiles, audit, trust_files::TrustContents};
+use crate::{
+    auth::{Gate, TrustCell},
+    clock::Clock,
+    engine::Engine,
+};
 
 /// The interval in which the files are read.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -25,6 +29,8 @@ pub(super) struct Follower {
     pub(super) trust: Arc<TrustCell>,
     pub(super) engine: Engine,
     pub(super) clock: Clock,
+    /// Has the audit log.
+    pub(super) gate: Gate,
 }
 
 impl Follower {
@@ -73,9 +79,11 @@ impl Follower {
             Ok((policy, tls)) => {
                 let enforced = policy.is_enforced();
                 self.engine.replace_policy(|| self.trust.replace(policy, tls, self.clock.wall()));
+                audit::trust_in_force(&self.gate);
                 info!(epoch = self.trust.epoch(), enforced, "policy and certificates in force");
             }
             Err(errors) => {
+                audit::invalid_trust(&self.gate);
                 error!(%errors, "invalid policy or certificates, keeping the previous ones");
             }
         }

@@ -1,6 +1,7 @@
 //! The assembly of the server: it binds, starts the engine, serves, and shuts down in order.
 
 mod access;
+mod audit;
 mod calls;
 mod connections;
 mod door;
@@ -44,7 +45,10 @@ use crate::{
         Router,
         grpc::{self, HealthReport},
     },
-    auth::{Gate, TrustCell},
+    auth::{
+        Gate, TrustCell,
+        audit::{AuditError, AuditLog},
+    },
     clock::Clock,
     config::{Config, InvalidConfig, StoreKind},
     engine::Engine,
@@ -108,6 +112,9 @@ pub enum RunError {
     /// The store failed to open.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Starting the audit log failed.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The system's random generator failed.
     #[error("can't get random bytes from the system: {0}")]
     Random(io::Error),
@@ -150,7 +157,13 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let Self { listener, address, config, clock, gate, files } = self;
         let seed = lease_seed().map_err(RunError::Random)?;
-        let core = Core::new(config.limits.clone(), clock, seed, gate.clone()).await;
+        let tasks = Tasks::default();
+        let gate = match audit::destination(&config) {
+            Some(destination) => gate.with_audit(AuditLog::start(destination, &tasks, clock)?),
+            None => gate,
+        };
+        audit::trust_in_force(&gate);
+        let core = Core::with_tasks(config.limits.clone(), clock, seed, gate.clone(), tasks).await;
         let report = access::report(config.insecure, gate, clock, core.tasks.stop().clone());
         core.tasks.spawn("access report", report);
         let followed = files.zip(core.gate.trust().map(Arc::clone));
@@ -198,6 +211,16 @@ impl Core {
     /// Makes a server that is starting, whose lease ids come from `seed`. Must be called in a tokio
     /// runtime.
     pub async fn new(limits: Limits, clock: Clock, seed: LeaseSeed, gate: Gate) -> Self {
+        Self::with_tasks(limits, clock, seed, gate, Tasks::default()).await
+    }
+
+    async fn with_tasks(
+        limits: Limits,
+        clock: Clock,
+        seed: LeaseSeed,
+        gate: Gate,
+        tasks: Tasks,
+    ) -> Self {
         let (early, health) = grpc::early_services().await;
         let stop = CancellationToken::new();
         Self {
@@ -209,7 +232,7 @@ impl Core {
             limits: Arc::new(limits),
             clock,
             seed,
-            tasks: Tasks::default(),
+            tasks,
         }
     }
 
@@ -236,7 +259,13 @@ impl Core {
     /// Follows the files that callers are judged by, once the engine runs.
     fn follow(&self, files: JudgedFiles, trust: Arc<TrustCell>) {
         if let Some(engine) = self.engine.get() {
-            let follower = Follower { files, trust, engine: engine.clone(), clock: self.clock };
+            let follower = Follower {
+                files,
+                trust,
+                engine: engine.clone(),
+                clock: self.clock,
+                gate: self.gate.clone(),
+            };
             self.tasks.spawn("policy", follower.run(self.tasks.stop().clone()));
         }
     }

@@ -230,7 +230,7 @@ pub(super) fn refused(refusal: &Refusal) -> GrpcStatus {
                 ErrorDetails::with_precondition_failure_violation(kind, subject, &message);
             GrpcStatus::with_error_details(Code::FailedPrecondition, message, details)
         }
-        Refusal::Full { .. } => {
+        Refusal::Full { .. } | Refusal::NamespaceFull { .. } => {
             let details = ErrorDetails::with_quota_failure_violation("instances", &message);
             GrpcStatus::with_error_details(Code::ResourceExhausted, message, details)
         }

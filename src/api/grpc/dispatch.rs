@@ -27,7 +27,7 @@ use super::{
     stream::{OpenedWatch, StreamAccess, StreamEnd},
 };
 use crate::{
-    auth::{AccessError, Caller, Gate},
+    auth::{AuditTrail, Caller, Gate, GateRefusal},
     clock::Clock,
     engine::Engine,
     model::Limits,
@@ -45,8 +45,8 @@ pub(in crate::api) struct GrpcApi {
 /// A call after its dispatch.
 enum Dispatched {
     Refused(Response<Body>),
-    Unary(CallFuture),
-    Stream(CallFuture, StreamEnd),
+    Unary(CallFuture, AuditTrail),
+    Stream(CallFuture, AuditTrail, StreamEnd),
 }
 
 impl GrpcApi {
@@ -76,7 +76,7 @@ impl GrpcApi {
     /// that the gate identified.
     pub(in crate::api) fn call<B>(
         &self,
-        caller: Result<Caller, AccessError>,
+        caller: Result<Caller, GateRefusal>,
         request: Request<B>,
     ) -> impl Future<Output = Response<Body>> + Send + use<B>
     where
@@ -85,13 +85,14 @@ impl GrpcApi {
         let timeout = grpc_timeout(request.headers());
         let dispatched = self.dispatch(caller, request);
         async move {
-            let (call, end) = match dispatched {
+            let (call, trail, end) = match dispatched {
                 Dispatched::Refused(refusal) => return refusal,
-                Dispatched::Unary(call) => (call, None),
-                Dispatched::Stream(call, end) => (call, Some(end)),
+                Dispatched::Unary(call, trail) => (call, trail, None),
+                Dispatched::Stream(call, trail, end) => (call, trail, Some(end)),
             };
             let response = call.map(|Ok(response)| normalize_status(response));
             let response = within(timeout, response).await;
+            trail.respond(error::code_name(&response));
             let status = response.headers().get(Status::GRPC_STATUS);
             debug!(status = status.and_then(|status| status.to_str().ok()), "call finished");
             match end {
@@ -103,7 +104,7 @@ impl GrpcApi {
 
     fn dispatch<B>(
         &self,
-        caller: Result<Caller, AccessError>,
+        caller: Result<Caller, GateRefusal>,
         mut request: Request<B>,
     ) -> Dispatched
     where
@@ -112,24 +113,33 @@ impl GrpcApi {
         let method = Method::of(request.uri().path());
         // A method that does not exist is refused to the unknown like one that does.
         let need = method.map_or(Need::Known, |method| method.need);
-        let checked = caller.and_then(|caller| need.check(&caller).map(|()| caller));
+        let (name, headers) = (method.map(|method| method.name), request.headers());
+        let checked = match caller {
+            Ok(caller) => {
+                let caller = caller.of_call(name, headers);
+                need.check(&caller).map(|()| caller)
+            }
+            Err(refusal) => Err(refusal.of_call(name, headers)),
+        };
         let caller = match checked {
             Ok(caller) => caller,
             Err(error) => return Dispatched::Refused(error::refused_access(&error).into_http()),
         };
-        let Some(Method { family, need, responses }) = method else {
+        let Some(Method { family, need, responses, .. }) = method else {
             return Dispatched::Refused(error::no_such_method().into_http());
         };
         if self.closed.load(Ordering::Acquire) && family != Family::Health {
             return Dispatched::Refused(error::draining().into_http());
         }
+        let trail = caller.trail().clone();
         let end = || StreamEnd::new(&self.closed, StreamAccess::new(caller.clone(), need));
         let call = match (family, self.registry.get()) {
             (Family::Health, _) => Box::pin(self.early.0.clone().call(request)),
             (Family::Reflection, _) => {
                 let end = end();
                 let request = request.map(|body| end.of_requests(Body::new(body)));
-                return Dispatched::Stream(Box::pin(self.early.0.clone().call(request)), end);
+                let call = Box::pin(self.early.0.clone().call(request));
+                return Dispatched::Stream(call, trail, end);
             }
             (Family::Registry, None) => {
                 return Dispatched::Refused(error::starting().into_http());
@@ -139,14 +149,14 @@ impl GrpcApi {
                 request.extensions_mut().insert(caller);
                 let call = registry.call(request);
                 return match responses {
-                    Responses::One => Dispatched::Unary(call),
-                    Responses::Stream => Dispatched::Stream(call, end),
+                    Responses::One => Dispatched::Unary(call, trail),
+                    Responses::Stream => Dispatched::Stream(call, trail, end),
                 };
             }
         };
         match responses {
-            Responses::One => Dispatched::Unary(call),
-            Responses::Stream => Dispatched::Stream(call, end()),
+            Responses::One => Dispatched::Unary(call, trail),
+            Responses::Stream => Dispatched::Stream(call, trail, end()),
         }
     }
 }

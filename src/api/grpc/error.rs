@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, fmt::Display, time::Duration};
 
+use http::Response;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -21,6 +22,8 @@ const NAME_CHARS_MAX: usize = 256;
 const START_RETRY: Duration = Duration::from_millis(100);
 /// The retry delay while the server is overloaded.
 const OVERLOAD_RETRY: Duration = Duration::from_millis(200);
+/// The retry delay while a namespace has no room for another instance.
+const ROOM_RETRY: Duration = Duration::from_secs(10);
 /// The retry delay while the store fails or the server shuts down.
 const OUTAGE_RETRY: Duration = Duration::from_secs(1);
 
@@ -28,6 +31,7 @@ const OUTAGE_RETRY: Duration = Duration::from_secs(1);
 pub(super) fn status(error: EngineError) -> Status {
     let message = error.to_string();
     match error {
+        EngineError::Access(error) => refused_access(&error),
         EngineError::Refused(refusal) => refused_command(&refusal, message),
         EngineError::Overloaded(_) => unavailable(message, OVERLOAD_RETRY),
         EngineError::Store(StoreError::Full(_)) => {
@@ -51,6 +55,12 @@ fn refused_command(refusal: &Refusal, message: String) -> Status {
                 message.clone(),
             );
             Status::with_error_details(Code::FailedPrecondition, message, details)
+        }
+        Refusal::NamespaceFull { namespace, .. } => {
+            let subject = format!("namespace {namespace}");
+            let mut details = ErrorDetails::with_quota_failure_violation(subject, message.clone());
+            details.set_retry_info(Some(ROOM_RETRY));
+            Status::with_error_details(Code::ResourceExhausted, message, details)
         }
         Refusal::Full { .. } => {
             let details = ErrorDetails::with_quota_failure_violation("instances", message.clone());
@@ -88,8 +98,17 @@ pub(super) fn refused_access(error: &AccessError) -> Status {
             insert("service", &service.service);
             Code::PermissionDenied
         }
+        AccessError::Limited { principal, .. } => {
+            insert("principal", principal);
+            Code::ResourceExhausted
+        }
     };
-    let details = ErrorDetails::with_error_info(error.reason(), DOMAIN, metadata);
+    let mut details = ErrorDetails::with_error_info(error.reason(), DOMAIN, metadata);
+    if let AccessError::Limited { principal, limit, retry } = error {
+        let subject = format!("principal {}", shortened(principal.as_str()));
+        details.add_quota_failure_violation(subject, limit.to_string());
+        details.set_retry_info(Some(*retry));
+    }
     Status::with_error_details(code, error.to_string(), details)
 }
 
@@ -104,6 +123,30 @@ fn shortened(text: &str) -> String {
     match text.char_indices().nth(NAME_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
+    }
+}
+
+/// Returns the name of the status of a response.
+pub(super) fn code_name<B>(response: &Response<B>) -> &'static str {
+    let status = response.headers().get(Status::GRPC_STATUS);
+    match status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes())) {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

@@ -8,6 +8,8 @@ use crate::auth::{AccessError, Caller};
 /// A method of the port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Method {
+    /// The last part of the path.
+    pub(super) name: &'static str,
     pub(super) family: Family,
     pub(super) need: Need,
     pub(super) responses: Responses,
@@ -52,29 +54,29 @@ impl Method {
         use Family::{Health, Reflection, Registry};
         use Need::{Backup, Discover, Known, Probe};
         use Responses::{One, Stream};
-        let (family, need, responses) = match path {
-            "/waypost.v1.Registry/Register" => (Registry, Known, One),
-            "/waypost.v1.Registry/Heartbeat" => (Registry, Known, One),
-            "/waypost.v1.Registry/KeepAlive" => (Registry, Known, Stream),
-            "/waypost.v1.Registry/Update" => (Registry, Known, One),
-            "/waypost.v1.Registry/Deregister" => (Registry, Known, One),
-            "/waypost.v1.Discovery/Resolve" => (Registry, Discover, One),
-            "/waypost.v1.Discovery/ListServices" => (Registry, Discover, One),
-            "/waypost.v1.Discovery/Watch" => (Registry, Discover, Stream),
-            "/waypost.v1.Admin/GetStatus" => (Registry, Known, One),
-            "/waypost.v1.Admin/ReleaseProtection" => (Registry, Known, One),
-            "/waypost.v1.Admin/WhoAmI" => (Registry, Known, One),
-            "/waypost.v1.Admin/Backup" => (Registry, Backup, Stream),
-            "/grpc.health.v1.Health/Check" => (Health, Probe, One),
-            "/grpc.health.v1.Health/List" => (Health, Probe, One),
-            "/grpc.health.v1.Health/Watch" => (Health, Probe, Stream),
+        let (name, family, need, responses) = match path {
+            "/waypost.v1.Registry/Register" => ("Register", Registry, Known, One),
+            "/waypost.v1.Registry/Heartbeat" => ("Heartbeat", Registry, Known, One),
+            "/waypost.v1.Registry/KeepAlive" => ("KeepAlive", Registry, Known, Stream),
+            "/waypost.v1.Registry/Update" => ("Update", Registry, Known, One),
+            "/waypost.v1.Registry/Deregister" => ("Deregister", Registry, Known, One),
+            "/waypost.v1.Discovery/Resolve" => ("Resolve", Registry, Discover, One),
+            "/waypost.v1.Discovery/ListServices" => ("ListServices", Registry, Discover, One),
+            "/waypost.v1.Discovery/Watch" => ("Watch", Registry, Discover, Stream),
+            "/waypost.v1.Admin/GetStatus" => ("GetStatus", Registry, Known, One),
+            "/waypost.v1.Admin/ReleaseProtection" => ("ReleaseProtection", Registry, Known, One),
+            "/waypost.v1.Admin/WhoAmI" => ("WhoAmI", Registry, Known, One),
+            "/waypost.v1.Admin/Backup" => ("Backup", Registry, Backup, Stream),
+            "/grpc.health.v1.Health/Check" => ("Check", Health, Probe, One),
+            "/grpc.health.v1.Health/List" => ("List", Health, Probe, One),
+            "/grpc.health.v1.Health/Watch" => ("Watch", Health, Probe, Stream),
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
             | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
-                (Reflection, Known, Stream)
+                ("ServerReflectionInfo", Reflection, Known, Stream)
             }
             _ => return None,
         };
-        Some(Self { family, need, responses })
+        Some(Self { name, family, need, responses })
     }
 }
 

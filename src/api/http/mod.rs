@@ -7,7 +7,7 @@ use std::{
 
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, DATE, WWW_AUTHENTICATE},
+    header::{CONTENT_TYPE, DATE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde_json::json;
 use tonic::body::Body;
@@ -21,6 +21,7 @@ pub(super) fn refused(error: &AccessError) -> Response<Body> {
         AccessError::NotAllowed { .. } | AccessError::HostNotAllowed { .. } => {
             StatusCode::FORBIDDEN
         }
+        AccessError::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
         AccessError::WrongAuthority => StatusCode::MISDIRECTED_REQUEST,
     };
     let title = status.canonical_reason().unwrap_or_default();
@@ -34,6 +35,10 @@ pub(super) fn refused(error: &AccessError) -> Response<Body> {
     *response.status_mut() = status;
     let problem = HeaderValue::from_static("application/problem+json");
     response.headers_mut().insert(CONTENT_TYPE, problem);
+    if let AccessError::Limited { retry, .. } = error {
+        let seconds = retry.as_secs() + u64::from(retry.subsec_nanos() > 0);
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }

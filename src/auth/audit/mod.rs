@@ -2,7 +2,7 @@
 //!
 //! From the bottom: `record`, what callers hand in; `repeats`, which records become one; `line`,
 //! their written form; `file` and `output`, where they go; `writer`, the task over these.
-//! [`AuditLog`] is the handle.
+//! [`AuditLog`] is the handle; `trail`, what calls record into it.
 //!
 //! Invariant: [`AuditLog::record`] neither waits nor fails. A record that can't be kept is counted,
 //! and the next one that is written has the number.
@@ -12,6 +12,7 @@ mod line;
 mod output;
 mod record;
 mod repeats;
+mod trail;
 mod writer;
 
 use std::{
@@ -35,6 +36,7 @@ use self::{
 use crate::clock::Clock;
 
 pub use self::record::{AuditKind, AuditOutcome, AuditRecord};
+pub(crate) use self::trail::AuditTrail;
 
 /// The greatest number of records that wait to be written; further ones are lost.
 const WAITING_MAX: usize = 16_384;
@@ -74,6 +76,8 @@ pub struct AuditLog {
     /// Wakes the writer, which otherwise looks at the queue now and then.
     half_full: Arc<Notify>,
     losses: Arc<Losses>,
+    /// The calls that a policy which is not enforced would refuse.
+    let_through: Arc<AtomicU64>,
     clock: Clock,
 }
 
@@ -118,7 +122,7 @@ impl AuditLog {
         let writer = Writer::new(queue, Arc::clone(&half_full), output, clock);
         let running = writer.run(tasks.stop().clone());
         tasks.spawn_thread("audit", running).map_err(AuditError::Thread)?;
-        Ok(Self { waiting, half_full, losses, clock })
+        Ok(Self { waiting, half_full, losses, let_through: Arc::default(), clock })
     }
 
     /// Hands a record in. Neither waits nor fails: where 16,384 records wait, it is counted as
@@ -144,6 +148,15 @@ impl AuditLog {
     /// Returns the number of records that were lost since the start.
     pub fn lost(&self) -> u64 {
         self.losses.total.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of calls that were let through though the policy refuses them.
+    pub fn let_through(&self) -> u64 {
+        self.let_through.load(Ordering::Relaxed)
+    }
+
+    fn count_let_through(&self) {
+        self.let_through.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -43,6 +43,9 @@ pub(crate) struct ServeArguments {
     /// Let everyone in who reaches the port, on any address. Never where strangers can.
     #[arg(long)]
     insecure: bool,
+    /// File for audit records, with mode 0600 [default: with a policy the log, else none].
+    #[arg(long, value_name = "FILE", env = "WAYPOST_AUDIT")]
+    audit: Option<PathBuf>,
     /// Log format [default: pretty on a terminal, else json].
     #[arg(long, value_name = "pretty|json", env = "WAYPOST_LOG_FORMAT")]
     log_format: Option<String>,
@@ -61,6 +64,7 @@ pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
         tls,
         policy,
         insecure,
+        audit,
         log_format,
         log,
     } = arguments;
@@ -73,6 +77,7 @@ pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
         tls,
         policy,
         insecure,
+        audit,
         log,
         log_format,
     };
@@ -112,9 +117,12 @@ async fn serve(config: Config) -> ExitCode {
     match server.run(stop).await {
         Ok(()) => ExitCode::SUCCESS,
         // It never served: report on standard error, where the program was started.
-        Err(error @ (RunError::Store(_) | RunError::Thread(_) | RunError::PortFile { .. })) => {
-            fail(&error)
-        }
+        Err(
+            error @ (RunError::Store(_)
+            | RunError::Audit(_)
+            | RunError::Thread(_)
+            | RunError::PortFile { .. }),
+        ) => fail(&error),
         Err(error) => {
             error!(%error, "server failed, exiting");
             ExitCode::FAILURE

@@ -122,7 +122,7 @@ impl TestEngine {
 
     async fn deregister(&self, service: &str, instance: &str) -> Revision {
         match self.engine.deregister_target(of(service, instance)).await {
-            Ok(Outcome::Deregistered { revision }) => revision,
+            Ok(Outcome::Deregistered { revision, .. }) => revision,
             other => panic!("not deregistered: {other:?}"),
         }
     }
@@ -156,7 +156,7 @@ impl Engine {
         match target {
             Target::Lease(lease) => self.update_leased(&caller, lease, patch).await,
             Target::Identity(service, id) => {
-                self.update(caller.operate(service).unwrap(), id, patch).await
+                self.update(caller.operate(service, &id).unwrap(), id, patch).await
             }
         }
     }
@@ -166,14 +166,15 @@ impl Engine {
         match target {
             Target::Lease(lease) => self.deregister_leased(&caller, lease).await,
             Target::Identity(service, id) => {
-                self.deregister(caller.operate(service).unwrap(), id).await
+                self.deregister(caller.operate(service, &id).unwrap(), id).await
             }
         }
     }
 }
 
 fn may_register(service: ServiceKey) -> Permit<RegisterService> {
-    Caller::unrestricted().register(service, &content(1).host()).unwrap()
+    let id = crate::model::InstanceId::parse("any", 256).unwrap();
+    Caller::unrestricted().register(service, &id, &content(1).host()).unwrap()
 }
 
 fn may_discover(service: &str) -> Permit<DiscoverService> {

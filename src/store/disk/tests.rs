@@ -299,7 +299,7 @@ async fn batch_that_contradicts_the_stored_leases_is_rejected() {
     let terms = LeaseTerms { ttl: Duration::from_secs(5), disconnect_grace: Duration::ZERO };
     let register = |id| {
         let content = content(1);
-        Command::Register { service: key("a"), id, content, terms }
+        Command::Register { service: key("a"), id, content, terms, instances_max: None }
     };
     let deregister = |id| Command::Deregister { target: Target::Identity(key("a"), id) };
     let mut registry = Registry::new(0, LeaseSeed::repeatable(1), &Limits::default());

@@ -120,6 +120,7 @@ async fn backup_has_instances_of_any_size() {
             id,
             content: Content::from(&Parts { metadata, ..parts(1) }),
             terms,
+            instances_max: None,
         }
     };
     let sizes = [1, CHUNK_BYTES, 3 * 1024 * 1024 + 1, 100_000, 200_000, 2];

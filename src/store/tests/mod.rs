@@ -76,7 +76,8 @@ impl Workload {
                     ttl: Duration::from_nanos(random.u64(1_000_000_000..5_000_000_000)),
                     disconnect_grace: Duration::from_millis(random.u64(..1_000)),
                 };
-                Command::Register { service, id: instance, content: Content::from(&parts), terms }
+                let content = Content::from(&parts);
+                Command::Register { service, id: instance, content, terms, instances_max: None }
             }
             4 => Command::Update { target, patch: zone("z") },
             5 => {

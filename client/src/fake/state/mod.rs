@@ -108,7 +108,7 @@ impl FakeState {
         let terms = reader.terms(request.ttl, request.disconnect_grace);
         let read = (|| Some((service?, id?, content?, terms?)))();
         let (service, id, content, terms) = reader.finish(read)?;
-        let register = Command::Register { service, id, content, terms };
+        let register = Command::Register { service, id, content, terms, instances_max: None };
         let Outcome::Registered { instance, lease, revision } = self.run(register, wall)? else {
             return Err(mismatch());
         };
@@ -159,7 +159,7 @@ impl FakeState {
         let target = reader.target(*lease_id, namespace, service, id);
         let target = reader.finish(target)?;
         let removed = self.run(Command::Deregister { target }, wall)?;
-        let Outcome::Deregistered { revision } = removed else { return Err(mismatch()) };
+        let Outcome::Deregistered { revision, .. } = removed else { return Err(mismatch()) };
         Ok(proto::DeregisterResponse { cursor: Some(self.cursor_at(revision)) })
     }
 

@@ -51,6 +51,12 @@ impl Registry {
     /// Applies a change to the service of the instance, whose lease has the given slot. Returns the
     /// revision of the service's change before.
     fn store(&mut self, change: &Change, slot: u32) -> Revision {
+        let namespace = &change.instance.service.namespace;
+        match &change.kind {
+            ChangeKind::Added => self.counts.add(namespace),
+            ChangeKind::Updated { .. } => {}
+            ChangeKind::Removed(_) => self.counts.remove(namespace),
+        }
         let service = self.service_or_new(&change.instance.service, Revision::default());
         let previous = std::mem::replace(&mut service.revision, change.revision());
         match &change.kind {

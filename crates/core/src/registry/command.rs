@@ -25,6 +25,9 @@ pub enum Command {
         content: Content,
         /// The terms of its lease.
         terms: LeaseTerms,
+        /// The instances that the namespace may have; `None`: no limit of its own. A take-over adds
+        /// none.
+        instances_max: Option<usize>,
     },
     /// Changes the declared part of an instance.
     Update {
@@ -121,6 +124,8 @@ pub enum Outcome {
     },
     /// The instance is removed.
     Deregistered {
+        /// The instance before the command.
+        instance: Arc<Instance>,
         /// The revision after the command.
         revision: Revision,
     },
@@ -152,6 +157,14 @@ pub enum Refusal {
     /// The identity was taken over under a newer lease.
     #[error("lease {0} is fenced off: its instance was registered again under a newer lease")]
     Fenced(LeaseId),
+    /// The namespace has no room for another instance.
+    #[error("namespace {namespace} is full: it may have {instances_max} instances")]
+    NamespaceFull {
+        /// The namespace.
+        namespace: Name,
+        /// The limit.
+        instances_max: usize,
+    },
     /// The registry has no room for another instance.
     #[error("the registry is full: it holds {instances_max} instances")]
     Full {

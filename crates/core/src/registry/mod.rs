@@ -10,6 +10,7 @@
 mod absorb;
 mod command;
 mod encoding;
+mod instance_counts;
 mod lease;
 mod log;
 mod plan;

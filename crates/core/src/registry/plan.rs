@@ -6,6 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     command::{Command, Outcome, Patch, Refusal, Target},
+    instance_counts::InstanceCounts,
     lease::{Due, Generations, LeaseState},
     state::{Now, Registry},
     transition::Transition,
@@ -28,6 +29,8 @@ pub struct Plan<'a> {
     added: HashMap<(Arc<ServiceKey>, InstanceId), u32>,
     revision: Revision,
     grants: usize,
+    /// The instances that the plan adds to namespaces.
+    added_to: InstanceCounts,
     /// The generations of further grants; `None` before the first.
     generations: Option<Generations>,
     /// The number of expired leases of each namespace in the plan.
@@ -58,6 +61,7 @@ impl<'a> Plan<'a> {
             added: HashMap::new(),
             revision: registry.revision,
             grants: 0,
+            added_to: InstanceCounts::default(),
             generations: None,
             expired: HashMap::new(),
         }
@@ -76,8 +80,8 @@ impl<'a> Plan<'a> {
     /// Decides on one command.
     pub fn decide(&mut self, command: Command) -> Result<Outcome, Refusal> {
         match command {
-            Command::Register { service, id, content, terms } => {
-                self.register(service, id, content, terms)
+            Command::Register { service, id, content, terms, instances_max } => {
+                self.register(service, id, content, terms, instances_max)
             }
             Command::Update { target, patch } => self.update(&target, &patch),
             Command::Deregister { target } => self.deregister(&target),
@@ -95,6 +99,7 @@ impl<'a> Plan<'a> {
         id: InstanceId,
         content: Content,
         terms: LeaseTerms,
+        instances_max: Option<usize>,
     ) -> Result<Outcome, Refusal> {
         let service = match self.registry.services.get_key_value(&service) {
             Some((shared, _)) => Arc::clone(shared),
@@ -102,9 +107,28 @@ impl<'a> Plan<'a> {
         };
         let (instance, lease) = match self.by_identity(&service, &id) {
             Some(live) => self.take_over(live, content, terms),
-            None => self.add(service, id, content, terms)?,
+            None => {
+                self.check_room(&service.namespace, instances_max)?;
+                self.add(service, id, content, terms)
+            }
         };
         Ok(Outcome::Registered { instance, lease, revision: self.revision })
+    }
+
+    /// Checks that there is room for another instance. A planned removal makes none: its slot is
+    /// free only once it is absorbed.
+    fn check_room(&self, namespace: &Name, namespace_max: Option<usize>) -> Result<(), Refusal> {
+        let instances_max = self.registry.instances_max;
+        if self.registry.instances() + self.grants >= instances_max {
+            return Err(Refusal::Full { instances_max });
+        }
+        let taken = || self.registry.instances_in(namespace) + self.added_to.of(namespace);
+        match namespace_max {
+            Some(instances_max) if taken() >= instances_max => {
+                Err(Refusal::NamespaceFull { namespace: namespace.clone(), instances_max })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn add(
@@ -113,16 +137,12 @@ impl<'a> Plan<'a> {
         id: InstanceId,
         content: Content,
         terms: LeaseTerms,
-    ) -> Result<(Arc<Instance>, LeaseId), Refusal> {
-        // A planned removal makes no room: its slot is free only once it is absorbed.
-        let instances_max = self.registry.instances_max;
-        if self.registry.instances() + self.grants >= instances_max {
-            return Err(Refusal::Full { instances_max });
-        }
+    ) -> (Arc<Instance>, LeaseId) {
         let leases = &self.registry.leases;
         let generations = self.generations.get_or_insert_with(|| leases.generations());
         let lease = leases.upcoming(self.grants, generations);
         self.grants += 1;
+        self.added_to.add(&service.namespace);
         self.revision = self.revision.next();
         let instance = Arc::new(Instance {
             service,
@@ -138,7 +158,7 @@ impl<'a> Plan<'a> {
         self.touch(&instance, lease);
         let added = Arc::clone(&instance);
         self.transitions.push(Transition::Added { instance: added, lease, terms });
-        Ok((instance, lease))
+        (instance, lease)
     }
 
     fn take_over(
@@ -187,7 +207,7 @@ impl<'a> Plan<'a> {
             Target::Identity(..) => RemovalReason::Evicted,
         };
         self.remove(&live, reason);
-        Ok(Outcome::Deregistered { revision: self.revision })
+        Ok(Outcome::Deregistered { instance: live.instance, revision: self.revision })
     }
 
     fn enforce(&mut self, due: Due) {

@@ -56,6 +56,7 @@ impl Registry {
             let service = registry.service_or_new(&instance.service, floor);
             service.roster.insert(Member { instance: Arc::clone(&instance), slot });
             let number = service.number;
+            registry.counts.add(&instance.service.namespace);
             registry.leases.restore(restored, number, now);
             registry.protection.restore(&instance, slot, now);
         }

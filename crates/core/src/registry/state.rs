@@ -9,11 +9,14 @@ use std::{
 };
 
 use super::{
+    instance_counts::InstanceCounts,
     lease::{Due, LeaseSeed, LeaseTable, Leases, ServiceNumber},
     protection::{ProtectedNamespace, Protection},
     roster::Roster,
 };
-use crate::model::{Instance, InstanceId, LeaseId, Limits, Revision, ServiceKey, Tick, WallTime};
+use crate::model::{
+    Instance, InstanceId, LeaseId, Limits, Name, Revision, ServiceKey, Tick, WallTime,
+};
 
 /// The time of a plan.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +47,7 @@ pub struct Registry {
     pub(super) services: HashMap<Arc<ServiceKey>, Arc<Service>>,
     /// The number of the service that was added last.
     latest_number: ServiceNumber,
+    pub(super) counts: InstanceCounts,
     pub(super) leases: Leases,
     pub(super) protection: Protection,
     pub(super) revision: Revision,
@@ -58,6 +62,7 @@ impl Registry {
         Self {
             services: HashMap::new(),
             latest_number: ServiceNumber::default(),
+            counts: InstanceCounts::default(),
             leases: Leases::new(server, seed, limits.protection_hold_max),
             protection: Protection::default(),
             revision: Revision::default(),
@@ -79,6 +84,11 @@ impl Registry {
     /// Returns the number of instances.
     pub fn instances(&self) -> usize {
         self.leases.active()
+    }
+
+    /// Returns the number of instances of a namespace.
+    pub fn instances_in(&self, namespace: &Name) -> usize {
+        self.counts.of(namespace)
     }
 
     /// Returns a service; it may have no instances.

@@ -88,7 +88,7 @@ impl Registry for RegistryApi {
         let (Some((service, id, content)), Some(terms)) = (read, terms) else {
             return Err(parser.violations.into_status());
         };
-        let permit = caller.register(service, &content.host());
+        let permit = caller.register(service, &id, &content.host());
         let permit = permit.map_err(error::refused)?;
         let registered = self.engine.register(permit, id, content, terms).await;
         let Outcome::Registered { instance, lease, revision } =
@@ -167,7 +167,7 @@ impl Registry for RegistryApi {
         let updated = match target {
             Target::Lease(lease) => self.engine.update_leased(&caller, lease, patch).await,
             Target::Identity(service, id) => {
-                let permit = caller.operate(service).map_err(error::refused)?;
+                let permit = caller.operate(service, &id).map_err(error::refused)?;
                 self.engine.update(permit, id, patch).await
             }
         };
@@ -194,12 +194,12 @@ impl Registry for RegistryApi {
         let removed = match target {
             Target::Lease(lease) => self.engine.deregister_leased(&caller, lease).await,
             Target::Identity(service, id) => {
-                let permit = caller.operate(service).map_err(error::refused)?;
+                let permit = caller.operate(service, &id).map_err(error::refused)?;
                 self.engine.deregister(permit, id).await
             }
         };
         let removed = removed.map_err(error::status)?;
-        let Outcome::Deregistered { revision } = removed else { return Err(error::mismatch()) };
+        let Outcome::Deregistered { revision, .. } = removed else { return Err(error::mismatch()) };
         Ok(Response::new(proto::DeregisterResponse { cursor: self.cursor(revision) }))
     }
 }

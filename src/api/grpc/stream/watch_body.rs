@@ -58,7 +58,7 @@ impl WatchBody {
     fn meet_epoch(&mut self) -> Result<(), AccessError> {
         let epoch = self.caller.epoch();
         if epoch != self.epoch {
-            let permit = self.caller.watch(self.watch.subjects())?;
+            let permit = self.caller.watch_on(self.watch.subjects())?;
             self.watch.set_scope(permit);
             self.epoch = epoch;
         }

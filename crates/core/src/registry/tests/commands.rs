@@ -26,6 +26,38 @@ fn full_registry_refuses_until_an_instance_is_removed() {
     assert_eq!(registry.instances(), 2);
 }
 
+/// A registration in a namespace that may have two instances.
+fn limited(service: &str, instance: &str) -> Command {
+    let mut command = register(service, instance, content(1), 5_000);
+    if let Command::Register { instances_max, .. } = &mut command {
+        *instances_max = Some(2);
+    }
+    command
+}
+
+#[test]
+fn full_namespace_refuses_alone_and_take_overs_need_no_room() {
+    let mut registry = registry(0, 1, 10);
+    let full = Refusal::NamespaceFull { namespace: name("a"), instances_max: 2 };
+    let batch = ["a/s", "a/t", "a/u", "b/s"].map(|service| limited(service, "i"));
+    let (outcomes, _) = commit(&mut registry, 0, batch.into());
+    assert_eq!(outcomes[2].clone().err(), Some(full.clone()));
+    assert!([0, 1, 3].iter().all(|place| outcomes[*place].is_ok()));
+    assert_eq!((registry.instances_in(&name("a")), registry.instances_in(&name("b"))), (2, 1));
+    granted(&mut registry, 0, limited("a/t", "i"));
+    assert_eq!(refusal(&mut registry, 0, limited("a/s", "j")), full);
+    // One that the policy does not limit has room, and counts.
+    granted(&mut registry, 0, register("a/s", "j", content(1), 5_000));
+    commit(&mut registry, 0, vec![deregister(of("a/s", "j"))]);
+    assert_eq!(refusal(&mut registry, 0, limited("a/s", "j")), full);
+    // A planned removal makes no room, an absorbed one does.
+    let batch = vec![deregister(of("a/t", "i")), limited("a/s", "j")];
+    let (outcomes, _) = commit(&mut registry, 0, batch);
+    assert_eq!(outcomes[1].clone().err(), Some(full));
+    granted(&mut registry, 0, limited("a/s", "j"));
+    assert_eq!(registry.instances_in(&name("a")), 2);
+}
+
 #[test]
 fn update_without_a_change_takes_no_revision() {
     let mut registry = registry(0, 1, 10);

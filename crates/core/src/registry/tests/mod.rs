@@ -29,7 +29,8 @@ fn registry(server: u8, seed: u64, instances_max: usize) -> Registry {
 }
 
 fn register(service: &str, instance: &str, content: Content, ttl_ms: u64) -> Command {
-    Command::Register { service: key(service), id: id(instance), content, terms: terms(ttl_ms) }
+    let (service, id, terms) = (key(service), id(instance), terms(ttl_ms));
+    Command::Register { service, id, content, terms, instances_max: None }
 }
 
 fn update(target: Target, patch: Patch) -> Command {

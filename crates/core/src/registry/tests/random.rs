@@ -118,7 +118,8 @@ impl Pair {
                 let (service, id) = self.some_identity();
                 let content = content(self.random.u16(1..3));
                 let terms = terms(self.random.u64(1_000..4_000));
-                Command::Register { service, id, content, terms }
+                let instances_max = self.random.bool().then(|| self.random.usize(5..30));
+                Command::Register { service, id, content, terms, instances_max }
             }
             9..=12 => {
                 let entries = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
@@ -293,7 +294,7 @@ fn plan(
             Ok(Outcome::Updated { instance, revision }) => {
                 Ok((Some(Instance::clone(&instance)), Some(revision)))
             }
-            Ok(Outcome::Deregistered { revision } | Outcome::Released { revision, .. }) => {
+            Ok(Outcome::Deregistered { revision, .. } | Outcome::Released { revision, .. }) => {
                 Ok((None, Some(revision)))
             }
             Ok(Outcome::Enforced) => Ok((None, None)),

@@ -26,6 +26,8 @@ pub(super) struct Trial {
     pub(super) room: usize,
     /// The change that each transition makes, if watchers see one.
     pub(super) changes: Vec<Option<Expectation>>,
+    /// The instances of namespaces before the trial, and those that it adds.
+    pub(super) taken: BTreeMap<Name, usize>,
     /// The expired leases of each namespace.
     pub(super) expired: BTreeMap<Name, i64>,
     /// The slots of the suspects from before the trial that have not been renewed.
@@ -49,13 +51,17 @@ impl Trial {
         let suspects = model.entries.values().filter(|entry| entry.is_suspect() && !entry.renewed);
         let held = suspects.map(|entry| entry.lease.slot()).collect();
         let expired = BTreeMap::new();
-        Self { model, now, absorbed_at, room, changes: Vec::new(), expired, held }
+        let mut taken = BTreeMap::new();
+        for (service, _) in model.entries.keys() {
+            *taken.entry(service.namespace.clone()).or_default() += 1;
+        }
+        Self { model, now, absorbed_at, room, taken, changes: Vec::new(), expired, held }
     }
 
     pub(super) fn decide(&mut self, command: &Command) -> Expected {
         match command {
-            Command::Register { service, id, content, terms } => {
-                self.register(&(service.clone(), id.clone()), content, *terms)
+            Command::Register { service, id, content, terms, instances_max } => {
+                self.register(&(service.clone(), id.clone()), content, *terms, *instances_max)
             }
             Command::Update { target, patch } => {
                 let identity = self.model.find(target)?;
@@ -138,7 +144,29 @@ impl Trial {
     }
 
     /// Leaves the lease empty: the model can't predict it.
-    fn register(&mut self, identity: &Identity, content: &Content, terms: LeaseTerms) -> Expected {
+    fn take_room(&mut self, namespace: &Name, instances_max: Option<usize>) -> Result<(), Refusal> {
+        if self.room == 0 {
+            return Err(Refusal::Full { instances_max: INSTANCES_MAX });
+        }
+        let taken = self.taken.entry(namespace.clone()).or_default();
+        match instances_max {
+            Some(instances_max) if *taken >= instances_max => {
+                let namespace = namespace.clone();
+                return Err(Refusal::NamespaceFull { namespace, instances_max });
+            }
+            _ => *taken += 1,
+        }
+        self.room -= 1;
+        Ok(())
+    }
+
+    fn register(
+        &mut self,
+        identity: &Identity,
+        content: &Content,
+        terms: LeaseTerms,
+        instances_max: Option<usize>,
+    ) -> Expected {
         let ttl_ms = u64::try_from(terms.ttl.as_millis()).unwrap();
         if let Some(entry) = self.model.entries.get_mut(identity) {
             entry.fenced.insert(entry.lease);
@@ -159,10 +187,7 @@ impl Trial {
                 self.emit(ChangeKind::Updated { before, replaced }, after);
             }
         } else {
-            if self.room == 0 {
-                return Err(Refusal::Full { instances_max: INSTANCES_MAX });
-            }
-            self.room -= 1;
+            self.take_room(&identity.0.namespace, instances_max)?;
             let revision = self.model.revision.next();
             let instance = Instance {
                 service: Arc::new(identity.0.clone()),
