@@ -8,6 +8,7 @@ mod matrix;
 mod modes;
 mod quota;
 mod sight;
+mod silence;
 mod support;
 mod tokens;
 mod whole;
