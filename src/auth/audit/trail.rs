@@ -61,6 +61,11 @@ impl AuditTrail {
         Self(TrailOf::Nothing)
     }
 
+    /// Returns whether nothing is recorded.
+    pub(in crate::auth) fn is_nothing(&self) -> bool {
+        matches!(self.0, TrailOf::Nothing)
+    }
+
     /// The trail of a connection.
     pub(in crate::auth) fn of_connection(log: AuditLog, peer: Option<SocketAddr>) -> Self {
         Self(TrailOf::Connection(Arc::new(AuditedConnection { log, peer })))

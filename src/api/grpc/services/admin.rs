@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use waypost_auth::policy::{Grant, Grants};
 use waypost_serving::tasks;
 
-use super::caller_of;
+use super::Callers;
 use crate::{
     api::grpc::{
         error,
@@ -28,11 +28,12 @@ pub(super) struct AdminApi {
     clock: Clock,
     started_at: WallTime,
     gate: Gate,
+    callers: Callers,
 }
 
 impl AdminApi {
     pub(super) fn new(engine: Engine, limits: Arc<Limits>, clock: Clock, gate: Gate) -> Self {
-        Self { engine, limits, clock, started_at: clock.wall(), gate }
+        Self { engine, limits, clock, started_at: clock.wall(), callers: Callers::of(&gate), gate }
     }
 
     fn protection_to_wire(&self, protected: &ProtectedNamespace) -> proto::Protection {
@@ -79,7 +80,7 @@ impl Admin for AdminApi {
         &self,
         request: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::GetStatusResponse>, Status> {
-        let permit = caller_of(&request)?.read_status().map_err(error::refused)?;
+        let permit = self.callers.caller(&request)?.read_status().map_err(error::refused)?;
         let status = self.engine.status(&permit);
         Ok(Response::new(proto::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -102,7 +103,7 @@ impl Admin for AdminApi {
         request: Request<proto::WhoAmIRequest>,
     ) -> Result<Response<proto::WhoAmIResponse>, Status> {
         let Some(CallerIdentity { authentication, grants, epoch }) =
-            caller_of(&request)?.identity()
+            self.callers.caller(&request)?.identity()
         else {
             let grants = grants_to_wire(&Grants::unrestricted());
             return Ok(Response::new(proto::WhoAmIResponse { grants, ..Default::default() }));
@@ -120,7 +121,7 @@ impl Admin for AdminApi {
         &self,
         request: Request<proto::ReleaseProtectionRequest>,
     ) -> Result<Response<proto::ReleaseProtectionResponse>, Status> {
-        let caller = caller_of(&request)?;
+        let caller = self.callers.caller(&request)?;
         let mut parser = RequestParser::new(&self.limits);
         let Some(namespace) = parser.namespace("namespace", &request.into_inner().namespace) else {
             return Err(parser.violations.into_status());
@@ -142,7 +143,7 @@ impl Admin for AdminApi {
         &self,
         request: Request<proto::BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
-        let permit = caller_of(&request)?.copy_store().map_err(error::refused)?;
+        let permit = self.callers.caller(&request)?.copy_store().map_err(error::refused)?;
         let image = self.engine.backup(permit).await.map_err(error::status)?;
         // Each piece is read after the one before was sent.
         let pieces = stream::unfold(Some(image), async |image| {

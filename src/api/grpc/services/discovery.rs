@@ -6,7 +6,7 @@ use futures_util::stream::{self, Empty};
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 use waypost_auth::policy::Sight;
 
-use super::caller_of;
+use super::Callers;
 use crate::{
     api::grpc::{
         error,
@@ -26,11 +26,12 @@ use crate::{
 pub(super) struct DiscoveryApi {
     engine: Engine,
     limits: Arc<Limits>,
+    callers: Callers,
 }
 
 impl DiscoveryApi {
-    pub(super) fn new(engine: Engine, limits: Arc<Limits>) -> Self {
-        Self { engine, limits }
+    pub(super) fn new(engine: Engine, limits: Arc<Limits>, callers: Callers) -> Self {
+        Self { engine, limits, callers }
     }
 }
 
@@ -40,7 +41,7 @@ impl Discovery for DiscoveryApi {
         &self,
         request: Request<proto::ResolveRequest>,
     ) -> Result<Response<ResolveResponse>, Status> {
-        let caller = caller_of(&request)?;
+        let caller = self.callers.caller(&request)?;
         let request = request.into_inner();
         let mut parser = RequestParser::new(&self.limits);
         let key = parser.service("", &request.namespace, &request.service);
@@ -66,7 +67,7 @@ impl Discovery for DiscoveryApi {
         &self,
         request: Request<proto::ListServicesRequest>,
     ) -> Result<Response<proto::ListServicesResponse>, Status> {
-        let caller = caller_of(&request)?;
+        let caller = self.callers.caller(&request)?;
         let request = request.into_inner();
         let mut parser = RequestParser::new(&self.limits);
         let namespace = parser.namespace("namespace", &request.namespace);
@@ -97,7 +98,7 @@ impl Discovery for DiscoveryApi {
         &self,
         request: Request<proto::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let caller = caller_of(&request)?;
+        let caller = self.callers.caller(&request)?;
         let request = request.into_inner();
         let mut parser = RequestParser::new(&self.limits);
         let namespace = parser.namespace("namespace", &request.namespace);

@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::caller_of;
+use super::Callers;
 use crate::{
     api::grpc::{
         error,
@@ -26,11 +26,12 @@ pub(super) struct RegistryApi {
     engine: Engine,
     limits: Arc<Limits>,
     clock: Clock,
+    callers: Callers,
 }
 
 impl RegistryApi {
-    pub(super) fn new(engine: Engine, limits: Arc<Limits>, clock: Clock) -> Self {
-        Self { engine, limits, clock }
+    pub(super) fn new(engine: Engine, limits: Arc<Limits>, clock: Clock, callers: Callers) -> Self {
+        Self { engine, limits, clock, callers }
     }
 
     fn cursor(&self, revision: Revision) -> Option<proto::Cursor> {
@@ -74,7 +75,7 @@ impl Registry for RegistryApi {
         &self,
         request: Request<proto::RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
-        let caller = caller_of(&request)?;
+        let caller = self.callers.caller(&request)?;
         let request = request.into_inner();
         let mut parser = RequestParser::new(&self.limits);
         let read = match &request.instance {
@@ -109,7 +110,7 @@ impl Registry for RegistryApi {
         &self,
         request: Request<proto::HeartbeatRequest>,
     ) -> Result<Response<proto::HeartbeatResponse>, Status> {
-        let caller = caller_of(&request)?;
+        let caller = self.callers.caller(&request)?;
         let leases = request.into_inner().lease_ids;
         check_count(&self.limits, &leases)?;
         let unknown_lease_ids = self.engine.renew(&caller, &leases).await;
@@ -128,7 +129,7 @@ impl Registry for RegistryApi {
             stream: KeepAlive,
             limits: Arc<Limits>,
         }
-        let caller = caller_of(&request)?;
+        let caller = self.callers.caller(&request)?;
         let renewals = RenewalStream {
             requests: request.into_inner(),
             stream: self.engine.keep_alive(caller),
@@ -153,7 +154,7 @@ impl Registry for RegistryApi {
         &self,
         request: Request<proto::UpdateRequest>,
     ) -> Result<Response<UpdateResponse>, Status> {
-        let caller = caller_of(&request)?;
+        let caller = self.callers.caller(&request)?;
         let request = request.into_inner();
         let proto::UpdateRequest { lease_id, namespace, service, id, instance, update_mask } =
             request;
@@ -185,7 +186,7 @@ impl Registry for RegistryApi {
         &self,
         request: Request<proto::DeregisterRequest>,
     ) -> Result<Response<proto::DeregisterResponse>, Status> {
-        let caller = caller_of(&request)?;
+        let caller = self.callers.caller(&request)?;
         let proto::DeregisterRequest { lease_id, namespace, service, id } = request.into_inner();
         let mut parser = RequestParser::new(&self.limits);
         let Some(target) = parser.target(lease_id, &namespace, &service, &id) else {
