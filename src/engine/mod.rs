@@ -68,9 +68,7 @@ struct PublishedState {
     log: RwLock<ChangeLog>,
     /// The published revision: every change up to it is in the log and in the directory.
     published: AtomicU64,
-    /// The revision at which the present policy came into force. Namespace watches of a part
-    /// resume from later cursors alone.
-    sight_floor: AtomicU64,
+    resumable: ResumableCursors,
     instances: AtomicUsize,
     watches: AtomicUsize,
     /// Sorted by namespace.
@@ -78,6 +76,39 @@ struct PublishedState {
     /// The store's error while writes are rejected.
     store_failure: latest::Sender<Option<StoreError>>,
     signals: Signals,
+}
+
+/// The first revisions of cursors that watches of a namespace resume from. A cursor does not have
+/// the part of the namespace that its reader saw, so it must be of the present policy.
+#[derive(Debug)]
+struct ResumableCursors {
+    /// For a namespace that is seen whole. The policy of an earlier process counts as the present.
+    whole: AtomicU64,
+    /// For a part.
+    part: AtomicU64,
+}
+
+impl ResumableCursors {
+    /// Those of a process that starts at a revision.
+    fn after(revision: Revision) -> Self {
+        Self { whole: AtomicU64::new(0), part: AtomicU64::new(revision.0 + 1) }
+    }
+
+    /// Makes revisions the first ones.
+    fn set(&self, first: u64) {
+        self.whole.store(first, Ordering::Release);
+        self.part.store(first, Ordering::Release);
+    }
+
+    /// Returns whether a watch of this scope resumes from a revision.
+    fn include(&self, scope: &WatchScope, revision: Revision) -> bool {
+        let first = match scope {
+            WatchScope::Services(_) => return true,
+            WatchScope::Namespace(_, sight) if sight.is_whole() => &self.whole,
+            WatchScope::Namespace(..) => &self.part,
+        };
+        revision.0 >= first.load(Ordering::Acquire)
+    }
 }
 
 impl PublishedState {
@@ -153,7 +184,7 @@ impl Engine {
             directory,
             log: RwLock::new(log),
             published: AtomicU64::new(registry.revision().0),
-            sight_floor: AtomicU64::new(registry.revision().0),
+            resumable: ResumableCursors::after(registry.revision()),
             instances: AtomicUsize::new(registry.instances()),
             watches: AtomicUsize::new(0),
             protected: RwLock::new(registry.protected()),
@@ -351,13 +382,13 @@ impl Engine {
         Watch::open(Arc::clone(&self.shared), permit.into_watch(), filter, resume)
     }
 
-    /// Puts another policy into force by `replace`. The cursors of namespaces that were seen in
-    /// part have no meaning under it.
+    /// Puts another policy into force by `replace`. Earlier cursors resume no watch of a namespace:
+    /// their readers may have seen another part of it.
     pub(crate) fn replace_policy(&self, replace: impl FnOnce()) {
         // No cursor is good between the two: it may be of either policy.
-        self.shared.sight_floor.store(u64::MAX, Ordering::Release);
+        self.shared.resumable.set(u64::MAX);
         replace();
-        self.shared.sight_floor.store(self.shared.published().0, Ordering::Release);
+        self.shared.resumable.set(self.shared.published().0 + 1);
     }
 
     /// Returns the registry's status.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use tokio::time::{Instant, Sleep, sleep_until};
+use waypost_core::failpoint::planted;
 
 use super::{PublishedState, signals::Waiter};
 use crate::{
@@ -104,12 +105,11 @@ impl Watch {
         resume: Option<Cursor>,
     ) -> Self {
         let published = shared.published();
-        let is_part = matches!(&subjects, WatchScope::Namespace(_, sight) if !sight.is_whole());
-        let sight_floor = Revision(shared.sight_floor.load(Ordering::Acquire));
         let resumed = resume.filter(|cursor| {
             cursor.history == shared.history
                 && cursor.revision <= published
-                && (!is_part || cursor.revision > sight_floor)
+                && (shared.resumable.include(&subjects, cursor.revision)
+                    || planted("cursor-of-old-policy"))
                 && cursor.revision >= shared.log.read().floor()
         });
         let idle_at = shared.clock.after(IDLE_INTERVAL);
@@ -141,7 +141,7 @@ impl Watch {
     /// progress first ends with those of its instances that are still visible.
     pub fn set_scope(&mut self, permit: Permit<WatchScope>) {
         let scope = permit.into_act();
-        if scope == self.subscription.subjects {
+        if scope == self.subscription.subjects || planted("sight-not-narrowed") {
             return;
         }
         self.phase = match std::mem::replace(&mut self.phase, WatchPhase::NeedsSnapshot) {
@@ -255,9 +255,7 @@ impl Watch {
 
 /// Returns a change as seen through a filter, if it is visible.
 fn through_filter(filter: &Filter, entry: Arc<LogEntry>) -> Option<WatchedChange> {
-    if waypost_core::failpoint::planted("skip-change")
-        && entry.change.revision().0.is_multiple_of(41)
-    {
+    if planted("skip-change") && entry.change.revision().0.is_multiple_of(41) {
         return None;
     }
     Some(match filter.visibility(&entry.change)? {
@@ -362,7 +360,7 @@ impl Subscription {
         // changes up to `published`, so each chain starts at one of them or later.
         let heads = self.heads();
         let log = self.shared.log.read();
-        let resets = !waypost_core::failpoint::planted("late-watcher-not-reset");
+        let resets = !planted("late-watcher-not-reset");
         let after = if resets { after } else { after.max(log.floor()) };
         if after < log.floor() {
             drop(log);

@@ -78,7 +78,14 @@ impl Follower {
         match judged {
             Ok((policy, tls)) => {
                 let enforced = policy.is_enforced();
-                self.engine.replace_policy(|| self.trust.replace(policy, tls, self.clock.wall()));
+                let is_same = policy.sha256() == self.trust.current().policy.sha256();
+                let replace = || self.trust.replace(policy, tls, self.clock.wall());
+                if is_same {
+                    // Cursors stay good: certificates and keys change no sight.
+                    replace();
+                } else {
+                    self.engine.replace_policy(replace);
+                }
                 audit::trust_in_force(&self.gate);
                 info!(epoch = self.trust.epoch(), enforced, "policy and certificates in force");
             }

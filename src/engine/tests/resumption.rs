@@ -1,10 +1,11 @@
 //! Tests of watches that resume, or start over with a snapshot.
 
-use waypost_core::testing::weight;
+use waypost_core::testing::{name, weight};
 
-use super::{SeenEvent, changes, next_event, small_log, snapshot, start, start_with};
+use super::{SeenEvent, changes, may_watch, next_event, small_log, snapshot, start, start_with};
 use crate::{
-    model::{Cursor, HistoryId, Revision},
+    auth::WatchTarget,
+    model::{Cursor, Filter, HistoryId, Revision},
     store::MemoryStore,
 };
 
@@ -78,4 +79,27 @@ async fn watch_that_falls_behind_the_log_starts_over() {
     assert_eq!(next_event(&mut watch).await, (snapshot(&["b", "c", "d"]), 8));
     test.deregister("s", "c").await;
     assert_eq!(next_event(&mut watch).await, (changes([("evicted", "c")]), 9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn cursor_of_an_earlier_policy_resumes_watches_of_named_services_alone() {
+    let test = start();
+    for instance in ["a", "b"] {
+        test.register("n/s", instance, 60_000).await;
+    }
+    let namespace = |cursor| {
+        let subjects = WatchTarget::Namespace(name("n"));
+        test.engine.watch(may_watch(subjects), Filter::default(), cursor)
+    };
+    let seen = changes([("added", "b")]);
+    assert_eq!(next_event(&mut namespace(test.cursor(1))).await, (seen, 2));
+    test.engine.replace_policy(|| {});
+    // Its reader may have seen a part of the namespace, which it now sees whole.
+    let mut begun = namespace(test.cursor(2));
+    assert_eq!(next_event(&mut begun).await, (snapshot(&["a", "b"]), 2));
+    let mut named = test.resume(&["n/s"], test.cursor(1));
+    assert_eq!(next_event(&mut named).await, (changes([("added", "b")]), 2));
+    test.register("n/s", "c", 60_000).await;
+    let later = next_event(&mut namespace(test.cursor(3))).await;
+    assert_eq!(later, (SeenEvent::Idle, 3), "a cursor of the present policy");
 }
