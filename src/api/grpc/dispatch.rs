@@ -117,12 +117,14 @@ impl GrpcApi {
         let checked = match caller {
             Ok(caller) => {
                 let caller = caller.of_call(name, headers);
-                need.check(&caller).map(|()| caller)
+                // Before the check: an epoch that begins meanwhile is met by the open stream.
+                let epoch = caller.epoch();
+                need.check(&caller).map(|()| (caller, epoch))
             }
             Err(refusal) => Err(refusal.of_call(name, headers)),
         };
-        let caller = match checked {
-            Ok(caller) => caller,
+        let (caller, epoch) = match checked {
+            Ok(checked) => checked,
             Err(error) => return Dispatched::Refused(error::refused_access(&error).into_http()),
         };
         let Some(Method { family, need, responses, .. }) = method else {
@@ -132,7 +134,7 @@ impl GrpcApi {
             return Dispatched::Refused(error::draining().into_http());
         }
         let trail = caller.trail().clone();
-        let end = || StreamEnd::new(&self.closed, StreamAccess::new(caller.clone(), need));
+        let end = || StreamEnd::new(&self.closed, StreamAccess::new(caller.clone(), need, epoch));
         let call = match (family, self.registry.get()) {
             (Family::Health, _) => Box::pin(self.early.0.clone().call(request)),
             (Family::Reflection, _) => {

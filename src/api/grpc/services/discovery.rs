@@ -113,6 +113,8 @@ impl Discovery for DiscoveryApi {
             WatchTarget::Services(services.into_iter().map(Arc::new).collect())
         };
         let resume = request.resume.as_ref().and_then(cursor_from_wire);
+        // Before the decision: an epoch that begins meanwhile is met by the open watch.
+        let epoch = caller.epoch();
         let permit = caller.watch(subjects).map_err(error::refused)?;
         // The dispatcher replaces the body by that of the watch.
         let mut response = Response::new(stream::empty());
@@ -120,7 +122,7 @@ impl Discovery for DiscoveryApi {
             mark_part(&mut response, sight);
         }
         let watch = self.engine.watch(permit, filter, resume);
-        response.extensions_mut().insert(OpenedWatch::new(watch, caller));
+        response.extensions_mut().insert(OpenedWatch::new(watch, caller, epoch));
         Ok(response)
     }
 }

@@ -14,6 +14,7 @@ use http_body::{Body as HttpBody, Frame};
 use parking_lot::Mutex;
 use prost::Message;
 use tonic::{Status, body::Body};
+use waypost_core::failpoint::planted;
 
 use super::end::last_frame;
 use crate::{
@@ -30,8 +31,8 @@ const PREFIX_BYTES: usize = 5;
 pub(in crate::api::grpc) struct OpenedWatch(Arc<Mutex<Option<WatchBody>>>);
 
 impl OpenedWatch {
-    pub(in crate::api::grpc) fn new(watch: Watch, caller: Caller) -> Self {
-        let epoch = caller.epoch();
+    /// The watch of a caller whose right to its scope was decided at `epoch` or later.
+    pub(in crate::api::grpc) fn new(watch: Watch, caller: Caller, epoch: u64) -> Self {
         Self(Arc::new(Mutex::new(Some(WatchBody { watch, caller, epoch, ended: false }))))
     }
 
@@ -57,7 +58,7 @@ impl WatchBody {
     /// Gives the watch the scope that the caller may discover at the present epoch.
     fn meet_epoch(&mut self) -> Result<(), AccessError> {
         let epoch = self.caller.epoch();
-        if epoch != self.epoch {
+        if epoch != self.epoch && !planted("stream-outlives-right") {
             let permit = self.caller.watch_on(self.watch.subjects())?;
             self.watch.set_scope(permit);
             self.epoch = epoch;
