@@ -62,6 +62,12 @@ impl TrustCell {
         }
     }
 
+    /// Puts a first policy into force for a port that speaks clear text, which has no identity
+    /// folder: that of a simulation. No handler has a way to a server's cell.
+    pub fn of_clear_text(policy: Policy, since: WallTime) -> Self {
+        Self::new(policy, None, since)
+    }
+
     /// Returns the version in force.
     pub fn current(&self) -> Arc<Trust> {
         self.current.load_full()

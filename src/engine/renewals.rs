@@ -3,6 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use tokio::task::yield_now;
+use waypost_core::failpoint::planted;
 
 use super::PublishedState;
 use crate::{
@@ -70,7 +71,7 @@ impl Drop for KeepAlive {
             let allowed = table
                 .service_in(lease.slot())
                 .is_some_and(|service| rights.allow(service, |number| directory.key(number)));
-            if allowed {
+            if allowed || planted("refusal-breaks-stream") {
                 table.break_stream(self.stream, lease, now);
             }
         }

@@ -28,6 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use waypost_auth::policy::Policy;
 use waypost_serving::{
     listener, port_file,
     tasks::{self, Tasks},
@@ -267,6 +268,17 @@ impl Core {
                 gate: self.gate.clone(),
             };
             self.tasks.spawn("policy", follower.run(self.tasks.stop().clone()));
+        }
+    }
+
+    /// Puts another policy into force, as [`Server::run`] does when the files have changed, where
+    /// there is one and no identity folder.
+    pub fn replace_policy(&self, policy: Policy) {
+        let Some(trust) = self.gate.trust() else { return };
+        let replace = || trust.replace(policy, None, self.clock.wall());
+        match self.engine.get() {
+            Some(engine) => engine.replace_policy(replace),
+            None => replace(),
         }
     }
 

@@ -52,7 +52,11 @@ pub(crate) struct Lapse {
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
     /// A reader opened a watch, going on from where it stood or not.
-    Opened { reader: usize, resumed: bool },
+    Opened { reader: usize, resumed: bool, asked_at: Millis },
+    /// A reader was refused, at a time after it asked.
+    Refused { reader: usize, asked_at: Millis },
+    /// A probe has a lease.
+    Granted { lease: u64, identity: Identity },
     /// A reader received a message.
     Received { reader: usize, history: String, revision: u64, message: WatchMessage },
     /// A reader's watch ended.

@@ -11,6 +11,7 @@
     reason = "a simulation fails by panicking, and runs tasks as its hosts would"
 )]
 
+mod access;
 mod journal;
 mod machine;
 mod network;
@@ -21,10 +22,11 @@ mod time;
 mod world;
 
 pub use self::{
+    access::{AccessRules, Subject},
     journal::Identity,
     network::{Link, REGISTRY},
     software::{
-        reader::{ReadingMode, Subject},
+        reader::ReadingMode,
         replica::{Content, LeaseTerms, Replica},
     },
     time::{Millis, here},

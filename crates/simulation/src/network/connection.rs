@@ -3,17 +3,19 @@
 
 use std::{future::Future, pin::Pin, task, time::Duration};
 
-use http::{Request, Response, Uri};
+use http::{Request, Response, Uri, header::AUTHORIZATION};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tonic::body::Body;
 
-use crate::network::socket::Process;
+use crate::{access::authorization, network::socket::Process};
 
 /// A connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Wire {
     requests: http2::SendRequest<Body>,
+    /// The name of the token that each request carries.
+    token: Option<String>,
 }
 
 /// The keep-alive of a connection.
@@ -42,7 +44,7 @@ impl Wire {
         tokio::spawn(async move {
             let _broken = connection.await;
         });
-        Some(Self { requests })
+        Some(Self { requests, token: process.token.clone() })
     }
 
     /// The registry's origin, for stubs.
@@ -63,7 +65,10 @@ impl tower::Service<Request<Body>> for Wire {
         self.requests.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if let Some(name) = &self.token {
+            request.headers_mut().insert(AUTHORIZATION, authorization(name));
+        }
         Box::pin(self.requests.send_request(request))
     }
 }

@@ -15,16 +15,33 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use turmoil_net::shim::tokio::net::{TcpListener, TcpStream};
+use waypost_client::{Builder, Client, Credentials};
 
-use crate::network::registry_address;
+use crate::{access::token, network::registry_address};
 
 /// A process, as far as the network goes: when it is killed, its kernel closes its connections.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Process {
     killed: CancellationToken,
+    /// The name of the token that it has, where there is a policy.
+    pub(crate) token: Option<String>,
 }
 
 impl Process {
+    /// A process with the token of this name.
+    pub(crate) fn with_token(token: Option<String>) -> Self {
+        Self { token, ..Self::default() }
+    }
+
+    /// The settings of a client crate in this process: its connector and credentials.
+    pub(crate) fn client(&self) -> Builder {
+        let builder = Client::builder().connector(self.connector());
+        match &self.token {
+            Some(name) => builder.credentials(Credentials::default().token(token(name))),
+            None => builder,
+        }
+    }
+
     /// Cuts the process off: tasks that it leaves in its runtime neither send nor receive.
     pub(crate) fn kill(&self) {
         self.killed.cancel();
@@ -40,7 +57,7 @@ impl Process {
     }
 
     /// The connector for clients.
-    pub(crate) fn connector(
+    fn connector(
         &self,
     ) -> impl tower::Service<Uri, Response = TokioIo<Socket>, Error = io::Error, Future: Send>
     + Clone

@@ -8,7 +8,7 @@ use std::{
 
 use waypost_client::proto::{Change, ChangeKind, ChangeReason, Instance, Status};
 
-use crate::{journal::Identity, software::reader::Subject, time::Millis};
+use crate::{access::Subject, journal::Identity, time::Millis};
 
 /// A change, and what was before.
 #[derive(Debug, Clone)]

@@ -1,12 +1,12 @@
 //! The processes that hold each identity, with their start and their end: finds removals that are
 //! wrong or overdue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use waypost_client::proto::ChangeReason;
 
 use super::conditions::{Conditions, Moment};
-use crate::{journal::Identity, software::replica::LeaseTerms, time::Millis};
+use crate::{access::ServiceName, journal::Identity, software::replica::LeaseTerms, time::Millis};
 
 /// The longest time in which a client recovers from a fault: a request without response (5 s), the
 /// longest wait between attempts (5 s), another attempt.
@@ -21,6 +21,8 @@ pub(crate) const STANDSTILL_MS: Millis = 120;
 const CONTEST_MS: Millis = 75_000;
 /// For how long they remember it.
 const CONTEST_MEMORY_MS: Millis = 700_000;
+/// The longest time after which a client whose registration was refused retries it, and recovers.
+const REFUSED_MS: Millis = 75_000;
 
 /// The end of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,8 @@ struct IdentityRecord {
     contested: Option<Moment>,
     /// The last renewal by an update, and so not over a stream.
     updated: Moment,
+    /// The last time at which its service lost its right to register, or got it back.
+    barred: Option<Moment>,
     /// The end of its last holder.
     ended: Option<(Moment, Termination, usize)>,
 }
@@ -64,6 +68,8 @@ struct IdentityRecord {
 #[derive(Debug, Default)]
 pub(crate) struct Membership {
     claims: BTreeMap<Identity, IdentityRecord>,
+    /// The services that can't register, since when.
+    barred: BTreeMap<ServiceName, Moment>,
 }
 
 impl Membership {
@@ -82,6 +88,7 @@ impl Membership {
             unsettled_alive: now,
             contested: None,
             updated: now,
+            barred: None,
             ended: None,
         });
         claim.terms.ttl_ms = claim.terms.ttl_ms.max(terms.ttl_ms);
@@ -101,6 +108,9 @@ impl Membership {
         end: Termination,
         now: Moment,
     ) {
+        // Without its right it can't deregister, and its streams break nothing.
+        let is_barred = self.is_barred(identity);
+        let end = if is_barred { Termination::PowerLost } else { end };
         let Some(claim) = self.claims.get_mut(identity) else { return };
         let node = claim.holders.iter().find(|holder| holder.process == process);
         let Some(node) = node.map(|holder| holder.node) else { return };
@@ -137,6 +147,48 @@ impl Membership {
         }
     }
 
+    /// Notes which services can't register from now on.
+    pub(crate) fn bar(&mut self, services: &BTreeSet<ServiceName>, now: Moment) {
+        let is_changed =
+            |one: &ServiceName| services.contains(one) != self.barred.contains_key(one);
+        for (identity, claim) in &mut self.claims {
+            if is_changed(&service_of(identity)) {
+                claim.unsettle(now);
+                claim.barred = Some(now);
+            }
+        }
+        self.barred.retain(|one, _| services.contains(one));
+        for service in services {
+            self.barred.entry(service.clone()).or_insert(now);
+        }
+    }
+
+    fn is_barred(&self, identity: &Identity) -> bool {
+        !self.barred.is_empty() && self.barred.contains_key(&service_of(identity))
+    }
+
+    /// The members whose services can't register, and whose last renewal was too long ago.
+    pub(crate) fn overstaying<'a>(
+        &'a self,
+        conditions: &'a Conditions,
+    ) -> impl Iterator<Item = (&'a Identity, String)> + 'a {
+        let claims = self.claims.iter().filter(|_| !self.barred.is_empty());
+        claims.filter_map(|(identity, claim)| {
+            let since = self.barred.get(&service_of(identity))?.max(&conditions.began);
+            let standstills = conditions.now.standstills - since.standstills;
+            let limit = claim.terms.ttl_ms + LATE_MAX_MS + TRAVEL_MS;
+            let deadline = since.run + limit + STANDSTILL_MS * standstills;
+            (conditions.now.run > deadline).then(|| {
+                let (at, ttl_ms) = (since.at, claim.terms.ttl_ms);
+                let text = format!(
+                    "{identity} (TTL {ttl_ms} ms) may not be registered since {at} ms, and is \
+                     still there"
+                );
+                (identity, text)
+            })
+        })
+    }
+
     /// Judges the loss of an identity: expired, disconnected or deregistered.
     pub(crate) fn judge_loss(
         &self,
@@ -146,7 +198,7 @@ impl Membership {
     ) -> Result<(), String> {
         let Some(claim) = self.claims.get(identity) else { return Ok(()) };
         let [holder] = &claim.holders[..] else { return Ok(()) };
-        if holder.is_leaving {
+        if holder.is_leaving || self.is_barred(identity) {
             return Ok(());
         }
         let needed = claim.terms.ttl_ms + RECOVERY_MS;
@@ -215,10 +267,13 @@ impl Membership {
             let [holder] = &claim.holders[..] else { return None };
             let calm = claim.contested.is_none_or(|since| {
                 // A process that was fenced before waits longer whenever it loses the lease.
-                let lost = claim.unsettled.max(conditions.began).max(since);
+                let hampered = conditions.hampered(holder.node).max(conditions.shaken);
+                let lost = claim.unsettled.max(conditions.began).max(since).max(hampered);
                 now > lost.at + CONTEST_MS || now > since.at + CONTEST_MEMORY_MS
             });
-            (calm && !holder.is_leaving).then_some((identity, holder.process))
+            let is_allowed = !self.is_barred(identity)
+                && claim.barred.is_none_or(|since| now > since.at + REFUSED_MS);
+            (calm && is_allowed && !holder.is_leaving).then_some((identity, holder.process))
         })
     }
 
@@ -231,6 +286,10 @@ impl Membership {
     pub(crate) fn is_held(&self, identity: &Identity) -> bool {
         self.claims.get(identity).is_some_and(|claim| !claim.holders.is_empty())
     }
+}
+
+fn service_of(identity: &Identity) -> ServiceName {
+    (identity.namespace.clone(), identity.service.clone())
 }
 
 impl IdentityRecord {

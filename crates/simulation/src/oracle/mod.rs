@@ -1,10 +1,12 @@
 //! The oracle: compares what hosts saw with the facts, in order of time. Never acts on the world.
 
+mod access;
 mod conditions;
 mod history;
 mod losses;
 mod membership;
 mod reading;
+mod timeline;
 mod views;
 
 use std::{
@@ -20,15 +22,16 @@ pub(crate) use membership::{Membership, Termination};
 pub(crate) use views::ViewRecord;
 
 use crate::{
+    access::{PROBES, Subject},
     journal::{Event, Identity, JournalEntry, Lapse, WatchMessage},
-    software::probe,
-    software::reader::{ReadingMode, Subject},
+    software::reader::ReadingMode,
     software::replica::Content,
     time::Millis,
 };
 use losses::Losses;
 use membership::{LATE_MAX_MS, STANDSTILL_MS, TRAVEL_MS};
 use reading::Reading;
+use timeline::Timeline;
 
 /// The longest time in which a watcher recovers from a fault.
 const WATCHER_RECOVERY_MS: Millis = 20_000;
@@ -57,6 +60,10 @@ pub(crate) struct Oracle {
     readings: Vec<Reading>,
     lapses: Vec<Lapse>,
     losses: Losses,
+    /// Where there is a policy.
+    timeline: Option<Timeline>,
+    /// The latest leases, with their services.
+    pub(crate) leases: VecDeque<(u64, Identity)>,
     pub(crate) checks: u64,
     pub(crate) violations: Vec<Violation>,
     /// The latest changes, for people to read.
@@ -74,6 +81,8 @@ impl Oracle {
             readings: Vec::new(),
             lapses: Vec::new(),
             losses: Losses::default(),
+            timeline: None,
+            leases: VecDeque::new(),
             checks: 0,
             violations: Vec::new(),
             recent: VecDeque::new(),
@@ -125,12 +134,15 @@ impl Oracle {
                 if self.readings[reader].mode == ReadingMode::Recording {
                     self.record(history, revision, message, entry.at);
                 } else {
-                    self.readings[reader].note(entry.event);
+                    let may_show = self.may_show(reader);
+                    self.readings[reader].note(entry.event, may_show);
                 }
             }
             Event::Opened { reader, .. } | Event::Ended { reader } => {
-                self.readings[reader].note(entry.event);
+                self.readings[reader].note(entry.event, Vec::new());
             }
+            Event::Refused { reader, asked_at } => self.judge_refusal(reader, asked_at),
+            Event::Granted { lease, identity } => self.note_lease(lease, identity),
         }
     }
 
@@ -139,7 +151,7 @@ impl Oracle {
     fn hash(&mut self, JournalEntry { at, event }: &JournalEntry) {
         at.hash(&mut self.trace);
         match event {
-            Event::Opened { reader, resumed } => (0, reader, resumed).hash(&mut self.trace),
+            Event::Opened { reader, resumed, .. } => (0, reader, resumed).hash(&mut self.trace),
             Event::Ended { reader } => (1, reader).hash(&mut self.trace),
             Event::Received { reader, history, revision, message } => {
                 let life = self.lives.iter().position(|life| life == history);
@@ -162,6 +174,8 @@ impl Oracle {
             Event::Lapsing(lapse) => (3, &lapse.identity, lapse.renewed).hash(&mut self.trace),
             Event::Answered { checks } => (4, checks).hash(&mut self.trace),
             Event::Wrong(_) => 5.hash(&mut self.trace),
+            Event::Refused { reader, .. } => (6, reader).hash(&mut self.trace),
+            Event::Granted { lease, .. } => (7, lease).hash(&mut self.trace),
         }
     }
 
@@ -238,7 +252,7 @@ impl Oracle {
     }
 
     fn is_ghost(&self, identity: &Identity) -> bool {
-        identity.namespace != probe::NAMESPACE && !self.membership.is_known(identity)
+        identity.namespace != PROBES && !self.membership.is_known(identity)
     }
 
     /// Judges the removal of a lease that was not renewed.
@@ -278,6 +292,7 @@ impl Oracle {
         self.look_for_dead();
         self.look_for_lapses();
         self.look_for_laggards();
+        self.look_for_open_watches();
     }
 
     fn compare_readings(&mut self) {
@@ -297,6 +312,7 @@ impl Oracle {
         let overdue: Vec<_> = self
             .membership
             .overdue(&self.conditions)
+            .chain(self.membership.overstaying(&self.conditions))
             .filter(|(identity, _)| expected_alive(identity))
             .map(|(_, what)| what)
             .collect();
@@ -309,7 +325,7 @@ impl Oracle {
         let Some(present) = self.histories.get(self.lives.last().unwrap_or(&String::new())) else {
             return;
         };
-        let (conditions, members) = (&self.conditions, &present.members);
+        let (conditions, members, held) = (&self.conditions, &present.members, &present.held);
         // A registry that forgot everything forgot them, too.
         self.lapses.retain(|lapse| lapse.renewed.0 > conditions.began.at);
         let late = self.lapses.iter().find(|lapse| {
@@ -323,7 +339,9 @@ impl Oracle {
             let by_grace = broken.map_or(by_ttl, |(at, grace_ms)| {
                 limit(at, conditions.grace_ms(*ttl_ms, grace_ms, at))
             });
-            members.contains_key(identity) && conditions.now.run > by_ttl.min(by_grace)
+            members.contains_key(identity)
+                && !held.contains(identity)
+                && conditions.now.run > by_ttl.min(by_grace)
         });
         if let Some(late) = late {
             let what = format!("a lease should have ended by now: {late:?}");
@@ -345,9 +363,10 @@ impl Oracle {
             {
                 return None;
             }
+            let subject = self.steadily_shown(reading)?;
             let missing = match &reading.position {
                 Some((history, revision)) if *history == present.id => {
-                    overdue_for(present, &reading.subject, *revision, conditions.now.run)?
+                    overdue_for(present, &subject, *revision, conditions.now.run)?
                 }
                 other => format!("it stands at {other:?}, the registry is at {}", present.id),
             };
@@ -416,7 +435,7 @@ impl Oracle {
         }
         for identity in present.members.keys() {
             checks += 1;
-            let excused = identity.namespace == probe::NAMESPACE
+            let excused = identity.namespace == PROBES
                 || present.held.contains(identity)
                 || self.membership.is_held(identity);
             if !excused {

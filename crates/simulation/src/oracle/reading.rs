@@ -1,7 +1,10 @@
 //! Compares one watch, message by message, with the reference: nothing skipped, repeated, reordered
 //! or made up.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
 
 use waypost_client::proto::{Change, Instance};
 
@@ -10,8 +13,9 @@ use super::{
     history::{History, Seen, State},
 };
 use crate::{
+    access::Subject,
     journal::{Event, Identity, WatchMessage},
-    software::reader::{ReadingMode, Subject},
+    software::reader::ReadingMode,
     time::Millis,
 };
 
@@ -31,8 +35,14 @@ pub(crate) struct Reading {
     pub(crate) resets: u64,
     /// The position; none before the first snapshot.
     pub(crate) position: Option<(String, u64)>,
-    /// Messages that can't be compared yet, as the recorder is behind.
-    pending: VecDeque<Event>,
+    /// The time of the request whose watch is open, or was last.
+    pub(crate) asked_at: Millis,
+    /// The parts of the subject that the messages so far may have shown: more than one while the
+    /// parts look the same.
+    shown: Vec<Subject>,
+    /// Messages that can't be compared yet, as the recorder is behind; each with the parts of the
+    /// subject that it may show.
+    pending: VecDeque<(Event, Vec<Subject>)>,
 }
 
 impl Reading {
@@ -53,17 +63,23 @@ impl Reading {
             since,
             resets: 0,
             position: None,
+            asked_at: since,
+            shown: Vec::new(),
             pending: VecDeque::new(),
         }
     }
 
-    pub(crate) fn note(&mut self, event: Event) {
+    /// Notes an event, which may show these parts of the subject.
+    pub(crate) fn note(&mut self, event: Event, may_show: Vec<Subject>) {
         match &event {
-            Event::Opened { .. } => self.is_open = true,
+            Event::Opened { asked_at, .. } => {
+                self.is_open = true;
+                self.asked_at = *asked_at;
+            }
             Event::Ended { .. } => self.is_open = false,
             _ => {}
         }
-        self.pending.push_back(event);
+        self.pending.push_back((event, may_show));
     }
 
     pub(crate) fn is_compared(&self) -> bool {
@@ -73,15 +89,15 @@ impl Reading {
     /// Compares what can be compared by now. Returns how much that was.
     pub(crate) fn compare(&mut self, histories: &Histories) -> Result<u64, String> {
         let mut checks = 0;
-        while let Some(event) = self.pending.front() {
+        while let Some((event, _)) = self.pending.front() {
             if let Event::Received { history, revision, .. } = event
                 && histories.get(history).is_none_or(|known| known.revision() < *revision)
             {
                 break;
             }
-            let Some(event) = self.pending.pop_front() else { break };
+            let Some((event, may_show)) = self.pending.pop_front() else { break };
             checks += 1;
-            self.compare_one(event, histories)
+            self.compare_one(event, may_show, histories)
                 .map_err(|wrong| format!("{}: {wrong}", self.title()))?;
         }
         Ok(checks)
@@ -96,7 +112,12 @@ impl Reading {
         )
     }
 
-    fn compare_one(&mut self, event: Event, histories: &Histories) -> Result<(), String> {
+    fn compare_one(
+        &mut self,
+        event: Event,
+        may_show: Vec<Subject>,
+        histories: &Histories,
+    ) -> Result<(), String> {
         let Event::Received { history, revision, message, .. } = event else {
             if let Event::Opened { resumed: false, .. } = event {
                 self.position = None;
@@ -111,45 +132,92 @@ impl Reading {
         {
             return Err(format!("its cursor went back to {revision}"));
         }
-        match (message, stood) {
-            (WatchMessage::Snapshot(instances), stood) => {
-                self.resets += u64::from(stood.is_some());
-                same_state(instances, &reference.state(&self.subject, revision))
-                    .map_err(|wrong| format!("its snapshot at {revision} {wrong}"))?;
+        self.resets += u64::from(stood.is_some() && matches!(message, WatchMessage::Snapshot(_)));
+        self.shown = match (message, stood) {
+            (WatchMessage::Snapshot(instances), _) => {
+                snapshot_shows(&instances, reference, may_show, revision)?
             }
             (_, None) => return Err("something came before a snapshot".to_owned()),
             (WatchMessage::Changes(changes), Some(stood)) => {
-                self.same_changes(&changes, reference, stood, revision)?;
+                self.changes_show(&changes, reference, &may_show, stood..revision)?
             }
             (WatchMessage::Idle, Some(stood)) => {
-                self.same_changes(&[], reference, stood, revision)?;
+                self.changes_show(&[], reference, &may_show, stood..revision)?
             }
-        }
+        };
         self.position = Some((history, revision));
         Ok(())
     }
 
-    fn same_changes(
+    /// Returns the parts of the subject that all messages so far and these changes may show.
+    fn changes_show(
         &self,
         changes: &[Change],
         reference: &History,
-        after: u64,
-        up_to: u64,
-    ) -> Result<(), String> {
-        let mut expected = reference.through(&self.subject, after, up_to);
-        for change in changes {
-            let told = format!("{:?} at {}", change.kind(), change.revision);
-            let Some(expected) = expected.next() else {
-                return Err(format!("it got {told} and nothing was to come up to {up_to}"));
-            };
-            if !is_told(&expected, change) {
-                return Err(format!("expected {expected:?}, it got {change:?}"));
+        may_show: &[Subject],
+        revisions: Range<u64>,
+    ) -> Result<Vec<Subject>, String> {
+        let mut first = None;
+        let mut shown = Vec::new();
+        for part in self.shown.iter().filter(|part| may_show.contains(part)) {
+            match same_changes(changes, reference, part, revisions.clone()) {
+                Ok(()) => shown.push(part.clone()),
+                Err(wrong) => first = first.or(Some(wrong)),
             }
         }
-        match expected.next() {
-            Some(missing) => Err(format!("up to {up_to} it did not get {missing:?}")),
-            None => Ok(()),
+        match (shown.is_empty(), first) {
+            (false, _) => Ok(shown),
+            (true, Some(wrong)) => Err(wrong),
+            (true, None) => {
+                let stood = &self.shown;
+                Err(format!("it goes on with {stood:?} and may see {may_show:?}: {changes:?}"))
+            }
         }
+    }
+}
+
+/// Returns the parts of a subject that a snapshot may show.
+fn snapshot_shows(
+    instances: &[Instance],
+    reference: &History,
+    may_show: Vec<Subject>,
+    revision: u64,
+) -> Result<Vec<Subject>, String> {
+    let mut first = None;
+    let mut shown = Vec::new();
+    for part in may_show {
+        match same_state(instances, &reference.state(&part, revision)) {
+            Ok(()) => shown.push(part),
+            Err(wrong) => first = first.or(Some(wrong)),
+        }
+    }
+    match first {
+        Some(wrong) if shown.is_empty() => Err(format!("its snapshot at {revision} {wrong}")),
+        None if shown.is_empty() => Err(format!("it may see nothing, and got {instances:?}")),
+        _ => Ok(shown),
+    }
+}
+
+fn same_changes(
+    changes: &[Change],
+    reference: &History,
+    part: &Subject,
+    revisions: Range<u64>,
+) -> Result<(), String> {
+    let up_to = revisions.end;
+    let mut expected = reference.through(part, revisions.start, up_to);
+    for change in changes {
+        let told = format!("{:?} at {}", change.kind(), change.revision);
+        let Some(expected) = expected.next() else {
+            return Err(format!("it got {told} and nothing was to come up to {up_to}"));
+        };
+        if !is_told(&expected, change) {
+            return Err(format!("expected {expected:?}, it got {change:?}"));
+        }
+    }
+    match expected.next() {
+        Some(missing) => Err(format!("up to {up_to} it did not get {missing:?}")),
+        None => Ok(()),
     }
 }
 
@@ -163,11 +231,11 @@ fn is_told(expected: &Seen<'_>, change: &Change) -> bool {
 }
 
 /// Errors unless instances are exactly a state.
-pub(crate) fn same_state(instances: Vec<Instance>, state: &State) -> Result<(), String> {
+pub(crate) fn same_state(instances: &[Instance], state: &State) -> Result<(), String> {
     let count = instances.len();
-    let mut seen = State::new();
+    let mut seen = BTreeMap::new();
     for instance in instances {
-        seen.insert((instance.service.clone(), instance.id.clone()), Arc::new(instance));
+        seen.insert((instance.service.clone(), instance.id.clone()), instance);
     }
     if seen.len() != count {
         return Err("names an instance twice".to_owned());
@@ -175,7 +243,7 @@ pub(crate) fn same_state(instances: Vec<Instance>, state: &State) -> Result<(), 
     for (place, instance) in state {
         match seen.get(place) {
             None => return Err(format!("lacks {place:?}")),
-            Some(seen) if seen != instance => {
+            Some(seen) if **seen != **instance => {
                 return Err(format!("expected {instance:?}, has {seen:?}"));
             }
             Some(_) => {}

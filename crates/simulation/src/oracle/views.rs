@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use waypost_client::{Snapshot, proto::Cursor};
 
 use super::{Conditions, Histories, Oracle, WATCHER_RECOVERY_MS, overdue_for};
-use crate::{software::reader::Subject, time::Millis};
+use crate::{access::Subject, time::Millis};
 
 /// The time for which a connected client keeps instances that a new history lacks, and room for a
 /// check.

@@ -1,6 +1,8 @@
 //! A random run: phases of chaos with random faults of the registry and its users, and phases of
 //! peace, in which everything must recover.
 
+mod policy;
+
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
@@ -8,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use waypost::model::Limits;
 use waypost_client::proto::Status;
 
+use self::policy::PolicyRun;
 use crate::{
+    access::Subject,
     journal::Identity,
     network::{Link, REGISTRY},
-    software::reader::{ReadingMode, Subject},
+    software::reader::ReadingMode,
     software::replica::{Content, LeaseTerms},
     time::Millis,
     world::{Plan, World},
@@ -39,13 +43,22 @@ pub struct Outcome {
     pub violation: Option<String>,
 }
 
-/// Runs a seed for a number of simulated minutes, or until a violation.
+/// Runs a seed for a number of simulated minutes, or until a violation. The worlds of odd seeds
+/// have a policy.
 pub fn run(seed: u64, minutes: u64) -> Outcome {
-    let mut run = RandomRun::new(seed);
+    run_through(RandomRun::new(seed, (seed % 2 == 1).then(|| PolicyRun::new(seed))), minutes)
+}
+
+/// Like [`run`], without a policy for any seed.
+pub fn run_open(seed: u64, minutes: u64) -> Outcome {
+    run_through(RandomRun::new(seed, None), minutes)
+}
+
+fn run_through(mut run: RandomRun, minutes: u64) -> Outcome {
     run.tell(minutes * 60_000);
     let world = &run.world;
     Outcome {
-        seed,
+        seed: world.plan.seed,
         simulated_ms: world.now,
         faults: world
             .faults
@@ -75,10 +88,12 @@ struct RandomRun {
     notes: u64,
     /// By how much instances are blown up.
     padding_max: usize,
+    /// Where there is a policy.
+    policy: Option<PolicyRun>,
 }
 
 impl RandomRun {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, mut policy: Option<PolicyRun>) -> Self {
         let mut random = Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let (mut limits, mut padding_max) = (Limits::default(), 0);
         if random.bool() {
@@ -87,8 +102,10 @@ impl RandomRun {
             limits.log_changes_max = random.usize(64..96);
             padding_max = 4_000;
         }
-        let plan = Plan { seed, nodes: NODES, namespaces: NAMESPACES.to_vec(), limits };
-        Self { world: World::new(plan), random, endings: Vec::new(), notes: 0, padding_max }
+        let rules = policy.as_mut().map(PolicyRun::rules);
+        let namespaces = NAMESPACES.to_vec();
+        let world = World::new(Plan { seed, nodes: NODES, namespaces, limits, rules });
+        Self { world, random, endings: Vec::new(), notes: 0, padding_max, policy }
     }
 
     fn tell(&mut self, millis: Millis) {
@@ -105,6 +122,7 @@ impl RandomRun {
             while self.world.now < chaos_until && self.goes_on() {
                 self.end_faults();
                 self.act();
+                self.act_on_policy();
                 self.world.run(self.random.u64(40..1_400));
             }
             self.make_peace();
@@ -118,6 +136,8 @@ impl RandomRun {
     fn make_peace(&mut self) {
         self.endings.clear();
         self.world.heal();
+        self.world.run(if self.policy.is_some() { 400 } else { 0 });
+        self.restore_rights();
         self.populate();
         let until = self.world.now + PEACE_MS;
         while self.world.now < until && self.goes_on() {
@@ -126,6 +146,7 @@ impl RandomRun {
                 1 => self.world.probe_fencing(),
                 _ => self.world.probe_retired(),
             }
+            self.act_in_peace();
             self.world.run(4_000);
         }
         if self.goes_on() {

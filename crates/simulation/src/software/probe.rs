@@ -5,32 +5,24 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use tokio::{
-    sync::mpsc,
-    time::{sleep, timeout},
-};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tokio::time::{sleep, timeout};
+use tonic::Code;
 use waypost_client::proto::{
-    DeregisterRequest, GetStatusRequest, HeartbeatRequest, Instance, KeepAliveRequest,
-    KeepAliveResponse, RegisterRequest, ReleaseProtectionRequest, ResolveRequest, UpdateRequest,
-    admin_client::AdminClient, discovery_client::DiscoveryClient, registry_client::RegistryClient,
+    DeregisterRequest, GetStatusRequest, Instance, ReleaseProtectionRequest,
+    admin_client::AdminClient,
 };
 
+use super::stubs::{Answer, Beats, Broken, Registry, broken, settled};
 use crate::{
+    access::PROBES,
     journal::{Event, Identity, Journal, Lapse},
-    network::connection::{Keeping, Wire},
+    network::connection::Wire,
     network::socket::Process,
-    time::{HostClock, Millis},
+    time::HostClock,
 };
 
-/// The namespace of the instances that probes register.
-pub(crate) const NAMESPACE: &str = "probes";
-const WINDOW: u32 = 1024 * 1024;
 /// Longer than any stall of the registry.
-const PATIENCE: Duration = Duration::from_secs(300);
-/// The longest time to connect: the kernels do it.
-const OPENING_MAX: Duration = Duration::from_millis(100);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A conversation to come.
 #[derive(Debug)]
@@ -43,124 +35,19 @@ pub(crate) struct Probe {
     pub(crate) random: Rng,
 }
 
-/// The conversation ended early: a response is missing, or the registry was ended.
-struct Broken;
-
-type Answer<T> = Result<T, Broken>;
-
 /// The ways to renew a lease.
 #[derive(Clone, Copy)]
-enum Renewal {
+pub(super) enum Renewal {
     Call,
     Update,
     Stream,
 }
 
-/// The stubs, all over one connection.
-struct Registry {
-    wire: Wire,
-    stub: RegistryClient<Wire>,
-}
-
-/// An open keep-alive stream.
-struct Beats {
-    requests: mpsc::Sender<KeepAliveRequest>,
-    answers: Streaming<KeepAliveResponse>,
-}
-
-fn broken<E>(_: E) -> Broken {
-    Broken
-}
-
-/// The result of a call, where there is one.
-fn settled<T>(answer: Result<tonic::Response<T>, Status>) -> Answer<Result<T, Code>> {
-    match answer {
-        Ok(response) => Ok(Ok(response.into_inner())),
-        Err(status) => match status.code() {
-            Code::FailedPrecondition | Code::NotFound | Code::InvalidArgument => {
-                Ok(Err(status.code()))
-            }
-            _ => Err(Broken),
-        },
-    }
-}
-
-impl Registry {
-    async fn open(process: &Process) -> Answer<Self> {
-        // Not with the next start of the registry, which only the recorder reaches at first.
-        let opened = timeout(OPENING_MAX, Wire::open(process, WINDOW, Keeping::Patient)).await;
-        let wire = opened.map_err(broken)?.ok_or(Broken)?;
-        Ok(Self { wire: wire.clone(), stub: RegistryClient::with_origin(wire, Wire::origin()) })
-    }
-
-    async fn register(
-        &mut self,
-        instance: &Instance,
-        ttl_ms: Millis,
-        grace_ms: Millis,
-    ) -> Answer<u64> {
-        let duration = |millis| Duration::from_millis(millis).try_into().ok();
-        let request = RegisterRequest {
-            instance: Some(instance.clone()),
-            ttl: duration(ttl_ms),
-            disconnect_grace: duration(grace_ms),
-        };
-        let answer = self.stub.register(request).await.map_err(broken)?;
-        Ok(answer.into_inner().lease_id)
-    }
-
-    async fn unknown(&mut self, lease_ids: Vec<u64>) -> Answer<Vec<u64>> {
-        let answer = self.stub.heartbeat(HeartbeatRequest { lease_ids }).await.map_err(broken)?;
-        Ok(answer.into_inner().unknown_lease_ids)
-    }
-
-    async fn update(&mut self, lease_id: u64, weight: u32) -> Answer<Result<(), Code>> {
-        let request = UpdateRequest {
-            lease_id,
-            instance: Some(Instance { weight: Some(weight), ..Instance::default() }),
-            update_mask: Some(prost_types::FieldMask { paths: vec!["weight".to_owned()] }),
-            ..UpdateRequest::default()
-        };
-        Ok(settled(self.stub.update(request).await)?.map(drop))
-    }
-
-    async fn deregister(&mut self, lease_id: u64) -> Answer<Result<(), Code>> {
-        let request = DeregisterRequest { lease_id, ..DeregisterRequest::default() };
-        Ok(settled(self.stub.deregister(request).await)?.map(drop))
-    }
-
-    async fn weights(&mut self, instance: &Instance) -> Answer<Vec<u32>> {
-        let request = ResolveRequest {
-            namespace: instance.namespace.clone(),
-            service: instance.service.clone(),
-            all_statuses: true,
-            ..ResolveRequest::default()
-        };
-        let mut discovery = DiscoveryClient::with_origin(self.wire.clone(), Wire::origin());
-        let answer = discovery.resolve(request).await.map_err(broken)?.into_inner();
-        Ok(answer.instances.iter().filter_map(|instance| instance.weight).collect())
-    }
-
-    async fn beats(&mut self) -> Answer<Beats> {
-        let (requests, outgoing) = mpsc::channel(2);
-        let answers = self.stub.keep_alive(ReceiverStream::new(outgoing)).await.map_err(broken)?;
-        Ok(Beats { requests, answers: answers.into_inner() })
-    }
-}
-
-impl Beats {
-    async fn unknown(&mut self, lease_ids: Vec<u64>) -> Answer<Vec<u64>> {
-        self.requests.send(KeepAliveRequest { lease_ids }).await.map_err(broken)?;
-        let answer = self.answers.message().await.map_err(broken)?;
-        Ok(answer.ok_or(Broken)?.unknown_lease_ids)
-    }
-}
-
 impl Probe {
     /// An instance of a service that has no other.
-    fn instance(&self, weight: u32) -> Instance {
+    pub(super) fn instance(&self, weight: u32) -> Instance {
         Instance {
-            namespace: NAMESPACE.to_owned(),
+            namespace: PROBES.to_owned(),
             service: format!("probe-{}", self.number),
             id: "it".to_owned(),
             host: "10.0.0.2".to_owned(),
@@ -170,7 +57,7 @@ impl Probe {
         }
     }
 
-    fn check(&self, what: &str, seen: &impl std::fmt::Debug, right: bool) {
+    pub(super) fn check(&self, what: &str, seen: &impl std::fmt::Debug, right: bool) {
         let event = if right {
             Event::Answered { checks: 1 }
         } else {

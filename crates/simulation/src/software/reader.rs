@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::time::{sleep, timeout};
+use tonic::{Code, Status};
 use waypost_client::proto::{
     Cursor, Filter, Instance, WatchRequest, WatchResponse, discovery_client::DiscoveryClient,
     watch_response,
 };
 
 use crate::{
+    access::Subject,
     journal::{Event, Journal, WatchMessage},
     network::connection::{Keeping, Wire},
     network::socket::Process,
@@ -23,27 +25,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(25);
 const WINDOW: u32 = 1024 * 1024;
 /// The same for one that is to feel it.
 const WINDOW_SMALL: u32 = 2048;
-
-/// The subject of a reader.
-#[derive(Debug, Clone, Default)]
-pub struct Subject {
-    pub namespace: String,
-    /// None means all.
-    pub services: Vec<String>,
-    /// None means all.
-    pub zones: Vec<String>,
-}
-
-impl Subject {
-    pub(crate) fn concerns(&self, instance: &Instance) -> bool {
-        self.namespace == instance.namespace
-            && (self.services.is_empty() || self.services.contains(&instance.service))
-    }
-
-    pub(crate) fn matches(&self, instance: &Instance) -> bool {
-        self.concerns(instance) && (self.zones.is_empty() || self.zones.contains(&instance.zone))
-    }
-}
 
 /// The pace of a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,11 +87,15 @@ impl Reader {
             filter: Some(Filter { zones: self.subject.zones.clone(), ..Filter::default() }),
             resume,
         };
+        let asked_at = self.clock.now();
         let mut discovery = DiscoveryClient::with_origin(wire, Wire::origin());
         let opening = timeout(Duration::from_secs(5), discovery.watch(request));
-        let Ok(Ok(stream)) = opening.await else { return };
-        let mut stream = stream.into_inner();
-        self.tell(Event::Opened { reader: self.number, resumed });
+        let mut stream = match opening.await {
+            Ok(Ok(stream)) => stream.into_inner(),
+            Ok(Err(status)) => return self.note_refusal(&status, asked_at),
+            Err(_) => return,
+        };
+        self.tell(Event::Opened { reader: self.number, resumed, asked_at });
         if !resumed {
             // From here on it has no cursor until it has a snapshot.
             *cursor = None;
@@ -121,12 +106,22 @@ impl Reader {
             let mut parts = Vec::new();
             let silence_max =
                 if self.mode == ReadingMode::Recording { Duration::MAX } else { SILENCE_MAX };
-            while let Ok(Ok(Some(message))) = timeout(silence_max, stream.message()).await {
-                self.hear(message, &mut parts, cursor);
+            loop {
+                match timeout(silence_max, stream.message()).await {
+                    Ok(Ok(Some(message))) => self.hear(message, &mut parts, cursor),
+                    Ok(Err(status)) => break self.note_refusal(&status, asked_at),
+                    _ => break,
+                }
                 self.pause_reading().await;
             }
         }
         self.tell(Event::Ended { reader: self.number });
+    }
+
+    fn note_refusal(&self, status: &Status, asked_at: Millis) {
+        if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) {
+            self.tell(Event::Refused { reader: self.number, asked_at });
+        }
     }
 
     fn hear(&self, message: WatchResponse, parts: &mut Vec<Instance>, cursor: &mut Option<Cursor>) {

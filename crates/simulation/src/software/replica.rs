@@ -10,7 +10,7 @@ use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
 };
-use waypost_client::{Client, Registration, RegistrationState, Update, proto::Status};
+use waypost_client::{Client, Registration, RegistrationState, Update, UpdateError, proto::Status};
 
 use crate::{
     journal::Identity,
@@ -35,7 +35,8 @@ pub struct Content {
 }
 
 enum Order {
-    Update(Update),
+    /// With its number, and the content after it.
+    Update(Update, u64, Content),
     Close,
 }
 
@@ -46,12 +47,16 @@ struct Report {
     /// The time of the deregistration, and whether a response came.
     left: Option<(Millis, bool)>,
     refused: Option<String>,
+    /// The number of the last update that was refused, and the content that the client keeps.
+    undone: Option<(u64, Content)>,
 }
 
 /// A process.
 pub struct Replica {
     pub identity: Identity,
     pub(crate) node: usize,
+    /// The time of its start.
+    pub(crate) born_at: Millis,
     /// The latest content that it registers.
     pub(crate) content: Content,
     /// True once it shall deregister.
@@ -59,6 +64,8 @@ pub struct Replica {
     /// The leases that it had, the present one last.
     pub leases: Vec<u64>,
     process: Process,
+    /// The number of updates.
+    updates: u64,
     orders: mpsc::Sender<Order>,
     task: AbortHandle,
     report: Arc<Mutex<Report>>,
@@ -72,13 +79,10 @@ impl Replica {
         node: usize,
         terms: LeaseTerms,
         content: Content,
+        process: Process,
     ) -> Self {
-        let process = Process::default();
-        let client = Client::builder()
-            .namespace(&identity.namespace)
-            .connector(process.connector())
-            .build()
-            .expect("the URL is good");
+        let client =
+            process.client().namespace(&identity.namespace).build().expect("the URL is good");
         let registration = Registration::new(&identity.service, "10.0.0.1", 80)
             .id(&identity.id)
             .ttl(Duration::from_millis(terms.ttl_ms))
@@ -89,14 +93,24 @@ impl Replica {
             .metadata("note", &content.note);
         let report = Arc::new(Mutex::new(Report::default()));
         let (orders, received) = mpsc::channel(64);
-        let task = runtime.spawn(live(client, registration, received, Arc::clone(&report), clock));
+        let born_at = clock.now();
+        let task = runtime.spawn(live(
+            client,
+            registration,
+            content.clone(),
+            received,
+            Arc::clone(&report),
+            clock,
+        ));
         Self {
             identity,
             node,
+            born_at,
             content,
             leaving: false,
             leases: Vec::new(),
             process,
+            updates: 0,
             orders,
             task: task.abort_handle(),
             report,
@@ -111,7 +125,9 @@ impl Replica {
             .zone(&content.zone)
             .metadata([("note", &content.note)]);
         // A process that waits long for the registry accepts no more orders.
-        if self.orders.try_send(Order::Update(update)).is_ok() {
+        let order = Order::Update(update, self.updates + 1, content.clone());
+        if self.orders.try_send(order).is_ok() {
+            self.updates += 1;
             self.content = content;
         }
     }
@@ -132,9 +148,23 @@ impl Replica {
         self.report().left
     }
 
-    /// The registry's refusal, which must not happen.
+    /// The registry's refusal, which must not happen while its service may register.
     pub(crate) fn refused(&self) -> Option<String> {
         self.report().refused.clone()
+    }
+
+    /// Accepts a refusal. Returns whether the process goes on: the client retries what was refused
+    /// after the first registration.
+    pub(crate) fn accept_refusal(&mut self) -> bool {
+        let mut report = self.report();
+        report.refused = None;
+        let (undone, goes_on) = (report.undone.take(), report.state.is_some());
+        drop(report);
+        // A client takes a refused update back.
+        if let Some((_, content)) = undone.filter(|(number, _)| *number == self.updates) {
+            self.content = content;
+        }
+        goes_on
     }
 
     /// Notes the lease that it has. Returns the one before, if it is another.
@@ -159,6 +189,7 @@ impl Replica {
 async fn live(
     client: Client,
     registration: Registration,
+    mut content: Content,
     mut orders: mpsc::Receiver<Order>,
     report: Arc<Mutex<Report>>,
     clock: HostClock,
@@ -171,9 +202,15 @@ async fn live(
     change(&|report| report.state = Some(registered.state()));
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Update(update) => {
-                if let Err(error) = registered.update(update).await {
+            Order::Update(update, number, next) => {
+                let updated = registered.update(update).await;
+                if let Err(error) = &updated {
                     change(&|report| report.refused = Some(error.to_string()));
+                }
+                if let Err(UpdateError::Invalid(_) | UpdateError::Refused(_)) = updated {
+                    change(&|report| report.undone = Some((number, content.clone())));
+                } else {
+                    content = next;
                 }
             }
             Order::Close => {

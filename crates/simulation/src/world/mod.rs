@@ -4,33 +4,37 @@
 //! Invariant: time advances in steps, one host after the other, so that a seed and the actions of
 //! each step determine everything that happens.
 
+mod access;
 mod faults;
 mod hosts;
 mod probes;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use fastrand::Rng;
-use tokio::task::AbortHandle;
+use tokio::{sync::mpsc, task::AbortHandle};
 use waypost::{
-    auth::{Gate, HostCheck},
+    auth::{Gate, HostCheck, TrustCell},
     clock::Clock,
     model::{Limits, WallTime},
     registry::LeaseSeed,
     server::Core,
     store::MemoryStore,
 };
-use waypost_client::{Client, Service};
+use waypost_auth::policy::Policy;
+use waypost_client::Service;
 
 use self::faults::Faults;
 use crate::{
+    access::{
+        AccessRules, PROBES, RECORDER_TOKEN, Subject, VIEWER_TOKEN, reader_token, service_token,
+    },
     journal::{Identity, Journal},
     machine::Machine,
     network::socket::{Process, incoming},
     network::{Network, REGISTRY},
     oracle::{Oracle, Termination, ViewRecord, Violation},
-    software::probe,
-    software::reader::{Reader, ReadingMode, Subject},
+    software::reader::{Reader, ReadingMode},
     software::replica::{Content, LeaseTerms, Replica},
     time::{HostClock, Millis, STEP_MS, place},
 };
@@ -48,6 +52,8 @@ const GATE_MS: Millis = 200;
 const LOOK_STEPS: u64 = 5;
 /// The interval of comparisons of views, in steps.
 const VIEW_STEPS: u64 = 20;
+/// The policies that wait to be put into force.
+const POLICIES: usize = 8;
 
 /// The parameters of a simulated world.
 #[derive(Debug, Clone)]
@@ -56,6 +62,8 @@ pub struct Plan {
     pub nodes: usize,
     pub namespaces: Vec<&'static str>,
     pub limits: Limits,
+    /// The policy at the start; `None`: everyone may do everything.
+    pub rules: Option<AccessRules>,
 }
 
 /// A view of the client crate.
@@ -83,6 +91,8 @@ pub struct World {
     pub replicas: BTreeMap<usize, Replica>,
     pub(crate) watchers: Vec<Watcher>,
     machines: Vec<Machine>,
+    /// Puts policies into force in the registry's present start.
+    policies: Option<mpsc::Sender<Policy>>,
     journal: Journal,
     views: Vec<View>,
     replicas_ever: usize,
@@ -108,6 +118,7 @@ impl World {
             replicas: BTreeMap::new(),
             watchers: Vec::new(),
             machines: (0..hosts).map(|_| Machine::new()).collect(),
+            policies: None,
             journal: Journal::default(),
             views: Vec::new(),
             replicas_ever: 0,
@@ -119,9 +130,12 @@ impl World {
         for host in RECORDER..hosts {
             world.machines[host].switch_on(0);
         }
+        if let Some(rules) = world.plan.rules.clone() {
+            world.oracle.rules_begin(rules);
+        }
         world.start_registry();
         let namespaces = world.plan.namespaces.clone();
-        for namespace in namespaces.into_iter().chain([probe::NAMESPACE]) {
+        for namespace in namespaces.into_iter().chain([PROBES]) {
             let subject = Subject { namespace: namespace.to_owned(), ..Subject::default() };
             world.watch(RECORDER, subject, ReadingMode::Recording, 100);
         }
@@ -198,10 +212,21 @@ impl World {
         let now = self.oracle.conditions.now;
         let mut left = Vec::new();
         for (number, replica) in &mut self.replicas {
+            let before = replica.leases.len();
             self.retired.extend(replica.look_at_lease());
+            let identity = &replica.identity;
+            for lease in &replica.leases[before..] {
+                self.oracle.note_lease(*lease, identity.clone());
+            }
             if let Some(refused) = replica.refused() {
-                let identity = &replica.identity;
-                self.oracle.wrong(format!("{identity} was refused: {refused}"));
+                let identity = &identity.clone();
+                if !self.oracle.may_be_refused(identity, replica.born_at) {
+                    self.oracle.wrong(format!("{identity} was refused: {refused}"));
+                } else if !replica.accept_refusal() {
+                    let end = Termination::PowerLost;
+                    self.oracle.membership.ended(identity, *number, end, now);
+                    left.push(*number);
+                }
             }
             if let Some((_, said)) = replica.left() {
                 let end = if said {
@@ -235,16 +260,31 @@ impl World {
         let limits = self.plan.limits.clone();
         let wall = WallTime(BEGINNING + self.now);
         let seed = LeaseSeed::repeatable(self.random.u64(..));
-        let (runtime, _) = self.system(REGISTRY);
+        let policy = self.plan.rules.as_ref().map(AccessRules::policy);
+        let (policies, mut replacements) = mpsc::channel(POLICIES);
+        let (runtime, _) = self.machines[REGISTRY].system();
         runtime.spawn(async move {
             let clock = Clock::simulated(wall);
-            let gate = Gate::open(clock, HostCheck::None);
+            let gate = match policy {
+                None => Gate::open(clock, HostCheck::None),
+                Some(policy) => {
+                    let trust = TrustCell::of_clear_text(policy, clock.wall());
+                    Gate::new(clock, Arc::new(trust), HostCheck::None)
+                }
+            };
             let core = Core::new(limits, clock, seed, gate).await;
             let (store, loaded) = MemoryStore::open();
             core.start(store, loaded).await.expect("nothing is stored");
             let connections = incoming(port).await;
-            core.run(connections, std::future::pending()).await.expect("it serves on");
+            let replacing = async {
+                while let Some(policy) = replacements.recv().await {
+                    core.replace_policy(policy);
+                }
+                std::future::pending::<()>().await;
+            };
+            core.run(connections, replacing).await.expect("it serves on");
         });
+        self.policies = Some(policies);
         // The recorder does not wait for connections of the past.
         self.network.forget_connections(RECORDER);
         self.oracle.conditions.registry_began();
@@ -274,7 +314,10 @@ impl World {
         self.network.enter(node);
         let now = self.oracle.conditions.now;
         self.oracle.membership.born(&identity, number, node, terms, now);
-        let replica = Replica::start(self.system(node), identity, node, terms, content);
+        let token = service_token(&(identity.namespace.clone(), identity.service.clone()));
+        let process = self.process(&token);
+        let system = self.system(node);
+        let replica = Replica::start(system, identity, node, terms, content, process);
         self.replicas.insert(number, replica);
         number
     }
@@ -312,7 +355,10 @@ impl World {
         let number = self.oracle.add_reader(node, subject.clone(), mode);
         let random = self.random.fork();
         let (runtime, clock) = self.system(node);
-        let process = Process::default();
+        let process = match node {
+            RECORDER => self.process(RECORDER_TOKEN),
+            _ => self.process(&reader_token(node)),
+        };
         let reader = Reader {
             number,
             subject,
@@ -350,12 +396,8 @@ impl World {
     /// Starts a process of the client crate that follows services of a namespace.
     pub fn view(&mut self, node: usize, namespace: &str, services: &[&str]) {
         self.network.enter(node);
-        let process = Process::default();
-        let client = Client::builder()
-            .namespace(namespace)
-            .connector(process.connector())
-            .build()
-            .expect("the URL is good");
+        let process = self.process(VIEWER_TOKEN);
+        let client = process.client().namespace(namespace).build().expect("the URL is good");
         let runtime = self.system(node).0.clone();
         let _entered = runtime.enter();
         for service in services {

@@ -6,15 +6,20 @@ use waypost_client::proto::Status;
 
 use super::{RECORDER, World};
 use crate::{
-    journal::Identity,
-    network::{REGISTRY, socket::Process},
-    oracle::History,
+    access::RECORDER_TOKEN, journal::Identity, network::REGISTRY, oracle::History,
     software::probe::Probe,
 };
 
 impl World {
-    /// Starts a conversation with the registry, where it is there for all.
     fn probe<F>(&mut self, talk: impl FnOnce(Probe) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.probe_as(RECORDER_TOKEN, talk);
+    }
+
+    /// Starts a conversation with the registry, where it is there for all.
+    pub(super) fn probe_as<F>(&mut self, token: &str, talk: impl FnOnce(Probe) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -25,7 +30,7 @@ impl World {
         let random = self.random.fork();
         let (_, clock) = self.system(RECORDER);
         let journal = self.journal.clone();
-        let (number, process) = (self.probes_ever, Process::default());
+        let (number, process) = (self.probes_ever, self.process(token));
         let probe = Probe { number, process, clock, journal, random };
         self.system(RECORDER).0.spawn(talk(probe));
     }

@@ -15,7 +15,7 @@ const TTL_MS: Millis = 3_000;
 const GRACE_MS: Millis = 1_000;
 
 fn plan(nodes: usize) -> Plan {
-    Plan { seed: 1, nodes, namespaces: vec![NAMESPACE], limits: Limits::default() }
+    Plan { seed: 1, nodes, namespaces: vec![NAMESPACE], limits: Limits::default(), rules: None }
 }
 
 fn subject() -> Subject {
