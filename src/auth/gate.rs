@@ -11,14 +11,17 @@ use tokio::{
     time::sleep_until,
 };
 use tracing::debug;
-use waypost_auth::{certificate::PeerCertificate, policy::Unauthenticated};
+use waypost_auth::{
+    certificate::PeerCertificate,
+    policy::{Unauthenticated, Via},
+};
 
 use super::{
-    audit::{AuditLog, AuditTrail},
+    audit::{AuditLog, AuditRecord, AuditTrail},
     caller::Caller,
     error::AccessError,
     origin,
-    session::{Credential, Session},
+    session::{Credential, Session, refused_session},
     trust::TrustCell,
 };
 use crate::clock::Clock;
@@ -108,6 +111,14 @@ impl Gate {
         self.hosts == HostCheck::None && !self.trust.as_ref().is_some_and(is_enforced)
     }
 
+    /// Records that the certificate of a connection was refused in its handshake.
+    pub(crate) fn record_handshake(&self, peer: Option<SocketAddr>, reason: Unauthenticated) {
+        if let (Some(log), Some(trust)) = (&self.audit, &self.trust) {
+            let record = refused_session(trust.epoch(), reason);
+            log.record(AuditRecord { peer, via: Some(Via::Certificate), ..record });
+        }
+    }
+
     /// Makes the gate of one connection.
     pub(crate) fn connect(&self, peer: Peer) -> ConnectionGate {
         let trail = match &self.audit {
@@ -160,9 +171,12 @@ impl GateRefusal {
 }
 
 impl ConnectionGate {
-    /// Returns whether the certificate of the connection has proved an identity.
+    /// Returns whether the certificate of the connection has proved an identity, and its connections
+    /// are within their limit.
     pub(crate) fn has_certified_caller(&self) -> bool {
-        self.peer.certificate.is_some() && self.base.is_known()
+        self.peer.certificate.is_some()
+            && self.base.is_known()
+            && self.base.take_connection().is_ok()
     }
 
     /// Identifies the caller of a request.

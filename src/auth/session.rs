@@ -124,10 +124,6 @@ impl Session {
     /// Returns the record of its start; `None` without a credential.
     pub(super) fn opening_record(&self) -> Option<AuditRecord> {
         let judgement = self.judgement();
-        let record = |outcome| AuditRecord {
-            epoch: Some(judgement.epoch),
-            ..AuditRecord::new(AuditKind::Session, outcome)
-        };
         let (via, credential) = match &self.credential {
             Credential::Anonymous => return None,
             Credential::Token(..) => (None, None),
@@ -140,12 +136,11 @@ impl Session {
                 principal: Some(authentication.principal.clone()),
                 via: Some(authentication.via),
                 credential: authentication.credential.as_deref().map(Into::into),
-                ..record(AuditOutcome::Allowed)
+                epoch: Some(judgement.epoch),
+                ..AuditRecord::new(AuditKind::Session, AuditOutcome::Allowed)
             },
             Err(reason) => {
-                let error = AccessError::from(*reason);
-                let (code, reason) = (Some(error.code()), Some(error.reason()));
-                AuditRecord { via, credential, code, reason, ..record(error.outcome()) }
+                AuditRecord { via, credential, ..refused_session(judgement.epoch, *reason) }
             }
         })
     }
@@ -178,6 +173,17 @@ impl fmt::Debug for Session {
             .debug_struct("Session")
             .field("judgement", &self.judgement)
             .finish_non_exhaustive()
+    }
+}
+
+/// Returns the record of a refused credential.
+pub(super) fn refused_session(epoch: u64, reason: Unauthenticated) -> AuditRecord {
+    let error = AccessError::from(reason);
+    AuditRecord {
+        code: Some(error.code()),
+        reason: Some(error.reason()),
+        epoch: Some(epoch),
+        ..AuditRecord::new(AuditKind::Session, error.outcome())
     }
 }
 

@@ -112,7 +112,12 @@ impl Connections {
             }
             () = self.stop.cancelled() => return None,
         };
-        let opened = opened.inspect_err(|error| debug!(?peer, %error, "connection failed"));
+        let opened = opened.inspect_err(|error| {
+            debug!(?peer, %error, "connection failed");
+            if let Some(reason) = error.refusal() {
+                self.gate.record_handshake(peer, reason);
+            }
+        });
         let Opened { stream, certificate } = opened.ok()?;
         let gate = self.gate.connect(Peer { address: peer, certificate });
         if gate.has_certified_caller() {

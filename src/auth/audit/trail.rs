@@ -53,6 +53,8 @@ struct Progress {
     /// The decision that the response completes.
     decision: Option<AuditRecord>,
     has_responded: bool,
+    /// One of the decisions after the response was recorded.
+    is_noted: bool,
 }
 
 impl AuditTrail {
@@ -116,9 +118,9 @@ impl AuditTrail {
         let record = record();
         let mut progress = call.progress.lock();
         if progress.has_responded {
-            drop(progress);
-            // An open stream meets each epoch; only what it would lose is a record.
-            if record.is_refusal() {
+            // An open stream is judged with each message; only that it would end is a record, once.
+            if record.is_refusal() && !std::mem::replace(&mut progress.is_noted, true) {
+                drop(progress);
                 call.record(record);
             }
             return;
@@ -180,7 +182,7 @@ impl AuditedCall {
     }
 
     fn respond(&self, code: &'static str) {
-        let responded = Progress { decision: None, has_responded: true };
+        let responded = Progress { has_responded: true, ..Progress::default() };
         let progress = std::mem::replace(&mut *self.progress.lock(), responded);
         let Some(mut record) = progress.decision else { return };
         if record.is_refusal() && code == "OK" {

@@ -20,7 +20,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
 };
-use waypost_auth::certificate::PeerCertificate;
+use tokio_rustls::rustls::{CertificateError, Error as TlsError};
+use waypost_auth::{certificate::PeerCertificate, policy::Unauthenticated};
 
 use crate::auth::TrustCell;
 
@@ -64,6 +65,21 @@ pub(crate) enum DoorError {
     /// The handshake took over [`HANDSHAKE_MAX`].
     #[error("TLS handshake took over {HANDSHAKE_MAX:?}")]
     Timeout,
+}
+
+impl DoorError {
+    /// Returns the reason for which a caller's certificate was refused, if that is the error.
+    pub(crate) fn refusal(&self) -> Option<Unauthenticated> {
+        let Self::Handshake(error) = self else { return None };
+        match error.get_ref()?.downcast_ref()? {
+            TlsError::NoCertificatesPresented => Some(Unauthenticated::NoCredentials),
+            TlsError::InvalidCertificate(
+                CertificateError::Expired | CertificateError::ExpiredContext { .. },
+            ) => Some(Unauthenticated::CredentialsExpired),
+            TlsError::InvalidCertificate(_) => Some(Unauthenticated::CertificateNotTrusted),
+            _ => None,
+        }
+    }
 }
 
 impl Door {

@@ -267,6 +267,9 @@ async fn no_secret_is_in_a_log_a_record_or_an_error() {
     // The search finds what is there.
     let is_in = |place: &str, text: &str| String::from_utf8_lossy(&places[place]).contains(text);
     assert!(is_in("audit file", "token/all") && is_in("audit file", "TOO_MANY_WRITES"));
+    for reason in ["CERTIFICATE_NOT_TRUSTED", "CREDENTIALS_EXPIRED", "REVOKED", "TOKEN_INVALID"] {
+        assert!(is_in("audit file", reason), "{reason}");
+    }
     assert!(is_in("log", "TRACE") && is_in("errors", "NOT_ALLOWED"));
     assert_silent(&places, &secrets);
 }
