@@ -27,3 +27,4 @@ mod slow_watchers;
 mod soak;
 mod strangers;
 mod support;
+mod tenants;
