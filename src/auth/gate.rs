@@ -171,8 +171,8 @@ impl GateRefusal {
 }
 
 impl ConnectionGate {
-    /// Returns whether the certificate of the connection has proved an identity, and its connections
-    /// are within their limit.
+    /// Returns whether the certificate of the connection has proved an identity, and its
+    /// connections are within their limit.
     pub(crate) fn has_certified_caller(&self) -> bool {
         self.peer.certificate.is_some()
             && self.base.is_known()

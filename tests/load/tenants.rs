@@ -1,5 +1,5 @@
-//! One principal writes as fast as it can. The others, who write as they did before, get no refusal.
-//! Prints how long their writes take without the flood and with it.
+//! One principal writes as fast as it can. The others, who write as they did before, get no
+//! refusal. Prints how long their writes take without the flood and with it.
 //!
 //! `WAYPOST_TENANT_SECONDS`: the length of each of the two parts; 2 s otherwise.
 

@@ -52,14 +52,14 @@ struct StrangerBytes {
 }
 
 /// The state of a connection after a read.
-enum Counted {
+enum CountedStream {
     Stranger,
     Known,
     TooMuch,
 }
 
 impl StrangerBytes {
-    fn add(&mut self, count: usize) -> Counted {
+    fn add(&mut self, count: usize) -> CountedStream {
         let was_open = self.bytes >= OPENING_BYTES;
         self.bytes += count;
         self.at_once += count;
@@ -67,17 +67,17 @@ impl StrangerBytes {
             self.acquaintance.opened();
         }
         if self.acquaintance.is_known() {
-            return Counted::Known;
+            return CountedStream::Known;
         }
         if self.bytes <= STRANGER_BYTES_MAX {
-            return Counted::Stranger;
+            return CountedStream::Stranger;
         }
         if !self.acquaintance.has_visits() {
-            return Counted::TooMuch;
+            return CountedStream::TooMuch;
         }
         // An allowed call is under way: from its end on, the caller has as much again.
         self.bytes = OPENING_BYTES;
-        Counted::Stranger
+        CountedStream::Stranger
     }
 }
 
@@ -130,9 +130,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for DoorStream<I> {
             return invalid("TLS on a port that speaks clear text only");
         }
         match counter.add(new.len()) {
-            Counted::Stranger => {}
-            Counted::Known => this.counter = None,
-            Counted::TooMuch => return invalid("a stranger sent over 128 KiB"),
+            CountedStream::Stranger => {}
+            CountedStream::Known => this.counter = None,
+            CountedStream::TooMuch => return invalid("a stranger sent over 128 KiB"),
         }
         read
     }

@@ -79,7 +79,7 @@ async fn clear_text_on_a_port_with_tls_is_refused_in_its_own_protocol() {
         let (near, mut far) = duplex(1024);
         far.write_all(bytes).await.unwrap();
         far.shutdown().await.unwrap();
-        let (near, counter) = Counted::new(near);
+        let (near, counter) = CountedReads::new(near);
         let stranger = door.arrive(None);
         let opened = door.open(near, &stranger).await;
         assert!(matches!(opened, Err(DoorError::ClearText)), "{bytes:?}");
@@ -323,7 +323,7 @@ async fn five_refused_credentials_end_even_a_known_caller() {
 }
 
 /// A stream that counts the bytes that are read.
-struct Counted {
+struct CountedReads {
     stream: DuplexStream,
     counter: Arc<std::sync::atomic::AtomicUsize>,
 }
@@ -336,14 +336,14 @@ impl Counter {
     }
 }
 
-impl Counted {
+impl CountedReads {
     fn new(stream: DuplexStream) -> (Self, Counter) {
         let counter = Arc::default();
         (Self { stream, counter: Arc::clone(&counter) }, Counter(counter))
     }
 }
 
-impl tokio::io::AsyncRead for Counted {
+impl tokio::io::AsyncRead for CountedReads {
     fn poll_read(
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
@@ -357,7 +357,7 @@ impl tokio::io::AsyncRead for Counted {
     }
 }
 
-impl tokio::io::AsyncWrite for Counted {
+impl tokio::io::AsyncWrite for CountedReads {
     fn poll_write(
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,

@@ -299,3 +299,16 @@ async fn cursor_from_before_the_policy_begins_a_part_anew() {
     assert_eq!(resumed.next_change().await.instance.expect("an instance").id, "d");
     assert_eq!(resumed.snapshots, 0, "resumed");
 }
+
+#[tokio::test]
+async fn cursor_of_a_part_does_not_resume_the_whole() {
+    let world = World::start().await;
+    let mut reader = world.reader.clone();
+    let part = Follower::ready(&mut reader, watch(&[], None)).await;
+    world.change("'shop/*'").await;
+    let mut whole = Follower::resume(&mut reader, watch(&[], part.cursor), part.state).await;
+    world.admin.register("search", "c", LONG, LONG).await;
+    let revision = world.list_all().await.1.expect("a cursor").revision;
+    whole.reach(revision).await;
+    agree(&world, &whole, &SERVICES).await;
+}

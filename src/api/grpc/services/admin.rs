@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use waypost_auth::policy::{Grant, Grants};
 use waypost_serving::tasks;
 
-use super::Callers;
+use super::CallerSource;
 use crate::{
     api::grpc::{
         error,
@@ -28,12 +28,19 @@ pub(super) struct AdminApi {
     clock: Clock,
     started_at: WallTime,
     gate: Gate,
-    callers: Callers,
+    callers: CallerSource,
 }
 
 impl AdminApi {
     pub(super) fn new(engine: Engine, limits: Arc<Limits>, clock: Clock, gate: Gate) -> Self {
-        Self { engine, limits, clock, started_at: clock.wall(), callers: Callers::of(&gate), gate }
+        Self {
+            engine,
+            limits,
+            clock,
+            started_at: clock.wall(),
+            callers: CallerSource::of(&gate),
+            gate,
+        }
     }
 
     fn protection_to_wire(&self, protected: &ProtectedNamespace) -> proto::Protection {

@@ -6,7 +6,7 @@ use futures_util::stream::{self, Empty};
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 use waypost_auth::policy::Sight;
 
-use super::Callers;
+use super::CallerSource;
 use crate::{
     api::grpc::{
         error,
@@ -26,11 +26,11 @@ use crate::{
 pub(super) struct DiscoveryApi {
     engine: Engine,
     limits: Arc<Limits>,
-    callers: Callers,
+    callers: CallerSource,
 }
 
 impl DiscoveryApi {
-    pub(super) fn new(engine: Engine, limits: Arc<Limits>, callers: Callers) -> Self {
+    pub(super) fn new(engine: Engine, limits: Arc<Limits>, callers: CallerSource) -> Self {
         Self { engine, limits, callers }
     }
 }

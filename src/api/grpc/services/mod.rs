@@ -29,14 +29,14 @@ use crate::{
 
 /// The source of the callers of requests.
 #[derive(Debug, Clone, Copy)]
-enum Callers {
+enum CallerSource {
     /// There is neither a policy nor an audit log: every caller may do everything.
     Unrestricted,
     /// The gate identified each one, and the dispatcher put it into the request's extensions.
     Identified,
 }
 
-impl Callers {
+impl CallerSource {
     fn of(gate: &Gate) -> Self {
         let is_plain = gate.trust().is_none() && gate.audit().is_none();
         if is_plain { Self::Unrestricted } else { Self::Identified }
@@ -72,8 +72,9 @@ impl RegistryServices {
     pub(super) fn new(engine: &Engine, limits: &Arc<Limits>, clock: Clock, gate: &Gate) -> Self {
         let bytes_max = limits.message_bytes_max;
         let registry =
-            RegistryApi::new(engine.clone(), Arc::clone(limits), clock, Callers::of(gate));
-        let discovery = DiscoveryApi::new(engine.clone(), Arc::clone(limits), Callers::of(gate));
+            RegistryApi::new(engine.clone(), Arc::clone(limits), clock, CallerSource::of(gate));
+        let discovery =
+            DiscoveryApi::new(engine.clone(), Arc::clone(limits), CallerSource::of(gate));
         let admin = AdminApi::new(engine.clone(), Arc::clone(limits), clock, gate.clone());
         Self {
             registry: RegistryServer::new(registry).max_decoding_message_size(bytes_max),

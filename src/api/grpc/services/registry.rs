@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Callers;
+use super::CallerSource;
 use crate::{
     api::grpc::{
         error,
@@ -26,11 +26,16 @@ pub(super) struct RegistryApi {
     engine: Engine,
     limits: Arc<Limits>,
     clock: Clock,
-    callers: Callers,
+    callers: CallerSource,
 }
 
 impl RegistryApi {
-    pub(super) fn new(engine: Engine, limits: Arc<Limits>, clock: Clock, callers: Callers) -> Self {
+    pub(super) fn new(
+        engine: Engine,
+        limits: Arc<Limits>,
+        clock: Clock,
+        callers: CallerSource,
+    ) -> Self {
         Self { engine, limits, clock, callers }
     }
 

@@ -46,7 +46,7 @@ pub(super) struct Table<V> {
 
 /// The outcome of an arrival.
 #[derive(Debug)]
-pub(super) struct Arrival<V> {
+pub(super) struct StrangerArrival<V> {
     pub(super) admitted: V,
     /// The one that made room.
     pub(super) evicted: Option<V>,
@@ -65,7 +65,11 @@ impl<V: Clone> Table<V> {
     }
 
     /// Adds a stranger, whose value is made of its id.
-    pub(super) fn admit(&mut self, origin: Origin, value: impl FnOnce(u64) -> V) -> Arrival<V> {
+    pub(super) fn admit(
+        &mut self,
+        origin: Origin,
+        value: impl FnOnce(u64) -> V,
+    ) -> StrangerArrival<V> {
         let evicted = if self.strangers.len() >= self.max { self.evict() } else { None };
         let id = self.next_id;
         self.next_id += 1;
@@ -75,7 +79,7 @@ impl<V: Clone> Table<V> {
         let before = ids.len();
         ids.insert(id);
         self.recount(origin, before, before + 1);
-        Arrival { admitted, evicted }
+        StrangerArrival { admitted, evicted }
     }
 
     /// Removes a stranger, if it is one still.
@@ -125,7 +129,7 @@ mod tests {
     }
 
     fn admit(table: &mut Table<u64>, address: &str) -> (u64, Option<u64>) {
-        let Arrival { admitted, evicted } = table.admit(origin(address), |id| id);
+        let StrangerArrival { admitted, evicted } = table.admit(origin(address), |id| id);
         (admitted, evicted)
     }
 
