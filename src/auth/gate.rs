@@ -1,7 +1,13 @@
 //! The gate of the server: it identifies the caller of each request, once for a credential on a
 //! connection.
 
-use std::{fmt, future::pending, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::pending,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http::{HeaderMap, HeaderValue, Request, header::AUTHORIZATION};
 use parking_lot::Mutex;
@@ -72,6 +78,8 @@ pub(crate) struct ConnectionGate {
     peer: Peer,
     /// The caller without a token.
     base: Caller,
+    /// An authority of this machine that a request had: most requests of a connection have the same.
+    local_authority: OnceLock<Box<str>>,
     /// The callers by the values of `authorization`, the latest last.
     by_token: Mutex<Vec<(HeaderValue, Caller)>>,
     /// Notified when a caller is added, whose identity may end before all others.
@@ -139,6 +147,7 @@ impl Gate {
             gate: self.clone(),
             peer,
             base,
+            local_authority: OnceLock::new(),
             by_token: Mutex::default(),
             added: Notify::new(),
         }
@@ -183,7 +192,7 @@ impl ConnectionGate {
     ///
     /// Errors: the request is not for this machine, or its credentials are invalid.
     pub(crate) fn identify<B>(&self, request: &Request<B>) -> Result<Caller, GateRefusal> {
-        if self.gate.hosts == HostCheck::Local && !origin::is_local(request) {
+        if self.gate.hosts == HostCheck::Local && !self.is_local(request) {
             return Err(self.unjudged(AccessError::WrongAuthority));
         }
         let Some(trust) = &self.gate.trust else { return Ok(self.base.clone()) };
@@ -197,6 +206,20 @@ impl ConnectionGate {
             Ok(()) => Ok(caller),
             Err(error) => Err(GateRefusal { caller, error }),
         }
+    }
+
+    fn is_local<B>(&self, request: &Request<B>) -> bool {
+        let authority = request.uri().authority();
+        if let (Some(authority), Some(local)) = (authority, self.local_authority.get())
+            && authority.as_str() == &**local
+        {
+            return origin::has_local_fields(request.headers());
+        }
+        let is_local = origin::is_local(request);
+        if let (true, Some(authority)) = (is_local, authority) {
+            self.local_authority.get_or_init(|| authority.as_str().into());
+        }
+        is_local
     }
 
     /// The refusal of a request before its caller is judged.

@@ -6,21 +6,25 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, Request, Uri, header};
+use http::{HeaderMap, Request, Uri, header, uri::Authority};
 
 /// Returns whether a request was meant for this machine: the authority, the `Host` and the `Origin`
 /// that it has are all `localhost`, a name below it, or a loopback address (RFC 6761, section 6.3).
 pub(super) fn is_local<B>(request: &Request<B>) -> bool {
     let authority = request.uri().authority();
     authority.is_none_or(|authority| is_loopback(authority.host()))
-        && all(request.headers(), &header::HOST, |host| {
-            host.parse::<http::uri::Authority>().is_ok_and(|host| is_loopback(host.host()))
-        })
-        && all(request.headers(), &header::ORIGIN, |origin| {
-            origin.parse::<Uri>().is_ok_and(|origin| {
-                origin.scheme().is_some() && origin.host().is_some_and(is_loopback)
-            })
-        })
+        && has_local_fields(request.headers())
+}
+
+/// Returns whether the `Host` and the `Origin` that a request has are of this machine.
+pub(super) fn has_local_fields(headers: &HeaderMap) -> bool {
+    all(headers, &header::HOST, |host| {
+        host.parse::<Authority>().is_ok_and(|host| is_loopback(host.host()))
+    }) && all(headers, &header::ORIGIN, |origin| {
+        origin
+            .parse::<Uri>()
+            .is_ok_and(|origin| origin.scheme().is_some() && origin.host().is_some_and(is_loopback))
+    })
 }
 
 fn all(headers: &HeaderMap, name: &header::HeaderName, holds: impl Fn(&str) -> bool) -> bool {
