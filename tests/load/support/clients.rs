@@ -8,7 +8,7 @@ use waypost_client::{Builder, Client};
 use waypost_testing::process::read_port_file;
 
 /// Host name of the registry.
-const NAME: &str = "registry";
+const NAME: &str = "registry.localhost";
 
 /// Returns the builder of a client whose connections go to the address in a port file.
 pub(crate) fn client(port_file: &Path) -> Builder {
