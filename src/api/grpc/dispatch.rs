@@ -92,7 +92,7 @@ impl GrpcApi {
             };
             let response = call.map(|Ok(response)| normalize_status(response));
             let response = within(timeout, response).await;
-            trail.respond(error::code_name(&response));
+            trail.respond(|| error::code_name(&response));
             let status = response.headers().get(Status::GRPC_STATUS);
             debug!(status = status.and_then(|status| status.to_str().ok()), "call finished");
             match end {

@@ -154,9 +154,9 @@ impl AuditTrail {
     }
 
     /// Records the decision with the code of the response.
-    pub(crate) fn respond(&self, code: &'static str) {
+    pub(crate) fn respond(&self, code: impl FnOnce() -> &'static str) {
         if let TrailOf::Call(call) = &self.0 {
-            call.respond(code);
+            call.respond(code());
         }
     }
 
