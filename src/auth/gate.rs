@@ -78,7 +78,8 @@ pub(crate) struct ConnectionGate {
     peer: Peer,
     /// The caller without a token.
     base: Caller,
-    /// An authority of this machine that a request had: most requests of a connection have the same.
+    /// An authority of this machine that a request had: most requests of a connection have the
+    /// same.
     local_authority: OnceLock<Box<str>>,
     /// The callers by the values of `authorization`, the latest last.
     by_token: Mutex<Vec<(HeaderValue, Caller)>>,
