@@ -143,8 +143,7 @@ impl Connections {
         let Some((stream, gate)) = opened else { return };
         let (calls, acquaintance) = (Calls::default(), stranger.acquaintance());
         let service = service_fn(|request: Request<Incoming>| {
-            let response = respond(&self.router, &gate, acquaintance, request);
-            async { Ok::<_, Infallible>(response.await) }
+            respond(&self.router, &gate, acquaintance, request).map(Ok::<_, Infallible>)
         });
         // Before the first stream, so that it meets every later change.
         let (open, changes) = (calls.clone(), gate.changes());
@@ -208,14 +207,11 @@ fn respond(
         }
         Err(_) => None,
     };
-    let response = router.respond(caller, request);
-    async {
-        let response = response.await;
-        match visitor {
-            Some(visitor) => visited(response, &visitor),
-            None => response,
-        }
-    }
+    // A combinator, as an `async` block would reserve room for the call twice.
+    router.respond(caller, request).map(|response| match visitor {
+        Some(visitor) => visited(response, &visitor),
+        None => response,
+    })
 }
 
 /// Polls the open streams of a connection whenever a caller may have lost a right, so that they
