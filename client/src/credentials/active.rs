@@ -19,7 +19,7 @@ use super::{
 #[cfg(feature = "tls")]
 use crate::runtime::clock;
 
-/// What credentials without a certificate have left when they are replaced: their end is not known.
+/// The time left of credentials without a certificate when they are replaced: their end is unknown.
 const UNKNOWN_LEFT: Duration = Duration::from_secs(180);
 
 /// The credentials in force. Shared by a client's connections to the registry.

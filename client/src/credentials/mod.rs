@@ -1,4 +1,4 @@
-//! What a client and the registry prove to each other: tokens (`token`, `token_file`), the identity
+//! The proofs of client and registry to each other: tokens (`token`, `token_file`), the identity
 //! folder and TLS (`tls`), files that are replaced at run time (`content`), the user's `settings`,
 //! and the credentials in force (`active`).
 

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 use super::tls::{FolderError, FollowedFolder};
 use super::token::TokenSource;
 
-/// Proof to the registry who this client is, and to the client that it talks to its registry.
+/// Proof of this client's identity to the registry, and of the registry's to this client.
 ///
 /// An identity folder has a certificate for TLS in both directions; a token comes on top or
 /// instead. With both, the registry takes the token's name. Both are followed while the client

@@ -1,5 +1,5 @@
-//! Tokens that prove to the registry who calls, and where they come from. Invariant: the text of a
-//! token is in no `Debug`, error or log line.
+//! Tokens that prove the caller's identity to the registry, and their sources. Invariant: the text
+//! of a token is in no `Debug`, error or log line.
 
 use std::{fmt, path::PathBuf};
 

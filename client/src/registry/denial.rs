@@ -19,7 +19,7 @@ const RENEWED_WAIT: Duration = Duration::from_secs(1);
 /// The state of the credentials when the registry refused them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CredentialState {
-    /// They are those that were refused.
+    /// The same that were refused.
     Refused,
     /// They were renewed since the request.
     Renewed,
